@@ -1,0 +1,165 @@
+//! From what `schemars` says of our types to what the API server wants and Liqo 0.8.3 said.
+
+use serde_json::{Map, Value, json};
+
+/// The pattern of quantities, as controller-gen writes it.
+const QUANTITY: &str = r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$";
+
+/// One thing the types cannot say.
+enum Amend {
+    /// This field is always there (it may have a default all the same).
+    Require(&'static str),
+    /// This keyword has this value.
+    Set(&'static str, &'static str),
+    /// This keyword is not said.
+    Omit(&'static str),
+    /// Kubernetes' own types are documented by Kubernetes; without their text, `kubectl apply` can hold the definition.
+    Quiet,
+}
+
+/// Kind, where (`*` stands for the items of a list or the values of a map), and what.
+const AMENDMENTS: &[(&str, &str, Amend)] = &[
+    ("ForeignCluster", "spec.ttl", Amend::Omit("format")),
+    ("ForeignCluster", "status.peeringConditions.*", Amend::Require("status")),
+    ("IpamStorage", "spec.prefixes.*", Amend::Set("format", "byte")),
+    ("NamespaceOffloading", "spec.clusterSelector", Amend::Set("x-kubernetes-map-type", "atomic")),
+    ("NetworkConfig", "status", Amend::Require("processed")),
+    ("ResourceOffer", "status", Amend::Require("phase")),
+    ("ResourceRequest", "status", Amend::Require("offerState")),
+    ("ShadowEndpointSlice", "spec.template.endpoints.*.addresses", Amend::Set("x-kubernetes-list-type", "set")),
+    ("ShadowPod", "spec.pod", Amend::Quiet),
+    ("ShadowPod", "status", Amend::Require("phase")),
+    ("TunnelEndpoint", "status.tunnelIFaceIndex", Amend::Omit("format")),
+    ("TunnelEndpoint", "status.vethIFaceIndex", Amend::Omit("format")),
+];
+
+/// Makes the schema of a kind what it has to be.
+pub(super) fn settle(kind: &str, root: &mut Value) {
+    tidy(root, "");
+    require_spec(kind, root);
+    for (_, path, amend) in AMENDMENTS.iter().filter(|(of, ..)| *of == kind) {
+        let node = find(root, path).unwrap_or_else(|| panic!("{kind} has no {path}"));
+        apply(node, amend);
+    }
+}
+
+/// Says everything in the words of structural schemas, here and in everything below.
+fn tidy(schema: &mut Value, name: &str) {
+    let Some(node) = schema.as_object_mut() else { return };
+    node.remove("nullable");
+    node.remove("title");
+    if node.get("default").is_some_and(|value| !is_scalar(value)) {
+        node.remove("default");
+    }
+    if let Some(words) = node.get_mut("enum").and_then(Value::as_array_mut) {
+        words.retain(|word| !word.is_null());
+    }
+    if let Some(text) = node.get_mut("description") {
+        *text = json!(text.as_str().unwrap_or_default().replace('\n', " "));
+    }
+    if node.contains_key("x-kubernetes-int-or-string") {
+        node.insert("anyOf".to_owned(), json!([{"type": "integer"}, {"type": "string"}]));
+        // Besides quantities, only the ports of probes are both.
+        if name != "port" {
+            node.insert("pattern".to_owned(), json!(QUANTITY));
+        }
+    }
+    if name == "ports" {
+        default_protocol(node);
+    }
+    for (name, property) in properties(node) {
+        tidy(property, name);
+    }
+    for key in ["items", "additionalProperties"] {
+        node.get_mut(key).into_iter().for_each(|inner| tidy(inner, ""));
+    }
+}
+
+fn is_scalar(value: &Value) -> bool {
+    value.is_boolean() || value.is_number() || value.as_str().is_some_and(|text| !text.is_empty())
+}
+
+/// Ports speak TCP unless they say otherwise.
+fn default_protocol(ports: &mut Map<String, Value>) {
+    if let Some(protocol) = ports.get_mut("items").and_then(|items| items.pointer_mut("/properties/protocol")) {
+        protocol["default"] = json!("TCP");
+    }
+}
+
+fn properties(node: &mut Map<String, Value>) -> impl Iterator<Item = (&String, &mut Value)> {
+    node.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten()
+}
+
+/// A missing `spec` means an empty one; where an empty one is not allowed, neither is a missing one.
+fn require_spec(kind: &str, root: &mut Value) {
+    let spec = &mut root["properties"]["spec"];
+    if kind == "NamespaceOffloading" || spec.get("required").is_some() {
+        root["required"] = json!(["spec"]);
+    } else {
+        spec["default"] = json!({});
+        root.as_object_mut().into_iter().for_each(|root| _ = root.remove("required"));
+    }
+}
+
+fn find<'a>(root: &'a mut Value, path: &str) -> Option<&'a mut Value> {
+    path.split('.').try_fold(root, |node, step| match step {
+        "*" if node.get("items").is_some() => node.get_mut("items"),
+        "*" => node.get_mut("additionalProperties"),
+        name => node.get_mut("properties")?.get_mut(name),
+    })
+}
+
+fn apply(node: &mut Value, amend: &Amend) {
+    match amend {
+        Amend::Require(field) => require(node, field),
+        Amend::Set(key, value) => node[*key] = json!(value),
+        Amend::Omit(key) => _ = node.as_object_mut().and_then(|node| node.remove(*key)),
+        Amend::Quiet => {
+            let title = node["description"].clone();
+            quiet(node);
+            node["description"] = title;
+        }
+    }
+}
+
+fn require(node: &mut Value, field: &str) {
+    let mut fields: Vec<Value> = node["required"].as_array().cloned().unwrap_or_default();
+    fields.push(json!(field));
+    fields.sort_by(|a, b| a.as_str().cmp(&b.as_str()));
+    fields.dedup();
+    node["required"] = json!(fields);
+}
+
+fn quiet(schema: &mut Value) {
+    let Some(node) = schema.as_object_mut() else { return };
+    node.remove("description");
+    for (_, property) in properties(node) {
+        quiet(property);
+    }
+    for key in ["items", "additionalProperties"] {
+        node.get_mut(key).into_iter().for_each(quiet);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{QUANTITY, tidy};
+
+    #[test]
+    fn properties_named_like_keywords_stay() {
+        let mut schema = json!({"nullable": true, "properties": {"default": {"type": "boolean", "default": {}}, "title": {"type": "string"}}});
+        tidy(&mut schema, "");
+        assert_eq!(schema, json!({"properties": {"default": {"type": "boolean"}, "title": {"type": "string"}}}));
+    }
+
+    #[test]
+    fn a_probe_port_is_not_a_quantity() {
+        let both = json!({"x-kubernetes-int-or-string": true});
+        let mut schema = json!({"properties": {"port": both, "divisor": both}});
+        tidy(&mut schema, "");
+        assert_eq!(schema["properties"]["port"].get("pattern"), None);
+        assert_eq!(schema["properties"]["divisor"]["pattern"], QUANTITY);
+    }
+}

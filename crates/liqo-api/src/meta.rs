@@ -1,0 +1,133 @@
+//! Labels, annotations, finalizers and taints: keys and values other programs rely on.
+//!
+//! Source: Liqo 0.8.3, confirmed by recordings of two real clusters.
+
+/// Label keys and their fixed values.
+pub mod label {
+    /// Marks virtual nodes, with the value [`VIRTUAL_NODE`].
+    pub const TYPE: &str = "liqo.io/type";
+    /// Value of [`TYPE`] on virtual nodes.
+    pub const VIRTUAL_NODE: &str = "virtual-node";
+    /// The other cluster: on virtual nodes and namespace maps the provider, on remote namespaces the origin.
+    pub const REMOTE_CLUSTER_ID: &str = "liqo.io/remote-cluster-id";
+    /// `true` on namespaces whose pods pass through the pod webhook.
+    pub const SCHEDULING_ENABLED: &str = "liqo.io/scheduling-enabled";
+    /// `true` on the original to be replicated, `false` on the replica.
+    pub const REPLICATION: &str = "liqo.io/replication";
+    /// The cluster an original is replicated to.
+    pub const REMOTE_ID: &str = "liqo.io/remoteID";
+    /// The cluster a replica comes from.
+    pub const ORIGIN_ID: &str = "liqo.io/originID";
+    /// `true` on replicas.
+    pub const REPLICATED: &str = "liqo.io/replicated";
+    /// Dropped from replicas; only on `NetworkConfig` originals.
+    pub const OWNERSHIP: &str = "liqo.io/ownership";
+    /// `true` on local pods that run on a virtual node.
+    pub const SHADOW_POD: &str = "liqo.io/shadowPod";
+    /// Who made a remote pod or endpoint slice.
+    pub const MANAGED_BY: &str = "liqo.io/managed-by";
+    /// Value of [`MANAGED_BY`] on pods made from a shadow pod.
+    pub const MANAGED_BY_SHADOW_POD: &str = "shadowpod";
+    /// Value of [`MANAGED_BY`] on slices made from a shadow endpoint slice.
+    pub const MANAGED_BY_SHADOW_ENDPOINT_SLICE: &str = "shadowendpointslice";
+    /// On every reflected object: the cluster it comes from.
+    pub const REFLECTION_ORIGIN: &str = "virtualkubelet.liqo.io/origin";
+    /// On every reflected object: the cluster it was sent to.
+    pub const REFLECTION_DESTINATION: &str = "virtualkubelet.liqo.io/destination";
+    /// On remote token secrets: the local pod the tokens belong to.
+    pub const SERVICE_ACCOUNT_FOR_POD_NAME: &str = "virtualkubelet.liqo.io/service-account-for-pod-name";
+    /// On remote token secrets: the local service account.
+    pub const SERVICE_ACCOUNT_NAME: &str = "virtualkubelet.liqo.io/service-account-name";
+    /// On tenant namespaces, foreign clusters, identity and token secrets: the other cluster's ID.
+    pub const CLUSTER_ID: &str = "discovery.liqo.io/cluster-id";
+    /// `true` on tenant namespaces.
+    pub const TENANT_NAMESPACE: &str = "discovery.liqo.io/tenant-namespace";
+    /// Present (empty) on secrets that hold a peer's token.
+    pub const AUTH_TOKEN: &str = "discovery.liqo.io/auth-token";
+    /// How a foreign cluster became known: `Manual` when absent.
+    pub const DISCOVERY_TYPE: &str = "discovery.liqo.io/discovery-type";
+    /// Value of [`DISCOVERY_TYPE`] for clusters known by their request.
+    pub const DISCOVERY_INCOMING: &str = "IncomingPeering";
+    /// Value of [`DISCOVERY_TYPE`] for clusters found on the local network.
+    pub const DISCOVERY_LAN: &str = "LAN";
+    /// `true` on the secret that holds our identity on a peer.
+    pub const LOCAL_IDENTITY: &str = "discovery.liqo.io/local-identity";
+    /// `true` on identity secrets whose certificate has been issued.
+    pub const CERTIFICATE_AVAILABLE: &str = "discovery.liqo.io/certificate-available";
+    /// `true` on signing requests made for a peer.
+    pub const REMOTE_TENANT_CSR: &str = "discovery.liqo.io/remote-tenant-csr";
+    /// On cluster roles bound to peers: `basic`, `incoming` or `outgoing`.
+    pub const REMOTE_PEERING_PERMISSIONS: &str = "auth.liqo.io/remote-peering-permissions";
+    /// On tunnel endpoints and NAT mappings: the other cluster's ID.
+    pub const TUNNEL_CLUSTER_ID: &str = "clusterID";
+    /// `true` or `false` on virtual nodes: does the provider offer storage classes?
+    pub const STORAGE_AVAILABLE: &str = "storage.liqo.io/available";
+    /// `true` on the namespace that holds real volumes.
+    pub const STORAGE_PROVISIONER: &str = "liqo.io/storage-provisioner";
+    /// The Kubernetes distribution, a cluster label set by `liqoctl install`.
+    pub const PROVIDER: &str = "liqo.io/provider";
+    /// Who manages an endpoint slice (well known to Kubernetes).
+    pub const ENDPOINT_SLICE_MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+    /// Value of [`ENDPOINT_SLICE_MANAGED_BY`] on what we reflect, so that Kubernetes leaves it alone.
+    pub const ENDPOINT_SLICE_MANAGER: &str = "endpointslice.reflection.liqo.io";
+    /// The Service an endpoint slice belongs to (well known to Kubernetes).
+    pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
+    /// Component name, on everything the chart makes.
+    pub const APP_NAME: &str = "app.kubernetes.io/name";
+    /// Part of which product, `liqo` on everything the chart makes.
+    pub const APP_PART_OF: &str = "app.kubernetes.io/part-of";
+    /// Which tool made the object.
+    pub const APP_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+}
+
+/// Annotation keys.
+pub mod annotation {
+    /// Advertised host of a Service.
+    pub const OVERRIDE_ADDRESS: &str = "liqo.io/override-address";
+    /// Advertised port of a Service.
+    pub const OVERRIDE_PORT: &str = "liqo.io/override-port";
+    /// `<tenant namespace>/<name>` of the namespace map that owns a remote namespace.
+    pub const MANAGED_BY_NAMESPACE_MAP: &str = "liqo.io/managed-by-namespace-map";
+    /// Name of a remote namespace in the cluster it comes from.
+    pub const ORIGINAL_NAME: &str = "liqo.io/original-name";
+    /// The offer a virtual kubelet Deployment serves (instead of an owner reference).
+    pub const RESOURCE_OFFER: &str = "liqo.io/resourceoffer";
+    /// Unix seconds when an identity expires.
+    pub const CERTIFICATE_EXPIRE_TIME: &str = "discovery.liqo.io/certificate-expire-time";
+    /// `true` keeps a Service's node port on the remote side.
+    pub const FORCE_REMOTE_NODE_PORT: &str = "liqo.io/force-remote-node-port";
+    /// Present: the object is never reflected.
+    pub const SKIP_REFLECTION: &str = "liqo.io/skip-reflection";
+    /// `soft`, `hard` or `propagate`.
+    pub const ANTI_AFFINITY_PRESET: &str = "liqo.io/anti-affinity-preset";
+    /// Comma separated label keys used by the preset.
+    pub const ANTI_AFFINITY_LABELS: &str = "liqo.io/anti-affinity-labels";
+    /// On remote token secrets: UID of the local pod.
+    pub const SERVICE_ACCOUNT_FOR_POD_UID: &str = "virtualkubelet.liqo.io/service-account-for-pod-uid";
+    /// On remote token secrets: RFC 3339, the earliest expiration.
+    pub const SERVICE_ACCOUNT_EXPIRATION: &str = "virtualkubelet.liqo.io/service-account-expiration";
+}
+
+/// Finalizers.
+pub mod finalizer {
+    /// On everything that has, or may have, a replica in another cluster.
+    pub const CRD_REPLICATOR: &str = "crdReplicator.liqo.io";
+    /// On foreign clusters whose API server is being probed.
+    pub const API_SERVER_CHECKER: &str = "APIServerChecker.liqo.io";
+    /// On offers: the virtual node exists.
+    pub const NODE: &str = "liqo.io/node";
+    /// On offers: the virtual kubelet exists.
+    pub const VIRTUAL_KUBELET: &str = "liqo.io/virtualkubelet";
+    /// On namespace offloadings.
+    pub const NAMESPACE_OFFLOADING: &str = "namespaceoffloading-controller.liqo.io/finalizer";
+    /// On replicas of namespace maps.
+    pub const NAMESPACE_MAP: &str = "namespacemap-controller.liqo.io/finalizer";
+    /// On virtual nodes.
+    pub const VIRTUAL_NODE: &str = "virtualnode-controller.liqo.io/finalizer";
+}
+
+/// Key of the taint that keeps ordinary pods off virtual nodes; value `true`, effect `NoExecute`.
+pub const TAINT_NOT_ALLOWED: &str = "virtual-node.liqo.io/not-allowed";
+
+/// Field manager of everything written into another cluster by reflection.
+pub const REFLECTION_MANAGER: &str = "reflection.liqo.io";

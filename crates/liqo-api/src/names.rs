@@ -1,0 +1,52 @@
+//! Object names other programs look for.
+
+/// Default installation namespace.
+pub const LIQO_NAMESPACE: &str = "liqo";
+/// Default namespace of real volumes.
+pub const STORAGE_NAMESPACE: &str = "liqo-storage";
+/// `ConfigMap` with `CLUSTER_ID` and `CLUSTER_NAME`.
+pub const CLUSTER_ID_CONFIG_MAP: &str = "liqo-clusterid-configmap";
+/// `Secret` with the cluster-wide join token.
+pub const AUTH_TOKEN_SECRET: &str = "auth-token";
+/// Key of [`AUTH_TOKEN_SECRET`] and of remote token secrets.
+pub const TOKEN_KEY: &str = "token";
+/// Prefix of secrets with the token of a peer: `remote-token-<cluster ID>`.
+pub const REMOTE_TOKEN_PREFIX: &str = "remote-token-";
+/// Prefix of secrets with our identity on a peer.
+pub const IDENTITY_SECRET_PREFIX: &str = "liqo-identity-";
+/// `Secret` with what was signed for a peer.
+pub const REMOTE_CERTIFICATE_SECRET: &str = "liqo-remote-certificate";
+/// `Secret` with the webhook certificates.
+pub const WEBHOOK_CERTS_SECRET: &str = "liqo-webhook-certs";
+/// Both webhook configurations.
+pub const WEBHOOK_CONFIGURATION: &str = "liqo-webhook";
+/// Service of the authentication endpoint.
+pub const AUTH_SERVICE: &str = "liqo-auth";
+/// Service of the webhooks.
+pub const CONTROLLER_MANAGER_SERVICE: &str = "liqo-controller-manager";
+/// `Deployment` and `ServiceAccount` of the virtual kubelet, in the tenant namespace.
+pub const VIRTUAL_KUBELET: &str = "virtual-kubelet";
+/// Cluster role of virtual kubelets in their own cluster.
+pub const VIRTUAL_KUBELET_LOCAL_ROLE: &str = "liqo-virtual-kubelet-local";
+/// Cluster role of virtual kubelets in the remote namespaces.
+pub const VIRTUAL_KUBELET_REMOTE_ROLE: &str = "liqo-virtual-kubelet-remote";
+/// Cluster role every authenticated peer has in its tenant namespace.
+pub const PEERING_BASIC_ROLE: &str = "liqo-remote-peering-basic";
+/// Cluster role of peers that consume from us.
+pub const PEERING_INCOMING_ROLE: &str = "liqo-remote-peering-incoming";
+/// Cluster role of peers we consume from.
+pub const PEERING_OUTGOING_ROLE: &str = "liqo-remote-peering-outgoing";
+/// The only accepted name of a `NamespaceOffloading`.
+pub const NAMESPACE_OFFLOADING: &str = "offloading";
+/// The virtual storage class.
+pub const VIRTUAL_STORAGE_CLASS: &str = "liqo";
+/// Prefix of virtual nodes: `liqo-<cluster name>`.
+pub const VIRTUAL_NODE_PREFIX: &str = "liqo-";
+/// Prefix of tenant namespaces: `liqo-tenant-<unique name>`.
+pub const TENANT_NAMESPACE_PREFIX: &str = "liqo-tenant-";
+/// Prefix of role bindings of a peer in its tenant namespace: `liqo-binding-<cluster role>`.
+pub const PEERING_BINDING_PREFIX: &str = "liqo-binding-";
+/// Prefix of the cluster role (and binding) that lets a peer read its own metrics.
+pub const TENANT_REMOTE_PREFIX: &str = "liqo-tenant-remote-";
+/// Prefix of the cluster role binding of a virtual kubelet.
+pub const VIRTUAL_KUBELET_BINDING_PREFIX: &str = "liqo-virtual-kubelet-";

@@ -1,0 +1,112 @@
+//! `ForeignCluster`s: labelled with the peer's ID, and what identifies the peer never changes.
+
+use liqo_api::meta::label;
+use serde_json::{Value, json};
+
+use super::review::{Request, Verdict, label_of, one_of, text};
+
+const ID: &str = "/spec/clusterIdentity/clusterID";
+const NAME: &str = "/spec/clusterIdentity/clusterName";
+const TYPE: &str = "/spec/peeringType";
+const ENABLED: &[&str] = &["Auto", "No", "Yes"];
+
+/// Adds the label by which everything finds the peer, as soon as its ID is known.
+pub(super) fn mutate(object: &Value) -> Verdict {
+    let id = text(object, ID);
+    if id.is_empty() || label_of(object, label::CLUSTER_ID) == id {
+        return Verdict::allow();
+    }
+    let operation = if object.pointer("/metadata/labels").is_some_and(Value::is_object) {
+        let path = format!("/metadata/labels/{}", label::CLUSTER_ID.replace('/', "~1"));
+        json!({"op": "add", "path": path, "value": id})
+    } else {
+        json!({"op": "add", "path": "/metadata/labels", "value": {label::CLUSTER_ID: id}})
+    };
+    Verdict::Allow { patch: vec![operation], warnings: vec![] }
+}
+
+/// Whether a change is one that can be made.
+pub(super) fn validate(asked: &Request) -> Verdict {
+    let (old, new) = (&asked.old_object, &asked.object);
+    let choices = [
+        (TYPE, &["OutOfBand", "InBand"][..]),
+        ("/spec/outgoingPeeringEnabled", ENABLED),
+        ("/spec/incomingPeeringEnabled", ENABLED),
+    ];
+    for (pointer, allowed) in choices {
+        if let Err(why) = one_of(new, pointer, allowed) {
+            return Verdict::deny(why);
+        }
+    }
+    let changed = |pointer| !text(old, pointer).is_empty() && text(old, pointer) != text(new, pointer);
+    for (pointer, what) in [(TYPE, "PeeringType"), (ID, "ClusterID"), (NAME, "ClusterName")] {
+        if asked.operation == "UPDATE" && changed(pointer) {
+            return Verdict::deny(format!("The {what} value cannot be modified after creation"));
+        }
+    }
+    Verdict::allow()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(kind: &str, id: &str, name: &str) -> Value {
+        json!({"metadata": {"name": "x"}, "spec": {
+            "peeringType": kind, "clusterIdentity": {"clusterID": id, "clusterName": name},
+        }})
+    }
+
+    fn update(old: Value, new: Value) -> Verdict {
+        validate(&Request { operation: "UPDATE".to_owned(), object: new, old_object: old, ..Request::default() })
+    }
+
+    #[test]
+    fn what_identifies_a_peer_is_set_once() {
+        let old = || object("OutOfBand", "id", "milan");
+        assert_eq!(update(old(), old()), Verdict::allow());
+        assert_eq!(update(object("OutOfBand", "", ""), old()), Verdict::allow());
+        assert_eq!(update(json!({"spec": {}}), old()), Verdict::allow());
+        for (new, what) in [
+            (object("InBand", "id", "milan"), "PeeringType"),
+            (object("OutOfBand", "other", "milan"), "ClusterID"),
+            (object("OutOfBand", "id", "rome"), "ClusterName"),
+            (object("OutOfBand", "", "milan"), "ClusterID"),
+        ] {
+            let wanted = Verdict::deny(format!("The {what} value cannot be modified after creation"));
+            assert_eq!(update(old(), new), wanted);
+        }
+    }
+
+    #[test]
+    fn a_wrong_choice_is_explained() {
+        let mut new = object("OutOfBand", "id", "milan");
+        new["spec"]["outgoingPeeringEnabled"] = json!("Maybe");
+        let Verdict::Deny { message, .. } = update(object("OutOfBand", "id", "milan"), new) else { panic!() };
+        assert_eq!(
+            message,
+            "spec.outgoingPeeringEnabled: Unsupported value: \"Maybe\": supported values: \"Auto\", \"No\", \"Yes\""
+        );
+    }
+
+    #[test]
+    fn the_label_follows_the_identity() {
+        let op = |object: &Value| match mutate(object) {
+            Verdict::Allow { patch, .. } => patch.first().cloned(),
+            Verdict::Deny { .. } => panic!("denied"),
+        };
+        let mut one = object("OutOfBand", "id", "milan");
+        assert_eq!(
+            op(&one),
+            Some(json!({"op": "add", "path": "/metadata/labels", "value": {"discovery.liqo.io/cluster-id": "id"}}))
+        );
+        one["metadata"]["labels"] = json!({"a": "b"});
+        assert_eq!(
+            op(&one),
+            Some(json!({"op": "add", "path": "/metadata/labels/discovery.liqo.io~1cluster-id", "value": "id"}))
+        );
+        one["metadata"]["labels"] = json!({"discovery.liqo.io/cluster-id": "id"});
+        assert_eq!(op(&one), None);
+        assert_eq!(op(&object("OutOfBand", "", "")), None);
+    }
+}

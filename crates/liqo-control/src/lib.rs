@@ -1,0 +1,13 @@
+//! The decisions a cluster takes.
+//!
+//! - [`peering`]: who our peers are, what they may do, what is asked and offered.
+//! - [`offload`]: virtual kubelets, namespaces there, shadow pods here.
+//! - [`admit`]: what the API server asks us before it accepts an object.
+//! - [`replicate`]: the messenger between tenant namespaces.
+
+pub mod admit;
+pub mod home;
+pub mod manager;
+pub mod offload;
+pub mod peering;
+pub mod replicate;

@@ -1,0 +1,194 @@
+//! Virtual kubelets, namespaces there, shadow pods here.
+//!
+//! As a consumer: a virtual kubelet for each accepted offer ([`virtual_kubelet`]), a namespace map for each
+//! virtual node (`virtual_node`), the wishes of `NamespaceOffloading`s in those maps (`namespace`).
+//! As a provider: the namespaces a peer asks for (`namespace_map`), its pods (`shadow_pod`) and its
+//! endpoints (`shadow_endpoint_slice`) in them.
+//!
+//! Everything here is decided by one replica at a time. Each loop owns its queue; what several of them
+//! read is watched once ([`Shared`]).
+
+mod csr;
+mod drift;
+mod namespace;
+mod namespace_map;
+mod node_failure;
+mod shadow_endpoint_slice;
+mod shadow_pod;
+mod virtual_node;
+
+pub mod virtual_kubelet;
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Namespace, Node};
+use kube::ResourceExt;
+use liqo_api::{
+    discovery::{ForeignCluster, PeeringConditionStatus, PeeringConditionType},
+    meta::label,
+    virtualkubelet::NamespaceMap,
+};
+use liqo_kube::{Queue, Store, life::Life, strip};
+
+use crate::{home::Home, manager::ManagerArgs};
+
+/// What several loops read.
+pub(crate) struct Shared {
+    /// This cluster.
+    pub home: Home,
+    /// Virtual nodes; only their metadata is kept.
+    pub nodes: Store<Node>,
+    /// Namespace maps: originals of ours and replicas of peers'.
+    pub maps: Store<NamespaceMap>,
+    /// Namespaces; only their metadata is kept.
+    pub namespaces: Store<Namespace>,
+    /// Peers.
+    pub peers: Store<ForeignCluster>,
+}
+
+impl Shared {
+    /// Returns when everything shared is known.
+    pub(crate) async fn ready(&self) {
+        self.nodes.ready().await;
+        self.maps.ready().await;
+        self.namespaces.ready().await;
+        self.peers.ready().await;
+    }
+
+    /// The peer with an ID.
+    pub(crate) fn peer(&self, id: &str) -> Option<Arc<ForeignCluster>> {
+        self.peers.filter(|peer| peer_id(peer) == id).into_iter().next()
+    }
+
+    /// The namespace dedicated to a peer.
+    pub(crate) fn tenant_namespace(&self, id: &str) -> Option<String> {
+        let all = self.namespaces.filter(|one| tenant_of(one) == Some(id));
+        all.first().map(|one| one.name_any())
+    }
+}
+
+/// The ID of a peer; empty while it is not known.
+pub(crate) fn peer_id(peer: &ForeignCluster) -> &str {
+    peer.spec.cluster_identity.as_ref().map(|identity| identity.cluster_id.as_str()).unwrap_or_default()
+}
+
+/// The peer a namespace is dedicated to.
+pub(crate) fn tenant_of(namespace: &Namespace) -> Option<&str> {
+    let labels = namespace.metadata.labels.as_ref()?;
+    let is_tenant = labels.get(label::TENANT_NAMESPACE).is_some_and(|value| value == "true");
+    labels.get(label::CLUSTER_ID).filter(|_| is_tenant).map(String::as_str)
+}
+
+/// How an aspect of a peering stands.
+pub(crate) fn condition(peer: &ForeignCluster, aspect: PeeringConditionType) -> PeeringConditionStatus {
+    let all = peer.status.iter().flat_map(|status| &status.peering_conditions);
+    all.into_iter().find(|one| one.type_ == aspect).map(|one| one.status).unwrap_or_default()
+}
+
+/// Whether the peer's API server answers, so that what we ask of it will happen.
+pub(crate) fn answers(peer: Option<&ForeignCluster>) -> bool {
+    peer.is_some_and(|peer| {
+        condition(peer, PeeringConditionType::APIServerStatus) == PeeringConditionStatus::Established
+    })
+}
+
+/// Whether a namespace map is the original, made by us.
+pub(crate) fn is_original(map: &NamespaceMap) -> bool {
+    map.labels().get(label::REPLICATION).is_some_and(|value| value == "true")
+}
+
+/// The virtual node's, or namespace map's, provider.
+pub(crate) fn provider_of(object: &impl ResourceExt) -> &str {
+    object.labels().get(label::REMOTE_CLUSTER_ID).map(String::as_str).unwrap_or_default()
+}
+
+/// Whether an object is on its way out.
+pub(crate) fn is_leaving(object: &impl ResourceExt) -> bool {
+    object.meta().deletion_timestamp.is_some()
+}
+
+/// Starts every loop; they run as long as the process.
+///
+/// # Errors
+/// When a flag about virtual kubelets has a value no pod can have.
+pub fn spawn(home: &Home, args: &ManagerArgs, life: &Life) -> Result<(), String> {
+    virtual_kubelet::check(args)?;
+    let (nodes, spaces, maps, slices) = (Queue::new(), Queue::new(), Queue::new(), Queue::new());
+    let shared = Arc::new(Shared {
+        home: home.clone(),
+        nodes: watch_nodes(home, nodes.clone(), spaces.clone()),
+        maps: watch_maps(home, nodes.clone(), spaces.clone(), maps.clone()),
+        namespaces: watch_namespaces(home, spaces.clone(), maps.clone()),
+        peers: watch_peers(home, nodes.clone(), spaces.clone(), slices.clone()),
+    });
+    life.spawn("virtual-node", virtual_node::run(Arc::clone(&shared), nodes));
+    life.spawn("namespace-offloading", namespace::run(Arc::clone(&shared), spaces));
+    life.spawn("namespace-map", namespace_map::run(Arc::clone(&shared), args.storage_namespace.clone(), maps));
+    life.spawn("kubelet-csr", csr::run(Arc::clone(&shared)));
+    let pods = shadow_pod::Pods::watch(home);
+    if args.enable_node_failure_controller {
+        life.spawn("node-failure", node_failure::run(home.clone(), pods.clone()));
+    }
+    life.spawn("shadow-pod", shadow_pod::run(home.clone(), pods, args.shadow_pod_ctrl_workers));
+    let workers = args.shadow_endpointslice_ctrl_workers;
+    life.spawn("shadow-endpoint-slice", shadow_endpoint_slice::run(shared, slices, workers));
+    Ok(())
+}
+
+fn watch_nodes(home: &Home, nodes: Queue<virtual_node::Key>, spaces: Queue<namespace::Key>) -> Store<Node> {
+    let selector = format!("{}={}", label::TYPE, label::VIRTUAL_NODE);
+    home.cluster.watch::<Node>("").labels(&selector).trim(only_metadata).start(move |node| {
+        nodes.push(virtual_node::Key::Node(node.name_any()));
+        spaces.push(namespace::Key::Node(node.name_any()));
+    })
+}
+
+fn only_metadata(node: &mut Node) {
+    strip(node);
+    (node.spec, node.status, node.metadata.annotations) = (None, None, None);
+}
+
+fn watch_maps(
+    home: &Home,
+    nodes: Queue<virtual_node::Key>,
+    spaces: Queue<namespace::Key>,
+    maps: Queue<namespace_map::Key>,
+) -> Store<NamespaceMap> {
+    home.cluster.watch::<NamespaceMap>("").start(move |map| {
+        let (namespace, name) = (map.namespace().unwrap_or_default(), map.name_any());
+        if is_original(map) {
+            nodes.push(virtual_node::Key::Provider(provider_of(map).to_owned()));
+            spaces.push(namespace::Key::Map(namespace, name));
+        } else {
+            maps.push(namespace_map::Key::Map(namespace, name));
+        }
+    })
+}
+
+fn watch_namespaces(
+    home: &Home,
+    spaces: Queue<namespace::Key>,
+    maps: Queue<namespace_map::Key>,
+) -> Store<Namespace> {
+    let trim = |namespace: &mut Namespace| {
+        strip(namespace);
+        (namespace.spec, namespace.status) = (None, None);
+    };
+    home.cluster.watch::<Namespace>("").trim(trim).start(move |namespace| {
+        spaces.push(namespace::Key::Namespace(namespace.name_any()));
+        maps.push(namespace_map::Key::Namespace(namespace.name_any()));
+    })
+}
+
+fn watch_peers(
+    home: &Home,
+    nodes: Queue<virtual_node::Key>,
+    spaces: Queue<namespace::Key>,
+    slices: Queue<shadow_endpoint_slice::Key>,
+) -> Store<ForeignCluster> {
+    home.cluster.watch::<ForeignCluster>("").start(move |peer| {
+        slices.push(shadow_endpoint_slice::Key::Peer(peer_id(peer).to_owned()));
+        nodes.push(virtual_node::Key::Provider(peer_id(peer).to_owned()));
+        spaces.push(namespace::Key::Peer(peer_id(peer).to_owned()));
+    })
+}

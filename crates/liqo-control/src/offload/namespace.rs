@@ -1,0 +1,330 @@
+//! `NamespaceOffloading`: the namespaces a user wants extended, turned into wishes in namespace maps.
+//!
+//! Keeps true: a provider is asked for a namespace exactly while its virtual node is selected; pods pass
+//! through the webhook before the status says anything; one provider never holds up another; the
+//! end of an offloading never waits for a provider that does not answer.
+//!
+//! Watches   `NamespaceOffloading`s, original `NamespaceMap`s, virtual `Node`s, `Namespace`s, `ForeignCluster`s.
+//! Writes    `NamespaceMap.spec.desiredMapping`, label `liqo.io/scheduling-enabled` of namespaces, status and
+//!           finalizer of `NamespaceOffloading`s.
+//! Removes   nothing.
+
+mod news;
+mod status;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use k8s_openapi::api::core::v1::Namespace;
+use kube::ResourceExt;
+use liqo_api::{
+    ClusterIdentity,
+    meta::{finalizer, label},
+    names,
+    offloading::{NamespaceOffloading, PodOffloadingStrategy},
+    virtualkubelet::NamespaceMap,
+};
+use liqo_core::{naming, selector};
+use liqo_kube::{KubeError, Queue, Store, drive, now};
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+
+use self::{news::News, status::{Facts, Wish}};
+use super::{Shared, answers, is_leaving, is_original, provider_of};
+
+/// What may have changed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Key {
+    /// A namespace, or the offloading in it.
+    Namespace(String),
+    /// A namespace map, by namespace and name.
+    Map(String, String),
+    /// A virtual node.
+    Node(String),
+    /// A provider, by ID.
+    Peer(String),
+}
+
+struct Loop {
+    shared: Arc<Shared>,
+    offloadings: Store<NamespaceOffloading>,
+    queue: Queue<Key>,
+    news: News,
+    /// What the user was last told about the selector in a namespace.
+    told: Mutex<HashMap<String, String>>,
+}
+
+/// Runs for ever.
+pub(crate) async fn run(shared: Arc<Shared>, queue: Queue<Key>) {
+    let seen = queue.clone();
+    let offloadings = shared.home.cluster.watch::<NamespaceOffloading>("").start(move |offloading| {
+        if offloading.name_any() == names::NAMESPACE_OFFLOADING {
+            seen.push(Key::Namespace(offloading.namespace().unwrap_or_default()));
+        }
+    });
+    shared.ready().await;
+    offloadings.ready().await;
+    let all = Loop { shared, offloadings, queue: queue.clone(), news: News::default(), told: Mutex::default() };
+    drive("namespace-offloading", queue, 4, |key| all.settle(key)).await;
+}
+
+impl Loop {
+    async fn settle(&self, key: Key) -> Result<Option<Duration>, KubeError> {
+        let touched = match key {
+            Key::Namespace(name) => return self.settle_namespace(&name).await.map(|()| None),
+            Key::Map(namespace, name) => {
+                let map = self.shared.maps.get(&namespace, &name);
+                self.news.of_map(&(namespace, name), map.as_deref())
+            }
+            Key::Node(name) => self.news.of_node(&name, self.shared.nodes.get("", &name).as_deref()),
+            Key::Peer(id) => self.news.of_peer(&id, answers(self.shared.peer(&id).as_deref())),
+        };
+        for offloading in self.offloadings.all() {
+            let namespace = offloading.namespace().unwrap_or_default();
+            if touched.includes(&namespace) {
+                self.queue.push(Key::Namespace(namespace));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn settle_namespace(&self, name: &str) -> Result<(), KubeError> {
+        let Some(offloading) = self.offloadings.get(name, names::NAMESPACE_OFFLOADING) else {
+            self.told.lock().await.remove(name);
+            return Ok(());
+        };
+        let cluster = &self.shared.home.cluster;
+        let held = offloading.finalizers().iter().any(|one| one == finalizer::NAMESPACE_OFFLOADING);
+        let leaving = is_leaving(&*offloading);
+        if leaving && !held {
+            return Ok(());
+        }
+        let mut current = (*offloading).clone();
+        if !held {
+            current = cluster.hold(&current, finalizer::NAMESPACE_OFFLOADING).await?;
+        }
+        // From here on pods go through the webhook; only then they are promised anything.
+        let known = self.shared.namespaces.get("", name);
+        let namespace = match known {
+            Some(namespace) => Some(namespace),
+            // Newer than what the watch has shown us.
+            None => cluster.get::<Namespace>("", name).await?.map(Arc::new),
+        };
+        if let Some(namespace) = namespace {
+            self.label(&namespace, label_wanted(&offloading)).await?;
+        }
+        let facts = self.observe(&offloading);
+        let wishes = plan(&offloading, &facts, &self.shared.home.identity);
+        self.tell(&offloading, &wishes).await;
+        let (wishes, outcome) = self.map(name, wishes).await;
+        let status = status::of(&offloading, &wishes, &self.shared.home.identity, &now());
+        if offloading.status.as_ref() != Some(&status) {
+            current = cluster.put_status(&current, &status).await?;
+        }
+        outcome?;
+        if leaving && status.remote_namespaces_conditions.is_empty() {
+            cluster.release(&current, finalizer::NAMESPACE_OFFLOADING).await?;
+            tracing::info!(namespace = name, "namespace no longer offloaded");
+        }
+        Ok(())
+    }
+
+    async fn label(&self, namespace: &Namespace, wanted: bool) -> Result<(), KubeError> {
+        let is = namespace.labels().get(label::SCHEDULING_ENABLED).is_some_and(|value| value == "true");
+        if is == wanted {
+            return Ok(());
+        }
+        let value = if wanted { json!("true") } else { Value::Null };
+        let patch = json!({"metadata": {"uid": namespace.uid(), "labels": {label::SCHEDULING_ENABLED: value}}});
+        match self.shared.home.cluster.merge(namespace, patch).await {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Every original map, with what is known of its provider.
+    fn observe(&self, offloading: &NamespaceOffloading) -> Vec<Facts> {
+        let selector = offloading.spec.cluster_selector.as_ref();
+        let facts = |map: Arc<NamespaceMap>| {
+            let id = provider_of(&*map);
+            let node = self.shared.nodes.filter(|node| provider_of(node) == id).into_iter().next();
+            let selected = node.map(|node| selector::matches(selector, &node.name_any(), node.labels()));
+            let answers = answers(self.shared.peer(id).as_deref());
+            Facts { map, selected, answers }
+        };
+        let mut maps = self.shared.maps.filter(is_original);
+        maps.sort_by_key(|map| map.name_any());
+        maps.into_iter().map(facts).collect()
+    }
+
+    /// Writes the wishes into the maps. One that fails does not stop the others; it stays as it is.
+    async fn map(&self, namespace: &str, mut wishes: Vec<Wish>) -> (Vec<Wish>, Result<(), KubeError>) {
+        let mut outcome = Ok(());
+        for wish in &mut wishes {
+            if wish.wanted == wish.desired() {
+                continue;
+            }
+            let patch = json!({"spec": {"desiredMapping": {namespace: wish.wanted}}, "metadata": {"uid": wish.map.uid()}});
+            let written = self.shared.home.cluster.merge(&*wish.map, patch).await;
+            match written {
+                Ok(map) => wish.map = Arc::new(map),
+                // The map went away meanwhile; its end comes to us as an event.
+                Err(error) if error.is_not_found() || error.is_conflict() => {}
+                Err(error) => outcome = Err(error),
+            }
+        }
+        (wishes, outcome)
+    }
+
+    /// Tells the user, once, that the selector cannot be read.
+    async fn tell(&self, offloading: &NamespaceOffloading, wishes: &[Wish]) {
+        let why = offloading.spec.cluster_selector.as_ref().and_then(selector::error);
+        let bad = wishes.iter().find_map(|wish| wish.invalid.clone()).or(why.map(|why| why.to_string()));
+        let namespace = offloading.namespace().unwrap_or_default();
+        let mut told = self.told.lock().await;
+        match bad {
+            None => drop(told.remove(&namespace)),
+            Some(why) if told.get(&namespace) == Some(&why) => {}
+            Some(why) => {
+                let text = format!("Invalid ClusterSelector: {why}");
+                told.insert(namespace, why);
+                drop(told);
+                let component = "liqo-controller-manager";
+                self.shared.home.cluster.event(offloading, component, "Warning", "Invalid", &text).await;
+            }
+        }
+    }
+}
+
+fn label_wanted(offloading: &NamespaceOffloading) -> bool {
+    !is_leaving(offloading) && offloading.spec.pod_offloading_strategy != PodOffloadingStrategy::Local
+}
+
+/// What to ask of each provider.
+fn plan(offloading: &NamespaceOffloading, facts: &[Facts], own: &ClusterIdentity) -> Vec<Wish> {
+    let namespace = offloading.namespace().unwrap_or_default();
+    let remote = naming::remote_namespace(&namespace, own, offloading.spec.namespace_mapping_strategy);
+    let unusable = naming::dns_label_error(&remote).map(|why| {
+        format!("The name of the remote namespace {remote:?} {why}: rename the namespace, or offload it with the \
+                 NamespaceMappingStrategy EnforceSameName")
+    });
+    let wish = |one: &Facts| {
+        let desired = one.map.spec.desired_mapping.get(&namespace).cloned();
+        let leaving = is_leaving(&*one.map);
+        let mut wish = Wish {
+            namespace: namespace.clone(),
+            map: Arc::clone(&one.map),
+            answers: one.answers,
+            required: false,
+            wanted: None,
+            invalid: None,
+            unusable: None,
+        };
+        match &one.selected {
+            // A map on its way out takes everything with it.
+            _ if leaving => wish.wanted = desired,
+            _ if is_leaving(offloading) => {}
+            // No node (yet, or any longer): nothing is decided without it.
+            None => wish.wanted = desired,
+            Some(Ok(true)) if unusable.is_some() => wish.unusable.clone_from(&unusable),
+            Some(Ok(true)) => wish.wanted = Some(remote.clone()),
+            Some(Ok(false)) => {}
+            Some(Err(why)) => {
+                wish.invalid = Some(why.to_string());
+                wish.wanted = desired;
+            }
+        }
+        wish.required = !leaving && (wish.wanted.is_some() || wish.unusable.is_some());
+        wish
+    };
+    facts.iter().map(wish).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::NodeSelector;
+    use liqo_api::{
+        offloading::{NamespaceMappingStrategy, NamespaceOffloadingSpec},
+        virtualkubelet::NamespaceMapSpec,
+    };
+
+    use super::*;
+
+    fn offloading(strategy: PodOffloadingStrategy, leaving: bool) -> NamespaceOffloading {
+        let spec = NamespaceOffloadingSpec {
+            pod_offloading_strategy: strategy,
+            cluster_selector: Some(NodeSelector::default()),
+            ..NamespaceOffloadingSpec::default()
+        };
+        let mut offloading = NamespaceOffloading::new(names::NAMESPACE_OFFLOADING, spec);
+        offloading.metadata.namespace = Some("demo".to_owned());
+        offloading.metadata.deletion_timestamp = leaving.then(now);
+        offloading
+    }
+
+    fn facts(selected: Option<bool>, desired: Option<&str>) -> Facts {
+        let desired_mapping = desired.map(|name| ("demo".to_owned(), name.to_owned())).into_iter().collect();
+        let map = NamespaceMap::new("milan-6b1f02", NamespaceMapSpec { desired_mapping });
+        Facts { map: Arc::new(map), selected: selected.map(Ok), answers: true }
+    }
+
+    fn own() -> ClusterIdentity {
+        ClusterIdentity::new("09897b82-7830-483b-b786-9cf90899f809", "consumer")
+    }
+
+    #[test]
+    fn a_provider_is_asked_exactly_while_it_is_selected() {
+        let remote = "demo-consumer-ed03b8";
+        for (selected, desired, leaving, wanted) in [
+            (Some(true), None, false, Some(remote)),
+            (Some(true), Some("old-name"), false, Some(remote)),
+            (Some(false), Some(remote), false, None),
+            (Some(false), None, false, None),
+            // No node: nothing changes.
+            (None, Some(remote), false, Some(remote)),
+            (None, None, false, None),
+            (Some(true), Some(remote), true, None),
+            (None, Some(remote), true, None),
+        ] {
+            let offloading = offloading(PodOffloadingStrategy::Remote, leaving);
+            let wishes = plan(&offloading, &[facts(selected, desired)], &own());
+            assert_eq!(wishes[0].wanted.as_deref(), wanted, "{selected:?} {desired:?} {leaving}");
+            assert_eq!(wishes[0].required, wanted.is_some());
+        }
+    }
+
+    #[test]
+    fn an_unreadable_selector_changes_nothing() {
+        let mut selector: NodeSelector = serde_json::from_value(json!({"nodeSelectorTerms": []})).unwrap();
+        selector.node_selector_terms =
+            serde_json::from_value(json!([{"matchExpressions": [{"key": "a", "operator": "Like"}]}])).unwrap();
+        let why = selector::error(&selector).unwrap();
+        for desired in [None, Some("demo-consumer-ed03b8")] {
+            let mut facts = facts(None, desired);
+            facts.selected = Some(Err(why.clone()));
+            let wishes = plan(&offloading(PodOffloadingStrategy::Remote, false), &[facts], &own());
+            assert_eq!(wishes[0].wanted.as_deref(), desired);
+            assert!(wishes[0].invalid.as_ref().unwrap().contains("Unsupported value: \"Like\""));
+        }
+    }
+
+    #[test]
+    fn a_name_too_long_is_not_asked_for_but_explained() {
+        let mut offloading = offloading(PodOffloadingStrategy::Remote, false);
+        let long = "n".repeat(60);
+        offloading.metadata.namespace = Some(long.clone());
+        let wishes = plan(&offloading, &[facts(Some(true), None)], &own());
+        assert_eq!((wishes[0].wanted.as_deref(), wishes[0].required), (None, true));
+        assert!(wishes[0].unusable.as_ref().unwrap().contains("is longer than 63 characters"));
+        offloading.spec.namespace_mapping_strategy = NamespaceMappingStrategy::EnforceSameName;
+        let wishes = plan(&offloading, &[facts(Some(true), None)], &own());
+        assert_eq!(wishes[0].wanted.as_deref(), Some(long.as_str()));
+    }
+
+    #[test]
+    fn pods_pass_the_webhook_unless_they_must_stay_here() {
+        assert!(label_wanted(&offloading(PodOffloadingStrategy::Remote, false)));
+        assert!(label_wanted(&offloading(PodOffloadingStrategy::LocalAndRemote, false)));
+        assert!(!label_wanted(&offloading(PodOffloadingStrategy::Local, false)));
+        assert!(!label_wanted(&offloading(PodOffloadingStrategy::Remote, true)));
+    }
+}

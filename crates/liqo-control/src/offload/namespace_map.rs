@@ -1,0 +1,424 @@
+//! `NamespaceMap` replicas: the namespaces a peer asks for, made here.
+//!
+//! Keeps true: a peer gets namespaces only through the map in its own tenant namespace, never one that
+//! somebody else made; in each of them it holds exactly one role; what it no longer asks for goes.
+//!
+//! Watches   `NamespaceMap` replicas, `Namespace`s, `RoleBinding`s.
+//! Writes    `Namespace`s and a `RoleBinding` in each; status and finalizer of the replicas.
+//! Removes   the namespaces no longer asked for, with all they contain.
+
+mod plan;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use futures::StreamExt;
+use k8s_openapi::api::{
+    core::v1::Namespace,
+    rbac::v1::{RoleBinding, RoleRef, Subject},
+};
+use kube::{ResourceExt, core::ObjectMeta};
+use liqo_api::{
+    meta::{annotation, finalizer, label},
+    names,
+    virtualkubelet::{MappingPhase, NamespaceMap, NamespaceMapStatus, RemoteNamespaceStatus},
+};
+use liqo_kube::{KubeError, Queue, Store, drive, strip};
+use serde_json::json;
+use tokio::sync::Mutex;
+
+use self::plan::{Owner, Wish, look, originals, owner_of};
+use super::{Shared, is_leaving, is_original, tenant_of};
+
+/// Namespaces of one map handled at the same time.
+const AT_ONCE: usize = 8;
+/// How soon a refused namespace is looked at again, should its watch have told us nothing.
+const LATER: Duration = Duration::from_secs(30);
+
+/// What may have changed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Key {
+    /// A map, by namespace and name.
+    Map(String, String),
+    /// A namespace, or the role binding in it.
+    Namespace(String),
+}
+
+struct Loop {
+    shared: Arc<Shared>,
+    bindings: Store<RoleBinding>,
+    storage_namespace: String,
+    queue: Queue<Key>,
+    /// Why a namespace was last refused, by map and namespace, so that it is told once.
+    told: Mutex<BTreeMap<(String, String), String>>,
+}
+
+/// Runs for ever.
+pub(crate) async fn run(shared: Arc<Shared>, storage_namespace: String, queue: Queue<Key>) {
+    let seen = queue.clone();
+    let bindings = shared.home.cluster.watch::<RoleBinding>("").trim(only_ours).start(move |binding| {
+        if binding.annotations().contains_key(annotation::MANAGED_BY_NAMESPACE_MAP) {
+            seen.push(Key::Namespace(binding.namespace().unwrap_or_default()));
+        }
+    });
+    shared.ready().await;
+    bindings.ready().await;
+    let all = Loop { shared, bindings, storage_namespace, queue: queue.clone(), told: Mutex::default() };
+    drive("namespace-map", queue, 4, |key| all.settle(key)).await;
+}
+
+/// Of other people's bindings nothing but the name is kept.
+fn only_ours(binding: &mut RoleBinding) {
+    strip(binding);
+    if !binding.annotations().contains_key(annotation::MANAGED_BY_NAMESPACE_MAP) {
+        (binding.subjects, binding.role_ref) = (None, RoleRef::default());
+    }
+}
+
+impl Loop {
+    async fn settle(&self, key: Key) -> Result<Option<Duration>, KubeError> {
+        match key {
+            Key::Map(namespace, name) => match self.shared.maps.get(&namespace, &name) {
+                Some(map) => self.settle_map(&map).await,
+                None => Ok(None),
+            },
+            Key::Namespace(name) => {
+                let namespace = self.shared.namespaces.get("", &name);
+                let owner = namespace.as_deref().and_then(owner_of).map(|owner| owner.map);
+                let concerned = |map: &NamespaceMap| {
+                    !is_original(map) && (owner.as_deref() == Some(&*id(map)) || mentions(map, &name))
+                };
+                for map in self.shared.maps.filter(concerned) {
+                    self.queue.push(Key::Map(map.namespace().unwrap_or_default(), map.name_any()));
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    async fn settle_map(&self, map: &NamespaceMap) -> Result<Option<Duration>, KubeError> {
+        let (leaving, cluster) = (is_leaving(map), &self.shared.home.cluster);
+        let held = map.finalizers().iter().any(|one| one == finalizer::NAMESPACE_MAP);
+        if is_original(map) || (leaving && !held) {
+            return Ok(None);
+        }
+        let origin = if leaving { Some(String::new()) } else { self.origin(map).await };
+        let Some(origin) = origin else { return Ok(None) };
+        let mut current = map.clone();
+        if !held {
+            current = cluster.hold(&current, finalizer::NAMESPACE_MAP).await?;
+        }
+        let empty = BTreeMap::new();
+        let desired = if leaving { &empty } else { &map.spec.desired_mapping };
+        let outcomes = self.make(map, &origin, desired).await;
+        let left = self.clear(map, desired).await;
+        let (status, trouble) = status(map, outcomes, left);
+        if map.status.as_ref().unwrap_or(&NamespaceMapStatus::default()) != &status {
+            current = cluster.put_status(&current, &status).await?;
+        }
+        trouble.map_or(Ok(()), Err)?;
+        if leaving && status.current_mapping.is_empty() {
+            cluster.release(&current, finalizer::NAMESPACE_MAP).await?;
+            tracing::info!(map = id(map), "every namespace of the peer is gone");
+        }
+        let refused = |one: &RemoteNamespaceStatus| one.phase == Some(MappingPhase::CreationLoopBackOff);
+        Ok(status.current_mapping.values().any(refused).then_some(LATER))
+    }
+
+    /// The peer that sent the map, if it lies in that peer's own tenant namespace.
+    async fn origin(&self, map: &NamespaceMap) -> Option<String> {
+        let origin = map.labels().get(label::ORIGIN_ID)?.clone();
+        let tenant = self.shared.namespaces.get("", &map.namespace().unwrap_or_default());
+        if tenant.as_deref().and_then(tenant_of) == Some(&*origin) {
+            return Some(origin);
+        }
+        let text = format!("not the tenant namespace of the cluster {origin} this map says it comes from");
+        self.tell(map, "", Some(text)).await;
+        None
+    }
+
+    /// Makes the wished namespaces; several at once, one failure does not stop the others.
+    async fn make(&self, map: &NamespaceMap, origin: &str, desired: &BTreeMap<String, String>) -> Vec<Outcome> {
+        let one = |(original, name): (&String, &String)| {
+            let owner = Owner { map: id(map), original: original.clone() };
+            let (name, tenant) = (name.clone(), map.namespace().unwrap_or_default());
+            async move {
+                let result = self.make_one(&owner, origin, &name, &tenant).await;
+                if let Ok(made) = &result {
+                    self.tell(map, &name, made.clone().err()).await;
+                }
+                Outcome { original: owner.original, name, result }
+            }
+        };
+        // Collected first: what is borrowed from the map must not be borrowed across the stream.
+        let all: Vec<_> = desired.iter().map(one).collect();
+        futures::stream::iter(all).buffer_unordered(AT_ONCE).collect().await
+    }
+
+    async fn make_one(
+        &self,
+        owner: &Owner,
+        origin: &str,
+        name: &str,
+        tenant: &str,
+    ) -> Result<Result<MappingPhase, String>, KubeError> {
+        let cluster = &self.shared.home.cluster;
+        let mut there = self.shared.namespaces.get("", name);
+        if there.is_none() && look(owner, origin, name, None, &self.reserved()) == Wish::Create {
+            match cluster.create(&forge(owner, origin, name)).await {
+                Ok(made) => {
+                    tracing::info!(namespace = name, map = owner.map, "namespace created for a peer");
+                    there = Some(Arc::new(made));
+                }
+                // It came while we were looking.
+                Err(error) if error.is_conflict() => there = cluster.get("", name).await?.map(Arc::new),
+                Err(error) => return Err(error),
+            }
+        }
+        match look(owner, origin, name, there.as_deref(), &self.reserved()) {
+            Wish::Refuse(why) => Ok(Err(why)),
+            Wish::Wait => Ok(Ok(MappingPhase::Terminating)),
+            // Gone again already; its end comes to us as an event.
+            Wish::Create => Ok(Ok(MappingPhase::CreationLoopBackOff)),
+            Wish::Keep { label: wrong } => {
+                if let Some(there) = there.filter(|_| wrong) {
+                    let meta = json!({"uid": there.uid(), "labels": {label::REMOTE_CLUSTER_ID: origin}});
+                    cluster.merge(&*there, json!({ "metadata": meta })).await?;
+                }
+                self.bind(owner, origin, name, tenant).await?;
+                Ok(Ok(MappingPhase::Accepted))
+            }
+        }
+    }
+
+    /// Namespaces of this cluster that no peer gets, also while they do not exist.
+    fn reserved(&self) -> [&str; 2] {
+        [&self.shared.home.namespace, &self.storage_namespace]
+    }
+
+    /// Binds the peer to its role in the namespace, whatever somebody has made of the binding.
+    async fn bind(&self, owner: &Owner, origin: &str, namespace: &str, tenant: &str) -> Result<(), KubeError> {
+        let wanted = binding(owner, origin, namespace, tenant);
+        match self.bindings.get(namespace, tenant) {
+            Some(is) if binding_like(&is, &wanted) => return Ok(()),
+            // A role reference cannot be changed.
+            Some(is) if is.role_ref != wanted.role_ref => self.shared.home.cluster.remove(&*is).await?,
+            _ => {}
+        }
+        self.shared.home.cluster.apply(&wanted).await.map(drop)
+    }
+
+    /// Deletes what the peer no longer asks for; returns what is still on its way out.
+    async fn clear(
+        &self,
+        map: &NamespaceMap,
+        desired: &BTreeMap<String, String>,
+    ) -> Result<Vec<(String, String)>, KubeError> {
+        let id = id(map);
+        let mut left = Vec::new();
+        let mut outcome = Ok(());
+        for namespace in self.shared.namespaces.filter(|one| owner_of(one).is_some_and(|owner| owner.map == id)) {
+            let original = owner_of(&namespace).map(|owner| owner.original).unwrap_or_default();
+            let name = namespace.name_any();
+            if desired.get(&original) == Some(&name) {
+                continue;
+            }
+            left.push((original, name));
+            if is_leaving(&*namespace) {
+                continue;
+            }
+            match self.shared.home.cluster.remove(&*namespace).await {
+                Ok(()) => tracing::info!(namespace = namespace.name_any(), map = id, "namespace of a peer deleted"),
+                Err(error) => outcome = Err(error),
+            }
+        }
+        outcome.map(|()| left)
+    }
+
+    /// Tells, once, why a namespace is refused; `None`: it no longer is.
+    async fn tell(&self, map: &NamespaceMap, namespace: &str, why: Option<String>) {
+        let key = (id(map), namespace.to_owned());
+        let mut told = self.told.lock().await;
+        let Some(why) = why else {
+            told.remove(&key);
+            return;
+        };
+        if told.get(&key) == Some(&why) {
+            return;
+        }
+        told.insert(key, why.clone());
+        drop(told);
+        tracing::warn!(map = id(map), namespace, reason = why, "namespace refused to a peer");
+        let cluster = &self.shared.home.cluster;
+        cluster.event(map, "liqo-controller-manager", "Warning", "NamespaceRefused", &why).await;
+    }
+}
+
+/// What became of one wish.
+struct Outcome {
+    original: String,
+    name: String,
+    /// An error, or the phase, or why it is refused.
+    result: Result<Result<MappingPhase, String>, KubeError>,
+}
+
+type Left = Result<Vec<(String, String)>, KubeError>;
+
+/// The status, and what has to be tried again.
+fn status(map: &NamespaceMap, outcomes: Vec<Outcome>, left: Left) -> (NamespaceMapStatus, Option<KubeError>) {
+    let none = BTreeMap::new();
+    let before = map.status.as_ref().map_or(&none, |status| &status.current_mapping);
+    let mut current = BTreeMap::new();
+    let mut trouble = None;
+    match left {
+        Ok(left) => current.extend(left.into_iter().map(|(original, name)| {
+            (original, entry(name, MappingPhase::Terminating))
+        })),
+        Err(error) => {
+            // Unknown which ones are left: what was there stays until it is known.
+            let desired: Vec<_> = outcomes.iter().map(|one| &one.original).collect();
+            let old = before.iter().filter(|(original, _)| !desired.contains(original));
+            current.extend(old.map(|(original, one)| (original.clone(), one.clone())));
+            trouble = Some(error);
+        }
+    }
+    for Outcome { original, name, result } in outcomes {
+        let phase = match result {
+            Ok(Ok(phase)) => phase,
+            Ok(Err(_)) => MappingPhase::CreationLoopBackOff,
+            Err(error) => {
+                trouble = Some(error);
+                // What worked goes on working while the API server has trouble.
+                let worked = |old: &&RemoteNamespaceStatus| {
+                    old.remote_namespace == name && old.phase == Some(MappingPhase::Accepted)
+                };
+                before.get(&original).filter(worked).map_or(MappingPhase::CreationLoopBackOff, |_| MappingPhase::Accepted)
+            }
+        };
+        current.insert(original, entry(name, phase));
+    }
+    (NamespaceMapStatus { current_mapping: current }, trouble)
+}
+
+fn entry(name: String, phase: MappingPhase) -> RemoteNamespaceStatus {
+    RemoteNamespaceStatus { remote_namespace: name, phase: Some(phase) }
+}
+
+/// `<namespace>/<name>`, as the annotation of its namespaces has it.
+fn id(map: &NamespaceMap) -> String {
+    format!("{}/{}", map.namespace().unwrap_or_default(), map.name_any())
+}
+
+/// Whether a map asks, or asked, for a namespace.
+fn mentions(map: &NamespaceMap, name: &str) -> bool {
+    let current = map.status.iter().flat_map(|status| status.current_mapping.values());
+    map.spec.desired_mapping.values().any(|one| one == name) || current.into_iter().any(|one| one.remote_namespace == name)
+}
+
+fn forge(owner: &Owner, origin: &str, name: &str) -> Namespace {
+    let labels = BTreeMap::from([(label::REMOTE_CLUSTER_ID.to_owned(), origin.to_owned())]);
+    let metadata = ObjectMeta {
+        name: Some(name.to_owned()),
+        labels: Some(labels),
+        annotations: Some(originals(owner)),
+        ..ObjectMeta::default()
+    };
+    Namespace { metadata, ..Namespace::default() }
+}
+
+fn binding(owner: &Owner, origin: &str, namespace: &str, tenant: &str) -> RoleBinding {
+    let annotations = BTreeMap::from([(annotation::MANAGED_BY_NAMESPACE_MAP.to_owned(), owner.map.clone())]);
+    let group = Some("rbac.authorization.k8s.io".to_owned());
+    RoleBinding {
+        metadata: ObjectMeta {
+            name: Some(tenant.to_owned()),
+            namespace: Some(namespace.to_owned()),
+            annotations: Some(annotations),
+            ..ObjectMeta::default()
+        },
+        role_ref: RoleRef {
+            api_group: group.clone(),
+            kind: "ClusterRole".to_owned(),
+            name: names::VIRTUAL_KUBELET_REMOTE_ROLE.to_owned(),
+        },
+        subjects: Some(vec![Subject {
+            api_group: group,
+            kind: "User".to_owned(),
+            name: origin.to_owned(),
+            namespace: None,
+        }]),
+    }
+}
+
+/// Whether a binding gives what it should, no more and no less.
+fn binding_like(is: &RoleBinding, wanted: &RoleBinding) -> bool {
+    let owner = |one: &RoleBinding| one.annotations().get(annotation::MANAGED_BY_NAMESPACE_MAP).cloned();
+    is.role_ref == wanted.role_ref && is.subjects == wanted.subjects && owner(is) == owner(wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use liqo_api::virtualkubelet::NamespaceMapSpec;
+
+    use super::*;
+
+    fn outcome(original: &str, name: &str, result: Result<MappingPhase, &str>) -> Outcome {
+        let result = Ok(result.map_err(str::to_owned));
+        Outcome { original: original.to_owned(), name: name.to_owned(), result }
+    }
+
+    fn phases(status: &NamespaceMapStatus) -> Vec<(&str, &str, MappingPhase)> {
+        let all = status.current_mapping.iter();
+        all.map(|(key, one)| (key.as_str(), one.remote_namespace.as_str(), one.phase.unwrap())).collect()
+    }
+
+    #[test]
+    fn the_status_says_what_became_of_every_wish() {
+        let map = NamespaceMap::new("provider-ca6261", NamespaceMapSpec::default());
+        let outcomes = vec![
+            outcome("a", "a-x", Ok(MappingPhase::Accepted)),
+            outcome("b", "b-x", Err("taken")),
+            // Renamed: the old one is on its way out, the entry speaks of the new one.
+            outcome("c", "c-new", Ok(MappingPhase::Accepted)),
+        ];
+        let left = vec![("c".to_owned(), "c-old".to_owned()), ("d".to_owned(), "d-x".to_owned())];
+        let (status, trouble) = status(&map, outcomes, Ok(left));
+        assert!(trouble.is_none());
+        assert_eq!(
+            phases(&status),
+            [
+                ("a", "a-x", MappingPhase::Accepted),
+                ("b", "b-x", MappingPhase::CreationLoopBackOff),
+                ("c", "c-new", MappingPhase::Accepted),
+                ("d", "d-x", MappingPhase::Terminating),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_namespace_is_the_one_recorded_from_a_real_cluster() {
+        let owner =
+            Owner { map: "liqo-tenant-consumer-ed03b8/provider-ca6261".to_owned(), original: "demo".to_owned() };
+        let made = forge(&owner, "09897b82", "demo-consumer-ed03b8");
+        assert_eq!(made.labels().get(label::REMOTE_CLUSTER_ID).map(String::as_str), Some("09897b82"));
+        assert_eq!(made.annotations().get("liqo.io/original-name").map(String::as_str), Some("demo"));
+        assert_eq!(owner_of(&made), Some(owner));
+    }
+
+    #[test]
+    fn a_tampered_binding_is_noticed() {
+        let owner = Owner { map: "tenant/map".to_owned(), original: "demo".to_owned() };
+        let wanted = binding(&owner, "id", "demo-x", "tenant");
+        assert!(binding_like(&wanted, &wanted));
+        let changes: [fn(&mut RoleBinding); 4] = [
+            |one| one.subjects = None,
+            |one| one.subjects.as_mut().unwrap()[0].name = "somebody".to_owned(),
+            |one| one.role_ref.name = "cluster-admin".to_owned(),
+            |one| one.metadata.annotations = None,
+        ];
+        for change in changes {
+            let mut is = wanted.clone();
+            change(&mut is);
+            assert!(!binding_like(&is, &wanted));
+        }
+    }
+}

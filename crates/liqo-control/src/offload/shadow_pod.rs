@@ -1,0 +1,267 @@
+//! `ShadowPod`s: the pods a peer wants run here.
+//!
+//! Keeps true: while a shadow pod exists and its work is not done there is a pod for it, whatever happens
+//! to the peer, the node or the pod; nobody else's pod is touched. A pod costs one request to make and one
+//! for each phase it goes through.
+//!
+//! Watches   `ShadowPod`s, `Pod`s made from them.
+//! Writes    `Pod`s; `ShadowPod.status`.
+//! Removes   pods that failed though they should always run, so that they are made again.
+
+mod plan;
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use kube::ResourceExt;
+use liqo_api::{
+    meta::label,
+    virtualkubelet::{ShadowPod, ShadowPodPhase, ShadowPodStatus},
+};
+use liqo_kube::{Cluster, KubeError, Queue, Store, drive, now};
+use serde_json::json;
+
+use self::plan::{Kinship, Step, forge, kinship, plan};
+use super::drift;
+use crate::home::Home;
+
+/// Under this name pods are written.
+const WRITER: &str = "shadow-pod";
+/// How soon to look again for a name somebody else has.
+const LATER: Duration = Duration::from_secs(30);
+/// How soon to look again for what is about to change.
+const SOON: Duration = Duration::from_secs(1);
+
+/// Namespace and name.
+type Key = (String, String);
+
+/// The pods made from shadow pods, and who wants to know when they change.
+#[derive(Clone)]
+pub(crate) struct Pods {
+    /// The pods; of their specification only what may change is kept.
+    pub store: Store<Pod>,
+    /// Nodes whose pods have changed.
+    pub nodes: Queue<String>,
+    queue: Queue<Key>,
+}
+
+impl Pods {
+    /// Starts watching.
+    pub(crate) fn watch(home: &Home) -> Self {
+        let (queue, nodes) = (Queue::<Key>::new(), Queue::<String>::new());
+        let (seen, node) = (queue.clone(), nodes.clone());
+        let selector = format!("{}={}", label::MANAGED_BY, label::MANAGED_BY_SHADOW_POD);
+        let store = home.cluster.watch::<Pod>("").labels(&selector).trim(trim).start(move |pod| {
+            seen.push((pod.namespace().unwrap_or_default(), pod.name_any()));
+            if let Some(name) = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()) {
+                node.push(name);
+            }
+        });
+        Self { store, nodes, queue }
+    }
+}
+
+/// Keeps what decisions need: a provider may run thousands of these.
+fn trim(pod: &mut Pod) {
+    drift::keep_fields_of(&mut pod.metadata, WRITER);
+    let images = |all: Vec<Container>| {
+        all.into_iter().map(|one| Container { name: one.name, image: one.image, ..Container::default() }).collect()
+    };
+    if let Some(spec) = pod.spec.take() {
+        pod.spec = Some(PodSpec {
+            containers: images(spec.containers),
+            init_containers: spec.init_containers.map(images),
+            active_deadline_seconds: spec.active_deadline_seconds,
+            node_name: spec.node_name,
+            restart_policy: spec.restart_policy,
+            tolerations: spec.tolerations,
+            ..PodSpec::default()
+        });
+    }
+    if let Some(status) = pod.status.take() {
+        pod.status = Some(k8s_openapi::api::core::v1::PodStatus { phase: status.phase, ..Default::default() });
+    }
+}
+
+struct Loop {
+    cluster: Cluster,
+    shadows: Store<ShadowPod>,
+    pods: Store<Pod>,
+    /// By UID of the shadow: the generation whose changes were brought to the pod.
+    followed: Mutex<HashMap<String, i64>>,
+    /// By UID of the shadow: what the user was last told.
+    told: Mutex<HashMap<String, String>>,
+}
+
+/// Runs for ever.
+pub(crate) async fn run(home: Home, pods: Pods, workers: usize) {
+    let queue = pods.queue.clone();
+    let seen = queue.clone();
+    let shadows = home.cluster.watch::<ShadowPod>("").start(move |shadow| {
+        seen.push((shadow.namespace().unwrap_or_default(), shadow.name_any()));
+    });
+    shadows.ready().await;
+    pods.store.ready().await;
+    let cluster = home.cluster.writing_as(WRITER);
+    let all = Loop { cluster, shadows, pods: pods.store, followed: Mutex::default(), told: Mutex::default() };
+    drive("shadow-pod", queue, workers, |key| all.settle(key)).await;
+}
+
+impl Loop {
+    async fn settle(&self, (namespace, name): Key) -> Result<Option<Duration>, KubeError> {
+        // The pod of a shadow that is gone, or going, goes with it: it is its dependent.
+        let Some(shadow) = self.shadows.get(&namespace, &name) else { return Ok(None) };
+        if super::is_leaving(&*shadow) {
+            self.forget(&shadow);
+            return Ok(None);
+        }
+        let pod = self.pods.get(&namespace, &name);
+        let (step, phase) = plan(&shadow, pod.as_deref(), self.is_followed(&shadow), &now());
+        let (again, phase) = match (step, pod) {
+            (Step::Create, _) => self.create(&shadow).await?,
+            (Step::Follow(patch), Some(pod)) => {
+                self.follow(&shadow, &pod, patch).await?;
+                (None, phase)
+            }
+            (Step::Remove, Some(pod)) => {
+                tracing::info!(pod = name, namespace, "pod of a peer has failed, it is made again");
+                self.cluster.remove(&*pod).await?;
+                (None, phase)
+            }
+            (Step::Wait(pause), _) => (Some(pause), phase),
+            (Step::Taken, _) => {
+                self.tell(&shadow, "AlreadyExists", taken(&name)).await;
+                (Some(LATER), Some(ShadowPodPhase::Pending))
+            }
+            _ => (None, phase),
+        };
+        self.report(&shadow, phase).await?;
+        Ok(again)
+    }
+
+    /// Makes the pod. Its phase becomes known when the watch shows it.
+    async fn create(&self, shadow: &ShadowPod) -> Result<(Option<Duration>, Option<ShadowPodPhase>), KubeError> {
+        let pending = Some(ShadowPodPhase::Pending);
+        match self.cluster.create(&forge(shadow)).await {
+            Ok(_) => {
+                self.forget(shadow);
+                self.mark_followed(shadow);
+                Ok((None, None))
+            }
+            Err(error) if error.is_conflict() => self.meet(shadow).await,
+            Err(error) => {
+                if matches!(error.code(), Some(400 | 403 | 422)) {
+                    self.tell(shadow, "FailedCreate", reason(&error)).await;
+                    self.report(shadow, pending).await?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// A pod of that name is there, though the watch has not shown one of ours.
+    async fn meet(&self, shadow: &ShadowPod) -> Result<(Option<Duration>, Option<ShadowPodPhase>), KubeError> {
+        let (namespace, name) = (shadow.namespace().unwrap_or_default(), shadow.name_any());
+        let Some(pod) = self.cluster.get::<Pod>(&namespace, &name).await? else { return Ok((Some(SOON), None)) };
+        match kinship(shadow, &pod) {
+            Kinship::Own => {
+                let managed = forge(shadow);
+                if let Some(patch) = drift::metadata(&pod.metadata, managed.labels(), managed.annotations()) {
+                    self.cluster.merge(&pod, json!({ "metadata": patch })).await?;
+                }
+                Ok((None, None))
+            }
+            Kinship::Older => Ok((Some(SOON), None)),
+            Kinship::Foreign => {
+                self.tell(shadow, "AlreadyExists", taken(&name)).await;
+                Ok((Some(LATER), Some(ShadowPodPhase::Pending)))
+            }
+        }
+    }
+
+    /// Brings changes of the shadow to its pod.
+    async fn follow(&self, shadow: &ShadowPod, pod: &Pod, patch: plan::Patch) -> Result<(), KubeError> {
+        let plan::Patch { merge, images } = patch;
+        if let Some(mut merge) = merge {
+            merge["metadata"]["uid"] = json!(pod.uid());
+            self.refusable(shadow, self.cluster.merge(pod, merge).await.map(drop)).await?;
+        }
+        if let Some(images) = images {
+            let body = json!({"metadata": {"uid": pod.uid()}, "spec": images});
+            let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
+            let applied = self.cluster.apply_value::<Pod>(&namespace, &name, body).await;
+            self.refusable(shadow, applied.map(drop)).await?;
+        }
+        self.mark_followed(shadow);
+        Ok(())
+    }
+
+    /// A change Kubernetes does not allow is told, not tried for ever.
+    async fn refusable(&self, shadow: &ShadowPod, outcome: Result<(), KubeError>) -> Result<(), KubeError> {
+        match outcome {
+            Err(error) if matches!(error.code(), Some(400 | 403 | 422)) => {
+                self.tell(shadow, "FailedUpdate", reason(&error)).await;
+                Ok(())
+            }
+            // The pod went away meanwhile.
+            Err(error) if error.is_not_found() => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Writes the phase, if it is news.
+    async fn report(&self, shadow: &ShadowPod, phase: Option<ShadowPodPhase>) -> Result<(), KubeError> {
+        let Some(phase) = phase.filter(|phase| shadow.status.as_ref().map(|status| status.phase) != Some(*phase)) else {
+            return Ok(());
+        };
+        match self.cluster.put_status(shadow, &ShadowPodStatus { phase }).await {
+            // The shadow went away, or another one has its name.
+            Err(error) if !error.is_not_found() && error.code() != Some(422) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells the user what is wrong, once for each new reason.
+    async fn tell(&self, shadow: &ShadowPod, kind: &str, text: String) {
+        let uid = shadow.uid().unwrap_or_default();
+        let news = lock(&self.told).insert(uid, text.clone()).as_ref() != Some(&text);
+        if news {
+            self.cluster.event(shadow, "liqo-controller-manager", "Warning", kind, &text).await;
+        }
+    }
+
+    fn forget(&self, shadow: &ShadowPod) {
+        let uid = shadow.uid().unwrap_or_default();
+        lock(&self.told).remove(&uid);
+        lock(&self.followed).remove(&uid);
+    }
+
+    fn is_followed(&self, shadow: &ShadowPod) -> bool {
+        let generation = shadow.metadata.generation.unwrap_or_default();
+        generation <= 1 || lock(&self.followed).get(&shadow.uid().unwrap_or_default()) == Some(&generation)
+    }
+
+    fn mark_followed(&self, shadow: &ShadowPod) {
+        let generation = shadow.metadata.generation.unwrap_or_default();
+        if generation > 1 {
+            lock(&self.followed).insert(shadow.uid().unwrap_or_default(), generation);
+        }
+    }
+}
+
+fn taken(name: &str) -> String {
+    format!("a pod {name} that does not belong to this ShadowPod already exists: the ShadowPod waits until it is gone")
+}
+
+fn reason(error: &KubeError) -> String {
+    let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    format!("{error}: {source}")
+}
+
+fn lock<K, V>(mutex: &Mutex<HashMap<K, V>>) -> std::sync::MutexGuard<'_, HashMap<K, V>> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,432 @@
+//! The virtual kubelet of an accepted offer: `ServiceAccount`, `ClusterRoleBinding`, `Deployment`.
+//!
+//! Keeps true: what runs is what this version and its flags ask for, also after an upgrade; nothing is
+//! written when nothing has changed; two peers that share a name do not share a node.
+//!
+//! Watches   nothing, the controller of offers calls it.
+//! Writes    `ServiceAccount` and `Deployment` `virtual-kubelet`, `ClusterRoleBinding` `liqo-virtual-kubelet-…`.
+//! Removes   the same three.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::{
+        apps::v1::{Deployment, DeploymentSpec},
+        core::v1::{
+            Container, ContainerPort, EnvVar, EnvVarSource, Node, ObjectFieldSelector, PodSpec, PodTemplateSpec,
+            ResourceRequirements, ServiceAccount,
+        },
+        rbac::v1::{ClusterRoleBinding, RoleRef, Subject},
+    },
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::LabelSelector},
+};
+use kube::{ResourceExt, core::ObjectMeta};
+use liqo_api::{
+    ClusterIdentity,
+    discovery::ForeignCluster,
+    meta::{annotation, label},
+    names,
+    sharing::{ResourceOffer, StorageType},
+};
+use liqo_core::{naming, quantity::Amount};
+use liqo_kube::{KubeError, Object, twin};
+
+use crate::{
+    home::Home,
+    manager::{ManagerArgs, map},
+};
+
+/// Value of `app.kubernetes.io/managed-by`, as Liqo 0.8.3 has it.
+const MANAGER: &str = "advertisementoperator";
+
+/// Whether the flags about virtual kubelets can be used in a pod.
+///
+/// # Errors
+/// A text that names the flag, its value and what is allowed.
+pub(super) fn check(args: &ManagerArgs) -> Result<(), String> {
+    for (flag, value) in [
+        ("kubelet-cpu-requests", &args.kubelet_cpu_requests),
+        ("kubelet-cpu-limits", &args.kubelet_cpu_limits),
+        ("kubelet-ram-requests", &args.kubelet_ram_requests),
+        ("kubelet-ram-limits", &args.kubelet_ram_limits),
+    ] {
+        if !value.is_empty() && Amount::parse(value).is_none() {
+            return Err(format!("--{flag} {value:?} must be a quantity like 250m or 128Mi"));
+        }
+    }
+    if args.kubelet_metrics_enabled && metrics_port(args).is_none() {
+        let address = &args.kubelet_metrics_address;
+        return Err(format!("--kubelet-metrics-address {address:?} must end with a port, like :8080"));
+    }
+    Ok(())
+}
+
+/// Makes the virtual kubelet of an accepted offer what it should be.
+///
+/// # Errors
+/// When the API server refuses or does not answer.
+pub async fn ensure(
+    home: &Home,
+    args: &ManagerArgs,
+    offer: &ResourceOffer,
+    fc: &ForeignCluster,
+) -> Result<(), KubeError> {
+    let namespace = offer.namespace().unwrap_or_default();
+    let peer = fc.spec.cluster_identity.clone().unwrap_or_default();
+    let current = home.cluster.get::<Deployment>(&namespace, names::VIRTUAL_KUBELET).await?;
+    let node = match current.as_ref().and_then(node_name) {
+        Some(node) => node,
+        None => choose_node_name(home, &peer).await?,
+    };
+    keep(home, &namespace, service_account(&namespace)).await?;
+    keep(home, "", binding(&namespace, &peer)).await?;
+    let wanted = deployment(home, args, offer, &peer, &node);
+    match current {
+        Some(current) if current.metadata.deletion_timestamp.is_some() => Ok(()),
+        Some(current) if selects_others(&current, &wanted) => {
+            // A selector cannot be changed. The node does not mind a virtual kubelet that restarts.
+            home.cluster.remove(&current).await?;
+            home.cluster.apply(&wanted).await.map(drop)
+        }
+        Some(current) if !twin::differs(&wanted, &current) => Ok(()),
+        _ => home.cluster.apply(&wanted).await.map(drop),
+    }
+}
+
+/// Removes the virtual kubelet of an offer; `true` when it is gone.
+///
+/// # Errors
+/// When the API server refuses or does not answer.
+pub async fn remove(home: &Home, offer: &ResourceOffer, peer: &ClusterIdentity) -> Result<bool, KubeError> {
+    let namespace = offer.namespace().unwrap_or_default();
+    let deployment = drop_one::<Deployment>(home, &namespace, names::VIRTUAL_KUBELET).await?;
+    let binding = drop_one::<ClusterRoleBinding>(home, "", &binding_name(peer)).await?;
+    let account = drop_one::<ServiceAccount>(home, &namespace, names::VIRTUAL_KUBELET).await?;
+    Ok(deployment && binding && account)
+}
+
+/// Deletes an object; `true` when it is gone.
+async fn drop_one<K: Object>(home: &Home, namespace: &str, name: &str) -> Result<bool, KubeError> {
+    match home.cluster.get::<K>(namespace, name).await? {
+        None => Ok(true),
+        Some(object) => {
+            home.cluster.remove(&object).await?;
+            Ok(home.cluster.get::<K>(namespace, name).await?.is_none())
+        }
+    }
+}
+
+/// Applies an object unless it looks like that already.
+async fn keep<K: Object>(home: &Home, namespace: &str, wanted: K) -> Result<(), KubeError> {
+    match home.cluster.get::<K>(namespace, &wanted.name_any()).await? {
+        Some(current) if !twin::differs(&wanted, &current) => Ok(()),
+        _ => home.cluster.apply(&wanted).await.map(drop),
+    }
+}
+
+/// The node a running virtual kubelet stands for: once chosen, the name stays.
+fn node_name(deployment: &Deployment) -> Option<String> {
+    let spec = deployment.spec.template.spec.as_ref()?;
+    let mut args = spec.containers.first()?.args.iter().flatten();
+    args.find_map(|arg| arg.strip_prefix("--nodename=")).map(str::to_owned)
+}
+
+/// `liqo-<name>`, or `liqo-<unique name>` when another peer has or may take that name.
+async fn choose_node_name(home: &Home, peer: &ClusterIdentity) -> Result<String, KubeError> {
+    let usual = naming::virtual_node(peer);
+    let node = home.cluster.get::<Node>("", &usual).await?;
+    let id = |node: &Node| node.labels().get(label::REMOTE_CLUSTER_ID).cloned();
+    let taken = node.is_some_and(|node| id(&node).as_deref() != Some(&peer.cluster_id));
+    if taken || home.cluster.list::<ForeignCluster>("", "").await?.iter().any(|other| namesake(other, peer)) {
+        return Ok(format!("{}{}", names::VIRTUAL_NODE_PREFIX, naming::unique_name(peer)));
+    }
+    Ok(usual)
+}
+
+/// Whether `other` is another cluster with the name of `peer`.
+fn namesake(other: &ForeignCluster, peer: &ClusterIdentity) -> bool {
+    let identity = other.spec.cluster_identity.as_ref();
+    identity.is_some_and(|it| it.cluster_name == peer.cluster_name && it.cluster_id != peer.cluster_id)
+}
+
+/// Whether the pods we want are not those the Deployment looks after.
+fn selects_others(current: &Deployment, wanted: &Deployment) -> bool {
+    current.spec.selector != wanted.spec.selector
+}
+
+fn service_account(namespace: &str) -> ServiceAccount {
+    ServiceAccount { metadata: meta(namespace, names::VIRTUAL_KUBELET), ..ServiceAccount::default() }
+}
+
+fn binding_name(peer: &ClusterIdentity) -> String {
+    format!("{}{}", names::VIRTUAL_KUBELET_BINDING_PREFIX, naming::unique_name(peer))
+}
+
+fn binding(namespace: &str, peer: &ClusterIdentity) -> ClusterRoleBinding {
+    let labels = [(label::APP_MANAGED_BY, MANAGER), (label::CLUSTER_ID, &peer.cluster_id)];
+    ClusterRoleBinding {
+        metadata: ObjectMeta { labels: Some(owned(&labels)), ..meta("", &binding_name(peer)) },
+        role_ref: RoleRef {
+            api_group: Some("rbac.authorization.k8s.io".to_owned()),
+            kind: "ClusterRole".to_owned(),
+            name: names::VIRTUAL_KUBELET_LOCAL_ROLE.to_owned(),
+        },
+        subjects: Some(vec![Subject {
+            kind: "ServiceAccount".to_owned(),
+            name: names::VIRTUAL_KUBELET.to_owned(),
+            namespace: Some(namespace.to_owned()),
+            api_group: None,
+        }]),
+    }
+}
+
+fn deployment(
+    home: &Home,
+    args: &ManagerArgs,
+    offer: &ResourceOffer,
+    peer: &ClusterIdentity,
+    node: &str,
+) -> Deployment {
+    let namespace = offer.namespace().unwrap_or_default();
+    let own = own_labels(peer);
+    let mut labels = map(&args.kubelet_extra_labels);
+    labels.extend(own.clone());
+    let extra = map(&args.kubelet_extra_annotations);
+    let mut annotations = extra.clone();
+    annotations.insert(annotation::RESOURCE_OFFER.to_owned(), offer.name_any());
+    let template = PodTemplateSpec {
+        metadata: Some(ObjectMeta {
+            labels: Some(labels.clone()),
+            annotations: (!extra.is_empty()).then_some(extra),
+            ..ObjectMeta::default()
+        }),
+        spec: Some(PodSpec {
+            containers: vec![container(args, arguments(&home.identity, args, offer, peer, node))],
+            service_account_name: Some(names::VIRTUAL_KUBELET.to_owned()),
+            ..PodSpec::default()
+        }),
+    };
+    Deployment {
+        metadata: ObjectMeta {
+            labels: Some(labels),
+            annotations: Some(annotations),
+            ..meta(&namespace, names::VIRTUAL_KUBELET)
+        },
+        spec: DeploymentSpec {
+            // Our own labels alone: flags may change the others, a selector may never change.
+            selector: LabelSelector { match_labels: Some(own), ..LabelSelector::default() },
+            template,
+            ..DeploymentSpec::default()
+        },
+        status: None,
+    }
+}
+
+fn container(args: &ManagerArgs, arguments: Vec<String>) -> Container {
+    let pod_ip = ObjectFieldSelector { api_version: Some("v1".to_owned()), field_path: "status.podIP".to_owned() };
+    Container {
+        name: names::VIRTUAL_KUBELET.to_owned(),
+        image: Some(args.kubelet_image.clone()),
+        command: Some(vec!["/usr/bin/virtual-kubelet".to_owned()]),
+        args: Some(arguments),
+        env: Some(vec![EnvVar {
+            name: "POD_IP".to_owned(),
+            value_from: Some(EnvVarSource { field_ref: Some(pod_ip), ..EnvVarSource::default() }),
+            ..EnvVar::default()
+        }]),
+        ports: metrics_port(args).map(|port| {
+            vec![ContainerPort {
+                name: Some("metrics".to_owned()),
+                container_port: port,
+                protocol: Some("TCP".to_owned()),
+                ..ContainerPort::default()
+            }]
+        }),
+        resources: Some(ResourceRequirements {
+            requests: quantities(&args.kubelet_cpu_requests, &args.kubelet_ram_requests),
+            limits: quantities(&args.kubelet_cpu_limits, &args.kubelet_ram_limits),
+            ..ResourceRequirements::default()
+        }),
+        ..Container::default()
+    }
+}
+
+/// The arguments, in the order Liqo 0.8.3 writes them.
+fn arguments(
+    own: &ClusterIdentity,
+    args: &ManagerArgs,
+    offer: &ResourceOffer,
+    peer: &ClusterIdentity,
+    node: &str,
+) -> Vec<String> {
+    let mut all = vec![
+        format!("--foreign-cluster-id={}", peer.cluster_id),
+        format!("--foreign-cluster-name={}", peer.cluster_name),
+        format!("--nodename={node}"),
+        "--node-ip=$(POD_IP)".to_owned(),
+        format!("--tenant-namespace={}", offer.namespace().unwrap_or_default()),
+        format!("--home-cluster-id={}", own.cluster_id),
+        format!("--home-cluster-name={}", own.cluster_name),
+    ];
+    if !args.kubelet_ipam_server.is_empty() {
+        all.push(format!("--ipam-server={}", args.kubelet_ipam_server));
+    }
+    if let Some(class) = storage_class(&offer.spec.storage_classes) {
+        all.push("--enable-storage".to_owned());
+        if args.virtual_storage_class_name != names::VIRTUAL_STORAGE_CLASS {
+            all.push(format!("--virtual-storage-class-name={}", args.virtual_storage_class_name));
+        }
+        all.push(format!("--remote-real-storage-class-name={class}"));
+    }
+    for (flag, pairs) in
+        [("node-extra-annotations", &args.node_extra_annotations), ("node-extra-labels", &args.node_extra_labels)]
+    {
+        if !pairs.is_empty() {
+            let pairs: Vec<_> = pairs.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            all.push(format!("--{flag}={}", pairs.join(",")));
+        }
+    }
+    all.extend(args.kubelet_extra_args.iter().filter(|arg| !arg.is_empty()).cloned());
+    all.push(format!("--metrics-enabled={}", args.kubelet_metrics_enabled));
+    if args.kubelet_metrics_enabled {
+        all.push(format!("--metrics-address={}", args.kubelet_metrics_address));
+    }
+    all
+}
+
+/// The class marked as default, else the first one.
+fn storage_class(classes: &[StorageType]) -> Option<&str> {
+    let class = classes.iter().find(|class| class.default).or(classes.first());
+    class.map(|class| class.storage_class_name.as_str())
+}
+
+fn metrics_port(args: &ManagerArgs) -> Option<i32> {
+    let port = args.kubelet_metrics_address.rsplit(':').next()?.parse().ok();
+    port.filter(|_| args.kubelet_metrics_enabled)
+}
+
+fn quantities(cpu: &str, memory: &str) -> Option<BTreeMap<String, Quantity>> {
+    let given = [("cpu", cpu), ("memory", memory)].into_iter().filter(|(_, value)| !value.is_empty());
+    let all: BTreeMap<_, _> = given.map(|(name, value)| (name.to_owned(), Quantity(value.to_owned()))).collect();
+    (!all.is_empty()).then_some(all)
+}
+
+fn own_labels(peer: &ClusterIdentity) -> BTreeMap<String, String> {
+    owned(&[
+        (label::APP_NAME, names::VIRTUAL_KUBELET),
+        ("app.kubernetes.io/instance", names::VIRTUAL_KUBELET),
+        ("app.kubernetes.io/component", names::VIRTUAL_KUBELET),
+        (label::APP_PART_OF, "liqo"),
+        (label::APP_MANAGED_BY, MANAGER),
+        (label::CLUSTER_ID, &peer.cluster_id),
+    ])
+}
+
+fn owned(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+fn meta(namespace: &str, name: &str) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name.to_owned()),
+        namespace: (!namespace.is_empty()).then(|| namespace.to_owned()),
+        ..ObjectMeta::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use liqo_api::sharing::ResourceOfferSpec;
+
+    use super::*;
+
+    fn manager(flags: &[&str]) -> ManagerArgs {
+        let flags = ["liqo-controller-manager", "--cluster-name=consumer"].iter().chain(flags);
+        ManagerArgs::parse_from(flags)
+    }
+
+    fn offer(classes: &[(&str, bool)]) -> ResourceOffer {
+        let storage_classes = classes
+            .iter()
+            .map(|(name, default)| StorageType { storage_class_name: (*name).to_owned(), default: *default })
+            .collect();
+        let mut offer =
+            ResourceOffer::new("provider", ResourceOfferSpec { storage_classes, ..ResourceOfferSpec::default() });
+        offer.metadata.namespace = Some("liqo-tenant-provider-ca6261".to_owned());
+        offer
+    }
+
+    const CONSUMER: &str = "09897b82-7830-483b-b786-9cf90899f809";
+    const PROVIDER: &str = "16fbeaec-e4e4-41dc-9eea-170ce95d7dd9";
+
+    #[test]
+    fn arguments_are_those_recorded_from_a_real_cluster() {
+        let args = manager(&[
+            "--kubelet-ipam-server=liqo-network-manager.liqo:6000",
+            "--kubelet-extra-args=--enable-apiserver-support=true",
+        ]);
+        let (own, peer) = (ClusterIdentity::new(CONSUMER, "consumer"), ClusterIdentity::new(PROVIDER, "provider"));
+        let arguments = arguments(&own, &args, &offer(&[("liqo", false)]), &peer, "liqo-provider");
+        let recorded = [
+            "--foreign-cluster-id=16fbeaec-e4e4-41dc-9eea-170ce95d7dd9",
+            "--foreign-cluster-name=provider",
+            "--nodename=liqo-provider",
+            "--node-ip=$(POD_IP)",
+            "--tenant-namespace=liqo-tenant-provider-ca6261",
+            "--home-cluster-id=09897b82-7830-483b-b786-9cf90899f809",
+            "--home-cluster-name=consumer",
+            "--ipam-server=liqo-network-manager.liqo:6000",
+            "--enable-storage",
+            "--remote-real-storage-class-name=liqo",
+            "--enable-apiserver-support=true",
+            "--metrics-enabled=false",
+        ];
+        assert_eq!(arguments, recorded);
+    }
+
+    #[test]
+    fn the_default_storage_class_comes_before_the_first() {
+        for (classes, wanted) in [
+            (&[][..], None),
+            (&[("a", false), ("b", false)], Some("a")),
+            (&[("a", false), ("b", true)], Some("b")),
+        ] {
+            assert_eq!(storage_class(&offer(classes).spec.storage_classes), wanted);
+        }
+    }
+
+    #[test]
+    fn a_metrics_port_is_opened_only_when_metrics_are_served() {
+        assert_eq!(metrics_port(&manager(&["--kubelet-metrics-address=:5872"])), None);
+        let args = manager(&["--kubelet-metrics-address=:5872", "--kubelet-metrics-enabled=true"]);
+        assert_eq!(metrics_port(&args), Some(5872));
+    }
+
+    #[test]
+    fn flags_no_pod_can_have_are_refused_at_the_start() {
+        assert_eq!(check(&manager(&["--kubelet-cpu-requests=250m", "--kubelet-ram-limits=1Gi"])), Ok(()));
+        let error = check(&manager(&["--kubelet-ram-limits=plenty"])).unwrap_err();
+        assert!(error.contains("--kubelet-ram-limits \"plenty\""), "{error}");
+        assert!(check(&manager(&["--kubelet-metrics-address=x", "--kubelet-metrics-enabled=true"])).is_err());
+    }
+
+    #[test]
+    fn the_name_of_a_node_stays_once_it_is_chosen() {
+        let mut one = Deployment::default();
+        assert_eq!(node_name(&one), None);
+        let container = Container { args: Some(vec!["--nodename=liqo-x".to_owned()]), ..Container::default() };
+        let spec = PodSpec { containers: vec![container], ..PodSpec::default() };
+        one.spec.template = PodTemplateSpec { spec: Some(spec), ..PodTemplateSpec::default() };
+        assert_eq!(node_name(&one).as_deref(), Some("liqo-x"));
+    }
+
+    #[test]
+    fn the_binding_is_that_recorded_from_a_real_cluster() {
+        let peer = ClusterIdentity::new(PROVIDER, "provider");
+        let binding = binding("liqo-tenant-provider-ca6261", &peer);
+        assert_eq!(binding.name_any(), "liqo-virtual-kubelet-provider-ca6261");
+        assert_eq!(binding.role_ref.name, "liqo-virtual-kubelet-local");
+        assert_eq!(binding.labels().get(label::CLUSTER_ID).map(String::as_str), Some(PROVIDER));
+    }
+}

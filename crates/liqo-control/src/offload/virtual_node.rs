@@ -1,0 +1,261 @@
+//! Virtual nodes: each has a namespace map, and does not go before it.
+//!
+//! Keeps true: a provider with a virtual node has exactly one live map, made again when somebody deletes
+//! it; a node waits for its map only as long as the provider can still be asked to tidy up.
+//!
+//! Watches   virtual `Node`s, `NamespaceMap`s, `ForeignCluster`s.
+//! Writes    `NamespaceMap` originals; the finalizer of virtual nodes.
+//! Removes   the maps of a node that goes.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use k8s_openapi::{api::core::v1::Node, apimachinery::pkg::apis::meta::v1::OwnerReference};
+use kube::ResourceExt;
+use liqo_api::{
+    discovery::ForeignCluster,
+    meta::{finalizer, label},
+    virtualkubelet::{NamespaceMap, NamespaceMapSpec},
+};
+use liqo_core::naming;
+use liqo_kube::{KubeError, Queue, drive, owner_reference};
+use serde_json::json;
+
+use super::{Shared, answers, is_leaving, is_original, provider_of};
+
+/// How soon to look again for something no watch tells us about.
+const SOON: Duration = Duration::from_secs(5);
+
+/// What may have changed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Key {
+    /// A virtual node.
+    Node(String),
+    /// A provider, by ID: its map or its `ForeignCluster`.
+    Provider(String),
+}
+
+/// What to do for a node, in this order.
+#[derive(Clone, Debug, PartialEq)]
+enum Step {
+    /// Add our finalizer.
+    Hold,
+    /// Make the map.
+    Create(Box<NamespaceMap>),
+    /// Give the map this owner and these labels.
+    Repair(Arc<NamespaceMap>, OwnerReference, BTreeMap<String, String>),
+    /// Delete the map.
+    Remove(Arc<NamespaceMap>),
+    /// Take our finalizer away.
+    Release,
+    /// The tenant namespace is not known yet.
+    Wait,
+}
+
+/// Runs for ever.
+pub(crate) async fn run(shared: Arc<Shared>, queue: Queue<Key>) {
+    shared.ready().await;
+    drive("virtual-node", queue.clone(), 2, |key| settle(&shared, &queue, key)).await;
+}
+
+async fn settle(shared: &Shared, queue: &Queue<Key>, key: Key) -> Result<Option<Duration>, KubeError> {
+    let name = match key {
+        Key::Node(name) => name,
+        Key::Provider(id) => {
+            for node in shared.nodes.filter(|node| provider_of(node) == id) {
+                queue.push(Key::Node(node.name_any()));
+            }
+            return Ok(None);
+        }
+    };
+    let Some(node) = shared.nodes.get("", &name) else { return Ok(None) };
+    let id = provider_of(&*node);
+    let maps = shared.maps.filter(|map| is_original(map) && provider_of(map) == id);
+    let steps = plan(&node, &maps, shared.peer(id).as_deref(), shared.tenant_namespace(id));
+    act(shared, &node, steps).await
+}
+
+fn plan(node: &Node, maps: &[Arc<NamespaceMap>], peer: Option<&ForeignCluster>, tenant: Option<String>) -> Vec<Step> {
+    let held = node.finalizers().iter().any(|one| one == finalizer::VIRTUAL_NODE);
+    if is_leaving(node) {
+        let alive = maps.iter().filter(|map| !is_leaving(&***map));
+        let mut steps: Vec<_> = alive.map(|map| Step::Remove(Arc::clone(map))).collect();
+        // A map that waits for a provider nobody reaches stays behind as a note for the replicator.
+        if held && steps.is_empty() && (maps.is_empty() || !answers(peer)) {
+            steps.push(Step::Release);
+        }
+        return steps;
+    }
+    let mut steps = if held { vec![] } else { vec![Step::Hold] };
+    let identity = peer.and_then(|peer| peer.spec.cluster_identity.clone());
+    let (Some(identity), Some(tenant)) = (identity, tenant) else {
+        steps.push(Step::Wait);
+        return steps;
+    };
+    let wanted = forge(node, &naming::unique_name(&identity), &tenant);
+    match maps.iter().find(|map| map.name_any() == wanted.name_any()) {
+        None => steps.push(Step::Create(Box::new(wanted))),
+        // Its end brings us back here.
+        Some(map) if is_leaving(&**map) => {}
+        Some(map) if like(map, &wanted) => {}
+        Some(map) => steps.push(Step::Repair(
+            Arc::clone(map),
+            owner_reference(node, true),
+            wanted.metadata.labels.unwrap_or_default(),
+        )),
+    }
+    steps
+}
+
+/// Whether a map has the owner and the labels it should have.
+fn like(map: &NamespaceMap, wanted: &NamespaceMap) -> bool {
+    map.owner_references() == wanted.owner_references()
+        && wanted.labels().iter().all(|(key, value)| map.labels().get(key) == Some(value))
+}
+
+fn forge(node: &Node, name: &str, tenant: &str) -> NamespaceMap {
+    let id = provider_of(node).to_owned();
+    let mut map = NamespaceMap::new(name, NamespaceMapSpec::default());
+    map.metadata.namespace = Some(tenant.to_owned());
+    map.metadata.owner_references = Some(vec![owner_reference(node, true)]);
+    map.labels_mut().extend([
+        (label::REMOTE_CLUSTER_ID.to_owned(), id.clone()),
+        (label::REMOTE_ID.to_owned(), id),
+        (label::REPLICATION.to_owned(), "true".to_owned()),
+    ]);
+    map
+}
+
+async fn act(shared: &Shared, node: &Node, steps: Vec<Step>) -> Result<Option<Duration>, KubeError> {
+    let cluster = &shared.home.cluster;
+    let mut again = None;
+    for step in steps {
+        match step {
+            Step::Hold => {
+                cluster.hold(node, finalizer::VIRTUAL_NODE).await?;
+            }
+            Step::Create(map) => match cluster.create(&*map).await {
+                Ok(_) => tracing::info!(node = node.name_any(), map = map.name_any(), "namespace map created"),
+                // The watch has not shown it to us yet.
+                Err(error) if error.is_conflict() => {}
+                Err(error) => return Err(error),
+            },
+            Step::Repair(map, owner, labels) => {
+                let meta = json!({"uid": map.uid(), "ownerReferences": [owner], "labels": labels});
+                cluster.merge(&*map, json!({ "metadata": meta })).await?;
+            }
+            Step::Remove(map) => cluster.remove(&*map).await?,
+            Step::Release => {
+                cluster.release(node, finalizer::VIRTUAL_NODE).await?;
+                tracing::info!(node = node.name_any(), "virtual node released");
+            }
+            Step::Wait => again = Some(SOON),
+        }
+    }
+    Ok(again)
+}
+
+#[cfg(test)]
+mod tests {
+    use liqo_api::{
+        ClusterIdentity,
+        discovery::{
+            ForeignClusterSpec, ForeignClusterStatus, PeeringCondition, PeeringConditionStatus, PeeringConditionType,
+        },
+    };
+
+    use super::*;
+
+    const ID: &str = "16fbeaec-e4e4-41dc-9eea-170ce95d7dd9";
+
+    fn node(held: bool, leaving: bool) -> Node {
+        let mut node = Node::default();
+        node.metadata.name = Some("liqo-provider".to_owned());
+        node.metadata.uid = Some("node-uid".to_owned());
+        node.labels_mut().insert(label::REMOTE_CLUSTER_ID.to_owned(), ID.to_owned());
+        node.metadata.finalizers = held.then(|| vec![finalizer::VIRTUAL_NODE.to_owned()]);
+        node.metadata.deletion_timestamp = leaving.then(liqo_kube::now);
+        node
+    }
+
+    fn peer(api_server: PeeringConditionStatus) -> ForeignCluster {
+        let identity = ClusterIdentity::new(ID, "provider");
+        let mut peer = ForeignCluster::new(
+            "provider",
+            ForeignClusterSpec { cluster_identity: Some(identity), ..ForeignClusterSpec::default() },
+        );
+        peer.status = Some(ForeignClusterStatus {
+            peering_conditions: vec![PeeringCondition {
+                type_: PeeringConditionType::APIServerStatus,
+                status: api_server,
+                last_transition_time: None,
+                reason: String::new(),
+                message: String::new(),
+            }],
+            ..ForeignClusterStatus::default()
+        });
+        peer
+    }
+
+    fn map(leaving: bool) -> Arc<NamespaceMap> {
+        let mut map = forge(&node(true, false), "provider-ca6261", "tenant");
+        map.metadata.deletion_timestamp = leaving.then(liqo_kube::now);
+        Arc::new(map)
+    }
+
+    fn names(steps: &[Step]) -> Vec<&'static str> {
+        let name = |step: &Step| match step {
+            Step::Hold => "hold",
+            Step::Create(_) => "create",
+            Step::Repair(..) => "repair",
+            Step::Remove(_) => "remove",
+            Step::Release => "release",
+            Step::Wait => "wait",
+        };
+        steps.iter().map(name).collect()
+    }
+
+    #[test]
+    fn a_node_gets_its_map_and_keeps_it() {
+        let ready = peer(PeeringConditionStatus::Established);
+        let steps = |held, maps: &[_]| plan(&node(held, false), maps, Some(&ready), Some("tenant".to_owned()));
+        assert_eq!(names(&steps(false, &[])), ["hold", "create"]);
+        assert_eq!(names(&steps(true, &[])), ["create"], "a deleted map is made again");
+        assert_eq!(names(&steps(true, &[map(true)])), [""; 0], "but only when the old one is gone");
+        assert_eq!(names(&steps(true, &[map(false)])), [""; 0]);
+        let mut stale = (*map(false)).clone();
+        stale.metadata.owner_references.as_mut().unwrap()[0].uid = "an older node".to_owned();
+        assert_eq!(names(&steps(true, &[Arc::new(stale)])), ["repair"]);
+        assert_eq!(names(&plan(&node(true, false), &[], Some(&ready), None)), ["wait"]);
+        assert_eq!(names(&plan(&node(true, false), &[], None, Some("tenant".to_owned()))), ["wait"]);
+    }
+
+    #[test]
+    fn the_map_is_the_one_recorded_from_a_real_cluster() {
+        let ready = peer(PeeringConditionStatus::Established);
+        let steps = plan(&node(true, false), &[], Some(&ready), Some("liqo-tenant-provider-ca6261".to_owned()));
+        let [Step::Create(map)] = &steps[..] else { panic!("{steps:?}") };
+        assert_eq!(map.name_any(), "provider-ca6261");
+        assert_eq!(map.namespace().as_deref(), Some("liqo-tenant-provider-ca6261"));
+        let labels: Vec<_> = map.labels().iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        assert_eq!(
+            labels,
+            [("liqo.io/remote-cluster-id", ID), ("liqo.io/remoteID", ID), ("liqo.io/replication", "true")]
+        );
+        let owner = &map.owner_references()[0];
+        assert_eq!((owner.kind.as_str(), owner.controller, owner.block_owner_deletion), ("Node", Some(true), Some(true)));
+    }
+
+    #[test]
+    fn a_leaving_node_waits_for_its_map_only_while_the_provider_answers() {
+        let leaving = node(true, true);
+        let steps = |maps: &[_], peer: Option<&ForeignCluster>| names(&plan(&leaving, maps, peer, None));
+        let (ready, dead) = (peer(PeeringConditionStatus::Established), peer(PeeringConditionStatus::Error));
+        assert_eq!(steps(&[map(false)], Some(&ready)), ["remove"]);
+        assert_eq!(steps(&[map(false)], Some(&dead)), ["remove"]);
+        assert_eq!(steps(&[map(true)], Some(&ready)), [""; 0]);
+        assert_eq!(steps(&[map(true)], Some(&dead)), ["release"]);
+        assert_eq!(steps(&[map(true)], None), ["release"]);
+        assert_eq!(steps(&[], Some(&ready)), ["release"]);
+        assert_eq!(names(&plan(&node(false, true), &[], None, None)), [""; 0]);
+    }
+}

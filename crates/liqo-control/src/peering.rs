@@ -1,0 +1,82 @@
+//! Who our peers are, what they may do, what is asked of them and offered to them.
+//!
+//! | file | what it decides |
+//! |---|---|
+//! | [`tenant`] | the namespace shared with a peer |
+//! | [`token`] | what a peer must know, what we must know |
+//! | [`identity`], [`auth_client`] | how we become known to a peer |
+//! | [`auth`] | how a peer becomes known to us |
+//! | [`foreign_cluster`] | our request, and how everything stands |
+//! | [`checker`] | whether a peer is alive |
+//! | [`request`], [`monitor`] | what a peer is offered |
+//! | [`offer`] | what becomes of what we are offered |
+//! | [`permissions`] | what a peer may do here |
+//!
+//! All of them look at one memory ([`world`]) and are woken by what changes in it; nothing is polled
+//! except the API servers of peers.
+
+pub mod auth;
+
+mod auth_client;
+mod checker;
+mod condition;
+mod foreign_cluster;
+mod identity;
+mod monitor;
+mod offer;
+mod permissions;
+mod request;
+mod settings;
+mod tenant;
+mod token;
+mod wire;
+mod world;
+
+use std::sync::Arc;
+
+use liqo_kube::{drive, life::Life};
+
+use crate::{home::Home, manager::ManagerArgs};
+use settings::Settings;
+use world::World;
+
+/// Peers handled at the same time, whatever the flag says: one that does not answer must not keep the
+/// others waiting.
+const WORKERS: usize = 8;
+
+/// Starts everything about peers.
+///
+/// # Errors
+/// A text that names a flag that cannot be used.
+pub fn spawn(home: &Home, args: &ManagerArgs, life: &Life) -> Result<(), String> {
+    let settings = Settings::read(args)?;
+    let busy = life.busy();
+    let (world, wakes) = World::open(home, args, settings);
+    let world = Arc::new(world);
+    let router = Arc::clone(&world);
+    life.spawn("peering", async move {
+        // Until the memory is complete nobody decides anything.
+        router.ready().await;
+        drop(busy);
+        router.route(wakes).await;
+    });
+    let workers = args.foreign_cluster_workers.max(WORKERS);
+    let this = Arc::clone(&world);
+    life.spawn("foreign-cluster", async move {
+        let settle = |name| foreign_cluster::settle(&this, name);
+        drive("foreign-cluster", this.queues.foreign_clusters.clone(), workers, settle).await;
+    });
+    let this = Arc::clone(&world);
+    life.spawn("resource-request", async move {
+        drive("resource-request", this.queues.requests.clone(), workers, |key| request::settle(&this, key)).await;
+    });
+    let this = Arc::clone(&world);
+    life.spawn("resource-offer", async move {
+        drive("resource-offer", this.queues.offers.clone(), workers, |key| offer::settle(&this, key)).await;
+    });
+    life.spawn("permissions", async move {
+        let this = world;
+        drive("permissions", this.queues.permissions.clone(), workers, |key| permissions::settle(&this, key)).await;
+    });
+    Ok(())
+}

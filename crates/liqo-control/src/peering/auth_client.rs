@@ -1,0 +1,261 @@
+//! Asking a peer's authentication service: who are you, and: know me from now on.
+//!
+//! HTTP/1.1 on a connection of its own, five seconds for everything, no redirects, no proxy; answers
+//! are short. `insecureSkipTLSVerify` of the `ForeignCluster` (on by default: the service makes its own
+//! certificate) says whether the certificate of the service is verified.
+
+use std::{sync::Arc, time::Duration};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use http::{Method, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::rt::TokioIo;
+use liqo_api::ClusterIdentity;
+use rustls::{
+    ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+
+use super::wire;
+
+/// No conversation with a peer takes longer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// No answer is longer.
+const LONGEST: usize = 1024 * 1024;
+
+/// Why a peer gave us nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// It said no (401 or 403), in these words.
+    Denied(String),
+    /// It said something else, or nothing.
+    Failed(String),
+}
+
+/// What an identity on a peer consists of, besides the key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Grant {
+    pub(crate) namespace: String,
+    pub(crate) certificate: String,
+    pub(crate) api_server_url: String,
+    pub(crate) api_server_ca: Option<String>,
+}
+
+/// Asks a peer who it is.
+pub(crate) async fn who(url: &str, insecure: bool) -> Result<ClusterIdentity, Refusal> {
+    let (status, body) = talk(Method::GET, &format!("{}/ids", url.trim_end_matches('/')), insecure, None).await?;
+    if status != StatusCode::OK {
+        return Err(Refusal::Failed(format!("unexpected response: {status}")));
+    }
+    let ids: wire::Ids = serde_json::from_slice(&body).map_err(|error| unreadable(&error))?;
+    Ok(ClusterIdentity::new(ids.cluster_id, ids.cluster_name))
+}
+
+/// Asks a peer to sign a certificate and to make room for us.
+pub(crate) async fn ask(url: &str, insecure: bool, request: &wire::Request) -> Result<Grant, Refusal> {
+    let url = format!("{}/identity/certificate", url.trim_end_matches('/'));
+    let body = serde_json::to_vec(request).expect("a request is JSON");
+    let (status, body) = talk(Method::POST, &url, insecure, Some(body)).await.map_err(|refusal| match refusal {
+        Refusal::Failed(why) => {
+            Refusal::Failed(format!("failed to send identity request: Post \"{url}\": {why}"))
+        }
+        denied => denied,
+    })?;
+    match status {
+        StatusCode::CREATED | StatusCode::ACCEPTED => grant(&body),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(Refusal::Denied(words(&body))),
+        other => Err(Refusal::Failed(format!("unexpected response: {other}: {}", words(&body)))),
+    }
+}
+
+fn unreadable(error: &dyn std::fmt::Display) -> Refusal {
+    Refusal::Failed(format!("failed to unmarshal response: {error}"))
+}
+
+fn grant(body: &[u8]) -> Result<Grant, Refusal> {
+    let answer: wire::Answer = serde_json::from_slice(body).map_err(|error| unreadable(&error))?;
+    let decode = |name: &str, text: &str| {
+        let bytes = STANDARD.decode(text).map_err(|error| unreadable(&format!("{name}: {error}")))?;
+        String::from_utf8(bytes).map_err(|error| unreadable(&format!("{name}: {error}")))
+    };
+    if answer.certificate.is_empty() {
+        let why = "the peer gave no certificate; identities of EKS clusters are not supported by this release";
+        return Err(Refusal::Failed(why.to_owned()));
+    }
+    let ca = Some(answer.api_server_ca.as_str()).filter(|ca| !ca.is_empty());
+    Ok(Grant {
+        namespace: answer.namespace,
+        certificate: decode("certificate", &answer.certificate)?,
+        api_server_url: answer.api_server_url,
+        api_server_ca: ca.map(|ca| decode("apiServerCA", ca)).transpose()?,
+    })
+}
+
+/// What a peer says, on one line of bearable length.
+fn words(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(512).collect();
+    text.trim().to_owned()
+}
+
+async fn talk(
+    method: Method,
+    url: &str,
+    insecure: bool,
+    body: Option<Vec<u8>>,
+) -> Result<(StatusCode, Bytes), Refusal> {
+    let outcome = tokio::time::timeout(PATIENCE, exchange(method, url, insecure, body)).await;
+    match outcome {
+        Ok(answer) => answer.map_err(Refusal::Failed),
+        Err(_) => Err(Refusal::Failed(format!("no answer within {} s", PATIENCE.as_secs()))),
+    }
+}
+
+async fn exchange(
+    method: Method,
+    url: &str,
+    insecure: bool,
+    body: Option<Vec<u8>>,
+) -> Result<(StatusCode, Bytes), String> {
+    let uri: Uri = url.parse().map_err(|error| format!("{url:?} is not a URL: {error}"))?;
+    let host = uri.host().ok_or_else(|| format!("{url:?} has no host"))?.to_owned();
+    let plain = match uri.scheme_str() {
+        Some("https") => false,
+        Some("http") => true,
+        _ => return Err(format!("{url:?} must begin with https://")),
+    };
+    let port = uri.port_u16().unwrap_or(if plain { 80 } else { 443 });
+    let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let stream = TcpStream::connect((bare.as_str(), port)).await.map_err(|error| format!("connecting: {error}"))?;
+    let _ = stream.set_nodelay(true);
+    let request = request(method, &uri, body)?;
+    if plain {
+        return send(stream, request).await;
+    }
+    let name = ServerName::try_from(bare).map_err(|error| format!("{host:?} is no host name: {error}"))?;
+    let connector = tokio_rustls::TlsConnector::from(tls(insecure)?);
+    let stream = connector.connect(name, stream).await.map_err(|error| format!("TLS: {error}"))?;
+    send(stream, request).await
+}
+
+fn request(method: Method, uri: &Uri, body: Option<Vec<u8>>) -> Result<Request<Full<Bytes>>, String> {
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, authority)
+        .header(header::CONTENT_TYPE, "text/plain")
+        .header(header::CONNECTION, "close")
+        .body(Full::new(body.unwrap_or_default().into()))
+        .map_err(|error| format!("preparing the request: {error}"))
+}
+
+async fn send<S>(stream: S, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let failed = |error: hyper::Error| format!("HTTP: {error}");
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+    let driver = tokio::spawn(connection);
+    let answer = sender.send_request(request).await.map_err(failed)?;
+    let status = answer.status();
+    let body = Limited::new(answer.into_body(), LONGEST).collect().await;
+    driver.abort();
+    Ok((status, body.map_err(|error| format!("reading the answer: {error}"))?.to_bytes()))
+}
+
+fn tls(insecure: bool) -> Result<Arc<ClientConfig>, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| format!("preparing TLS: {error}"))?;
+    let mut config = if insecure {
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider))).with_no_client_auth()
+    } else {
+        let mut roots = RootCertStore::empty();
+        let found = rustls_native_certs::load_native_certs();
+        let (usable, _) = roots.add_parsable_certificates(found.certs);
+        if usable == 0 {
+            return Err("no system certificates to verify the peer with: set insecureSkipTLSVerify".to_owned());
+        }
+        builder.with_root_certificates(roots).with_no_client_auth()
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Accepts every certificate, yet checks that the server has its key.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, TlsError> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_of_liqo_0_8_3_is_understood() {
+        let body = br#"{"namespace":"liqo-tenant-a","certificate":"Q0VSVA==","apiServerUrl":"https://a:6443",
+            "apiServerCA":"Q0E=","aws":{"accessKeyID":"","secretAccessKey":""}}"#;
+        let grant = grant(body).unwrap();
+        assert_eq!((grant.certificate.as_str(), grant.api_server_ca.as_deref()), ("CERT", Some("CA")));
+        assert!(matches!(super::grant(b"{}"), Err(Refusal::Failed(why)) if why.contains("namespace")));
+    }
+
+    #[test]
+    fn a_long_answer_becomes_one_short_line() {
+        assert_eq!(words(b"no\nway\n"), "no way");
+        assert_eq!(words(&[b'x'; 2000]).len(), 512);
+    }
+
+    #[tokio::test]
+    async fn a_url_that_leads_nowhere_says_so() {
+        for (url, text) in [("https://127.0.0.1:1", "connecting"), ("nonsense", "no host"), ("ftp://a", "https://")] {
+            let Err(Refusal::Failed(why)) = who(url, true).await else { panic!("{url}") };
+            assert!(why.contains(text), "{url}: {why}");
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! `ForeignCluster`: from the wish for a peer to a tenant namespace, an identity and a request, and how
+//! all that stands.
+//!
+//! One pass looks at everything and decides in [`plan`]; whatever changes anything the plan reads rings
+//! for another pass. The status is written by nobody else, and only when it is different.
+//!
+//! Watches   `ForeignCluster`, `ResourceRequest`, `ResourceOffer`, `TunnelEndpoint`, `Secret`, `Namespace`,
+//!           `Service` `liqo-auth`, `Node`.
+//! Writes    `ForeignCluster` (identity of the peer, finalizer of the checker, status); tenant
+//!           `Namespace`; `ResourceRequest` originals.
+//! Removes   `ResourceRequest` originals; a `ForeignCluster` that nobody asked for and nobody uses.
+
+mod check;
+mod plan;
+
+use std::{sync::Arc, time::Duration};
+
+use kube::ResourceExt;
+use liqo_api::{
+    ClusterIdentity,
+    discovery::{ForeignCluster, ForeignClusterStatus, ResourceRequest, ResourceRequestSpec},
+    meta::{finalizer, label},
+};
+use liqo_core::naming::dns_label_error;
+use liqo_kube::{KubeError, now, owner_reference};
+use serde_json::{Map, Value, json};
+
+pub(crate) use check::unprocessable;
+pub(crate) use plan::accepts;
+use plan::{Authentication, Observed, Plan, Step, plan};
+
+use super::{
+    auth_client,
+    checker::Health,
+    condition::{self, Fact, tell},
+    identity::{self, Standing},
+    tenant::{self, Tenant},
+    world::{World, id_of, is_original, is_replica},
+};
+
+/// A peer that has not answered for so long is dead, as far as taking leave of it goes.
+const DEAD_AFTER: Duration = Duration::from_secs(10);
+/// Pause before a peer that did not say who it is is asked again.
+const WHO_AGAIN: Duration = Duration::from_secs(5);
+/// Pause before a tenant namespace that could not be used is tried again, should no event come.
+const TENANT_AGAIN: Duration = Duration::from_secs(10);
+
+/// Settles one `ForeignCluster`.
+pub(crate) async fn settle(world: &World, name: String) -> Result<Option<Duration>, KubeError> {
+    let Some(one) = world.foreign_clusters.get("", &name) else {
+        forget(world);
+        return Ok(None);
+    };
+    let again = Pass { world, one: &one }.run().await?;
+    if let Some(pause) = again {
+        world.later.set(&world.queues.foreign_clusters, name, pause);
+    }
+    Ok(None)
+}
+
+/// Stops everything about peers that are none any more.
+fn forget(world: &World) {
+    let ids: Vec<_> = world.foreign_clusters.all().iter().map(|one| id_of(one).to_owned()).collect();
+    world.checker.retain(|peer| ids.iter().any(|id| id == peer));
+    world.attempts.retain(|peer| ids.iter().any(|id| id == peer));
+}
+
+/// One look at one `ForeignCluster`.
+struct Pass<'a> {
+    world: &'a World,
+    one: &'a Arc<ForeignCluster>,
+}
+
+impl Pass<'_> {
+    async fn run(&self) -> Result<Option<Duration>, KubeError> {
+        let one = self.one.as_ref();
+        if one.metadata.deletion_timestamp.is_none() && !self.is_identified() {
+            return self.identify().await;
+        }
+        let peer = one.spec.cluster_identity.clone().unwrap_or_default();
+        if let Some(fact) = unprocessable(one, &self.world.foreign_clusters.all(), &self.world.home.identity) {
+            self.let_go().await?;
+            self.tell(&[fact], None, None).await?;
+            return Ok(None);
+        }
+        if one.metadata.deletion_timestamp.is_some() {
+            self.let_go().await?;
+            // Whether the peer still answers decides how leave is taken of it.
+            if let Some(identity) = identity::held(self.world, &peer.cluster_id) {
+                self.world.checker.watch(&peer.cluster_id, &identity);
+            }
+            return self.act(&peer, self.tenant_known(&peer), Authentication::Leaving, None).await;
+        }
+        let namespace = match self.tenant(&peer).await? {
+            Tenant::Ready(namespace) => namespace,
+            Tenant::Refused(why) => {
+                let facts = [condition::processable(), condition::no_identity(&why)];
+                self.tell(&facts, None, None).await?;
+                return Ok(Some(TENANT_AGAIN));
+            }
+        };
+        let standing = identity::ensure(self.world, one, &peer, &namespace).await?;
+        self.check_health(&peer, &standing).await?;
+        let again = Some(standing.again);
+        let authentication = match (standing.identity, standing.refusal) {
+            (Some(identity), _) => Authentication::Known(identity.namespace),
+            (None, failure) => Authentication::Unknown(failure),
+        };
+        self.act(&peer, Some(namespace), authentication, again).await
+    }
+
+    fn is_identified(&self) -> bool {
+        let identity = self.one.spec.cluster_identity.as_ref();
+        identity.is_some_and(|identity| !identity.cluster_id.is_empty() && !identity.cluster_name.is_empty())
+    }
+
+    /// Asks the peer who it is.
+    async fn identify(&self) -> Result<Option<Duration>, KubeError> {
+        let spec = &self.one.spec;
+        let known = spec.cluster_identity.clone().unwrap_or_default();
+        let insecure = spec.insecure_skip_tls_verify.unwrap_or(true);
+        let found = match auth_client::who(&spec.foreign_auth_url, insecure).await {
+            Ok(found) => found,
+            Err(refusal) => {
+                tracing::warn!(object = self.one.name_any(), reason = ?refusal, "the peer did not say who it is");
+                self.tell(&[condition::auth_not_reachable()], None, None).await?;
+                return Ok(Some(WHO_AGAIN));
+            }
+        };
+        let pick = |known: String, found: String| if known.is_empty() { found } else { known };
+        let id = pick(known.cluster_id, found.cluster_id);
+        let name = pick(known.cluster_name, found.cluster_name);
+        if let Some(why) = dns_label_error(&id).or_else(|| dns_label_error(&name)) {
+            tracing::warn!(object = self.one.name_any(), reason = why, "the peer says it is nobody");
+            self.tell(&[condition::auth_not_reachable()], None, None).await?;
+            return Ok(Some(WHO_AGAIN));
+        }
+        let patch = json!({
+            "metadata": {"labels": {label::CLUSTER_ID: id}, "resourceVersion": self.one.resource_version()},
+            "spec": {"clusterIdentity": {"clusterID": id, "clusterName": name}},
+        });
+        self.world.home.cluster.merge(self.one.as_ref(), patch).await?;
+        Ok(None)
+    }
+
+    /// The finalizer of the checker holds nothing here: the probe ends with the object.
+    async fn let_go(&self) -> Result<(), KubeError> {
+        if self.one.finalizers().iter().any(|held| held == finalizer::API_SERVER_CHECKER) {
+            self.world.home.cluster.release(self.one.as_ref(), finalizer::API_SERVER_CHECKER).await?;
+        }
+        Ok(())
+    }
+
+    fn tenant_known(&self, peer: &ClusterIdentity) -> Option<String> {
+        let known = self.world.namespaces.filter(|one| tenant::peer_of(one) == Some(&peer.cluster_id));
+        known.first().map(|one| one.name_any())
+    }
+
+    async fn tenant(&self, peer: &ClusterIdentity) -> Result<Tenant, KubeError> {
+        let known = self.world.namespaces.filter(|one| tenant::peer_of(one) == Some(&peer.cluster_id));
+        let known: Vec<_> = known.iter().map(|one| one.as_ref().clone()).collect();
+        tenant::ensure(&self.world.home.cluster, &known, peer).await
+    }
+
+    /// Has the API server of a peer whose identity we have probed, and shows that by the finalizer.
+    async fn check_health(&self, peer: &ClusterIdentity, standing: &Standing) -> Result<(), KubeError> {
+        let old = || identity::held(self.world, &peer.cluster_id);
+        let Some(identity) = standing.identity.clone().or_else(old) else { return Ok(()) };
+        self.world.checker.watch(&peer.cluster_id, &identity);
+        let held = self.one.finalizers().iter().any(|held| held == finalizer::API_SERVER_CHECKER);
+        match (self.world.checker.is_on(), held) {
+            (true, false) => {
+                self.world.home.cluster.hold(self.one.as_ref(), finalizer::API_SERVER_CHECKER).await.map(drop)
+            }
+            (false, true) => self.let_go().await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn act(
+        &self,
+        peer: &ClusterIdentity,
+        namespace: Option<String>,
+        authentication: Authentication,
+        again: Option<Duration>,
+    ) -> Result<Option<Duration>, KubeError> {
+        let remote = match &authentication {
+            Authentication::Known(remote) => Some(remote.clone()),
+            _ => None,
+        };
+        let (id, inside) = (&peer.cluster_id, namespace.as_deref());
+        let requests = self.world.requests.filter(|one| one.namespace().as_deref() == inside);
+        let offers = self.world.offers.filter(|one| one.namespace().as_deref() == inside);
+        let request = requests.iter().find(|one| is_original(one.as_ref(), id)).cloned();
+        let network = self.network(peer, inside.unwrap_or_default());
+        let plan = plan(&Observed {
+            foreign_cluster: self.one,
+            namespace: inside.unwrap_or_default(),
+            auto_join: self.world.args.auto_join_discovered_clusters,
+            accept_by_default: self.world.args.enable_incoming_peering,
+            authentication,
+            network,
+            health: self.world.checker.health(id),
+            request: request.as_deref(),
+            offer_here: offers.iter().find(|one| is_replica(one.as_ref(), id)).map(AsRef::as_ref),
+            their_request: requests.iter().find(|one| is_replica(one.as_ref(), id)).map(AsRef::as_ref),
+            our_offer: offers.iter().find(|one| is_original(one.as_ref(), id)).map(AsRef::as_ref),
+            wish: self.wish(),
+            now: now(),
+        });
+        self.step(&plan, peer, inside, request.as_deref()).await?;
+        self.tell(&plan.facts, namespace, remote).await?;
+        if plan.superfluous {
+            tracing::info!(object = self.one.name_any(), "nobody uses this peer any more, removing it");
+            self.world.home.cluster.remove(self.one.as_ref()).await?;
+        }
+        Ok(again.into_iter().chain(plan.again).min())
+    }
+
+    /// The request as it should be.
+    fn wish(&self) -> Result<ResourceRequestSpec, String> {
+        let cluster_identity = self.world.home.identity.clone();
+        let auth_url = self.world.auth_url()?;
+        Ok(ResourceRequestSpec { cluster_identity, auth_url, withdrawal_timestamp: None })
+    }
+
+    fn network(&self, peer: &ClusterIdentity, namespace: &str) -> Option<Fact> {
+        let Some(tunnels) = &self.world.tunnels else { return Some(condition::network_external()) };
+        let found = tunnels.filter(|one| one.labels().get(label::TUNNEL_CLUSTER_ID) == Some(&peer.cluster_id));
+        let Some(tunnel) = found.first() else { return Some(condition::network_none(namespace)) };
+        let connection = tunnel.status.as_ref().and_then(|status| status.connection.clone()).unwrap_or_default();
+        let message = connection.status_message.unwrap_or_default();
+        condition::network(namespace, &connection.status.unwrap_or_default(), &message)
+    }
+
+    /// Does to the request what the plan says.
+    async fn step(
+        &self,
+        plan: &Plan,
+        peer: &ClusterIdentity,
+        namespace: Option<&str>,
+        request: Option<&ResourceRequest>,
+    ) -> Result<(), KubeError> {
+        let cluster = &self.world.home.cluster;
+        match (&plan.step, request, namespace) {
+            (Step::Write(spec), None, Some(namespace)) => {
+                match cluster.create(&self.request(spec, peer, namespace)).await {
+                    Ok(_) => tracing::info!(peer = peer.cluster_id, "resources requested"),
+                    // Made by us a moment ago; the store will show it.
+                    Err(error) if error.is_conflict() => {}
+                    Err(error) => return Err(error),
+                }
+                Ok(())
+            }
+            (Step::Write(spec), Some(old), Some(namespace)) => {
+                let wanted = self.request(spec, peer, namespace);
+                let patch = json!({
+                    "metadata": {
+                        "labels": wanted.metadata.labels,
+                        "ownerReferences": wanted.metadata.owner_references,
+                        "resourceVersion": old.resource_version(),
+                    },
+                    "spec": replacement(&old.spec, &wanted.spec),
+                });
+                cluster.merge(old, patch).await.map(drop)
+            }
+            (Step::Withdraw, Some(old), _) => {
+                tracing::info!(peer = peer.cluster_id, "request for resources withdrawn");
+                cluster.merge(old, json!({"spec": {"withdrawalTimestamp": now()}})).await.map(drop)
+            }
+            (Step::Remove, Some(_), Some(namespace)) => {
+                let all = self.world.requests.filter(|one| {
+                    one.namespace().as_deref() == Some(namespace) && is_original(one, &peer.cluster_id)
+                });
+                for one in all.iter().filter(|one| one.metadata.deletion_timestamp.is_none()) {
+                    cluster.remove(one.as_ref()).await?;
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn request(&self, spec: &ResourceRequestSpec, peer: &ClusterIdentity, namespace: &str) -> ResourceRequest {
+        let mut request = ResourceRequest::new(&self.world.home.identity.cluster_name, spec.clone());
+        request.metadata.namespace = Some(namespace.to_owned());
+        request.labels_mut().insert(label::REPLICATION.to_owned(), "true".to_owned());
+        request.labels_mut().insert(label::REMOTE_ID.to_owned(), peer.cluster_id.clone());
+        request.metadata.owner_references = Some(vec![owner_reference(self.one.as_ref(), true)]);
+        request
+    }
+
+    /// Writes the status, if anything in it is new.
+    async fn tell(&self, facts: &[Fact], local: Option<String>, remote: Option<String>) -> Result<(), KubeError> {
+        let old = self.one.status.clone().unwrap_or_default();
+        let mut new = ForeignClusterStatus { tenant_namespace: old.tenant_namespace.clone(), ..old.clone() };
+        let time = now();
+        for fact in facts {
+            tell(&mut new.peering_conditions, fact, &time);
+        }
+        new.tenant_namespace.local = local.or(new.tenant_namespace.local);
+        new.tenant_namespace.remote = remote.or(new.tenant_namespace.remote);
+        if new == old {
+            return Ok(());
+        }
+        self.world.home.cluster.put_status(self.one.as_ref(), &new).await.map(drop)
+    }
+}
+
+/// A merge patch that turns `old` into `new`, both being flat: fields that went become null.
+fn replacement(old: &impl serde::Serialize, new: &impl serde::Serialize) -> Value {
+    let object = |value: Result<Value, serde_json::Error>| match value {
+        Ok(Value::Object(map)) => map,
+        _ => Map::new(),
+    };
+    let (old, new) = (object(serde_json::to_value(old)), object(serde_json::to_value(new)));
+    let gone = old.into_iter().filter(|(key, _)| !new.contains_key(key)).map(|(key, _)| (key, Value::Null));
+    Value::Object(gone.chain(new.clone()).collect())
+}
+
+/// Whether a peer that has this health has been silent for too long; else when that will be.
+pub(crate) fn is_dead(health: Option<Health>) -> (bool, Option<Duration>) {
+    match health {
+        Some(Health { ready: false, since }) => {
+            let silent = since.elapsed();
+            (silent >= DEAD_AFTER, DEAD_AFTER.checked_sub(silent))
+        }
+        _ => (false, None),
+    }
+}

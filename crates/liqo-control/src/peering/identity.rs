@@ -1,0 +1,371 @@
+//! Our identity on a peer: a key of ours, a certificate signed there.
+//!
+//! Keeps true: a key is stored before it is sent, and the same request is sent until it is answered, so
+//! a lost answer locks nobody out. A certificate is renewed after two thirds of its life; the old one
+//! stays until the new one is known to work. A peer that does not renew (Liqo 0.8.3 never does) leaves
+//! us with the old one, which is told.
+//!
+//! A key that waits for its certificate lies in a Secret `liqo-identity-…` with the label
+//! `liqo.io/pending-identity`; readers of identities do not see it. On success that Secret becomes the
+//! identity: keys, labels and annotation of Liqo 0.8.3.
+//!
+//! Watches   `Secret` with the label of a peer.
+//! Writes    `Secret` `liqo-identity-*` in tenant namespaces.
+//! Removes   the ones superseded.
+
+mod plan;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use k8s_openapi::{ByteString, api::core::v1::Secret, jiff::Timestamp};
+use kube::{ResourceExt, api::ObjectMeta};
+use liqo_api::{
+    ClusterIdentity,
+    discovery::{ForeignCluster, ResourceRequest},
+    meta::{annotation, label},
+    names,
+};
+use liqo_kube::{
+    Cluster, KubeError,
+    certs::{self, KeyKind, Pair, Shown, Subject},
+    now,
+    peer::{API_SERVER_CA, API_SERVER_URL, CERTIFICATE, NAMESPACE, PRIVATE_KEY, PROXY_URL, PeerIdentity},
+};
+use serde_json::{Value, json};
+
+use super::{
+    auth_client::{self, Grant, Refusal},
+    token, wire,
+    world::World,
+};
+use plan::{Need, need, pause_after};
+
+/// `true` on a Secret whose key has no certificate yet.
+const PENDING: &str = "liqo.io/pending-identity";
+/// The signing request sent with a pending key.
+const CSR: &str = "csr";
+
+/// How we stand with a peer.
+pub(crate) struct Standing {
+    /// The identity to use, if there is one.
+    pub(crate) identity: Option<PeerIdentity>,
+    /// Why the peer gave us none, the last time it was asked.
+    pub(crate) refusal: Option<Failure>,
+    /// When to look again.
+    pub(crate) again: Duration,
+}
+
+/// Why there is no (new) identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The peer refused the token we sent.
+    Denied(String),
+    /// The peer refused us, and we had no token to send.
+    DeniedWithoutToken(String),
+    /// Anything else.
+    Failed(String),
+}
+
+/// What has been tried, by peer.
+#[derive(Default)]
+pub(crate) struct Attempts(Mutex<HashMap<String, Attempt>>);
+
+#[derive(Clone, Default)]
+struct Attempt {
+    failures: u32,
+    next: Option<Instant>,
+    /// Version of the token sent: a new one is tried at once.
+    token: Option<String>,
+    failure: Option<Failure>,
+    /// The pending Secret; the store may not have shown it yet.
+    pending: Option<Arc<Secret>>,
+    /// What was granted; the store may not have shown it yet.
+    granted: Option<PeerIdentity>,
+}
+
+impl Attempts {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Attempt>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn of(&self, peer: &str) -> Attempt {
+        self.lock().get(peer).cloned().unwrap_or_default()
+    }
+
+    fn forget(&self, peer: &str) {
+        self.lock().remove(peer);
+    }
+
+    /// Nothing is tried with the other peers any more.
+    pub(crate) fn retain(&self, wanted: impl Fn(&str) -> bool) {
+        self.lock().retain(|peer, _| wanted(peer));
+    }
+}
+
+/// Everything an attempt is about.
+struct Asking<'a> {
+    world: &'a World,
+    foreign_cluster: &'a ForeignCluster,
+    peer: &'a ClusterIdentity,
+    tenant: &'a str,
+}
+
+/// Makes sure that we have an identity on a peer, asking the peer when it is time to.
+///
+/// # Errors
+/// When our own API server refuses.
+pub(crate) async fn ensure(
+    world: &World,
+    foreign_cluster: &ForeignCluster,
+    peer: &ClusterIdentity,
+    tenant: &str,
+) -> Result<Standing, KubeError> {
+    let asking = Asking { world, foreign_cluster, peer, tenant };
+    let secrets = asking.secrets();
+    let held: Vec<_> = secrets.iter().filter(|one| has(one, label::LOCAL_IDENTITY)).cloned().collect();
+    let attempt = world.attempts.of(&peer.cluster_id);
+    let stored = PeerIdentity::best(held.iter().map(AsRef::as_ref));
+    let best = stored.clone().into_iter().chain(attempt.granted.clone()).max_by_key(PeerIdentity::not_after);
+    let facts = best.as_ref().and_then(|identity| certs::facts(identity.certificate.as_bytes()).ok());
+    let need = need(facts.as_ref(), now().0);
+    if let Need::Nothing(rest) = need {
+        if stored.is_some() && stored == best {
+            asking.tidy(&secrets, best.as_ref()).await?;
+            world.attempts.forget(&peer.cluster_id);
+        }
+        return Ok(Standing { identity: best, refusal: None, again: rest });
+    }
+    let token = asking.token();
+    let token_version = token.as_ref().and_then(|secret| secret.resource_version());
+    let wait = attempt.next.map(|next| next.saturating_duration_since(Instant::now())).unwrap_or_default();
+    if !wait.is_zero() && attempt.token == token_version {
+        return Ok(standing(best, need, attempt.failure, wait));
+    }
+    let pending = asking.pending(&secrets, attempt.pending.clone()).await?;
+    let token = token.as_deref().and_then(token::read).unwrap_or_default();
+    let answer = asking.ask(&pending, &token, best.is_some()).await;
+    // A pending Secret that is gone is made anew.
+    match answer.inspect_err(|_| world.attempts.forget(&peer.cluster_id))? {
+        Ok(identity) => {
+            let attempt = Attempt { granted: Some(identity.clone()), ..Attempt::default() };
+            world.attempts.lock().insert(peer.cluster_id.clone(), attempt);
+            Ok(Standing { identity: Some(identity), refusal: None, again: Duration::from_secs(1) })
+        }
+        Err(failure) => {
+            let failures = attempt.failures.saturating_add(1);
+            let pause = pause_after(failures, &failure, need);
+            if need == Need::Renewal && failures == 1 {
+                asking.tell(&failure).await;
+            }
+            let failure = Some(failure);
+            let next = Some(Instant::now() + pause);
+            let token = token_version;
+            let attempt =
+                Attempt { failures, next, token, failure: failure.clone(), pending: Some(pending), granted: None };
+            world.attempts.lock().insert(peer.cluster_id.clone(), attempt);
+            Ok(standing(best, need, failure, pause))
+        }
+    }
+}
+
+/// The best identity there is on a peer, however old; nobody is asked.
+pub(crate) fn held(world: &World, peer: &str) -> Option<PeerIdentity> {
+    let secrets = world.secrets.filter(|secret| {
+        has(secret, label::LOCAL_IDENTITY)
+            && secret.labels().get(label::CLUSTER_ID).is_some_and(|id| id == peer)
+            && secret.namespace().and_then(|namespace| world.peer_in(&namespace)).as_deref() == Some(peer)
+    });
+    PeerIdentity::best(secrets.iter().map(AsRef::as_ref))
+}
+
+/// While a renewal fails the old identity is good enough; an expired one is none.
+fn standing(best: Option<PeerIdentity>, need: Need, failure: Option<Failure>, again: Duration) -> Standing {
+    match need {
+        Need::Renewal => Standing { identity: best, refusal: None, again },
+        _ => Standing { identity: None, refusal: failure, again },
+    }
+}
+
+fn has(secret: &Secret, key: &str) -> bool {
+    secret.labels().get(key).is_some_and(|value| value == "true")
+}
+
+impl Asking<'_> {
+    /// Every Secret about the peer in its tenant namespace.
+    fn secrets(&self) -> Vec<Arc<Secret>> {
+        self.world.secrets.filter(|secret| {
+            secret.namespace().as_deref() == Some(self.tenant)
+                && secret.labels().get(label::CLUSTER_ID) == Some(&self.peer.cluster_id)
+        })
+    }
+
+    fn token(&self) -> Option<Arc<Secret>> {
+        self.world.secrets.get(&self.world.home.namespace, &token::remote_name(&self.peer.cluster_id))
+    }
+
+    fn cluster(&self) -> &Cluster {
+        &self.world.home.cluster
+    }
+
+    /// Removes keys nobody waits for and identities that a newer one, known to work, has superseded; keeps
+    /// the proxy of the one in use as the `ForeignCluster` says.
+    async fn tidy(&self, secrets: &[Arc<Secret>], best: Option<&PeerIdentity>) -> Result<(), KubeError> {
+        let Some(best) = best else { return Ok(()) };
+        for secret in secrets {
+            let is_best = secret.resource_version().as_ref() == Some(&best.version);
+            if is_best && best.proxy_url != self.proxy() {
+                let proxy = self.proxy().map(|url| STANDARD.encode(url));
+                self.cluster().merge(secret.as_ref(), json!({"data": {PROXY_URL: proxy}})).await?;
+            }
+            if !is_best && (has(secret, PENDING) || has(secret, label::LOCAL_IDENTITY)) {
+                self.cluster().remove(secret.as_ref()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn proxy(&self) -> Option<String> {
+        self.foreign_cluster.spec.foreign_proxy_url.clone().filter(|url| !url.is_empty())
+    }
+
+    /// The key that waits for a certificate; made and stored if there is none.
+    async fn pending(&self, secrets: &[Arc<Secret>], last: Option<Arc<Secret>>) -> Result<Arc<Secret>, KubeError> {
+        let usable = |secret: &Arc<Secret>| text(secret, PRIVATE_KEY).is_some() && text(secret, CSR).is_some();
+        let stored = secrets.iter().filter(|secret| has(secret, PENDING)).find(|secret| usable(secret));
+        if let Some(secret) = stored.cloned().or(last) {
+            return Ok(secret);
+        }
+        let subject = Subject::new(self.world.home.identity.cluster_id.as_str(), "liqo.io");
+        let key = certs::new_key(KeyKind::Ed25519).expect("the system has randomness");
+        let csr = certs::signing_request(&key, &subject, &[]).expect("a key just made can sign");
+        let labels = [(label::CLUSTER_ID, self.peer.cluster_id.as_str()), (PENDING, "true")];
+        let data = [(PRIVATE_KEY, key), (CSR, csr)];
+        let secret = Secret {
+            metadata: ObjectMeta {
+                generate_name: Some(names::IDENTITY_SECRET_PREFIX.to_owned()),
+                namespace: Some(self.tenant.to_owned()),
+                labels: Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
+                ..ObjectMeta::default()
+            },
+            data: Some(data.map(|(key, text)| (key.to_owned(), ByteString(text.into_bytes()))).into()),
+            type_: Some("Opaque".to_owned()),
+            ..Secret::default()
+        };
+        self.cluster().create(&secret).await.map(Arc::new)
+    }
+
+    /// Sends the request; what is granted becomes the identity.
+    async fn ask(
+        &self,
+        pending: &Secret,
+        token: &str,
+        is_renewal: bool,
+    ) -> Result<Result<PeerIdentity, Failure>, KubeError> {
+        let home = &self.world.home;
+        let own = token::expected_of(self.cluster(), &home.namespace, &self.peer.cluster_id).await?;
+        let request = wire::Request {
+            cluster: home.identity.clone(),
+            origin_cluster_token: own.clone(),
+            destination_cluster_token: token.to_owned(),
+            certificate_signing_request: STANDARD.encode(text(pending, CSR).unwrap_or_default()),
+        };
+        let spec = &self.foreign_cluster.spec;
+        let insecure = spec.insecure_skip_tls_verify.unwrap_or(true);
+        let grant = match auth_client::ask(&spec.foreign_auth_url, insecure, &request).await {
+            Ok(grant) => grant,
+            Err(refusal) => return Ok(Err(failure(refusal, token, &own))),
+        };
+        let data = match self.usable(pending, &grant) {
+            Ok(data) => data,
+            Err(why) => return Ok(Err(Failure::Failed(format!("failed to store identity: {why}")))),
+        };
+        if is_renewal && let Err(why) = self.works(&data).await {
+            let why = format!("the new certificate does not work yet: {why}");
+            return Ok(Err(Failure::Failed(why)));
+        }
+        let stored = self.store(pending, &data).await?;
+        tracing::info!(peer = self.peer.cluster_id, renewed = is_renewal, "identity granted by the peer");
+        Ok(PeerIdentity::from_secret(&stored)
+            .ok_or_else(|| Failure::Failed("failed to store identity: the answer is not complete".to_owned())))
+    }
+
+    /// The identity that a grant and our key make, if they fit together.
+    fn usable(&self, pending: &Secret, grant: &Grant) -> Result<BTreeMap<&'static str, String>, String> {
+        let key = text(pending, PRIVATE_KEY).unwrap_or_default();
+        let pair = Pair { certificate: grant.certificate.clone(), key };
+        Shown::default().show(&pair).map_err(|error| error.to_string())?;
+        let facts = certs::facts(grant.certificate.as_bytes()).map_err(|error| error.to_string())?;
+        if facts.not_after <= now().0 {
+            return Err(format!("the certificate has expired at {}", facts.not_after));
+        }
+        let required = [
+            (PRIVATE_KEY, pair.key),
+            (CERTIFICATE, pair.certificate),
+            (API_SERVER_URL, grant.api_server_url.clone()),
+            (NAMESPACE, grant.namespace.clone()),
+        ];
+        if let Some((missing, _)) = required.iter().find(|(_, value)| value.is_empty()) {
+            return Err(format!("the answer has no {missing}"));
+        }
+        let optional = [(API_SERVER_CA, grant.api_server_ca.clone()), (PROXY_URL, self.proxy())];
+        Ok(required.into_iter().chain(optional.into_iter().filter_map(|(key, value)| Some((key, value?)))).collect())
+    }
+
+    /// Whether a new identity does what the old one did: reading requests in our namespace there.
+    async fn works(&self, data: &BTreeMap<&'static str, String>) -> Result<(), String> {
+        let bytes = data.iter().map(|(key, text)| ((*key).to_owned(), ByteString(text.clone().into_bytes())));
+        let secret = Secret { data: Some(bytes.collect()), ..Secret::default() };
+        let identity = PeerIdentity::from_secret(&secret).ok_or("it is not complete")?;
+        let there = Cluster::new(identity.client().await?, "liqo-controller-manager");
+        let name = &self.world.home.identity.cluster_name;
+        let outcome = there.get::<ResourceRequest>(&identity.namespace, name).await;
+        outcome.map(drop).map_err(|error| {
+            let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            format!("{error}: {source}")
+        })
+    }
+
+    async fn store(&self, pending: &Secret, data: &BTreeMap<&'static str, String>) -> Result<Secret, KubeError> {
+        let mut encoded: BTreeMap<&str, Value> =
+            data.iter().map(|(key, text)| (*key, STANDARD.encode(text).into())).collect();
+        encoded.insert(CSR, Value::Null);
+        let expires = data.get(CERTIFICATE).and_then(|pem| certs::facts(pem.as_bytes()).ok());
+        let expires = expires.map_or(0, |facts| Timestamp::as_second(facts.not_after));
+        let patch = json!({
+            "metadata": {
+                "labels": {PENDING: null, label::LOCAL_IDENTITY: "true", label::CERTIFICATE_AVAILABLE: "true"},
+                "annotations": {annotation::CERTIFICATE_EXPIRE_TIME: expires.to_string()},
+            },
+            "data": encoded,
+        });
+        self.cluster().merge(pending, patch).await
+    }
+
+    /// Says that a certificate will not be renewed for now.
+    async fn tell(&self, failure: &Failure) {
+        let (Failure::Denied(why) | Failure::DeniedWithoutToken(why) | Failure::Failed(why)) = failure;
+        tracing::warn!(peer = self.peer.cluster_id, reason = why, "identity not renewed, the old one stays in use");
+        let message = format!("The peer does not renew our certificate, the old one stays in use: {why}");
+        let about = self.foreign_cluster;
+        self.cluster().event(about, "liqo-controller-manager", "Warning", "IdentityNotRenewed", &message).await;
+    }
+}
+
+fn failure(refusal: Refusal, sent: &str, own: &str) -> Failure {
+    let clean = |why: String| token::redact(&why, &[sent, own]);
+    match refusal {
+        Refusal::Denied(why) if sent.is_empty() => Failure::DeniedWithoutToken(clean(why)),
+        Refusal::Denied(why) => Failure::Denied(clean(why)),
+        Refusal::Failed(why) => Failure::Failed(clean(why)),
+    }
+}
+
+fn text(secret: &Secret, key: &str) -> Option<String> {
+    let bytes = &secret.data.as_ref()?.get(key)?.0;
+    std::str::from_utf8(bytes).ok().filter(|text| !text.is_empty()).map(str::to_owned)
+}

@@ -1,0 +1,203 @@
+//! `ResourceOffer`, as a consumer: accepted, it becomes a virtual kubelet; withdrawn, the kubelet goes
+//! after its node.
+//!
+//! Keeps true: no virtual kubelet without a request of ours that stands. What lies here without one (a
+//! peer came back from the dead, a request was removed by hand) is taken down, and the provider is told
+//! so that it can finish.
+//!
+//! Watches   `ResourceOffer` replicas, `ResourceRequest` originals, virtual kubelet `Deployment`s,
+//!           `ForeignCluster`.
+//! Writes    `ResourceOffer` replicas: owner, finalizer, status; the virtual kubelet, by
+//!           [`virtual_kubelet`].
+//! Removes   the virtual kubelet; a `ResourceOffer` replica that only a kubelet can release.
+
+mod plan;
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use kube::ResourceExt;
+use liqo_api::{
+    ClusterIdentity,
+    discovery::ForeignCluster,
+    meta::finalizer,
+    names,
+    sharing::{OfferPhase, ResourceOffer, ResourceOfferStatus, VirtualKubeletStatus},
+};
+use liqo_core::naming;
+use liqo_kube::{KubeError, owner_reference};
+use serde_json::json;
+
+use super::{
+    foreign_cluster::unprocessable,
+    world::{World, is_original, is_replica},
+};
+use crate::offload::virtual_kubelet;
+use plan::{Course, Seen, plan};
+
+/// Pause before it is looked again whether a virtual kubelet is gone.
+const GONE_YET: Duration = Duration::from_millis(300);
+const COMPONENT: &str = "liqo-controller-manager";
+
+/// What each virtual kubelet was last made from, by tenant namespace: made once per change, not per event.
+#[derive(Default)]
+pub(crate) struct Ensured(Mutex<HashMap<String, String>>);
+
+impl Ensured {
+    fn is(&self, namespace: &str, from: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(namespace).is_some_and(|known| known == from)
+    }
+
+    fn set(&self, namespace: &str, from: String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(namespace.to_owned(), from);
+    }
+
+    fn forget(&self, namespace: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(namespace);
+    }
+}
+
+/// Settles the offer in one tenant namespace.
+pub(crate) async fn settle(world: &World, namespace: String) -> Result<Option<Duration>, KubeError> {
+    let Some(peer) = world.peer_in(&namespace) else { return Ok(None) };
+    let offers = world.offers.filter(|one| {
+        // Also whose offer it claims to be is checked: one peer does not speak for another.
+        one.namespace().as_ref() == Some(&namespace) && is_replica(one, &peer) && one.spec.cluster_id == peer
+    });
+    let mut again = None;
+    for offer in offers {
+        let pass = Pass { world, namespace: &namespace, peer: &peer, offer: &offer };
+        again = again.or(pass.run().await?);
+    }
+    Ok(again)
+}
+
+/// One look at one offer.
+struct Pass<'a> {
+    world: &'a World,
+    namespace: &'a str,
+    peer: &'a str,
+    offer: &'a ResourceOffer,
+}
+
+impl Pass<'_> {
+    async fn run(&self) -> Result<Option<Duration>, KubeError> {
+        let one = self.world.foreign_cluster(self.peer);
+        let one = one.filter(|one| {
+            unprocessable(one, &self.world.foreign_clusters.all(), &self.world.home.identity).is_none()
+        });
+        if let Some(one) = &one {
+            self.own(one).await?;
+        }
+        let requests = self.world.requests.filter(|request| {
+            request.namespace().as_deref() == Some(self.namespace)
+                && is_original(request, self.peer)
+                && request.metadata.deletion_timestamp.is_none()
+        });
+        let stands = requests.iter().any(|request| request.spec.withdrawal_timestamp.is_none());
+        let has_kubelet = self.world.kubelets.get(self.namespace, names::VIRTUAL_KUBELET).is_some();
+        let course = plan(&Seen {
+            offer: self.offer,
+            requested: !requests.is_empty(),
+            wanted: stands && one.is_some(),
+            has_kubelet,
+            accept: !self.world.args.offer_disable_auto_accept,
+        });
+        match (course, one) {
+            (Course::Run, Some(one)) => self.run_kubelet(&one, has_kubelet).await.map(|()| None),
+            (Course::Run | Course::Rest, _) => Ok(None),
+            (Course::Tell(status), _) => self.tell(status).await.map(|()| None),
+            (Course::Drain { remove }, _) => self.drain(remove).await.map(|()| None),
+            (Course::Clear, one) => self.clear(one.as_deref()).await,
+        }
+    }
+
+    /// The offer goes with the `ForeignCluster` it belongs to.
+    async fn own(&self, one: &ForeignCluster) -> Result<(), KubeError> {
+        let owners = self.offer.owner_references();
+        let is_owned = owners.iter().any(|owner| Some(&owner.uid) == one.metadata.uid.as_ref());
+        let is_going = self.offer.metadata.deletion_timestamp.is_some() || one.metadata.deletion_timestamp.is_some();
+        if is_owned || is_going {
+            return Ok(());
+        }
+        let owners = [owner_reference(one, true)];
+        let patch = json!({"metadata": {"ownerReferences": owners, "uid": self.offer.uid()}});
+        self.world.home.cluster.merge(self.offer, patch).await.map(drop)
+    }
+
+    async fn run_kubelet(&self, one: &ForeignCluster, exists: bool) -> Result<(), KubeError> {
+        let World { home, args, ensured, .. } = self.world;
+        let from = made_from(self.offer, one);
+        if !(exists && ensured.is(self.namespace, &from)) {
+            if !exists && !ensured.is(self.namespace, &from) {
+                let name = &one.spec.cluster_identity.clone().unwrap_or_default().cluster_name;
+                let message = format!("[{name}] Launching virtual-kubelet in namespace {}", self.namespace);
+                home.cluster.event(self.offer, COMPONENT, "Normal", "VkCreated", &message).await;
+            }
+            virtual_kubelet::ensure(home, args, self.offer, one).await?;
+            ensured.set(self.namespace, from);
+        }
+        if !self.holds(finalizer::VIRTUAL_KUBELET) {
+            home.cluster.hold(self.offer, finalizer::VIRTUAL_KUBELET).await?;
+        }
+        let status = VirtualKubeletStatus::Created;
+        self.tell(ResourceOfferStatus { phase: OfferPhase::Accepted, virtual_kubelet_status: status }).await
+    }
+
+    /// The virtual kubelet drains its node because the offer is withdrawn or removed.
+    async fn drain(&self, remove: bool) -> Result<(), KubeError> {
+        let phase = self.offer.status.as_ref().map(|status| status.phase).unwrap_or_default();
+        self.tell(ResourceOfferStatus { phase, virtual_kubelet_status: VirtualKubeletStatus::Deleting }).await?;
+        if remove {
+            self.world.home.cluster.remove(self.offer).await?;
+        }
+        Ok(())
+    }
+
+    /// The node is gone, the virtual kubelet follows.
+    async fn clear(&self, one: Option<&ForeignCluster>) -> Result<Option<Duration>, KubeError> {
+        let home = &self.world.home;
+        let known = one.and_then(|one| one.spec.cluster_identity.clone());
+        let peer = known.unwrap_or_else(|| self.guess());
+        self.world.ensured.forget(self.namespace);
+        if !virtual_kubelet::remove(home, self.offer, &peer).await? {
+            return Ok(Some(GONE_YET));
+        }
+        let message = format!("[{}] Deleting virtual-kubelet in namespace {}", self.peer, self.namespace);
+        home.cluster.event(self.offer, COMPONENT, "Normal", "VkDeleted", &message).await;
+        let phase = self.offer.status.as_ref().map(|status| status.phase).unwrap_or_default();
+        self.tell(ResourceOfferStatus { phase, virtual_kubelet_status: VirtualKubeletStatus::None }).await?;
+        if self.holds(finalizer::VIRTUAL_KUBELET) {
+            home.cluster.release(self.offer, finalizer::VIRTUAL_KUBELET).await?;
+        }
+        Ok(None)
+    }
+
+    /// Who the peer was, when its `ForeignCluster` is gone: the tenant namespace is named after it.
+    fn guess(&self) -> ClusterIdentity {
+        let hash = format!("-{}", naming::short_hash(self.peer));
+        let unique = self.namespace.strip_prefix(names::TENANT_NAMESPACE_PREFIX);
+        let name = unique.and_then(|unique| unique.strip_suffix(&hash)).map(str::to_owned);
+        ClusterIdentity::new(self.peer, name.unwrap_or_else(|| self.offer.name_any()))
+    }
+
+    fn holds(&self, finalizer: &str) -> bool {
+        self.offer.finalizers().iter().any(|held| held == finalizer)
+    }
+
+    async fn tell(&self, status: ResourceOfferStatus) -> Result<(), KubeError> {
+        if self.offer.status.as_ref() == Some(&status) {
+            return Ok(());
+        }
+        self.world.home.cluster.put_status(self.offer, &status).await.map(drop)
+    }
+}
+
+/// What a virtual kubelet is made from, besides flags: a change of it changes the Deployment.
+fn made_from(offer: &ResourceOffer, one: &ForeignCluster) -> String {
+    let identity = one.spec.cluster_identity.clone().unwrap_or_default();
+    format!("{:?} {:?} {:?} {:?}", offer.uid(), offer.name_any(), identity, offer.spec.storage_classes)
+}

@@ -1,0 +1,280 @@
+//! `ResourceRequest`, as a provider: who asks, and what is offered.
+//!
+//! Keeps true: only what a peer says about itself is believed, that is, in its own tenant namespace and
+//! under its own ID. An offer exists exactly while an accepted request does; what is withdrawn goes only
+//! when the consumer has taken its node away, or is dead.
+//!
+//! Watches   `ResourceRequest` replicas, `ResourceOffer` originals, `ForeignCluster`, `Node`, `Pod`,
+//!           `StorageClass`.
+//! Writes    `ForeignCluster` for whoever asks first; `ResourceOffer` originals; `ResourceRequest`
+//!           replicas: owner and status.
+//! Removes   `ResourceOffer` originals.
+
+mod plan;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use k8s_openapi::api::core::v1::ResourceQuotaSpec;
+use kube::ResourceExt;
+use liqo_api::{
+    ClusterIdentity,
+    discovery::{ForeignCluster, ForeignClusterSpec, ResourceRequest},
+    meta::label,
+    sharing::{ResourceOffer, ResourceOfferSpec, StorageType},
+};
+use liqo_core::{
+    naming,
+    resources::{changed, read, write},
+};
+use liqo_kube::{KubeError, now, owner_reference};
+use serde_json::json;
+
+use super::{
+    foreign_cluster::{accepts, is_dead, unprocessable},
+    monitor, permissions,
+    world::{World, is_original},
+};
+use crate::manager;
+use plan::{Seen, Step, foul, plan, principal};
+
+/// A storage class with this annotation is the default one.
+const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
+
+/// Settles what happens in one tenant namespace.
+pub(crate) async fn settle(world: &World, namespace: String) -> Result<Option<Duration>, KubeError> {
+    let Some(peer) = world.peer_in(&namespace) else { return Ok(None) };
+    let pass = Pass { world, namespace: &namespace, peer: &peer };
+    if let Some(pause) = pass.run().await? {
+        world.later_offers.set(&world.queues.requests, namespace, pause);
+    }
+    Ok(None)
+}
+
+/// One look at one tenant namespace.
+struct Pass<'a> {
+    world: &'a World,
+    namespace: &'a str,
+    peer: &'a str,
+}
+
+impl Pass<'_> {
+    async fn run(&self) -> Result<Option<Duration>, KubeError> {
+        let here = &self.world.home.identity;
+        let offer = self.world.offers.get(self.namespace, &here.cluster_name);
+        let offer = offer.filter(|offer| is_original(offer.as_ref(), self.peer));
+        let requests = self.requests().await;
+        let request = principal(&requests);
+        let foreign_cluster = match &request {
+            Some(request) => self.foreign_cluster(request).await?,
+            None => self.world.foreign_cluster(self.peer),
+        };
+        let accepted = foreign_cluster.as_ref().is_some_and(|one| {
+            accepts(one, self.world.args.enable_incoming_peering).is_ok()
+                && unprocessable(one, &self.world.foreign_clusters.all(), here).is_none()
+        });
+        let (dead, dead_in) = is_dead(self.world.checker.health(self.peer));
+        let plan = plan(&Seen { request: request.as_deref(), offer: offer.as_deref(), accepted, dead });
+        self.metrics(plan.metrics, foreign_cluster.as_deref()).await?;
+        if let (Some(request), Some(one)) = (&request, &foreign_cluster) {
+            self.own(request, one).await?;
+        }
+        self.step(plan.step, request.as_deref(), offer.as_deref()).await?;
+        if let Some(request) = request.filter(|request| request.metadata.deletion_timestamp.is_none())
+            && let Some(status) = plan.status(request.status.as_ref(), &now())
+        {
+            self.world.home.cluster.put_status(request.as_ref(), &status).await?;
+        }
+        Ok(dead_in.filter(|_| plan.waits_for_the_consumer))
+    }
+
+    /// What the peer asks, without what it has no right to.
+    async fn requests(&self) -> Vec<Arc<ResourceRequest>> {
+        let replicated = |one: &ResourceRequest| one.labels().get(label::REPLICATED).is_some_and(|value| value == "true");
+        let all = self.world.requests.filter(|one| one.namespace().as_deref() == Some(self.namespace) && replicated(one));
+        let mut rightful: Vec<Arc<ResourceRequest>> = Vec::new();
+        for one in all {
+            match foul(&one, self.peer, &self.world.home.identity) {
+                None => rightful.push(one),
+                Some(why) => self.refuse(&one, &why).await,
+            }
+        }
+        rightful
+    }
+
+    async fn refuse(&self, request: &ResourceRequest, why: &str) {
+        let version = request.uid().unwrap_or_default() + &request.resource_version().unwrap_or_default();
+        let is_new = self.world.told.lock().unwrap_or_else(PoisonError::into_inner).insert(version);
+        if is_new {
+            tracing::warn!(peer = self.peer, object = request.name_any(), reason = why, "request ignored");
+            self.world.home.cluster.event(request, "liqo-controller-manager", "Warning", "RequestIgnored", why).await;
+        }
+    }
+
+    /// The `ForeignCluster` of whoever asks; made when it asks for the first time.
+    async fn foreign_cluster(&self, request: &ResourceRequest) -> Result<Option<Arc<ForeignCluster>>, KubeError> {
+        if let Some(known) = self.world.foreign_cluster(self.peer) {
+            self.follow(&known, request).await?;
+            return Ok(Some(known));
+        }
+        if request.metadata.deletion_timestamp.is_some() || request.spec.withdrawal_timestamp.is_some() {
+            return Ok(None);
+        }
+        let asked = &request.spec.cluster_identity;
+        let unique = naming::unique_name(asked);
+        let is_taken = !self.world.foreign_clusters.filter(|other| {
+            other.name_any() == asked.cluster_name
+                || other.spec.cluster_identity.as_ref().is_some_and(|one| one.cluster_name == asked.cluster_name)
+        }).is_empty();
+        let candidates: Vec<String> = if is_taken { vec![unique] } else { vec![asked.cluster_name.clone(), unique] };
+        for name in candidates {
+            match self.world.home.cluster.create(&incoming(&name, self.peer, &request.spec.auth_url)).await {
+                Ok(made) => {
+                    tracing::info!(peer = self.peer, object = name, "a new peer asks for resources");
+                    return Ok(Some(Arc::new(made)));
+                }
+                Err(error) if error.is_conflict() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        // One of them is ours, made a moment ago, or is just going: its event brings us back.
+        Ok(None)
+    }
+
+    /// A peer that was made for its request follows where the request says it can be reached.
+    async fn follow(&self, known: &ForeignCluster, request: &ResourceRequest) -> Result<(), KubeError> {
+        let is_incoming =
+            known.labels().get(label::DISCOVERY_TYPE).is_some_and(|kind| kind == label::DISCOVERY_INCOMING);
+        if is_incoming && known.spec.foreign_auth_url != request.spec.auth_url {
+            let patch = json!({"spec": {"foreignAuthUrl": request.spec.auth_url}});
+            self.world.home.cluster.merge(known, patch).await?;
+        }
+        Ok(())
+    }
+
+    /// The request goes with the `ForeignCluster` it belongs to.
+    async fn own(&self, request: &ResourceRequest, one: &ForeignCluster) -> Result<(), KubeError> {
+        let is_owned = request.owner_references().iter().any(|owner| Some(&owner.uid) == one.metadata.uid.as_ref());
+        let is_going = request.metadata.deletion_timestamp.is_some() || one.metadata.deletion_timestamp.is_some();
+        if is_owned || is_going {
+            return Ok(());
+        }
+        let owners = [owner_reference(one, true)];
+        let patch = json!({"metadata": {"ownerReferences": owners, "resourceVersion": request.resource_version()}});
+        self.world.home.cluster.merge(request, patch).await.map(drop)
+    }
+
+    /// Lets the peer read its metrics, or no longer; once.
+    async fn metrics(&self, granted: bool, one: Option<&ForeignCluster>) -> Result<(), KubeError> {
+        let known = self.world.metrics.lock().unwrap_or_else(PoisonError::into_inner).get(self.peer).copied();
+        if known == Some(granted) {
+            return Ok(());
+        }
+        let cluster = &self.world.home.cluster;
+        match one.and_then(|one| one.spec.cluster_identity.as_ref()).filter(|_| granted) {
+            Some(peer) => permissions::grant_metrics(cluster, peer).await?,
+            None => permissions::revoke_metrics(cluster, self.peer).await?,
+        }
+        self.world.metrics.lock().unwrap_or_else(PoisonError::into_inner).insert(self.peer.to_owned(), granted);
+        Ok(())
+    }
+
+    async fn step(
+        &self,
+        step: Step,
+        request: Option<&ResourceRequest>,
+        offer: Option<&ResourceOffer>,
+    ) -> Result<(), KubeError> {
+        let cluster = &self.world.home.cluster;
+        match (step, request, offer) {
+            (Step::Make, Some(request), old) => {
+                let new = self.offer(request);
+                if old.is_none_or(|old| is_news(old, &new, self.world.settings.threshold)) {
+                    cluster.apply(&new).await?;
+                    tracing::info!(peer = self.peer, first = old.is_none(), "resources offered");
+                }
+            }
+            (Step::Withdraw, _, Some(offer)) => {
+                tracing::info!(peer = self.peer, "offer withdrawn");
+                cluster.merge(offer, json!({"spec": {"withdrawalTimestamp": now()}})).await?;
+            }
+            (Step::Remove, _, Some(offer)) => {
+                tracing::info!(peer = self.peer, "offer removed");
+                cluster.remove(offer).await?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The offer as it should be.
+    fn offer(&self, request: &ResourceRequest) -> ResourceOffer {
+        let World { home, args, nodes, pods, .. } = self.world;
+        let free = monitor::offer(&nodes.all(), &pods.all(), self.peer, args.resource_sharing_percentage);
+        let spec = ResourceOfferSpec {
+            cluster_id: home.identity.cluster_id.clone(),
+            resource_quota: Some(ResourceQuotaSpec { hard: Some(write(&free)), ..ResourceQuotaSpec::default() }),
+            labels: manager::map(&args.cluster_labels),
+            storage_classes: self.storage_classes(),
+            ..ResourceOfferSpec::default()
+        };
+        let mut offer = ResourceOffer::new(&home.identity.cluster_name, spec);
+        offer.metadata.namespace = Some(self.namespace.to_owned());
+        let labels = [(label::CLUSTER_ID, self.peer), (label::REPLICATION, "true"), (label::REMOTE_ID, self.peer)];
+        offer.metadata.labels = Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into());
+        offer.metadata.owner_references = Some(vec![owner_reference(request, true)]);
+        offer
+    }
+
+    fn storage_classes(&self) -> Vec<StorageType> {
+        let Some(classes) = &self.world.classes else { return Vec::new() };
+        let real = &self.world.args.real_storage_class_name;
+        let mut all: Vec<_> = classes
+            .all()
+            .iter()
+            .map(|class| {
+                let marked = class.annotations().get(DEFAULT_CLASS).is_some_and(|value| value == "true");
+                let default = if real.is_empty() { marked } else { class.name_any() == *real };
+                StorageType { storage_class_name: class.name_any(), default }
+            })
+            .collect();
+        all.sort_by(|a, b| a.storage_class_name.cmp(&b.storage_class_name));
+        all
+    }
+}
+
+/// Whether a new offer is worth telling.
+fn is_news(old: &ResourceOffer, new: &ResourceOffer, threshold: u8) -> bool {
+    let hard = |offer: &ResourceOffer| {
+        let quota = offer.spec.resource_quota.as_ref().and_then(|quota| quota.hard.clone());
+        read(&quota.unwrap_or_default())
+    };
+    let rest = |offer: &ResourceOffer| ResourceOfferSpec { resource_quota: None, ..offer.spec.clone() };
+    let labels = |offer: &ResourceOffer, wanted: &ResourceOffer| {
+        wanted.labels().iter().all(|(key, value)| offer.labels().get(key) == Some(value))
+    };
+    let owners = |offer: &ResourceOffer| -> Vec<_> {
+        offer.owner_references().iter().map(|owner| owner.uid.clone()).collect()
+    };
+    changed(&hard(old), &hard(new), threshold)
+        || rest(old) != rest(new)
+        || !labels(old, new)
+        || owners(old) != owners(new)
+}
+
+/// A `ForeignCluster` for somebody who asks.
+fn incoming(name: &str, peer: &str, auth_url: &str) -> ForeignCluster {
+    let spec = ForeignClusterSpec {
+        cluster_identity: Some(ClusterIdentity::new(peer, name)),
+        foreign_auth_url: auth_url.to_owned(),
+        insecure_skip_tls_verify: Some(true),
+        ..ForeignClusterSpec::default()
+    };
+    let mut one = ForeignCluster::new(name, spec);
+    let labels = [(label::CLUSTER_ID, peer), (label::DISCOVERY_TYPE, label::DISCOVERY_INCOMING)];
+    one.metadata.labels = Some(BTreeMap::from(labels.map(|(key, value)| (key.to_owned(), value.to_owned()))));
+    one
+}

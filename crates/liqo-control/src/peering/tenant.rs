@@ -1,0 +1,96 @@
+//! Tenant namespaces: for each peer the one namespace where both clusters put what they exchange.
+//!
+//! A namespace found by its label wins over the computed name; two with the same label are refused,
+//! since nobody could say which one counts.
+//!
+//! Writes    `Namespace`.
+
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{ResourceExt, api::ObjectMeta};
+use liqo_api::{ClusterIdentity, meta::label};
+use liqo_core::naming;
+use liqo_kube::{Cluster, KubeError};
+
+/// What became of the wish for a tenant namespace.
+#[derive(Debug)]
+pub(crate) enum Tenant {
+    /// It exists and has this name.
+    Ready(String),
+    /// It cannot be used, and why.
+    Refused(String),
+}
+
+/// The peer a tenant namespace is for.
+pub(crate) fn peer_of(namespace: &Namespace) -> Option<&str> {
+    namespace.labels().get(label::CLUSTER_ID).map(String::as_str).filter(|id| !id.is_empty())
+}
+
+/// Chooses among the namespaces labelled for a peer.
+fn choose<'a>(labelled: impl IntoIterator<Item = &'a Namespace>) -> Option<Tenant> {
+    let all: Vec<_> = labelled.into_iter().collect();
+    match all.as_slice() {
+        [] => None,
+        [one] if one.metadata.deletion_timestamp.is_some() => {
+            Some(Tenant::Refused(format!("the tenant namespace {} is being deleted", one.name_any())))
+        }
+        [one] => Some(Tenant::Ready(one.name_any())),
+        several => {
+            let names: Vec<_> = several.iter().map(|one| one.name_any()).collect();
+            Some(Tenant::Refused(format!(
+                "the namespaces {} all carry the label {} of this peer: delete all but one",
+                names.join(", "),
+                label::CLUSTER_ID
+            )))
+        }
+    }
+}
+
+/// Makes sure that `peer` has a tenant namespace; `known` are those already labelled for it.
+///
+/// # Errors
+/// When the API server refuses.
+pub(crate) async fn ensure(cluster: &Cluster, known: &[Namespace], peer: &ClusterIdentity) -> Result<Tenant, KubeError> {
+    if let Some(tenant) = choose(known) {
+        return Ok(tenant);
+    }
+    let name = naming::tenant_namespace(peer);
+    let labels = [(label::CLUSTER_ID, peer.cluster_id.as_str()), (label::TENANT_NAMESPACE, "true")];
+    let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let metadata = ObjectMeta { name: Some(name.clone()), labels: Some(labels.into()), ..ObjectMeta::default() };
+    match cluster.create(&Namespace { metadata, ..Namespace::default() }).await {
+        Ok(_) => Ok(Tenant::Ready(name)),
+        Err(error) if error.is_conflict() => {
+            let found = cluster.get::<Namespace>("", &name).await?;
+            let ours = found.filter(|namespace| peer_of(namespace) == Some(peer.cluster_id.as_str()));
+            Ok(ours.as_ref().and_then(|one| choose([one])).unwrap_or_else(|| {
+                Tenant::Refused(format!(
+                    "the namespace {name} exists but is not labelled {}={}",
+                    label::CLUSTER_ID,
+                    peer.cluster_id
+                ))
+            }))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn namespace(name: &str, deleting: bool) -> Namespace {
+        let time = deleting.then_some("2026-01-01T00:00:00Z");
+        serde_json::from_value(json!({"metadata": {"name": name, "deletionTimestamp": time}})).unwrap()
+    }
+
+    #[test]
+    fn one_namespace_is_used_and_two_are_refused() {
+        let (a, b) = (namespace("a", false), namespace("b", true));
+        assert!(choose([]).is_none());
+        assert!(matches!(choose([&a]), Some(Tenant::Ready(name)) if name == "a"));
+        assert!(matches!(choose([&b]), Some(Tenant::Refused(why)) if why.contains("being deleted")));
+        assert!(matches!(choose([&a, &b]), Some(Tenant::Refused(why)) if why.contains("a, b")));
+    }
+}

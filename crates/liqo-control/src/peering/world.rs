@@ -1,0 +1,335 @@
+//! What all peering controllers look at: one memory of the API server, and who is to look again when
+//! something in it changes.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Namespace, Node, Pod, Secret, Service},
+    rbac::v1::RoleBinding,
+    storage::v1::StorageClass,
+};
+use kube::ResourceExt;
+use liqo_api::{
+    discovery::{ForeignCluster, ResourceRequest},
+    meta::label,
+    names,
+    net::TunnelEndpoint,
+    sharing::ResourceOffer,
+};
+use liqo_core::endpoint;
+use liqo_kube::{Object, Queue, Store};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use super::{checker::Checker, identity::Attempts, monitor, offer::Ensured, permissions, settings::Settings, tenant};
+use crate::{home::Home, manager::ManagerArgs};
+
+/// Something has changed; who has to look?
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Wake {
+    /// Whoever deals with this `ForeignCluster`.
+    ForeignCluster(String),
+    /// Whoever deals with the peer that has this ID.
+    Peer(String),
+    /// Whoever deals with this tenant namespace.
+    Tenant(String),
+    /// Whoever tells peers where we are.
+    Address,
+    /// Whoever offers what is free.
+    Capacity,
+}
+
+/// Where to say that something has changed.
+pub(crate) type Bell = UnboundedSender<Wake>;
+
+/// What waits to be settled.
+#[derive(Default)]
+pub(crate) struct Queues {
+    /// Names of `ForeignCluster`s.
+    pub(crate) foreign_clusters: Queue<String>,
+    /// Tenant namespaces in which we may be the provider.
+    pub(crate) requests: Queue<String>,
+    /// Tenant namespaces in which we may be the consumer.
+    pub(crate) offers: Queue<String>,
+    /// Tenant namespaces.
+    pub(crate) permissions: Queue<String>,
+}
+
+/// The one memory.
+pub(crate) struct World {
+    pub(crate) home: Home,
+    pub(crate) args: ManagerArgs,
+    pub(crate) settings: Settings,
+    pub(crate) queues: Queues,
+    pub(crate) foreign_clusters: Store<ForeignCluster>,
+    pub(crate) namespaces: Store<Namespace>,
+    pub(crate) requests: Store<ResourceRequest>,
+    pub(crate) offers: Store<ResourceOffer>,
+    /// Secrets that carry a peer's ID: identities, tokens.
+    pub(crate) secrets: Store<Secret>,
+    /// None while the networks are connected by something else.
+    pub(crate) tunnels: Option<Store<TunnelEndpoint>>,
+    /// Real nodes only.
+    pub(crate) nodes: Store<Node>,
+    /// Running pods, cut down to what counts for an offer.
+    pub(crate) pods: Store<Pod>,
+    /// The Service of the authentication endpoint.
+    pub(crate) services: Store<Service>,
+    /// None while no storage is offered.
+    pub(crate) classes: Option<Store<StorageClass>>,
+    /// Virtual kubelets.
+    pub(crate) kubelets: Store<Deployment>,
+    /// One store for each of the three roles.
+    pub(crate) bindings: Vec<Store<RoleBinding>>,
+    pub(crate) checker: Checker,
+    pub(crate) attempts: Attempts,
+    /// Peers who may read their metrics, as far as this process knows: `true` granted, `false` revoked.
+    pub(crate) metrics: Mutex<HashMap<String, bool>>,
+    /// Requests that were refused, and this was told.
+    pub(crate) told: Mutex<HashSet<String>>,
+    pub(crate) ensured: Ensured,
+    /// Foreign clusters to be looked at later.
+    pub(crate) later: Alarms,
+    /// Offers to be looked at later.
+    pub(crate) later_offers: Alarms,
+}
+
+impl World {
+    /// Starts watching.
+    pub(crate) fn open(home: &Home, args: &ManagerArgs, settings: Settings) -> (Self, UnboundedReceiver<Wake>) {
+        let (bell, wakes) = unbounded_channel();
+        let cluster = &home.cluster;
+        let world = Self {
+            foreign_clusters: cluster.watch("").start(ring(&bell, |one: &ForeignCluster| {
+                Some(Wake::ForeignCluster(one.name_any()))
+            })),
+            namespaces: cluster
+                .watch("")
+                .labels(label::CLUSTER_ID)
+                .start(ring(&bell, |one: &Namespace| Some(Wake::Tenant(one.name_any())))),
+            requests: cluster.watch("").start(by_namespace(&bell)),
+            offers: cluster.watch("").start(by_namespace(&bell)),
+            secrets: cluster.watch("").labels(label::CLUSTER_ID).start(ring(&bell, |secret: &Secret| peer_label(secret).map(Wake::Peer))),
+            tunnels: (!args.disable_internal_network).then(|| cluster.watch("").start(by_namespace(&bell))),
+            nodes: cluster
+                .watch("")
+                .labels(&format!("{}!={}", label::TYPE, label::VIRTUAL_NODE))
+                .trim(monitor::trim_node)
+                .start(ring_all(&bell, [Wake::Capacity, Wake::Address])),
+            pods: cluster
+                .watch("")
+                .fields("status.phase=Running")
+                .trim(monitor::trim_pod)
+                .start(ring_all(&bell, [Wake::Capacity])),
+            services: cluster
+                .watch(&home.namespace)
+                .fields(&format!("metadata.name={}", names::AUTH_SERVICE))
+                .start(ring_all(&bell, [Wake::Address])),
+            classes: args.enable_storage.then(|| cluster.watch("").start(ring_all(&bell, [Wake::Capacity]))),
+            kubelets: cluster
+                .watch("")
+                .labels(&format!("{}={}", label::APP_NAME, names::VIRTUAL_KUBELET))
+                .start(by_namespace(&bell)),
+            bindings: permissions::ROLES
+                .map(|role| {
+                    let field = format!("metadata.name={}", permissions::binding_name(role));
+                    cluster.watch("").fields(&field).start(by_namespace(&bell))
+                })
+                .into(),
+            checker: Checker::new(&settings, bell),
+            home: home.clone(),
+            args: args.clone(),
+            settings,
+            queues: Queues::default(),
+            attempts: Attempts::default(),
+            metrics: Mutex::default(),
+            told: Mutex::default(),
+            ensured: Ensured::default(),
+            later: Alarms::default(),
+            later_offers: Alarms::default(),
+        };
+        (world, wakes)
+    }
+
+    /// Returns when the memory is complete.
+    pub(crate) async fn ready(&self) {
+        self.foreign_clusters.ready().await;
+        self.namespaces.ready().await;
+        self.requests.ready().await;
+        self.offers.ready().await;
+        self.secrets.ready().await;
+        self.nodes.ready().await;
+        self.pods.ready().await;
+        self.services.ready().await;
+        self.kubelets.ready().await;
+        for store in &self.bindings {
+            store.ready().await;
+        }
+        if let Some(tunnels) = &self.tunnels {
+            tunnels.ready().await;
+        }
+        if let Some(classes) = &self.classes {
+            classes.ready().await;
+        }
+    }
+
+    /// Passes on what has changed, for ever. Changes of capacity come in crowds: they wait for each other.
+    pub(crate) async fn route(&self, mut wakes: UnboundedReceiver<Wake>) {
+        while let Some(wake) = wakes.recv().await {
+            match wake {
+                Wake::ForeignCluster(name) => self.wake_foreign_cluster(&name),
+                Wake::Peer(id) => self.wake_peer(&id),
+                Wake::Tenant(namespace) => {
+                    self.wake_tenant(&namespace);
+                    if let Some(id) = self.peer_in(&namespace) {
+                        self.wake_peer(&id);
+                    }
+                }
+                Wake::Address => {
+                    for one in self.foreign_clusters.all() {
+                        self.queues.foreign_clusters.push(one.name_any());
+                    }
+                }
+                Wake::Capacity => {
+                    for namespace in self.offers.all().iter().filter_map(|offer| offer.namespace()) {
+                        self.later_offers.set(&self.queues.requests, namespace, monitor::CROWD);
+                    }
+                }
+            }
+        }
+    }
+
+    fn wake_foreign_cluster(&self, name: &str) {
+        let Some(one) = self.foreign_clusters.get("", name) else {
+            // It is gone: whoever was refused because of it may now be welcome.
+            for other in self.foreign_clusters.all() {
+                self.queues.foreign_clusters.push(other.name_any());
+            }
+            self.queues.foreign_clusters.push(name.to_owned());
+            for namespace in self.namespaces.all() {
+                self.wake_tenant(&namespace.name_any());
+            }
+            return;
+        };
+        self.queues.foreign_clusters.push(name.to_owned());
+        for namespace in self.namespaces.filter(|namespace| tenant::peer_of(namespace) == Some(id_of(&one))) {
+            self.wake_tenant(&namespace.name_any());
+        }
+    }
+
+    fn wake_peer(&self, id: &str) {
+        for one in self.foreign_clusters.filter(|one| id_of(one) == id) {
+            self.queues.foreign_clusters.push(one.name_any());
+        }
+        for namespace in self.namespaces.filter(|namespace| tenant::peer_of(namespace) == Some(id)) {
+            self.queues.requests.push(namespace.name_any());
+        }
+    }
+
+    fn wake_tenant(&self, namespace: &str) {
+        self.queues.requests.push(namespace.to_owned());
+        self.queues.offers.push(namespace.to_owned());
+        self.queues.permissions.push(namespace.to_owned());
+    }
+
+    /// The peer a tenant namespace is for.
+    pub(crate) fn peer_in(&self, namespace: &str) -> Option<String> {
+        let namespace = self.namespaces.get("", namespace)?;
+        tenant::peer_of(&namespace).map(str::to_owned)
+    }
+
+    /// The `ForeignCluster` of a peer; of several the oldest, which is the one that counts.
+    pub(crate) fn foreign_cluster(&self, peer: &str) -> Option<Arc<ForeignCluster>> {
+        let all = self.foreign_clusters.filter(|one| id_of(one) == peer);
+        all.into_iter().min_by_key(|one| age_key(one))
+    }
+
+    /// URL of our authentication service, or why there is none.
+    pub(crate) fn auth_url(&self) -> Result<String, String> {
+        let service = self.services.get(&self.home.namespace, names::AUTH_SERVICE).ok_or_else(|| {
+            format!("there is no Service {}/{} in this cluster", self.home.namespace, names::AUTH_SERVICE)
+        })?;
+        endpoint::auth_url(&service, &self.nodes.all())
+    }
+}
+
+/// ID of the peer a `ForeignCluster` stands for; empty while unknown.
+pub(crate) fn id_of(foreign_cluster: &ForeignCluster) -> &str {
+    foreign_cluster.spec.cluster_identity.as_ref().map_or("", |identity| identity.cluster_id.as_str())
+}
+
+/// The smaller, the older.
+pub(crate) fn age_key(one: &ForeignCluster) -> (Option<i64>, String) {
+    (one.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()), one.uid().unwrap_or_default())
+}
+
+fn labelled<K: Object>(object: &K, key: &str, value: &str) -> bool {
+    object.labels().get(key).is_some_and(|found| found == value)
+}
+
+/// Whether it is ours and meant for `peer`.
+pub(crate) fn is_original<K: Object>(object: &K, peer: &str) -> bool {
+    labelled(object, label::REPLICATION, "true") && labelled(object, label::REMOTE_ID, peer)
+}
+
+/// Whether it was copied here by `peer`.
+pub(crate) fn is_replica<K: Object>(object: &K, peer: &str) -> bool {
+    labelled(object, label::REPLICATED, "true") && labelled(object, label::ORIGIN_ID, peer)
+}
+
+fn peer_label<K: Object>(object: &K) -> Option<String> {
+    object.labels().get(label::CLUSTER_ID).cloned()
+}
+
+fn ring<K: Object, F>(bell: &Bell, wake: F) -> impl Fn(&K) + Send + Sync + use<K, F>
+where
+    F: Fn(&K) -> Option<Wake> + Send + Sync + 'static,
+{
+    let bell = bell.clone();
+    move |object| {
+        if let Some(wake) = wake(object) {
+            // Nobody listens any more when the process ends.
+            let _ = bell.send(wake);
+        }
+    }
+}
+
+fn by_namespace<K: Object>(bell: &Bell) -> impl Fn(&K) + Send + Sync + use<K> {
+    ring(bell, |object: &K| object.namespace().map(Wake::Tenant))
+}
+
+fn ring_all<K: Object, const N: usize>(bell: &Bell, wakes: [Wake; N]) -> impl Fn(&K) + Send + Sync + use<K, N> {
+    let bell = bell.clone();
+    move |_| {
+        for wake in &wakes {
+            let _ = bell.send(wake.clone());
+        }
+    }
+}
+
+/// Wishes to look again later: of several for one key only the earliest is kept.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Alarms(Arc<Mutex<HashMap<String, Instant>>>);
+
+impl Alarms {
+    /// The key shall be settled after `pause`, unless it will be earlier anyhow.
+    pub(crate) fn set(&self, queue: &Queue<String>, key: String, pause: Duration) {
+        let at = Instant::now() + pause;
+        let mut alarms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if alarms.get(&key).is_some_and(|earlier| *earlier <= at) {
+            return;
+        }
+        alarms.insert(key.clone(), at);
+        drop(alarms);
+        let (alarms, queue) = (self.clone(), queue.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            alarms.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, time| *time != at);
+            queue.push(key);
+        });
+    }
+}

@@ -1,0 +1,78 @@
+//! Names that follow from a cluster's identity.
+//!
+//! Both sides of a peering compute the same names, so these rules are part of the wire contract.
+
+use liqo_api::{ClusterIdentity, names, offloading::NamespaceMappingStrategy};
+use sha2::{Digest, Sha256};
+
+/// `<cluster name>-<first six hex digits of the SHA-256 of the cluster ID>`.
+pub fn unique_name(cluster: &ClusterIdentity) -> String {
+    format!("{}-{}", cluster.cluster_name, short_hash(&cluster.cluster_id))
+}
+
+/// The namespace dedicated to `remote` in this cluster.
+pub fn tenant_namespace(remote: &ClusterIdentity) -> String {
+    format!("{}{}", names::TENANT_NAMESPACE_PREFIX, unique_name(remote))
+}
+
+/// The node that stands for `remote`.
+pub fn virtual_node(remote: &ClusterIdentity) -> String {
+    format!("{}{}", names::VIRTUAL_NODE_PREFIX, remote.cluster_name)
+}
+
+/// How the namespace `name` of the cluster `local` is called in a provider.
+pub fn remote_namespace(name: &str, local: &ClusterIdentity, strategy: NamespaceMappingStrategy) -> String {
+    match strategy {
+        NamespaceMappingStrategy::EnforceSameName => name.to_owned(),
+        NamespaceMappingStrategy::DefaultName => format!("{name}-{}", unique_name(local)),
+    }
+}
+
+/// First six hex digits of the SHA-256 of `text`.
+pub fn short_hash(text: &str) -> String {
+    Sha256::digest(text).iter().take(3).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Why a text is not a DNS-1123 label (RFC 1123: lower case letters, digits and hyphens, at most 63).
+pub fn dns_label_error(text: &str) -> Option<&'static str> {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    match text {
+        "" => Some("is empty"),
+        _ if text.len() > 63 => Some("is longer than 63 characters"),
+        _ if !text.chars().all(inner) => Some("may only contain lowercase letters, digits and hyphens"),
+        _ if !edge(text.chars().next()) || !edge(text.chars().last()) => {
+            Some("must start and end with a lowercase letter or a digit")
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_recorded_from_real_clusters() {
+        let consumer = ClusterIdentity::new("09897b82-7830-483b-b786-9cf90899f809", "consumer");
+        let provider = ClusterIdentity::new("16fbeaec-e4e4-41dc-9eea-170ce95d7dd9", "provider");
+        assert_eq!(unique_name(&consumer), "consumer-ed03b8");
+        assert_eq!(tenant_namespace(&provider), "liqo-tenant-provider-ca6261");
+        assert_eq!(virtual_node(&provider), "liqo-provider");
+        assert_eq!(
+            remote_namespace("demo", &consumer, NamespaceMappingStrategy::DefaultName),
+            "demo-consumer-ed03b8"
+        );
+        assert_eq!(short_hash("token"), "3c469e");
+    }
+
+    #[test]
+    fn a_label_is_refused_with_its_reason() {
+        for bad in ["", "Rome", "-rome", "rome-", "ro_me", "rome.it", &"a".repeat(64)] {
+            assert!(dns_label_error(bad).is_some(), "{bad}");
+        }
+        for good in ["rome", "1", "a-1", &"a".repeat(63)] {
+            assert_eq!(dns_label_error(good), None, "{good}");
+        }
+    }
+}

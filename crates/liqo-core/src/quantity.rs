@@ -1,0 +1,200 @@
+//! Amounts of resources, exact.
+//!
+//! Kubernetes writes them as text (`600m`, `1Gi`, `2e3`). Here they are billionths, so that sums and
+//! differences lose nothing.
+
+use std::ops::{Add, AddAssign, Sub};
+
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+/// Billionths in one.
+const ONE: i128 = 1_000_000_000;
+/// Billionths in a thousandth.
+const MILLI: i128 = 1_000_000;
+
+/// An exact amount of something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Amount(i128);
+
+impl Amount {
+    /// Nothing.
+    pub const ZERO: Self = Self(0);
+
+    /// So many whole ones.
+    pub fn whole(count: i64) -> Self {
+        Self(i128::from(count) * ONE)
+    }
+
+    /// So many thousandths.
+    pub fn milli(count: i64) -> Self {
+        Self(i128::from(count) * MILLI)
+    }
+
+    /// Reads the text of a quantity; `None` when it is none.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (negative, text) = match text.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, text.strip_prefix('+').unwrap_or(text)),
+        };
+        let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let (digits, suffix) = text.split_at(end);
+        let (integer, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+        if (integer.is_empty() && fraction.is_empty()) || fraction.contains('.') {
+            return None;
+        }
+        let (scale, exponent) = scale_of(suffix)?;
+        let mantissa: i128 = format!("{integer}{fraction}").parse().ok()?;
+        // One step further down than the decimal places of the mantissa, up by what the suffix says.
+        let shift = exponent + 9 - i32::try_from(fraction.len()).ok()?;
+        let value = mantissa.checked_mul(scale)?;
+        let value = match u32::try_from(shift) {
+            Ok(up) => value.checked_mul(10_i128.checked_pow(up)?)?,
+            // Less than a billionth is rounded up, as Kubernetes does.
+            Err(_) => ceil_div(value, 10_i128.checked_pow(shift.unsigned_abs())?),
+        };
+        Some(Self(if negative { -value } else { value }))
+    }
+
+    /// Reads a quantity; what cannot be read is nothing.
+    pub fn of(quantity: &Quantity) -> Self {
+        Self::parse(&quantity.0).unwrap_or_default()
+    }
+
+    /// The same, or nothing if it is negative.
+    #[must_use]
+    pub fn at_least_zero(self) -> Self {
+        self.max(Self::ZERO)
+    }
+
+    /// Whether it is more than nothing.
+    pub fn is_positive(self) -> bool {
+        self.0 > 0
+    }
+
+    /// `percent` of it, cut down to a whole multiple of `unit`.
+    #[must_use]
+    pub fn share(self, percent: u8, unit: Self) -> Self {
+        let unit = unit.0.max(1);
+        Self(self.0 * i128::from(percent) / 100 / unit * unit)
+    }
+
+    /// How far two amounts are apart.
+    #[must_use]
+    pub fn distance(self, other: Self) -> Self {
+        Self((self.0 - other.0).abs())
+    }
+
+    /// As Kubernetes writes decimal amounts: whole numbers where possible, else thousandths and less.
+    pub fn quantity(self) -> Quantity {
+        let (step, suffix) = match self.0 {
+            value if value % ONE == 0 => (ONE, ""),
+            value if value % MILLI == 0 => (MILLI, "m"),
+            value if value % 1000 == 0 => (1000, "u"),
+            _ => (1, "n"),
+        };
+        Quantity(format!("{}{suffix}", self.0 / step))
+    }
+}
+
+fn ceil_div(value: i128, by: i128) -> i128 {
+    value / by + i128::from(value % by != 0)
+}
+
+/// A factor and a power of ten.
+fn scale_of(suffix: &str) -> Option<(i128, i32)> {
+    let binary = |power: u32| Some((1_i128 << (10 * power), 0));
+    match suffix {
+        "" => Some((1, 0)),
+        "n" => Some((1, -9)),
+        "u" => Some((1, -6)),
+        "m" => Some((1, -3)),
+        "k" => Some((1, 3)),
+        "M" => Some((1, 6)),
+        "G" => Some((1, 9)),
+        "T" => Some((1, 12)),
+        "P" => Some((1, 15)),
+        "E" => Some((1, 18)),
+        "Ki" => binary(1),
+        "Mi" => binary(2),
+        "Gi" => binary(3),
+        "Ti" => binary(4),
+        "Pi" => binary(5),
+        "Ei" => binary(6),
+        _ => {
+            let exponent: i32 = suffix.strip_prefix(['e', 'E'])?.parse().ok()?;
+            (-18..=18).contains(&exponent).then_some((1, exponent))
+        }
+    }
+}
+
+impl Add for Amount {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+}
+
+impl AddAssign for Amount {
+    fn add_assign(&mut self, other: Self) {
+        self.0 += other.0;
+    }
+}
+
+impl Sub for Amount {
+    type Output = Self;
+    fn sub(self, other: Self) -> Self {
+        Self(self.0 - other.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_spelling_of_an_amount_is_read() {
+        for (text, billionths) in [
+            ("0", 0),
+            ("1", ONE),
+            ("600m", 600 * MILLI),
+            ("0.6", 600 * MILLI),
+            (".5", ONE / 2),
+            ("1.", ONE),
+            ("-2", -2 * ONE),
+            ("+2", 2 * ONE),
+            ("7551M", 7_551_000_000 * ONE),
+            ("7551000000", 7_551_000_000 * ONE),
+            ("1.5Gi", 1_610_612_736 * ONE),
+            ("8010Ki", 8_202_240 * ONE),
+            ("2e3", 2000 * ONE),
+            ("2E-3", 2 * MILLI),
+            ("1E", 1_000_000_000_000_000_000 * ONE),
+            ("100n", 100),
+            ("0.1n", 1),
+            ("3u", 3000),
+        ] {
+            assert_eq!(Amount::parse(text), Some(Amount(billionths)), "{text}");
+        }
+        for bad in ["", "-", ".", "1.2.3", "1Q", "Gi", "1 Gi", "1e99", "0x1"] {
+            assert_eq!(Amount::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn amounts_are_written_as_kubernetes_writes_them() {
+        for text in ["0", "2", "600m", "80354295808", "7551000000", "5u", "7n", "-1500m"] {
+            assert_eq!(Amount::parse(text).unwrap().quantity().0, text);
+        }
+        assert_eq!(Amount::parse("2000m").unwrap().quantity().0, "2");
+    }
+
+    #[test]
+    fn a_share_is_cut_down_to_its_unit() {
+        let share = |text, percent, unit| Amount::parse(text).unwrap().share(percent, unit).quantity().0;
+        assert_eq!(share("2", 30, Amount::milli(1)), "600m");
+        assert_eq!(share("1", 90, Amount::milli(1)), "900m");
+        assert_eq!(share("250", 30, Amount::whole(1)), "75");
+        assert_eq!(share("1", 50, Amount::whole(1)), "0");
+        assert_eq!(share("25171996Ki", 30, Amount::whole(1_000_000)), "7732000000");
+    }
+}

@@ -1,0 +1,424 @@
+//! One cluster, one writer name, few verbs: the only place that reads or writes an API server.
+//!
+//! Every call has a deadline, is counted, and says what it was doing when it fails.
+#![expect(clippy::disallowed_methods, reason = "the one door to API servers")]
+
+use std::{fmt::Debug, future::Future, sync::Arc, time::Duration};
+
+use k8s_openapi::{
+    ClusterResourceScope, NamespaceResourceScope,
+    api::{
+        certificates::v1::CertificateSigningRequest,
+        core::v1::{Event, EventSource, ObjectReference},
+        policy::v1::Eviction,
+    },
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
+};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{DeleteParams, EvictParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions},
+    core::DeserializeGuard,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+use crate::{count::Calls, now, watch::Watch};
+
+/// No call may take longer; a peer that does not answer is an error, not a wait.
+const DEADLINE: Duration = Duration::from_secs(15);
+/// Page size of lists: bounds the memory a list needs at its peak.
+const PAGE: u32 = 200;
+
+/// How kinds of a scope are addressed.
+pub trait Scoped<K> {
+    /// The API of `K` in a namespace; an empty namespace means all of them.
+    fn api(client: Client, namespace: &str) -> Api<K>;
+}
+
+impl<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>> Scoped<K> for NamespaceResourceScope {
+    fn api(client: Client, namespace: &str) -> Api<K> {
+        if namespace.is_empty() { Api::all(client) } else { Api::namespaced(client, namespace) }
+    }
+}
+
+impl<K: Resource<DynamicType = (), Scope = ClusterResourceScope>> Scoped<K> for ClusterResourceScope {
+    fn api(client: Client, _namespace: &str) -> Api<K> {
+        Api::all(client)
+    }
+}
+
+/// A kind we can read and write.
+pub trait Object:
+    Resource<DynamicType = (), Scope: Scoped<Self> + Scoped<DeserializeGuard<Self>>>
+    + Clone
+    + Debug
+    + Serialize
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<K> Object for K where
+    K: Resource<DynamicType = (), Scope: Scoped<K> + Scoped<DeserializeGuard<K>>>
+        + Clone
+        + Debug
+        + Serialize
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// A connection to one API server, and the name under which we write there.
+#[derive(Clone)]
+pub struct Cluster {
+    client: Client,
+    writer: &'static str,
+    calls: Arc<Calls>,
+}
+
+/// What we were doing when the API server said no, or nothing.
+#[derive(Debug, thiserror::Error)]
+#[error("{verb} {kind} {name}")]
+pub struct KubeError {
+    verb: &'static str,
+    kind: String,
+    name: String,
+    source: Cause,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Cause {
+    #[error("{}", kube_text(.0))]
+    Kube(Box<kube::Error>),
+    #[error("no answer within {} s", DEADLINE.as_secs())]
+    Deadline,
+}
+
+/// The API server's own words where there are any.
+fn kube_text(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
+        other => {
+            let mut text = other.to_string();
+            let mut source = std::error::Error::source(other);
+            while let Some(cause) = source {
+                let cause_text = cause.to_string();
+                if !text.contains(&cause_text) {
+                    text = format!("{text}: {cause_text}");
+                }
+                source = cause.source();
+            }
+            text
+        }
+    }
+}
+
+impl KubeError {
+    /// HTTP status code, if the API server answered.
+    pub fn code(&self) -> Option<u16> {
+        match &self.source {
+            Cause::Kube(error) => match error.as_ref() {
+                kube::Error::Api(status) => Some(status.code),
+                _ => None,
+            },
+            Cause::Deadline => None,
+        }
+    }
+
+    /// The object does not exist.
+    pub fn is_not_found(&self) -> bool {
+        self.code() == Some(404)
+    }
+
+    /// The object exists already, or has changed meanwhile.
+    pub fn is_conflict(&self) -> bool {
+        self.code() == Some(409)
+    }
+
+    /// We may not do that.
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self.code(), Some(401 | 403))
+    }
+
+    /// The API server could not be reached.
+    pub fn is_unreachable(&self) -> bool {
+        self.code().is_none()
+    }
+}
+
+impl Cluster {
+    /// A cluster reached through `client`, written to under the name `writer`.
+    pub fn new(client: Client, writer: &'static str) -> Self {
+        Self { client, writer, calls: Arc::default() }
+    }
+
+    /// The same cluster, written to under another name.
+    pub fn writing_as(&self, writer: &'static str) -> Self {
+        Self { writer, ..self.clone() }
+    }
+
+    /// The client itself, for what is no object: streams, health, versions.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Number of calls made so far, by verb and kind, for `/metrics`.
+    pub fn calls(&self) -> &Arc<Calls> {
+        &self.calls
+    }
+
+    fn api<K: Object>(&self, namespace: &str) -> Api<K> {
+        <K::Scope as Scoped<K>>::api(self.client.clone(), namespace)
+    }
+
+    fn api_of<K: Object>(&self, object: &K) -> Api<K> {
+        self.api(&object.namespace().unwrap_or_default())
+    }
+
+    /// Something that keeps all `K` of a namespace (empty: of all namespaces) in memory.
+    pub fn watch<K: Object>(&self, namespace: &str) -> Watch<K> {
+        Watch::new(<K::Scope as Scoped<DeserializeGuard<K>>>::api(self.client.clone(), namespace), Arc::clone(&self.calls))
+    }
+
+    /// The object, if it exists.
+    pub async fn get<K: Object>(&self, namespace: &str, name: &str) -> Result<Option<K>, KubeError> {
+        let api = self.api::<K>(namespace);
+        self.call::<K, _>("get", name, api.get_opt(name)).await
+    }
+
+    /// All objects of a namespace (empty: of all namespaces) that match a label selector (empty: any).
+    pub async fn list<K: Object>(&self, namespace: &str, labels: &str) -> Result<Vec<K>, KubeError> {
+        let api = self.api::<K>(namespace);
+        let mut params = ListParams::default().limit(PAGE);
+        if !labels.is_empty() {
+            params = params.labels(labels);
+        }
+        let mut all = Vec::new();
+        loop {
+            let page = self.call::<K, _>("list", namespace, api.list(&params)).await?;
+            all.extend(page.items);
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params = params.continue_token(&token),
+                None => return Ok(all),
+            }
+        }
+    }
+
+    /// Creates the object; an existing one is a conflict.
+    pub async fn create<K: Object>(&self, object: &K) -> Result<K, KubeError> {
+        let api = self.api_of(object);
+        let params = PostParams { field_manager: Some(self.writer.to_owned()), ..PostParams::default() };
+        self.call::<K, _>("create", &name_of(object), api.create(&params, object)).await
+    }
+
+    /// Server-side apply of the fields in `object`: fields we applied earlier and left out now are removed.
+    pub async fn apply<K: Object>(&self, object: &K) -> Result<K, KubeError> {
+        let mut body = serde_json::to_value(object).expect("an object is JSON");
+        body["apiVersion"] = K::api_version(&()).into();
+        body["kind"] = K::kind(&()).into();
+        prune(&mut body);
+        self.apply_value(&object.namespace().unwrap_or_default(), &object.name_any(), body).await
+    }
+
+    /// Server-side apply of a body that need not be a whole `K`.
+    pub async fn apply_value<K: Object>(&self, namespace: &str, name: &str, mut body: Value) -> Result<K, KubeError> {
+        body["apiVersion"] = K::api_version(&()).into();
+        body["kind"] = K::kind(&()).into();
+        let api = self.api::<K>(namespace);
+        let params = PatchParams::apply(self.writer).force();
+        let patch = Patch::Apply(body);
+        self.call::<K, _>("apply", name, api.patch(name, &params, &patch)).await
+    }
+
+    /// JSON merge patch (RFC 7386) of an object; put `metadata.resourceVersion` in to be safe from races.
+    pub async fn merge<K: Object>(&self, object: &K, patch: Value) -> Result<K, KubeError> {
+        let api = self.api_of(object);
+        let params = PatchParams { field_manager: Some(self.writer.to_owned()), ..PatchParams::default() };
+        let patch = Patch::Merge(patch);
+        self.call::<K, _>("patch", &name_of(object), api.patch(&object.name_any(), &params, &patch)).await
+    }
+
+    /// Makes `status` the whole status of exactly this object (its UID is checked).
+    pub async fn put_status<K: Object>(&self, object: &K, status: &(impl Serialize + Sync)) -> Result<K, KubeError> {
+        let status = serde_json::to_value(status).expect("a status is JSON");
+        let patch: json_patch::Patch = serde_json::from_value(json!([
+            {"op": "test", "path": "/metadata/uid", "value": object.uid()},
+            {"op": "add", "path": "/status", "value": status},
+        ]))
+        .expect("a JSON patch");
+        let api = self.api_of(object);
+        let params = PatchParams { field_manager: Some(self.writer.to_owned()), ..PatchParams::default() };
+        let patch = Patch::<()>::Json(patch);
+        self.call::<K, _>("put-status", &name_of(object), api.patch_status(&object.name_any(), &params, &patch)).await
+    }
+
+    /// Adds a finalizer to the object as we know it; a changed object is a conflict.
+    pub async fn hold<K: Object>(&self, object: &K, finalizer: &str) -> Result<K, KubeError> {
+        let mut all = object.finalizers().to_vec();
+        all.push(finalizer.to_owned());
+        self.set_finalizers(object, &all).await
+    }
+
+    /// Removes a finalizer from the object as we know it; an object already gone is a success.
+    pub async fn release<K: Object>(&self, object: &K, finalizer: &str) -> Result<(), KubeError> {
+        let all: Vec<_> = object.finalizers().iter().filter(|one| *one != finalizer).cloned().collect();
+        match self.set_finalizers(object, &all).await {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    async fn set_finalizers<K: Object>(&self, object: &K, all: &[String]) -> Result<K, KubeError> {
+        let meta = json!({"finalizers": all, "resourceVersion": object.resource_version(), "uid": object.uid()});
+        self.merge(object, json!({ "metadata": meta })).await
+    }
+
+    /// Deletes exactly this object (its UID is checked, if known); already gone is a success.
+    pub async fn remove<K: Object>(&self, object: &K) -> Result<(), KubeError> {
+        self.remove_within(object, None).await
+    }
+
+    /// Deletes exactly this object at once, without grace; already gone is a success.
+    pub async fn remove_now<K: Object>(&self, object: &K) -> Result<(), KubeError> {
+        self.remove_within(object, Some(0)).await
+    }
+
+    async fn remove_within<K: Object>(&self, object: &K, grace: Option<u32>) -> Result<(), KubeError> {
+        let preconditions = object.uid().map(|uid| Preconditions { uid: Some(uid), resource_version: None });
+        let params = DeleteParams { grace_period_seconds: grace, preconditions, ..DeleteParams::default() };
+        let api = self.api_of(object);
+        match self.call::<K, _>("delete", &name_of(object), api.delete(&object.name_any(), &params)).await {
+            // A UID that does not match means: the one we meant is gone.
+            Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Asks for the eviction of a pod; `false` when a disruption budget forbids it for now.
+    pub async fn evict(&self, pod: &k8s_openapi::api::core::v1::Pod) -> Result<bool, KubeError> {
+        let api = self.api_of(pod);
+        let params = EvictParams::default();
+        match self.call::<Eviction, _>("create", &name_of(pod), api.evict(&pod.name_any(), &params)).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(true),
+            Err(error) if error.code() == Some(429) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Approves a signing request, for a reason others can read.
+    pub async fn approve(
+        &self,
+        request: &CertificateSigningRequest,
+        reason: &str,
+        message: &str,
+    ) -> Result<CertificateSigningRequest, KubeError> {
+        let name = request.name_any();
+        let condition = json!({
+            "type": "Approved", "status": "True", "reason": reason, "message": message, "lastUpdateTime": now(),
+        });
+        let meta = json!({"resourceVersion": request.resource_version(), "uid": request.uid()});
+        let patch = Patch::Merge(json!({"metadata": meta, "status": {"conditions": [condition]}}));
+        let api = self.api_of(request);
+        let params = PatchParams { field_manager: Some(self.writer.to_owned()), ..PatchParams::default() };
+        self.call::<CertificateSigningRequest, _>("approve", &name, api.patch_approval(&name, &params, &patch)).await
+    }
+
+    /// Tells the user about `object`: an Event in its namespace. Call it on transitions only.
+    pub async fn event<K: Object>(&self, object: &K, component: &str, kind: &str, reason: &str, message: &str) {
+        let namespace = object.namespace().unwrap_or_else(|| "default".to_owned());
+        let time = now();
+        let event = Event {
+            metadata: ObjectMeta {
+                generate_name: Some(format!("{}.", object.name_any())),
+                namespace: Some(namespace),
+                ..ObjectMeta::default()
+            },
+            involved_object: reference(object),
+            type_: Some(kind.to_owned()),
+            reason: Some(reason.to_owned()),
+            message: Some(message.chars().take(1024).collect()),
+            source: Some(EventSource { component: Some(component.to_owned()), host: None }),
+            first_timestamp: Some(time.clone()),
+            last_timestamp: Some(time),
+            count: Some(1),
+            ..Event::default()
+        };
+        if let Err(error) = self.create(&event).await {
+            tracing::debug!(error = &error as &dyn std::error::Error, "event not recorded");
+        }
+    }
+
+    /// Whether the API server answers, within `limit`.
+    pub async fn alive(&self, limit: Duration) -> Result<(), String> {
+        let request = http::Request::get("/livez").body(Vec::new()).expect("a valid request");
+        match tokio::time::timeout(limit, self.client.request_text(request)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(kube_text(&error)),
+            Err(_) => Err(format!("no answer within {} s", limit.as_secs())),
+        }
+    }
+
+    /// Any call that is none of the verbs above, counted and bounded like them.
+    pub async fn call<K: Resource<DynamicType = ()>, T>(
+        &self,
+        verb: &'static str,
+        name: &str,
+        call: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, KubeError> {
+        self.calls.add(verb, &K::kind(&()));
+        let source = match tokio::time::timeout(DEADLINE, call).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => Cause::Kube(Box::new(error)),
+            Err(_) => Cause::Deadline,
+        };
+        Err(KubeError { verb, kind: K::kind(&()).into_owned(), name: name.to_owned(), source })
+    }
+}
+
+/// `namespace/name`, or the prefix of a name still to be generated.
+fn name_of<K: Object>(object: &K) -> String {
+    let name = object.meta().name.clone().or_else(|| object.meta().generate_name.clone()).unwrap_or_default();
+    object.namespace().map_or(name.clone(), |namespace| format!("{namespace}/{name}"))
+}
+
+/// What server-side apply must not be told, and nulls.
+fn prune(body: &mut Value) {
+    if let Some(object) = body.as_object_mut() {
+        object.remove("status");
+    }
+    if let Some(meta) = body.get_mut("metadata").and_then(Value::as_object_mut) {
+        for key in ["managedFields", "resourceVersion", "uid", "creationTimestamp", "generation", "selfLink"] {
+            meta.remove(key);
+        }
+    }
+}
+
+/// A reference to `object`, as Events carry it.
+pub fn reference<K: Object>(object: &K) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(K::api_version(&()).into_owned()),
+        kind: Some(K::kind(&()).into_owned()),
+        name: object.meta().name.clone(),
+        namespace: object.namespace(),
+        uid: object.uid(),
+        resource_version: object.resource_version(),
+        field_path: None,
+    }
+}
+
+/// An owner reference to `object`: the controlling one (it blocks deletion), or a plain one.
+pub fn owner_reference<K: Object>(object: &K, controller: bool) -> OwnerReference {
+    OwnerReference {
+        api_version: K::api_version(&()).into_owned(),
+        kind: K::kind(&()).into_owned(),
+        name: object.name_any(),
+        uid: object.uid().unwrap_or_default(),
+        controller: controller.then_some(true),
+        block_owner_deletion: controller.then_some(true),
+    }
+}

@@ -1,0 +1,30 @@
+//! How we talk to API servers. Knows Kubernetes, knows no kind of ours.
+//!
+//! - [`Cluster`]: the one door to an API server; every read and write goes through its verbs.
+//! - [`Watch`] and [`Store`]: what an API server holds, kept current, malformed objects left out.
+//! - [`Queue`] and [`drive`]: one control loop; a key is never handled twice at once.
+//! - [`twin`]: the one mirror engine between two clusters.
+//! - [`life`], [`server`], [`certs`], [`lease`]: what a process needs to live, serve, be trusted and be alone.
+
+pub mod args;
+pub mod certs;
+mod cluster;
+mod count;
+pub mod lease;
+pub mod life;
+pub mod peer;
+mod queue;
+pub mod server;
+pub mod twin;
+mod watch;
+
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+
+pub use cluster::{Cluster, KubeError, Object, Scoped, owner_reference, reference};
+pub use queue::{Queue, drive};
+pub use watch::{Store, Watch, strip};
+
+/// The clock. Pure code takes the time as an argument.
+pub fn now() -> Time {
+    Time(Timestamp::from_second(Timestamp::now().as_second()).expect("the present is in range"))
+}

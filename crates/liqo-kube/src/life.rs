@@ -1,0 +1,160 @@
+//! Life and death of a process.
+//!
+//! Ready when every component has dropped its [`Busy`] token. A named task that ends ends the process:
+//! what is half dead is restarted, it does not hide. SIGTERM and SIGINT end it in order.
+
+use std::{
+    future::Future,
+    net::SocketAddr,
+    process,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use http::{Method, Response, StatusCode};
+use kube::{Client, Config, config::Kubeconfig};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    args::RuntimeArgs,
+    server::{self, Reply, text},
+};
+
+type Contribution = Box<dyn Fn() -> String + Send + Sync>;
+
+/// The life of this process. Copies share it.
+#[derive(Clone, Default)]
+pub struct Life(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    busy: AtomicUsize,
+    metrics: Mutex<Vec<Contribution>>,
+}
+
+/// Held by a component until it is ready.
+#[must_use]
+pub struct Busy(Arc<Inner>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.busy.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Life {
+    /// Starts logging and the health endpoint; call it once, first.
+    ///
+    /// # Errors
+    /// When the health address cannot be used.
+    pub fn start(role: &'static str, args: &RuntimeArgs) -> Result<Self, String> {
+        let level = match args.verbosity {
+            0 => "info",
+            1..=3 => "info,liqo=debug,liqo_control=debug,liqo_kubelet=debug,liqo_kube=debug",
+            4..=6 => "debug",
+            _ => "trace",
+        };
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+        let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
+        let _ = log.try_init();
+        let life = Self::default();
+        if !args.health_probe_address.is_empty() {
+            let address = server::address(&args.health_probe_address)?;
+            let clone = life.clone();
+            life.spawn("health", async move { clone.serve(address).await });
+        }
+        tracing::info!(role, version = env!("CARGO_PKG_VERSION"), "starting");
+        Ok(life)
+    }
+
+    /// The process is not ready until the token is dropped.
+    pub fn busy(&self) -> Busy {
+        self.0.busy.fetch_add(1, Ordering::SeqCst);
+        Busy(Arc::clone(&self.0))
+    }
+
+    /// Adds text to `/metrics`, in the Prometheus text format.
+    pub fn metrics(&self, contribution: impl Fn() -> String + Send + Sync + 'static) {
+        self.0.metrics.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(contribution));
+    }
+
+    /// Everything contributed to `/metrics`.
+    pub fn metrics_text(&self) -> String {
+        self.0.metrics.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|part| part()).collect()
+    }
+
+    /// Runs a task for as long as the process lives; its end is the end of the process.
+    pub fn spawn<F>(&self, name: &'static str, task: F)
+    where
+        F: Future + Send + 'static,
+        F::Output: Send,
+    {
+        let handle = tokio::spawn(task);
+        tokio::spawn(async move {
+            let _ = handle.await;
+            tracing::error!(task = name, "task ended, so does the process");
+            end(1);
+        });
+    }
+
+    /// Returns at SIGTERM or SIGINT.
+    pub async fn until_signal(&self) {
+        let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+            tracing::error!("signals cannot be received");
+            return;
+        };
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        tracing::info!("stopping");
+    }
+
+    async fn serve(self, address: SocketAddr) -> Result<(), std::io::Error> {
+        let listener = tokio::net::TcpListener::bind(address).await?;
+        server::serve(listener, None, move |request, _peer| {
+            let life = self.clone();
+            async move { life.answer(request.method(), request.uri().path()) }
+        })
+        .await;
+        Ok(())
+    }
+
+    fn answer(&self, method: &Method, path: &str) -> Response<Reply> {
+        match (method, path) {
+            (&Method::GET, "/healthz" | "/livez") => text(StatusCode::OK, "ok"),
+            (&Method::GET, "/readyz") if self.0.busy.load(Ordering::SeqCst) == 0 => text(StatusCode::OK, "ok"),
+            (&Method::GET, "/readyz") => text(StatusCode::SERVICE_UNAVAILABLE, "not ready yet"),
+            (&Method::GET, "/metrics") => text(StatusCode::OK, &self.metrics_text()),
+            _ => text(StatusCode::NOT_FOUND, "there is /healthz, /readyz and /metrics"),
+        }
+    }
+}
+
+/// Ends the process.
+#[expect(clippy::exit, reason = "the one place that ends a server process")]
+pub fn end(code: i32) -> ! {
+    process::exit(code)
+}
+
+/// The own cluster: from a kubeconfig if one is given, else from the pod's service account.
+///
+/// # Errors
+/// A text that says which configuration could not be used and why.
+pub async fn home_client(args: &RuntimeArgs) -> Result<(Client, Config), String> {
+    let config = match &args.kubeconfig {
+        Some(path) => {
+            let failed = |error: &dyn std::fmt::Display| format!("reading kubeconfig {}: {error}", path.display());
+            let kubeconfig = Kubeconfig::read_from(path).map_err(|error| failed(&error))?;
+            let config = Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default()).await;
+            config.map_err(|error| failed(&error))?
+        }
+        None => Config::incluster().map_err(|error| format!("reading the pod's service account: {error}"))?,
+    };
+    let client = Client::try_from(config.clone()).map_err(|error| format!("preparing the client: {error}"))?;
+    Ok((client, config))
+}

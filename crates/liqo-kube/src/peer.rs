@@ -1,0 +1,109 @@
+//! How another cluster is reached: what an identity secret holds, and a client made from it.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{ByteString, api::core::v1::Secret, jiff::Timestamp};
+use kube::{
+    Client, Config, ResourceExt,
+    config::{AuthInfo, Cluster as ClusterEntry, Context, KubeConfigOptions, Kubeconfig, NamedAuthInfo, NamedCluster, NamedContext},
+};
+
+use crate::certs;
+
+/// Our identity on a peer, as a Secret of Liqo 0.8.3 holds it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PeerIdentity {
+    /// URL of the peer's API server.
+    pub api_server_url: String,
+    /// Certificate authority of the peer's API server, PEM; system roots when absent.
+    pub api_server_ca: Option<String>,
+    /// Client certificate, PEM.
+    pub certificate: String,
+    /// Its private key, PEM.
+    pub key: String,
+    /// The namespace dedicated to us there.
+    pub namespace: String,
+    /// HTTP proxy (CONNECT) through which the API server is reached.
+    pub proxy_url: Option<String>,
+    /// Resource version of the secret: a new one means a new identity.
+    pub version: String,
+}
+
+/// Key of the private key, PKCS#8 PEM.
+pub const PRIVATE_KEY: &str = "private-key";
+/// Key of the certificate, PEM.
+pub const CERTIFICATE: &str = "certificate";
+/// Key of the API server's URL.
+pub const API_SERVER_URL: &str = "apiServerUrl";
+/// Key of the API server's authority, PEM.
+pub const API_SERVER_CA: &str = "apiServerCa";
+/// Key of the tenant namespace there.
+pub const NAMESPACE: &str = "namespace";
+/// Key of the proxy's URL.
+pub const PROXY_URL: &str = "proxyURL";
+
+impl PeerIdentity {
+    /// Reads an identity secret; `None` while it is not complete.
+    pub fn from_secret(secret: &Secret) -> Option<Self> {
+        let data = secret.data.as_ref()?;
+        Some(Self {
+            api_server_url: text(data, API_SERVER_URL)?,
+            api_server_ca: text(data, API_SERVER_CA),
+            certificate: text(data, CERTIFICATE)?,
+            key: text(data, PRIVATE_KEY)?,
+            namespace: text(data, NAMESPACE)?,
+            proxy_url: text(data, PROXY_URL),
+            version: secret.resource_version().unwrap_or_default(),
+        })
+    }
+
+    /// The best of several identity secrets: the one whose certificate is valid longest.
+    pub fn best<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Option<Self> {
+        secrets.into_iter().filter_map(Self::from_secret).max_by_key(Self::not_after)
+    }
+
+    /// When the certificate ceases to be valid; the beginning of time if it cannot be read.
+    pub fn not_after(&self) -> Timestamp {
+        certs::facts(self.certificate.as_bytes()).map_or(Timestamp::MIN, |facts| facts.not_after)
+    }
+
+    /// A client that acts with this identity.
+    ///
+    /// # Errors
+    /// A text that says what in the identity cannot be used.
+    pub async fn client(&self) -> Result<Client, String> {
+        let encode = |pem: &str| {
+            use base64::Engine;
+            base64::engine::general_purpose::STANDARD.encode(pem)
+        };
+        let name = "peer".to_owned();
+        let cluster = ClusterEntry {
+            server: Some(self.api_server_url.clone()),
+            certificate_authority_data: self.api_server_ca.as_deref().map(encode),
+            proxy_url: self.proxy_url.clone(),
+            ..ClusterEntry::default()
+        };
+        let auth = AuthInfo {
+            client_certificate_data: Some(encode(&self.certificate)),
+            client_key_data: Some(encode(&self.key).into()),
+            ..AuthInfo::default()
+        };
+        let context = Context { cluster: name.clone(), user: Some(name.clone()), ..Context::default() };
+        let kubeconfig = Kubeconfig {
+            clusters: vec![NamedCluster { name: name.clone(), cluster: Some(cluster), ..NamedCluster::default() }],
+            auth_infos: vec![NamedAuthInfo { name: name.clone(), auth_info: Some(auth), ..NamedAuthInfo::default() }],
+            contexts: vec![NamedContext { name: name.clone(), context: Some(context), ..NamedContext::default() }],
+            current_context: Some(name),
+            ..Kubeconfig::default()
+        };
+        let failed = |error: &dyn std::fmt::Display| format!("using the identity on {}: {error}", self.api_server_url);
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
+        let config = config.map_err(|error| failed(&error))?;
+        Client::try_from(config).map_err(|error| failed(&error))
+    }
+}
+
+fn text(data: &BTreeMap<String, ByteString>, key: &str) -> Option<String> {
+    let bytes = &data.get(key)?.0;
+    std::str::from_utf8(bytes).ok().filter(|text| !text.is_empty()).map(str::to_owned)
+}

@@ -1,0 +1,211 @@
+//! Twins: an object here, its copy there, and the copy's news on the way back.
+//!
+//! One engine mirrors everything: what a virtual kubelet reflects and what the replicator copies
+//! between tenant namespaces. A [`Reflect`] says how the twin looks and what it teaches us; when to
+//! apply, when to remove, when to leave alone is decided once, in [`decide`], for all kinds.
+//!
+//! **The law: source, forge, compare, apply; back.** The twin is compared with what was forged before
+//! anything is written ([`differs`]), so a restart writes nothing when nothing has changed.
+
+mod compare;
+mod driver;
+mod unknown;
+
+use kube::ResourceExt;
+use serde_json::Value;
+
+use crate::Object;
+
+pub use compare::{contains, differs};
+pub use driver::{Mirror, Parts};
+
+/// What a reflector wants there for an object here.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Forged<T> {
+    /// A twin that looks like this; name and namespace are added by the engine.
+    Make(Box<T>),
+    /// No twin; one that is there is removed. The reason is told to the user, if there is one.
+    Nothing(Option<String>),
+    /// Not now: leave there as it is and look again at the next event (or when the error is retried).
+    NotYet,
+}
+
+/// What the twin teaches us about the object here.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Back {
+    /// Nothing new.
+    Nothing,
+    /// The object here shall have this status.
+    Status(Value),
+}
+
+/// What becomes of an object here that is being deleted, once its twin is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Farewell {
+    /// Nothing: we do not hold it.
+    Nothing,
+    /// It is held with this finalizer while its twin exists, and released then.
+    Release(&'static str),
+    /// It is deleted at once, without grace (pods: their end is confirmed by us).
+    Delete,
+}
+
+/// One kind, mirrored. Implementations are pure.
+pub trait Reflect: Send + Sync + 'static {
+    /// Name in logs and metrics.
+    const NAME: &'static str;
+    /// The source.
+    type Here: Object;
+    /// The twin.
+    type There: Object;
+    /// The object whose news come back; for most kinds the twin itself.
+    type Seen: Object;
+    /// What happens at the end of an object here.
+    const FAREWELL: Farewell = Farewell::Nothing;
+
+    /// How the twin should look; `there` is what is there now, if it is ours.
+    fn forge(&self, here: &Self::Here, there: Option<&Self::There>) -> Forged<Self::There>;
+
+    /// Whether we made that object there.
+    fn ours(&self, there: &Self::There) -> bool;
+
+    /// Whether what was seen there comes from our twin. If not, its name is taken there.
+    fn ours_seen(&self, seen: &Self::Seen) -> bool {
+        let _ = seen;
+        true
+    }
+
+    /// What the twin teaches us. Both are `None` while nothing is there.
+    fn back(&self, here: &Self::Here, there: Option<&Self::There>, seen: Option<&Self::Seen>) -> Back {
+        let _ = (here, there, seen);
+        Back::Nothing
+    }
+
+    /// How the twin of `name` is called.
+    fn name_there(&self, name: &str) -> String {
+        name.to_owned()
+    }
+
+    /// Whose twin is called `name`; `None` when it cannot be one of ours.
+    fn name_here(&self, name: &str) -> Option<String> {
+        Some(name.to_owned())
+    }
+}
+
+/// What to do there.
+#[derive(Clone, Debug, PartialEq)]
+pub enum There<T> {
+    /// Nothing.
+    Keep,
+    /// Somebody else's object has that name: tell the user, touch nothing.
+    Taken,
+    /// The object shall not be reflected, for this reason: tell the user.
+    Refused(String),
+    /// Make the twin look like this.
+    Apply(Box<T>),
+    /// The twin has outlived its reason.
+    Remove,
+}
+
+/// What to do here.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Here {
+    /// Nothing.
+    Keep,
+    /// Write this status.
+    Status(Value),
+    /// Add this finalizer, before anything is made there.
+    Hold(&'static str),
+    /// Take this finalizer away.
+    Release(&'static str),
+    /// Delete at once.
+    Delete,
+}
+
+/// What follows for one name.
+#[derive(Clone, Debug, PartialEq)]
+#[must_use]
+pub struct Plan<T> {
+    /// What to do here, first if it is [`Here::Hold`], else last.
+    pub here: Here,
+    /// What to do there.
+    pub there: There<T>,
+}
+
+/// The law of reflection, for every kind.
+pub fn decide<R: Reflect>(
+    r: &R,
+    here: Option<&R::Here>,
+    there: Option<&R::There>,
+    seen: Option<&R::Seen>,
+) -> Plan<R::There> {
+    let ours = there.filter(|there| r.ours(there));
+    let foreign = there.is_some() && ours.is_none() || seen.is_some_and(|seen| !r.ours_seen(seen));
+    let Some(here) = here else {
+        let there = if ours.is_some_and(is_alive) { There::Remove } else { There::Keep };
+        return Plan { here: Here::Keep, there };
+    };
+    if !is_alive(here) {
+        return leaving(r, here, ours, if foreign { None } else { seen });
+    }
+    let back = |there| match if foreign { Back::Nothing } else { r.back(here, ours, seen) } {
+        Back::Nothing => Plan { here: Here::Keep, there },
+        Back::Status(status) => Plan { here: Here::Status(status), there },
+    };
+    match r.forge(here, ours) {
+        Forged::NotYet => back(There::Keep),
+        Forged::Nothing(reason) => match (ours.is_some_and(is_alive), reason) {
+            (true, _) => back(There::Remove),
+            (false, Some(reason)) => back(There::Refused(reason)),
+            (false, None) => back(There::Keep),
+        },
+        Forged::Make(_) if foreign => Plan { here: Here::Keep, there: There::Taken },
+        // A twin on its way out comes back only after it is gone.
+        Forged::Make(_) if ours.is_some_and(|there| !is_alive(there)) => back(There::Keep),
+        Forged::Make(twin) => {
+            if let Farewell::Release(finalizer) = R::FAREWELL
+                && !here.finalizers().iter().any(|one| one == finalizer)
+            {
+                return Plan { here: Here::Hold(finalizer), there: There::Apply(twin) };
+            }
+            if ours.is_some_and(|there| !differs(&*twin, there)) { back(There::Keep) } else { back(There::Apply(twin)) }
+        }
+    }
+}
+
+/// The end of an object here: first its twin goes, then what was seen there, then the object itself.
+fn leaving<R: Reflect>(
+    r: &R,
+    here: &R::Here,
+    ours: Option<&R::There>,
+    seen: Option<&R::Seen>,
+) -> Plan<R::There> {
+    if let Some(there) = ours
+        && is_alive(there)
+    {
+        return Plan { here: Here::Keep, there: There::Remove };
+    }
+    if ours.is_some() || seen.is_some() {
+        let here = match r.back(here, ours, seen) {
+            Back::Nothing => Here::Keep,
+            Back::Status(status) => Here::Status(status),
+        };
+        return Plan { here, there: There::Keep };
+    }
+    let end = match R::FAREWELL {
+        Farewell::Nothing => Here::Keep,
+        Farewell::Delete => Here::Delete,
+        Farewell::Release(finalizer) if here.finalizers().iter().any(|one| one == finalizer) => {
+            Here::Release(finalizer)
+        }
+        Farewell::Release(_) => Here::Keep,
+    };
+    Plan { here: end, there: There::Keep }
+}
+
+fn is_alive<K: ResourceExt>(object: &K) -> bool {
+    object.meta().deletion_timestamp.is_none()
+}
+
+#[cfg(test)]
+mod tests;

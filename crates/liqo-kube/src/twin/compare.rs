@@ -1,0 +1,71 @@
+//! Does a twin look as it was forged? Answered from the twin alone, without a memory of our own.
+//!
+//! Two questions: is everything we forged there, with our values ([`contains`])? And does the API
+//! server hold anything of ours (its managed fields say what) that we no longer forge?
+
+use kube::Resource;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+/// Whether `there` has to be applied again to look like `forged`.
+///
+/// Fields only others have set do not count, so defaults and the work of other controllers stay.
+pub fn differs<K: Resource + Serialize>(forged: &K, there: &K) -> bool {
+    let mut wanted = json(forged);
+    let is = json(there);
+    for generated in ["name", "namespace", "managedFields"] {
+        if let Some(meta) = wanted.get_mut("metadata").and_then(Value::as_object_mut) {
+            meta.remove(generated);
+        }
+    }
+    if !contains(&is, &wanted) {
+        return true;
+    }
+    let entries = there.meta().managed_fields.iter().flatten();
+    entries
+        .filter(|entry| entry.operation.as_deref() == Some("Apply") && entry.subresource.is_none())
+        .filter_map(|entry| entry.fields_v1.as_ref())
+        .any(|fields| leftover(&fields.0, &wanted))
+}
+
+fn json(object: &impl Serialize) -> Value {
+    serde_json::to_value(object).expect("an object is JSON")
+}
+
+/// Whether everything in `wanted` is in `is`, with the same values. Lists are compared element by
+/// element; nulls and empty objects or lists are wishes for nothing.
+pub fn contains(is: &Value, wanted: &Value) -> bool {
+    match (is, wanted) {
+        (_, Value::Null) => true,
+        (Value::Object(is), Value::Object(wanted)) => {
+            wanted.iter().all(|(key, value)| is.get(key).map_or(empty(value), |is| contains(is, value)))
+        }
+        (Value::Array(is), Value::Array(wanted)) => {
+            is.len() == wanted.len() && is.iter().zip(wanted).all(|(is, wanted)| contains(is, wanted))
+        }
+        (is, wanted) => is == wanted,
+    }
+}
+
+fn empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Object(fields) => fields.values().all(empty),
+        Value::Array(items) => items.is_empty(),
+        _ => false,
+    }
+}
+
+/// Whether `fields` (the `fieldsV1` of our manager) name anything `wanted` does not have.
+/// Members of lists (`k:`, `v:`, `i:`) are left to [`contains`], which compares lengths.
+fn leftover(fields: &Value, wanted: &Value) -> bool {
+    let none = Map::new();
+    let fields = fields.as_object().unwrap_or(&none);
+    fields.iter().any(|(key, inner)| {
+        let Some(name) = key.strip_prefix("f:") else { return false };
+        match wanted.get(name) {
+            None | Some(Value::Null) => true,
+            Some(value) => leftover(inner, value),
+        }
+    })
+}

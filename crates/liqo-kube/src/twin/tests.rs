@@ -1,0 +1,126 @@
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::core::v1::ConfigMap,
+    apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry},
+};
+use serde_json::json;
+
+use super::*;
+use crate::now;
+
+struct Copy;
+
+impl Reflect for Copy {
+    const NAME: &'static str = "copy";
+    type Here = ConfigMap;
+    type There = ConfigMap;
+    type Seen = ConfigMap;
+    const FAREWELL: Farewell = Farewell::Release("hold");
+
+    fn forge(&self, here: &ConfigMap, _there: Option<&ConfigMap>) -> Forged<ConfigMap> {
+        if here.annotations().contains_key("skip") {
+            return Forged::Nothing(Some("told to skip".into()));
+        }
+        let mut twin = ConfigMap { data: here.data.clone(), ..ConfigMap::default() };
+        twin.labels_mut().insert("origin".into(), "us".into());
+        Forged::Make(Box::new(twin))
+    }
+    fn ours(&self, there: &ConfigMap) -> bool {
+        there.labels().contains_key("origin")
+    }
+}
+
+fn object(data: &str) -> ConfigMap {
+    let mut object = ConfigMap {
+        data: Some(BTreeMap::from([("key".to_owned(), data.to_owned())])),
+        ..ConfigMap::default()
+    };
+    object.finalizers_mut().push("hold".into());
+    object
+}
+
+fn twin(data: &str) -> ConfigMap {
+    let mut object = object(data);
+    object.finalizers_mut().clear();
+    object.labels_mut().insert("origin".into(), "us".into());
+    object
+}
+
+fn leaving(mut object: ConfigMap) -> ConfigMap {
+    object.metadata.deletion_timestamp = Some(now());
+    object
+}
+
+fn plan(here: Option<&ConfigMap>, there: Option<&ConfigMap>) -> (Here, There<ConfigMap>) {
+    let plan = decide(&Copy, here, there, there);
+    (plan.here, plan.there)
+}
+
+#[test]
+fn the_law_row_by_row() {
+    let made = |data| There::Apply(Box::new({
+        let mut made = twin(data);
+        made.metadata.finalizers = None;
+        made
+    }));
+    let (here, ours) = (object("1"), twin("1"));
+    let foreign = object("1");
+    assert_eq!(plan(None, None), (Here::Keep, There::Keep));
+    assert_eq!(plan(None, Some(&ours)), (Here::Keep, There::Remove), "an orphan goes");
+    assert_eq!(plan(None, Some(&foreign)), (Here::Keep, There::Keep), "not ours, not touched");
+    assert_eq!(plan(Some(&here), None), (Here::Keep, made("1")));
+    assert_eq!(plan(Some(&here), Some(&ours)), (Here::Keep, There::Keep), "nothing changed, nothing written");
+    assert_eq!(plan(Some(&object("2")), Some(&ours)), (Here::Keep, made("2")));
+    assert_eq!(plan(Some(&here), Some(&foreign)), (Here::Keep, There::Taken));
+    assert_eq!(plan(Some(&here), Some(&leaving(ours.clone()))), (Here::Keep, There::Keep), "wait until it is gone");
+}
+
+#[test]
+fn an_object_is_held_before_its_twin_is_made() {
+    let mut fresh = object("1");
+    fresh.finalizers_mut().clear();
+    assert!(matches!(plan(Some(&fresh), None), (Here::Hold("hold"), There::Apply(_))));
+}
+
+#[test]
+fn the_end_comes_in_order_even_where_the_name_is_taken() {
+    let here = leaving(object("1"));
+    assert_eq!(plan(Some(&here), Some(&twin("1"))), (Here::Keep, There::Remove));
+    assert_eq!(plan(Some(&here), Some(&leaving(twin("1")))), (Here::Keep, There::Keep));
+    assert_eq!(plan(Some(&here), None), (Here::Release("hold"), There::Keep));
+    assert_eq!(plan(Some(&here), Some(&object("1"))), (Here::Release("hold"), There::Keep));
+}
+
+#[test]
+fn what_shall_not_be_reflected_is_removed_or_refused() {
+    let mut here = object("1");
+    here.annotations_mut().insert("skip".into(), String::new());
+    assert_eq!(plan(Some(&here), Some(&twin("1"))).1, There::Remove);
+    assert_eq!(plan(Some(&here), None).1, There::Refused("told to skip".into()));
+}
+
+#[test]
+fn work_of_others_is_no_difference_but_leftovers_of_ours_are() {
+    let forged = twin("1");
+    let mut there = twin("1");
+    there.annotations_mut().insert("someone".into(), "else".into());
+    assert!(!differs(&forged, &there));
+
+    let owned = json!({"f:metadata": {"f:labels": {"f:origin": {}, "f:old": {}}}});
+    there.metadata.managed_fields = Some(vec![ManagedFieldsEntry {
+        operation: Some("Apply".into()),
+        fields_v1: Some(FieldsV1(owned)),
+        ..ManagedFieldsEntry::default()
+    }]);
+    assert!(differs(&forged, &there), "the label `old` is ours and no longer wanted");
+}
+
+#[test]
+fn containment_knows_lists_nulls_and_empties() {
+    assert!(contains(&json!({"a": 1, "b": 2}), &json!({"a": 1, "c": null, "d": {}, "e": []})));
+    assert!(!contains(&json!({"a": [1, 2]}), &json!({"a": [1]})));
+    assert!(contains(&json!({"a": [{"x": 1, "y": 2}]}), &json!({"a": [{"x": 1}]})));
+    assert!(!contains(&json!({"a": [1]}), &json!({"a": []})));
+    assert!(!contains(&json!({}), &json!({"a": false})));
+}

@@ -1,0 +1,238 @@
+//! The kubelet API of the virtual node: logs, exec, attach, port-forward, statistics. Its client is the own
+//! API server; what it asks about a pod here is asked about its twin there.
+//!
+//! Keeps true: nobody is answered who has not shown who they are and may not do with this node what they ask
+//! for; nothing is passed on about pods that are not ours.
+
+mod access;
+mod certificate;
+mod pass;
+mod route;
+mod summary;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use k8s_openapi::{
+    api::core::v1::{ConfigMap, Pod},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
+use kube::ResourceExt;
+use liqo_kube::{
+    Cluster, Store,
+    certs::{self, Shown},
+    life::Life,
+    now,
+    server::{self, Peer, Reply, json, text},
+};
+use rustls::ServerConfig;
+use serde_json::json;
+use tokio::{net::TcpListener, sync::Notify};
+
+use self::{
+    access::Access,
+    certificate::Serving,
+    route::{Route, Target},
+    summary::PodMetricsList,
+};
+use crate::{
+    args::NodeArgs,
+    link::Link,
+    reflect::{Pairs, Place},
+};
+
+/// Where Kubernetes says whose client certificates count.
+const CLIENT_AUTHORITIES: (&str, &str, &str) = ("kube-system", "extension-apiserver-authentication", "client-ca-file");
+/// So long is waited for that; afterwards only tokens count, until it is known.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the API needs from the rest of the process.
+pub(crate) struct Surroundings {
+    /// The own cluster.
+    pub(crate) home: Cluster,
+    /// The other one.
+    pub(crate) there: Cluster,
+    /// Who is linked.
+    pub(crate) link: Arc<Link>,
+    /// All pods of the node.
+    pub(crate) pods: Store<Pod>,
+    /// Where namespaces are, there.
+    pub(crate) pairs: Arc<Pairs>,
+}
+
+/// Why a request is not answered.
+#[derive(Debug)]
+struct Refusal {
+    status: StatusCode,
+    text: String,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, text: impl Into<String>) -> Self {
+        Self { status, text: text.into() }
+    }
+}
+
+/// Starts to serve, and to look after the certificate.
+pub(crate) fn start(life: &Life, args: &NodeArgs, around: Surroundings) {
+    let shown = Arc::new(Shown::default());
+    let serving = Serving {
+        home: around.home.clone(),
+        node: args.name.clone(),
+        ip: args.ip.clone(),
+        kind: args.certificate_type,
+        shown: Arc::clone(&shown),
+    };
+    life.spawn("serving-certificate", serving.run());
+
+    let any = if args.ip.contains(':') { "[::]" } else { "0.0.0.0" };
+    let address = format!("{any}:{}", args.listen_port).parse().expect("an address and a port");
+    let home = around.home.clone();
+    let access = Access::new(around.home.clone(), args.name.clone());
+    let api = Arc::new(Api { around, access, started: now() });
+    life.spawn("kubelet-api", listen(home, address, shown, api));
+}
+
+/// Serves, and starts over when other client authorities count.
+async fn listen(home: Cluster, address: SocketAddr, shown: Arc<Shown>, api: Arc<Api>) {
+    let (namespace, name, key) = CLIENT_AUTHORITIES;
+    let news = Arc::new(Notify::new());
+    let maps = home.watch::<ConfigMap>(namespace).fields(&format!("metadata.name={name}")).start({
+        let news = Arc::clone(&news);
+        move |_| news.notify_one()
+    });
+    let authorities = || {
+        let map = maps.get(namespace, name)?;
+        map.data.as_ref()?.get(key).cloned()
+    };
+    if tokio::time::timeout(PATIENCE, maps.ready()).await.is_err() {
+        tracing::warn!(object = name, "the client authorities are not known, only tokens count");
+    }
+    loop {
+        let used = authorities();
+        let listener = match TcpListener::bind(address).await {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::error!(%address, error = %error, "the kubelet API cannot be served");
+                return;
+            }
+        };
+        let api = Arc::clone(&api);
+        let answer = move |request, peer| {
+            let api = Arc::clone(&api);
+            async move { api.answer(request, peer).await }
+        };
+        let changed = async {
+            loop {
+                news.notified().await;
+                if authorities() != used {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = server::serve(listener, Some(tls(&shown, used.as_deref())), answer) => {}
+            () = changed => tracing::info!("other client authorities count from now on"),
+        }
+    }
+}
+
+fn tls(shown: &Arc<Shown>, authorities: Option<&str>) -> Arc<ServerConfig> {
+    let with_clients = authorities.map(|pem| certs::server_config_with_clients(Arc::clone(shown), pem));
+    match with_clients {
+        Some(Ok(config)) => return config,
+        Some(Err(error)) => tracing::warn!(error = %error, "client certificates do not count, only tokens"),
+        None => {}
+    }
+    certs::server_config(Arc::clone(shown))
+}
+
+struct Api {
+    around: Surroundings,
+    access: Access,
+    started: Time,
+}
+
+impl Api {
+    async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Response<Reply> {
+        let outcome = self.handle(request, &peer).await;
+        outcome.unwrap_or_else(|refusal| text(refusal.status, &refusal.text))
+    }
+
+    async fn handle(&self, request: Request<Incoming>, peer: &Peer) -> Result<Response<Reply>, Refusal> {
+        let path = request.uri().path();
+        self.access.check(peer, request.headers(), route::permission(request.method(), path)).await?;
+        let Some(route) = route::route(path) else {
+            return Err(Refusal::new(StatusCode::NOT_FOUND, format!("a virtual kubelet has no {path}")));
+        };
+        if !matches!(route, Route::Stream(..)) && request.method() != Method::GET {
+            return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, format!("{path} can only be read")));
+        }
+        let there = &self.around.there;
+        match route {
+            Route::Health => Ok(text(StatusCode::OK, "ok")),
+            Route::Pods => Ok(self.pods()),
+            Route::Summary => self.summary().await,
+            Route::Metrics(path) => {
+                let id = &self.around.link.here.cluster_id;
+                pass::get_soon(there, &format!("/apis/metrics.liqo.io/v1alpha1/scrape/{id}/{path}")).await
+            }
+            Route::Logs(target) => {
+                let namespace = self.namespace_there(&target)?;
+                pass::get(there, &route::path_there(&namespace, &target, "log", request.uri().query())).await
+            }
+            Route::Stream(subresource, target) => {
+                let namespace = self.namespace_there(&target)?;
+                let path = route::path_there(&namespace, &target, subresource, request.uri().query());
+                pass::stream(there, &path, request).await
+            }
+        }
+    }
+
+    /// The namespace there of a pod, if the pod is on our node and its twin is ours.
+    fn namespace_there(&self, target: &Target) -> Result<String, Refusal> {
+        let Target { namespace, pod, .. } = target;
+        let Surroundings { link, pods, pairs, .. } = &self.around;
+        let missing = |why: String| Refusal::new(StatusCode::NOT_FOUND, why);
+        if pods.get(namespace, pod).is_none() {
+            return Err(missing(format!("pod {namespace}/{pod} is not on node {}", link.node)));
+        }
+        let Some(Place { namespace: there, pods: twins }) = pairs.place(namespace) else {
+            return Err(missing(format!("namespace {namespace} is not offloaded to cluster {}", link.there.cluster_name)));
+        };
+        let twin = twins.and_then(|twins| twins.get(&there, pod));
+        if !twin.is_some_and(|twin| link.made(&*twin)) {
+            return Err(missing(format!("pod {namespace}/{pod} is not in cluster {} yet", link.there.cluster_name)));
+        }
+        Ok(there)
+    }
+
+    fn pods(&self) -> Response<Reply> {
+        let pods = self.around.pods.all();
+        let items: Vec<&Pod> = pods.iter().map(AsRef::as_ref).collect();
+        json(StatusCode::OK, &json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}))
+    }
+
+    async fn summary(&self) -> Result<Response<Reply>, Refusal> {
+        let Surroundings { link, pods, pairs, there, .. } = &self.around;
+        let mut all = Vec::new();
+        for (here, place) in pairs.places() {
+            let selector = link.selector().replace('=', "%3D").replace(',', "%2C");
+            let path = format!(
+                "/apis/metrics.k8s.io/v1beta1/namespaces/{}/pods?labelSelector={selector}",
+                place.namespace
+            );
+            let request = Request::get(path).body(Vec::new()).expect("a valid request");
+            let asked = there.client().request::<PodMetricsList>(request);
+            let metrics = there.call::<Pod, _>("list-metrics", &place.namespace, asked).await.map_err(|error| {
+                let text = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                let status = error.code().and_then(|code| StatusCode::from_u16(code).ok()).unwrap_or(StatusCode::BAD_GATEWAY);
+                Refusal::new(status, format!("metrics of namespace {here} there: {text}"))
+            })?;
+            let local = pods.filter(|pod| pod.namespace().as_deref() == Some(&here));
+            all.push((local, metrics));
+        }
+        Ok(json(StatusCode::OK, &summary::summary(&link.node, &self.started, &now(), &all)))
+    }
+}

@@ -1,0 +1,287 @@
+//! What is reflected into the other cluster, and what comes back: one mirror for each kind and pair of namespaces.
+//!
+//! Watches   `NamespaceMap` of the peer: which namespace here is which there; `Pod` here, all of our node.
+//! Writes    nothing itself, see the modules of the kinds.
+//! Removes   nothing: when a pair of namespaces ends, its mirrors stop and leave both sides as they are.
+//!           What is there goes with the namespace there.
+//!
+//! Keeps true: a pod of our node is looked after by exactly one: by the mirror of its namespace if there is
+//! one, else by [`fallback`].
+
+mod config_map;
+mod endpoint_slice;
+mod fallback;
+mod ingress;
+mod mark;
+mod pair;
+mod pod;
+mod secret;
+mod service;
+mod token;
+mod twin_meta;
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use liqo_api::{
+    meta::label,
+    virtualkubelet::{MappingPhase, NamespaceMap},
+};
+use liqo_kube::{Cluster, Queue, Store, drive, life::Life};
+use tokio::sync::{Notify, watch};
+
+use self::{fallback::Fallback, mark::Mark, pair::Pair};
+use crate::{args::WorkerArgs, link::Link, metrics::Counters, node::Reach};
+
+pub(crate) use pod::{API_SERVER_NAMES, ApiServer, ApiSupport};
+
+/// Workers for pods that only need one small write each.
+const POD_HELPERS: usize = 10;
+
+/// What every reflector needs.
+pub(crate) struct Cx {
+    /// The own cluster.
+    pub(crate) home: Cluster,
+    /// The other one.
+    pub(crate) there: Cluster,
+    /// Who is linked.
+    pub(crate) link: Arc<Link>,
+    /// Names handled at the same time, by kind.
+    pub(crate) workers: WorkerArgs,
+    /// How pods reach their own API server.
+    pub(crate) support: ApiSupport,
+    /// Whether addresses mean something on the other side.
+    pub(crate) reflect_ips: bool,
+    /// What was done.
+    pub(crate) counters: Arc<Counters>,
+}
+
+/// Where a namespace is, there.
+#[derive(Clone)]
+pub(crate) struct Place {
+    /// Its name there.
+    pub(crate) namespace: String,
+    /// The pods in it; none while pods are not reflected.
+    pub(crate) pods: Option<Store<Pod>>,
+}
+
+/// The pairs of namespaces that are mirrored now, by their name here.
+#[derive(Default)]
+pub(crate) struct Pairs {
+    pairs: RwLock<BTreeMap<String, Pair>>,
+    /// Pods in other namespaces.
+    strays: Queue<(String, String)>,
+    /// Pods that have to be marked.
+    unmarked: Queue<(String, String)>,
+}
+
+impl Pairs {
+    /// A pod of our node came, changed or went.
+    pub(crate) fn saw(&self, pod: &Pod) {
+        let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
+        match self.read().get(&namespace) {
+            Some(pair) => {
+                if mark::is_due(pod) {
+                    self.unmarked.push((namespace, name.clone()));
+                }
+                pair.saw(name);
+            }
+            None => self.strays.push((namespace, name)),
+        }
+    }
+
+    /// Whether a namespace is mirrored.
+    fn has(&self, namespace: &str) -> bool {
+        self.read().contains_key(namespace)
+    }
+
+    /// Where a namespace is, there.
+    pub(crate) fn place(&self, namespace: &str) -> Option<Place> {
+        self.read().get(namespace).map(Pair::place)
+    }
+
+    /// All mirrored namespaces, with where they are.
+    pub(crate) fn places(&self) -> Vec<(String, Place)> {
+        self.read().iter().map(|(namespace, pair)| (namespace.clone(), pair.place())).collect()
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<String, Pair>> {
+        self.pairs.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<String, Pair>> {
+        self.pairs.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The component that tells users about a kind.
+fn component(kind: &str) -> String {
+    format!("liqo-{}-reflection", kind.to_lowercase())
+}
+
+/// Starts reflection. It follows the namespace maps for as long as the process lives.
+pub(crate) fn start(life: &Life, cx: Cx, pods: Store<Pod>, pairs: Arc<Pairs>, reach: watch::Receiver<Reach>) {
+    let cx = Arc::new(cx);
+    let queue = Queue::new();
+    let selector = format!("{}={}", label::REMOTE_CLUSTER_ID, cx.link.there.cluster_id);
+    let maps = cx.home.watch::<NamespaceMap>(&cx.link.tenant_namespace).labels(&selector).start({
+        let queue = queue.clone();
+        move |_| queue.push(())
+    });
+    let fallback = Fallback {
+        home: cx.home.clone(),
+        pods: pods.clone(),
+        pairs: Arc::clone(&pairs),
+        peer: cx.link.there.cluster_name.clone(),
+    };
+    let mark = Mark { home: cx.home.clone(), pods: pods.clone(), pairs: Arc::clone(&pairs) };
+    let (strays, unmarked) = (pairs.strays.clone(), pairs.unmarked.clone());
+    let first = Arc::new(Notify::new());
+    let follower =
+        Arc::new(Follower { cx, maps, pods, pairs, renew: AtomicBool::new(false), first: Arc::clone(&first) });
+
+    queue.push(());
+    life.spawn("reconnect", reconnect(reach, Arc::clone(&follower), queue.clone()));
+    life.spawn("namespaces", async move { drive("namespaces", queue, 1, |()| follower.settle()).await });
+    life.spawn("mark", async move { drive("mark", unmarked, POD_HELPERS, |key| mark.settle(key)).await });
+    life.spawn("strays", async move {
+        // Before the first namespaces are known every pod would look like a stray.
+        first.notified().await;
+        drive("strays", strays, POD_HELPERS, |key| fallback.settle(key)).await;
+    });
+}
+
+/// When the other cluster answers again all watches there start anew: connections from before may look
+/// alive for minutes although nothing comes through.
+async fn reconnect(mut reach: watch::Receiver<Reach>, follower: Arc<Follower>, queue: Queue<()>) {
+    let mut before = *reach.borrow_and_update();
+    while reach.changed().await.is_ok() {
+        let now = *reach.borrow_and_update();
+        if (before, now) == (Reach::Lost, Reach::Reached) {
+            follower.renew.store(true, Ordering::SeqCst);
+            queue.push(());
+        }
+        before = now;
+    }
+    std::future::pending().await
+}
+
+/// Follows the namespace maps.
+struct Follower {
+    cx: Arc<Cx>,
+    maps: Store<NamespaceMap>,
+    pods: Store<Pod>,
+    pairs: Arc<Pairs>,
+    /// All mirrors shall start anew.
+    renew: AtomicBool,
+    first: Arc<Notify>,
+}
+
+impl Follower {
+    async fn settle(&self) -> Result<Option<Duration>, Infallible> {
+        self.maps.ready().await;
+        let renew = self.renew.swap(false, Ordering::SeqCst);
+        let maps = self.maps.all();
+        if maps.len() > 1 {
+            let names: Vec<_> = maps.iter().map(|map| map.name_any()).collect();
+            tracing::error!(reason = names.join(", "), "several namespace maps for one cluster, none is followed: delete all but one");
+            return Ok(None);
+        }
+        let wanted = maps.first().map(|map| accepted(map)).unwrap_or_default();
+        let running = self.pairs.read().iter().map(|(here, pair)| (here.clone(), pair.there().to_owned())).collect();
+        let Changes { stop, start } = plan(&running, wanted, renew);
+        for here in stop {
+            tracing::info!(namespace = here, "namespace no longer reflected");
+            let ended = self.pairs.write().remove(&here);
+            drop(ended);
+            self.look_at(&here);
+        }
+        for (here, there) in start {
+            tracing::info!(namespace = here, there, "namespace reflected");
+            let pair = pair::start(&self.cx, &self.pods, &here, &there);
+            let ended = self.pairs.write().insert(here.clone(), pair);
+            drop(ended);
+            self.look_at(&here);
+        }
+        self.first.notify_one();
+        Ok(None)
+    }
+
+    /// Somebody else looks after the pods of a namespace from now on.
+    fn look_at(&self, namespace: &str) {
+        for pod in self.pods.filter(|pod| pod.metadata.namespace.as_deref() == Some(namespace)) {
+            self.pairs.saw(&pod);
+        }
+    }
+}
+
+/// The namespaces that are ready there, with their names there.
+fn accepted(map: &NamespaceMap) -> BTreeMap<String, String> {
+    let entries = map.status.iter().flat_map(|status| &status.current_mapping);
+    entries
+        .filter(|(_, there)| there.phase == Some(MappingPhase::Accepted) && !there.remote_namespace.is_empty())
+        .map(|(here, there)| (here.clone(), there.remote_namespace.clone()))
+        .collect()
+}
+
+#[derive(Debug, Default, PartialEq)]
+struct Changes {
+    stop: Vec<String>,
+    start: Vec<(String, String)>,
+}
+
+fn plan(running: &BTreeMap<String, String>, wanted: BTreeMap<String, String>, renew: bool) -> Changes {
+    let stop = running.keys().filter(|here| !wanted.contains_key(*here)).cloned().collect();
+    let start = wanted.into_iter().filter(|(here, there)| renew || running.get(here) != Some(there)).collect();
+    Changes { stop, start }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pairs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(here, there)| ((*here).to_owned(), (*there).to_owned())).collect()
+    }
+
+    #[test]
+    fn only_accepted_namespaces_are_mirrored() {
+        let mut map = NamespaceMap::new("map", liqo_api::virtualkubelet::NamespaceMapSpec::default());
+        assert_eq!(accepted(&map), pairs(&[]));
+        map.status = serde_json::from_value(json!({"currentMapping": {
+            "a": {"remoteNamespace": "a-there", "phase": "Accepted"},
+            "b": {"remoteNamespace": "b-there", "phase": "CreationLoopBackOff"},
+            "c": {"remoteNamespace": "c-there", "phase": "Terminating"},
+            "d": {"phase": "Accepted"},
+        }}))
+        .unwrap();
+        assert_eq!(accepted(&map), pairs(&[("a", "a-there")]));
+    }
+
+    #[test]
+    fn mirrors_start_and_stop_with_their_namespaces() {
+        let running = pairs(&[("a", "x"), ("b", "y"), ("c", "z")]);
+        let wanted = pairs(&[("a", "x"), ("b", "other"), ("d", "w")]);
+        let changes = plan(&running, wanted.clone(), false);
+        assert_eq!(changes.stop, ["c"]);
+        assert_eq!(pairs(&[("b", "other"), ("d", "w")]), changes.start.into_iter().collect());
+        assert_eq!(plan(&wanted, wanted.clone(), false), Changes::default());
+        assert_eq!(plan(&wanted, wanted.clone(), true).start.len(), 3, "all over again");
+    }
+
+    #[test]
+    fn components_are_named_after_kinds() {
+        assert_eq!(component("EndpointSlice"), "liqo-endpointslice-reflection");
+    }
+}

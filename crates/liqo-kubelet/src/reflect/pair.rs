@@ -1,0 +1,286 @@
+//! Everything that runs for one pair of namespaces.
+//!
+//! Six watches there and five here; pods here come from the one watch of the node. Dropping a [`Pair`]
+//! stops all of it.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::{
+    core::v1::{ConfigMap, Pod, Secret, Service},
+    discovery::v1::EndpointSlice,
+};
+use kube::ResourceExt;
+use liqo_api::{
+    meta::label,
+    virtualkubelet::{ShadowEndpointSlice, ShadowPod},
+};
+use liqo_kube::{
+    Queue, Store, drive, strip,
+    twin::{Mirror, Parts, Reflect},
+};
+use tokio::task::JoinHandle;
+
+use super::{
+    ApiSupport, Cx, Place, component,
+    config_map::ConfigMaps,
+    endpoint_slice::{EndpointSlices, service_of},
+    ingress::Ingresses,
+    pod::Pods,
+    secret::Secrets,
+    service::Services,
+    token::{self, Tokens},
+    twin_meta::{is_skipped, keep_ours, trim_config_map, trim_pod, trim_secret},
+};
+
+/// What runs for one pair of namespaces.
+pub(super) struct Pair {
+    there: String,
+    pods_there: Option<Store<Pod>>,
+    pods: Queue<String>,
+    tokens: Option<Queue<String>>,
+    _mirrors: Vec<Mirror>,
+    _tasks: Vec<Task>,
+}
+
+/// A task that ends with what it belongs to.
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Pair {
+    /// A pod of the namespace came, changed or went.
+    pub(super) fn saw(&self, pod: String) {
+        if let Some(tokens) = &self.tokens {
+            tokens.push(pod.clone());
+        }
+        if self.pods_there.is_some() {
+            self.pods.push(pod);
+        }
+    }
+
+    /// Name of the namespace there.
+    pub(super) fn there(&self) -> &str {
+        &self.there
+    }
+
+    pub(super) fn place(&self) -> Place {
+        Place { namespace: self.there.clone(), pods: self.pods_there.clone() }
+    }
+}
+
+/// Starts all mirrors of a pair of namespaces. `pods` are those of the node, in all namespaces.
+pub(super) fn start(cx: &Arc<Cx>, pods: &Store<Pod>, here: &str, there: &str) -> Pair {
+    let mut build = Build { cx, here, there, mirrors: Vec::new(), tasks: Vec::new() };
+    let workers = &cx.workers;
+    build.plain("ConfigMap", ConfigMaps(Arc::clone(&cx.link)), workers.config_map, trim_config_map as fn(&mut ConfigMap));
+    build.plain("Ingress", Ingresses(Arc::clone(&cx.link)), workers.ingress, keep_ours);
+    build.services();
+    let queue = Queue::new();
+    let (secrets, tokens) = build.secrets(pods, &queue);
+    let pods_there = (workers.pod > 0).then(|| build.pods(pods, &queue, secrets));
+    let Build { mirrors, tasks, .. } = build;
+    Pair { there: there.to_owned(), pods_there, pods: queue, tokens, _mirrors: mirrors, _tasks: tasks }
+}
+
+/// A pair that is being started.
+struct Build<'a> {
+    cx: &'a Arc<Cx>,
+    here: &'a str,
+    there: &'a str,
+    mirrors: Vec<Mirror>,
+    tasks: Vec<Task>,
+}
+
+impl Build<'_> {
+    /// A kind whose twins are watched for nothing but themselves.
+    fn plain<R>(&mut self, kind: &'static str, reflector: R, workers: usize, trim: fn(&mut R::There))
+    where
+        R: Reflect<Seen = <R as Reflect>::There> + Clone,
+    {
+        if workers == 0 {
+            return;
+        }
+        let queue = Queue::new();
+        let sources = self.cx.home.watch::<R::Here>(self.here).start(push(&queue));
+        let twins = self.twins(&reflector, &queue, trim);
+        self.mirror(kind, workers, Kinds { reflector, queue, sources, twins, seen: None });
+    }
+
+    /// Twins of a kind, which wake up their sources.
+    fn twins<R: Reflect + Clone>(&self, reflector: &R, queue: &Queue<String>, trim: fn(&mut R::There)) -> Store<R::There> {
+        let (reflector, queue) = (reflector.clone(), queue.clone());
+        self.cx.there.watch::<R::There>(self.there).trim(trim).start(move |twin| {
+            if let Some(name) = reflector.name_here(&twin.name_any()) {
+                queue.push(name);
+            }
+        })
+    }
+
+    fn mirror<R: Reflect>(&mut self, kind: &'static str, workers: usize, kinds: Kinds<R>) {
+        let Kinds { reflector, queue, sources, twins, seen } = kinds;
+        let (counters, namespace) = (Arc::clone(&self.cx.counters), self.here.to_owned());
+        self.mirrors.push(Mirror::start(Parts {
+            reflector,
+            here: self.cx.home.clone(),
+            there: self.cx.there.clone(),
+            namespace_here: self.here.to_owned(),
+            namespace_there: self.there.to_owned(),
+            sources,
+            twins,
+            seen,
+            queue,
+            workers,
+            component: component(kind),
+            peer: self.cx.link.there.cluster_name.clone(),
+            settled: Some(Box::new(move |well| counters.add(kind, &namespace, well))),
+        }));
+    }
+
+    fn task(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.push(Task(tokio::spawn(task)));
+    }
+
+    /// Services, and their endpoints, which a Service can take out of reflection.
+    fn services(&mut self) {
+        let workers = &self.cx.workers;
+        let queue = Queue::new();
+        if workers.endpoint_slice == 0 || !self.cx.reflect_ips {
+            return self.plain("Service", Services(Arc::clone(&self.cx.link)), workers.service, keep_ours);
+        }
+        let slice_queue = Queue::new();
+        let slices: Store<EndpointSlice> = self.cx.home.watch(self.here).start(push(&slice_queue));
+        let services: Store<Service> = self.cx.home.watch(self.here).start({
+            let (queue, slice_queue, slices) = (queue.clone(), slice_queue.clone(), slices.clone());
+            move |service: &Service| {
+                let name = service.name_any();
+                if is_skipped(service) {
+                    let its = slices.filter(|slice| service_of(slice) == Some(&name));
+                    its.iter().for_each(|slice| slice_queue.push(slice.name_any()));
+                }
+                queue.push(name);
+            }
+        });
+        self.slices(slices, services.clone(), slice_queue);
+        if self.cx.workers.service > 0 {
+            let reflector = Services(Arc::clone(&self.cx.link));
+            let twins = self.twins(&reflector, &queue, keep_ours);
+            self.mirror("Service", self.cx.workers.service, Kinds { reflector, queue, sources: services, twins, seen: None });
+        }
+    }
+
+    fn slices(&mut self, slices: Store<EndpointSlice>, services: Store<Service>, queue: Queue<String>) {
+        let (known, here) = (services.clone(), self.here.to_owned());
+        let skipped = move |name: &str| {
+            let service = known.is_ready().then(|| known.get(&here, name))?;
+            Some(service.is_some_and(|service| is_skipped(&*service)))
+        };
+        let reflector = EndpointSlices { link: Arc::clone(&self.cx.link), service_skipped: Arc::new(skipped) };
+        let twins = self.twins(&reflector, &queue, keep_ours as fn(&mut ShadowEndpointSlice));
+        let (all, again) = (slices.clone(), queue.clone());
+        self.task(async move {
+            // Slices seen before the Services were left alone.
+            services.ready().await;
+            all.ready().await;
+            all.all().iter().for_each(|slice| again.push(slice.name_any()));
+        });
+        let kinds = Kinds { reflector, queue, sources: slices, twins, seen: None };
+        self.mirror("EndpointSlice", self.cx.workers.endpoint_slice, kinds);
+    }
+
+    /// Secrets, and secrets with tokens for pods: both look at the secrets there.
+    fn secrets(&mut self, pods: &Store<Pod>, pod_queue: &Queue<String>) -> (Option<Store<Secret>>, Option<Queue<String>>) {
+        let workers = &self.cx.workers;
+        let with_tokens = self.cx.support != ApiSupport::Disabled && workers.service_account > 0;
+        if !with_tokens && workers.secret == 0 {
+            return (None, None);
+        }
+        let (queue, tokens) = (Queue::new(), Queue::new());
+        let twins: Store<Secret> = self.cx.there.watch(self.there).trim(trim_secret).start({
+            let (queue, tokens, pod_queue) = (queue.clone(), tokens.clone(), pod_queue.clone());
+            move |secret: &Secret| {
+                if let Some(pod) = secret.labels().get(label::SERVICE_ACCOUNT_FOR_POD_NAME) {
+                    tokens.push(pod.clone());
+                    pod_queue.push(pod.clone());
+                }
+                queue.push(secret.name_any());
+            }
+        });
+        if workers.secret > 0 {
+            let sources = self.cx.home.watch::<Secret>(self.here).trim(strip).start(push(&queue));
+            let reflector = Secrets(Arc::clone(&self.cx.link));
+            let kinds = Kinds { reflector, queue, sources, twins: twins.clone(), seen: None };
+            self.mirror("Secret", workers.secret, kinds);
+        }
+        if !with_tokens {
+            return (None, None);
+        }
+        self.tokens(pods, twins.clone(), tokens.clone());
+        (Some(twins), Some(tokens))
+    }
+
+    fn tokens(&mut self, pods: &Store<Pod>, secrets: Store<Secret>, queue: Queue<String>) {
+        let tokens = Tokens {
+            cx: Arc::clone(self.cx),
+            namespace_here: self.here.to_owned(),
+            namespace_there: self.there.to_owned(),
+            pods: pods.clone(),
+            secrets: secrets.clone(),
+            told: Default::default(),
+        };
+        let (workers, swept, namespace) = (self.cx.workers.service_account, queue.clone(), self.here.to_owned());
+        let all = pods.clone();
+        self.task(async move {
+            loop {
+                tokio::time::sleep(token::SWEEP).await;
+                let pods = all.filter(|pod| pod.metadata.namespace.as_deref() == Some(&namespace));
+                pods.iter().for_each(|pod| swept.push(pod.name_any()));
+            }
+        });
+        let all = pods.clone();
+        self.task(async move {
+            all.ready().await;
+            secrets.ready().await;
+            drive("token", queue, workers, |pod| tokens.settle(pod)).await;
+        });
+    }
+
+    /// Pods: a shadow goes out, the status of the pod made from it comes back.
+    fn pods(&mut self, pods: &Store<Pod>, queue: &Queue<String>, secrets: Option<Store<Secret>>) -> Store<Pod> {
+        let shadows: Store<ShadowPod> = self.cx.there.watch(self.there).trim(keep_ours).start(push(queue));
+        let seen: Store<Pod> = self.cx.there.watch(self.there).trim(trim_pod).start(push(queue));
+        let (all, here, there) = (pods.clone(), self.here.to_owned(), self.there.to_owned());
+        let provided = move |pod: &Pod| {
+            let secret = |secrets: &Store<Secret>| secrets.get(&there, &token::secret_name(&pod.name_any()));
+            secrets.as_ref().is_none_or(|secrets| token::are_there(pod, secret(secrets).as_deref()))
+        };
+        let exists = move |name: &str| all.get(&here, name).is_some();
+        let kinds = Kinds {
+            reflector: Pods::new(self.cx, provided, exists),
+            queue: queue.clone(),
+            sources: pods.clone(),
+            twins: shadows,
+            seen: Some(seen.clone()),
+        };
+        self.mirror("Pod", self.cx.workers.pod, kinds);
+        seen
+    }
+}
+
+/// What a mirror is made of.
+struct Kinds<R: Reflect> {
+    reflector: R,
+    queue: Queue<String>,
+    sources: Store<R::Here>,
+    twins: Store<R::There>,
+    seen: Option<Store<R::Seen>>,
+}
+
+/// Pushes the names of objects.
+fn push<K: kube::Resource>(queue: &Queue<String>) -> impl Fn(&K) + Send + Sync + 'static {
+    let queue = queue.clone();
+    move |object| queue.push(object.name_any())
+}

@@ -1,0 +1,130 @@
+//! `Pod` to `ShadowPod`, and the status of the pod made from it back.
+//!
+//! Watches   `Pod` here (all of the node), `ShadowPod` and `Pod` there.
+//! Writes    `ShadowPod` there, `Pod` status here.
+//! Removes   `ShadowPod` there; `Pod` here, without grace, when it was to go and nothing is left there.
+
+mod affinity;
+mod spec;
+mod status;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use kube::ResourceExt;
+use liqo_api::{
+    meta::label,
+    virtualkubelet::{ShadowPod, ShadowPodSpec},
+};
+use liqo_kube::twin::{Back, Farewell, Forged, Reflect};
+use serde_json::Value;
+
+use self::status::{Addresses, Restarts};
+use super::{Cx, fallback, twin_meta::metadata};
+use crate::link::Link;
+
+pub(crate) use spec::{API_SERVER_NAMES, ApiServer, ApiSupport};
+pub(in crate::reflect) use spec::service_account;
+
+/// Pods of one pair of namespaces.
+pub(super) struct Pods {
+    link: Arc<Link>,
+    support: ApiSupport,
+    addresses: Addresses,
+    /// Whether everything a pod needs before it can start is there: its tokens.
+    provided: Box<dyn Fn(&Pod) -> bool + Send + Sync>,
+    /// Whether a pod of that name is still here.
+    exists: Box<dyn Fn(&str) -> bool + Send + Sync>,
+    restarts: Mutex<HashMap<String, Restarts>>,
+}
+
+impl Pods {
+    pub(super) fn new(
+        cx: &Cx,
+        provided: impl Fn(&Pod) -> bool + Send + Sync + 'static,
+        exists: impl Fn(&str) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            link: Arc::clone(&cx.link),
+            support: cx.support.clone(),
+            addresses: Addresses { node_ip: cx.link.node_ip.clone(), reflect: cx.reflect_ips },
+            provided: Box::new(provided),
+            exists: Box::new(exists),
+            restarts: Mutex::default(),
+        }
+    }
+
+    fn restarts(&self, here: &Pod, there: &Pod) -> Restarts {
+        let mut known = self.restarts.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() == known.capacity() {
+            known.retain(|name, _| (self.exists)(name));
+        }
+        let name = here.name_any();
+        let restarts = status::restarts(known.get(&name), here, there);
+        known.insert(name, restarts.clone());
+        restarts
+    }
+}
+
+/// Whether the label that marks offloaded pods is there.
+pub(super) fn is_labelled(pod: &Pod) -> bool {
+    pod.labels().get(label::SHADOW_POD).is_some_and(|value| value == "true")
+}
+
+impl Reflect for Pods {
+    const NAME: &'static str = "pod";
+    type Here = Pod;
+    type There = ShadowPod;
+    type Seen = Pod;
+    const FAREWELL: Farewell = Farewell::Delete;
+
+    fn forge(&self, here: &Pod, there: Option<&ShadowPod>) -> Forged<ShadowPod> {
+        if fallback::is_aborted(here) {
+            return Forged::Nothing(None);
+        }
+        let is = there.and_then(|there| there.spec.pod.as_ref());
+        if is.is_none() && !(is_labelled(here) && (self.provided)(here)) {
+            return Forged::NotYet;
+        }
+        let none = PodSpec::default();
+        let spec = here.spec.as_ref().unwrap_or(&none);
+        let pod = match is {
+            Some(is) => spec::refresh(is, spec),
+            None => PodSpec {
+                affinity: affinity::forge(here),
+                ..spec::forge(&here.name_any(), spec, &self.link.here.cluster_id, &self.support)
+            },
+        };
+        let mut metadata = metadata(here, &self.link);
+        metadata.labels.get_or_insert_default().remove(label::SHADOW_POD);
+        Forged::Make(Box::new(ShadowPod { metadata, spec: ShadowPodSpec { pod: Some(pod) }, status: None }))
+    }
+
+    fn ours(&self, there: &ShadowPod) -> bool {
+        self.link.made(there)
+    }
+
+    fn ours_seen(&self, seen: &Pod) -> bool {
+        self.link.made(seen)
+    }
+
+    fn back(&self, here: &Pod, _there: Option<&ShadowPod>, seen: Option<&Pod>) -> Back {
+        let Some((seen, there)) = seen.and_then(|seen| Some((seen, seen.status.as_ref()?))) else { return Back::Nothing };
+        if fallback::is_aborted(here) {
+            // The pod here was given up; a last word from there does not bring it back.
+            return Back::Nothing;
+        }
+        let status = json(&status::forge(here, there, &self.addresses, &self.restarts(here, seen)));
+        if here.status.as_ref().map(json).as_ref() == Some(&status) { Back::Nothing } else { Back::Status(status) }
+    }
+}
+
+fn json(status: &k8s_openapi::api::core::v1::PodStatus) -> Value {
+    serde_json::to_value(status).expect("a status is JSON")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,167 @@
+//! The spec of a pod as it runs there: without what only means something here.
+//!
+//! Keeps true: the spec is forged once. Later only what Kubernetes itself lets users change in a running
+//! pod is carried over, because a provider admits nothing else.
+//!
+//! A toleration with an empty key tolerates everything, also the taint of virtual nodes: such a pod may be
+//! offloaded once more by the provider. It is kept, since leaving it out would refuse the pod nodes it is
+//! meant to run on.
+
+use k8s_openapi::api::core::v1::{
+    Container, EnvVar, HostAlias, KeyToPath, PodSpec, ProjectedVolumeSource, SecretProjection, Toleration, VolumeProjection,
+};
+use liqo_api::meta::TAINT_NOT_ALLOWED;
+
+use super::super::{config_map, token};
+
+/// How pods there reach their own API server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ApiSupport {
+    /// Not at all.
+    #[default]
+    Disabled,
+    /// With tokens we ask for.
+    Tokens(ApiServer),
+}
+
+/// The own API server, as pods there see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ApiServer {
+    /// Host name or address.
+    pub(crate) host: String,
+    /// Port.
+    pub(crate) port: String,
+    /// Address behind the host name, if the host name is ours.
+    pub(crate) alias: Option<String>,
+}
+
+/// The names under which a pod knows its API server.
+pub(crate) const API_SERVER_NAMES: [&str; 2] = ["kubernetes.default", "kubernetes.default.svc"];
+
+/// The spec of a new pod there. `pod` is its name.
+pub(super) fn forge(pod: &str, spec: &PodSpec, home_cluster_id: &str, support: &ApiSupport) -> PodSpec {
+    let account = service_account(spec);
+    let container = |container: &Container| match support {
+        ApiSupport::Disabled => container.clone(),
+        ApiSupport::Tokens(server) => with_api_server(container, account, server),
+    };
+    let mut volumes = spec.volumes.clone();
+    for volume in volumes.iter_mut().flatten() {
+        if let Some(projected) = &mut volume.projected {
+            project(projected, pod, &volume.name, home_cluster_id, support);
+        }
+    }
+    PodSpec {
+        containers: spec.containers.iter().map(container).collect(),
+        init_containers: spec.init_containers.as_ref().map(|all| all.iter().map(container).collect()),
+        volumes,
+        tolerations: spec.tolerations.as_deref().map(tolerations),
+        automount_service_account_token: Some(false),
+        host_aliases: host_aliases(spec, support),
+        active_deadline_seconds: spec.active_deadline_seconds,
+        topology_spread_constraints: spec.topology_spread_constraints.clone(),
+        hostname: spec.hostname.clone(),
+        subdomain: spec.subdomain.clone(),
+        set_hostname_as_fqdn: spec.set_hostname_as_fqdn,
+        dns_policy: spec.dns_policy.clone(),
+        dns_config: spec.dns_config.clone(),
+        enable_service_links: spec.enable_service_links,
+        image_pull_secrets: spec.image_pull_secrets.clone(),
+        security_context: spec.security_context.clone(),
+        share_process_namespace: spec.share_process_namespace,
+        readiness_gates: spec.readiness_gates.clone(),
+        restart_policy: spec.restart_policy.clone(),
+        termination_grace_period_seconds: spec.termination_grace_period_seconds,
+        ..PodSpec::default()
+    }
+}
+
+/// The spec of a pod that is there already, with what may change in a running pod.
+pub(super) fn refresh(there: &PodSpec, here: &PodSpec) -> PodSpec {
+    let mut spec = there.clone();
+    let images = here.init_containers.iter().flatten().chain(&here.containers);
+    for container in images {
+        let twins = spec.init_containers.iter_mut().flatten().chain(&mut spec.containers);
+        for twin in twins.filter(|twin| twin.name == container.name) {
+            twin.image.clone_from(&container.image);
+        }
+    }
+    spec.active_deadline_seconds = here.active_deadline_seconds.or(spec.active_deadline_seconds);
+    let wanted = here.tolerations.as_deref().map(tolerations).unwrap_or_default();
+    let missing: Vec<_> =
+        wanted.into_iter().filter(|wanted| !spec.tolerations.iter().flatten().any(|one| one == wanted)).collect();
+    if !missing.is_empty() {
+        spec.tolerations.get_or_insert_default().extend(missing);
+    }
+    spec
+}
+
+/// The service account of a pod.
+pub(in crate::reflect) fn service_account(spec: &PodSpec) -> &str {
+    spec.service_account_name.as_deref().filter(|name| !name.is_empty()).unwrap_or("default")
+}
+
+/// All tolerations but the one that lets pods onto virtual nodes.
+fn tolerations(all: &[Toleration]) -> Vec<Toleration> {
+    all.iter().filter(|one| one.key.as_deref() != Some(TAINT_NOT_ALLOWED)).cloned().collect()
+}
+
+fn host_aliases(spec: &PodSpec, support: &ApiSupport) -> Option<Vec<HostAlias>> {
+    let mut aliases = spec.host_aliases.clone().unwrap_or_default();
+    if let ApiSupport::Tokens(ApiServer { alias: Some(ip), .. }) = support {
+        let hostnames = API_SERVER_NAMES.map(str::to_owned).to_vec();
+        aliases.push(HostAlias { ip: ip.clone(), hostnames: Some(hostnames) });
+    }
+    (!aliases.is_empty()).then_some(aliases)
+}
+
+/// Tells a container where its own API server is; what it says itself about that loses.
+fn with_api_server(container: &Container, account: &str, server: &ApiServer) -> Container {
+    let ApiServer { host, port, .. } = server;
+    let literal = |name: String, value: String| EnvVar { name, value: Some(value), value_from: None };
+    let mut env = container.env.clone().unwrap_or_default();
+    for variable in &mut env {
+        let field = variable.value_from.as_ref().and_then(|from| from.field_ref.as_ref());
+        if field.is_some_and(|field| field.field_path == "spec.serviceAccountName") {
+            *variable = literal(variable.name.clone(), account.to_owned());
+        }
+    }
+    let url = format!("tcp://{host}:{port}");
+    let prefix = format!("KUBERNETES_PORT_{port}_TCP");
+    env.extend([
+        literal("KUBERNETES_SERVICE_HOST".to_owned(), host.clone()),
+        literal("KUBERNETES_SERVICE_PORT".to_owned(), port.clone()),
+        literal("KUBERNETES_PORT".to_owned(), url.clone()),
+        literal(prefix.clone(), url),
+        literal(format!("{prefix}_PROTO"), "tcp".to_owned()),
+        literal(format!("{prefix}_ADDR"), host.clone()),
+        literal(format!("{prefix}_PORT"), port.clone()),
+    ]);
+    Container { env: Some(env), ..container.clone() }
+}
+
+/// Points the sources of a projected volume to their twins.
+fn project(volume: &mut ProjectedVolumeSource, pod: &str, name: &str, home_cluster_id: &str, support: &ApiSupport) {
+    let Some(sources) = &mut volume.sources else { return };
+    let project = |mut source: VolumeProjection| {
+        if let Some(map) = &mut source.config_map {
+            map.name = config_map::name_there(&map.name, home_cluster_id);
+        }
+        if let Some(wanted) = source.service_account_token.take() {
+            if *support == ApiSupport::Disabled {
+                return None;
+            }
+            let key = token::key(name, &wanted.path);
+            source.secret = Some(SecretProjection {
+                name: token::secret_name(pod),
+                items: Some(vec![KeyToPath { key, path: wanted.path, ..KeyToPath::default() }]),
+                optional: None,
+            });
+        }
+        Some(source)
+    };
+    *sources = std::mem::take(sources).into_iter().filter_map(project).collect();
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+//! The status of a pod there, told as the status of the pod here.
+//!
+//! Keeps true: restart counts never go back when the pod there is made anew; generations are those of the
+//! pod here; whatever makes no difference makes no write.
+
+use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, Pod, PodStatus};
+
+/// What of a pod's addresses is told.
+#[derive(Clone, Debug)]
+pub(super) struct Addresses {
+    /// Address of the node.
+    pub(super) node_ip: String,
+    /// Whether addresses of pods there can be used here.
+    pub(super) reflect: bool,
+}
+
+/// How often containers were started over by more than their own restarts: because the pod there was made anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Restarts {
+    /// The pod here.
+    pub(super) here: Option<String>,
+    /// The pod there that was seen last.
+    there: Option<String>,
+    extra: i32,
+}
+
+/// What is known about restarts once the pod there was seen.
+pub(super) fn restarts(known: Option<&Restarts>, here: &Pod, there: &Pod) -> Restarts {
+    let (here_uid, there_uid) = (here.metadata.uid.clone(), there.metadata.uid.clone());
+    let extra = match known.filter(|known| known.here == here_uid) {
+        Some(known) if known.there == there_uid => known.extra,
+        Some(known) => known.extra.saturating_add(1),
+        None => infer(here.status.as_ref(), there.status.as_ref()),
+    };
+    Restarts { here: here_uid, there: there_uid, extra }
+}
+
+/// Extra restarts told before this process started, as the first container shows them.
+fn infer(here: Option<&PodStatus>, there: Option<&PodStatus>) -> i32 {
+    let first = |status: Option<&PodStatus>| status?.container_statuses.as_ref()?.first().cloned();
+    match (first(here), first(there)) {
+        (Some(here), Some(there)) if here.name == there.name => here.restart_count.saturating_sub(there.restart_count).max(0),
+        _ => 0,
+    }
+}
+
+/// The status the pod here should have.
+pub(super) fn forge(here: &Pod, there: &PodStatus, addresses: &Addresses, restarts: &Restarts) -> PodStatus {
+    let generation = here.metadata.generation;
+    let own = |observed: Option<i64>| observed.and(generation);
+    let mut status = there.clone();
+    for container in status.container_statuses.iter_mut().flatten() {
+        container.restart_count = container.restart_count.saturating_add(restarts.extra);
+    }
+    for condition in status.conditions.iter_mut().flatten() {
+        condition.observed_generation = own(condition.observed_generation);
+    }
+    status.observed_generation = own(status.observed_generation);
+    // No such containers here.
+    status.ephemeral_container_statuses = None::<Vec<ContainerStatus>>;
+    // It never changes, and the API server would not let us.
+    if let Some(class) = here.status.as_ref().and_then(|status| status.qos_class.clone()) {
+        status.qos_class = Some(class);
+    }
+    let Addresses { node_ip, reflect } = addresses;
+    if status.host_ip.is_some() && !node_ip.is_empty() {
+        status.host_ip = Some(node_ip.clone());
+        status.host_ips = Some(vec![HostIP { ip: node_ip.clone() }]);
+    }
+    if !reflect {
+        (status.pod_ip, status.pod_ips) = (None, None);
+    }
+    status
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(uid: &str, container: &str, restarts: i32) -> Pod {
+        serde_json::from_value(json!({
+            "metadata": {"uid": uid, "generation": 4},
+            "status": {"containerStatuses": [{"name": container, "restartCount": restarts, "image": "", "imageID": "", "ready": true}]},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn restarts_are_inferred_once_and_counted_afterwards() {
+        for (here, there, extra) in [(5, 3, 2), (5, 5, 0), (3, 5, 0)] {
+            assert_eq!(restarts(None, &pod("h", "c", here), &pod("t", "c", there)).extra, extra);
+        }
+        assert_eq!(restarts(None, &pod("h", "a", 5), &pod("t", "b", 3)).extra, 0, "other names say nothing");
+        assert_eq!(restarts(None, &Pod::default(), &Pod::default()).extra, 0);
+
+        let first = restarts(None, &pod("h", "c", 0), &pod("t1", "c", 0));
+        let same = restarts(Some(&first), &pod("h", "c", 0), &pod("t1", "c", 7));
+        assert_eq!(same, first, "its own restarts are no extra ones");
+        let anew = restarts(Some(&same), &pod("h", "c", 7), &pod("t2", "c", 0));
+        assert_eq!(anew.extra, 1);
+        assert_eq!(restarts(Some(&anew), &pod("h2", "c", 0), &pod("t3", "c", 0)).extra, 0, "another pod here starts over");
+    }
+
+    fn forged(here: &Pod, there: Value, reflect: bool) -> Value {
+        let addresses = Addresses { node_ip: "10.244.0.42".into(), reflect };
+        let known = Restarts { here: None, there: None, extra: 2 };
+        serde_json::to_value(forge(here, &serde_json::from_value(there).unwrap(), &addresses, &known)).unwrap()
+    }
+
+    #[test]
+    fn the_status_is_theirs_and_the_addresses_are_ours() {
+        let there = json!({
+            "phase": "Running", "qosClass": "Burstable", "observedGeneration": 1, "startTime": "2026-11-20T23:23:12Z",
+            "hostIP": "172.30.0.12", "hostIPs": [{"ip": "172.30.0.12"}],
+            "podIP": "10.0.0.9", "podIPs": [{"ip": "10.0.0.9"}, {"ip": "fd00::9"}],
+            "conditions": [{"type": "Ready", "status": "True", "observedGeneration": 1}, {"type": "Own", "status": "True"}],
+            "containerStatuses": [{"name": "c", "restartCount": 1, "image": "i", "imageID": "d", "ready": true}],
+            "initContainerStatuses": [{"name": "i", "restartCount": 1, "image": "i", "imageID": "d", "ready": true}],
+        });
+        let mut here = pod("h", "c", 0);
+        here.status.as_mut().unwrap().qos_class = Some("BestEffort".into());
+        let mut expected = there.clone();
+        expected["hostIP"] = json!("10.244.0.42");
+        expected["hostIPs"] = json!([{"ip": "10.244.0.42"}]);
+        expected["qosClass"] = json!("BestEffort");
+        expected["observedGeneration"] = json!(4);
+        expected["conditions"][0]["observedGeneration"] = json!(4);
+        expected["containerStatuses"][0]["restartCount"] = json!(3);
+        assert_eq!(forged(&here, there.clone(), true), expected);
+        let hidden = forged(&here, there, false);
+        assert_eq!((&hidden["podIP"], &hidden["podIPs"]), (&Value::Null, &Value::Null));
+    }
+
+    #[test]
+    fn a_pod_without_a_node_there_has_no_addresses() {
+        assert_eq!(forged(&Pod::default(), json!({"phase": "Pending"}), true), json!({"phase": "Pending"}));
+    }
+}

@@ -1,0 +1,212 @@
+//! Role `virtual-kubelet`: wires the parts together.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
+use liqo_api::ClusterIdentity;
+use liqo_kube::{Cluster, certs, life::{Life, home_client}, server};
+use tokio::{net::TcpListener, sync::watch};
+
+use crate::{
+    api,
+    args::{ApiServerArgs, KubeletArgs, PeeringArgs},
+    link::{Identity, Link},
+    metrics::Counters,
+    node::{self, Reach, Surroundings},
+    reflect::{self, API_SERVER_NAMES, ApiServer, ApiSupport, Cx, Pairs},
+};
+
+/// Name under which we write in the own cluster.
+const WRITER: &str = "virtual-kubelet";
+/// Version of the node when the own API server does not tell its own.
+const UNKNOWN_VERSION: &str = "v1.25.0";
+
+/// Runs a virtual kubelet until SIGTERM.
+///
+/// # Errors
+/// A text that says why it could not start.
+pub async fn run(args: KubeletArgs) -> Result<(), String> {
+    certs::install_crypto();
+    let KubeletArgs {
+        runtime,
+        peering,
+        node: node_args,
+        workers,
+        api_server,
+        ipam_server,
+        disable_ip_reflection,
+        enable_storage,
+        virtual_storage_class_name: _,
+        remote_real_storage_class_name: _,
+        metrics_enabled,
+        metrics_address,
+        resync_period: _,
+        enable_profiling: _,
+    } = args;
+    let life = Life::start("virtual-kubelet", &runtime)?;
+    if !ipam_server.is_empty() && !disable_ip_reflection {
+        return Err(format!(
+            "--ipam-server={ipam_server}: the internal network is not in this release; leave the flag out where something else connects the pod networks"
+        ));
+    }
+    if enable_storage {
+        tracing::warn!("volume claims are not reflected in this release: --enable-storage has no effect");
+    }
+    let support = api_support(api_server)?;
+    let link = Arc::new(link(peering, &node_args)?);
+    let (client, _) = home_client(&runtime).await?;
+    let home = Cluster::new(client, WRITER);
+    let (there, identity) = Identity::connect(&home, &link).await?;
+    life.spawn("identity", identity.until_replaced());
+
+    let counters = Arc::new(Counters::default());
+    contribute(&life, &link, &counters, [&home, &there]);
+    if metrics_enabled {
+        serve_metrics(&life, &metrics_address).await?;
+    }
+    let pairs = Arc::new(Pairs::default());
+    let our_pods = format!("spec.nodeName={}", link.node);
+    let pods = home.watch::<Pod>("").fields(&our_pods).start({
+        let pairs = Arc::clone(&pairs);
+        move |pod| pairs.saw(pod)
+    });
+    let reach = watch::Sender::new(Reach::Unknown);
+    let cx = Cx {
+        home: home.clone(),
+        there: there.clone(),
+        link: Arc::clone(&link),
+        workers,
+        support,
+        reflect_ips: !disable_ip_reflection,
+        counters,
+    };
+    reflect::start(&life, cx, pods.clone(), Arc::clone(&pairs), reach.subscribe());
+    let version = version(&home).await;
+    let around = Surroundings {
+        home: home.clone(),
+        there: there.clone(),
+        link: Arc::clone(&link),
+        pods: pods.clone(),
+        version,
+        reach,
+    };
+    node::start(&life, &node_args, around);
+    api::start(&life, &node_args, api::Surroundings { home, there, link, pods, pairs });
+    life.until_signal().await;
+    Ok(())
+}
+
+fn link(args: PeeringArgs, node: &crate::args::NodeArgs) -> Result<Link, String> {
+    let PeeringArgs { home_cluster_id, home_cluster_name, foreign_cluster_id, foreign_cluster_name, tenant_namespace } = args;
+    let identity = |flag: &str, id: String, name: String| {
+        if id.is_empty() || name.is_empty() {
+            return Err(format!("--{flag}-cluster-id and --{flag}-cluster-name must not be empty"));
+        }
+        Ok(ClusterIdentity::new(id, name))
+    };
+    Ok(Link {
+        here: identity("home", home_cluster_id, home_cluster_name)?,
+        there: identity("foreign", foreign_cluster_id, foreign_cluster_name)?,
+        node: node.name.clone(),
+        node_ip: node.ip.clone(),
+        tenant_namespace,
+    })
+}
+
+/// How pods there reach their own API server. Without a host of its own it gets a name of the own cluster,
+/// since no certificate names the address under which it is seen there.
+fn api_support(args: ApiServerArgs) -> Result<ApiSupport, String> {
+    let ApiServerArgs {
+        enable_apiserver_support,
+        home_api_server_host,
+        home_api_server_port,
+        kubernetes_service_host,
+        kubernetes_service_port,
+    } = args;
+    if !enable_apiserver_support {
+        return Ok(ApiSupport::Disabled);
+    }
+    match (home_api_server_host.is_empty(), home_api_server_port.is_empty()) {
+        (false, false) => Ok(ApiSupport::Tokens(ApiServer {
+            host: home_api_server_host,
+            port: home_api_server_port,
+            alias: None,
+        })),
+        (true, true) if kubernetes_service_host.is_empty() => Err(
+            "--enable-apiserver-support needs to know the own API server: set KUBERNETES_SERVICE_HOST, or --home-api-server-host and --home-api-server-port".to_owned(),
+        ),
+        (true, true) => Ok(ApiSupport::Tokens(ApiServer {
+            host: API_SERVER_NAMES[0].to_owned(),
+            port: kubernetes_service_port,
+            alias: Some(kubernetes_service_host),
+        })),
+        _ => Err("--home-api-server-host and --home-api-server-port must be set together".to_owned()),
+    }
+}
+
+async fn version(home: &Cluster) -> String {
+    match home.client().apiserver_version().await {
+        Ok(info) => info.git_version,
+        Err(error) => {
+            tracing::warn!(error = %error, "the version of the own API server is not known");
+            UNKNOWN_VERSION.to_owned()
+        }
+    }
+}
+
+/// What this process did, for `/metrics`.
+fn contribute(life: &Life, link: &Arc<Link>, counters: &Arc<Counters>, [home, there]: [&Cluster; 2]) {
+    let (link, counters) = (Arc::clone(link), Arc::clone(counters));
+    let calls = [("home", Arc::clone(home.calls())), ("remote", Arc::clone(there.calls()))];
+    life.metrics(move || {
+        let calls: String = calls.iter().map(|(cluster, calls)| calls.text(cluster)).collect();
+        format!("{}{calls}", counters.text(&link))
+    });
+}
+
+async fn serve_metrics(life: &Life, address: &str) -> Result<(), String> {
+    let address = server::address(address)?;
+    let listener = TcpListener::bind(address).await.map_err(|error| format!("serving metrics on {address}: {error}"))?;
+    let metrics = life.clone();
+    life.spawn("metrics", async move {
+        server::serve(listener, None, move |request, _peer| {
+            let metrics = metrics.clone();
+            async move {
+                match request.uri().path() {
+                    "/metrics" => server::text(http::StatusCode::OK, &metrics.metrics_text()),
+                    _ => server::text(http::StatusCode::NOT_FOUND, "there is only /metrics"),
+                }
+            }
+        })
+        .await;
+    });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(host: &str, port: &str, own: &str) -> ApiServerArgs {
+        ApiServerArgs {
+            enable_apiserver_support: true,
+            home_api_server_host: host.into(),
+            home_api_server_port: port.into(),
+            kubernetes_service_host: own.into(),
+            kubernetes_service_port: "443".into(),
+        }
+    }
+
+    #[test]
+    fn the_api_server_is_known_or_starting_fails() {
+        let server = |host: &str, port: &str, alias: Option<&str>| {
+            Ok(ApiSupport::Tokens(ApiServer { host: host.into(), port: port.into(), alias: alias.map(str::to_owned) }))
+        };
+        assert_eq!(api_support(args("", "", "10.96.0.1")), server("kubernetes.default", "443", Some("10.96.0.1")));
+        assert_eq!(api_support(args("api", "6443", "10.96.0.1")), server("api", "6443", None));
+        assert!(api_support(args("api", "", "10.96.0.1")).is_err(), "half a setting is none");
+        assert!(api_support(args("", "", "")).is_err());
+        let off = ApiServerArgs { enable_apiserver_support: false, ..args("", "", "") };
+        assert_eq!(api_support(off), Ok(ApiSupport::Disabled));
+    }
+}

@@ -1,0 +1,79 @@
+//! Where the programs and images are: what `testbed/install` made, wherever its cache is.
+//!
+//! Kept true: the first use in a process installs what is missing, so no caller has to remember it.
+
+use std::{
+    env,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::OnceLock,
+};
+
+use anyhow::{Context, Result, ensure};
+
+static PATHS: OnceLock<(PathBuf, PathBuf)> = OnceLock::new();
+
+/// The root of this source tree; `LIQO_SOURCE` names another one when the binary was moved to another machine.
+pub fn source() -> PathBuf {
+    env::var_os("LIQO_SOURCE").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("crates/liqo-test is two deep").to_owned(),
+        PathBuf::from,
+    )
+}
+
+#[expect(clippy::disallowed_methods, reason = "the search path of other programs is not known before this one ran")]
+/// Installs what is missing: quiet and quick when nothing is.
+pub fn ensure() -> Result<()> {
+    if PATHS.get().is_some() {
+        return Ok(());
+    }
+    let install = source().join("testbed/install");
+    let status = Command::new(&install).status().with_context(|| format!("cannot run {}", install.display()))?;
+    ensure!(status.success(), "testbed/install failed, see above");
+    let printed = Command::new(&install).arg("--paths").stderr(Stdio::inherit()).output()?.stdout;
+    let printed = String::from_utf8(printed).context("testbed/install --paths does not print UTF-8")?;
+    let mut lines = printed.lines().map(PathBuf::from);
+    let paths = lines.next().zip(lines.next()).context("testbed/install --paths prints two lines")?;
+    let _ = PATHS.set(paths);
+    Ok(())
+}
+
+fn paths() -> &'static (PathBuf, PathBuf) {
+    ensure().expect("the test bed's programs can be installed");
+    PATHS.get().expect("ensure() sets it")
+}
+
+/// The directory of kube-apiserver and its like.
+pub fn bin() -> &'static Path {
+    &paths().0
+}
+
+/// The directory of pause.tar, coredns.tar and busybox.tar.
+pub fn images() -> &'static Path {
+    &paths().1
+}
+
+/// `PATH` with the test bed's programs first, and with the places where Debian keeps `ip` and `nft`.
+pub(crate) fn search_path() -> OsString {
+    let mut path = bin().as_os_str().to_owned();
+    path.push(":");
+    path.push(env::var_os("PATH").unwrap_or_default());
+    path.push(":/usr/sbin:/sbin");
+    path
+}
+
+/// Where test beds keep their state; short, because sockets live below it.
+pub(crate) fn state() -> PathBuf {
+    env::var_os("LIQO_TESTBED_DIR").map_or_else(|| PathBuf::from("/var/tmp/liqo-rs"), PathBuf::from)
+}
+
+/// A switch of the environment: set and neither empty nor 0.
+pub fn switch(name: &str) -> bool {
+    env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0")
+}
+
+/// A directory that the environment names.
+pub(crate) fn directory(name: &str) -> Option<PathBuf> {
+    env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}

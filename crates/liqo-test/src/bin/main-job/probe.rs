@@ -1,0 +1,104 @@
+//! What our processes cost: memory, processor time, API requests.
+
+use std::{collections::BTreeMap, fs};
+
+use anyhow::{Context, Result};
+use liqo_test::{Cluster, run};
+use serde_json::Value;
+
+/// A process of ours: its role and its process ID.
+pub(crate) type Ours = (String, u32);
+
+/// All our processes in a cluster.
+pub(crate) fn processes(cluster: &Cluster) -> Result<Vec<Ours>> {
+    let pods = cluster.items(&["pods", "-A", "-l", "app.kubernetes.io/part-of=liqo"])?;
+    let text = |pod: &Value, pointer: &str| pod.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    pods.iter()
+        .map(|pod| {
+            let container = text(pod, "/spec/containers/0/name");
+            let (namespace, name) = (text(pod, "/metadata/namespace"), text(pod, "/metadata/name"));
+            let process = cluster.container_process(&namespace, &name, &container)?;
+            Ok((text(pod, "/metadata/labels/app.kubernetes.io~1name"), process.pid))
+        })
+        .collect()
+}
+
+/// Proportional set size of each process, KiB.
+pub(crate) fn memory(processes: &[Ours]) -> Result<Vec<(String, u64)>> {
+    let pss = |pid: u32| -> Result<u64> {
+        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+        let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).context("no Pss")?;
+        Ok(line.split_whitespace().next().context("no value")?.parse()?)
+    };
+    processes.iter().map(|(role, pid)| Ok((role.clone(), pss(*pid)?))).collect()
+}
+
+/// Processor time used so far, user and system.
+pub(crate) fn cpu_seconds(processes: &[Ours]) -> Result<f64> {
+    let mut nanoseconds = 0_f64;
+    for (_, pid) in processes {
+        for task in fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {
+            // The scheduler's own account, in nanoseconds: clock ticks are too coarse for what rests.
+            let account = fs::read_to_string(task.path().join("schedstat"))?;
+            nanoseconds += account.split_whitespace().next().context("no time")?.parse::<f64>()?;
+        }
+    }
+    Ok(nanoseconds / 1e9)
+}
+
+/// Processor time this virtual machine was denied by others so far.
+pub(crate) fn foreign() -> Result<f64> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    let steal = stat.lines().next().and_then(|line| line.split_whitespace().nth(8)).context("no steal time")?;
+    Ok(steal.parse::<f64>()? / 100.0)
+}
+
+/// Numbers of API requests, by verb and kind.
+#[derive(Debug, Default)]
+pub(crate) struct Requests(BTreeMap<String, f64>);
+
+/// All requests our processes have counted so far. Each serves its counters at port 8081.
+pub(crate) fn requests(clusters: &[&Cluster]) -> Result<Requests> {
+    let mut sum = Requests::default();
+    for cluster in clusters {
+        let node = cluster.node(&cluster.first())?;
+        for pod in cluster.items(&["pods", "-A", "-l", "app.kubernetes.io/part-of=liqo"])? {
+            let address = pod.pointer("/status/podIP").and_then(Value::as_str).context("a pod without address")?;
+            let url = format!("http://{address}:8081/metrics");
+            let mut curl = run::inside(&node.netns, "curl");
+            let text = run::output(curl.args(["--silent", "--fail", "--noproxy", "*", "--max-time", "5", &url]))?;
+            text.lines().filter_map(parse).for_each(|(call, count)| *sum.0.entry(call).or_default() += count);
+        }
+    }
+    Ok(sum)
+}
+
+/// `liqo_api_requests_total{cluster="c",verb="v",kind="k"} n` as (`v k`, n).
+fn parse(line: &str) -> Option<(String, f64)> {
+    let rest = line.strip_prefix("liqo_api_requests_total{")?;
+    let (labels, count) = rest.split_once("} ")?;
+    let value = |name: &str| {
+        labels.split(',').find_map(|label| label.strip_prefix(name)?.strip_prefix("=\"")?.strip_suffix('"'))
+    };
+    Some((format!("{} {}", value("verb")?, value("kind")?), count.parse().ok()?))
+}
+
+impl Requests {
+    /// What came since `before`.
+    pub(crate) fn since(mut self, before: &Self) -> Self {
+        for (call, count) in &mut self.0 {
+            *count -= before.0.get(call).copied().unwrap_or_default();
+        }
+        self.0.retain(|_, count| *count > 0.0);
+        self
+    }
+
+    /// The sum and its parts, each divided.
+    pub(crate) fn divided(&self, by: f64) -> String {
+        let mut parts: Vec<_> = self.0.iter().collect();
+        parts.sort_by(|a, b| b.1.total_cmp(a.1));
+        let sum: f64 = self.0.values().sum();
+        let parts: Vec<_> = parts.iter().map(|(call, count)| format!("{call} {:.2}", **count / by)).collect();
+        format!("{:.1} ({})", sum / by, parts.join(", "))
+    }
+}

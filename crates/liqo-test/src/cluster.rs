@@ -1,0 +1,206 @@
+//! One Kubernetes cluster of a test bed, and what a test wants from it.
+//!
+//! Kept true: a [`Cluster`] is a name for what is on disk and in the kernel; any process may open it again.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    api::Api,
+    cidr,
+    process::Daemon,
+    record::Record,
+    run::{command, feed, output},
+    wait_for,
+};
+
+mod addons;
+mod bootstrap;
+mod containers;
+mod control_plane;
+mod kwok;
+mod node;
+
+pub use node::Node;
+
+/// What a cluster shall be.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ClusterSpec {
+    pub name: String,
+    pub pod_cidr: String,
+    pub service_cidr: String,
+    /// Real nodes, the first one with the control plane.
+    pub nodes: u32,
+    /// Nodes that only pretend, for tests of scale; tainted `kwok.x-k8s.io/node=fake:NoSchedule`.
+    pub kwok_nodes: u32,
+}
+
+impl ClusterSpec {
+    /// A cluster whose CIDRs are distinct for each `number` from 1 to 25: pods `10.<10*number>.0.0/16`, services
+    /// `10.<100+number>.0.0/16`.
+    pub fn new(name: &str, number: u32) -> Self {
+        Self {
+            name: name.to_owned(),
+            pod_cidr: format!("10.{}.0.0/16", 10 * number),
+            service_cidr: format!("10.{}.0.0/16", 100 + number),
+            nodes: 1,
+            kwok_nodes: 0,
+        }
+    }
+
+    pub fn nodes(self, nodes: u32) -> Self {
+        Self { nodes, ..self }
+    }
+
+    pub fn kwok_nodes(self, kwok_nodes: u32) -> Self {
+        Self { kwok_nodes, ..self }
+    }
+
+    pub fn cidrs(self, pods: &str, services: &str) -> Self {
+        Self { pod_cidr: pods.to_owned(), service_cidr: services.to_owned(), ..self }
+    }
+}
+
+/// A cluster that runs.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    record: Record,
+    spec: ClusterSpec,
+    dir: PathBuf,
+}
+
+impl Cluster {
+    /// All clusters of a test bed, by name.
+    pub(crate) fn all(record: &Record) -> Result<Vec<Self>> {
+        let mut names: Vec<_> = fs::read_dir(&record.dir)?
+            .flatten()
+            .filter(|entry| entry.path().join("cluster.json").exists())
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names.iter().map(|name| Self::open(record, name)).collect()
+    }
+
+    pub(crate) fn open(record: &Record, name: &str) -> Result<Self> {
+        let dir = record.dir.join(name);
+        let spec = fs::read(dir.join("cluster.json"))
+            .with_context(|| format!("the test bed {} has no cluster {name}", record.name))?;
+        Ok(Self { record: record.clone(), spec: serde_json::from_slice(&spec)?, dir })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.spec.name
+    }
+
+    pub fn spec(&self) -> &ClusterSpec {
+        &self.spec
+    }
+
+    pub(crate) fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// It came up once; one that was interrupted on the way did not.
+    pub fn complete(&self) -> bool {
+        self.dir.join("complete").exists()
+    }
+
+    /// The administrator's kubeconfig; it works from the host and from any node of the test bed.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.dir.join("admin.conf")
+    }
+
+    /// The address of the first node, where NodePorts answer.
+    pub fn node_ip(&self) -> String {
+        self.node(&self.first()).map(|node| node.ip).expect("a cluster has a first node")
+    }
+
+    pub fn api_server(&self) -> String {
+        format!("https://{}:6443", self.node_ip())
+    }
+
+    pub fn api(&self) -> Api {
+        Api::new(self.api_server(), &self.dir.join("admin"))
+    }
+
+    /// The address of the cluster's DNS.
+    pub fn dns_ip(&self) -> String {
+        cidr::nth(&self.spec.service_cidr, 10).expect("the CIDR was checked at the start").to_string()
+    }
+
+    /// The directories `<node>/log` hold one log per component.
+    pub fn logs_dir(&self) -> PathBuf {
+        self.dir.clone()
+    }
+
+    /// Runs kubectl as administrator; gives what it prints.
+    pub fn kubectl(&self, args: &[&str]) -> Result<String> {
+        output(command("kubectl").arg("--kubeconfig").arg(self.kubeconfig()).args(args))
+    }
+
+    /// `kubectl apply -f -`.
+    pub fn apply(&self, manifest: &str) -> Result<String> {
+        let mut kubectl = command("kubectl");
+        feed(kubectl.arg("--kubeconfig").arg(self.kubeconfig()).args(["apply", "-f", "-"]), manifest)
+    }
+
+    /// The real nodes, by number.
+    pub fn nodes(&self) -> Vec<Node> {
+        let Ok(entries) = fs::read_dir(&self.dir) else { return Vec::new() };
+        let mut nodes: Vec<_> = entries.flatten().filter_map(|entry| Node::read(&entry.path()).ok()).collect();
+        nodes.sort_by_key(|node| node.number);
+        nodes
+    }
+
+    pub fn node(&self, name: &str) -> Result<Node> {
+        Node::read(&self.dir.join(name)).with_context(|| format!("{} has no node {name}", self.name()))
+    }
+
+    /// The name of the node with the control plane.
+    pub fn first(&self) -> String {
+        format!("{}-1", self.name())
+    }
+
+    /// A component of the first node: etcd, kube-apiserver, kube-controller-manager, kube-scheduler, containerd, kubelet,
+    /// kube-proxy, kwok. Those of other nodes: [`Node::daemon`].
+    pub fn component(&self, name: &str) -> Daemon {
+        Daemon::of(&self.dir.join(self.first()), name)
+    }
+
+    pub fn stop_component(&self, name: &str) -> Result<()> {
+        self.component(name).stop()
+    }
+
+    /// Starts a component again; for the API server, waits until it answers.
+    pub fn start_component(&self, name: &str) -> Result<()> {
+        self.component(name).start()?;
+        if name == "kube-apiserver" || name == "etcd" { self.wait_api() } else { Ok(()) }
+    }
+
+    pub fn wait_api(&self) -> Result<()> {
+        let api = self.api();
+        let what = format!("API server of {}", self.name());
+        wait_for(&what, Duration::from_secs(60), || api.text("/readyz").map(Some)).map(drop)
+    }
+
+    /// Waits until kubectl's `wait` is content; `what` as in `--for=condition=Ready pod/x`.
+    pub fn wait(&self, what: &[&str], limit: Duration) -> Result<()> {
+        let limit = format!("--timeout={}s", limit.as_secs());
+        self.kubectl(&[&["wait", &limit], what].concat()).map(drop)
+    }
+
+    /// Puts the image of a docker archive on every real node.
+    pub fn load_image(&self, tar: &Path) -> Result<()> {
+        let nodes = self.nodes();
+        std::thread::scope(|scope| {
+            let loads: Vec<_> = nodes.iter().map(|node| scope.spawn(|| node.load_image(tar))).collect();
+            loads.into_iter().try_for_each(|load| load.join().expect("loading does not panic"))
+        })
+    }
+}

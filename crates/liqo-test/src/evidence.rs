@@ -1,0 +1,72 @@
+//! What a failed test leaves to read: component logs, objects, events and pod logs of every cluster.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result};
+
+use crate::{Cluster, assets, record::Record, run::write};
+
+/// Gathers all into `target/testbed-logs/<name>-<time>`, which it returns.
+pub fn save(record: &Record) -> Result<PathBuf> {
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let logs = assets::directory("CARGO_TARGET_DIR").unwrap_or_else(|| assets::source().join("target"));
+    let path = logs.join("testbed-logs").join(format!("{}-{time}", record.name));
+    fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    for cluster in Cluster::all(record)? {
+        let directory = path.join(cluster.name());
+        fs::create_dir_all(&directory)?;
+        components(&cluster, &directory)?;
+        objects(&cluster, &directory)?;
+    }
+    Ok(path)
+}
+
+fn components(cluster: &Cluster, directory: &Path) -> Result<()> {
+    for node in cluster.nodes() {
+        for log in fs::read_dir(node.dir.join("log"))?.flatten() {
+            let name = format!("{}-{}", node.name, log.file_name().to_string_lossy());
+            fs::copy(log.path(), directory.join(name))?;
+        }
+        pod_logs(&node.dir.join("podlogs"), directory)?;
+    }
+    Ok(())
+}
+
+/// The files that the kubelet keeps: they are there even when the API server is not.
+fn pod_logs(logs: &Path, directory: &Path) -> Result<()> {
+    for pod in fs::read_dir(logs).into_iter().flatten().flatten() {
+        for container in fs::read_dir(pod.path())?.flatten().filter(|entry| entry.path().is_dir()) {
+            for log in fs::read_dir(container.path())?.flatten() {
+                let names = [pod.file_name(), container.file_name(), log.file_name()];
+                let name = names.map(|name| name.to_string_lossy().into_owned()).join("_");
+                fs::copy(log.path(), directory.join(format!("pod_{name}")))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn objects(cluster: &Cluster, directory: &Path) -> Result<()> {
+    let questions: [(&str, &[&str]); 4] = [
+        ("objects", &["get", "all,ingresses,configmaps,secrets,endpointslices,pv,pvc", "-A", "-o", "wide"]),
+        ("nodes", &["describe", "nodes"]),
+        ("events", &["get", "events", "-A", "--sort-by=.metadata.creationTimestamp"]),
+        ("pods", &["describe", "pods", "-A"]),
+    ];
+    for (name, question) in questions {
+        let answer = cluster.kubectl(&[question, &["--request-timeout=10s"]].concat());
+        write(&directory.join(format!("{name}.txt")), answer.unwrap_or_else(|error| format!("{error:#}\n")))?;
+    }
+    let kinds = cluster.kubectl(&["api-resources", "--verbs=list", "-o", "name", "--request-timeout=10s"]);
+    let ours: Vec<_> =
+        kinds.unwrap_or_default().lines().filter(|kind| kind.contains("liqo")).map(str::to_owned).collect();
+    if !ours.is_empty() {
+        let answer = cluster.kubectl(&["get", &ours.join(","), "-A", "-o", "yaml", "--request-timeout=10s"]);
+        write(&directory.join("liqo.yaml"), answer.unwrap_or_else(|error| format!("{error:#}\n")))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,90 @@
+//! Running other programs: the only place that starts a process.
+//!
+//! Kept true: a program that fails is an error that names the program and its last words.
+
+#![expect(clippy::disallowed_methods, reason = "this is the door to other programs")]
+
+use std::{
+    ffi::OsStr,
+    io::Write,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::assets;
+
+/// A command whose path starts with the test bed's own programs and that sees nothing of the user's kubeconfig.
+pub fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.env("PATH", assets::search_path()).env_remove("KUBECONFIG").stdin(Stdio::null());
+    command
+}
+
+/// The same inside a network namespace. (`ip netns exec` would remount /sys and hide the cgroups.)
+pub fn inside(netns: &str, program: impl AsRef<OsStr>) -> Command {
+    let mut command = command("nsenter");
+    command.arg(format!("--net=/run/netns/{netns}")).arg(program);
+    command
+}
+
+/// Runs to the end; gives what it printed.
+pub fn output(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("cannot run {}", shown(command)))?;
+    checked(command, &output)
+}
+
+/// Runs to the end with `input` as its standard input.
+pub fn feed(command: &mut Command, input: &str) -> Result<String> {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run {}", shown(command)))?;
+    let mut stdin = child.stdin.take().expect("stdin is piped");
+    // A program may stop reading early; then its exit status says why.
+    let _ = stdin.write_all(input.as_bytes());
+    drop(stdin);
+    let output = child.wait_with_output().with_context(|| format!("cannot wait for {}", shown(command)))?;
+    checked(command, &output)
+}
+
+/// `ip` with words separated by blanks, in the namespace `netns` or, when empty, on the host.
+pub fn ip(netns: &str, words: &str) -> Result<()> {
+    let mut ip = command("ip");
+    if !netns.is_empty() {
+        ip.args(["-n", netns]);
+    }
+    output(ip.args(words.split_whitespace())).map(drop)
+}
+
+/// Feeds `rules` to `nft` in one transaction.
+pub fn nft(netns: &str, rules: &str) -> Result<()> {
+    feed(inside(netns, "nft").args(["-f", "-"]), rules).map(drop)
+}
+
+pub fn write(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
+    std::fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn checked(command: &Command, output: &Output) -> Result<String> {
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        let said = format!("{}\n{}", String::from_utf8_lossy(&output.stderr).trim(), tail(printed.trim(), 12));
+        bail!("{} failed ({}): {}", shown(command), output.status, tail(said.trim(), 24));
+    }
+    Ok(printed)
+}
+
+fn shown(command: &Command) -> String {
+    let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
+    words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+/// The last `count` lines of a text.
+pub fn tail(text: &str, count: usize) -> String {
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}

@@ -1,0 +1,276 @@
+//! A stage for stories: clusters with the product installed by its own `liqoctl`, and the verbs of a user.
+//!
+//! Kept true: everything goes the way a user goes, through `liqoctl` and `kubectl`; nothing of the product is called.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::{Cluster, ClusterSpec, Product, Testbed, wait_for};
+
+/// Long enough for anything that works, on a machine others use too.
+pub const LONG: Duration = Duration::from_secs(90);
+
+/// Clusters on one wire, and the product.
+#[derive(Debug)]
+pub struct Stage {
+    /// The wire.
+    pub bed: Testbed,
+    /// The product under test.
+    pub product: Product,
+    /// The clusters, as they were named.
+    pub clusters: Vec<Cluster>,
+}
+
+impl Stage {
+    /// Clusters with these names whose pods reach each other, with the image loaded and nothing installed.
+    ///
+    /// # Errors
+    /// When the product does not build or a cluster does not come up.
+    pub fn raise(bed: &str, names: &[&str]) -> Result<Self> {
+        let product = Product::build()?;
+        let bed = Testbed::new(bed)?;
+        let specs = (1..).zip(names).map(|(number, name)| ClusterSpec::new(name, number)).collect();
+        let clusters = bed.start_all(specs)?;
+        bed.join_pod_networks(&clusters.iter().collect::<Vec<_>>())?;
+        product.load(&clusters.iter().collect::<Vec<_>>())?;
+        Ok(Self { bed, product, clusters })
+    }
+
+    /// The same with the product installed everywhere.
+    ///
+    /// # Errors
+    /// As [`Stage::raise`], or when an installation fails.
+    pub fn ready(bed: &str, names: &[&str]) -> Result<Self> {
+        let stage = Self::raise(bed, names)?;
+        std::thread::scope(|scope| {
+            let installs: Vec<_> = stage
+                .clusters
+                .iter()
+                .map(|cluster| scope.spawn(|| stage.install(cluster, cluster.name(), &[])))
+                .collect();
+            installs.into_iter().try_for_each(|install| install.join().expect("an installation does not panic"))
+        })?;
+        Ok(stage)
+    }
+
+    /// The cluster of that name.
+    ///
+    /// # Panics
+    /// When the stage has none.
+    pub fn cluster(&self, name: &str) -> &Cluster {
+        self.clusters.iter().find(|cluster| cluster.name() == name).expect("a cluster of this stage")
+    }
+
+    /// Runs `liqoctl` as a user; gives what it prints.
+    ///
+    /// # Errors
+    /// When it fails, with everything it said.
+    pub fn liqoctl(&self, cluster: &Cluster, args: &[&str]) -> Result<String> {
+        self.product.liqoctl_ok(cluster, args)
+    }
+
+    /// Runs `liqoctl`, which must refuse; gives all it says, and its exit code must be 1.
+    ///
+    /// # Errors
+    /// When it succeeds.
+    pub fn refused(&self, cluster: &Cluster, args: &[&str]) -> Result<String> {
+        let output = self.product.liqoctl(cluster, args)?;
+        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        ensure!(output.status.code() == Some(1), "`liqoctl {}` ended with {}: {text}", args.join(" "), output.status);
+        Ok(text)
+    }
+
+    /// `liqoctl install kubeadm` with the chart of this tree and the image that was loaded.
+    ///
+    /// # Errors
+    /// When the installation fails.
+    pub fn install(&self, cluster: &Cluster, name: &str, more: &[&str]) -> Result<()> {
+        let base = ["install", "kubeadm", "--cluster-name", name, "--service-type", "NodePort"];
+        let image = ["--set", "image=localhost/liqo", "--set", "tag=dev"];
+        self.liqoctl(cluster, &[&base[..], &image, more].concat()).map(drop)
+    }
+
+    /// Peers `consumer` with `provider`, by the command that `provider` generates; gives how long the peering took.
+    ///
+    /// # Errors
+    /// When one of the commands fails.
+    pub fn peer(&self, consumer: &Cluster, provider: &Cluster) -> Result<Duration> {
+        let command = self.peer_command(provider)?;
+        let began = Instant::now();
+        self.liqoctl(consumer, &command.iter().map(String::as_str).collect::<Vec<_>>())?;
+        Ok(began.elapsed())
+    }
+
+    /// The arguments of the command that peers with `provider`.
+    ///
+    /// # Errors
+    /// When it cannot be generated.
+    pub fn peer_command(&self, provider: &Cluster) -> Result<Vec<String>> {
+        let printed = self.liqoctl(provider, &["generate", "peer-command", "--only-command"])?;
+        let words: Vec<_> = printed.split_whitespace().map(str::to_owned).collect();
+        ensure!(words.get(1).is_some_and(|word| word == "peer"), "not a command: {printed}");
+        Ok(words[1..].to_vec())
+    }
+
+    /// One value of the command that peers with `provider`, by its flag.
+    ///
+    /// # Errors
+    /// When the command has no such flag.
+    pub fn peer_value(&self, provider: &Cluster, flag: &str) -> Result<String> {
+        let words = self.peer_command(provider)?;
+        let place = words.iter().position(|word| word == flag).with_context(|| format!("no {flag}"))?;
+        words.get(place + 1).cloned().with_context(|| format!("no value of {flag}"))
+    }
+
+    /// Undoes [`Stage::peer`].
+    ///
+    /// # Errors
+    /// When the command fails.
+    pub fn unpeer(&self, consumer: &Cluster, provider: &str) -> Result<Duration> {
+        let began = Instant::now();
+        self.liqoctl(consumer, &["unpeer", "out-of-band", provider])?;
+        Ok(began.elapsed())
+    }
+
+    /// Creates a namespace and offloads it.
+    ///
+    /// # Errors
+    /// When one of the commands fails.
+    pub fn offload(&self, consumer: &Cluster, namespace: &str, more: &[&str]) -> Result<()> {
+        consumer.apply(&format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}"))?;
+        self.liqoctl(consumer, &[&["offload", "namespace", namespace], more].concat()).map(drop)
+    }
+}
+
+impl Cluster {
+    /// An object, or a list of them, as kubectl gives it.
+    ///
+    /// # Errors
+    /// When kubectl fails or prints no JSON.
+    pub fn json(&self, args: &[&str]) -> Result<Value> {
+        let text = self.kubectl(&[&["get", "-o", "json"], args].concat())?;
+        serde_json::from_str(&text).with_context(|| format!("kubectl get {} gave no JSON", args.join(" ")))
+    }
+
+    /// The items of a list; none if the kind does not exist.
+    ///
+    /// # Errors
+    /// When kubectl fails for another reason.
+    pub fn items(&self, args: &[&str]) -> Result<Vec<Value>> {
+        match self.json(args) {
+            Ok(list) => Ok(list["items"].as_array().cloned().unwrap_or_default()),
+            Err(error) if format!("{error:#}").contains("the server doesn't have a resource type") => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A web server's Deployment and Service of `replicas`, each answering with its host name.
+    ///
+    /// # Errors
+    /// When it cannot be applied.
+    pub fn web(&self, namespace: &str, name: &str, replicas: u32, pod: &str) -> Result<()> {
+        self.apply(&web(namespace, name, replicas, pod)).map(drop)
+    }
+
+    /// Waits until a Deployment has all its replicas ready.
+    ///
+    /// # Errors
+    /// When that takes longer than [`LONG`].
+    pub fn rolled_out(&self, namespace: &str, name: &str) -> Result<()> {
+        let limit = format!("--timeout={}s", LONG.as_secs());
+        self.kubectl(&["rollout", "status", "-n", namespace, &limit, &format!("deployment/{name}")]).map(drop)
+    }
+
+    /// Names of the pods of a label, with the nodes they are on.
+    ///
+    /// # Errors
+    /// When kubectl fails.
+    pub fn pods(&self, namespace: &str, selector: &str) -> Result<Vec<(String, String)>> {
+        let pods = self.items(&["pods", "-n", namespace, "-l", selector])?;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        Ok(pods.iter().map(|pod| (text(&pod["metadata"]["name"]), text(&pod["spec"]["nodeName"]))).collect())
+    }
+
+    /// The status of a condition of a ForeignCluster.
+    ///
+    /// # Errors
+    /// When there is no such ForeignCluster.
+    pub fn peering(&self, peer: &str, condition: &str) -> Result<Value> {
+        let cluster = self.json(&["foreignclusters", peer])?;
+        let conditions = cluster["status"]["peeringConditions"].as_array().cloned().unwrap_or_default();
+        Ok(conditions.into_iter().find(|one| one["type"] == condition).unwrap_or_default())
+    }
+
+    /// Waits until a condition of a ForeignCluster has this status.
+    ///
+    /// # Errors
+    /// When that takes longer than [`LONG`]; says how the condition stands then.
+    pub fn wait_peering(&self, peer: &str, condition: &str, status: &str) -> Result<()> {
+        wait_for(&format!("{condition} of {peer} is {status}"), LONG, || {
+            let now = self.peering(peer, condition)?;
+            if now["status"] == status { Ok(Some(())) } else { bail!("{now}") }
+        })
+    }
+
+    /// Everything of the product that is in this cluster, by kind and name, its CRDs included.
+    ///
+    /// # Errors
+    /// When kubectl fails.
+    pub fn leftovers(&self) -> Result<Vec<String>> {
+        let kinds = self.kubectl(&["api-resources", "--verbs=list", "-o", "name"])?;
+        let kinds: Vec<_> = kinds.lines().filter(|kind| !NOISE.contains(kind)).collect();
+        let mut found = Vec::new();
+        for item in self.items(&[&kinds.join(","), "-A"])? {
+            let text = |pointer: &str| item.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let (kind, namespace, name) = (text("/kind"), text("/metadata/namespace"), text("/metadata/name"));
+            let labels = item.pointer("/metadata/labels").map(Value::to_string).unwrap_or_default();
+            let annotations = item.pointer("/metadata/annotations").map(Value::to_string).unwrap_or_default();
+            let finalizers = item.pointer("/metadata/finalizers").map(Value::to_string).unwrap_or_default();
+            let requester = text("/spec/username");
+            let marks = [&namespace, &name, &labels, &annotations, &finalizers, &requester, &text("/apiVersion")];
+            if marks.iter().any(|mark| mark.contains("liqo")) {
+                found.push(format!("{kind} {namespace}/{name}"));
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+}
+
+/// Kinds in which traces of the past are no leftovers.
+const NOISE: [&str; 4] = ["events", "events.events.k8s.io", "componentstatuses", "pods.metrics.k8s.io"];
+
+/// The manifest of a web server: its Deployment, answering with its host name, and its Service.
+/// `pod` is more of the pod's spec, as flow YAML fields.
+pub fn web(namespace: &str, name: &str, replicas: u32, pod: &str) -> String {
+    format!(
+        "apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: {name}, namespace: {namespace}, labels: {{app: {name}}}}}
+spec:
+  replicas: {replicas}
+  selector: {{matchLabels: {{app: {name}}}}}
+  template:
+    metadata: {{labels: {{app: {name}}}}}
+    spec: {{terminationGracePeriodSeconds: 1, {pod} containers: [{{name: web, image: 'localhost/busybox:1',
+      imagePullPolicy: IfNotPresent, readinessProbe: {{httpGet: {{path: /, port: 8080}}, periodSeconds: 1}},
+      ports: [{{containerPort: 8080}}], resources: {{requests: {{cpu: 1m, memory: 4Mi}}}}}}]}}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}, namespace: {namespace}}}
+spec: {{selector: {{app: {name}}}, ports: [{{port: 80, targetPort: 8080}}]}}
+"
+    )
+}
+
+/// The pod's spec fields that spread replicas over nodes, one on each.
+pub const SPREAD: &str = "affinity: {podAntiAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: \
+                          kubernetes.io/hostname, labelSelector: {matchExpressions: [{key: app, operator: Exists}]}}]}},";
+
+/// The pod's spec fields that pin pods to the virtual node of a provider.
+pub fn on(provider: &str) -> String {
+    format!("nodeSelector: {{kubernetes.io/hostname: liqo-{provider}}},")
+}

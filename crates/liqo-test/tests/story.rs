@@ -1,0 +1,134 @@
+//! The main job, told twice: install, peer, offload, use, and leave nothing.
+
+use anyhow::{Result, ensure};
+use liqo_test::{
+    Cluster, Stage,
+    stage::{LONG, SPREAD},
+    wait_for,
+};
+
+#[test]
+fn two_clusters_become_one_and_two_again_twice() -> Result<()> {
+    let stage = Stage::raise("story", &["rome", "milan"])?;
+    let (rome, milan) = (stage.cluster("rome"), stage.cluster("milan"));
+    let before = [rome.leftovers()?, milan.leftovers()?];
+    ensure!(before == [Vec::<String>::new(), Vec::new()], "the clusters are not empty: {before:?}");
+    for round in ["first", "second"] {
+        stage.install(rome, "rome", &[])?;
+        stage.install(milan, "milan", &[])?;
+        tell(&stage, rome, milan)?;
+        for cluster in [rome, milan] {
+            stage.liqoctl(cluster, &["uninstall", "--purge"])?;
+            let left = wait_for("nothing is left", LONG, || {
+                let left = cluster.leftovers()?;
+                if left.is_empty() { Ok(Some(left)) } else { anyhow::bail!("{left:?}") }
+            });
+            left.map_err(|error| error.context(format!("{round} round, {}", cluster.name())))?;
+        }
+    }
+    Ok(())
+}
+
+fn tell(stage: &Stage, rome: &Cluster, milan: &Cluster) -> Result<()> {
+    stage.peer(rome, milan)?;
+    stage.offload(rome, "demo", &[])?;
+    rome.kubectl(&["create", "configmap", "settings", "-n", "demo", "--from-literal=greeting=ciao"])?;
+    rome.kubectl(&["create", "secret", "generic", "password", "-n", "demo", "--from-literal=word=sesame"])?;
+    rome.web("demo", "web", 2, SPREAD)?;
+    rome.rolled_out("demo", "web")?;
+    placed(rome, milan)?;
+    reflected(rome, milan)?;
+    one_service(rome)?;
+    looked_into(rome)?;
+    told(stage, rome)?;
+
+    stage.liqoctl(rome, &["unoffload", "namespace", "demo"])?;
+    let there = milan.items(&["namespaces", "-l", "liqo.io/remote-cluster-id"])?;
+    ensure!(there.is_empty(), "the remote namespace stays after unoffload");
+    stage.unpeer(rome, "milan")?;
+    ensure!(rome.items(&["nodes", "-l", "liqo.io/type=virtual-node"])?.is_empty(), "the virtual node stays");
+    ensure!(rome.items(&["foreignclusters"])?.is_empty(), "the foreign cluster stays on the consumer");
+    wait_for("the provider forgets the consumer", LONG, || {
+        let left = [milan.items(&["foreignclusters"])?, milan.items(&["resourceoffers", "-A"])?].concat();
+        Ok(left.is_empty().then_some(()))
+    })?;
+    rome.kubectl(&["delete", "namespace", "demo"])?;
+    Ok(())
+}
+
+fn remote_namespace(milan: &Cluster) -> Result<String> {
+    let all = milan.items(&["namespaces", "-l", "liqo.io/remote-cluster-id"])?;
+    ensure!(all.len() == 1, "one remote namespace is expected, not {}", all.len());
+    Ok(all[0]["metadata"]["name"].as_str().unwrap_or_default().to_owned())
+}
+
+/// One replica on each side; the remote one runs in milan under the same name.
+fn placed(rome: &Cluster, milan: &Cluster) -> Result<()> {
+    let pods = rome.pods("demo", "app=web")?;
+    let remote: Vec<_> = pods.iter().filter(|(_, node)| node == "liqo-milan").collect();
+    ensure!(pods.len() == 2 && remote.len() == 1, "placed as {pods:?}");
+    let there = remote_namespace(milan)?;
+    ensure!(there.starts_with("demo-rome-"), "the remote namespace is called {there}");
+    let twin = milan.json(&["pod", "-n", &there, &remote[0].0])?;
+    ensure!(twin["metadata"]["labels"]["liqo.io/managed-by"] == "shadowpod", "{twin}");
+    let here = rome.json(&["pod", "-n", "demo", &remote[0].0])?;
+    ensure!(here["status"]["podIP"] == twin["status"]["podIP"], "the pod's address did not come back");
+    ensure!(here["metadata"]["labels"]["liqo.io/shadowPod"] == "true", "the local pod is not marked");
+    Ok(())
+}
+
+fn reflected(rome: &Cluster, milan: &Cluster) -> Result<()> {
+    let there = remote_namespace(milan)?;
+    let settings = milan.json(&["configmap", "-n", &there, "settings"])?;
+    ensure!(settings["data"]["greeting"] == "ciao", "{settings}");
+    let password = milan.json(&["secret", "-n", &there, "password"])?;
+    ensure!(password["data"]["word"] == "c2VzYW1l", "the secret differs");
+    milan.json(&["service", "-n", &there, "web"])?;
+    rome.kubectl(&["patch", "configmap", "settings", "-n", "demo", "-p", r#"{"data":{"greeting":"salve"}}"#])?;
+    wait_for("the change reaches the other side", LONG, || {
+        let settings = milan.json(&["configmap", "-n", &there, "settings"])?;
+        Ok((settings["data"]["greeting"] == "salve").then_some(()))
+    })
+}
+
+/// Both replicas answer behind the one Service, asked from a pod.
+fn one_service(rome: &Cluster) -> Result<()> {
+    let pods = rome.pods("demo", "app=web")?;
+    let local = pods.iter().find(|(_, node)| node != "liqo-milan").map(|(name, _)| name.as_str());
+    let local = local.unwrap_or_default();
+    wait_for("both replicas answer", LONG, || {
+        let asked = "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do wget -qO- http://web; echo; done";
+        let answers = rome.kubectl(&["exec", "-n", "demo", local, "--", "sh", "-c", asked])?;
+        Ok(pods.iter().all(|(name, _)| answers.contains(name.as_str())).then_some(()))
+    })
+}
+
+/// `logs` and `exec` of the remote pod, over WebSocket and over SPDY.
+fn looked_into(rome: &Cluster) -> Result<()> {
+    let pods = rome.pods("demo", "app=web")?;
+    let remote = pods.iter().find(|(_, node)| node == "liqo-milan").map(|(name, _)| name.as_str());
+    let remote = remote.unwrap_or_default();
+    let logs = rome.kubectl(&["logs", "-n", "demo", remote, "--tail=5"])?;
+    ensure!(!logs.is_empty(), "the remote pod's log is empty");
+    for websockets in ["true", "false"] {
+        let mut exec = liqo_test::run::command("kubectl");
+        exec.env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", websockets);
+        exec.arg("--kubeconfig").arg(rome.kubeconfig());
+        let exec = exec.args(["exec", "-n", "demo", remote, "--", "hostname"]);
+        let name = liqo_test::run::output(exec)?;
+        ensure!(name.trim() == remote, "exec (WebSockets {websockets}) answered {name}");
+    }
+    let mut code = liqo_test::run::command("kubectl");
+    code.arg("--kubeconfig").arg(rome.kubeconfig());
+    let status = code.args(["exec", "-n", "demo", remote, "--", "sh", "-c", "exit 7"]).output()?.status;
+    ensure!(status.code() == Some(7), "exit code 7 came back as {status}");
+    Ok(())
+}
+
+fn told(stage: &Stage, rome: &Cluster) -> Result<()> {
+    let status = stage.liqoctl(rome, &["status"])?;
+    ensure!(status.contains("liqo-controller-manager"), "{status}");
+    let peers = stage.liqoctl(rome, &["status", "peer"])?;
+    ensure!(peers.contains("milan") && peers.contains("Established"), "{peers}");
+    Ok(())
+}

@@ -1,0 +1,48 @@
+//! The server binary: chooses a role by the name it is called by, or by its first argument.
+//!
+//! Holds no logic. The names are those of the programs of Liqo 0.8.3, so that the chart's commands and
+//! everything that looks at them stay as they are.
+
+use std::{future::Future, path::Path, process::ExitCode};
+
+use clap::Parser;
+use liqo_control::{manager, peering::auth, replicate};
+use liqo_kubelet as kubelet;
+
+/// The roles, as they are called.
+const ROLES: [&str; 4] = ["liqo-controller-manager", "crd-replicator", "auth-service", "virtual-kubelet"];
+
+fn main() -> ExitCode {
+    let mut args: Vec<_> = std::env::args_os().collect();
+    let called = |arg: Option<&std::ffi::OsString>| {
+        arg.and_then(|arg| Path::new(arg).file_name()?.to_str().map(str::to_owned)).unwrap_or_default()
+    };
+    let mut role = called(args.first());
+    if !ROLES.contains(&role.as_str()) && args.len() > 1 {
+        args.remove(0);
+        role = called(args.first());
+    }
+    liqo_kube::certs::install_crypto();
+    match role.as_str() {
+        "liqo-controller-manager" => live(manager::run(manager::ManagerArgs::parse_from(args))),
+        "crd-replicator" => live(replicate::run(replicate::ReplicatorArgs::parse_from(args))),
+        "auth-service" => live(auth::run(auth::AuthArgs::parse_from(args))),
+        "virtual-kubelet" => live(kubelet::run(kubelet::KubeletArgs::parse_from(args))),
+        _ => failed(&format!("call me as, or with the first argument, one of: {}", ROLES.join(", "))),
+    }
+}
+
+/// One thread is enough for each role, and keeps it small.
+fn live(role: impl Future<Output = Result<(), String>>) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime.map_err(|error| error.to_string()).and_then(|runtime| runtime.block_on(role)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => failed(&why),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "a process that cannot start has no log yet")]
+fn failed(why: &str) -> ExitCode {
+    eprintln!("liqo: {why}");
+    ExitCode::FAILURE
+}

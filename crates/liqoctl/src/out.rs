@@ -1,0 +1,187 @@
+//! The only place that prints.
+//!
+//! Keeps true: what was asked for is on stdout; progress goes there too, unless the command prints data
+//! for programs, then stdout holds nothing but data; errors go to stderr. Without a terminal there is no
+//! spinner and no colour, and `NO_COLOR` is honoured. A closed pipe is nobody's failure.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    time::Duration,
+};
+
+use anstream::AutoStream;
+use anstyle::{AnsiColor, Style};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+/// How results are printed for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// JSON, indented.
+    Json,
+    /// YAML.
+    Yaml,
+}
+
+/// What a line is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mark {
+    Info,
+    Done,
+    Warn,
+    Error,
+}
+
+impl Mark {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Info | Self::Done => " INFO ",
+            Self::Warn => " WARN ",
+            Self::Error => " ERRO ",
+        }
+    }
+
+    fn style(self) -> Style {
+        let (ink, paper) = match self {
+            Self::Info => (AnsiColor::Black, AnsiColor::White),
+            Self::Done => (AnsiColor::Black, AnsiColor::Green),
+            Self::Warn => (AnsiColor::Black, AnsiColor::Yellow),
+            Self::Error => (AnsiColor::Black, AnsiColor::BrightRed),
+        };
+        Style::new().fg_color(Some(ink.into())).bg_color(Some(paper.into()))
+    }
+
+    /// The prefix as a terminal shows it; plain once the styling is taken away.
+    pub(crate) fn prefix(self) -> String {
+        let style = self.style();
+        format!("{style}{}{style:#}", self.text())
+    }
+}
+
+/// Where words go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Out {
+    /// Stdout is for programs: progress moves to stderr.
+    data_only: bool,
+}
+
+impl Out {
+    /// For a command whose result is read by people, or by programs when `data_only`.
+    pub(crate) fn new(data_only: bool) -> Self {
+        Self { data_only }
+    }
+
+    /// Starts something that takes a while.
+    pub(crate) fn step(self, doing: impl Into<String>) -> Step {
+        let target = if self.data_only { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::stdout() };
+        let terminal = if self.data_only { io::stderr().is_terminal() } else { io::stdout().is_terminal() };
+        let bar = if terminal { ProgressBar::with_draw_target(None, target) } else { ProgressBar::hidden() };
+        let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})").expect("the template is valid");
+        bar.set_style(style);
+        bar.set_message(doing.into());
+        bar.enable_steady_tick(Duration::from_millis(100));
+        Step { bar, out: self }
+    }
+
+    /// Something worth knowing.
+    pub(crate) fn info(self, text: impl AsRef<str>) {
+        self.mark(Mark::Info, text.as_ref());
+    }
+
+    /// Something that was done.
+    pub(crate) fn done(self, text: impl AsRef<str>) {
+        self.mark(Mark::Done, text.as_ref());
+    }
+
+    /// Something to look at.
+    pub(crate) fn warn(self, text: impl AsRef<str>) {
+        self.mark(Mark::Warn, text.as_ref());
+    }
+
+    /// What failed, and the whole chain of causes, once.
+    pub(crate) fn error(error: &anyhow::Error) {
+        let text = format!("{} {error:#}", Mark::Error.prefix());
+        let _ = writeln!(AutoStream::auto(io::stderr()), "{text}");
+    }
+
+    fn mark(self, mark: Mark, text: &str) {
+        self.plain(format!("{} {text}", mark.prefix()));
+    }
+
+    /// A line for people, without prefix.
+    pub(crate) fn plain(self, text: impl AsRef<str>) {
+        let text = text.as_ref();
+        let _ = if self.data_only {
+            writeln!(AutoStream::auto(io::stderr()), "{text}")
+        } else {
+            writeln!(AutoStream::auto(io::stdout()), "{text}")
+        };
+    }
+
+    /// What was asked for.
+    pub(crate) fn data(self, text: &str) -> anyhow::Result<()> {
+        let text = text.trim_end_matches('\n');
+        match writeln!(AutoStream::auto(io::stdout()), "{text}") {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// What was asked for, for programs.
+    pub(crate) fn value(self, value: &impl Serialize, format: Format) -> anyhow::Result<()> {
+        let value = serde_json::to_value(value)?;
+        match format {
+            Format::Json => self.data(&serde_json::to_string_pretty(&value)?),
+            Format::Yaml => self.data(&serde_saphyr::to_string(&value)?),
+        }
+    }
+}
+
+/// Something under way. Dropped, it leaves no trace: the error that follows says what happened.
+pub(crate) struct Step {
+    bar: ProgressBar,
+    out: Out,
+}
+
+impl Step {
+    /// Changes what the spinner says.
+    pub(crate) fn say(&self, doing: impl Into<String>) {
+        self.bar.set_message(doing.into());
+    }
+
+    /// It worked.
+    pub(crate) fn done(self, text: impl AsRef<str>) {
+        self.bar.finish_and_clear();
+        self.out.done(text);
+    }
+
+    /// It worked, but.
+    pub(crate) fn warn(self, text: impl AsRef<str>) {
+        self.bar.finish_and_clear();
+        self.out.warn(text);
+    }
+}
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// A failure that has been told already: only the exit code is left to say.
+#[derive(Debug, thiserror::Error)]
+#[error("some checks failed")]
+pub(crate) struct Told;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_is_six_characters_without_its_colours() {
+        for mark in [Mark::Info, Mark::Done, Mark::Warn, Mark::Error] {
+            let plain = anstream::adapter::strip_str(&mark.prefix()).to_string();
+            assert_eq!(plain.len(), 6, "{plain:?}");
+        }
+    }
+}

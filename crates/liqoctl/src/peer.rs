@@ -1,0 +1,233 @@
+//! `liqoctl peer`: says that resources are wanted from another cluster, then waits for its node.
+//!
+//! Writes    Secret `remote-token-<cluster ID>`, `ForeignCluster` (out-of-band), `spec.outgoingPeeringEnabled`.
+//! Keeps true: nothing is written before all that was typed has been found valid.
+
+pub(crate) mod plan;
+pub(crate) mod progress;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::{Context, anyhow};
+use k8s_openapi::{ByteString, api::core::v1::Secret};
+use kube::{ResourceExt, api::ObjectMeta};
+use liqo_api::{
+    ClusterIdentity,
+    discovery::{ForeignCluster, PeeringConditionStatus, PeeringConditionType},
+    meta::label,
+    names,
+};
+use liqo_kube::Cluster;
+use serde_json::json;
+
+use crate::{
+    clusters::{ConnectionArgs, NamespaceArgs},
+    completion, condition, flag, here,
+    out::{Format, Out},
+    peer::{
+        plan::{Ask, Plan, plan},
+        progress::Progress,
+    },
+    view::PeerView,
+    wait::{Deadline, Watched},
+};
+
+/// What all failures of peering begin with.
+const FAILED: &str = "Failed peering clusters";
+
+/// Arguments of `peer` and its children.
+#[derive(Clone, Debug, clap::Args)]
+#[command(subcommand_negates_reqs = true, subcommand_value_name = "COMMAND")]
+pub(crate) struct PeerArgs {
+    /// Name of the ForeignCluster to take resources from
+    #[arg(required = true, value_name = "FOREIGN CLUSTER", add = clap_complete::ArgValueCompleter::new(completion::foreign_clusters))]
+    name: Option<String>,
+    #[command(flatten)]
+    wait: WaitArgs,
+    #[command(subcommand)]
+    how: Option<How>,
+}
+
+/// How long to wait, and how to tell the result.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct WaitArgs {
+    /// The timeout for completion
+    #[arg(long, global = true, default_value = "120s", value_parser = flag::duration, value_name = "DURATION")]
+    pub(crate) timeout: Duration,
+    /// Print the final state of the peering for programs (progress moves to stderr)
+    #[arg(short, long, global = true, value_enum, value_name = "FORMAT")]
+    pub(crate) output: Option<Format>,
+}
+
+#[derive(Clone, Debug, clap::Subcommand)]
+enum How {
+    /// Establish an out-of-band peering towards a remote cluster
+    ///
+    /// The control plane traffic of an out-of-band peering flows outside of any tunnel: both clusters must reach
+    /// the authentication service and the Kubernetes API server of the other one. The command with its arguments
+    /// is printed by `liqoctl generate peer-command`, run on the remote cluster.
+    ///
+    /// Example:
+    ///   liqoctl peer out-of-band milan --auth-url https://172.30.0.12:32137 \
+    ///       --cluster-id 16fbeaec-e4e4-41dc-9eea-170ce95d7dd9 --auth-token 3f2a...
+    #[command(visible_alias = "oob", verbatim_doc_comment)]
+    OutOfBand(OutOfBandArgs),
+}
+
+/// What the other cluster said of itself.
+#[derive(Clone, Debug, clap::Args)]
+struct OutOfBandArgs {
+    /// Name for the remote cluster, a DNS label
+    name: String,
+    /// The authentication URL of the target remote cluster
+    #[arg(long, value_name = "URL")]
+    auth_url: String,
+    /// The Cluster ID identifying the target remote cluster
+    #[arg(long, value_name = "ID")]
+    cluster_id: String,
+    /// The authentication token of the target remote cluster
+    #[arg(long, value_name = "TOKEN")]
+    auth_token: String,
+    #[command(flatten)]
+    liqo: NamespaceArgs,
+}
+
+/// `liqoctl peer …`
+pub(crate) async fn run(args: PeerArgs, connection: &ConnectionArgs) -> anyhow::Result<()> {
+    let PeerArgs { name, wait: WaitArgs { timeout, output }, how } = args;
+    let out = Out::new(output.is_some());
+    let deadline = Deadline::after(timeout);
+    let cluster = connection.open().await.context(FAILED)?.cluster;
+    let (foreign, created) = match (how, name) {
+        (Some(How::OutOfBand(args)), _) => out_of_band(&cluster, args, deadline, out).await.context(FAILED)?,
+        (None, Some(name)) => (enable(&cluster, &name, deadline, out).await.context(FAILED)?, false),
+        (None, None) => return Err(anyhow!("{FAILED}: name the foreign cluster")),
+    };
+    let progress = Progress::start(&cluster, &foreign, deadline, out);
+    progress.authentication(condition::patience(created)).await?;
+    progress.outgoing().await?;
+    progress.network().await?;
+    progress.node().await?;
+    out.done("Peering successfully established");
+    match output {
+        Some(format) => out.value(&PeerView::of(&progress.foreign()), format),
+        None => Ok(()),
+    }
+}
+
+/// Sets the wish on a known peer.
+async fn enable(cluster: &Cluster, name: &str, deadline: Deadline, out: Out) -> anyhow::Result<ForeignCluster> {
+    let step = out.step("Processing cluster peering");
+    let foreign = get(cluster, name).await?;
+    let ended = PeeringConditionStatus::Disconnecting;
+    if condition::status(&foreign, PeeringConditionType::OutgoingPeering) == ended && foreign.metadata.deletion_timestamp.is_none() {
+        step.say("Waiting for the earlier peering to end");
+        settled(cluster, name, deadline).await?;
+    }
+    let foreign = cluster.merge(&foreign, json!({"spec": {"outgoingPeeringEnabled": "Yes"}})).await?;
+    step.done("Peering enabled");
+    Ok(foreign)
+}
+
+/// A peer by the name of its object.
+pub(crate) async fn get(cluster: &Cluster, name: &str) -> anyhow::Result<ForeignCluster> {
+    let found: Option<ForeignCluster> = cluster.get("", name).await?;
+    found.ok_or_else(|| anyhow!("foreignclusters.discovery.liqo.io {name:?} not found"))
+}
+
+/// Waits until an earlier peering is no longer being taken down.
+async fn settled(cluster: &Cluster, name: &str, deadline: Deadline) -> anyhow::Result<()> {
+    let watched = Watched::<ForeignCluster>::one(cluster, "", name);
+    let down = |foreign: &ForeignCluster| {
+        condition::status(foreign, PeeringConditionType::OutgoingPeering) == PeeringConditionStatus::Disconnecting
+    };
+    let end = watched.until(deadline, |all| (!all.iter().any(|one| down(one))).then_some(())).await;
+    end.context("an earlier peering is still being taken down")
+}
+
+/// Writes what was typed: the token, then the peer. Tells whether the peer is new.
+async fn out_of_band(cluster: &Cluster, args: OutOfBandArgs, deadline: Deadline, out: Out) -> anyhow::Result<(ForeignCluster, bool)> {
+    let OutOfBandArgs { name, auth_url, cluster_id, auth_token, liqo } = args;
+    let step = out.step("Processing cluster peering");
+    let ask = Ask { name, auth_url, cluster_id, token: auth_token };
+    ask.check().map_err(|why| anyhow!(why))?;
+    let local = here::identity(cluster, &liqo.namespace).await?;
+    let mut token_is_written = false;
+    loop {
+        let known: Vec<ForeignCluster> = cluster.list("", "").await?;
+        let plan = plan(&ask, &local, &known).map_err(|why| anyhow!(why))?;
+        if !token_is_written {
+            cluster.apply(&token_secret(&ask, &liqo.namespace)).await?;
+            token_is_written = true;
+        }
+        match plan {
+            Plan::Wait(name) => {
+                step.say("Waiting for the earlier peering to end");
+                settled_or_gone(cluster, &name, deadline).await?;
+            }
+            Plan::Create(foreign) => match cluster.create(&*foreign).await {
+                Err(error) if error.is_conflict() => {}
+                created => {
+                    let created = created?;
+                    step.done("Peering enabled");
+                    return Ok((created, true));
+                }
+            },
+            Plan::Update(foreign, patch) => match cluster.merge(&*foreign, patch).await {
+                Err(error) if error.is_conflict() => {}
+                updated => {
+                    let updated = updated?;
+                    step.done("Peering enabled");
+                    if updated.name_any() != ask.name {
+                        let (typed, known) = (&ask.name, updated.name_any());
+                        out.warn(format!("The cluster is already known as {known:?}: the name {typed:?} is ignored"));
+                    }
+                    return Ok((updated, false));
+                }
+            },
+        }
+    }
+}
+
+/// Waits until the object is gone, or, if it stays, until its earlier peering has ended.
+async fn settled_or_gone(cluster: &Cluster, name: &str, deadline: Deadline) -> anyhow::Result<()> {
+    let watched = Watched::<ForeignCluster>::one(cluster, "", name);
+    let end = watched.until(deadline, |all| all.iter().all(|one| !plan::is_leaving(one)).then_some(())).await;
+    end.with_context(|| match watched.now().first().map(|one| one.finalizers().join(", ")) {
+        Some(holding) if !holding.is_empty() => format!("foreign cluster {name:?} is still being removed, held by {holding}"),
+        _ => format!("the earlier peering with {name:?} is still being taken down"),
+    })
+}
+
+fn token_secret(ask: &Ask, namespace: &str) -> Secret {
+    let labels = [(label::CLUSTER_ID, ask.cluster_id.as_str()), (label::AUTH_TOKEN, "")];
+    Secret {
+        metadata: ObjectMeta {
+            name: Some(format!("{}{}", names::REMOTE_TOKEN_PREFIX, ask.cluster_id)),
+            namespace: Some(namespace.to_owned()),
+            labels: Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
+            ..ObjectMeta::default()
+        },
+        data: Some(BTreeMap::from([(names::TOKEN_KEY.to_owned(), ByteString(ask.token.clone().into_bytes()))])),
+        ..Secret::default()
+    }
+}
+
+/// The identity of a peer; its parts may not be known yet.
+pub(crate) fn identity(foreign: &ForeignCluster) -> ClusterIdentity {
+    foreign.spec.cluster_identity.clone().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_token_secret_is_the_recorded_one() {
+        let ask = Ask { name: "milan".into(), auth_url: "https://a.b".into(), cluster_id: "id".into(), token: "t".into() };
+        let secret = serde_json::to_value(token_secret(&ask, "liqo")).unwrap();
+        assert_eq!(secret["metadata"]["name"], "remote-token-id");
+        assert_eq!(secret["metadata"]["labels"], json!({"discovery.liqo.io/auth-token": "", "discovery.liqo.io/cluster-id": "id"}));
+        assert_eq!(secret["data"], json!({"token": "dA=="}));
+    }
+}

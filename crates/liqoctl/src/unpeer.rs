@@ -1,0 +1,121 @@
+//! `liqoctl unpeer`: says that nothing is wanted from a cluster any more, then waits until nothing is taken.
+//!
+//! Writes    `ForeignCluster.spec.outgoingPeeringEnabled`.
+//! Removes   out-of-band, when the other direction is not peered either: the `ForeignCluster` and the token
+//!           stored for it, which `liqoctl peer` had written.
+
+use anyhow::{Context, anyhow, bail};
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
+use liqo_api::{
+    discovery::{ForeignCluster, PeeringConditionStatus as Status, PeeringConditionType as Type, PeeringType},
+    meta::label,
+};
+use liqo_kube::Cluster;
+use serde_json::json;
+
+use crate::{
+    clusters::ConnectionArgs,
+    completion, condition,
+    out::Out,
+    peer::{WaitArgs, get, identity, progress::Progress},
+    view::PeerView,
+    wait::{Deadline, Watched},
+};
+
+const FAILED: &str = "Failed unpeering clusters";
+
+/// Arguments of `unpeer` and its children.
+#[derive(Clone, Debug, clap::Args)]
+#[command(subcommand_negates_reqs = true, subcommand_value_name = "COMMAND")]
+pub(crate) struct UnpeerArgs {
+    /// Name of the ForeignCluster to take no resources from any more
+    #[arg(required = true, value_name = "FOREIGN CLUSTER", add = clap_complete::ArgValueCompleter::new(completion::foreign_clusters))]
+    name: Option<String>,
+    #[command(flatten)]
+    wait: WaitArgs,
+    #[command(subcommand)]
+    how: Option<How>,
+}
+
+#[derive(Clone, Debug, clap::Subcommand)]
+enum How {
+    /// Disable an out-of-band peering towards a remote cluster and forget that cluster
+    ///
+    /// The remote cluster stays known while it takes resources from this one: run the same command there.
+    ///
+    /// Example:
+    ///   liqoctl unpeer out-of-band milan
+    #[command(visible_alias = "oob", verbatim_doc_comment)]
+    OutOfBand {
+        /// Name of the ForeignCluster
+        #[arg(value_name = "FOREIGN CLUSTER", add = clap_complete::ArgValueCompleter::new(completion::foreign_clusters))]
+        name: String,
+    },
+}
+
+/// `liqoctl unpeer …`
+pub(crate) async fn run(args: UnpeerArgs, connection: &ConnectionArgs) -> anyhow::Result<()> {
+    let UnpeerArgs { name, wait: WaitArgs { timeout, output }, how } = args;
+    let out = Out::new(output.is_some());
+    let deadline = Deadline::after(timeout);
+    let cluster = connection.open().await.context(FAILED)?.cluster;
+    let (name, forget) = match (how, name) {
+        (Some(How::OutOfBand { name }), _) => (name, true),
+        (None, Some(name)) => (name, false),
+        (None, None) => bail!("{FAILED}: name the foreign cluster"),
+    };
+    let foreign = disable(&cluster, &name, forget, out).await.context(FAILED)?;
+    let progress = Progress::start(&cluster, &foreign, deadline, out);
+    progress.no_outgoing().await?;
+    let last = progress.foreign();
+    if forget {
+        forget_peer(&cluster, &name, deadline, out).await.context(FAILED)?;
+    }
+    match output {
+        Some(format) => out.value(&PeerView::of(&last), format),
+        None => Ok(()),
+    }
+}
+
+async fn disable(cluster: &Cluster, name: &str, forget: bool, out: Out) -> anyhow::Result<ForeignCluster> {
+    let step = out.step("Processing cluster unpeering");
+    let foreign = get(cluster, name).await?;
+    if forget && foreign.spec.peering_type != PeeringType::OutOfBand {
+        let kind = foreign.spec.peering_type;
+        bail!("the peering type towards remote cluster {name:?} is {kind:?}, expected {:?}", PeeringType::OutOfBand);
+    }
+    let foreign = cluster.merge(&foreign, json!({"spec": {"outgoingPeeringEnabled": "No"}})).await?;
+    step.done("Outgoing peering marked as disabled");
+    Ok(foreign)
+}
+
+/// Deletes the peer, unless it still takes resources from us.
+async fn forget_peer(cluster: &Cluster, name: &str, deadline: Deadline, out: Out) -> anyhow::Result<()> {
+    let Some(foreign) = cluster.get::<ForeignCluster>("", name).await? else {
+        out.done("Foreign cluster resource successfully removed");
+        return Ok(());
+    };
+    let who = identity(&foreign);
+    if condition::status(&foreign, Type::IncomingPeering) != Status::None {
+        out.warn("The foreign cluster resource was not removed, as an incoming peering is still active");
+        out.warn(format!("Issue the unpeer command on the remote cluster {:?} to disable it", who.cluster_name));
+        return Ok(());
+    }
+    let step = out.step("Removing the foreign cluster resource");
+    cluster.remove(&foreign).await?;
+    let watched = Watched::<ForeignCluster>::one(cluster, "", name);
+    let gone = watched.until(deadline, |all| all.iter().all(|one| one.uid() != foreign.uid()).then_some(())).await;
+    if let Err(error) = gone {
+        let held = watched.now().first().map(|one| one.finalizers().join(", ")).unwrap_or_default();
+        return Err(anyhow!("{error}: the foreign cluster {name:?} is still held by {held}"));
+    }
+    if !who.cluster_id.is_empty() {
+        let selector = format!("{},{}={}", label::AUTH_TOKEN, label::CLUSTER_ID, who.cluster_id);
+        for secret in cluster.list::<Secret>("", &selector).await? {
+            cluster.remove(&secret).await?;
+        }
+    }
+    step.done("Foreign cluster resource successfully removed");
+    Ok(())
+}

@@ -1,0 +1,81 @@
+//! Who may do what: one table of rules for each role.
+//!
+//! Keeps true: what peers are granted is exactly what Liqo 0.8.3 grants them, since their components
+//! rely on it; our own components get what they call and no more. Wherever a component may `update`
+//! it may `patch`, because everything is written with server-side apply or patches.
+
+mod components;
+mod peers;
+mod virtual_kubelet;
+
+use serde_json::{Map, Value, json};
+
+/// Reading.
+const RO: &[&str] = &["get", "list", "watch"];
+/// Reading and writing single objects.
+const RW: &[&str] = &["get", "list", "watch", "create", "update", "patch", "delete"];
+/// Everything.
+const ALL: &[&str] = &["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
+/// Reading and changing, but neither making nor removing.
+const CHANGE: &[&str] = &["get", "list", "watch", "update", "patch"];
+/// Writing a status.
+const STATUS: &[&str] = &["get", "update", "patch"];
+
+/// One rule of a role.
+pub struct Rule {
+    /// API group; empty for the core group.
+    pub group: &'static str,
+    /// Resources, with their subresources.
+    pub resources: &'static [&'static str],
+    /// Names the rule is limited to; none means every one.
+    pub names: &'static [&'static str],
+    /// What may be done.
+    pub verbs: &'static [&'static str],
+}
+
+impl Rule {
+    /// The rule as Kubernetes writes it.
+    pub fn to_json(&self) -> Value {
+        let mut rule = Map::from_iter([
+            ("apiGroups".to_owned(), json!([self.group])),
+            ("resources".to_owned(), json!(self.resources)),
+            ("verbs".to_owned(), json!(self.verbs)),
+        ]);
+        if !self.names.is_empty() {
+            rule.insert("resourceNames".to_owned(), json!(self.names));
+        }
+        Value::Object(rule)
+    }
+}
+
+/// A rule for every object of the resources.
+const fn rule(group: &'static str, resources: &'static [&'static str], verbs: &'static [&'static str]) -> Rule {
+    Rule { group, resources, names: &[], verbs }
+}
+
+/// A rule for single objects.
+const fn named(
+    group: &'static str,
+    resources: &'static [&'static str],
+    names: &'static [&'static str],
+    verbs: &'static [&'static str],
+) -> Rule {
+    Rule { group, resources, names, verbs }
+}
+
+/// Name of the file to its rules; `.namespaced` ones hold in the Liqo namespace only.
+pub fn all() -> Vec<(&'static str, &'static [Rule])> {
+    vec![
+        ("auth", components::AUTH),
+        ("auth.namespaced", components::AUTH_NAMESPACED),
+        ("controller-manager", components::CONTROLLER_MANAGER),
+        ("controller-manager.namespaced", components::CONTROLLER_MANAGER_NAMESPACED),
+        ("crd-replicator", components::CRD_REPLICATOR),
+        ("crd-replicator.namespaced", components::CRD_REPLICATOR_NAMESPACED),
+        ("remote-peering-basic", peers::BASIC),
+        ("remote-peering-incoming", peers::INCOMING),
+        ("remote-peering-outgoing", peers::OUTGOING),
+        ("virtual-kubelet-local", virtual_kubelet::LOCAL),
+        ("virtual-kubelet-remote", virtual_kubelet::REMOTE),
+    ]
+}

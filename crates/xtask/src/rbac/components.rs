@@ -1,0 +1,94 @@
+//! What our own components may do.
+//!
+//! The kinds that peers exchange are not here: every component that touches them is bound to the three
+//! peering roles, which it needs anyway in order to grant them.
+
+use super::{CHANGE, RO, RW, Rule, STATUS, named, rule};
+
+const CLUSTER_ID: &[&str] = &[liqo_api::names::CLUSTER_ID_CONFIG_MAP];
+
+/// The signer of peers' identities.
+const CLIENT_SIGNER: &[&str] = &["kubernetes.io/kube-apiserver-client"];
+/// The signers of virtual kubelets' serving certificates.
+const SERVING_SIGNERS: &[&str] = &["beta.eks.amazonaws.com/app-serving", "kubernetes.io/kubelet-serving"];
+
+/// Authentication service, everywhere.
+pub(super) const AUTH: &[Rule] = &[
+    rule("", &["namespaces"], &["get", "list", "watch", "create", "patch"]),
+    rule("", &["nodes"], RO),
+    rule("", &["secrets"], RW),
+    named("", &["configmaps"], &["aws-auth"], &["get", "update", "patch"]),
+    rule("certificates.k8s.io", &["certificatesigningrequests"], &["get", "list", "watch", "create", "patch"]),
+    rule("certificates.k8s.io", &["certificatesigningrequests/approval"], &["update", "patch"]),
+    named("certificates.k8s.io", &["signers"], CLIENT_SIGNER, &["approve"]),
+    rule("rbac.authorization.k8s.io", &["clusterroles"], RO),
+    rule("rbac.authorization.k8s.io", &["rolebindings"], super::ALL),
+];
+
+/// Authentication service, in the Liqo namespace.
+pub(super) const AUTH_NAMESPACED: &[Rule] = &[
+    rule("", &["configmaps"], RO),
+    named("", &["configmaps"], CLUSTER_ID, &["update", "patch"]),
+    rule("", &["secrets"], RW),
+    rule("", &["services"], RO),
+];
+
+/// Controller manager, everywhere.
+pub(super) const CONTROLLER_MANAGER: &[Rule] = &[
+    rule("", &["namespaces"], RW),
+    rule("", &["nodes"], CHANGE),
+    rule("", &["nodes/finalizers"], &["get", "update", "patch"]),
+    rule("", &["events"], RW),
+    rule("events.k8s.io", &["events"], &["create", "patch"]),
+    rule("", &["persistentvolumes", "persistentvolumeclaims"], RW),
+    rule("", &["pods"], RW),
+    rule("", &["secrets", "serviceaccounts"], RW),
+    named(
+        "admissionregistration.k8s.io",
+        &["mutatingwebhookconfigurations", "validatingwebhookconfigurations"],
+        &[liqo_api::names::WEBHOOK_CONFIGURATION],
+        CHANGE,
+    ),
+    rule("apps", &["deployments"], RW),
+    rule("certificates.k8s.io", &["certificatesigningrequests"], RO),
+    rule(
+        "certificates.k8s.io",
+        &["certificatesigningrequests/approval", "certificatesigningrequests/status"],
+        &["update", "patch"],
+    ),
+    named("certificates.k8s.io", &["signers"], SERVING_SIGNERS, &["approve"]),
+    rule("discovery.k8s.io", &["endpointslices"], RW),
+    rule("discovery.liqo.io", &["foreignclusters"], super::ALL),
+    rule("discovery.liqo.io", &["foreignclusters/finalizers", "foreignclusters/status"], STATUS),
+    rule("discovery.liqo.io", &["resourcerequests/finalizers"], STATUS),
+    rule("metrics.liqo.io", &["scrape", "scrape/metrics"], &["get"]),
+    rule("net.liqo.io", &["tunnelendpoints"], RO),
+    rule("offloading.liqo.io", &["namespaceoffloadings"], CHANGE),
+    rule("offloading.liqo.io", &["namespaceoffloadings/finalizers", "namespaceoffloadings/status"], STATUS),
+    rule("rbac.authorization.k8s.io", &["clusterrolebindings", "clusterroles", "rolebindings"], RW),
+    rule("sharing.liqo.io", &["resourceoffers/finalizers"], STATUS),
+    rule("storage.k8s.io", &["storageclasses"], RO),
+    rule("virtualkubelet.liqo.io", &["namespacemaps/finalizers"], STATUS),
+    rule("virtualkubelet.liqo.io", &["shadowendpointslices"], RW),
+    rule("virtualkubelet.liqo.io", &["shadowendpointslices/finalizers"], STATUS),
+    rule("virtualkubelet.liqo.io", &["shadowpods"], &["get", "list", "watch", "update", "patch", "delete"]),
+    rule("virtualkubelet.liqo.io", &["shadowpods/finalizers", "shadowpods/status"], STATUS),
+];
+
+/// Controller manager, in the Liqo namespace.
+pub(super) const CONTROLLER_MANAGER_NAMESPACED: &[Rule] = &[
+    rule("", &["configmaps", "secrets"], RW),
+    rule("", &["services"], RO),
+    rule("coordination.k8s.io", &["leases"], RW),
+];
+
+/// Replicator, everywhere.
+pub(super) const CRD_REPLICATOR: &[Rule] = &[
+    rule("", &["namespaces", "secrets"], RO),
+    rule("discovery.liqo.io", &["foreignclusters"], CHANGE),
+    rule("discovery.liqo.io", &["foreignclusters/status"], &["get"]),
+];
+
+/// Replicator, in the Liqo namespace.
+pub(super) const CRD_REPLICATOR_NAMESPACED: &[Rule] =
+    &[rule("", &["configmaps"], RO), named("", &["configmaps"], CLUSTER_ID, &["update", "patch"])];

@@ -1,0 +1,433 @@
+//! What the chart renders, by the real helm: names, labels and arguments are a contract with peers, with
+//! `liqoctl` and with the components. Written out by hand.
+
+mod chart {
+    pub(crate) mod helm;
+}
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chart::helm::{Objects, command, names, refused, rendered, template};
+use serde_json::{Value, json};
+
+const NAMED: &[&str] = &["--set", "discovery.config.clusterName=rome"];
+const EXTERNAL: &[&str] = &["--set", "networking.internal=false"];
+
+/// Renders with what every installation has to say, and more.
+fn with(more: &[&str]) -> Objects {
+    rendered(&[NAMED, EXTERNAL, more].concat())
+}
+
+/// Why it does not render.
+fn error(more: &[&str]) -> String {
+    refused(&[NAMED, EXTERNAL, more].concat())
+}
+
+fn args(objects: &Objects, deployment: &str) -> Vec<String> {
+    let container = &objects[&format!("Deployment/{deployment}")]["spec"]["template"]["spec"]["containers"][0];
+    serde_json::from_value(container["args"].clone()).expect("arguments")
+}
+
+#[test]
+fn lint_has_nothing_to_say() {
+    let output = command().arg("lint").arg("--strict").arg(chart::helm::path()).args(NAMED).args(EXTERNAL).output();
+    let output = output.expect("helm runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
+fn these_objects_and_no_others() {
+    let wanted = "
+        ClusterRole/liqo-auth ClusterRole/liqo-controller-manager ClusterRole/liqo-crd-replicator
+        ClusterRole/liqo-remote-peering-basic ClusterRole/liqo-remote-peering-incoming
+        ClusterRole/liqo-remote-peering-outgoing ClusterRole/liqo-virtual-kubelet-local
+        ClusterRole/liqo-virtual-kubelet-remote
+        ClusterRoleBinding/liqo-auth ClusterRoleBinding/liqo-controller-manager
+        ClusterRoleBinding/liqo-controller-manager-grant-virtual-kubelet-local
+        ClusterRoleBinding/liqo-controller-manager-grant-virtual-kubelet-remote
+        ClusterRoleBinding/liqo-crd-replicator ClusterRoleBinding/liqo-remote-peering-basic
+        ClusterRoleBinding/liqo-remote-peering-incoming ClusterRoleBinding/liqo-remote-peering-outgoing
+        ConfigMap/liqo-clusterid-configmap
+        Deployment/liqo-auth Deployment/liqo-controller-manager Deployment/liqo-crd-replicator
+        MutatingWebhookConfiguration/liqo-webhook ValidatingWebhookConfiguration/liqo-webhook
+        Role/liqo-auth Role/liqo-controller-manager Role/liqo-crd-replicator
+        RoleBinding/liqo-auth RoleBinding/liqo-controller-manager RoleBinding/liqo-crd-replicator
+        Service/liqo-auth Service/liqo-controller-manager
+        ServiceAccount/liqo-auth ServiceAccount/liqo-controller-manager ServiceAccount/liqo-crd-replicator";
+    assert_eq!(names(&with(&[])), wanted.split_whitespace().map(str::to_owned).collect::<BTreeSet<_>>());
+}
+
+#[test]
+fn rendering_twice_gives_the_same() {
+    let args = [NAMED, EXTERNAL].concat();
+    assert_eq!(template(&args).expect("renders"), template(&args).expect("renders"));
+}
+
+#[test]
+fn labels_are_those_of_liqo() {
+    let objects = with(&[]);
+    let component = |object: &str| match object.split_once('/').map(|(_, name)| name) {
+        Some("liqo-clusterid-configmap") => ("clusterid-configmap", "clusterid-configmap"),
+        Some("liqo-crd-replicator") => ("crd-replicator", "dispatcher"),
+        Some(
+            "liqo-auth" | "liqo-remote-peering-basic" | "liqo-remote-peering-incoming" | "liqo-remote-peering-outgoing",
+        ) => ("auth", "discovery"),
+        Some("liqo-virtual-kubelet-local" | "liqo-virtual-kubelet-remote") => ("virtual-kubelet", "virtual-kubelet"),
+        _ => ("controller-manager", "controller-manager"),
+    };
+    for (object, value) in &objects {
+        let (name, component) = component(object);
+        let mut labels = json!({
+            "app.kubernetes.io/component": component, "app.kubernetes.io/instance": format!("liqo-{name}"),
+            "app.kubernetes.io/managed-by": "Helm", "app.kubernetes.io/name": name,
+            "app.kubernetes.io/part-of": "liqo", "app.kubernetes.io/version": "v0.1.0", "helm.sh/chart": "liqo-0.1.0",
+        });
+        if let Some(permissions) = object.strip_prefix("ClusterRole/liqo-remote-peering-") {
+            labels["auth.liqo.io/remote-peering-permissions"] = json!(permissions);
+        }
+        if ["Deployment/liqo-auth", "Service/liqo-auth"].contains(&object.as_str()) {
+            labels["run"] = json!("auth-service");
+        }
+        assert_eq!(value["metadata"]["labels"], labels, "{object}");
+        let namespaced = !object.starts_with("ClusterRole") && !object.contains("WebhookConfiguration");
+        assert_eq!(value["metadata"].get("namespace").is_some(), namespaced, "{object}");
+    }
+}
+
+#[test]
+fn services_are_those_of_liqo() {
+    let objects = with(&[]);
+    let selector = |name: &str, component: &str| {
+        json!({
+            "app.kubernetes.io/component": component, "app.kubernetes.io/instance": format!("liqo-{name}"),
+            "app.kubernetes.io/name": name, "app.kubernetes.io/part-of": "liqo",
+        })
+    };
+    let mut auth = selector("auth", "discovery");
+    auth["run"] = json!("auth-service");
+    assert_eq!(
+        objects["Service/liqo-auth"]["spec"],
+        json!({"type": "LoadBalancer", "selector": auth,
+               "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 8443}]})
+    );
+    assert_eq!(objects["Deployment/liqo-auth"]["spec"]["selector"]["matchLabels"], auth);
+    let manager = selector("controller-manager", "controller-manager");
+    assert_eq!(
+        objects["Service/liqo-controller-manager"]["spec"],
+        json!({"type": "ClusterIP", "selector": manager,
+               "ports": [{"port": 9443, "protocol": "TCP", "targetPort": "webhook"}]})
+    );
+    assert_eq!(objects["Deployment/liqo-controller-manager"]["spec"]["selector"]["matchLabels"], manager);
+}
+
+#[test]
+fn arguments_by_default() {
+    let objects = with(&[]);
+    assert_eq!(
+        args(&objects, "liqo-controller-manager"),
+        [
+            "--cluster-name=rome",
+            "--liqo-namespace=$(POD_NAMESPACE)",
+            "--enable-incoming-peering=true",
+            "--resource-sharing-percentage=30",
+            "--kubelet-image=ghcr.io/liqo-rs/liqo:v0.1.0",
+            "--kubelet-ipam-server=",
+            "--disable-internal-network",
+            "--auto-join-discovered-clusters=true",
+            "--enable-storage=false",
+            "--webhook-port=9443",
+            "--kubelet-extra-args=--enable-apiserver-support=true,--node-check-network=false",
+            "--offer-update-threshold-percentage=5",
+        ]
+    );
+    assert_eq!(args(&objects, "liqo-crd-replicator"), ["--cluster-name=rome", "--liqo-namespace=$(POD_NAMESPACE)"]);
+    assert_eq!(
+        args(&objects, "liqo-auth"),
+        [
+            "--cluster-name=rome",
+            "--namespace=$(POD_NAMESPACE)",
+            "--address=:8443",
+            "--enable-tls",
+            "--enable-authentication=true"
+        ]
+    );
+}
+
+#[test]
+fn arguments_of_the_controller_manager_follow_the_values() {
+    let objects = with(&[
+        "--set=controllerManager.replicas=2,controllerManager.pod.extraArgs={--v=4}",
+        "--set=controllerManager.config.enableResourceEnforcement=true",
+        "--set=controllerManager.config.enableNodeFailureController=true",
+        "--set=controllerManager.config.resourcePluginAddress=plugin:6000",
+        "--set=discovery.config.clusterLabels.region=eu,discovery.config.incomingPeeringEnabled=false",
+        "--set=networking.reflectIPs=false,webhook.port=9444",
+        "--set=virtualKubelet.extra.args={--node-check-network=true}",
+        "--set=virtualKubelet.extra.labels.a=b,virtualKubelet.extra.annotations.c=d",
+        "--set=virtualKubelet.extra.resources.limits.memory=1Gi,virtualKubelet.extra.resources.requests.cpu=1",
+        "--set=virtualKubelet.virtualNode.extra.labels.e=f,virtualKubelet.virtualNode.extra.annotations.g=h",
+        "--set=virtualKubelet.metrics.enabled=true",
+    ]);
+    assert_eq!(
+        args(&objects, "liqo-controller-manager"),
+        [
+            "--cluster-name=rome",
+            "--liqo-namespace=$(POD_NAMESPACE)",
+            "--enable-incoming-peering=false",
+            "--resource-sharing-percentage=30",
+            "--kubelet-image=ghcr.io/liqo-rs/liqo:v0.1.0",
+            "--kubelet-metrics-address=:5872",
+            "--kubelet-metrics-enabled=true",
+            "--kubelet-ipam-server=",
+            "--disable-internal-network",
+            "--auto-join-discovered-clusters=true",
+            "--enable-storage=false",
+            "--webhook-port=9444",
+            "--enable-resource-enforcement",
+            "--enable-node-failure-controller",
+            "--kubelet-extra-annotations=c=d",
+            "--kubelet-extra-labels=a=b",
+            "--kubelet-extra-args=--node-check-network=true,--enable-apiserver-support=true,--disable-ip-reflection",
+            "--node-extra-annotations=g=h",
+            "--node-extra-labels=e=f",
+            "--v=4",
+            "--cluster-labels=region=eu",
+            "--enable-leader-election=true",
+            "--kubelet-cpu-requests=1",
+            "--kubelet-ram-limits=1Gi",
+            "--resource-plugin-address=plugin:6000",
+            "--offer-update-threshold-percentage=0",
+        ]
+    );
+    let spread =
+        &objects["Deployment/liqo-controller-manager"]["spec"]["template"]["spec"]["affinity"]["podAntiAffinity"];
+    assert_eq!(spread["preferredDuringSchedulingIgnoredDuringExecution"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn authentication_without_tls_behind_an_ingress() {
+    let objects = with(&[
+        "--set=auth.tls=false,auth.config.enableAuthentication=false",
+        "--set=auth.ingress.enable=true,auth.ingress.class=nginx,auth.ingress.host=auth.example.com",
+        "--set=apiServer.address=https://10.0.0.1:6443,apiServer.trustedCA=true",
+    ]);
+    assert_eq!(
+        args(&objects, "liqo-auth"),
+        [
+            "--cluster-name=rome",
+            "--namespace=$(POD_NAMESPACE)",
+            "--address=:5000",
+            "--enable-authentication=false",
+            "--advertise-api-server-address=https://10.0.0.1:6443",
+            "--advertise-api-server-trusted-ca",
+        ]
+    );
+    let service = &objects["Service/liqo-auth"];
+    assert_eq!(
+        service["metadata"]["annotations"],
+        json!({"liqo.io/override-address": "auth.example.com", "liqo.io/override-port": "443"})
+    );
+    assert_eq!(
+        service["spec"]["ports"][0],
+        json!({"name": "https", "port": 5000, "protocol": "TCP", "targetPort": 5000})
+    );
+    let ingress = &objects["Ingress/liqo-auth"]["spec"];
+    assert_eq!(
+        (&ingress["ingressClassName"], &ingress["rules"][0]["host"]),
+        (&json!("nginx"), &json!("auth.example.com"))
+    );
+}
+
+#[test]
+fn an_override_says_where_peers_find_us() {
+    let objects = with(&[
+        "--set=auth.config.addressOverride=10.0.0.1,auth.config.portOverride=8443,auth.service.annotations.a=b",
+    ]);
+    assert_eq!(
+        objects["Service/liqo-auth"]["metadata"]["annotations"],
+        json!({"a": "b", "liqo.io/override-address": "10.0.0.1", "liqo.io/override-port": "8443"})
+    );
+}
+
+#[test]
+fn keys_for_eks_stay_in_a_secret() {
+    let objects = with(&[
+        "--set=awsConfig.accessKeyId=key,awsConfig.secretAccessKey=hush,awsConfig.region=eu,awsConfig.clusterName=c",
+    ]);
+    assert_eq!(
+        objects["Secret/liqo-aws-config"]["stringData"],
+        json!({"ACCESS_KEY_ID": "key", "SECRET_ACCESS_KEY": "hush"})
+    );
+    let args = args(&objects, "liqo-auth").join(" ");
+    assert!(
+        args.ends_with("--aws-secret-access-key=$(AWS_SECRET_ACCESS_KEY) --aws-region=eu --aws-cluster-name=c"),
+        "{args}"
+    );
+    assert!(!args.contains("hush"));
+}
+
+#[test]
+fn webhooks_are_those_of_liqo() {
+    let objects = with(&["--set=webhook.failurePolicy=Ignore"]);
+    let mut seen = BTreeMap::new();
+    for kind in ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"] {
+        for hook in objects[&format!("{kind}/liqo-webhook")]["webhooks"].as_array().expect("webhooks") {
+            let client = &hook["clientConfig"];
+            assert_eq!(client["service"]["name"], "liqo-controller-manager");
+            assert_eq!((&client["service"]["namespace"], &client["service"]["port"]), (&json!("liqo"), &json!(9443)));
+            assert_eq!(client.get("caBundle"), None, "the controller manager owns it");
+            assert_eq!((&hook["failurePolicy"], &hook["matchPolicy"]), (&json!("Ignore"), &json!("Equivalent")));
+            assert_eq!(
+                (&hook["sideEffects"], &hook["admissionReviewVersions"]),
+                (&json!("None"), &json!(["v1", "v1beta1"]))
+            );
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let rule = &hook["rules"][0];
+            let what = [&client["service"]["path"], &rule["apiGroups"][0], &rule["resources"][0]].map(text).join(" ");
+            let operations: Vec<String> = rule["operations"].as_array().into_iter().flatten().map(text).collect();
+            let line = format!("{what} {} {}", operations.join(","), hook["namespaceSelector"]["matchLabels"]);
+            seen.insert(text(&hook["name"]), line.replace(" null", ""));
+        }
+    }
+    let wanted = [
+        ("fc.mutate.liqo.io", "/mutate/foreign-cluster discovery.liqo.io foreignclusters CREATE,UPDATE"),
+        ("fc.validate.liqo.io", "/validate/foreign-cluster discovery.liqo.io foreignclusters UPDATE"),
+        (
+            "nsoff.validate.liqo.io",
+            "/validate/namespace-offloading offloading.liqo.io namespaceoffloadings CREATE,UPDATE",
+        ),
+        ("pod.mutate.liqo.io", r#"/mutate/pod  pods CREATE {"liqo.io/scheduling-enabled":"true"}"#),
+        ("shadowpod.validate.liqo.io", "/validate/shadowpods virtualkubelet.liqo.io shadowpods CREATE,UPDATE,DELETE"),
+    ];
+    assert_eq!(seen, wanted.map(|(name, line)| (name.to_owned(), line.to_owned())).into());
+}
+
+#[test]
+fn the_identity_is_only_rendered_when_it_is_given() {
+    let data = |objects: &Objects| objects["ConfigMap/liqo-clusterid-configmap"]["data"].clone();
+    assert_eq!(data(&with(&[])), json!({"CLUSTER_NAME": "rome"}));
+    let id = "09897b82-7830-483b-b786-9cf90899f809";
+    let given = with(&["--set", &format!("discovery.config.clusterIDOverride={id}")]);
+    assert_eq!(data(&given), json!({"CLUSTER_NAME": "rome", "CLUSTER_ID": id}));
+    assert_eq!(
+        given["ConfigMap/liqo-clusterid-configmap"]["metadata"]["annotations"]["helm.sh/resource-policy"],
+        "keep"
+    );
+}
+
+#[test]
+fn pods_run_with_little_power() {
+    for (name, object) in with(&[]).iter().filter(|(name, _)| name.starts_with("Deployment/")) {
+        let pod = &object["spec"]["template"]["spec"];
+        assert_eq!(pod["serviceAccountName"], name["Deployment/".len()..], "{name}");
+        assert_eq!(
+            pod["securityContext"],
+            json!({"runAsNonRoot": true, "runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000,
+                   "seccompProfile": {"type": "RuntimeDefault"}})
+        );
+        let container = &pod["containers"][0];
+        assert_eq!(
+            container["securityContext"],
+            json!({"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}})
+        );
+        assert_eq!(container["readinessProbe"]["httpGet"], json!({"path": "/readyz", "port": "healthz"}));
+        assert_eq!(container["livenessProbe"]["httpGet"], json!({"path": "/healthz", "port": "healthz"}));
+        let ports = container["ports"].as_array().expect("ports");
+        assert!(ports.contains(&json!({"name": "healthz", "containerPort": 8081})), "{name}");
+    }
+    let open = with(&["--set=openshiftConfig.enable=true"]);
+    assert_eq!(open["Deployment/liqo-auth"]["spec"]["template"]["spec"].get("securityContext"), None);
+    let rules = open["ClusterRole/liqo-virtual-kubelet-local"]["rules"].as_array().expect("rules");
+    assert_eq!(rules.last().map(|rule| rule["resourceNames"].clone()), Some(json!(["anyuid"])));
+}
+
+#[test]
+fn images() {
+    let objects = with(&[
+        "--set=image=localhost/liqo,tag=dev,auth.imageName=localhost/auth,crdReplicator.imageName=r@sha256:0,virtualKubelet.imageName=vk",
+    ]);
+    let image = |name: &str| {
+        objects[&format!("Deployment/{name}")]["spec"]["template"]["spec"]["containers"][0]["image"].clone()
+    };
+    assert_eq!(image("liqo-controller-manager"), "localhost/liqo:dev");
+    assert_eq!(image("liqo-auth"), "localhost/auth:dev");
+    assert_eq!(image("liqo-crd-replicator"), "r@sha256:0");
+    assert!(args(&objects, "liqo-controller-manager").contains(&"--kubelet-image=vk:dev".to_owned()));
+}
+
+#[test]
+fn pods_are_placed_as_the_values_say() {
+    let objects = with(&[
+        "--set=common.nodeSelector.zone=a,common.tolerations[0].operator=Exists",
+        "--set=common.affinity.podAffinity.x=y,controllerManager.replicas=3,crdReplicator.pod.labels.a=b",
+    ]);
+    let pod = |name: &str| &objects[&format!("Deployment/{name}")]["spec"]["template"];
+    for name in ["liqo-auth", "liqo-controller-manager", "liqo-crd-replicator"] {
+        let spec = &pod(name)["spec"];
+        assert_eq!(
+            (&spec["nodeSelector"], &spec["tolerations"]),
+            (&json!({"zone": "a"}), &json!([{"operator": "Exists"}]))
+        );
+        assert_eq!(spec["affinity"]["podAffinity"], json!({"x": "y"}), "{name}");
+        assert_eq!(spec["affinity"].get("podAntiAffinity").is_some(), name == "liqo-controller-manager");
+    }
+    assert_eq!(pod("liqo-crd-replicator")["metadata"]["labels"]["a"], "b");
+}
+
+#[test]
+fn wrong_values_are_explained() {
+    for (set, wanted) in [
+        ("networking.internal=true", "set networking.internal to false"),
+        ("networkManager.externalIPAM.enabled=true", "set networkManager.externalIPAM.enabled to false"),
+        ("discovery.config.clusterName=", "The cluster name (.Values.discovery.config.clusterName) must be set"),
+        ("discovery.config.clusterName=A_b", "may only contain lowercase letters, numbers and hyphens"),
+        ("discovery.config.clusterIDOverride=Rome", "Provided cluster ID must be a valid UUID"),
+        ("nameOverride=other", "nameOverride must be empty"),
+        (
+            "virtualKubelet.extra.resources.requests.gpu=1",
+            r#"Unsupported resource type "gpu" for virtual kubelet containers' requests"#,
+        ),
+        ("auth.service.type=Ingress", "'ClusterIP', 'NodePort', 'LoadBalancer'"),
+        ("webhook.failurePolicy=Maybe", "'Fail', 'Ignore'"),
+        ("pullPolicy=Sometimes", "/pullPolicy"),
+        ("controllerManager.config.resourceSharingPercentage=101", "maximum: got 101, want 100"),
+        ("controllerManager.replicas=two", "/controllerManager/replicas"),
+        ("auth.config.portOverride=https", "/auth/config/portOverride"),
+        ("auth.tls=1", "/auth/tls"),
+        ("common.tolerations=Exists", "/common/tolerations"),
+    ] {
+        let error = error(&["--set", set]);
+        assert!(error.contains(wanted), "{set}: {error}");
+    }
+}
+
+#[test]
+fn unknown_values_are_tolerated() {
+    assert_eq!(names(&with(&["--set=some.day=1,auth.config.other=x"])), names(&with(&[])));
+}
+
+/// Every role of the chart has exactly the rules of the table, and binds the right accounts.
+#[test]
+fn access_is_what_the_table_says() {
+    let objects = with(&[]);
+    for (file, rules) in xtask::rbac::all() {
+        let role = match file.strip_suffix(".namespaced") {
+            Some(name) => format!("Role/liqo-{name}"),
+            None => format!("ClusterRole/liqo-{file}"),
+        };
+        let wanted: Vec<Value> = rules.iter().map(xtask::rbac::Rule::to_json).collect();
+        assert_eq!(objects[&role]["rules"], json!(wanted), "{role}");
+    }
+    let subjects = |binding: &str| -> Vec<Value> {
+        objects[binding]["subjects"].as_array().expect("subjects").iter().map(|s| s["name"].clone()).collect()
+    };
+    let all = ["liqo-auth", "liqo-controller-manager", "liqo-crd-replicator"];
+    for permissions in ["basic", "incoming", "outgoing"] {
+        assert_eq!(subjects(&format!("ClusterRoleBinding/liqo-remote-peering-{permissions}")), all);
+    }
+    for side in ["local", "remote"] {
+        let binding = format!("ClusterRoleBinding/liqo-controller-manager-grant-virtual-kubelet-{side}");
+        assert_eq!(subjects(&binding), ["liqo-controller-manager"]);
+        assert_eq!(objects[&binding]["roleRef"]["name"], format!("liqo-virtual-kubelet-{side}"));
+    }
+}

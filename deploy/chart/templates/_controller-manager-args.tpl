@@ -1,0 +1,86 @@
+{{- /* Arguments of the controller manager, in the order of 0.8.3. */}}
+{{- define "liqo.controllerManager.args" -}}
+{{- $config := .Values.controllerManager.config -}}
+{{- $kubelet := .Values.virtualKubelet -}}
+- --cluster-name={{ .Values.discovery.config.clusterName }}
+- --liqo-namespace=$(POD_NAMESPACE)
+- --enable-incoming-peering={{ .Values.discovery.config.incomingPeeringEnabled }}
+- --resource-sharing-percentage={{ $config.resourceSharingPercentage }}
+- {{ include "liqo.image" (dict "root" . "values" $kubelet) | printf "--kubelet-image=%s" | quote }}
+{{- if $kubelet.metrics.enabled }}
+- --kubelet-metrics-address=:{{ $kubelet.metrics.port }}
+- --kubelet-metrics-enabled=true
+{{- end }}
+- --kubelet-ipam-server=
+- --disable-internal-network
+- --auto-join-discovered-clusters={{ .Values.discovery.config.autojoin }}
+- --enable-storage=false
+- --webhook-port={{ .Values.webhook.port }}
+{{- if $config.enableResourceEnforcement }}
+- --enable-resource-enforcement
+{{- end }}
+{{- if $config.enableNodeFailureController }}
+- --enable-node-failure-controller
+{{- end }}
+{{- with $kubelet.extra.annotations }}
+- {{ include "liqo.pairs" . | printf "--kubelet-extra-annotations=%s" | quote }}
+{{- end }}
+{{- with $kubelet.extra.labels }}
+- {{ include "liqo.pairs" . | printf "--kubelet-extra-labels=%s" | quote }}
+{{- end }}
+- {{ include "liqo.kubeletArgs" . | printf "--kubelet-extra-args=%s" | quote }}
+{{- with $kubelet.virtualNode.extra.annotations }}
+- {{ include "liqo.pairs" . | printf "--node-extra-annotations=%s" | quote }}
+{{- end }}
+{{- with $kubelet.virtualNode.extra.labels }}
+- {{ include "liqo.pairs" . | printf "--node-extra-labels=%s" | quote }}
+{{- end }}
+{{- with .Values.controllerManager.pod.extraArgs }}
+{{ toYaml . }}
+{{- end }}
+{{- with .Values.discovery.config.clusterLabels }}
+- {{ include "liqo.pairs" . | printf "--cluster-labels=%s" | quote }}
+{{- end }}
+{{- if gt (int .Values.controllerManager.replicas) 1 }}
+- --enable-leader-election=true
+{{- end }}
+{{- $flags := dict "cpu" "cpu" "memory" "ram" }}
+{{- range $bound := list "requests" "limits" }}
+{{- range $resource, $quantity := index $kubelet.extra.resources $bound }}
+{{- if not (hasKey $flags $resource) }}
+{{- fail (printf "Unsupported resource type %q for virtual kubelet containers' %s" $resource $bound) }}
+{{- end }}
+- --kubelet-{{ index $flags $resource }}-{{ $bound }}={{ $quantity }}
+{{- end }}
+{{- end }}
+{{- with $config.resourcePluginAddress }}
+- {{ printf "--resource-plugin-address=%s" . | quote }}
+{{- end }}
+{{- $threshold := toString $config.offerUpdateThresholdPercentage }}
+{{- if eq $threshold "" }}
+{{- $threshold = empty $config.resourcePluginAddress | ternary "5" "0" }}
+{{- end }}
+- --offer-update-threshold-percentage={{ $threshold }}
+{{- end }}
+
+{{- /* Arguments of virtual kubelets: the user's, and what the values imply unless the user said it. */}}
+{{- define "liqo.kubeletArgs" -}}
+{{- $implied := list "--enable-apiserver-support=true" "--node-check-network=false" -}}
+{{- if not .Values.networking.reflectIPs -}}
+{{- $implied = append $implied "--disable-ip-reflection" -}}
+{{- end -}}
+{{- if or .Values.awsConfig.accessKeyId .Values.awsConfig.secretAccessKey -}}
+{{- $implied = append $implied "--certificate-type=aws" -}}
+{{- end -}}
+{{- $args := .Values.virtualKubelet.extra.args -}}
+{{- $said := dict -}}
+{{- range $args -}}
+{{- $_ := set $said (splitList "=" . | first) true -}}
+{{- end -}}
+{{- range $implied -}}
+{{- if not (hasKey $said (splitList "=" . | first)) -}}
+{{- $args = append $args . -}}
+{{- end -}}
+{{- end -}}
+{{- join "," $args -}}
+{{- end }}
