@@ -1,8 +1,9 @@
 //! Puts the files of the chart into the binary, so that an installation needs no repository.
 
 use std::{
-    env, fs,
+    env,
     fmt::Write,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -17,7 +18,8 @@ fn main() {
     for file in &files {
         println!("cargo::rerun-if-changed={}", file.display());
         let name = file.strip_prefix(&chart).expect("it was found below the chart");
-        writeln!(table, "    ({:?}, include_bytes!({:?})),", name.display(), file.display()).expect("writing to a String");
+        writeln!(table, "    ({:?}, include_bytes!({:?})),", name.display(), file.display())
+            .expect("writing to a String");
     }
     table.push_str("]\n");
     let target = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("chart.rs");

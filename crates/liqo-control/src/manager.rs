@@ -12,7 +12,11 @@ use crate::{
 
 /// Flags of the controller manager, those of Liqo 0.8.3.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "liqo-controller-manager", version, about = "Decides for this cluster: peerings, virtual nodes, offloaded namespaces, shadow pods")]
+#[command(
+    name = "liqo-controller-manager",
+    version,
+    about = "Decides for this cluster: peerings, virtual nodes, offloaded namespaces, shadow pods"
+)]
 pub struct ManagerArgs {
     /// How the own cluster is reached.
     #[command(flatten)]

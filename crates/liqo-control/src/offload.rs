@@ -28,7 +28,7 @@ use liqo_api::{
     meta::label,
     virtualkubelet::NamespaceMap,
 };
-use liqo_kube::{Queue, Store, life::Life, strip};
+use liqo_kube::{KubeError, Queue, Store, life::Life, strip};
 
 use crate::{home::Home, manager::ManagerArgs};
 
@@ -107,6 +107,14 @@ pub(crate) fn is_leaving(object: &impl ResourceExt) -> bool {
     object.meta().deletion_timestamp.is_some()
 }
 
+/// What is left of an outcome when the object we knew is out of date: nothing, the watch brings us back.
+pub(crate) fn unless_outdated<T>(outcome: Result<T, KubeError>) -> Result<Option<T>, KubeError> {
+    match outcome {
+        Err(error) if error.is_conflict() => Ok(None),
+        other => other.map(Some),
+    }
+}
+
 /// Starts every loop; they run as long as the process.
 ///
 /// # Errors
@@ -129,7 +137,7 @@ pub fn spawn(home: &Home, args: &ManagerArgs, life: &Life) -> Result<(), String>
     if args.enable_node_failure_controller {
         life.spawn("node-failure", node_failure::run(home.clone(), pods.clone()));
     }
-    life.spawn("shadow-pod", shadow_pod::run(home.clone(), pods, args.shadow_pod_ctrl_workers));
+    life.spawn("shadow-pod", shadow_pod::run(Arc::clone(&shared), pods, args.shadow_pod_ctrl_workers));
     let workers = args.shadow_endpointslice_ctrl_workers;
     life.spawn("shadow-endpoint-slice", shadow_endpoint_slice::run(shared, slices, workers));
     Ok(())
@@ -165,11 +173,7 @@ fn watch_maps(
     })
 }
 
-fn watch_namespaces(
-    home: &Home,
-    spaces: Queue<namespace::Key>,
-    maps: Queue<namespace_map::Key>,
-) -> Store<Namespace> {
+fn watch_namespaces(home: &Home, spaces: Queue<namespace::Key>, maps: Queue<namespace_map::Key>) -> Store<Namespace> {
     let trim = |namespace: &mut Namespace| {
         strip(namespace);
         (namespace.spec, namespace.status) = (None, None);

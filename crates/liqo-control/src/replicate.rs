@@ -42,7 +42,11 @@ const RETRY: Duration = Duration::from_secs(30);
 
 /// Flags of the replicator, those of Liqo 0.8.3.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "crd-replicator", version, about = "Carries requests, offers and namespace maps between this cluster and its peers")]
+#[command(
+    name = "crd-replicator",
+    version,
+    about = "Carries requests, offers and namespace maps between this cluster and its peers"
+)]
 pub struct ReplicatorArgs {
     /// How the own cluster is reached.
     #[command(flatten)]
@@ -302,7 +306,8 @@ mod tests {
 
     fn original() -> ResourceRequest {
         let identity = ClusterIdentity::new("home", "rome");
-        let spec = ResourceRequestSpec { cluster_identity: identity, auth_url: "https://a.b".into(), ..Default::default() };
+        let spec =
+            ResourceRequestSpec { cluster_identity: identity, auth_url: "https://a.b".into(), ..Default::default() };
         let mut original = ResourceRequest::new("rome", spec);
         for (key, value) in [(label::REPLICATION, "true"), (label::REMOTE_ID, "peer"), (label::OWNERSHIP, "x")] {
             original.labels_mut().insert(key.into(), value.into());
@@ -349,10 +354,7 @@ mod tests {
         assert_eq!(replica.back(&here, None, None), Back::Nothing);
         assert_eq!(replica.back(&here, Some(&there), None), Back::Nothing);
         there.status = Some(ResourceRequestStatus { offer_state: OfferState::Created, ..Default::default() });
-        assert_eq!(
-            replica.back(&here, Some(&there), None),
-            Back::Status(json!({"offerState": "Created"}))
-        );
+        assert_eq!(replica.back(&here, Some(&there), None), Back::Status(json!({"offerState": "Created"})));
         here.status.clone_from(&there.status);
         assert_eq!(replica.back(&here, Some(&there), None), Back::Nothing);
     }

@@ -126,8 +126,10 @@ mod tests {
     fn node(name: &str, labels: Value, addresses: &[(&str, &str)]) -> Node {
         let addresses: Vec<_> =
             addresses.iter().map(|(kind, address)| json!({"type": kind, "address": address})).collect();
-        serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}, "status": {"addresses": addresses}}))
-            .unwrap()
+        serde_json::from_value(
+            json!({"metadata": {"name": name, "labels": labels}, "status": {"addresses": addresses}}),
+        )
+        .unwrap()
     }
 
     fn service(kind: &str, annotations: Value, ingress: Value) -> Service {
@@ -164,7 +166,14 @@ mod tests {
             node("m", plane, &[("InternalIP", "10.0.0.1"), ("ExternalIP", "5.6.7.8")]),
         ];
         assert_eq!(api_server_url("", &nodes).unwrap(), "https://5.6.7.8:6443");
-        assert_eq!(api_server_url("", &[node("m", json!({"node-role.kubernetes.io/master": ""}), &[("InternalIP", "fd00::1")])]).unwrap(), "https://[fd00::1]:6443");
+        assert_eq!(
+            api_server_url(
+                "",
+                &[node("m", json!({"node-role.kubernetes.io/master": ""}), &[("InternalIP", "fd00::1")])]
+            )
+            .unwrap(),
+            "https://[fd00::1]:6443"
+        );
         assert_eq!(api_server_url("rome.it:443", &nodes[..0]).unwrap(), "https://rome.it:443");
         assert_eq!(api_server_url("https://rome.it", &nodes[..0]).unwrap(), "https://rome.it");
         assert!(api_server_url("", &nodes[..1]).unwrap_err().contains("--advertise-api-server-address"));

@@ -59,10 +59,7 @@ mod tests {
         assert_eq!(unique_name(&consumer), "consumer-ed03b8");
         assert_eq!(tenant_namespace(&provider), "liqo-tenant-provider-ca6261");
         assert_eq!(virtual_node(&provider), "liqo-provider");
-        assert_eq!(
-            remote_namespace("demo", &consumer, NamespaceMappingStrategy::DefaultName),
-            "demo-consumer-ed03b8"
-        );
+        assert_eq!(remote_namespace("demo", &consumer, NamespaceMappingStrategy::DefaultName), "demo-consumer-ed03b8");
         assert_eq!(short_hash("token"), "3c469e");
     }
 

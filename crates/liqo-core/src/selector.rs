@@ -100,10 +100,7 @@ fn term_matches(term: &NodeSelectorTerm, node: &str, labels: &BTreeMap<String, S
     Ok(all)
 }
 
-fn expression_holds(
-    requirement: &NodeSelectorRequirement,
-    labels: &BTreeMap<String, String>,
-) -> Result<bool, String> {
+fn expression_holds(requirement: &NodeSelectorRequirement, labels: &BTreeMap<String, String>) -> Result<bool, String> {
     let NodeSelectorRequirement { key, operator, values } = requirement;
     if let Some(why) = label_key_error(key) {
         return Err(format!("key: Invalid value: {key:?}: {why}"));

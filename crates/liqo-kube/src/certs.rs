@@ -106,13 +106,11 @@ pub fn request_subject(pem: &str) -> Result<Subject, CertError> {
     let (_, request) =
         X509CertificationRequest::from_der(&block.contents).map_err(|e| wrong("no signing request")(&e))?;
     // The same parser the certificate library uses, which also verifies the proof of possession.
-    rcgen::CertificateSigningRequestParams::from_pem(pem)
-        .map(drop)
-        .or_else(|error| match error {
-            // It parses, only an extension is unknown to the library: the signer decides about those.
-            rcgen::Error::UnsupportedExtension => Ok(()),
-            other => Err(wrong("the signing request is not valid")(&other)),
-        })?;
+    rcgen::CertificateSigningRequestParams::from_pem(pem).map(drop).or_else(|error| match error {
+        // It parses, only an extension is unknown to the library: the signer decides about those.
+        rcgen::Error::UnsupportedExtension => Ok(()),
+        other => Err(wrong("the signing request is not valid")(&other)),
+    })?;
     Ok(subject_of(&request.certification_request_info.subject))
 }
 

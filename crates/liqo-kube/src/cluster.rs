@@ -181,7 +181,10 @@ impl Cluster {
 
     /// Something that keeps all `K` of a namespace (empty: of all namespaces) in memory.
     pub fn watch<K: Object>(&self, namespace: &str) -> Watch<K> {
-        Watch::new(<K::Scope as Scoped<DeserializeGuard<K>>>::api(self.client.clone(), namespace), Arc::clone(&self.calls))
+        Watch::new(
+            <K::Scope as Scoped<DeserializeGuard<K>>>::api(self.client.clone(), namespace),
+            Arc::clone(&self.calls),
+        )
     }
 
     /// The object, if it exists.

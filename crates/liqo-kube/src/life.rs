@@ -52,7 +52,8 @@ impl Life {
     /// When the health address cannot be used.
     pub fn start(role: &'static str, args: &RuntimeArgs) -> Result<Self, String> {
         let level = match args.verbosity {
-            0 => "info",
+            // Failed calls are told by whoever made them.
+            0 => "info,kube_client::client::builder=off",
             1..=3 => "info,liqo=debug,liqo_control=debug,liqo_kubelet=debug,liqo_kube=debug",
             4..=6 => "debug",
             _ => "trace",
@@ -146,7 +147,7 @@ pub fn end(code: i32) -> ! {
 /// # Errors
 /// A text that says which configuration could not be used and why.
 pub async fn home_client(args: &RuntimeArgs) -> Result<(Client, Config), String> {
-    let config = match &args.kubeconfig {
+    let mut config = match &args.kubeconfig {
         Some(path) => {
             let failed = |error: &dyn std::fmt::Display| format!("reading kubeconfig {}: {error}", path.display());
             let kubeconfig = Kubeconfig::read_from(path).map_err(|error| failed(&error))?;
@@ -155,6 +156,8 @@ pub async fn home_client(args: &RuntimeArgs) -> Result<(Client, Config), String>
         }
         None => Config::incluster().map_err(|error| format!("reading the pod's service account: {error}"))?,
     };
+    // Whoever asks decides when to ask again: a refused eviction is an answer.
+    config.default_retry = false;
     let client = Client::try_from(config.clone()).map_err(|error| format!("preparing the client: {error}"))?;
     Ok((client, config))
 }

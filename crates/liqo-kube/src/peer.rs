@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use k8s_openapi::{ByteString, api::core::v1::Secret, jiff::Timestamp};
 use kube::{
     Client, Config, ResourceExt,
-    config::{AuthInfo, Cluster as ClusterEntry, Context, KubeConfigOptions, Kubeconfig, NamedAuthInfo, NamedCluster, NamedContext},
+    config::{
+        AuthInfo, Cluster as ClusterEntry, Context, KubeConfigOptions, Kubeconfig, NamedAuthInfo, NamedCluster,
+        NamedContext,
+    },
 };
 
 use crate::certs;
@@ -98,7 +101,9 @@ impl PeerIdentity {
         };
         let failed = |error: &dyn std::fmt::Display| format!("using the identity on {}: {error}", self.api_server_url);
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
-        let config = config.map_err(|error| failed(&error))?;
+        let mut config = config.map_err(|error| failed(&error))?;
+        // Whoever asks decides when to ask again, and whether the other cluster still answers.
+        config.default_retry = false;
         Client::try_from(config).map_err(|error| failed(&error))
     }
 }

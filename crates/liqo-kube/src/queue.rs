@@ -137,12 +137,8 @@ fn pause_after(failures: u32) -> Duration {
 
 /// Settles keys for ever, `workers` at a time. `settle` says when it wants to look again, if at all;
 /// an error becomes one log line and one more try.
-pub async fn drive<K, E, F>(
-    name: &'static str,
-    queue: Queue<K>,
-    workers: usize,
-    settle: impl Fn(K) -> F + Send + Sync,
-) where
+pub async fn drive<K, E, F>(name: &'static str, queue: Queue<K>, workers: usize, settle: impl Fn(K) -> F + Send + Sync)
+where
     K: Clone + Eq + Hash + std::fmt::Debug + Send + Sync + 'static,
     E: Error + Send + Sync + 'static,
     F: Future<Output = Result<Option<Duration>, E>> + Send,
@@ -158,7 +154,12 @@ pub async fn drive<K, E, F>(
                 Err(error) => {
                     let text = chain(&error);
                     if is_conflict(&error) {
-                        tracing::debug!(controller = name, ?key, error = text, "changed meanwhile, will be tried again");
+                        tracing::debug!(
+                            controller = name,
+                            ?key,
+                            error = text,
+                            "changed meanwhile, will be tried again"
+                        );
                     } else {
                         tracing::warn!(controller = name, ?key, error = text, "not settled, will be tried again");
                     }

@@ -174,12 +174,7 @@ pub fn decide<R: Reflect>(
 }
 
 /// The end of an object here: first its twin goes, then what was seen there, then the object itself.
-fn leaving<R: Reflect>(
-    r: &R,
-    here: &R::Here,
-    ours: Option<&R::There>,
-    seen: Option<&R::Seen>,
-) -> Plan<R::There> {
+fn leaving<R: Reflect>(r: &R, here: &R::Here, ours: Option<&R::There>, seen: Option<&R::Seen>) -> Plan<R::There> {
     if let Some(there) = ours
         && is_alive(there)
     {

@@ -199,7 +199,10 @@ impl Api {
             return Err(missing(format!("pod {namespace}/{pod} is not on node {}", link.node)));
         }
         let Some(Place { namespace: there, pods: twins }) = pairs.place(namespace) else {
-            return Err(missing(format!("namespace {namespace} is not offloaded to cluster {}", link.there.cluster_name)));
+            return Err(missing(format!(
+                "namespace {namespace} is not offloaded to cluster {}",
+                link.there.cluster_name
+            )));
         };
         let twin = twins.and_then(|twins| twins.get(&there, pod));
         if !twin.is_some_and(|twin| link.made(&*twin)) {
@@ -219,15 +222,14 @@ impl Api {
         let mut all = Vec::new();
         for (here, place) in pairs.places() {
             let selector = link.selector().replace('=', "%3D").replace(',', "%2C");
-            let path = format!(
-                "/apis/metrics.k8s.io/v1beta1/namespaces/{}/pods?labelSelector={selector}",
-                place.namespace
-            );
+            let path =
+                format!("/apis/metrics.k8s.io/v1beta1/namespaces/{}/pods?labelSelector={selector}", place.namespace);
             let request = Request::get(path).body(Vec::new()).expect("a valid request");
             let asked = there.client().request::<PodMetricsList>(request);
             let metrics = there.call::<Pod, _>("list-metrics", &place.namespace, asked).await.map_err(|error| {
                 let text = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-                let status = error.code().and_then(|code| StatusCode::from_u16(code).ok()).unwrap_or(StatusCode::BAD_GATEWAY);
+                let status =
+                    error.code().and_then(|code| StatusCode::from_u16(code).ok()).unwrap_or(StatusCode::BAD_GATEWAY);
                 Refusal::new(status, format!("metrics of namespace {here} there: {text}"))
             })?;
             let local = pods.filter(|pod| pod.namespace().as_deref() == Some(&here));

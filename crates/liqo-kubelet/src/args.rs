@@ -7,7 +7,11 @@ use liqo_kube::args::RuntimeArgs;
 
 /// Flags of the virtual kubelet.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "virtual-kubelet", version, about = "One node that stands for another cluster: what runs on it runs there")]
+#[command(
+    name = "virtual-kubelet",
+    version,
+    about = "One node that stands for another cluster: what runs on it runs there"
+)]
 pub struct KubeletArgs {
     /// How the own cluster is reached.
     #[command(flatten)]
@@ -216,7 +220,9 @@ mod tests {
 
     #[test]
     fn durations_are_read_as_go_writes_them() {
-        for (text, seconds) in [("0", 0.0), ("0s", 0.0), ("40s", 40.0), ("1m30s", 90.0), ("10h", 36_000.0), ("500ms", 0.5)] {
+        for (text, seconds) in
+            [("0", 0.0), ("0s", 0.0), ("40s", 40.0), ("1m30s", 90.0), ("10h", 36_000.0), ("500ms", 0.5)]
+        {
             assert_eq!(duration(text).unwrap(), Duration::from_secs_f64(seconds), "{text}");
         }
         for text in ["", "s", "10", "1d", "-1s", "1.5s"] {

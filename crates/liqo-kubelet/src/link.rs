@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use k8s_openapi::api::core::v1::Secret;
 use kube::{Resource, ResourceExt};
 use liqo_api::{
     ClusterIdentity,
-    meta::{label, REFLECTION_MANAGER},
+    meta::{REFLECTION_MANAGER, label},
 };
-use liqo_kube::{Cluster, Store};
-use k8s_openapi::api::core::v1::Secret;
 use liqo_kube::peer::PeerIdentity;
+use liqo_kube::{Cluster, Store};
 use tokio::sync::Notify;
 
 /// Who is linked.

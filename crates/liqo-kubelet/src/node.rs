@@ -13,7 +13,10 @@ mod ping;
 mod shape;
 
 use std::{
-    sync::{Arc, atomic::{AtomicBool, Ordering}},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -223,7 +226,11 @@ impl Keeper {
             Step::Wait => Ok(Some(DRAIN_POLL)),
             Step::Remove(pods) => {
                 for pod in &pods {
-                    tracing::warn!(namespace = pod.namespace(), pod = pod.name_any(), "pod did not leave the node, deleting it");
+                    tracing::warn!(
+                        namespace = pod.namespace(),
+                        pod = pod.name_any(),
+                        "pod did not leave the node, deleting it"
+                    );
                     self.home.remove_now(&**pod).await?;
                 }
                 if node.metadata.deletion_timestamp.is_none() {
@@ -252,7 +259,9 @@ impl Keeper {
         }
         let name = &self.profile.name;
         let text = match node.labels().get(label::REMOTE_CLUSTER_ID) {
-            Some(other) => format!("the node name {name} is taken by the cluster with ID {other}; one of the two must be renamed"),
+            Some(other) => {
+                format!("the node name {name} is taken by the cluster with ID {other}; one of the two must be renamed")
+            }
             None => format!("the node name {name} is taken by a node that is none of ours"),
         };
         tracing::error!(node = name, reason = text, "the node cannot be created");

@@ -193,7 +193,10 @@ impl Follower {
         let maps = self.maps.all();
         if maps.len() > 1 {
             let names: Vec<_> = maps.iter().map(|map| map.name_any()).collect();
-            tracing::error!(reason = names.join(", "), "several namespace maps for one cluster, none is followed: delete all but one");
+            tracing::error!(
+                reason = names.join(", "),
+                "several namespace maps for one cluster, none is followed: delete all but one"
+            );
             return Ok(None);
         }
         let wanted = maps.first().map(|map| accepted(map)).unwrap_or_default();

@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use liqo_api::ClusterIdentity;
-use liqo_kube::{Cluster, certs, life::{Life, home_client}, server};
+use liqo_kube::{
+    Cluster, certs,
+    life::{Life, home_client},
+    server,
+};
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
@@ -97,7 +101,8 @@ pub async fn run(args: KubeletArgs) -> Result<(), String> {
 }
 
 fn link(args: PeeringArgs, node: &crate::args::NodeArgs) -> Result<Link, String> {
-    let PeeringArgs { home_cluster_id, home_cluster_name, foreign_cluster_id, foreign_cluster_name, tenant_namespace } = args;
+    let PeeringArgs { home_cluster_id, home_cluster_name, foreign_cluster_id, foreign_cluster_name, tenant_namespace } =
+        args;
     let identity = |flag: &str, id: String, name: String| {
         if id.is_empty() || name.is_empty() {
             return Err(format!("--{flag}-cluster-id and --{flag}-cluster-name must not be empty"));
@@ -166,7 +171,8 @@ fn contribute(life: &Life, link: &Arc<Link>, counters: &Arc<Counters>, [home, th
 
 async fn serve_metrics(life: &Life, address: &str) -> Result<(), String> {
     let address = server::address(address)?;
-    let listener = TcpListener::bind(address).await.map_err(|error| format!("serving metrics on {address}: {error}"))?;
+    let listener =
+        TcpListener::bind(address).await.map_err(|error| format!("serving metrics on {address}: {error}"))?;
     let metrics = life.clone();
     life.spawn("metrics", async move {
         server::serve(listener, None, move |request, _peer| {

@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashSet,
+    ffi::OsString,
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -23,10 +24,10 @@ use crate::{
 
 pub fn down(record: &Record) -> Result<()> {
     kill(record)?;
-    forget_shims(&record.dir);
+    let containers = forget_shims(&record.dir);
     release_mounts(&record.dir)?;
     remove_networks(record)?;
-    remove_cgroups(&record.prefix());
+    remove_cgroups(&containers);
     remove_notes(record);
     remove_directory(&record.dir)?;
     record.forget();
@@ -100,16 +101,19 @@ fn release_mounts(dir: &Path) -> Result<()> {
     bail!("mounts stay below {}: {:?}", dir.display(), mounts(dir, ""))
 }
 
-/// The sockets of containerd's shims, which they alone would have removed.
-fn forget_shims(dir: &Path) {
+/// Removes the sockets of containerd's shims, which they alone would have removed; gives their containers' names.
+fn forget_shims(dir: &Path) -> Vec<OsString> {
+    let mut containers = Vec::new();
     let nodes = subdirectories(dir).into_iter().flat_map(|cluster| subdirectories(&cluster));
     for node in nodes {
         for task in subdirectories(&node.join("containerd/io.containerd.runtime.v2.task/k8s.io")) {
             if let Ok(address) = fs::read_to_string(task.join("address")) {
                 let _ = fs::remove_file(address.trim().trim_start_matches("unix://"));
             }
+            containers.extend(task.file_name().map(OsString::from));
         }
     }
+    containers
 }
 
 fn remove_networks(record: &Record) -> Result<()> {
@@ -123,11 +127,19 @@ fn remove_networks(record: &Record) -> Result<()> {
     Ok(())
 }
 
-fn remove_cgroups(prefix: &str) {
-    for controller in subdirectories(Path::new("/sys/fs/cgroup")) {
-        with_prefix(&controller, prefix).iter().for_each(|group| remove_cgroup(group));
+/// Without cgroups per class of service the kubelet names no parent, and containerd makes `k8s.io/<container>`.
+fn remove_cgroups(containers: &[OsString]) {
+    let root = Path::new("/sys/fs/cgroup");
+    for hierarchy in subdirectories(root).iter().map(PathBuf::as_path).chain([root]) {
+        let parent = hierarchy.join("k8s.io");
+        containers
+            .iter()
+            .map(|container| parent.join(container))
+            .filter(|group| group.is_dir())
+            .for_each(|group| remove_cgroup(&group));
+        // It stays while another test bed has containers.
+        let _ = fs::remove_dir(parent);
     }
-    with_prefix(Path::new("/sys/fs/cgroup"), prefix).iter().for_each(|group| remove_cgroup(group));
 }
 
 fn remove_cgroup(group: &Path) {

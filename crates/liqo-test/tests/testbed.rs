@@ -67,8 +67,11 @@ fn clusters_work_side_by_side_and_leave_nothing() {
     faults_of_the_wire_bite_and_heal(&bed, &rome, &milan);
     faults_of_processes_bite_and_heal(&milan);
 
+    let groups = cgroups(&milan);
+    assert!(groups.iter().any(|group| group.exists()), "{groups:?}");
     drop(bed);
     assert_eq!(remains(&dir, slot), Vec::<String>::new());
+    assert!(!groups.iter().any(|group| group.exists()), "{groups:?}");
     assert_eq!(self::host_rules(), host_rules);
 }
 
@@ -207,6 +210,14 @@ fn slot(bed: &Testbed) -> u8 {
     bed.dir().file_name().unwrap().to_str().unwrap().parse().unwrap()
 }
 
+/// Where the kernel may keep the cgroups of a cluster's containers.
+fn cgroups(cluster: &Cluster) -> Vec<PathBuf> {
+    let tasks = cluster.logs_dir().join(cluster.first()).join("containerd/io.containerd.runtime.v2.task/k8s.io");
+    let tasks = names(&tasks.display().to_string());
+    let hierarchies = ["", "pids", "memory", "cpu", "systemd"].map(|name| Path::new("/sys/fs/cgroup").join(name));
+    hierarchies.iter().flat_map(|hierarchy| tasks.iter().map(|task| hierarchy.join("k8s.io").join(task))).collect()
+}
+
 fn host_rules() -> String {
     let output = Command::new("nft").args(["list", "ruleset"]).output().unwrap();
     String::from_utf8(output.stdout).unwrap()
@@ -220,9 +231,7 @@ fn remains(dir: &Path, slot: u8) -> Vec<String> {
     found.extend(dir.exists().then(|| mark.clone()));
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
     found.extend(mounts.lines().filter(|line| line.contains(&mark)).map(str::to_owned));
-    let places =
-        ["/run/netns", "/sys/fs/cgroup", "/sys/fs/cgroup/pids", "/sys/fs/cgroup/memory", "/var/lib/cni/results"];
-    for place in places {
+    for place in ["/run/netns", "/var/lib/cni/results"] {
         found.extend(names(place).into_iter().filter(|name| name.starts_with(&prefix)));
     }
     found.extend(names("/sys/class/net").into_iter().filter(|name| *name == format!("lq{slot}")));

@@ -112,7 +112,9 @@ impl ConnectionArgs {
             Some(kubeconfig) => Config::from_custom_kubeconfig(kubeconfig.clone(), &KubeConfigOptions::default())
                 .await
                 .context("using the kubeconfig")?,
-            None => Config::incluster().context("there is no kubeconfig (--kubeconfig, KUBECONFIG or ~/.kube/config)")?,
+            None => {
+                Config::incluster().context("there is no kubeconfig (--kubeconfig, KUBECONFIG or ~/.kube/config)")?
+            }
         };
         config.connect_timeout = Some(Duration::from_secs(10));
         if !self.hidden.request_timeout.is_zero() {
@@ -141,7 +143,11 @@ impl ConnectionArgs {
     /// A kubeconfig with one context: what the files say, overridden by the flags.
     fn resolve(&self) -> anyhow::Result<Option<Kubeconfig>> {
         let Some(files) = self.read()? else {
-            return Ok(self.hidden.server.is_some().then(|| self.overridden(ClusterEntry::default(), AuthInfo::default(), None)));
+            return Ok(self
+                .hidden
+                .server
+                .is_some()
+                .then(|| self.overridden(ClusterEntry::default(), AuthInfo::default(), None)));
         };
         let name = self.context.as_ref().or(files.current_context.as_ref()).filter(|name| !name.is_empty());
         let context = match name {
@@ -207,7 +213,8 @@ impl ConnectionArgs {
             auth.impersonate_groups = Some(impersonate_groups);
         }
         let name = WRITER.to_owned();
-        let context = ContextEntry { cluster: name.clone(), user: Some(name.clone()), namespace, ..ContextEntry::default() };
+        let context =
+            ContextEntry { cluster: name.clone(), user: Some(name.clone()), namespace, ..ContextEntry::default() };
         Kubeconfig {
             api_version: Some("v1".to_owned()),
             kind: Some("Config".to_owned()),

@@ -113,12 +113,16 @@ fn connection_in(words: impl IntoIterator<Item = String>) -> ConnectionArgs {
     let words: Vec<_> = words.into_iter().collect();
     let mut kept = vec!["liqoctl".to_owned(), "version".to_owned()];
     for (at, word) in words.iter().enumerate() {
-        let Some(flag) = ["--kubeconfig", "--context", "--user", "--cluster"].into_iter().find(|flag| word.starts_with(flag)) else {
+        let Some(flag) =
+            ["--kubeconfig", "--context", "--user", "--cluster"].into_iter().find(|flag| word.starts_with(flag))
+        else {
             continue;
         };
         match (word.strip_prefix(flag), words.get(at + 1)) {
             (Some(rest), _) if rest.starts_with('=') => kept.push(word.clone()),
-            (Some(""), Some(value)) if !value.is_empty() && !value.starts_with('-') => kept.extend([word.clone(), value.clone()]),
+            (Some(""), Some(value)) if !value.is_empty() && !value.starts_with('-') => {
+                kept.extend([word.clone(), value.clone()])
+            }
             _ => {}
         }
     }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use liqo_api::discovery::{ForeignCluster, PeeringCondition, PeeringConditionStatus as Status, PeeringConditionType as Type};
+use liqo_api::discovery::{
+    ForeignCluster, PeeringCondition, PeeringConditionStatus as Status, PeeringConditionType as Type,
+};
 
 /// The condition of this aspect, if it has been reported.
 pub(crate) fn find(foreign: &ForeignCluster, aspect: Type) -> Option<&PeeringCondition> {
@@ -18,7 +20,9 @@ pub(crate) fn status(foreign: &ForeignCluster, aspect: Type) -> Status {
 pub(crate) fn explain(foreign: &ForeignCluster, aspect: Type) -> String {
     let unprocessable = find(foreign, Type::ProcessForeignClusterStatus).filter(|found| found.status == Status::Error);
     let Some(condition) = unprocessable.or_else(|| find(foreign, aspect)) else {
-        return format!("{aspect:?} has not been reported yet: is liqo-controller-manager running? See `liqoctl status`");
+        return format!(
+            "{aspect:?} has not been reported yet: is liqo-controller-manager running? See `liqoctl status`"
+        );
     };
     let PeeringCondition { type_, status, reason, message, last_transition_time: _ } = condition;
     let mut text = format!("{type_:?} is {status:?}");
@@ -36,12 +40,12 @@ pub(crate) fn explain(foreign: &ForeignCluster, aspect: Type) -> String {
 
 fn advice(aspect: Type, status: Status) -> Option<&'static str> {
     match (aspect, status) {
-        (Type::AuthenticationStatus, Status::Denied) => {
-            Some("the token was refused: run `liqoctl generate peer-command` on the other cluster and use the command it prints")
-        }
-        (Type::AuthenticationStatus, Status::EmptyDenied) => {
-            Some("the other cluster asks for a token: run `liqoctl generate peer-command` there and use the command it prints")
-        }
+        (Type::AuthenticationStatus, Status::Denied) => Some(
+            "the token was refused: run `liqoctl generate peer-command` on the other cluster and use the command it prints",
+        ),
+        (Type::AuthenticationStatus, Status::EmptyDenied) => Some(
+            "the other cluster asks for a token: run `liqoctl generate peer-command` there and use the command it prints",
+        ),
         (Type::AuthenticationStatus, Status::Error) => {
             Some("check that the authentication URL is right and can be reached from the pods of this cluster")
         }
@@ -81,7 +85,10 @@ mod tests {
         let foreign = foreign(json!([{"type": "AuthenticationStatus", "status": "Denied", "reason": "IdentityDenied",
             "message": "Cluster authentication denied by the remote cluster: invalid token"}]));
         let text = explain(&foreign, Type::AuthenticationStatus);
-        assert!(text.starts_with("AuthenticationStatus is Denied (IdentityDenied): Cluster authentication denied"), "{text}");
+        assert!(
+            text.starts_with("AuthenticationStatus is Denied (IdentityDenied): Cluster authentication denied"),
+            "{text}"
+        );
         assert!(text.contains("generate peer-command"), "{text}");
     }
 
@@ -90,7 +97,10 @@ mod tests {
         let foreign = foreign(json!([
             {"type": "ProcessForeignClusterStatus", "status": "Error", "reason": "ClusterIDRepetition", "message": "twice"},
             {"type": "OutgoingPeering", "status": "Pending"}]));
-        assert_eq!(explain(&foreign, Type::OutgoingPeering), "ProcessForeignClusterStatus is Error (ClusterIDRepetition): twice");
+        assert_eq!(
+            explain(&foreign, Type::OutgoingPeering),
+            "ProcessForeignClusterStatus is Error (ClusterIDRepetition): twice"
+        );
     }
 
     #[test]

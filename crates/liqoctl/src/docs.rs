@@ -43,7 +43,8 @@ pub(crate) fn run(args: &DocsArgs) -> anyhow::Result<()> {
 
 /// Pure: the page of a command, then those of its children.
 fn pages(command: &Command, parents: &str, headers: bool) -> Vec<(String, String)> {
-    let full = if parents.is_empty() { command.get_name().to_owned() } else { format!("{parents} {}", command.get_name()) };
+    let full =
+        if parents.is_empty() { command.get_name().to_owned() } else { format!("{parents} {}", command.get_name()) };
     let mut all = vec![(full.replace(' ', "_"), page(command, &full, headers))];
     let children = command.get_subcommands().filter(|child| !child.is_hide_set() && child.get_name() != "help");
     all.extend(children.flat_map(|child| pages(child, &full, headers)));
@@ -71,7 +72,8 @@ fn page(command: &Command, full: &str, headers: bool) -> String {
         command.get_arguments().filter(|arg| !arg.is_hide_set()).partition(|arg| arg.is_global_set());
     options(&mut text, "Arguments and options", &own);
     options(&mut text, "Options also valid for subcommands", &inherited);
-    let children: Vec<_> = command.get_subcommands().filter(|child| !child.is_hide_set() && child.get_name() != "help").collect();
+    let children: Vec<_> =
+        command.get_subcommands().filter(|child| !child.is_hide_set() && child.get_name() != "help").collect();
     if !children.is_empty() {
         let _ = writeln!(text, "\n## Commands\n");
         for child in children {
@@ -90,7 +92,8 @@ fn options(text: &mut String, title: &str, all: &[&Arg]) {
     let _ = writeln!(text, "\n## {title}\n\n| Option | Default | Meaning |\n|---|---|---|");
     for arg in all {
         let takes_value = arg.get_action().takes_values();
-        let value = arg.get_value_names().and_then(|names| names.first()).filter(|_| takes_value).map(|name| name.to_string());
+        let value =
+            arg.get_value_names().and_then(|names| names.first()).filter(|_| takes_value).map(|name| name.to_string());
         let option = match (arg.get_short(), arg.get_long(), value) {
             (Some(short), Some(long), Some(value)) => format!("`-{short}, --{long} <{value}>`"),
             (Some(short), Some(long), None) => format!("`-{short}, --{long}`"),
@@ -115,7 +118,9 @@ mod tests {
         root.build();
         let pages = pages(&root, "", false);
         let names: Vec<_> = pages.iter().map(|(name, _)| name.as_str()).collect();
-        for wanted in ["liqoctl", "liqoctl_peer", "liqoctl_peer_out-of-band", "liqoctl_install_kubeadm", "liqoctl_status_peer"] {
+        for wanted in
+            ["liqoctl", "liqoctl_peer", "liqoctl_peer_out-of-band", "liqoctl_install_kubeadm", "liqoctl_status_peer"]
+        {
             assert!(names.contains(&wanted), "{wanted} in {names:?}");
         }
         for (name, text) in &pages {

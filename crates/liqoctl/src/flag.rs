@@ -98,7 +98,9 @@ mod tests {
 
     #[test]
     fn durations_are_those_of_go() {
-        for (text, millis) in [("120s", 120_000), ("10m", 600_000), ("1h30m", 5_400_000), ("1.5s", 1500), ("20ms", 20), ("0", 0)] {
+        for (text, millis) in
+            [("120s", 120_000), ("10m", 600_000), ("1h30m", 5_400_000), ("1.5s", 1500), ("20ms", 20), ("0", 0)]
+        {
             assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
         for text in ["", "10", "m", "-1s", "1d", "1s2"] {

@@ -83,12 +83,19 @@ pub(crate) async fn run(args: GenerateArgs, connection: &ConnectionArgs, program
         return out.value(&invitation, format);
     }
     if !only_command {
-        out.plain("\nExecute this command on a *different* cluster to enable an outgoing peering with the current cluster:\n");
+        out.plain(
+            "\nExecute this command on a *different* cluster to enable an outgoing peering with the current cluster:\n",
+        );
     }
     out.data(&invitation.command)
 }
 
-async fn invite(connection: &ConnectionArgs, namespace: &str, guest: Option<&str>, program: &str) -> anyhow::Result<Invitation> {
+async fn invite(
+    connection: &ConnectionArgs,
+    namespace: &str,
+    guest: Option<&str>,
+    program: &str,
+) -> anyhow::Result<Invitation> {
     let cluster = connection.open().await?.cluster;
     let local = here::identity(&cluster, namespace).await?;
     let token = match guest {

@@ -76,7 +76,13 @@ impl Helm {
             command.arg("--kubeconfig").arg(kubeconfig);
         }
         // A group of its own: Ctrl-C reaches Helm through us, once.
-        command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
+        command
+            .args(words)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true);
         let child = command.spawn().with_context(|| format!("running {}", self.program.display()))?;
         let process = child.id();
         let mut output = std::pin::pin!(child.wait_with_output());
@@ -167,7 +173,10 @@ mod tests {
             stdout: Vec::new(),
             stderr: stderr.as_bytes().to_vec(),
         };
-        assert_eq!(told(&output("WARNING: x\nError: context deadline exceeded\n")), "timed out waiting for the condition");
+        assert_eq!(
+            told(&output("WARNING: x\nError: context deadline exceeded\n")),
+            "timed out waiting for the condition"
+        );
         assert_eq!(told(&output("")), "helm ended with exit status: 1");
     }
 }

@@ -33,7 +33,9 @@ async fn not_installed(cluster: &Cluster, namespace: &str) -> String {
 pub(crate) async fn token(cluster: &Cluster, namespace: &str) -> anyhow::Result<String> {
     let secret: Option<Secret> = cluster.get(namespace, names::AUTH_TOKEN_SECRET).await?;
     let token = secret.as_ref().and_then(token_of);
-    token.with_context(|| format!("there is no token in secret {namespace}/{} yet: is liqo-auth running?", names::AUTH_TOKEN_SECRET))
+    token.with_context(|| {
+        format!("there is no token in secret {namespace}/{} yet: is liqo-auth running?", names::AUTH_TOKEN_SECRET)
+    })
 }
 
 /// The token in a secret.

@@ -3,6 +3,7 @@
 //! Writes    the custom resource definitions (Helm does not upgrade them) and the Helm release `liqo`.
 //! Keeps true: nothing is written before the parameters have been found to fit the cluster.
 
+mod blockers;
 mod chart;
 mod name;
 mod parameters;
@@ -21,10 +22,10 @@ use liqo_kube::Cluster;
 use serde_json::Value;
 
 use crate::{
-    clusters::{ConnectionArgs, NamespaceArgs},
+    clusters::ConnectionArgs,
     flag::{self, Cidr},
     helm::{Helm, HelmArgs, RELEASE},
-    install::provider::Provider,
+    install::{blockers::Blockers, provider::Provider},
     out::{Out, Told},
     wait::{Deadline, Watched},
 };
@@ -40,7 +41,12 @@ use crate::{
 ///   liqoctl install kind --cluster-name rome --set controllerManager.config.resourceSharingPercentage=50
 ///   liqoctl install --cluster-name rome --pod-cidr 10.200.0.0/16 --service-cidr 10.100.0.0/16
 #[derive(Clone, Debug, clap::Args)]
-#[command(visible_alias = "upgrade", verbatim_doc_comment, subcommand_negates_reqs = true, subcommand_value_name = "PROVIDER")]
+#[command(
+    visible_alias = "upgrade",
+    verbatim_doc_comment,
+    subcommand_negates_reqs = true,
+    subcommand_value_name = "PROVIDER"
+)]
 pub(crate) struct InstallArgs {
     #[command(flatten)]
     generic: provider::GenericArgs,
@@ -121,12 +127,6 @@ struct GlobalNamespaceArgs {
     namespace: String,
 }
 
-impl From<GlobalNamespaceArgs> for NamespaceArgs {
-    fn from(args: GlobalNamespaceArgs) -> Self {
-        Self { namespace: args.namespace }
-    }
-}
-
 fn service_type(text: &str) -> Result<String, String> {
     match text {
         "" | "ClusterIP" | "NodePort" | "LoadBalancer" => Ok(text.to_owned()),
@@ -150,13 +150,15 @@ pub(crate) async fn run(args: InstallArgs, connection: &ConnectionArgs) -> anyho
     step.done("Installer initialized");
 
     let step = out.step("Retrieving cluster configuration");
-    let facts = provider.observe(&connection.cluster).await.context("Error retrieving provider specific configuration")?;
+    let facts =
+        provider.observe(&connection.cluster).await.context("Error retrieving provider specific configuration")?;
     let parameters = parameters::gather(&common, &provider, facts, &connection, out);
     let parameters = parameters.await.context("Error retrieving configuration")?;
     step.done("Cluster configuration correctly retrieved");
 
     let step = out.step("Generating installation parameters");
-    let values = values::forge(&parameters, &common.set).map_err(|why| anyhow!("Error generating installation parameters: {why}"))?;
+    let values = values::forge(&parameters, &common.set)
+        .map_err(|why| anyhow!("Error generating installation parameters: {why}"))?;
     step.done("Installation parameters correctly generated");
     if values.external_network_by_us {
         out.info("This version does not connect the networks of the clusters: set networking.internal=false");
@@ -198,12 +200,14 @@ async fn install(args: &CommonArgs, helm: &Helm, cluster: &Cluster, values: &str
         }
         helm.run(&words(args, chart, values), || step.say("Operation canceled: rolling back...")).await
     };
-    if let Err(error) = result.await {
+    let blockers = Blockers::watch(cluster, &args.liqo.namespace);
+    if let Err(error) = blockers.remember_during(result).await {
         drop(step);
         let hints = error.to_string().contains("timed out");
         Out::error(&error.context("Error installing or upgrading Liqo"));
         if hints {
             hint(out);
+            blockers.told().iter().for_each(|line| out.info(line));
         }
         return Err(Told.into());
     }
@@ -220,7 +224,10 @@ fn words(args: &CommonArgs, chart: PathBuf, values: PathBuf) -> Vec<OsString> {
     let timeout = flag::duration_text(args.timeout);
     let mut words: Vec<OsString> = ["upgrade", "--install", RELEASE].map(Into::into).into();
     words.push(chart.into());
-    words.extend(["--namespace", &args.liqo.namespace, "--create-namespace", "--wait", "--atomic", "--cleanup-on-fail"].map(Into::into));
+    words.extend(
+        ["--namespace", &args.liqo.namespace, "--create-namespace", "--wait", "--atomic", "--cleanup-on-fail"]
+            .map(Into::into),
+    );
     words.extend(["--skip-crds", "--timeout", &timeout, "--values"].map(Into::into));
     words.push(values.into());
     if args.dry_run {
@@ -286,7 +293,10 @@ mod tests {
     #[test]
     fn flags_that_contradict_are_refused() {
         for (line, told) in [
-            ("--repo-url a --local-chart-path b", "Cannot specify both --repo-url and --local-chart-path at the same time"),
+            (
+                "--repo-url a --local-chart-path b",
+                "Cannot specify both --repo-url and --local-chart-path at the same time",
+            ),
             ("--local-chart-path b", "A version must be explicitly specified if the --local-chart-path flag is set"),
             ("--repo-url b", "A version must be explicitly specified if the --repo-url flag is set"),
         ] {

@@ -56,7 +56,7 @@ pub(crate) struct Cli {
 
 #[derive(Clone, Debug, clap::Subcommand)]
 enum Command {
-    Install(install::InstallArgs),
+    Install(Box<install::InstallArgs>),
     Uninstall(uninstall::UninstallArgs),
     /// Enable a peering towards a remote cluster
     ///
@@ -164,24 +164,22 @@ fn refuse(error: &clap::Error) -> ExitCode {
 
 async fn run(cli: Cli, program: &str) -> anyhow::Result<()> {
     let Cli { connection, verbose, command } = cli;
-    if verbose {
+    // For `status` the flag means more of the result.
+    if verbose && !matches!(command, Command::Status(_)) {
         let filter = tracing_subscriber::EnvFilter::new("info,liqo_kube=debug,kube=debug");
-        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+        let _ =
+            tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).try_init();
     }
-    // Helm has to take back what it began: installing ends in its own way.
-    if let Command::Install(args) = command {
-        return install::run(args, &connection).await;
-    }
-    tokio::select! {
-        result = dispatch(command, &connection, program, verbose) => result,
-        _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted: what was written stays, run the command again to continue")),
-    }
+    // Helm has to take back what it began: the commands that run it end in their own way.
+    let runs_helm = matches!(command, Command::Install(_) | Command::Uninstall(_));
+    let work = dispatch(command, &connection, program, verbose);
+    if runs_helm { work.await } else { wait::interruptible(work).await }
 }
 
 async fn dispatch(command: Command, connection: &ConnectionArgs, program: &str, verbose: bool) -> anyhow::Result<()> {
     match command {
-        Command::Install(args) => install::run(args, connection).await,
-        Command::Uninstall(args) => uninstall::run(args, connection).await,
+        Command::Install(args) => install::run(*args, connection).await,
+        Command::Uninstall(args) => uninstall::run(*args, connection).await,
         Command::Peer(args) => peer::run(args, connection).await,
         Command::Unpeer(args) => unpeer::run(args, connection).await,
         Command::Generate(args) => generate::run(args, connection, program).await,

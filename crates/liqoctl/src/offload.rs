@@ -172,11 +172,18 @@ fn is_narrower(old: PodOffloadingStrategy, new: PodOffloadingStrategy) -> bool {
     old != new && new != PodOffloadingStrategy::LocalAndRemote
 }
 
-async fn wait(cluster: &Cluster, name: &str, strategy: PodOffloadingStrategy, deadline: Deadline, out: Out) -> anyhow::Result<()> {
+async fn wait(
+    cluster: &Cluster,
+    name: &str,
+    strategy: PodOffloadingStrategy,
+    deadline: Deadline,
+    out: Out,
+) -> anyhow::Result<()> {
     let step = out.step("Waiting for offloading to complete");
     let watched = Watched::<NamespaceOffloading>::one(cluster, name, names::NAMESPACE_OFFLOADING);
     let settled = watched.until(deadline, |all| all.first().and_then(|one| settled(one))).await;
-    let phase = settled.with_context(|| format!("{FAILED_WAITING}: {}", stand(watched.now().first().map(AsRef::as_ref))));
+    let phase =
+        settled.with_context(|| format!("{FAILED_WAITING}: {}", stand(watched.now().first().map(AsRef::as_ref))));
     let phase = phase.map_err(swap)?;
     if phase == "SomeFailed" || phase == "AllFailed" {
         let stand = stand(watched.now().first().map(AsRef::as_ref));
@@ -184,9 +191,12 @@ async fn wait(cluster: &Cluster, name: &str, strategy: PodOffloadingStrategy, de
     }
     if strategy != PodOffloadingStrategy::Local {
         let namespace = Watched::<Namespace>::one(cluster, "", name);
-        let labelled = |one: &Namespace| one.labels().get(label::SCHEDULING_ENABLED).is_some_and(|value| value == "true");
+        let labelled =
+            |one: &Namespace| one.labels().get(label::SCHEDULING_ENABLED).is_some_and(|value| value == "true");
         let enabled = namespace.until(deadline, |all| all.iter().any(|one| labelled(one)).then_some(())).await;
-        enabled.with_context(|| format!("{FAILED_WAITING}: the namespace has no label {}=true", label::SCHEDULING_ENABLED))?;
+        enabled.with_context(|| {
+            format!("{FAILED_WAITING}: the namespace has no label {}=true", label::SCHEDULING_ENABLED)
+        })?;
     }
     if phase == "NoClusterSelected" {
         step.warn("Offloading completed, but no cluster was selected");
@@ -218,7 +228,8 @@ fn stand(offloading: Option<&NamespaceOffloading>) -> String {
     let Some(status) = offloading.and_then(|one| one.status.as_ref()) else {
         return "nothing has been reported yet: is liqo-controller-manager running? See `liqoctl status`".to_owned();
     };
-    let conditions = status.remote_namespaces_conditions.iter().flat_map(|(peer, all)| all.iter().map(move |one| (peer, one)));
+    let conditions =
+        status.remote_namespaces_conditions.iter().flat_map(|(peer, all)| all.iter().map(move |one| (peer, one)));
     let failing = conditions.filter(|(_, one)| one.type_ == "Ready" && one.status != "True");
     let told: Vec<_> = failing
         .map(|(peer, one)| {
@@ -257,14 +268,18 @@ mod tests {
 
     #[test]
     fn a_failure_names_the_cluster() {
-        let ready = json!({"type": "Ready", "status": "False", "reason": "CreationLoopBackOff", "message": "name taken"});
-        let one = offloading(json!({"offloadingPhase": "AllFailed", "remoteNamespacesConditions": {"milan-ca6261": [ready]}}));
+        let ready =
+            json!({"type": "Ready", "status": "False", "reason": "CreationLoopBackOff", "message": "name taken"});
+        let one = offloading(
+            json!({"offloadingPhase": "AllFailed", "remoteNamespacesConditions": {"milan-ca6261": [ready]}}),
+        );
         assert_eq!(stand(Some(&one)), "milan-ca6261: CreationLoopBackOff, name taken");
     }
 
     #[test]
     fn system_namespaces_are_refused() {
-        let namespace = |labels: Value| serde_json::from_value::<Namespace>(json!({"metadata": {"labels": labels}})).unwrap();
+        let namespace =
+            |labels: Value| serde_json::from_value::<Namespace>(json!({"metadata": {"labels": labels}})).unwrap();
         let plain = namespace(json!({}));
         assert_eq!(check("demo", Some(&plain)), Ok(()));
         assert_eq!(check("default", Some(&plain)), Ok(()));
@@ -274,12 +289,19 @@ mod tests {
         }
         let tenant = namespace(json!({"discovery.liqo.io/tenant-namespace": "true"}));
         assert!(check("liqo-tenant-milan-ca6261", Some(&tenant)).is_err());
-        assert!(check("demo", Some(&namespace(json!({"liqo.io/remote-cluster-id": "x"})))).unwrap_err().contains("itself offloaded"));
+        assert!(
+            check("demo", Some(&namespace(json!({"liqo.io/remote-cluster-id": "x"}))))
+                .unwrap_err()
+                .contains("itself offloaded")
+        );
     }
 
     #[test]
     fn the_manifest_is_the_documented_one() {
-        let spec = NamespaceOffloadingSpec { cluster_selector: Some(NodeSelector::default()), ..NamespaceOffloadingSpec::default() };
+        let spec = NamespaceOffloadingSpec {
+            cluster_selector: Some(NodeSelector::default()),
+            ..NamespaceOffloadingSpec::default()
+        };
         let wanted = json!({"apiVersion": "offloading.liqo.io/v1alpha1", "kind": "NamespaceOffloading",
             "metadata": {"name": "offloading", "namespace": "demo", "creationTimestamp": null},
             "spec": {"clusterSelector": {"nodeSelectorTerms": []}, "namespaceMappingStrategy": "DefaultName", "podOffloadingStrategy": "LocalAndRemote"},
@@ -290,7 +312,9 @@ mod tests {
     #[test]
     fn leaving_a_place_is_narrower() {
         use PodOffloadingStrategy::{Local, LocalAndRemote, Remote};
-        assert!(is_narrower(LocalAndRemote, Local) && is_narrower(Remote, Local) && is_narrower(LocalAndRemote, Remote));
+        assert!(
+            is_narrower(LocalAndRemote, Local) && is_narrower(Remote, Local) && is_narrower(LocalAndRemote, Remote)
+        );
         assert!(!is_narrower(Local, LocalAndRemote) && !is_narrower(Local, Local));
     }
 }

@@ -12,6 +12,7 @@ use std::{
 use anstream::AutoStream;
 use anstyle::{AnsiColor, Style};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use liqo_kube::KubeError;
 use serde::Serialize;
 
 /// How results are printed for programs.
@@ -100,7 +101,10 @@ impl Out {
 
     /// What failed, and the whole chain of causes, once.
     pub(crate) fn error(error: &anyhow::Error) {
-        let text = format!("{} {error:#}", Mark::Error.prefix());
+        let mut text = format!("{} {error:#}", Mark::Error.prefix());
+        if let Some(hint) = hint(error) {
+            text.push_str(&format!("\nhint: {hint}"));
+        }
         let _ = writeln!(AutoStream::auto(io::stderr()), "{text}");
     }
 
@@ -165,6 +169,19 @@ impl Step {
 impl Drop for Step {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
+    }
+}
+
+/// What to look at when the API server itself is the problem.
+fn hint(error: &anyhow::Error) -> Option<&'static str> {
+    let by_webhook = error.chain().any(|cause| cause.to_string().contains("admission webhook"));
+    let error = error.chain().find_map(|cause| cause.downcast_ref::<KubeError>())?;
+    match (error.is_unreachable(), error.is_forbidden() && !by_webhook) {
+        (true, _) => Some("is the API server running, and do --kubeconfig and --context name the right cluster?"),
+        (_, true) => {
+            Some("the user of the kubeconfig may not do that: liqoctl needs the rights of a cluster administrator")
+        }
+        _ => None,
     }
 }
 

@@ -120,7 +120,9 @@ async fn enable(cluster: &Cluster, name: &str, deadline: Deadline, out: Out) -> 
     let step = out.step("Processing cluster peering");
     let foreign = get(cluster, name).await?;
     let ended = PeeringConditionStatus::Disconnecting;
-    if condition::status(&foreign, PeeringConditionType::OutgoingPeering) == ended && foreign.metadata.deletion_timestamp.is_none() {
+    if condition::status(&foreign, PeeringConditionType::OutgoingPeering) == ended
+        && foreign.metadata.deletion_timestamp.is_none()
+    {
         step.say("Waiting for the earlier peering to end");
         settled(cluster, name, deadline).await?;
     }
@@ -146,7 +148,12 @@ async fn settled(cluster: &Cluster, name: &str, deadline: Deadline) -> anyhow::R
 }
 
 /// Writes what was typed: the token, then the peer. Tells whether the peer is new.
-async fn out_of_band(cluster: &Cluster, args: OutOfBandArgs, deadline: Deadline, out: Out) -> anyhow::Result<(ForeignCluster, bool)> {
+async fn out_of_band(
+    cluster: &Cluster,
+    args: OutOfBandArgs,
+    deadline: Deadline,
+    out: Out,
+) -> anyhow::Result<(ForeignCluster, bool)> {
     let OutOfBandArgs { name, auth_url, cluster_id, auth_token, liqo } = args;
     let step = out.step("Processing cluster peering");
     let ask = Ask { name, auth_url, cluster_id, token: auth_token };
@@ -194,7 +201,9 @@ async fn settled_or_gone(cluster: &Cluster, name: &str, deadline: Deadline) -> a
     let watched = Watched::<ForeignCluster>::one(cluster, "", name);
     let end = watched.until(deadline, |all| all.iter().all(|one| !plan::is_leaving(one)).then_some(())).await;
     end.with_context(|| match watched.now().first().map(|one| one.finalizers().join(", ")) {
-        Some(holding) if !holding.is_empty() => format!("foreign cluster {name:?} is still being removed, held by {holding}"),
+        Some(holding) if !holding.is_empty() => {
+            format!("foreign cluster {name:?} is still being removed, held by {holding}")
+        }
         _ => format!("the earlier peering with {name:?} is still being taken down"),
     })
 }
@@ -224,10 +233,14 @@ mod tests {
 
     #[test]
     fn the_token_secret_is_the_recorded_one() {
-        let ask = Ask { name: "milan".into(), auth_url: "https://a.b".into(), cluster_id: "id".into(), token: "t".into() };
+        let ask =
+            Ask { name: "milan".into(), auth_url: "https://a.b".into(), cluster_id: "id".into(), token: "t".into() };
         let secret = serde_json::to_value(token_secret(&ask, "liqo")).unwrap();
         assert_eq!(secret["metadata"]["name"], "remote-token-id");
-        assert_eq!(secret["metadata"]["labels"], json!({"discovery.liqo.io/auth-token": "", "discovery.liqo.io/cluster-id": "id"}));
+        assert_eq!(
+            secret["metadata"]["labels"],
+            json!({"discovery.liqo.io/auth-token": "", "discovery.liqo.io/cluster-id": "id"})
+        );
         assert_eq!(secret["data"], json!({"token": "dA=="}));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Writes    nothing.
 
-mod components;
+pub(crate) mod components;
 mod frame;
 mod local;
 mod peers;
@@ -110,7 +110,9 @@ async fn missing(cluster: &Cluster, name: &str) -> anyhow::Result<Option<String>
     let found: Option<Namespace> = cluster.get("", name).await.context("looking for Liqo")?;
     Ok(match found {
         None => Some(format!("namespaces {name:?} not found")),
-        Some(found) if found.metadata.deletion_timestamp.is_some() => Some(format!("namespace {:?} is being deleted", found.name_any())),
+        Some(found) if found.metadata.deletion_timestamp.is_some() => {
+            Some(format!("namespace {:?} is being deleted", found.name_any()))
+        }
         Some(_) => None,
     })
 }

@@ -19,7 +19,7 @@ use crate::{
     flag,
     helm::{Helm, HelmArgs, RELEASE},
     out::Out,
-    wait::Deadline,
+    wait::{Deadline, interruptible},
 };
 
 /// Uninstall Liqo from a cluster
@@ -63,16 +63,17 @@ pub(crate) async fn run(args: UninstallArgs, connection: &ConnectionArgs) -> any
     uninstall(&helm, cluster, &liqo.namespace, timeout).await.context("Error uninstalling Liqo")?;
     purge::leftovers(cluster).await.context("Error uninstalling Liqo")?;
     step.done("Liqo uninstalled");
-    if !purge {
-        return Ok(());
-    }
+    if purge { interruptible(everything(cluster, &liqo.namespace, deadline, out)).await } else { Ok(()) }
+}
 
+/// Removes what a later installation could have used again.
+async fn everything(cluster: &Cluster, namespace: &str, deadline: Deadline, out: Out) -> anyhow::Result<()> {
     let step = out.step("Purging Liqo CRDs");
     purge::kinds(cluster, deadline).await.context("Error purging CRDs")?;
     step.done("Liqo CRDs purged");
 
     let step = out.step("Deleting Liqo namespaces");
-    purge::namespaces(cluster, &liqo.namespace, deadline).await.context("Error deleting Liqo namespaces")?;
+    purge::namespaces(cluster, namespace, deadline).await.context("Error deleting Liqo namespaces")?;
     step.done("Liqo namespaces deleted");
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! Waiting for an object to become what was wished: by watching it, never by sleeping.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
+use anyhow::anyhow;
 use liqo_kube::{Cluster, Object, Store};
 use tokio::{sync::Notify, time::Instant};
 
@@ -20,6 +21,14 @@ impl Deadline {
 #[derive(Debug, thiserror::Error)]
 #[error("timed out waiting for the condition")]
 pub(crate) struct TimedOut;
+
+/// Does `work` until it is done or somebody presses Ctrl-C.
+pub(crate) async fn interruptible<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::select! {
+        result = work => result,
+        _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted: what was written stays, run the command again to continue")),
+    }
+}
 
 /// Objects that are watched.
 pub(crate) struct Watched<K> {

@@ -1,9 +1,6 @@
 //! The real program, seen from outside: words, streams and exit codes. No cluster is needed.
 
-use std::{
-    path::Path,
-    process::{Command, Output},
-};
+use std::process::{Command, Output};
 
 /// Runs liqoctl far from any cluster.
 fn liqoctl(line: &str) -> Output {
@@ -32,9 +29,29 @@ fn stderr(output: &Output) -> String {
 
 /// Every visible command.
 const COMMANDS: [&str; 23] = [
-    "", "install", "install kubeadm", "install kind", "install k3s", "upgrade", "uninstall", "peer", "peer out-of-band",
-    "peer oob", "unpeer", "unpeer out-of-band", "unpeer oob", "generate", "generate peer-command", "offload",
-    "offload namespace", "unoffload", "unoffload namespace", "status", "status peer", "version", "completion",
+    "",
+    "install",
+    "install kubeadm",
+    "install kind",
+    "install k3s",
+    "upgrade",
+    "uninstall",
+    "peer",
+    "peer out-of-band",
+    "peer oob",
+    "unpeer",
+    "unpeer out-of-band",
+    "unpeer oob",
+    "generate",
+    "generate peer-command",
+    "offload",
+    "offload namespace",
+    "unoffload",
+    "unoffload namespace",
+    "status",
+    "status peer",
+    "version",
+    "completion",
 ];
 
 #[test]
@@ -61,7 +78,9 @@ fn saying_nothing_asks_for_help() {
 
 #[test]
 fn later_issues_are_not_declared() {
-    for line in ["install aks --help", "install eks --help", "install gke --help", "peer in-band --help", "move volume x"] {
+    for line in
+        ["install aks --help", "install eks --help", "install gke --help", "peer in-band --help", "move volume x"]
+    {
         let output = liqoctl(line);
         let told = format!("{}{}", stdout(&output), stderr(&output));
         assert!(!output.status.success() || !told.contains("in-band"), "{line}: {told}");
@@ -142,13 +161,25 @@ fn the_client_version_is_always_told() {
     assert_eq!((output.status.code(), stdout(&output)), (Some(0), client.clone()));
     let output = liqoctl("version");
     assert_eq!((output.status.code(), stdout(&output)), (Some(1), client));
-    assert!(stderr(&output).contains("Failed to retrieve release information from namespace \"liqo\""), "{}", stderr(&output));
-    assert_eq!(stdout(&liqoctl("version --client -o json")).trim(), format!("{{\n  \"clientVersion\": \"v{}\"\n}}", env!("CARGO_PKG_VERSION")));
+    assert!(
+        stderr(&output).contains("Failed to retrieve release information from namespace \"liqo\""),
+        "{}",
+        stderr(&output)
+    );
+    assert_eq!(
+        stdout(&liqoctl("version --client -o json")).trim(),
+        format!("{{\n  \"clientVersion\": \"v{}\"\n}}", env!("CARGO_PKG_VERSION"))
+    );
 }
 
 #[test]
 fn each_shell_gets_its_script() {
-    for (shell, part) in [("bash", "complete "), ("zsh", "#compdef liqoctl"), ("fish", "complete --"), ("powershell", "Register-ArgumentCompleter")] {
+    for (shell, part) in [
+        ("bash", "complete "),
+        ("zsh", "#compdef liqoctl"),
+        ("fish", "complete --"),
+        ("powershell", "Register-ArgumentCompleter"),
+    ] {
         let output = liqoctl(&format!("completion {shell}"));
         assert!(output.status.success() && stdout(&output).contains(part), "{shell}: {}", stdout(&output));
     }
@@ -159,7 +190,11 @@ fn each_shell_gets_its_script() {
 fn a_shell_is_offered_commands_and_contexts() {
     let directory = tempfile::tempdir().expect("a directory");
     let kubeconfig = directory.path().join("config");
-    std::fs::write(&kubeconfig, "apiVersion: v1\nkind: Config\ncontexts:\n- {name: rome, context: {cluster: x, user: x}}\n").expect("written");
+    std::fs::write(
+        &kubeconfig,
+        "apiVersion: v1\nkind: Config\ncontexts:\n- {name: rome, context: {cluster: x, user: x}}\n",
+    )
+    .expect("written");
     let ask = |words: &[&str]| {
         let mut command = program();
         command.env("LIQOCTL_COMPLETE", "fish").arg("--").args(words);
@@ -180,7 +215,7 @@ fn the_reference_has_a_page_for_each_command() {
     let read = |name: &str| std::fs::read_to_string(directory.path().join(name)).expect("a page");
     assert!(read("liqoctl_peer_out-of-band.md").starts_with("---\ntitle: \"liqoctl peer out-of-band\"\n---\n"));
     assert!(read("liqoctl.md").contains("](liqoctl_install.md)"));
-    assert!(!Path::new(&directory.path().join("liqoctl_docs.md")).exists());
+    assert!(!directory.path().join("liqoctl_docs.md").exists());
 }
 
 #[test]
@@ -193,7 +228,11 @@ fn a_wrong_helm_is_named_before_anything_is_done() {
     let kubeconfig = kubeconfig.display().to_string();
     let output = run(&["install", "kubeadm", "--kubeconfig", &kubeconfig, "--helm-path", "/nonexistent/helm"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).starts_with(" ERRO  Error initializing installer: --helm-path /nonexistent/helm"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).starts_with(" ERRO  Error initializing installer: --helm-path /nonexistent/helm"),
+        "{}",
+        stderr(&output)
+    );
     let output = run(&["install", "kubeadm", "--kubeconfig", &kubeconfig]);
     assert!(stderr(&output).contains("is needed because Liqo is installed as a Helm release"), "{}", stderr(&output));
 }

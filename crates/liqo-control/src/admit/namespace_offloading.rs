@@ -22,10 +22,8 @@ pub(super) fn validate(asked: &Request, own: &ClusterIdentity) -> Verdict {
     if text(new, "/metadata/name") != names::NAMESPACE_OFFLOADING {
         return Verdict::deny("NamespaceOffloading name must match offloading");
     }
-    let choices = [
-        (MAPPING, &["EnforceSameName", "DefaultName"][..]),
-        (STRATEGY, &["Local", "Remote", "LocalAndRemote"][..]),
-    ];
+    let choices =
+        [(MAPPING, &["EnforceSameName", "DefaultName"][..]), (STRATEGY, &["Local", "Remote", "LocalAndRemote"][..])];
     for (pointer, allowed) in choices {
         if let Err(why) = one_of(new, pointer, allowed) {
             return Verdict::deny(why);
@@ -107,8 +105,10 @@ mod tests {
 
     #[test]
     fn remote_names_do_not_change() {
-        let (same, default) =
-            (json!({"namespaceMappingStrategy": "EnforceSameName"}), json!({"namespaceMappingStrategy": "DefaultName"}));
+        let (same, default) = (
+            json!({"namespaceMappingStrategy": "EnforceSameName"}),
+            json!({"namespaceMappingStrategy": "DefaultName"}),
+        );
         let no = Verdict::deny("The NamespaceMappingStrategy value cannot be modified after creation");
         assert_eq!(validate(&asked("UPDATE", same.clone(), default.clone()), &own()), no);
         assert_eq!(validate(&asked("UPDATE", json!({}), default), &own()), Verdict::allow());

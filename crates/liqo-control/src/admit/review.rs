@@ -85,8 +85,11 @@ pub(super) fn read(body: &[u8]) -> Result<(String, Request), String> {
     let review: Review =
         serde_json::from_slice(body).map_err(|error| format!("the body is not an AdmissionReview: {error}"))?;
     let Review { api_version, kind, request } = review;
-    if kind != "AdmissionReview" || !matches!(api_version.as_str(), "admission.k8s.io/v1" | "admission.k8s.io/v1beta1") {
-        return Err(format!("an AdmissionReview of admission.k8s.io/v1 or v1beta1 is expected, not {kind:?} of {api_version:?}"));
+    if kind != "AdmissionReview" || !matches!(api_version.as_str(), "admission.k8s.io/v1" | "admission.k8s.io/v1beta1")
+    {
+        return Err(format!(
+            "an AdmissionReview of admission.k8s.io/v1 or v1beta1 is expected, not {kind:?} of {api_version:?}"
+        ));
     }
     let request = request.ok_or("the AdmissionReview has no request")?;
     if request.uid.is_empty() {

@@ -103,10 +103,12 @@ mod tests {
 
     #[test]
     fn only_what_kubernetes_lets_change_in_a_pod_may_change() {
-        let pod = |image: &str, command: &str| json!({
-            "containers": [{"name": "c", "image": image, "command": [command]}],
-            "initContainers": [{"name": "i", "image": image}],
-        });
+        let pod = |image: &str, command: &str| {
+            json!({
+                "containers": [{"name": "c", "image": image, "command": [command]}],
+                "initContainers": [{"name": "i", "image": image}],
+            })
+        };
         let old = shadow("a", pod("web:1", "run"));
         let mut new = shadow("a", pod("web:2", "run"));
         new["spec"]["pod"]["activeDeadlineSeconds"] = json!(60);

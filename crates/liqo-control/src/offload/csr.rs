@@ -66,7 +66,8 @@ async fn settle(
     // Not a virtual kubelet's at all: not worth a word.
     let Some(namespace) = kubelet_namespace(&request) else { return Ok(None) };
     let peer = peer_of(shared, namespace);
-    let subject = String::from_utf8(request.spec.request.0.clone()).ok().and_then(|pem| certs::request_subject(&pem).ok());
+    let subject =
+        String::from_utf8(request.spec.request.0.clone()).ok().and_then(|pem| certs::request_subject(&pem).ok());
     match refusal(&request, subject.as_ref(), peer.as_ref()) {
         None => {
             shared.home.cluster.approve(&*request, "LiqoApproval", "This CSR was approved by Liqo").await?;

@@ -31,7 +31,8 @@ pub(super) fn metadata(is: &ObjectMeta, labels: &Pairs, annotations: &Pairs) -> 
     {
         let none = Pairs::new();
         let has = has.unwrap_or(&none);
-        let stale = ours(&format!("f:{name}")).into_iter().filter(|key| has.contains_key(key) && !wanted.contains_key(key));
+        let stale =
+            ours(&format!("f:{name}")).into_iter().filter(|key| has.contains_key(key) && !wanted.contains_key(key));
         let mut pairs: Map<String, Value> = stale.map(|key| (key, Value::Null)).collect();
         let new = wanted.iter().filter(|(key, value)| has.get(*key) != Some(value));
         pairs.extend(new.map(|(key, value)| (key.clone(), json!(value))));
@@ -62,10 +63,7 @@ mod tests {
         .unwrap();
         keep_fields_of(&mut is, "shadow-pod");
         let patch = metadata(&is, &pairs(&[("app", "new")]), &pairs(&[("note", "x")])).unwrap();
-        assert_eq!(
-            Value::from(patch),
-            json!({"labels": {"app": "new", "gone": null}, "annotations": {"note": "x"}})
-        );
+        assert_eq!(Value::from(patch), json!({"labels": {"app": "new", "gone": null}, "annotations": {"note": "x"}}));
         assert_eq!(metadata(&is, &pairs(&[("app", "old"), ("gone", "1")]), &Pairs::new()), None);
     }
 }

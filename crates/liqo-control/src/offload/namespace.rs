@@ -28,8 +28,11 @@ use liqo_kube::{KubeError, Queue, Store, drive, now};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
-use self::{news::News, status::{Facts, Wish}};
-use super::{Shared, answers, is_leaving, is_original, provider_of};
+use self::{
+    news::News,
+    status::{Facts, Wish},
+};
+use super::{Shared, answers, is_leaving, is_original, provider_of, unless_outdated};
 
 /// What may have changed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -100,7 +103,9 @@ impl Loop {
         }
         let mut current = (*offloading).clone();
         if !held {
-            current = cluster.hold(&current, finalizer::NAMESPACE_OFFLOADING).await?;
+            let held = unless_outdated(cluster.hold(&current, finalizer::NAMESPACE_OFFLOADING).await)?;
+            let Some(held) = held else { return Ok(()) };
+            current = held;
         }
         // From here on pods go through the webhook; only then they are promised anything.
         let known = self.shared.namespaces.get("", name);
@@ -122,8 +127,10 @@ impl Loop {
         }
         outcome?;
         if leaving && status.remote_namespaces_conditions.is_empty() {
-            cluster.release(&current, finalizer::NAMESPACE_OFFLOADING).await?;
-            tracing::info!(namespace = name, "namespace no longer offloaded");
+            let released = cluster.release(&current, finalizer::NAMESPACE_OFFLOADING).await;
+            if unless_outdated(released)?.is_some() {
+                tracing::info!(namespace = name, "namespace no longer offloaded");
+            }
         }
         Ok(())
     }
@@ -163,7 +170,8 @@ impl Loop {
             if wish.wanted == wish.desired() {
                 continue;
             }
-            let patch = json!({"spec": {"desiredMapping": {namespace: wish.wanted}}, "metadata": {"uid": wish.map.uid()}});
+            let patch =
+                json!({"spec": {"desiredMapping": {namespace: wish.wanted}}, "metadata": {"uid": wish.map.uid()}});
             let written = self.shared.home.cluster.merge(&*wish.map, patch).await;
             match written {
                 Ok(map) => wish.map = Arc::new(map),
@@ -204,8 +212,10 @@ fn plan(offloading: &NamespaceOffloading, facts: &[Facts], own: &ClusterIdentity
     let namespace = offloading.namespace().unwrap_or_default();
     let remote = naming::remote_namespace(&namespace, own, offloading.spec.namespace_mapping_strategy);
     let unusable = naming::dns_label_error(&remote).map(|why| {
-        format!("The name of the remote namespace {remote:?} {why}: rename the namespace, or offload it with the \
-                 NamespaceMappingStrategy EnforceSameName")
+        format!(
+            "The name of the remote namespace {remote:?} {why}: rename the namespace, or offload it with the \
+                 NamespaceMappingStrategy EnforceSameName"
+        )
     });
     let wish = |one: &Facts| {
         let desired = one.map.spec.desired_mapping.get(&namespace).cloned();

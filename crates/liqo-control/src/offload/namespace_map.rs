@@ -27,7 +27,7 @@ use serde_json::json;
 use tokio::sync::Mutex;
 
 use self::plan::{Owner, Wish, look, originals, owner_of};
-use super::{Shared, is_leaving, is_original, tenant_of};
+use super::{Shared, is_leaving, is_original, tenant_of, unless_outdated};
 
 /// Namespaces of one map handled at the same time.
 const AT_ONCE: usize = 8;
@@ -105,7 +105,9 @@ impl Loop {
         let Some(origin) = origin else { return Ok(None) };
         let mut current = map.clone();
         if !held {
-            current = cluster.hold(&current, finalizer::NAMESPACE_MAP).await?;
+            let held = unless_outdated(cluster.hold(&current, finalizer::NAMESPACE_MAP).await)?;
+            let Some(held) = held else { return Ok(None) };
+            current = held;
         }
         let empty = BTreeMap::new();
         let desired = if leaving { &empty } else { &map.spec.desired_mapping };
@@ -117,8 +119,9 @@ impl Loop {
         }
         trouble.map_or(Ok(()), Err)?;
         if leaving && status.current_mapping.is_empty() {
-            cluster.release(&current, finalizer::NAMESPACE_MAP).await?;
-            tracing::info!(map = id(map), "every namespace of the peer is gone");
+            if unless_outdated(cluster.release(&current, finalizer::NAMESPACE_MAP).await)?.is_some() {
+                tracing::info!(map = id(map), "every namespace of the peer is gone");
+            }
         }
         let refused = |one: &RemoteNamespaceStatus| one.phase == Some(MappingPhase::CreationLoopBackOff);
         Ok(status.current_mapping.values().any(refused).then_some(LATER))
@@ -270,9 +273,9 @@ fn status(map: &NamespaceMap, outcomes: Vec<Outcome>, left: Left) -> (NamespaceM
     let mut current = BTreeMap::new();
     let mut trouble = None;
     match left {
-        Ok(left) => current.extend(left.into_iter().map(|(original, name)| {
-            (original, entry(name, MappingPhase::Terminating))
-        })),
+        Ok(left) => {
+            current.extend(left.into_iter().map(|(original, name)| (original, entry(name, MappingPhase::Terminating))))
+        }
         Err(error) => {
             // Unknown which ones are left: what was there stays until it is known.
             let desired: Vec<_> = outcomes.iter().map(|one| &one.original).collect();
@@ -291,7 +294,10 @@ fn status(map: &NamespaceMap, outcomes: Vec<Outcome>, left: Left) -> (NamespaceM
                 let worked = |old: &&RemoteNamespaceStatus| {
                     old.remote_namespace == name && old.phase == Some(MappingPhase::Accepted)
                 };
-                before.get(&original).filter(worked).map_or(MappingPhase::CreationLoopBackOff, |_| MappingPhase::Accepted)
+                before
+                    .get(&original)
+                    .filter(worked)
+                    .map_or(MappingPhase::CreationLoopBackOff, |_| MappingPhase::Accepted)
             }
         };
         current.insert(original, entry(name, phase));
@@ -311,7 +317,8 @@ fn id(map: &NamespaceMap) -> String {
 /// Whether a map asks, or asked, for a namespace.
 fn mentions(map: &NamespaceMap, name: &str) -> bool {
     let current = map.status.iter().flat_map(|status| status.current_mapping.values());
-    map.spec.desired_mapping.values().any(|one| one == name) || current.into_iter().any(|one| one.remote_namespace == name)
+    map.spec.desired_mapping.values().any(|one| one == name)
+        || current.into_iter().any(|one| one.remote_namespace == name)
 }
 
 fn forge(owner: &Owner, origin: &str, name: &str) -> Namespace {

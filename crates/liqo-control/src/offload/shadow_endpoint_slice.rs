@@ -106,7 +106,10 @@ impl Loop {
         };
         let slice = self.slices.get(namespace, name);
         let reachable = is_reachable(self.shared.peer(origin(&shadow)).as_deref());
+        let ending = self.shared.namespaces.get("", namespace).is_some_and(|one| is_leaving(&*one));
         match (plan(&shadow, slice.as_deref(), reachable), slice) {
+            // Nothing can be made there any more; the shadow goes, too.
+            (Step::Create, _) if ending => Ok(None),
             (Step::Create, _) => self.create(&shadow, reachable).await,
             (Step::Merge(patch), Some(slice)) => self.cluster.merge(&*slice, patch).await.map(|_| None),
             (Step::Remove, Some(slice)) => self.cluster.remove(&*slice).await.map(|()| None),
@@ -237,7 +240,8 @@ mod tests {
     fn shadow(ready: &[Option<bool>]) -> ShadowEndpointSlice {
         let endpoints: Vec<_> =
             ready.iter().map(|ready| json!({"addresses": ["10.0.0.1"], "conditions": {"ready": ready}})).collect();
-        let template = json!({"addressType": "IPv4", "endpoints": endpoints, "ports": [{"port": 80, "protocol": "TCP"}]});
+        let template =
+            json!({"addressType": "IPv4", "endpoints": endpoints, "ports": [{"port": 80, "protocol": "TCP"}]});
         let spec: ShadowEndpointSliceSpec = serde_json::from_value(json!({ "template": template })).unwrap();
         let mut shadow = ShadowEndpointSlice::new("web-1", spec);
         shadow.metadata.namespace = Some("demo-x".to_owned());
@@ -258,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_peer_is_reachable_when_its_network_and_its_api_server_are() {
-        use PeeringConditionStatus::{Established, Error, External, None as Nothing, Pending};
+        use PeeringConditionStatus::{Error, Established, External, None as Nothing, Pending};
         for (network, api, wanted) in [
             (Established, Established, true),
             (External, Established, true),

@@ -12,7 +12,7 @@ mod plan;
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -26,7 +26,7 @@ use liqo_kube::{Cluster, KubeError, Queue, Store, drive, now};
 use serde_json::json;
 
 use self::plan::{Kinship, Step, forge, kinship, plan};
-use super::drift;
+use super::{Shared, drift};
 use crate::home::Home;
 
 /// Under this name pods are written.
@@ -88,6 +88,7 @@ fn trim(pod: &mut Pod) {
 }
 
 struct Loop {
+    shared: Arc<Shared>,
     cluster: Cluster,
     shadows: Store<ShadowPod>,
     pods: Store<Pod>,
@@ -98,16 +99,18 @@ struct Loop {
 }
 
 /// Runs for ever.
-pub(crate) async fn run(home: Home, pods: Pods, workers: usize) {
+pub(crate) async fn run(shared: Arc<Shared>, pods: Pods, workers: usize) {
+    let cluster = shared.home.cluster.writing_as(WRITER);
     let queue = pods.queue.clone();
     let seen = queue.clone();
-    let shadows = home.cluster.watch::<ShadowPod>("").start(move |shadow| {
+    let shadows = cluster.watch::<ShadowPod>("").start(move |shadow| {
         seen.push((shadow.namespace().unwrap_or_default(), shadow.name_any()));
     });
+    shared.ready().await;
     shadows.ready().await;
     pods.store.ready().await;
-    let cluster = home.cluster.writing_as(WRITER);
-    let all = Loop { cluster, shadows, pods: pods.store, followed: Mutex::default(), told: Mutex::default() };
+    let (followed, told) = (Mutex::default(), Mutex::default());
+    let all = Loop { shared, cluster, shadows, pods: pods.store, followed, told };
     drive("shadow-pod", queue, workers, |key| all.settle(key)).await;
 }
 
@@ -122,6 +125,8 @@ impl Loop {
         let pod = self.pods.get(&namespace, &name);
         let (step, phase) = plan(&shadow, pod.as_deref(), self.is_followed(&shadow), &now());
         let (again, phase) = match (step, pod) {
+            // Nothing can be made there any more; the shadow goes, too.
+            (Step::Create, _) if self.is_ending(&namespace) => (None, None),
             (Step::Create, _) => self.create(&shadow).await?,
             (Step::Follow(patch), Some(pod)) => {
                 self.follow(&shadow, &pod, patch).await?;
@@ -141,6 +146,10 @@ impl Loop {
         };
         self.report(&shadow, phase).await?;
         Ok(again)
+    }
+
+    fn is_ending(&self, namespace: &str) -> bool {
+        self.shared.namespaces.get("", namespace).is_some_and(|one| super::is_leaving(&*one))
     }
 
     /// Makes the pod. Its phase becomes known when the watch shows it.
@@ -215,7 +224,8 @@ impl Loop {
 
     /// Writes the phase, if it is news.
     async fn report(&self, shadow: &ShadowPod, phase: Option<ShadowPodPhase>) -> Result<(), KubeError> {
-        let Some(phase) = phase.filter(|phase| shadow.status.as_ref().map(|status| status.phase) != Some(*phase)) else {
+        let Some(phase) = phase.filter(|phase| shadow.status.as_ref().map(|status| status.phase) != Some(*phase))
+        else {
             return Ok(());
         };
         match self.cluster.put_status(shadow, &ShadowPodStatus { phase }).await {

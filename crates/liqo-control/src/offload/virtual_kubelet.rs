@@ -387,11 +387,9 @@ mod tests {
 
     #[test]
     fn the_default_storage_class_comes_before_the_first() {
-        for (classes, wanted) in [
-            (&[][..], None),
-            (&[("a", false), ("b", false)], Some("a")),
-            (&[("a", false), ("b", true)], Some("b")),
-        ] {
+        for (classes, wanted) in
+            [(&[][..], None), (&[("a", false), ("b", false)], Some("a")), (&[("a", false), ("b", true)], Some("b"))]
+        {
             assert_eq!(storage_class(&offer(classes).spec.storage_classes), wanted);
         }
     }

@@ -20,7 +20,7 @@ use liqo_core::naming;
 use liqo_kube::{KubeError, Queue, drive, owner_reference};
 use serde_json::json;
 
-use super::{Shared, answers, is_leaving, is_original, provider_of};
+use super::{Shared, answers, is_leaving, is_original, provider_of, unless_outdated};
 
 /// How soon to look again for something no watch tells us about.
 const SOON: Duration = Duration::from_secs(5);
@@ -131,7 +131,9 @@ async fn act(shared: &Shared, node: &Node, steps: Vec<Step>) -> Result<Option<Du
     for step in steps {
         match step {
             Step::Hold => {
-                cluster.hold(node, finalizer::VIRTUAL_NODE).await?;
+                if unless_outdated(cluster.hold(node, finalizer::VIRTUAL_NODE).await)?.is_none() {
+                    return Ok(None);
+                }
             }
             Step::Create(map) => match cluster.create(&*map).await {
                 Ok(_) => tracing::info!(node = node.name_any(), map = map.name_any(), "namespace map created"),
@@ -145,8 +147,9 @@ async fn act(shared: &Shared, node: &Node, steps: Vec<Step>) -> Result<Option<Du
             }
             Step::Remove(map) => cluster.remove(&*map).await?,
             Step::Release => {
-                cluster.release(node, finalizer::VIRTUAL_NODE).await?;
-                tracing::info!(node = node.name_any(), "virtual node released");
+                if unless_outdated(cluster.release(node, finalizer::VIRTUAL_NODE).await)?.is_some() {
+                    tracing::info!(node = node.name_any(), "virtual node released");
+                }
             }
             Step::Wait => again = Some(SOON),
         }
@@ -242,7 +245,10 @@ mod tests {
             [("liqo.io/remote-cluster-id", ID), ("liqo.io/remoteID", ID), ("liqo.io/replication", "true")]
         );
         let owner = &map.owner_references()[0];
-        assert_eq!((owner.kind.as_str(), owner.controller, owner.block_owner_deletion), ("Node", Some(true), Some(true)));
+        assert_eq!(
+            (owner.kind.as_str(), owner.controller, owner.block_owner_deletion),
+            ("Node", Some(true), Some(true))
+        );
     }
 
     #[test]

@@ -30,10 +30,7 @@ use liqo_kube::{
 };
 use tokio::net::TcpListener;
 
-use super::{
-    permissions, tenant, tenant::Tenant,
-    token, wire,
-};
+use super::{permissions, tenant, tenant::Tenant, token, wire};
 use crate::home::{Home, HomeArgs};
 
 /// No request is longer.
@@ -43,7 +40,11 @@ const OWN_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Flags of the authentication service, those of Liqo 0.8.3.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "liqo-auth-service", version, about = "Tells peers who this cluster is and gives those who know its token an identity")]
+#[command(
+    name = "liqo-auth-service",
+    version,
+    about = "Tells peers who this cluster is and gives those who know its token an identity"
+)]
 pub struct AuthArgs {
     /// How the own cluster is reached.
     #[command(flatten)]

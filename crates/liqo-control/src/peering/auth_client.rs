@@ -63,9 +63,7 @@ pub(crate) async fn ask(url: &str, insecure: bool, request: &wire::Request) -> R
     let url = format!("{}/identity/certificate", url.trim_end_matches('/'));
     let body = serde_json::to_vec(request).expect("a request is JSON");
     let (status, body) = talk(Method::POST, &url, insecure, Some(body)).await.map_err(|refusal| match refusal {
-        Refusal::Failed(why) => {
-            Refusal::Failed(format!("failed to send identity request: Post \"{url}\": {why}"))
-        }
+        Refusal::Failed(why) => Refusal::Failed(format!("failed to send identity request: Post \"{url}\": {why}")),
         denied => denied,
     })?;
     match status {
@@ -163,8 +161,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let failed = |error: hyper::Error| format!("HTTP: {error}");
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
     let driver = tokio::spawn(connection);
     let answer = sender.send_request(request).await.map_err(failed)?;
     let status = answer.status();
@@ -253,7 +250,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_url_that_leads_nowhere_says_so() {
-        for (url, text) in [("https://127.0.0.1:1", "connecting"), ("nonsense", "no host"), ("ftp://a", "https://")] {
+        for (url, text) in [
+            ("https://127.0.0.1:1", "connecting"),
+            ("nonsense", "not a URL"),
+            ("/a", "no host"),
+            ("ftp://a", "https://"),
+        ] {
             let Err(Refusal::Failed(why)) = who(url, true).await else { panic!("{url}") };
             assert!(why.contains(text), "{url}: {why}");
         }

@@ -4,9 +4,7 @@
 //! of ours stands only where 0.8.3 had none.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use liqo_api::discovery::{
-    PeeringCondition, PeeringConditionStatus as Status, PeeringConditionType as Type,
-};
+use liqo_api::discovery::{PeeringCondition, PeeringConditionStatus as Status, PeeringConditionType as Type};
 
 /// What is to be told about one aspect of a peering.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,9 +64,7 @@ pub(crate) fn network(namespace: &str, connection: &str, message: &str) -> Optio
     let found = format!("The TunnelEndpoint has been successfully found in the Tenant Namespace {namespace}");
     let (status, reason, message) = match connection {
         "Connected" => (Status::Established, "TunnelEndpointAvailable", format!("{found} and it is connected")),
-        "Connecting" => {
-            (Status::Pending, "TunnelEndpointConnecting", format!("{found}, but it is not connected yet"))
-        }
+        "Connecting" => (Status::Pending, "TunnelEndpointConnecting", format!("{found}, but it is not connected yet")),
         "Error" => (Status::Error, "TunnelEndpointError", message.to_owned()),
         _ => return None,
     };
@@ -144,9 +140,7 @@ pub(crate) fn stage(direction: Type, stage: Stage, namespace: &str) -> Fact {
         Stage::Established => (
             Status::Established,
             "ResourceRequestAccepted",
-            format!(
-                "The ResourceRequest has been accepted by the remote cluster in the Tenant Namespace {namespace}"
-            ),
+            format!("The ResourceRequest has been accepted by the remote cluster in the Tenant Namespace {namespace}"),
         ),
         Stage::Leaving => (
             Status::Disconnecting,

@@ -25,7 +25,8 @@ use liqo_core::naming::dns_label_error;
 use liqo_kube::{KubeError, now, owner_reference};
 use serde_json::{Map, Value, json};
 
-pub(crate) use check::unprocessable;
+pub(crate) use check::is_nobody;
+use check::unprocessable;
 pub(crate) use plan::accepts;
 use plan::{Authentication, Observed, Plan, Step, plan};
 
@@ -35,7 +36,7 @@ use super::{
     condition::{self, Fact, tell},
     identity::{self, Standing},
     tenant::{self, Tenant},
-    world::{World, id_of, is_original, is_replica},
+    world::{World, id_of, is_original, is_replica, overtaken},
 };
 
 /// A peer that has not answered for so long is dead, as far as taking leave of it goes.
@@ -51,7 +52,7 @@ pub(crate) async fn settle(world: &World, name: String) -> Result<Option<Duratio
         forget(world);
         return Ok(None);
     };
-    let again = Pass { world, one: &one }.run().await?;
+    let again = overtaken(Pass { world, one: &one }.run().await)?;
     if let Some(pause) = again {
         world.later.set(&world.queues.foreign_clusters, name, pause);
     }
@@ -78,18 +79,21 @@ impl Pass<'_> {
             return self.identify().await;
         }
         let peer = one.spec.cluster_identity.clone().unwrap_or_default();
-        if let Some(fact) = unprocessable(one, &self.world.foreign_clusters.all(), &self.world.home.identity) {
+        let (all, here) = (self.world.foreign_clusters.all(), &self.world.home.identity);
+        let leaving = one.metadata.deletion_timestamp.is_some();
+        if leaving {
             self.let_go().await?;
-            self.tell(&[fact], None, None).await?;
-            return Ok(None);
         }
-        if one.metadata.deletion_timestamp.is_some() {
-            self.let_go().await?;
+        if leaving && !is_nobody(one, &all, here) {
             // Whether the peer still answers decides how leave is taken of it.
             if let Some(identity) = identity::held(self.world, &peer.cluster_id) {
                 self.world.checker.watch(&peer.cluster_id, &identity);
             }
             return self.act(&peer, self.tenant_known(&peer), Authentication::Leaving, None).await;
+        }
+        if let Some(fact) = unprocessable(one, &all, here) {
+            self.tell(&[fact], None, None).await?;
+            return Ok(None);
         }
         let namespace = match self.tenant(&peer).await? {
             Tenant::Ready(namespace) => namespace,
@@ -269,9 +273,10 @@ impl Pass<'_> {
                 cluster.merge(old, json!({"spec": {"withdrawalTimestamp": now()}})).await.map(drop)
             }
             (Step::Remove, Some(_), Some(namespace)) => {
-                let all = self.world.requests.filter(|one| {
-                    one.namespace().as_deref() == Some(namespace) && is_original(one, &peer.cluster_id)
-                });
+                let all = self
+                    .world
+                    .requests
+                    .filter(|one| one.namespace().as_deref() == Some(namespace) && is_original(one, &peer.cluster_id));
                 for one in all.iter().filter(|one| one.metadata.deletion_timestamp.is_none()) {
                     cluster.remove(one.as_ref()).await?;
                 }
@@ -303,7 +308,10 @@ impl Pass<'_> {
         if new == old {
             return Ok(());
         }
-        self.world.home.cluster.put_status(self.one.as_ref(), &new).await.map(drop)
+        match self.world.home.cluster.put_status(self.one.as_ref(), &new).await {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(()),
+        }
     }
 }
 

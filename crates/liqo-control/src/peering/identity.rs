@@ -130,7 +130,8 @@ pub(crate) async fn ensure(
     let held: Vec<_> = secrets.iter().filter(|one| has(one, label::LOCAL_IDENTITY)).cloned().collect();
     let attempt = world.attempts.of(&peer.cluster_id);
     let stored = PeerIdentity::best(held.iter().map(AsRef::as_ref));
-    let best = stored.clone().into_iter().chain(attempt.granted.clone()).max_by_key(PeerIdentity::not_after);
+    // Of two that are equally good the stored one counts.
+    let best = attempt.granted.clone().into_iter().chain(stored.clone()).max_by_key(PeerIdentity::not_after);
     let facts = best.as_ref().and_then(|identity| certs::facts(identity.certificate.as_bytes()).ok());
     let need = need(facts.as_ref(), now().0);
     if let Need::Nothing(rest) = need {

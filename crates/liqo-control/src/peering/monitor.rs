@@ -19,16 +19,14 @@ use liqo_core::{
 pub(crate) const CROWD: Duration = Duration::from_secs(1);
 
 /// What `peer` is offered: `percent` of what is free for it.
-pub(crate) fn offer(
-    nodes: &[impl Borrow<Node>],
-    pods: &[impl Borrow<Pod>],
-    peer: &str,
-    percent: u8,
-) -> Resources {
-    free(nodes, pods, peer).into_iter().map(|(name, amount)| {
-        let shared = amount.at_least_zero().share(percent, unit(&name));
-        (name, shared)
-    }).collect()
+pub(crate) fn offer(nodes: &[impl Borrow<Node>], pods: &[impl Borrow<Pod>], peer: &str, percent: u8) -> Resources {
+    free(nodes, pods, peer)
+        .into_iter()
+        .map(|(name, amount)| {
+            let shared = amount.at_least_zero().share(percent, unit(&name));
+            (name, shared)
+        })
+        .collect()
 }
 
 /// What is free for `peer`; may be negative.
@@ -40,7 +38,8 @@ fn free(nodes: &[impl Borrow<Node>], pods: &[impl Borrow<Pod>], peer: &str) -> R
         add(&mut total, &read(allocatable));
     }
     for pod in pods.iter().map(Borrow::borrow).filter(|pod| burdens(pod, peer)) {
-        if let Some(spec) = pod.spec.as_ref().filter(|spec| spec.node_name.as_ref().is_some_and(|n| names.contains(n))) {
+        if let Some(spec) = pod.spec.as_ref().filter(|spec| spec.node_name.as_ref().is_some_and(|n| names.contains(n)))
+        {
             take(&mut total, &of_pod(spec, Half::Requests));
         }
     }
@@ -96,7 +95,8 @@ pub(crate) fn trim_pod(pod: &mut Pod) {
     pod.status = None;
     pod.labels_mut().retain(|key, _| key == label::SHADOW_POD || key == label::REFLECTION_ORIGIN);
     if let Some(spec) = pod.spec.take() {
-        let trim = |containers: Vec<Container>| -> Vec<Container> { containers.into_iter().map(trim_container).collect() };
+        let trim =
+            |containers: Vec<Container>| -> Vec<Container> { containers.into_iter().map(trim_container).collect() };
         pod.spec = Some(PodSpec {
             containers: trim(spec.containers),
             init_containers: spec.init_containers.map(trim),

@@ -32,8 +32,8 @@ use liqo_kube::{KubeError, owner_reference};
 use serde_json::json;
 
 use super::{
-    foreign_cluster::unprocessable,
-    world::{World, is_original, is_replica},
+    foreign_cluster::is_nobody,
+    world::{World, is_original, is_replica, overtaken},
 };
 use crate::offload::virtual_kubelet;
 use plan::{Course, Seen, plan};
@@ -70,12 +70,13 @@ pub(crate) async fn settle(world: &World, namespace: String) -> Result<Option<Du
     let mut again = None;
     for offer in offers {
         let pass = Pass { world, namespace: &namespace, peer: &peer, offer: &offer };
-        again = again.or(pass.run().await?);
+        again = again.or(overtaken(pass.run().await)?);
     }
     Ok(again)
 }
 
 /// One look at one offer.
+#[derive(Clone, Copy)]
 struct Pass<'a> {
     world: &'a World,
     namespace: &'a str,
@@ -86,11 +87,12 @@ struct Pass<'a> {
 impl Pass<'_> {
     async fn run(&self) -> Result<Option<Duration>, KubeError> {
         let one = self.world.foreign_cluster(self.peer);
-        let one = one.filter(|one| {
-            unprocessable(one, &self.world.foreign_clusters.all(), &self.world.home.identity).is_none()
-        });
-        if let Some(one) = &one {
-            self.own(one).await?;
+        let one = one.filter(|one| !is_nobody(one, &self.world.foreign_clusters.all(), &self.world.home.identity));
+        if let Some(one) = &one
+            && let Some(owned) = self.own(one).await?
+        {
+            // Go on with what is stored now.
+            return Box::pin(Pass { offer: &owned, ..*self }.run()).await;
         }
         let requests = self.world.requests.filter(|request| {
             request.namespace().as_deref() == Some(self.namespace)
@@ -109,23 +111,23 @@ impl Pass<'_> {
         match (course, one) {
             (Course::Run, Some(one)) => self.run_kubelet(&one, has_kubelet).await.map(|()| None),
             (Course::Run | Course::Rest, _) => Ok(None),
-            (Course::Tell(status), _) => self.tell(status).await.map(|()| None),
+            (Course::Tell(status), _) => self.tell(status).await.map(|_| None),
             (Course::Drain { remove }, _) => self.drain(remove).await.map(|()| None),
             (Course::Clear, one) => self.clear(one.as_deref()).await,
         }
     }
 
     /// The offer goes with the `ForeignCluster` it belongs to.
-    async fn own(&self, one: &ForeignCluster) -> Result<(), KubeError> {
+    async fn own(&self, one: &ForeignCluster) -> Result<Option<ResourceOffer>, KubeError> {
         let owners = self.offer.owner_references();
         let is_owned = owners.iter().any(|owner| Some(&owner.uid) == one.metadata.uid.as_ref());
         let is_going = self.offer.metadata.deletion_timestamp.is_some() || one.metadata.deletion_timestamp.is_some();
         if is_owned || is_going {
-            return Ok(());
+            return Ok(None);
         }
         let owners = [owner_reference(one, true)];
         let patch = json!({"metadata": {"ownerReferences": owners, "uid": self.offer.uid()}});
-        self.world.home.cluster.merge(self.offer, patch).await.map(drop)
+        self.world.home.cluster.merge(self.offer, patch).await.map(Some)
     }
 
     async fn run_kubelet(&self, one: &ForeignCluster, exists: bool) -> Result<(), KubeError> {
@@ -144,7 +146,7 @@ impl Pass<'_> {
             home.cluster.hold(self.offer, finalizer::VIRTUAL_KUBELET).await?;
         }
         let status = VirtualKubeletStatus::Created;
-        self.tell(ResourceOfferStatus { phase: OfferPhase::Accepted, virtual_kubelet_status: status }).await
+        self.tell(ResourceOfferStatus { phase: OfferPhase::Accepted, virtual_kubelet_status: status }).await.map(drop)
     }
 
     /// The virtual kubelet drains its node because the offer is withdrawn or removed.
@@ -169,9 +171,9 @@ impl Pass<'_> {
         let message = format!("[{}] Deleting virtual-kubelet in namespace {}", self.peer, self.namespace);
         home.cluster.event(self.offer, COMPONENT, "Normal", "VkDeleted", &message).await;
         let phase = self.offer.status.as_ref().map(|status| status.phase).unwrap_or_default();
-        self.tell(ResourceOfferStatus { phase, virtual_kubelet_status: VirtualKubeletStatus::None }).await?;
+        let told = self.tell(ResourceOfferStatus { phase, virtual_kubelet_status: VirtualKubeletStatus::None }).await?;
         if self.holds(finalizer::VIRTUAL_KUBELET) {
-            home.cluster.release(self.offer, finalizer::VIRTUAL_KUBELET).await?;
+            home.cluster.release(told.as_ref().unwrap_or(self.offer), finalizer::VIRTUAL_KUBELET).await?;
         }
         Ok(None)
     }
@@ -188,11 +190,12 @@ impl Pass<'_> {
         self.offer.finalizers().iter().any(|held| held == finalizer)
     }
 
-    async fn tell(&self, status: ResourceOfferStatus) -> Result<(), KubeError> {
+    /// Writes the status, if it is new; gives the offer as it is then.
+    async fn tell(&self, status: ResourceOfferStatus) -> Result<Option<ResourceOffer>, KubeError> {
         if self.offer.status.as_ref() == Some(&status) {
-            return Ok(());
+            return Ok(None);
         }
-        self.world.home.cluster.put_status(self.offer, &status).await.map(drop)
+        self.world.home.cluster.put_status(self.offer, &status).await.map(Some)
     }
 }
 

@@ -34,9 +34,9 @@ use liqo_kube::{KubeError, now, owner_reference};
 use serde_json::json;
 
 use super::{
-    foreign_cluster::{accepts, is_dead, unprocessable},
+    foreign_cluster::{accepts, is_dead, is_nobody},
     monitor, permissions,
-    world::{World, is_original},
+    world::{World, is_original, overtaken},
 };
 use crate::manager;
 use plan::{Seen, Step, foul, plan, principal};
@@ -48,7 +48,7 @@ const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 pub(crate) async fn settle(world: &World, namespace: String) -> Result<Option<Duration>, KubeError> {
     let Some(peer) = world.peer_in(&namespace) else { return Ok(None) };
     let pass = Pass { world, namespace: &namespace, peer: &peer };
-    if let Some(pause) = pass.run().await? {
+    if let Some(pause) = overtaken(pass.run().await)? {
         world.later_offers.set(&world.queues.requests, namespace, pause);
     }
     Ok(None)
@@ -74,7 +74,7 @@ impl Pass<'_> {
         };
         let accepted = foreign_cluster.as_ref().is_some_and(|one| {
             accepts(one, self.world.args.enable_incoming_peering).is_ok()
-                && unprocessable(one, &self.world.foreign_clusters.all(), here).is_none()
+                && !is_nobody(one, &self.world.foreign_clusters.all(), here)
         });
         let (dead, dead_in) = is_dead(self.world.checker.health(self.peer));
         let plan = plan(&Seen { request: request.as_deref(), offer: offer.as_deref(), accepted, dead });
@@ -86,15 +86,20 @@ impl Pass<'_> {
         if let Some(request) = request.filter(|request| request.metadata.deletion_timestamp.is_none())
             && let Some(status) = plan.status(request.status.as_ref(), &now())
         {
-            self.world.home.cluster.put_status(request.as_ref(), &status).await?;
+            match self.world.home.cluster.put_status(request.as_ref(), &status).await {
+                Err(error) if !error.is_not_found() => return Err(error),
+                _ => {}
+            }
         }
         Ok(dead_in.filter(|_| plan.waits_for_the_consumer))
     }
 
     /// What the peer asks, without what it has no right to.
     async fn requests(&self) -> Vec<Arc<ResourceRequest>> {
-        let replicated = |one: &ResourceRequest| one.labels().get(label::REPLICATED).is_some_and(|value| value == "true");
-        let all = self.world.requests.filter(|one| one.namespace().as_deref() == Some(self.namespace) && replicated(one));
+        let replicated =
+            |one: &ResourceRequest| one.labels().get(label::REPLICATED).is_some_and(|value| value == "true");
+        let all =
+            self.world.requests.filter(|one| one.namespace().as_deref() == Some(self.namespace) && replicated(one));
         let mut rightful: Vec<Arc<ResourceRequest>> = Vec::new();
         for one in all {
             match foul(&one, self.peer, &self.world.home.identity) {
@@ -125,10 +130,14 @@ impl Pass<'_> {
         }
         let asked = &request.spec.cluster_identity;
         let unique = naming::unique_name(asked);
-        let is_taken = !self.world.foreign_clusters.filter(|other| {
-            other.name_any() == asked.cluster_name
-                || other.spec.cluster_identity.as_ref().is_some_and(|one| one.cluster_name == asked.cluster_name)
-        }).is_empty();
+        let is_taken = !self
+            .world
+            .foreign_clusters
+            .filter(|other| {
+                other.name_any() == asked.cluster_name
+                    || other.spec.cluster_identity.as_ref().is_some_and(|one| one.cluster_name == asked.cluster_name)
+            })
+            .is_empty();
         let candidates: Vec<String> = if is_taken { vec![unique] } else { vec![asked.cluster_name.clone(), unique] };
         for name in candidates {
             match self.world.home.cluster.create(&incoming(&name, self.peer, &request.spec.auth_url)).await {
@@ -163,7 +172,7 @@ impl Pass<'_> {
             return Ok(());
         }
         let owners = [owner_reference(one, true)];
-        let patch = json!({"metadata": {"ownerReferences": owners, "resourceVersion": request.resource_version()}});
+        let patch = json!({"metadata": {"ownerReferences": owners, "uid": request.uid()}});
         self.world.home.cluster.merge(request, patch).await.map(drop)
     }
 
@@ -256,9 +265,8 @@ fn is_news(old: &ResourceOffer, new: &ResourceOffer, threshold: u8) -> bool {
     let labels = |offer: &ResourceOffer, wanted: &ResourceOffer| {
         wanted.labels().iter().all(|(key, value)| offer.labels().get(key) == Some(value))
     };
-    let owners = |offer: &ResourceOffer| -> Vec<_> {
-        offer.owner_references().iter().map(|owner| owner.uid.clone()).collect()
-    };
+    let owners =
+        |offer: &ResourceOffer| -> Vec<_> { offer.owner_references().iter().map(|owner| owner.uid.clone()).collect() };
     changed(&hard(old), &hard(new), threshold)
         || rest(old) != rest(new)
         || !labels(old, new)

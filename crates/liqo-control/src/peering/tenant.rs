@@ -49,7 +49,11 @@ fn choose<'a>(labelled: impl IntoIterator<Item = &'a Namespace>) -> Option<Tenan
 ///
 /// # Errors
 /// When the API server refuses.
-pub(crate) async fn ensure(cluster: &Cluster, known: &[Namespace], peer: &ClusterIdentity) -> Result<Tenant, KubeError> {
+pub(crate) async fn ensure(
+    cluster: &Cluster,
+    known: &[Namespace],
+    peer: &ClusterIdentity,
+) -> Result<Tenant, KubeError> {
     if let Some(tenant) = choose(known) {
         return Ok(tenant);
     }

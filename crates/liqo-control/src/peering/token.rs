@@ -97,10 +97,7 @@ pub(crate) async fn store_remote(cluster: &Cluster, namespace: &str, peer: &str,
 
 fn secret(namespace: &str, name: &str, token: &str, peer: Option<&str>) -> Secret {
     let labels = peer.map(|peer| {
-        BTreeMap::from([
-            (label::CLUSTER_ID.to_owned(), peer.to_owned()),
-            (label::AUTH_TOKEN.to_owned(), String::new()),
-        ])
+        BTreeMap::from([(label::CLUSTER_ID.to_owned(), peer.to_owned()), (label::AUTH_TOKEN.to_owned(), String::new())])
     });
     Secret {
         metadata: ObjectMeta {

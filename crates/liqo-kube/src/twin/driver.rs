@@ -5,8 +5,9 @@
 
 use std::{
     collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
     sync::{Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use kube::Resource;
@@ -14,6 +15,9 @@ use tokio::task::JoinHandle;
 
 use super::{Here, Plan, Reflect, There, decide};
 use crate::{Cluster, KubeError, Object, Queue, Store, drive};
+
+/// So long a watch may take to show what we wrote; meanwhile the same is not written again.
+const LAG: Duration = Duration::from_secs(2);
 
 /// What a mirror needs. The stores may be shared with others; whoever fills them pushes the names (as
 /// they are *here*) of changed objects into the queue.
@@ -70,7 +74,7 @@ async fn run<R: Reflect>(parts: Parts<R>) {
     }
     let queue = parts.queue.clone();
     let workers = parts.workers;
-    let pair = Pair { parts, told: Mutex::default() };
+    let pair = Pair { parts, told: Mutex::default(), sent: Mutex::default() };
     drive(R::NAME, queue, workers, |name| pair.settle(name)).await;
 }
 
@@ -78,6 +82,8 @@ struct Pair<R: Reflect> {
     parts: Parts<R>,
     /// What the user was last told about a name, so that it is told once.
     told: Mutex<HashMap<String, String>>,
+    /// What was applied last for a name and when, until the watch shows it.
+    sent: Mutex<HashMap<String, (u64, Instant)>>,
 }
 
 impl<R: Reflect> Pair<R> {
@@ -86,12 +92,11 @@ impl<R: Reflect> Pair<R> {
         if let Some(settled) = &self.parts.settled {
             settled(outcome.is_ok());
         }
-        outcome.map(|()| None)
+        outcome
     }
 
-    async fn try_settle(&self, name: &str) -> Result<(), KubeError> {
-        let Parts { reflector, here: cluster, namespace_here, namespace_there, sources, twins, seen, .. } =
-            &self.parts;
+    async fn try_settle(&self, name: &str) -> Result<Option<Duration>, KubeError> {
+        let Parts { reflector, here: cluster, namespace_here, namespace_there, sources, twins, seen, .. } = &self.parts;
         let name_there = reflector.name_there(name);
         let here = sources.get(namespace_here, name);
         let there = twins.get(namespace_there, &name_there);
@@ -105,30 +110,73 @@ impl<R: Reflect> Pair<R> {
         if let (Here::Hold(finalizer), Some(here)) = (&plan.here, &here) {
             cluster.hold(&**here, finalizer).await?;
         }
-        self.act_there(name, &name_there, plan.there, here.as_deref(), there.as_deref()).await?;
+        let again = match plan.there {
+            There::Apply(twin) => self.apply(name, name_there, twin, here.as_deref()).await?,
+            other => {
+                self.sent.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+                self.act_there(name, other, here.as_deref(), there.as_deref()).await?;
+                None
+            }
+        };
         let Some(here) = here else {
             self.told.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
-            return Ok(());
+            return Ok(again);
         };
         match plan.here {
-            Here::Keep | Here::Hold(_) => Ok(()),
-            Here::Status(status) => cluster.put_status(&*here, &status).await.map(drop).or_else(gone),
-            Here::Release(finalizer) => cluster.release(&*here, finalizer).await,
-            Here::Delete => cluster.remove_now(&*here).await,
+            Here::Keep | Here::Hold(_) => {}
+            Here::Status(status) => cluster.put_status(&*here, &status).await.map(drop).or_else(gone)?,
+            Here::Release(finalizer) => cluster.release(&*here, finalizer).await?,
+            Here::Delete => cluster.remove_now(&*here).await?,
+        }
+        Ok(again)
+    }
+
+    /// Makes the twin look as forged. What was just sent is not sent again before the watch had time to show
+    /// it; whether it did is looked at later.
+    async fn apply(
+        &self,
+        name: &str,
+        name_there: String,
+        mut twin: Box<R::There>,
+        here: Option<&R::Here>,
+    ) -> Result<Option<Duration>, KubeError> {
+        let Parts { there: cluster, namespace_there, peer, .. } = &self.parts;
+        let meta = twin.meta_mut();
+        meta.name = Some(name_there);
+        meta.namespace = Some(namespace_there.clone());
+        let fingerprint = fingerprint(&*twin);
+        let last = self.sent.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied();
+        if last.is_some_and(|(sent, when)| sent == fingerprint && when.elapsed() < LAG) {
+            return Ok(Some(LAG));
+        }
+        match apply(cluster, &*twin).await {
+            Ok(()) => {
+                self.sent
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(name.to_owned(), (fingerprint, Instant::now()));
+                let text = format!("Successfully reflected object to cluster \"{peer}\"");
+                self.tell(name, here, "Normal", "SuccessfulReflection", &text);
+                Ok(None)
+            }
+            Err(error) => {
+                let text = format!("Error reflecting object to cluster \"{peer}\": {}", crate::queue::chain(&error));
+                self.tell(name, here, "Warning", "FailedReflection", &text);
+                Err(error)
+            }
         }
     }
 
     async fn act_there(
         &self,
         name: &str,
-        name_there: &str,
         plan: There<R::There>,
         here: Option<&R::Here>,
         there: Option<&R::There>,
     ) -> Result<(), KubeError> {
-        let Parts { there: cluster, namespace_there, peer, .. } = &self.parts;
+        let Parts { there: cluster, peer, .. } = &self.parts;
         match plan {
-            There::Keep => Ok(()),
+            There::Keep | There::Apply(_) => Ok(()),
             There::Taken => {
                 let text = format!("Error reflecting object to cluster \"{peer}\": remote object already exists");
                 self.tell(name, here, "Warning", "FailedReflection", &text);
@@ -138,24 +186,6 @@ impl<R: Reflect> Pair<R> {
                 let text = format!("Reflection to cluster \"{peer}\" disabled {reason}");
                 self.tell(name, here, "Normal", "ReflectionDisabled", &text);
                 Ok(())
-            }
-            There::Apply(mut twin) => {
-                let meta = twin.meta_mut();
-                meta.name = Some(name_there.to_owned());
-                meta.namespace = Some(namespace_there.clone());
-                let applied = apply(cluster, &*twin).await;
-                match &applied {
-                    Ok(_) => {
-                        let text = format!("Successfully reflected object to cluster \"{peer}\"");
-                        self.tell(name, here, "Normal", "SuccessfulReflection", &text);
-                    }
-                    Err(error) => {
-                        let text =
-                            format!("Error reflecting object to cluster \"{peer}\": {}", crate::queue::chain(error));
-                        self.tell(name, here, "Warning", "FailedReflection", &text);
-                    }
-                }
-                applied
             }
             There::Remove => match there {
                 Some(twin) => cluster.remove(twin).await,
@@ -191,6 +221,13 @@ async fn apply<K: Object>(cluster: &Cluster, twin: &K) -> Result<(), KubeError> 
     }
 }
 
+/// Tells forged twins apart, within this process.
+fn fingerprint<K: Object>(twin: &K) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    serde_json::to_vec(twin).expect("an object is JSON").hash(&mut hasher);
+    hasher.finish()
+}
+
 /// The twin as what news come from, where both are the same kind.
 fn itself<R: Reflect>(there: Option<&R::There>) -> Option<&R::Seen> {
     there.and_then(|there| (there as &dyn std::any::Any).downcast_ref())
@@ -200,4 +237,3 @@ fn itself<R: Reflect>(there: Option<&R::There>) -> Option<&R::Seen> {
 fn gone(error: KubeError) -> Result<(), KubeError> {
     if error.is_not_found() || error.code() == Some(422) { Ok(()) } else { Err(error) }
 }
-

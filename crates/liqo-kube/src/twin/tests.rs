@@ -32,10 +32,8 @@ impl Reflect for Copy {
 }
 
 fn object(data: &str) -> ConfigMap {
-    let mut object = ConfigMap {
-        data: Some(BTreeMap::from([("key".to_owned(), data.to_owned())])),
-        ..ConfigMap::default()
-    };
+    let mut object =
+        ConfigMap { data: Some(BTreeMap::from([("key".to_owned(), data.to_owned())])), ..ConfigMap::default() };
     object.finalizers_mut().push("hold".into());
     object
 }
@@ -59,11 +57,13 @@ fn plan(here: Option<&ConfigMap>, there: Option<&ConfigMap>) -> (Here, There<Con
 
 #[test]
 fn the_law_row_by_row() {
-    let made = |data| There::Apply(Box::new({
-        let mut made = twin(data);
-        made.metadata.finalizers = None;
-        made
-    }));
+    let made = |data| {
+        There::Apply(Box::new({
+            let mut made = twin(data);
+            made.metadata.finalizers = None;
+            made
+        }))
+    };
     let (here, ours) = (object("1"), twin("1"));
     let foreign = object("1");
     assert_eq!(plan(None, None), (Here::Keep, There::Keep));

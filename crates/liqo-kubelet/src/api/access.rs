@@ -56,13 +56,19 @@ impl Access {
             },
         };
         let Some(user) = user else {
-            return Err(Refusal::new(StatusCode::UNAUTHORIZED, "Unauthorized: show a client certificate of the cluster or a bearer token"));
+            return Err(Refusal::new(
+                StatusCode::UNAUTHORIZED,
+                "Unauthorized: show a client certificate of the cluster or a bearer token",
+            ));
         };
         let name = user.name.clone();
         if self.ask(user, verb, subresource).await? {
             return Ok(());
         }
-        let text = format!("Forbidden (user={name}, verb={verb}, resource=nodes, subresource={subresource}, name={})", self.node);
+        let text = format!(
+            "Forbidden (user={name}, verb={verb}, resource=nodes, subresource={subresource}, name={})",
+            self.node
+        );
         Err(Refusal::new(StatusCode::FORBIDDEN, text))
     }
 
@@ -75,10 +81,8 @@ impl Access {
         let review = self.home.create(&TokenReview { spec, ..TokenReview::default() }).await.map_err(unanswered)?;
         let status = review.status.unwrap_or_default();
         let user = status.authenticated.unwrap_or_default().then(|| status.user.unwrap_or_default());
-        let user = user.map(|user| User {
-            name: user.username.unwrap_or_default(),
-            groups: user.groups.unwrap_or_default(),
-        });
+        let user =
+            user.map(|user| User { name: user.username.unwrap_or_default(), groups: user.groups.unwrap_or_default() });
         self.tokens.put(key, user.clone());
         Ok(user)
     }

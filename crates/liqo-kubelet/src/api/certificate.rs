@@ -134,9 +134,11 @@ mod tests {
 
     #[test]
     fn a_request_waits_is_issued_or_refused() {
-        let request = |status| serde_json::from_value::<CertificateSigningRequest>(json!({
-            "spec": {"request": "", "signerName": "x"}, "status": status,
-        }));
+        let request = |status| {
+            serde_json::from_value::<CertificateSigningRequest>(json!({
+                "spec": {"request": "", "signerName": "x"}, "status": status,
+            }))
+        };
         assert_eq!(answer(&request(json!(null)).unwrap()), Answer::Waiting);
         let approved = json!({"conditions": [{"type": "Approved", "status": "True"}]});
         assert_eq!(answer(&request(approved).unwrap()), Answer::Waiting);

@@ -38,9 +38,14 @@ pub(super) async fn get(there: &Cluster, path: &str) -> Result<Response<Reply>, 
 }
 
 /// A connection there with the protocol that is asked for here.
-pub(super) async fn stream(there: &Cluster, path: &str, mut request: Request<Incoming>) -> Result<Response<Reply>, Refusal> {
+pub(super) async fn stream(
+    there: &Cluster,
+    path: &str,
+    mut request: Request<Incoming>,
+) -> Result<Response<Reply>, Refusal> {
     let upgrade_here = hyper::upgrade::on(&mut request);
-    let mut asked = Request::builder().method(request.method()).uri(path).body(Body::empty()).map_err(|error| bad(&error))?;
+    let mut asked =
+        Request::builder().method(request.method()).uri(path).body(Body::empty()).map_err(|error| bad(&error))?;
     *asked.headers_mut() = wanted_headers(request.headers());
     let mut answer = there.client().send(asked).await.map_err(|error| unreachable(&error))?;
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -104,8 +109,17 @@ mod tests {
     #[test]
     fn only_what_concerns_the_connection_is_passed_on() {
         let names = [
-            "host", "authorization", "x-forwarded-for", "x-remote-user", "impersonate-user", "connection", "upgrade",
-            "x-stream-protocol-version", "sec-websocket-key", "sec-websocket-protocol", "content-length",
+            "host",
+            "authorization",
+            "x-forwarded-for",
+            "x-remote-user",
+            "impersonate-user",
+            "connection",
+            "upgrade",
+            "x-stream-protocol-version",
+            "sec-websocket-key",
+            "sec-websocket-protocol",
+            "content-length",
         ];
         let mut headers: HeaderMap =
             names.iter().map(|name| (HeaderName::from_static(name), "x".parse().unwrap())).collect();
@@ -113,7 +127,10 @@ mod tests {
         let wanted = wanted_headers(&headers);
         let mut kept: Vec<_> = wanted.keys().map(HeaderName::as_str).collect();
         kept.sort_unstable();
-        assert_eq!(kept, ["connection", "sec-websocket-key", "sec-websocket-protocol", "upgrade", "x-stream-protocol-version"]);
+        assert_eq!(
+            kept,
+            ["connection", "sec-websocket-key", "sec-websocket-protocol", "upgrade", "x-stream-protocol-version"]
+        );
         assert_eq!(wanted.get_all("x-stream-protocol-version").iter().count(), 2, "every version that is offered");
     }
 }

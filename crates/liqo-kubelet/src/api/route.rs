@@ -61,7 +61,8 @@ pub(super) fn route(path: &str) -> Option<Route> {
 /// The path there of something about a pod. Values of the query stay as they are encoded.
 pub(super) fn path_there(namespace: &str, target: &Target, subresource: &str, query: Option<&str>) -> String {
     let parts = query.unwrap_or_default().split('&').filter(|part| !part.is_empty());
-    let mut parts: Vec<_> = parts.map(|part| if subresource == "log" { part.to_owned() } else { renamed(part) }).collect();
+    let mut parts: Vec<_> =
+        parts.map(|part| if subresource == "log" { part.to_owned() } else { renamed(part) }).collect();
     if let Some(container) = &target.container {
         parts.push(format!("container={container}"));
     }
@@ -139,9 +140,15 @@ mod tests {
             path("exec", Some("c"), Some("command=sh&command=-c&command=echo%20%26&input=1&output=1&error=1&tty=1")),
             "/api/v1/namespaces/there/pods/web/exec?command=sh&command=-c&command=echo%20%26&stdin=true&stdout=true&stderr=true&tty=true&container=c"
         );
-        assert_eq!(path("attach", Some("c"), Some("output=1&tty=0")), "/api/v1/namespaces/there/pods/web/attach?stdout=true&tty=false&container=c");
+        assert_eq!(
+            path("attach", Some("c"), Some("output=1&tty=0")),
+            "/api/v1/namespaces/there/pods/web/attach?stdout=true&tty=false&container=c"
+        );
         assert_eq!(path("portforward", None, None), "/api/v1/namespaces/there/pods/web/portforward");
-        assert_eq!(path("portforward", None, Some("port=80")), "/api/v1/namespaces/there/pods/web/portforward?ports=80");
+        assert_eq!(
+            path("portforward", None, Some("port=80")),
+            "/api/v1/namespaces/there/pods/web/portforward?ports=80"
+        );
         assert_eq!(
             path("log", Some("c"), Some("follow=true&tailLines=5&sinceTime=2026-11-20T23%3A23%3A26Z")),
             "/api/v1/namespaces/there/pods/web/log?follow=true&tailLines=5&sinceTime=2026-11-20T23%3A23%3A26Z&container=c"

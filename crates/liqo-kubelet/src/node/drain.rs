@@ -59,7 +59,10 @@ pub(super) fn leaves(pod: &Pod) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::{api::core::v1::NodeSpec, apimachinery::pkg::apis::meta::v1::{OwnerReference, Time}};
+    use k8s_openapi::{
+        api::core::v1::NodeSpec,
+        apimachinery::pkg::apis::meta::v1::{OwnerReference, Time},
+    };
 
     use super::*;
 
@@ -70,7 +73,8 @@ mod tests {
     }
 
     fn cordoned(since: i64) -> Node {
-        let mut node = Node { spec: Some(NodeSpec { unschedulable: Some(true), ..NodeSpec::default() }), ..Node::default() };
+        let mut node =
+            Node { spec: Some(NodeSpec { unschedulable: Some(true), ..NodeSpec::default() }), ..Node::default() };
         node.annotations_mut().insert(shape::DRAIN_STARTED.into(), at(since).to_string());
         node
     }
@@ -108,7 +112,8 @@ mod tests {
     #[test]
     fn daemons_and_mirrors_stay() {
         let mut daemon = Pod::default();
-        let owner = |kind: &str| OwnerReference { kind: kind.into(), controller: Some(true), ..OwnerReference::default() };
+        let owner =
+            |kind: &str| OwnerReference { kind: kind.into(), controller: Some(true), ..OwnerReference::default() };
         daemon.metadata.owner_references = Some(vec![owner("DaemonSet")]);
         assert!(!leaves(&daemon));
         let mut mirror = Pod::default();

@@ -137,7 +137,8 @@ mod tests {
     #[test]
     fn the_twin_is_the_recorded_one() {
         let Forged::Make(twin) = slices(Some(false)).forge(&here(), None) else { panic!("reflected") };
-        let recorded: Value = serde_json::from_str(include_str!("../../tests/recorded/shadow_endpoint_slice.json")).unwrap();
+        let recorded: Value =
+            serde_json::from_str(include_str!("../../tests/recorded/shadow_endpoint_slice.json")).unwrap();
         let twin = serde_json::to_value(&twin).unwrap();
         assert_eq!(twin["spec"], recorded["spec"]);
         for field in ["labels", "annotations"] {
@@ -162,7 +163,10 @@ mod tests {
             slice.address_type = family.into();
             slice.endpoints.as_mut().unwrap()[0].addresses = vec![address.into()];
             let template = template(&slice, &Link::example());
-            assert_eq!((template.address_type.as_str(), template.endpoints[0].addresses[0].as_str()), (family, address));
+            assert_eq!(
+                (template.address_type.as_str(), template.endpoints[0].addresses[0].as_str()),
+                (family, address)
+            );
         }
     }
 }

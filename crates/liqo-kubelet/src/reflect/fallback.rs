@@ -86,7 +86,8 @@ impl Fallback {
                 Err(error) if error.is_not_found() || error.code() == Some(422) => {}
                 other => {
                     other?;
-                    let text = format!("Reflection to cluster \"{}\" disabled for namespace \"{namespace}\"", self.peer);
+                    let text =
+                        format!("Reflection to cluster \"{}\" disabled for namespace \"{namespace}\"", self.peer);
                     self.home.event(&*pod, &component("Pod"), "Warning", "ReflectionDisabled", &text).await;
                 }
             },
@@ -109,7 +110,11 @@ mod tests {
             Verdict::Nothing => json!("nothing"),
             Verdict::Delete => json!("delete"),
             Verdict::Reject(status) => {
-                assert_eq!(judge(&Pod { status: Some(*status.clone()), ..pod }, &now), Verdict::Nothing, "once is enough");
+                assert_eq!(
+                    judge(&Pod { status: Some(*status.clone()), ..pod }, &now),
+                    Verdict::Nothing,
+                    "once is enough"
+                );
                 serde_json::to_value(status).unwrap()
             }
         }
@@ -144,6 +149,9 @@ mod tests {
             ])
         );
         assert_eq!(rejected["containerStatuses"][0]["ready"], json!(false));
-        assert_eq!((&rejected["podIP"], &rejected["containerStatuses"][0]["restartCount"]), (&json!("10.0.0.1"), &json!(2)));
+        assert_eq!(
+            (&rejected["podIP"], &rejected["containerStatuses"][0]["restartCount"]),
+            (&json!("10.0.0.1"), &json!(2))
+        );
     }
 }

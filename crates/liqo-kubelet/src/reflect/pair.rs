@@ -76,7 +76,12 @@ impl Pair {
 pub(super) fn start(cx: &Arc<Cx>, pods: &Store<Pod>, here: &str, there: &str) -> Pair {
     let mut build = Build { cx, here, there, mirrors: Vec::new(), tasks: Vec::new() };
     let workers = &cx.workers;
-    build.plain("ConfigMap", ConfigMaps(Arc::clone(&cx.link)), workers.config_map, trim_config_map as fn(&mut ConfigMap));
+    build.plain(
+        "ConfigMap",
+        ConfigMaps(Arc::clone(&cx.link)),
+        workers.config_map,
+        trim_config_map as fn(&mut ConfigMap),
+    );
     build.plain("Ingress", Ingresses(Arc::clone(&cx.link)), workers.ingress, keep_ours);
     build.services();
     let queue = Queue::new();
@@ -111,7 +116,12 @@ impl Build<'_> {
     }
 
     /// Twins of a kind, which wake up their sources.
-    fn twins<R: Reflect + Clone>(&self, reflector: &R, queue: &Queue<String>, trim: fn(&mut R::There)) -> Store<R::There> {
+    fn twins<R: Reflect + Clone>(
+        &self,
+        reflector: &R,
+        queue: &Queue<String>,
+        trim: fn(&mut R::There),
+    ) -> Store<R::There> {
         let (reflector, queue) = (reflector.clone(), queue.clone());
         self.cx.there.watch::<R::There>(self.there).trim(trim).start(move |twin| {
             if let Some(name) = reflector.name_here(&twin.name_any()) {
@@ -168,7 +178,11 @@ impl Build<'_> {
         if self.cx.workers.service > 0 {
             let reflector = Services(Arc::clone(&self.cx.link));
             let twins = self.twins(&reflector, &queue, keep_ours);
-            self.mirror("Service", self.cx.workers.service, Kinds { reflector, queue, sources: services, twins, seen: None });
+            self.mirror(
+                "Service",
+                self.cx.workers.service,
+                Kinds { reflector, queue, sources: services, twins, seen: None },
+            );
         }
     }
 
@@ -192,7 +206,11 @@ impl Build<'_> {
     }
 
     /// Secrets, and secrets with tokens for pods: both look at the secrets there.
-    fn secrets(&mut self, pods: &Store<Pod>, pod_queue: &Queue<String>) -> (Option<Store<Secret>>, Option<Queue<String>>) {
+    fn secrets(
+        &mut self,
+        pods: &Store<Pod>,
+        pod_queue: &Queue<String>,
+    ) -> (Option<Store<Secret>>, Option<Queue<String>>) {
         let workers = &self.cx.workers;
         let with_tokens = self.cx.support != ApiSupport::Disabled && workers.service_account > 0;
         if !with_tokens && workers.secret == 0 {
@@ -230,6 +248,7 @@ impl Build<'_> {
             pods: pods.clone(),
             secrets: secrets.clone(),
             told: Default::default(),
+            sent: Default::default(),
         };
         let (workers, swept, namespace) = (self.cx.workers.service_account, queue.clone(), self.here.to_owned());
         let all = pods.clone();

@@ -26,8 +26,8 @@ use self::status::{Addresses, Restarts};
 use super::{Cx, fallback, twin_meta::metadata};
 use crate::link::Link;
 
-pub(crate) use spec::{API_SERVER_NAMES, ApiServer, ApiSupport};
 pub(in crate::reflect) use spec::service_account;
+pub(crate) use spec::{API_SERVER_NAMES, ApiServer, ApiSupport};
 
 /// Pods of one pair of namespaces.
 pub(super) struct Pods {
@@ -112,7 +112,9 @@ impl Reflect for Pods {
     }
 
     fn back(&self, here: &Pod, _there: Option<&ShadowPod>, seen: Option<&Pod>) -> Back {
-        let Some((seen, there)) = seen.and_then(|seen| Some((seen, seen.status.as_ref()?))) else { return Back::Nothing };
+        let Some((seen, there)) = seen.and_then(|seen| Some((seen, seen.status.as_ref()?))) else {
+            return Back::Nothing;
+        };
         if fallback::is_aborted(here) {
             // The pod here was given up; a last word from there does not bring it back.
             return Back::Nothing;

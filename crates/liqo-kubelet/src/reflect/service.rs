@@ -32,7 +32,8 @@ impl Reflect for Services {
             return Forged::Nothing(Some(SKIPPED.to_owned()));
         }
         let force = here.annotations().get(annotation::FORCE_REMOTE_NODE_PORT).is_some_and(|value| value == "true");
-        let taken = there.and_then(|there| there.spec.as_ref()).and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
+        let taken =
+            there.and_then(|there| there.spec.as_ref()).and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
         let spec = here.spec.clone().map(|spec| twin_spec(spec, taken, force));
         Forged::Make(Box::new(Service { metadata: metadata(here, &self.0), spec, status: None }))
     }
@@ -112,7 +113,8 @@ mod tests {
             service(json!({"metadata": {"name": "web", "annotations": {"liqo.io/force-remote-node-port": force}},
                 "spec": {"ports": [{"port": 80, "protocol": "TCP", "nodePort": port}]}}))
         };
-        let port = |here: &Service, there: Option<&Service>| forged(here, there)["spec"]["ports"][0]["nodePort"].clone();
+        let port =
+            |here: &Service, there: Option<&Service>| forged(here, there)["spec"]["ports"][0]["nodePort"].clone();
         assert_eq!(port(&with(30080, "false"), None), json!(null));
         assert_eq!(port(&with(30080, "true"), None), json!(30080));
         assert_eq!(port(&with(0, "true"), None), json!(null));

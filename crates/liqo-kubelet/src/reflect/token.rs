@@ -10,7 +10,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use base64::Engine;
@@ -37,6 +37,8 @@ pub(super) const KIND: &str = "ServiceAccount";
 const LIFE: i64 = 3600;
 /// Renewals are spread over this many seconds.
 const SPREAD: i64 = 30;
+/// So long a watch may take to show what we wrote.
+const LAG: Duration = Duration::from_secs(2);
 /// How often the age of all tokens is looked at.
 pub(super) const SWEEP: Duration = Duration::from_secs(60);
 
@@ -104,7 +106,11 @@ fn plan(link: &Link, pod: Option<&Pod>, secret: Option<&Secret>, now: Timestamp)
     if ours.is_some_and(|secret| !is_for(secret, pod)) {
         return Plan::Remove;
     }
-    let finished = pod.status.as_ref().and_then(|status| status.phase.as_deref()).is_some_and(|phase| phase == "Succeeded" || phase == "Failed");
+    let finished = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref())
+        .is_some_and(|phase| phase == "Succeeded" || phase == "Failed");
     if finished || pod.metadata.deletion_timestamp.is_some() {
         return Plan::Keep;
     }
@@ -171,38 +177,56 @@ pub(super) struct Tokens {
     pub(super) secrets: Store<Secret>,
     /// What the user was last told about a pod.
     pub(super) told: Mutex<HashMap<String, String>>,
+    /// When tokens were last written for a pod (its UID).
+    pub(super) sent: Mutex<HashMap<String, (Option<String>, Instant)>>,
 }
 
 impl Tokens {
     pub(super) async fn settle(&self, name: String) -> Result<Option<Duration>, KubeError> {
         let outcome = self.try_settle(&name).await;
         self.cx.counters.add(KIND, &self.namespace_here, outcome.is_ok());
-        outcome.map(|()| None)
+        outcome
     }
 
-    async fn try_settle(&self, name: &str) -> Result<(), KubeError> {
+    async fn try_settle(&self, name: &str) -> Result<Option<Duration>, KubeError> {
         let pod = self.pods.get(&self.namespace_here, name);
         let secret = self.secrets.get(&self.namespace_there, &secret_name(name));
         match (plan(&self.cx.link, pod.as_deref(), secret.as_deref(), now().0), pod, secret) {
+            (Plan::Request(_), Some(pod), _) if self.just_sent(&pod) => return Ok(Some(LAG)),
             (Plan::Request(wanted), Some(pod), secret) => {
                 let outcome = self.renew(&pod, wanted, secret.as_deref()).await;
                 if let Err(error) = &outcome {
-                    self.tell(&pod, &format!("Error reflecting object to cluster \"{}\": {}", self.peer(), text(error)));
+                    self.tell(
+                        &pod,
+                        &format!("Error reflecting object to cluster \"{}\": {}", self.peer(), text(error)),
+                    );
                 }
-                outcome
+                outcome?;
+                let sent = (pod.metadata.uid.clone(), Instant::now());
+                self.sent.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), sent);
             }
             (Plan::Taken, Some(pod), _) => {
-                self.tell(&pod, &format!("Error reflecting object to cluster \"{}\": remote object already exists", self.peer()));
-                Ok(())
+                self.tell(
+                    &pod,
+                    &format!("Error reflecting object to cluster \"{}\": remote object already exists", self.peer()),
+                );
             }
             (Plan::Remove, pod, Some(secret)) => {
                 if pod.is_none() {
                     self.told.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+                    self.sent.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
                 }
-                self.cx.there.remove(&*secret).await
+                self.cx.there.remove(&*secret).await?;
             }
-            _ => Ok(()),
+            _ => {}
         }
+        Ok(None)
+    }
+
+    /// Whether tokens were written for the pod that the watch may not show yet.
+    fn just_sent(&self, pod: &Pod) -> bool {
+        let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        sent.get(&pod.name_any()).is_some_and(|(uid, when)| *uid == pod.metadata.uid && when.elapsed() < LAG)
     }
 
     async fn renew(&self, pod: &Pod, wanted: Vec<Wanted>, secret: Option<&Secret>) -> Result<(), KubeError> {
@@ -234,7 +258,8 @@ impl Tokens {
         let home = &self.cx.home;
         let accounts = Api::<ServiceAccount>::namespaced(home.client().clone(), &self.namespace_here);
         let params = PostParams::default();
-        let answer = home.call::<TokenRequest, _>("create", account, accounts.create_token_request(account, &params, &request));
+        let answer =
+            home.call::<TokenRequest, _>("create", account, accounts.create_token_request(account, &params, &request));
         Ok(answer.await?.status.and_then(|status| status.token).unwrap_or_default())
     }
 
@@ -248,7 +273,9 @@ impl Tokens {
         if known.as_deref() != Some(text) {
             let (home, pod, text) = (self.cx.home.clone(), Arc::clone(pod), text.to_owned());
             let component = super::component(KIND);
-            tokio::spawn(async move { home.event(&*pod, &component, "Warning", "FailedSATokensReflection", &text).await });
+            tokio::spawn(
+                async move { home.event(&*pod, &component, "Warning", "FailedSATokensReflection", &text).await },
+            );
         }
     }
 }

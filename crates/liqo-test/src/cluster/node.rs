@@ -1,7 +1,7 @@
 //! A real node: a network namespace with containerd, kubelet and kube-proxy.
 //!
-//! Kept true: everything a node makes on the host lies below its directory or starts with the test bed's prefix, so that
-//! tearing down finds it: network namespaces of pods, cgroups, CNI's notes, runc's state.
+//! Kept true: everything a node makes on the host lies below its directory, starts with the test bed's prefix or is named by a
+//! file below it, so that tearing down finds it: network namespaces of pods, cgroups, CNI's notes, runc's state.
 
 use std::{
     fs,
@@ -214,7 +214,6 @@ kind: KubeletConfiguration
 authentication: {{anonymous: {{enabled: false}}, webhook: {{enabled: true}}, x509: {{clientCAFile: {pki}/ca.crt}}}}
 authorization: {{mode: Webhook}}
 cgroupDriver: cgroupfs
-cgroupRoot: /{cgroup}
 cgroupsPerQOS: false
 enforceNodeAllocatable: []
 failSwapOn: false
@@ -232,7 +231,6 @@ maxPods: 250
 featureGates: {{InPlacePodVerticalScaling: false}}
 "#,
         pki = cluster.dir.join("pki").display(),
-        cgroup = node.netns,
         dns = cluster.dns_ip(),
         socket = node.socket().display(),
         dir = node.dir.display(),

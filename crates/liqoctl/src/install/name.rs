@@ -3,16 +3,17 @@
 use ring::rand::{SecureRandom, SystemRandom};
 
 const ADJECTIVES: [&str; 48] = [
-    "amber", "ancient", "autumn", "bold", "brave", "bright", "brisk", "calm", "clever", "cool", "crimson", "curious", "daring",
-    "eager", "early", "emerald", "fancy", "fearless", "gentle", "golden", "graceful", "green", "happy", "hidden", "humble",
-    "jolly", "kind", "lively", "lucky", "mellow", "misty", "nimble", "noble", "patient", "proud", "purple", "quick", "quiet",
-    "royal", "rustic", "scarlet", "serene", "silent", "silver", "sunny", "swift", "vivid", "wise",
+    "amber", "ancient", "autumn", "bold", "brave", "bright", "brisk", "calm", "clever", "cool", "crimson", "curious",
+    "daring", "eager", "early", "emerald", "fancy", "fearless", "gentle", "golden", "graceful", "green", "happy",
+    "hidden", "humble", "jolly", "kind", "lively", "lucky", "mellow", "misty", "nimble", "noble", "patient", "proud",
+    "purple", "quick", "quiet", "royal", "rustic", "scarlet", "serene", "silent", "silver", "sunny", "swift", "vivid",
+    "wise",
 ];
 const NOUNS: [&str; 48] = [
-    "badger", "bay", "birch", "breeze", "brook", "cedar", "cliff", "cloud", "comet", "coral", "crane", "creek", "delta", "dune",
-    "eagle", "falcon", "fern", "field", "fjord", "forest", "fox", "glacier", "harbor", "hawk", "heron", "hill", "island",
-    "lagoon", "lake", "lynx", "maple", "meadow", "mesa", "moon", "oak", "ocean", "otter", "pine", "pond", "raven", "reef",
-    "river", "rock", "spruce", "summit", "tiger", "valley", "willow",
+    "badger", "bay", "birch", "breeze", "brook", "cedar", "cliff", "cloud", "comet", "coral", "crane", "creek",
+    "delta", "dune", "eagle", "falcon", "fern", "field", "fjord", "forest", "fox", "glacier", "harbor", "hawk",
+    "heron", "hill", "island", "lagoon", "lake", "lynx", "maple", "meadow", "mesa", "moon", "oak", "ocean", "otter",
+    "pine", "pond", "raven", "reef", "river", "rock", "spruce", "summit", "tiger", "valley", "willow",
 ];
 
 /// Two words that people can say.

@@ -98,7 +98,8 @@ async fn cluster_name(args: &CommonArgs, connection: &Connection, out: Out) -> a
 }
 
 async fn check_ranges(ranges: Ranges, connection: &Connection) -> anyhow::Result<()> {
-    let pods: Vec<Pod> = connection.cluster.list("", &format!("{}!=true", label::SHADOW_POD)).await.context("listing pods")?;
+    let pods: Vec<Pod> =
+        connection.cluster.list("", &format!("{}!=true", label::SHADOW_POD)).await.context("listing pods")?;
     let services: Vec<Service> = connection.cluster.list("", "").await.context("listing services")?;
     let Ranges { pods: pod_range, services: service_range } = ranges;
     let wrong = |what: &str, range: Cidr, why: String| {

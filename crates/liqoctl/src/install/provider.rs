@@ -98,7 +98,9 @@ impl Provider {
         Ok(match named {
             None => {
                 let GenericArgs { api_server_url, pod_cidr, service_cidr } = generic;
-                let (Some(pods), Some(services)) = (pod_cidr, service_cidr) else { bail!("--pod-cidr and --service-cidr are needed") };
+                let (Some(pods), Some(services)) = (pod_cidr, service_cidr) else {
+                    bail!("--pod-cidr and --service-cidr are needed")
+                };
                 Self { api_server_url, ranges: Some(Ranges { pods, services }), ..plain }
             }
             Some(Named::Kubeadm) => Self { name: Some("kubeadm"), ..plain },
@@ -146,7 +148,10 @@ fn ranges_of(manager: Option<&Pod>) -> anyhow::Result<Ranges> {
         let first = found.split(',').next().unwrap_or_default();
         flag::cidr(first).map_err(|why| anyhow::anyhow!("{flag} of kube-controller-manager: {why}"))
     };
-    Ok(Ranges { pods: value("--cluster-cidr", POD_CIDR)?, services: value("--service-cluster-ip-range", SERVICE_CIDR)? })
+    Ok(Ranges {
+        pods: value("--cluster-cidr", POD_CIDR)?,
+        services: value("--service-cluster-ip-range", SERVICE_CIDR)?,
+    })
 }
 
 #[cfg(test)]
@@ -157,13 +162,22 @@ mod tests {
 
     fn ranges(containers: serde_json::Value) -> Result<(String, String), String> {
         let pod: Pod = serde_json::from_value(json!({"spec": {"containers": containers}})).unwrap();
-        ranges_of(Some(&pod)).map(|found| (found.pods.to_string(), found.services.to_string())).map_err(|error| error.to_string())
+        ranges_of(Some(&pod))
+            .map(|found| (found.pods.to_string(), found.services.to_string()))
+            .map_err(|error| error.to_string())
     }
 
     #[test]
     fn the_controller_manager_knows_the_ranges() {
-        let command = ["kube-controller-manager", "--cluster-cidr=10.244.0.0/16,fd00::/56", "--service-cluster-ip-range=10.96.0.0/16"];
-        assert_eq!(ranges(json!([{"name": "x", "command": command}])), Ok(("10.244.0.0/16".into(), "10.96.0.0/16".into())));
+        let command = [
+            "kube-controller-manager",
+            "--cluster-cidr=10.244.0.0/16,fd00::/56",
+            "--service-cluster-ip-range=10.96.0.0/16",
+        ];
+        assert_eq!(
+            ranges(json!([{"name": "x", "command": command}])),
+            Ok(("10.244.0.0/16".into(), "10.96.0.0/16".into()))
+        );
         assert_eq!(ranges(json!([{"name": "x"}])), Ok((POD_CIDR.into(), SERVICE_CIDR.into())));
     }
 

@@ -66,7 +66,8 @@ fn path(text: &str) -> Result<Vec<Step>, String> {
             steps.push(Step::Key(plain(key)));
         }
         for index in indices.into_iter().flat_map(|rest| rest.split('[')) {
-            let number = index.strip_suffix(']').and_then(|number| number.parse().ok()).filter(|number| *number < LONGEST);
+            let number =
+                index.strip_suffix(']').and_then(|number| number.parse().ok()).filter(|number| *number < LONGEST);
             steps.push(Step::Index(number.ok_or_else(|| format!("{part:?} has no valid index"))?));
         }
     }

@@ -39,7 +39,13 @@ pub(crate) async fn chart(args: &CommonArgs, helm: &Helm, out: Out) -> anyhow::R
 }
 
 async fn git(words: &[&str]) -> anyhow::Result<()> {
-    let output = Command::new("git").args(words).stdin(Stdio::null()).kill_on_drop(true).output().await.context("running git")?;
+    let output = Command::new("git")
+        .args(words)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .context("running git")?;
     match output.status.success() {
         true => Ok(()),
         false => bail!("{}", String::from_utf8_lossy(&output.stderr).trim()),

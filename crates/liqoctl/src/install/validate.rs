@@ -45,7 +45,9 @@ fn is_local(url: &str) -> bool {
 pub(crate) fn pods(pods: &[Pod], range: Cidr) -> Result<(), String> {
     for pod in pods {
         let of_the_host = pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or_default();
-        let Some(status) = pod.status.as_ref().filter(|status| status.phase.as_deref() == Some("Running") && !of_the_host) else {
+        let Some(status) =
+            pod.status.as_ref().filter(|status| status.phase.as_deref() == Some("Running") && !of_the_host)
+        else {
             continue;
         };
         let address = status.pod_ip.as_ref().and_then(|ip| ip.parse::<IpAddr>().ok());
@@ -59,9 +61,13 @@ pub(crate) fn pods(pods: &[Pod], range: Cidr) -> Result<(), String> {
 /// Every service that has an address has it from this range.
 pub(crate) fn services(services: &[Service], range: Cidr) -> Result<(), String> {
     for service in services {
-        let address = service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_ref()).and_then(|ip| ip.parse::<IpAddr>().ok());
+        let address =
+            service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_ref()).and_then(|ip| ip.parse::<IpAddr>().ok());
         if let Some(address) = address.filter(|address| !range.contains(*address)) {
-            return Err(format!("service {:?} does not match the provided Service CIDR (IP: {address})", full_name(service)));
+            return Err(format!(
+                "service {:?} does not match the provided Service CIDR (IP: {address})",
+                full_name(service)
+            ));
         }
     }
     Ok(())
@@ -84,14 +90,19 @@ mod tests {
         assert_eq!(api_server("", kube, true, true).as_deref(), Ok("https://172.30.0.11:6443"));
         assert_eq!(api_server("", kube, false, true).as_deref(), Ok(""));
         assert_eq!(api_server("", "https://127.0.0.1:6443/", true, true).as_deref(), Ok(""));
-        assert_eq!(api_server("https://localhost:6443", kube, true, false).unwrap_err(), "cannot use localhost as API Server address");
+        assert_eq!(
+            api_server("https://localhost:6443", kube, true, false).unwrap_err(),
+            "cannot use localhost as API Server address"
+        );
     }
 
     #[test]
     fn a_given_address_must_be_the_one_we_use() {
         let kube = "https://172.30.0.11:443";
         assert!(api_server("172.30.0.11", kube, true, true).is_ok());
-        assert!(api_server("https://rome.it", kube, true, true).unwrap_err().contains("does not match the kubeconfig one"));
+        assert!(
+            api_server("https://rome.it", kube, true, true).unwrap_err().contains("does not match the kubeconfig one")
+        );
         assert_eq!(api_server("https://rome.it", kube, true, false).as_deref(), Ok("https://rome.it"));
     }
 
@@ -103,7 +114,11 @@ mod tests {
             .unwrap()
         };
         let range = cidr("10.244.0.0/16").unwrap();
-        let fine = [pod("10.244.0.7", false, "Running"), pod("172.30.0.11", true, "Running"), pod("1.1.1.1", false, "Succeeded")];
+        let fine = [
+            pod("10.244.0.7", false, "Running"),
+            pod("172.30.0.11", true, "Running"),
+            pod("1.1.1.1", false, "Succeeded"),
+        ];
         assert_eq!(pods(&fine, range), Ok(()));
         let told = pods(&[pod("10.1.0.7", false, "Running")], range).unwrap_err();
         assert_eq!(told, "pod \"demo/web\" does not match the provided Pod CIDR (IP: 10.1.0.7)");
@@ -111,7 +126,10 @@ mod tests {
 
     #[test]
     fn a_service_without_address_fits_everywhere() {
-        let service = |ip: &str| -> Service { serde_json::from_value(json!({"metadata": {"name": "web", "namespace": "demo"}, "spec": {"clusterIP": ip}})).unwrap() };
+        let service = |ip: &str| -> Service {
+            serde_json::from_value(json!({"metadata": {"name": "web", "namespace": "demo"}, "spec": {"clusterIP": ip}}))
+                .unwrap()
+        };
         let range = cidr("10.96.0.0/16").unwrap();
         assert_eq!(services(&[service("None"), service("10.96.0.1")], range), Ok(()));
         assert!(services(&[service("10.97.0.1")], range).is_err());

@@ -66,7 +66,9 @@ fn merge(into: &mut Value, from: Value, key: &str) -> Result<(), String> {
         }
         (Value::Array(into), Value::Array(from)) => into.extend(from),
         (into, from) if same_type(into, &from) => *into = from,
-        (into, from) => return Err(format!("the two maps have different types for the same key {key:?}: {into} and {from}")),
+        (into, from) => {
+            return Err(format!("the two maps have different types for the same key {key:?}: {into} and {from}"));
+        }
     }
     Ok(())
 }
@@ -129,7 +131,10 @@ mod tests {
     #[test]
     fn a_service_type_is_only_set_when_there_is_one() {
         let with = forge(&Parameters { service_type: Some("NodePort".into()), ..parameters() }, &[]).unwrap().all;
-        assert_eq!((&with["auth"]["service"]["type"], &with["gateway"]["service"]["type"]), (&json!("NodePort"), &json!("NodePort")));
+        assert_eq!(
+            (&with["auth"]["service"]["type"], &with["gateway"]["service"]["type"]),
+            (&json!("NodePort"), &json!("NodePort"))
+        );
         assert_eq!(forge(&parameters(), &[]).unwrap().all.pointer("/auth"), None);
     }
 
@@ -139,7 +144,10 @@ mod tests {
         let forged = forge(&parameters(), &sets).unwrap();
         assert!(!forged.external_network_by_us);
         assert_eq!(forged.all["networking"]["internal"], json!(true));
-        assert_eq!((&forged.all["tag"], &forged.all["discovery"]["config"]["clusterName"]), (&json!("dev"), &json!("milan")));
+        assert_eq!(
+            (&forged.all["tag"], &forged.all["discovery"]["config"]["clusterName"]),
+            (&json!("dev"), &json!("milan"))
+        );
         assert!(forge(&parameters(), &[]).unwrap().external_network_by_us);
     }
 
@@ -148,6 +156,10 @@ mod tests {
         let mut into = json!({"a": [1], "b": {"c": "x"}});
         merge(&mut into, json!({"a": [2], "b": {"d": 1}}), "").unwrap();
         assert_eq!(into, json!({"a": [1, 2], "b": {"c": "x", "d": 1}}));
-        assert!(merge(&mut into, json!({"b": "text"}), "").unwrap_err().starts_with("the two maps have different types for the same key \"b\""));
+        assert!(
+            merge(&mut into, json!({"b": "text"}), "")
+                .unwrap_err()
+                .starts_with("the two maps have different types for the same key \"b\"")
+        );
     }
 }

@@ -5,7 +5,8 @@ use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm};
 /// One selector: comma separated requirements, all of which must hold.
 pub(crate) fn parse(text: &str) -> Result<NodeSelectorTerm, String> {
     let requirements = split(text).map(|one| requirement(one.trim()));
-    let all: Vec<_> = requirements.collect::<Result<_, _>>().map_err(|why| format!("invalid selector {text:?}: {why}"))?;
+    let all: Vec<_> =
+        requirements.collect::<Result<_, _>>().map_err(|why| format!("invalid selector {text:?}: {why}"))?;
     Ok(NodeSelectorTerm { match_expressions: Some(all), match_fields: None })
 }
 
@@ -41,7 +42,9 @@ fn requirement(text: &str) -> Result<NodeSelectorRequirement, String> {
         ("", ..) => made(key, "Exists", None),
         (_, Some(values), _) => made(key, "NotIn", Some(list(values)?)),
         (_, None, Some(values)) => made(key, "In", Some(list(values)?)),
-        _ => Err(format!("{text:?} is none of key, !key, key=value, key!=value, key in (a,b), key notin (a,b), key>1, key<1")),
+        _ => Err(format!(
+            "{text:?} is none of key, !key, key=value, key!=value, key in (a,b), key notin (a,b), key>1, key<1"
+        )),
     }
 }
 
@@ -71,7 +74,8 @@ fn made(key: &str, operator: &str, values: Option<Vec<String>>) -> Result<NodeSe
 /// `[prefix/]name`.
 fn is_key(key: &str) -> bool {
     let (prefix, name) = key.rsplit_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
-    let part = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+    let part =
+        |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
     is_name(name) && prefix.is_none_or(|prefix| prefix.len() <= 253 && prefix.split('.').all(part))
 }
 
@@ -113,7 +117,8 @@ mod tests {
 
     #[test]
     fn commas_join_but_not_inside_parentheses() {
-        let keys: Vec<_> = told("liqo.io/type=virtual-node,region in (eu,us),!gpu").into_iter().map(|one| one.0).collect();
+        let keys: Vec<_> =
+            told("liqo.io/type=virtual-node,region in (eu,us),!gpu").into_iter().map(|one| one.0).collect();
         assert_eq!(keys, ["liqo.io/type", "region", "gpu"]);
     }
 

@@ -43,7 +43,10 @@ impl Ask {
             return Err(format!("the cluster ID {:?} {why}", self.cluster_id));
         }
         if self.token.is_empty() {
-            return Err("the authentication token is empty: `liqoctl generate peer-command` on the remote cluster prints it".to_owned());
+            return Err(
+                "the authentication token is empty: `liqoctl generate peer-command` on the remote cluster prints it"
+                    .to_owned(),
+            );
         }
         if self.token.chars().any(char::is_whitespace) {
             return Err("the authentication token contains white space: was it cut?".to_owned());
@@ -87,7 +90,8 @@ pub(crate) fn plan(ask: &Ask, local: &ClusterIdentity, known: &[ForeignCluster])
         return Err("the Cluster ID of the remote cluster is the same of that of the local cluster".to_owned());
     }
     let same_id = known.iter().find(|one| id_of(one) == ask.cluster_id);
-    let same_name = known.iter().find(|one| one.name_any() == ask.name && id_of(one) != ask.cluster_id && !id_of(one).is_empty());
+    let same_name =
+        known.iter().find(|one| one.name_any() == ask.name && id_of(one) != ask.cluster_id && !id_of(one).is_empty());
     match (same_id, same_name) {
         (None, Some(other)) => Err(format!(
             "the name {:?} belongs to another cluster (cluster ID {}): choose another name",
@@ -164,7 +168,12 @@ mod tests {
     const ID: &str = "16fbeaec-e4e4-41dc-9eea-170ce95d7dd9";
 
     fn ask() -> Ask {
-        Ask { name: "milan".into(), auth_url: "https://172.30.0.12:32137".into(), cluster_id: ID.into(), token: "t".into() }
+        Ask {
+            name: "milan".into(),
+            auth_url: "https://172.30.0.12:32137".into(),
+            cluster_id: ID.into(),
+            token: "t".into(),
+        }
     }
 
     fn known(name: &str, id: &str) -> ForeignCluster {
@@ -193,10 +202,21 @@ mod tests {
 
     #[test]
     fn urls_are_those_the_schema_accepts() {
-        for good in ["https://1.2.3.4", "https://1.2.3.4:443", "https://auth.rome.it/path", "https://www.rome.it:8443"] {
+        for good in ["https://1.2.3.4", "https://1.2.3.4:443", "https://auth.rome.it/path", "https://www.rome.it:8443"]
+        {
             assert_eq!(check_url(good), Ok(()), "{good}");
         }
-        for bad in ["", "https://", "https://rome", "https://rome:443", "https://[fd00::1]:443", "https://a.b:0", "https://a.b:x", "https://a b.c", "https://a.toolongtld"] {
+        for bad in [
+            "",
+            "https://",
+            "https://rome",
+            "https://rome:443",
+            "https://[fd00::1]:443",
+            "https://a.b:0",
+            "https://a.b:x",
+            "https://a b.c",
+            "https://a.toolongtld",
+        ] {
             assert!(check_url(bad).is_err(), "{bad}");
         }
     }
@@ -214,7 +234,9 @@ mod tests {
 
     #[test]
     fn a_known_cluster_keeps_its_names() {
-        let Ok(Plan::Update(one, patch)) = plan(&ask(), &here(), &[known("mediolanum", ID)]) else { panic!("not updated") };
+        let Ok(Plan::Update(one, patch)) = plan(&ask(), &here(), &[known("mediolanum", ID)]) else {
+            panic!("not updated")
+        };
         assert_eq!(one.name_any(), "mediolanum");
         assert_eq!(patch["spec"]["clusterIdentity"]["clusterName"], "mediolanum");
         assert_eq!(patch["metadata"]["resourceVersion"], "7");

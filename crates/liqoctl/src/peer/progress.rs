@@ -35,7 +35,8 @@ impl Progress {
     pub(crate) fn start(cluster: &Cluster, foreign: &ForeignCluster, deadline: Deadline, out: Out) -> Self {
         let who = identity(foreign);
         let name = if who.cluster_name.is_empty() { foreign.name_any() } else { who.cluster_name };
-        let virtual_node = format!("{}={},{}={}", label::TYPE, label::VIRTUAL_NODE, label::REMOTE_CLUSTER_ID, who.cluster_id);
+        let virtual_node =
+            format!("{}={},{}={}", label::TYPE, label::VIRTUAL_NODE, label::REMOTE_CLUSTER_ID, who.cluster_id);
         let peer = Watched::one(cluster, "", &foreign.name_any());
         let nodes = Watched::labelled(cluster, "", &virtual_node);
         Self { out, deadline, name, known: foreign.clone(), peer, nodes }
@@ -76,7 +77,8 @@ impl Progress {
     pub(crate) async fn outgoing(&self) -> anyhow::Result<()> {
         let name = &self.name;
         let step = self.out.step(format!("Activating outgoing peering to the remote cluster {name:?}"));
-        let done = self.until(|foreign| (condition::status(foreign, Type::OutgoingPeering) == Status::Established).then_some(()));
+        let done = self
+            .until(|foreign| (condition::status(foreign, Type::OutgoingPeering) == Status::Established).then_some(()));
         let what = format!("Failed activating outgoing peering to the remote cluster {name:?}");
         done.await.map_err(|error| self.failure(&what, Type::OutgoingPeering, Some(error)))?;
         step.done(format!("Outgoing peering activated to the remote cluster {name:?}"));
@@ -88,7 +90,8 @@ impl Progress {
         let name = &self.name;
         let step = self.out.step(format!("Waiting for network to the remote cluster {name:?}"));
         let up = |foreign: &ForeignCluster| {
-            matches!(condition::status(foreign, Type::NetworkStatus), Status::Established | Status::External).then_some(())
+            matches!(condition::status(foreign, Type::NetworkStatus), Status::Established | Status::External)
+                .then_some(())
         };
         let what = format!("Failed establishing networking to the remote cluster {name:?}");
         self.until(up).await.map_err(|error| self.failure(&what, Type::NetworkStatus, Some(error)))?;
@@ -157,7 +160,11 @@ fn node_stand(node: Option<&Node>) -> String {
         let words = [one.reason.clone(), one.message.clone()].into_iter().flatten().filter(|word| !word.is_empty());
         words.collect::<Vec<_>>().join(": ")
     });
-    format!("node {} is not ready: {}", node.name_any(), why.filter(|why| !why.is_empty()).unwrap_or_else(|| "no reason given".into()))
+    format!(
+        "node {} is not ready: {}",
+        node.name_any(),
+        why.filter(|why| !why.is_empty()).unwrap_or_else(|| "no reason given".into())
+    )
 }
 
 #[cfg(test)]
@@ -169,8 +176,10 @@ mod tests {
     #[test]
     fn a_node_that_is_not_ready_says_why() {
         let node = |status: &str| -> Node {
-            let ready = json!({"type": "Ready", "status": status, "reason": "KubeletNotReady", "message": "no network"});
-            serde_json::from_value(json!({"metadata": {"name": "liqo-milan"}, "status": {"conditions": [ready]}})).unwrap()
+            let ready =
+                json!({"type": "Ready", "status": status, "reason": "KubeletNotReady", "message": "no network"});
+            serde_json::from_value(json!({"metadata": {"name": "liqo-milan"}, "status": {"conditions": [ready]}}))
+                .unwrap()
         };
         assert!(is_ready(&node("True")) && !is_ready(&node("False")));
         assert_eq!(node_stand(Some(&node("False"))), "node liqo-milan is not ready: KubeletNotReady: no network");

@@ -68,27 +68,35 @@ fn pod_errors(name: &str, pods: &[Pod]) -> Vec<String> {
     if pods.is_empty() {
         return vec![format!("no pods found for deployment {name}")];
     }
-    let mut errors = Vec::new();
-    for pod in pods {
-        let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-        for (kind, told) in [("PodScheduled", "not scheduled"), ("Initialized", "not initialized"), ("Ready", "not ready")] {
-            let found = conditions.into_iter().flatten().find(|one| one.type_ == kind);
-            if found.is_some_and(|one| one.status == "True") {
-                continue;
-            }
-            let waiting = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
-            let waiting = waiting.filter_map(|one| one.state.as_ref()?.waiting.as_ref()?.reason.clone()).next();
-            let why = waiting.or_else(|| found.and_then(|one| one.message.clone())).map(|why| format!(" ({why})"));
-            errors.push(format!("Deployment: {name}, Pod: {}, Msg: {told}{}", pod.name_any(), why.unwrap_or_default()));
-        }
-    }
-    errors
+    let of = |pod: &Pod, what: String| format!("Deployment: {name}, Pod: {}, Msg: {what}", pod.name_any());
+    pods.iter().flat_map(|pod| lacks(pod).into_iter().map(move |what| of(pod, what))).collect()
+}
+
+/// Pure: what keeps a pod from running.
+pub(crate) fn lacks(pod: &Pod) -> Vec<String> {
+    let Some(status) = &pod.status else { return vec!["not scheduled".to_owned()] };
+    let waiting = status
+        .container_statuses
+        .iter()
+        .flatten()
+        .filter_map(|one| one.state.as_ref()?.waiting.as_ref()?.reason.clone());
+    let waiting = waiting.collect::<Vec<_>>().join(", ");
+    let aspects = [("PodScheduled", "not scheduled"), ("Initialized", "not initialized"), ("Ready", "not ready")];
+    let missing = aspects.into_iter().filter_map(|(kind, told)| {
+        let found = status.conditions.iter().flatten().find(|one| one.type_ == kind);
+        let why =
+            found.and_then(|one| one.message.clone()).filter(|_| waiting.is_empty()).unwrap_or_else(|| waiting.clone());
+        let why = if why.is_empty() { String::new() } else { format!(" ({why})") };
+        found.is_none_or(|one| one.status != "True").then(|| format!("{told}{why}"))
+    });
+    missing.collect()
 }
 
 impl Components {
     /// Everything that should run does.
     pub(crate) fn is_healthy(&self) -> bool {
-        self.errors.is_empty() && self.deployments.values().all(|one| one.ready >= one.desired && one.available >= one.desired)
+        self.errors.is_empty()
+            && self.deployments.values().all(|one| one.ready >= one.desired && one.available >= one.desired)
     }
 
     /// The text of the box.
@@ -96,13 +104,20 @@ impl Components {
         let mut deployments = Section::new("Deployment");
         for name in DEPLOYMENTS {
             let Some(Count { desired, ready, available, images: _ }) = self.deployments.get(name) else { continue };
-            deployments.entry(name, format!("Desired: {desired}, Ready: {ready}/{desired}, Available: {available}/{desired}"));
+            deployments
+                .entry(name, format!("Desired: {desired}, Ready: {ready}/{desired}, Available: {available}/{desired}"));
         }
         let mut all = Section::new("");
         let healthy = self.is_healthy();
-        let (mark, told) = if healthy { (Mark::Done, "✔ control plane is healthy") } else { (Mark::Error, "✖ control plane is not OK") };
+        let (mark, told) = if healthy {
+            (Mark::Done, "✔ control plane is healthy")
+        } else {
+            (Mark::Error, "✖ control plane is not OK")
+        };
         all.line(format!("{} {told}", mark.prefix()));
-        all.section(deployments);
+        if !self.deployments.is_empty() {
+            all.section(deployments);
+        }
         if verbose {
             let mut images = Section::new("Images");
             for (name, count) in &self.deployments {
@@ -130,7 +145,10 @@ mod tests {
             "containerStatuses": [{"name": "x", "ready": false, "restartCount": 0, "image": "", "imageID": "",
                 "state": {"waiting": {"reason": "ImagePullBackOff"}}}]}}))
         .unwrap();
-        assert_eq!(pod_errors("liqo-auth", &[pod]), ["Deployment: liqo-auth, Pod: p, Msg: not ready (ImagePullBackOff)"]);
+        assert_eq!(
+            pod_errors("liqo-auth", &[pod]),
+            ["Deployment: liqo-auth, Pod: p, Msg: not ready (ImagePullBackOff)"]
+        );
         assert_eq!(pod_errors("liqo-auth", &[]), ["no pods found for deployment liqo-auth"]);
     }
 
@@ -139,7 +157,11 @@ mod tests {
         let count = Count { desired: 1, ready: 1, available: 1, images: vec!["localhost/liqo:dev".into()] };
         let all = Components { deployments: [("liqo-auth", count)].into(), errors: Vec::new() };
         assert!(all.is_healthy());
-        assert!(all.text(false).contains("    liqo-auth: Desired: 1, Ready: 1/1, Available: 1/1\n"), "{}", all.text(false));
+        assert!(
+            all.text(false).contains("    liqo-auth: Desired: 1, Ready: 1/1, Available: 1/1\n"),
+            "{}",
+            all.text(false)
+        );
         assert!(all.text(true).contains("Images\n    liqo-auth: localhost/liqo:dev\n"));
     }
 }

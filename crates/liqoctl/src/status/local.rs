@@ -37,7 +37,9 @@ pub(crate) async fn observe(cluster: &Cluster, namespace: &str, kubeconfig: &str
         cluster_name,
         cluster_labels: crate::flag::pairs(&labels).unwrap_or_default(),
         network: "External",
-        authentication: here::auth_url(cluster, namespace).await.unwrap_or_else(|why| format!("not available: {why:#}")),
+        authentication: here::auth_url(cluster, namespace)
+            .await
+            .unwrap_or_else(|why| format!("not available: {why:#}")),
         api_server: advertised.unwrap_or_else(|| kubeconfig.trim_end_matches('/').to_owned()),
     })
 }

@@ -62,7 +62,8 @@ fn report(known: &[ForeignCluster], offers: &[ResourceOffer], names: &[String]) 
     let wanted = |one: &&ForeignCluster| names.is_empty() || names.contains(&one.name_any());
     let peers = known.iter().filter(wanted).map(|one| {
         let mut view = PeerView::of(one);
-        let of = |key: &str| offers.iter().find(|offer| offer.labels().get(key) == Some(&view.cluster_id)).map(resources);
+        let of =
+            |key: &str| offers.iter().find(|offer| offer.labels().get(key) == Some(&view.cluster_id)).map(resources);
         let (acquired, shared) = (of(label::ORIGIN_ID), of(label::REMOTE_ID));
         view.acquired = acquired.filter(|_| is_enabled(&view, "OutgoingPeering"));
         view.shared = shared.filter(|_| is_enabled(&view, "IncomingPeering"));
@@ -118,7 +119,10 @@ fn section(peer: &PeerView, local: &str, verbose: bool) -> Section {
         all.entry("API Server", status("APIServerStatus"));
         reasons(&mut all, peer);
     }
-    let given = [("acquired", &peer.cluster_name, local, &peer.acquired), ("shared", &local.to_owned(), &peer.cluster_name, &peer.shared)];
+    let given = [
+        ("acquired", &peer.cluster_name, local, &peer.acquired),
+        ("shared", &local.to_owned(), &peer.cluster_name, &peer.shared),
+    ];
     if given.iter().any(|(.., resources)| resources.is_some()) {
         let mut section = Section::new("Resources");
         for (what, from, to, resources) in given {
@@ -233,9 +237,14 @@ mod tests {
 
     #[test]
     fn quantities_are_for_people() {
-        for (name, value, wanted) in
-            [("cpu", "2", "2000m"), ("cpu", "600m", "600m"), ("memory", "1Gi", "1.00GiB"), ("memory", "7551M", "7.03GiB"), ("pods", "75", "75"), ("x", "odd", "odd")]
-        {
+        for (name, value, wanted) in [
+            ("cpu", "2", "2000m"),
+            ("cpu", "600m", "600m"),
+            ("memory", "1Gi", "1.00GiB"),
+            ("memory", "7551M", "7.03GiB"),
+            ("pods", "75", "75"),
+            ("x", "odd", "odd"),
+        ] {
             assert_eq!(amount(name, value), wanted, "{name} {value}");
         }
     }

@@ -12,11 +12,22 @@ use crate::condition;
 
 /// Pure: nothing depends on Liqo, or what to do about it.
 pub(crate) fn check(peers: &[ForeignCluster], offloadings: &[NamespaceOffloading]) -> Result<(), String> {
-    let peers = |wanted: fn(&ForeignCluster) -> bool| peers.iter().filter(|one| wanted(one)).map(ResourceExt::name_any).collect();
+    let peers = |wanted: fn(&ForeignCluster) -> bool| {
+        peers.iter().filter(|one| wanted(one)).map(ResourceExt::name_any).collect()
+    };
     let blocks: [(&str, Vec<String>); 4] = [
-        ("disable outgoing peering for clusters:", peers(|one| condition::status(one, Type::OutgoingPeering) != Status::None)),
-        ("disable incoming peering for clusters:", peers(|one| condition::status(one, Type::IncomingPeering) != Status::None)),
-        ("disable networking for clusters:", peers(|one| condition::status(one, Type::NetworkStatus) == Status::Established)),
+        (
+            "disable outgoing peering for clusters:",
+            peers(|one| condition::status(one, Type::OutgoingPeering) != Status::None),
+        ),
+        (
+            "disable incoming peering for clusters:",
+            peers(|one| condition::status(one, Type::IncomingPeering) != Status::None),
+        ),
+        (
+            "disable networking for clusters:",
+            peers(|one| condition::status(one, Type::NetworkStatus) == Status::Established),
+        ),
         ("disable offloading for namespaces:", offloadings.iter().filter_map(ResourceExt::namespace).collect()),
     ];
     let mut text = String::new();

@@ -31,7 +31,8 @@ use crate::{
 };
 
 /// The groups of Liqo's kinds.
-const GROUPS: [&str; 5] = ["discovery.liqo.io", "net.liqo.io", "offloading.liqo.io", "sharing.liqo.io", "virtualkubelet.liqo.io"];
+const GROUPS: [&str; 5] =
+    ["discovery.liqo.io", "net.liqo.io", "offloading.liqo.io", "sharing.liqo.io", "virtualkubelet.liqo.io"];
 /// Where nodes keep their leases.
 const NODE_LEASES: &str = "kube-node-lease";
 const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
@@ -45,7 +46,9 @@ pub(crate) async fn leftovers(cluster: &Cluster) -> anyhow::Result<()> {
             cluster.remove(&lease).await?;
         }
     }
-    let is_ours = |name: &str| name.starts_with(names::VIRTUAL_KUBELET_BINDING_PREFIX) || name.starts_with(names::TENANT_REMOTE_PREFIX);
+    let is_ours = |name: &str| {
+        name.starts_with(names::VIRTUAL_KUBELET_BINDING_PREFIX) || name.starts_with(names::TENANT_REMOTE_PREFIX)
+    };
     remove_where::<ClusterRoleBinding>(cluster, |one| is_ours(&one.name_any())).await?;
     remove_where::<ClusterRole>(cluster, |one| one.name_any().starts_with(names::TENANT_REMOTE_PREFIX)).await?;
     let real: Vec<Node> = cluster.list("", "").await?;
@@ -62,9 +65,9 @@ fn is_of_virtual_kubelet(request: &CertificateSigningRequest, nodes: &[String]) 
     let asked_by = request.spec.username.as_deref().unwrap_or_default();
     let account = asked_by.strip_prefix("system:serviceaccount:").unwrap_or_default();
     let of_tenant = account.starts_with(names::TENANT_NAMESPACE_PREFIX) && account.ends_with(names::VIRTUAL_KUBELET);
-    let of_gone_node = asked_by.strip_prefix("system:node:").is_some_and(|node| {
-        node.starts_with(names::VIRTUAL_NODE_PREFIX) && !nodes.iter().any(|known| known == node)
-    });
+    let of_gone_node = asked_by
+        .strip_prefix("system:node:")
+        .is_some_and(|node| node.starts_with(names::VIRTUAL_NODE_PREFIX) && !nodes.iter().any(|known| known == node));
     request.spec.signer_name == KUBELET_SERVING && (of_tenant || of_gone_node)
 }
 
@@ -126,7 +129,9 @@ where
 pub(crate) async fn namespaces(cluster: &Cluster, liqo: &str, deadline: Deadline) -> anyhow::Result<()> {
     let is_ours = |one: &Namespace| {
         let labels = one.labels();
-        one.name_any() == liqo || labels.contains_key(label::TENANT_NAMESPACE) || labels.contains_key(label::STORAGE_PROVISIONER)
+        one.name_any() == liqo
+            || labels.contains_key(label::TENANT_NAMESPACE)
+            || labels.contains_key(label::STORAGE_PROVISIONER)
     };
     remove_where::<Namespace>(cluster, is_ours).await?;
     let watched = Watched::<Namespace>::labelled(cluster, "", "");

@@ -169,7 +169,10 @@ mod tests {
         let held = step(Step::Start, None);
         let data: BTreeMap<_, _> =
             held.data().into_iter().map(|(key, value)| (key.to_owned(), ByteString(value.into_bytes()))).collect();
-        assert_eq!(data.keys().map(String::as_str).collect::<Vec<_>>(), ["ca", "ca.key", "cert", "key", "tls.crt", "tls.key"]);
+        assert_eq!(
+            data.keys().map(String::as_str).collect::<Vec<_>>(),
+            ["ca", "ca.key", "cert", "key", "tls.crt", "tls.key"]
+        );
         let secret = Secret { data: Some(data), ..Secret::default() };
         assert_eq!(Held::read(&secret), Some(held));
         assert_eq!(Held::read(&Secret::default()), None);

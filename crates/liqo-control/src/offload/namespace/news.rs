@@ -114,8 +114,7 @@ mod tests {
     fn map(uid: &str, current: &[&str]) -> NamespaceMap {
         let mut map = NamespaceMap::new("milan", NamespaceMapSpec::default());
         map.metadata.uid = Some(uid.to_owned());
-        let current_mapping =
-            current.iter().map(|&name| (name.to_owned(), RemoteNamespaceStatus::default())).collect();
+        let current_mapping = current.iter().map(|&name| (name.to_owned(), RemoteNamespaceStatus::default())).collect();
         map.status = Some(NamespaceMapStatus { current_mapping });
         map
     }

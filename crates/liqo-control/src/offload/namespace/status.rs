@@ -77,16 +77,20 @@ pub(super) fn of(
         let name = wish.map.name_any();
         let before = old.remote_namespaces_conditions.get(&name).map(Vec::as_slice).unwrap_or_default();
         let all = [required(wish), ready(wish)].into_iter().flatten();
-        (name, all.map(|(type_, status, reason, message)| {
-            let new = RemoteNamespaceCondition {
-                type_: type_.to_owned(),
-                status: status.to_owned(),
-                last_transition_time: Some(now.clone()),
-                reason: Some(reason.to_owned()),
-                message: Some(message),
-            };
-            keep_time(before, new)
-        }).collect())
+        (
+            name,
+            all.map(|(type_, status, reason, message)| {
+                let new = RemoteNamespaceCondition {
+                    type_: type_.to_owned(),
+                    status: status.to_owned(),
+                    last_transition_time: Some(now.clone()),
+                    reason: Some(reason.to_owned()),
+                    message: Some(message),
+                };
+                keep_time(before, new)
+            })
+            .collect(),
+        )
     });
     NamespaceOffloadingStatus {
         remote_namespaces_conditions: conditions.collect(),
@@ -234,9 +238,8 @@ mod tests {
         assert_eq!(new.offloading_phase.as_deref(), Some("InProgress"));
         assert_eq!(new.remote_namespace_name.as_deref(), Some("demo-consumer-ed03b8"));
         assert_eq!(new.observed_generation, Some(3));
-        let both = |a: (&str, &str), b: (&str, &str)| {
-            vec![(a.0.to_owned(), a.1.to_owned()), (b.0.to_owned(), b.1.to_owned())]
-        };
+        let both =
+            |a: (&str, &str), b: (&str, &str)| vec![(a.0.to_owned(), a.1.to_owned()), (b.0.to_owned(), b.1.to_owned())];
         assert_eq!(words(&new, name), both(("True", "ClusterSelected"), ("False", "Creating")));
         let mut then = offloading(false);
         then.status = Some(new);

@@ -53,13 +53,7 @@ pub(super) enum Wish {
 }
 
 /// Compares a wish with the namespace that has that name.
-pub(super) fn look(
-    owner: &Owner,
-    origin: &str,
-    name: &str,
-    there: Option<&Namespace>,
-    reserved: &[&str],
-) -> Wish {
+pub(super) fn look(owner: &Owner, origin: &str, name: &str, there: Option<&Namespace>, reserved: &[&str]) -> Wish {
     if let Some(why) = dns_label_error(name) {
         return Wish::Refuse(format!("the name of the namespace {name:?} {why}"));
     }

@@ -8,7 +8,10 @@ use liqo_api::ClusterIdentity;
 use liqo_core::naming::dns_label_error;
 use liqo_kube::certs::{self, Subject};
 
-use super::{super::{token, wire}, No};
+use super::{
+    super::{token, wire},
+    No,
+};
 
 /// The organization of every identity.
 const ORGANIZATION: &str = "liqo.io";
@@ -114,7 +117,8 @@ mod tests {
         let key = certs::new_key(KeyKind::Ed25519).unwrap();
         let made = |subject: &Subject| STANDARD.encode(certs::signing_request(&key, subject, &[]).unwrap());
         assert!(signing_request(&peer, &made(&Subject::new(ID, "liqo.io"))).is_ok());
-        let two = Subject { organizations: vec!["liqo.io".to_owned(), "system:masters".to_owned()], ..Subject::new(ID, "") };
+        let two =
+            Subject { organizations: vec!["liqo.io".to_owned(), "system:masters".to_owned()], ..Subject::new(ID, "") };
         for (encoded, status) in [
             (made(&Subject::new("kubernetes-admin", "liqo.io")), StatusCode::FORBIDDEN),
             (made(&Subject::new(ID, "system:masters")), StatusCode::FORBIDDEN),

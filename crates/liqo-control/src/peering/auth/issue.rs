@@ -162,7 +162,6 @@ fn text(secret: &Secret, key: &str) -> Option<String> {
     String::from_utf8(secret.data.as_ref()?.get(key)?.0.clone()).ok()
 }
 
-
 #[cfg(test)]
 mod tests {
     use liqo_kube::certs::Subject;

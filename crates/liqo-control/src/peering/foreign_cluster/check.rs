@@ -12,6 +12,8 @@ use super::super::{
     world::{age_key, id_of},
 };
 
+const INVALID_PROXY: &str = "InvalidProxyURL";
+
 /// Why it makes no sense, if it does not. Of two that are in each other's way the older one counts.
 pub(crate) fn unprocessable(
     one: &ForeignCluster,
@@ -48,7 +50,13 @@ pub(crate) fn unprocessable(
     }
     let url = one.spec.foreign_proxy_url.as_deref().filter(|url| !url.is_empty())?;
     let why = proxy_error(url)?;
-    Some(not_processable("InvalidProxyURL", format!("Invalid Proxy URL {url}: ({why})")))
+    Some(not_processable(INVALID_PROXY, format!("Invalid Proxy URL {url}: ({why})")))
+}
+
+/// Whether it stands for no peer of its own: nothing may be done, or undone, in its name. (With a proxy that
+/// cannot be used, what exists stays, and can be taken down.)
+pub(crate) fn is_nobody(one: &ForeignCluster, all: &[impl Borrow<ForeignCluster>], here: &ClusterIdentity) -> bool {
+    unprocessable(one, all, here).is_some_and(|fact| fact.reason != INVALID_PROXY)
 }
 
 /// Why a text is not the URL of an HTTP proxy.
@@ -107,6 +115,8 @@ mod tests {
         let (reason_of_name, message) = reason(&all[2]).unwrap();
         assert_eq!(reason_of_name, "ClusterNameRepetition");
         assert!(message.contains("(milan)"));
+        let unusable = cluster("turin", "4", "turin", 9, Some("nonsense"));
+        assert!(is_nobody(&all[2], &all, &here) && !is_nobody(&unusable, &all[..1], &here));
         for (one, expected) in [
             (cluster("a", "1", "a", 9, None), "LocalCluster"),
             (cluster("a", "Rome", "a", 9, None), "InvalidClusterIdentity"),

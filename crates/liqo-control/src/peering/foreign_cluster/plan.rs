@@ -9,7 +9,9 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use liqo_api::{
-    discovery::{ForeignCluster, PeeringConditionType as Type, PeeringEnabled, OfferState, ResourceRequest, ResourceRequestSpec},
+    discovery::{
+        ForeignCluster, OfferState, PeeringConditionType as Type, PeeringEnabled, ResourceRequest, ResourceRequestSpec,
+    },
     meta::label,
     sharing::{ResourceOffer, VirtualKubeletStatus},
 };
@@ -217,13 +219,13 @@ pub(crate) fn accepts(one: &ForeignCluster, by_default: bool) -> Result<(), &'st
         _ if is_leaving(one) => Err("This ForeignCluster is being deleted: no resources are offered any more"),
         PeeringEnabled::Yes => Ok(()),
         PeeringEnabled::Auto if by_default => Ok(()),
-        PeeringEnabled::Auto => Err(
-            "The remote cluster asks for resources, and this cluster accepts no requests by itself: set \
-             spec.incomingPeeringEnabled of this ForeignCluster to Yes to accept the request",
-        ),
-        PeeringEnabled::No => Err(
-            "The remote cluster asks for resources, and spec.incomingPeeringEnabled of this ForeignCluster says No",
-        ),
+        PeeringEnabled::Auto => {
+            Err("The remote cluster asks for resources, and this cluster accepts no requests by itself: set \
+             spec.incomingPeeringEnabled of this ForeignCluster to Yes to accept the request")
+        }
+        PeeringEnabled::No => {
+            Err("The remote cluster asks for resources, and spec.incomingPeeringEnabled of this ForeignCluster says No")
+        }
     }
 }
 

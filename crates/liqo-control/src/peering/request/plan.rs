@@ -32,7 +32,9 @@ pub(super) fn foul(request: &ResourceRequest, peer: &str, here: &ClusterIdentity
     }
     let url = request.spec.auth_url.parse::<Uri>().ok();
     let is_https = url.is_some_and(|url| url.scheme_str() == Some("https") && url.host().is_some());
-    (!is_https).then(|| format!("authUrl {:?} is not a URL https://host[:port]: the request is ignored", request.spec.auth_url))
+    (!is_https).then(|| {
+        format!("authUrl {:?} is not a URL https://host[:port]: the request is ignored", request.spec.auth_url)
+    })
 }
 
 /// Of several requests the one that counts: one that still stands, the latest. (A consumer that was
@@ -93,7 +95,8 @@ pub(super) fn plan(seen: &Seen<'_>) -> Plan {
     };
     let allowed = seen.accepted && seen.request.is_some_and(stands);
     let state = if seen.offer.is_some() { OfferState::Created } else { OfferState::None };
-    let keep = Plan { step: Step::Keep, metrics: allowed, waits_for_the_consumer: false, state, farewell: Farewell::Said };
+    let keep =
+        Plan { step: Step::Keep, metrics: allowed, waits_for_the_consumer: false, state, farewell: Farewell::Said };
     if allowed {
         return allow(seen, Plan { farewell: Farewell::TakenBack, ..keep });
     }
@@ -199,19 +202,118 @@ mod tests {
         let withdrawn = request(PEER, PEER, "", true);
         let table: Vec<(&str, Option<&ResourceRequest>, bool, bool, Option<ResourceOffer>, Step, OfferState, bool)> = vec![
             ("first", Some(&stands), true, false, None, Make, OfferState::Created, false),
-            ("kept up to date", Some(&stands), true, false, Some(offer("Created", false, false)), Make, OfferState::Created, false),
-            ("wanted again, node still there", Some(&stands), true, false, Some(offer("Created", true, false)), Keep, OfferState::Created, false),
-            ("wanted again, node gone", Some(&stands), true, false, Some(offer("None", true, false)), Remove, OfferState::Created, false),
-            ("wanted again, old one going", Some(&stands), true, false, Some(offer("None", true, true)), Keep, OfferState::Created, false),
+            (
+                "kept up to date",
+                Some(&stands),
+                true,
+                false,
+                Some(offer("Created", false, false)),
+                Make,
+                OfferState::Created,
+                false,
+            ),
+            (
+                "wanted again, node still there",
+                Some(&stands),
+                true,
+                false,
+                Some(offer("Created", true, false)),
+                Keep,
+                OfferState::Created,
+                false,
+            ),
+            (
+                "wanted again, node gone",
+                Some(&stands),
+                true,
+                false,
+                Some(offer("None", true, false)),
+                Remove,
+                OfferState::Created,
+                false,
+            ),
+            (
+                "wanted again, old one going",
+                Some(&stands),
+                true,
+                false,
+                Some(offer("None", true, true)),
+                Keep,
+                OfferState::Created,
+                false,
+            ),
             ("denied from the start", Some(&stands), false, false, None, Keep, OfferState::None, true),
             ("withdrawn before it was offered", Some(&withdrawn), true, false, None, Keep, OfferState::None, true),
-            ("withdrawn", Some(&withdrawn), true, false, Some(offer("Created", false, false)), Withdraw, OfferState::Created, false),
-            ("revoked", Some(&stands), false, false, Some(offer("Created", false, false)), Withdraw, OfferState::Created, false),
-            ("consumer drains", Some(&withdrawn), true, false, Some(offer("Deleting", true, false)), Keep, OfferState::Created, false),
-            ("consumer is done", Some(&withdrawn), true, false, Some(offer("None", true, false)), Remove, OfferState::Created, true),
-            ("consumer is dead", Some(&withdrawn), true, true, Some(offer("Created", true, false)), Remove, OfferState::Created, true),
-            ("offer going", Some(&withdrawn), true, false, Some(offer("None", true, true)), Keep, OfferState::Created, true),
-            ("request gone", None, true, false, Some(offer("Created", false, false)), Remove, OfferState::Created, true),
+            (
+                "withdrawn",
+                Some(&withdrawn),
+                true,
+                false,
+                Some(offer("Created", false, false)),
+                Withdraw,
+                OfferState::Created,
+                false,
+            ),
+            (
+                "revoked",
+                Some(&stands),
+                false,
+                false,
+                Some(offer("Created", false, false)),
+                Withdraw,
+                OfferState::Created,
+                false,
+            ),
+            (
+                "consumer drains",
+                Some(&withdrawn),
+                true,
+                false,
+                Some(offer("Deleting", true, false)),
+                Keep,
+                OfferState::Created,
+                false,
+            ),
+            (
+                "consumer is done",
+                Some(&withdrawn),
+                true,
+                false,
+                Some(offer("None", true, false)),
+                Remove,
+                OfferState::Created,
+                true,
+            ),
+            (
+                "consumer is dead",
+                Some(&withdrawn),
+                true,
+                true,
+                Some(offer("Created", true, false)),
+                Remove,
+                OfferState::Created,
+                true,
+            ),
+            (
+                "offer going",
+                Some(&withdrawn),
+                true,
+                false,
+                Some(offer("None", true, true)),
+                Keep,
+                OfferState::Created,
+                true,
+            ),
+            (
+                "request gone",
+                None,
+                true,
+                false,
+                Some(offer("Created", false, false)),
+                Remove,
+                OfferState::Created,
+                true,
+            ),
         ];
         let now = liqo_kube::now();
         for (what, request, accepted, dead, offer, step, state, said) in table {
@@ -225,13 +327,17 @@ mod tests {
     #[test]
     fn the_end_of_an_offer_is_said_once_and_taken_back_with_a_new_one() {
         let then: Time = serde_json::from_value(json!(THEN)).unwrap();
-        let old = ResourceRequestStatus { offer_state: OfferState::None, offer_withdrawal_timestamp: Some(then.clone()) };
+        let old =
+            ResourceRequestStatus { offer_state: OfferState::None, offer_withdrawal_timestamp: Some(then.clone()) };
         let withdrawn = request(PEER, PEER, "", true);
         let ended = plan(&Seen { request: Some(&withdrawn), offer: None, accepted: true, dead: false });
         assert_eq!(ended.status(Some(&old), &liqo_kube::now()), None);
         let stands = request(PEER, PEER, "", false);
         let again = plan(&Seen { request: Some(&stands), offer: None, accepted: true, dead: false });
         let status = again.status(Some(&old), &liqo_kube::now()).unwrap();
-        assert_eq!(status, ResourceRequestStatus { offer_state: OfferState::Created, offer_withdrawal_timestamp: None });
+        assert_eq!(
+            status,
+            ResourceRequestStatus { offer_state: OfferState::Created, offer_withdrawal_timestamp: None }
+        );
     }
 }

@@ -54,7 +54,10 @@ fn the_node_becomes_the_recorded_one() {
     let (is, want) = (node.status.clone().unwrap(), recorded.status.clone().unwrap());
     assert!(same_amounts(is.capacity.as_ref(), &want.capacity.unwrap()));
     assert!(same_amounts(is.allocatable.as_ref(), &want.allocatable.unwrap()));
-    assert_eq!((is.addresses, is.daemon_endpoints, is.node_info), (want.addresses, want.daemon_endpoints, want.node_info));
+    assert_eq!(
+        (is.addresses, is.daemon_endpoints, is.node_info),
+        (want.addresses, want.daemon_endpoints, want.node_info)
+    );
     let words = |conditions: Option<Vec<k8s_openapi::api::core::v1::NodeCondition>>| {
         let one = |c: k8s_openapi::api::core::v1::NodeCondition| (c.type_, c.status, c.reason, c.message);
         conditions.unwrap().into_iter().map(one).collect::<Vec<_>>()

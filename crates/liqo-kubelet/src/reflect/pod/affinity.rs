@@ -73,8 +73,10 @@ mod tests {
 
     #[test]
     fn presets() {
-        let own = json!({"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}, "nodeAffinity": {}});
-        let term = |labels: Value| json!({"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": labels}});
+        let own =
+            json!({"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}, "nodeAffinity": {}});
+        let term =
+            |labels: Value| json!({"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": labels}});
         let all = json!({"app": "web", "tier": "x"});
         assert_eq!(forged("", "", own.clone()), Value::Null);
         assert_eq!(forged("other", "", own.clone()), Value::Null);

@@ -8,7 +8,8 @@
 //! meant to run on.
 
 use k8s_openapi::api::core::v1::{
-    Container, EnvVar, HostAlias, KeyToPath, PodSpec, ProjectedVolumeSource, SecretProjection, Toleration, VolumeProjection,
+    Container, EnvVar, HostAlias, KeyToPath, PodSpec, ProjectedVolumeSource, SecretProjection, Toleration,
+    VolumeProjection,
 };
 use liqo_api::meta::TAINT_NOT_ALLOWED;
 

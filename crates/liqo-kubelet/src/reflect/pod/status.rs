@@ -39,7 +39,9 @@ pub(super) fn restarts(known: Option<&Restarts>, here: &Pod, there: &Pod) -> Res
 fn infer(here: Option<&PodStatus>, there: Option<&PodStatus>) -> i32 {
     let first = |status: Option<&PodStatus>| status?.container_statuses.as_ref()?.first().cloned();
     match (first(here), first(there)) {
-        (Some(here), Some(there)) if here.name == there.name => here.restart_count.saturating_sub(there.restart_count).max(0),
+        (Some(here), Some(there)) if here.name == there.name => {
+            here.restart_count.saturating_sub(there.restart_count).max(0)
+        }
         _ => 0,
     }
 }
@@ -100,7 +102,11 @@ mod tests {
         assert_eq!(same, first, "its own restarts are no extra ones");
         let anew = restarts(Some(&same), &pod("h", "c", 7), &pod("t2", "c", 0));
         assert_eq!(anew.extra, 1);
-        assert_eq!(restarts(Some(&anew), &pod("h2", "c", 0), &pod("t3", "c", 0)).extra, 0, "another pod here starts over");
+        assert_eq!(
+            restarts(Some(&anew), &pod("h2", "c", 0), &pod("t3", "c", 0)).extra,
+            0,
+            "another pod here starts over"
+        );
     }
 
     fn forged(here: &Pod, there: Value, reflect: bool) -> Value {

@@ -68,8 +68,16 @@ fn the_decision_table() {
     assert_eq!(plan(None, Some(&foreign_s), Some(&foreign_r)), (Here::Keep, "keep"), "2, not ours");
     assert_eq!(plan(None, None, Some(&r)), (Here::Keep, "keep"), "3");
     assert_eq!(plan(Some(&leaving(&l)), None, None), (Here::Delete, "keep"), "4");
-    assert_eq!(plan(Some(&leaving(&l)), None, Some(&foreign_r)), (Here::Delete, "keep"), "a conflict does not hold the end");
-    assert_eq!(plan(Some(&leaving(&l)), Some(&foreign_s), None), (Here::Delete, "keep"), "a conflict does not hold the end");
+    assert_eq!(
+        plan(Some(&leaving(&l)), None, Some(&foreign_r)),
+        (Here::Delete, "keep"),
+        "a conflict does not hold the end"
+    );
+    assert_eq!(
+        plan(Some(&leaving(&l)), Some(&foreign_s), None),
+        (Here::Delete, "keep"),
+        "a conflict does not hold the end"
+    );
     assert_eq!(plan(Some(&leaving(&l)), Some(&s), Some(&r)), (Here::Keep, "remove"), "5");
     assert_eq!(plan(Some(&leaving(&l)), Some(&leaving(&s)), Some(&r)), (running(), "keep"), "6");
     assert_eq!(plan(Some(&leaving(&l)), None, Some(&leaving(&r))), (running(), "keep"), "6");

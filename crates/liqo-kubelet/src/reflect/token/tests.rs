@@ -74,7 +74,11 @@ fn tokens_are_asked_for_kept_renewed_and_removed() {
 
     let mut partial = fresh.clone();
     partial.data.as_mut().unwrap().retain(|key, _| key.starts_with("vault"));
-    assert_eq!(plan(Some(&this), Some(&partial), 0), Plan::Request(wanted(&this)[..1].to_vec()), "only what is missing");
+    assert_eq!(
+        plan(Some(&this), Some(&partial), 0),
+        Plan::Request(wanted(&this)[..1].to_vec()),
+        "only what is missing"
+    );
 
     let mut leaving = this.clone();
     leaving.metadata.deletion_timestamp = Some(now());

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use liqo_test::{Product, out, run, wait_for};
+use liqo_test::{Product, assets, out, run, wait_for};
 use serde_json::Value;
 
 use crate::{
@@ -20,6 +20,7 @@ const AGAIN: &str = "run ./quickstart again; it goes on from here. `./quickstart
 
 pub(crate) fn up(own: Own, done: usize, path: &Path) -> Result<()> {
     let began = Instant::now();
+    assets::ensure()?;
     let mut steps = Steps::new(done, path)?;
     let place = Place::choose(own);
     let product = Product::build().context("the product is not built; ./quickstart does that")?;
@@ -140,7 +141,8 @@ fn exercise(rome: &Site, pods: &Pods, log: &mut Log) -> Result<Seen> {
         Ok((answers.len() == 2 && answers.values().sum::<usize>() >= 8).then_some(()))
     })?;
     let back = until("an answer to milan", Duration::from_secs(30), || request(&pods.there))?;
-    let logs = log.run(&mut rome.kubectl(&["-n", "demo", "logs", &pods.there, "--tail=3"]))?;
+    let logs = log.run(&mut rome.kubectl(&["-n", "demo", "logs", &pods.there]))?;
+    let logs = logs.lines().take(3).collect::<Vec<_>>().join("\n");
     let name = ["-n", "demo", "exec", &pods.there, "--", "sh", "-c", "echo I am $(hostname) on $NODE"];
     let exec = log.run(&mut rome.kubectl(&name))?;
     let table = log.run(&mut rome.kubectl(&["-n", "demo", "get", "pods", "-o", "wide"]))?;
@@ -148,8 +150,8 @@ fn exercise(rome: &Site, pods: &Pods, log: &mut Log) -> Result<Seen> {
 }
 
 fn farewell(product: &Product, [rome, milan]: &[Site; 2], seen: &Seen) -> String {
-    let indent = |text: &str| format!("  {}", text.trim().replace('\n', "\n  "));
-    let answers: Vec<_> = seen.answers.iter().map(|(answer, count)| format!("{count:3} × {answer}")).collect();
+    let indent = |text: &str| format!("  {}", text.trim_end().replace('\n', "\n  "));
+    let answers: Vec<_> = seen.answers.iter().map(|(answer, count)| format!("{count} × {answer}")).collect();
     let bin = liqo_test::assets::bin().display().to_string();
     format!(
         "One Deployment, two clusters (kubectl -n demo get pods -o wide):\n{table}\n\n\

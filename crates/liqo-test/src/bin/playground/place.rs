@@ -215,6 +215,7 @@ fn kind(log: &mut Log) -> Result<[Site; 2]> {
 
 /// Leaves nothing of the playground. The user's own clusters keep what was installed: that is said.
 pub(crate) fn down(own: Own) -> Result<()> {
+    assets::ensure()?;
     if let Place::Own { .. } = Place::choose(own) {
         out::note("Your own clusters were left as they are; `liqoctl uninstall` removes the product from them.");
         return Ok(());

@@ -190,7 +190,8 @@ fn without_an_identity_nothing_is_asked_and_nothing_taken_back() {
     assert_eq!(told(&out, Type::AuthenticationStatus), Some((Status::Denied, "IdentityDenied")));
     assert_eq!(out.step, Step::Keep);
     let (stands, used) = (request(false, "Created", false, false), offer("Created"));
-    let out = plan(&Observed { authentication: denied(), request: Some(&stands), offer_here: Some(&used), ..seen(&one) });
+    let out =
+        plan(&Observed { authentication: denied(), request: Some(&stands), offer_here: Some(&used), ..seen(&one) });
     assert_eq!((out.step.clone(), told(&out, Type::OutgoingPeering)), (Step::Keep, Some(ESTABLISHED)));
     let empty = Authentication::Unknown(Some(Failure::DeniedWithoutToken(String::new())));
     let out = plan(&Observed { authentication: empty, ..seen(&one) });
@@ -201,14 +202,17 @@ fn without_an_identity_nothing_is_asked_and_nothing_taken_back() {
 fn conditions_come_in_the_order_recorded() {
     let one = peer("Yes", "Auto", "", false);
     let types: Vec<_> = plan(&seen(&one)).facts.iter().map(|fact| fact.type_).collect();
-    assert_eq!(types, [
-        Type::ProcessForeignClusterStatus,
-        Type::NetworkStatus,
-        Type::AuthenticationStatus,
-        Type::OutgoingPeering,
-        Type::IncomingPeering,
-        Type::APIServerStatus,
-    ]);
+    assert_eq!(
+        types,
+        [
+            Type::ProcessForeignClusterStatus,
+            Type::NetworkStatus,
+            Type::AuthenticationStatus,
+            Type::OutgoingPeering,
+            Type::IncomingPeering,
+            Type::APIServerStatus,
+        ]
+    );
 }
 
 #[test]

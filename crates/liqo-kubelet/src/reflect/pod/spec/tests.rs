@@ -5,7 +5,11 @@ use super::*;
 const HOME: &str = "09897b82-7830-483b-b786-9cf90899f809";
 
 fn tokens() -> ApiSupport {
-    ApiSupport::Tokens(ApiServer { host: "kubernetes.default".into(), port: "443".into(), alias: Some("10.98.0.2".into()) })
+    ApiSupport::Tokens(ApiServer {
+        host: "kubernetes.default".into(),
+        port: "443".into(),
+        alias: Some("10.98.0.2".into()),
+    })
 }
 
 fn spec(value: Value) -> PodSpec {
@@ -67,7 +71,8 @@ fn a_custom_address_needs_no_alias() {
     here.host_aliases = Some(vec![HostAlias { ip: "1.2.3.4".into(), hostnames: None }]);
     let twin = forged(&here, &ApiSupport::Tokens(server));
     assert_eq!(twin["hostAliases"], json!([{"ip": "1.2.3.4"}]));
-    let names: Vec<_> = twin["containers"][0]["env"].as_array().unwrap().iter().map(|v| v["name"].as_str().unwrap()).collect();
+    let names: Vec<_> =
+        twin["containers"][0]["env"].as_array().unwrap().iter().map(|v| v["name"].as_str().unwrap()).collect();
     assert_eq!(
         names,
         [
@@ -87,11 +92,13 @@ fn a_custom_address_needs_no_alias() {
 fn the_name_of_the_service_account_becomes_a_value() {
     let mut here = here();
     here.service_account_name = Some("robot".into());
-    here.init_containers = Some(vec![serde_json::from_value(json!({"name": "init", "env": [
-        {"name": "WHO", "valueFrom": {"fieldRef": {"fieldPath": "spec.serviceAccountName"}}},
-        {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-    ]}))
-    .unwrap()]);
+    here.init_containers = Some(vec![
+        serde_json::from_value(json!({"name": "init", "env": [
+            {"name": "WHO", "valueFrom": {"fieldRef": {"fieldPath": "spec.serviceAccountName"}}},
+            {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        ]}))
+        .unwrap(),
+    ]);
     let twin = forged(&here, &tokens());
     let env = &twin["initContainers"][0]["env"];
     assert_eq!(env[0], json!({"name": "WHO", "value": "robot"}));
