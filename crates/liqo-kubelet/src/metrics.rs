@@ -18,6 +18,9 @@ struct Count {
     failed: u64,
 }
 
+/// A counter: what it counts, its help text, and where its value is.
+type Family = (&'static str, &'static str, fn(&Count) -> u64);
+
 impl Counters {
     /// A name of a kind was handled, well or not.
     pub(crate) fn add(&self, kind: &'static str, namespace: &str, well: bool) {
@@ -30,7 +33,7 @@ impl Counters {
     pub(crate) fn text(&self, link: &Link) -> String {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut text = String::new();
-        let families: [(&str, &str, fn(&Count) -> u64); 2] = [
+        let families: [Family; 2] = [
             ("item", "Names handled by a reflector.", |count| count.settled),
             ("error", "Names a reflector could not handle and tried again.", |count| count.failed),
         ];

@@ -179,7 +179,7 @@ async fn run(cli: Cli, program: &str) -> anyhow::Result<()> {
 async fn dispatch(command: Command, connection: &ConnectionArgs, program: &str, verbose: bool) -> anyhow::Result<()> {
     match command {
         Command::Install(args) => install::run(*args, connection).await,
-        Command::Uninstall(args) => uninstall::run(*args, connection).await,
+        Command::Uninstall(args) => uninstall::run(args, connection).await,
         Command::Peer(args) => peer::run(args, connection).await,
         Command::Unpeer(args) => unpeer::run(args, connection).await,
         Command::Generate(args) => generate::run(args, connection, program).await,

@@ -70,7 +70,7 @@ async fn settle(
         String::from_utf8(request.spec.request.0.clone()).ok().and_then(|pem| certs::request_subject(&pem).ok());
     match refusal(&request, subject.as_ref(), peer.as_ref()) {
         None => {
-            shared.home.cluster.approve(&*request, "LiqoApproval", "This CSR was approved by Liqo").await?;
+            shared.home.cluster.approve(&request, "LiqoApproval", "This CSR was approved by Liqo").await?;
             tracing::info!(csr = name, namespace, "serving certificate of a virtual kubelet approved");
         }
         Some(why) => {

@@ -118,10 +118,11 @@ impl Loop {
             current = cluster.put_status(&current, &status).await?;
         }
         trouble.map_or(Ok(()), Err)?;
-        if leaving && status.current_mapping.is_empty() {
-            if unless_outdated(cluster.release(&current, finalizer::NAMESPACE_MAP).await)?.is_some() {
-                tracing::info!(map = id(map), "every namespace of the peer is gone");
-            }
+        if leaving
+            && status.current_mapping.is_empty()
+            && unless_outdated(cluster.release(&current, finalizer::NAMESPACE_MAP).await)?.is_some()
+        {
+            tracing::info!(map = id(map), "every namespace of the peer is gone");
         }
         let refused = |one: &RemoteNamespaceStatus| one.phase == Some(MappingPhase::CreationLoopBackOff);
         Ok(status.current_mapping.values().any(refused).then_some(LATER))

@@ -90,7 +90,7 @@ mod tests {
     fn the_end_step_by_step() {
         let (stays, goes) = (pod("a", false), pod("b", true));
         let plan = |node: Option<&Node>, pods: &[&Arc<Pod>], reachable, now| {
-            super::plan(node, pods.iter().map(|pod| Arc::clone(pod)).collect(), reachable, LIMIT, at(now))
+            super::plan(node, pods.iter().copied().cloned().collect(), reachable, LIMIT, at(now))
         };
         let node = cordoned(100);
         assert_eq!(plan(Some(&Node::default()), &[&stays], true, 100), Step::Cordon);

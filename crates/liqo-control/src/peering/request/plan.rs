@@ -196,6 +196,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, clippy::type_complexity, reason = "a table, one row for each case")]
     fn an_offer_exists_while_an_accepted_request_does() {
         use Step::{Keep, Make, Remove, Withdraw};
         let stands = request(PEER, PEER, "", false);

@@ -117,14 +117,14 @@ fn a_direction_stands_as_in_liqo_0_8_3() {
 #[test]
 fn a_wanted_peer_is_asked() {
     let one = peer("Yes", "Auto", "", false);
-    let moved = Ok(ResourceRequestSpec { auth_url: "https://moved".to_owned(), ..wish() });
+    let moved = ResourceRequestSpec { auth_url: "https://moved".to_owned(), ..wish() };
     let stands = request(false, "Created", false, false);
     let (used, withdrawing) = (offer("Created"), request(true, "Created", false, false));
     let (ended, tombstone) = (request(true, "Created", true, false), request(true, "Created", false, true));
     let untouched = request(true, "None", false, false);
     for (what, request, offer, wish, step, state) in [
         ("first", None, None, Ok(wish()), Step::Write(wish()), PENDING),
-        ("address moved", Some(&stands), Some(&used), moved.clone(), Step::Write(moved.unwrap()), ESTABLISHED),
+        ("address moved", Some(&stands), Some(&used), Ok(moved.clone()), Step::Write(moved), ESTABLISHED),
         ("changed my mind in time", Some(&untouched), None, Ok(wish()), Step::Write(wish()), PENDING),
         ("changed my mind too late", Some(&withdrawing), Some(&used), Ok(wish()), Step::Keep, LEAVING),
         ("the old one has ended", Some(&ended), None, Ok(wish()), Step::Remove, LEAVING),
