@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         args.remove(0);
         role = called(args.first());
     }
+    end_on_panic();
     liqo_kube::certs::install_crypto();
     match role.as_str() {
         "liqo-controller-manager" => live(manager::run(manager::ManagerArgs::parse_from(args))),
@@ -30,6 +31,15 @@ fn main() -> ExitCode {
         "virtual-kubelet" => live(kubelet::run(kubelet::KubeletArgs::parse_from(args))),
         _ => failed(&format!("call me as, or with the first argument, one of: {}", ROLES.join(", "))),
     }
+}
+
+/// A task that panicked must not leave the rest half alive: the process ends and is started again.
+fn end_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
 }
 
 /// One thread is enough for each role, and keeps it small.
