@@ -78,6 +78,16 @@ impl Amount {
         Self(self.0 * i128::from(percent) / 100 / unit * unit)
     }
 
+    /// In whole ones, rounded up; nothing if it is negative.
+    pub fn units(self) -> u64 {
+        u64::try_from(ceil_div(self.0.max(0), ONE)).unwrap_or(u64::MAX)
+    }
+
+    /// In billionths; nothing if it is negative.
+    pub fn nanos(self) -> u64 {
+        u64::try_from(self.0.max(0)).unwrap_or(u64::MAX)
+    }
+
     /// How far two amounts are apart.
     #[must_use]
     pub fn distance(self, other: Self) -> Self {
@@ -186,6 +196,13 @@ mod tests {
             assert_eq!(Amount::parse(text).unwrap().quantity().0, text);
         }
         assert_eq!(Amount::parse("2000m").unwrap().quantity().0, "2");
+    }
+
+    #[test]
+    fn amounts_are_counted_in_whole_ones_and_billionths() {
+        assert_eq!(Amount::parse("1500m").map(Amount::units), Some(2));
+        assert_eq!(Amount::parse("1500n").map(Amount::nanos), Some(1500));
+        assert_eq!(Amount::parse("-1").map(|amount| (amount.units(), amount.nanos())), Some((0, 0)));
     }
 
     #[test]

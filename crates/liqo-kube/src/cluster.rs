@@ -1,23 +1,27 @@
 //! One cluster, one writer name, few verbs: the only place that reads or writes an API server.
 //!
 //! Every call has a deadline, is counted, and says what it was doing when it fails.
-#![expect(clippy::disallowed_methods, reason = "the one door to API servers")]
+#![expect(clippy::disallowed_types, reason = "the one door to API servers")]
 
-use std::{fmt::Debug, future::Future, sync::Arc, time::Duration};
+use std::{fmt::Debug, sync::Arc, time::Duration};
 
+use futures::{FutureExt, future::BoxFuture};
 use k8s_openapi::{
     ClusterResourceScope, NamespaceResourceScope,
     api::{
         certificates::v1::CertificateSigningRequest,
-        core::v1::{Event, EventSource, ObjectReference},
+        core::v1::{Event, EventSource, ObjectReference, Pod},
         policy::v1::Eviction,
     },
     apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
 use kube::{
-    Api, Client, Resource, ResourceExt,
-    api::{DeleteParams, EvictParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions},
-    core::DeserializeGuard,
+    Client, Resource, ResourceExt,
+    api::{
+        ApiResource, DeleteParams, DynamicObject, GetParams, ListParams, ObjectList, ObjectMeta, Patch, PatchParams,
+        PostParams, Preconditions, Request,
+    },
+    core::request,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -29,47 +33,43 @@ const DEADLINE: Duration = Duration::from_secs(15);
 /// Page size of lists: bounds the memory a list needs at its peak.
 const PAGE: u32 = 200;
 
-/// How kinds of a scope are addressed.
-pub trait Scoped<K> {
-    /// The API of `K` in a namespace; an empty namespace means all of them.
-    fn api(client: Client, namespace: &str) -> Api<K>;
+/// Whether the kinds of a scope live in namespaces.
+pub trait Scope {
+    /// They do.
+    const NAMESPACED: bool;
 }
 
-impl<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>> Scoped<K> for NamespaceResourceScope {
-    fn api(client: Client, namespace: &str) -> Api<K> {
-        if namespace.is_empty() { Api::all(client) } else { Api::namespaced(client, namespace) }
-    }
+impl Scope for NamespaceResourceScope {
+    const NAMESPACED: bool = true;
 }
 
-impl<K: Resource<DynamicType = (), Scope = ClusterResourceScope>> Scoped<K> for ClusterResourceScope {
-    fn api(client: Client, _namespace: &str) -> Api<K> {
-        Api::all(client)
-    }
+impl Scope for ClusterResourceScope {
+    const NAMESPACED: bool = false;
 }
 
 /// A kind we can read and write.
 pub trait Object:
-    Resource<DynamicType = (), Scope: Scoped<Self> + Scoped<DeserializeGuard<Self>>>
-    + Clone
-    + Debug
-    + Serialize
-    + DeserializeOwned
-    + Send
-    + Sync
-    + 'static
+    Resource<DynamicType = (), Scope: Scope> + Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static
 {
 }
 
 impl<K> Object for K where
-    K: Resource<DynamicType = (), Scope: Scoped<K> + Scoped<DeserializeGuard<K>>>
-        + Clone
-        + Debug
-        + Serialize
-        + DeserializeOwned
-        + Send
-        + Sync
-        + 'static
+    K: Resource<DynamicType = (), Scope: Scope> + Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static
 {
+}
+
+/// The kind as one of its namespaces, or all of them (empty), knows it.
+fn space<K: Object>(namespace: &str) -> Option<&str> {
+    (K::Scope::NAMESPACED && !namespace.is_empty()).then_some(namespace)
+}
+
+/// Where a kind is asked for; what the answer says is up to the caller.
+fn path<K: Object>(namespace: &str) -> Request {
+    Request::new(K::url_path(&(), space::<K>(namespace)))
+}
+
+fn path_of<K: Object>(object: &K) -> Request {
+    path::<K>(&object.namespace().unwrap_or_default())
 }
 
 /// A connection to one API server, and the name under which we write there.
@@ -171,38 +171,35 @@ impl Cluster {
         &self.calls
     }
 
-    fn api<K: Object>(&self, namespace: &str) -> Api<K> {
-        <K::Scope as Scoped<K>>::api(self.client.clone(), namespace)
-    }
-
-    fn api_of<K: Object>(&self, object: &K) -> Api<K> {
-        self.api(&object.namespace().unwrap_or_default())
-    }
-
     /// Something that keeps all `K` of a namespace (empty: of all namespaces) in memory.
     pub fn watch<K: Object>(&self, namespace: &str) -> Watch<K> {
-        Watch::new(
-            <K::Scope as Scoped<DeserializeGuard<K>>>::api(self.client.clone(), namespace),
-            Arc::clone(&self.calls),
-        )
+        let (client, kind) = (self.client.clone(), ApiResource::erase::<K>(&()));
+        let api = match space::<K>(namespace) {
+            Some(namespace) => kube::Api::<DynamicObject>::namespaced_with(client, namespace, &kind),
+            None => kube::Api::all_with(client, &kind),
+        };
+        Watch::new(api, kind.kind, Arc::clone(&self.calls))
     }
 
     /// The object, if it exists.
     pub async fn get<K: Object>(&self, namespace: &str, name: &str) -> Result<Option<K>, KubeError> {
-        let api = self.api::<K>(namespace);
-        self.call::<K, _>("get", name, api.get_opt(name)).await
+        let request = path::<K>(namespace).get(name, &GetParams::default());
+        match self.ask::<K, K>("get", name, request).await {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// All objects of a namespace (empty: of all namespaces) that match a label selector (empty: any).
     pub async fn list<K: Object>(&self, namespace: &str, labels: &str) -> Result<Vec<K>, KubeError> {
-        let api = self.api::<K>(namespace);
         let mut params = ListParams::default().limit(PAGE);
         if !labels.is_empty() {
             params = params.labels(labels);
         }
         let mut all = Vec::new();
         loop {
-            let page = self.call::<K, _>("list", namespace, api.list(&params)).await?;
+            let page: ObjectList<K> = self.ask::<K, _>("list", namespace, path::<K>(namespace).list(&params)).await?;
             all.extend(page.items);
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params = params.continue_token(&token),
@@ -213,12 +210,27 @@ impl Cluster {
 
     /// Creates the object; an existing one is a conflict.
     pub async fn create<K: Object>(&self, object: &K) -> Result<K, KubeError> {
-        let api = self.api_of(object);
         let params = PostParams { field_manager: Some(self.writer.to_owned()), ..PostParams::default() };
-        self.call::<K, _>("create", &name_of(object), api.create(&params, object)).await
+        let request = path_of(object).create(&params, body(object));
+        self.ask::<K, K>("create", &name_of(object), request).await
+    }
+
+    /// Creates something under an object, like a token or an eviction; gives what it has become.
+    pub async fn create_under<K: Object, S: Resource<DynamicType = ()> + Serialize + DeserializeOwned>(
+        &self,
+        namespace: &str,
+        name: &str,
+        subresource: &str,
+        new: &S,
+    ) -> Result<S, KubeError> {
+        let params = PostParams::default();
+        let request = path::<K>(namespace).create_subresource(subresource, name, &params, body(new));
+        self.ask::<S, S>("create", name, request).await
     }
 
     /// Server-side apply of the fields in `object`: fields we applied earlier and left out now are removed.
+    ///
+    /// With a UID in it, exactly that object is changed; a conflict when it is gone or another one.
     pub async fn apply<K: Object>(&self, object: &K) -> Result<K, KubeError> {
         let mut body = serde_json::to_value(object).expect("an object is JSON");
         body["apiVersion"] = K::api_version(&()).into();
@@ -231,32 +243,22 @@ impl Cluster {
     pub async fn apply_value<K: Object>(&self, namespace: &str, name: &str, mut body: Value) -> Result<K, KubeError> {
         body["apiVersion"] = K::api_version(&()).into();
         body["kind"] = K::kind(&()).into();
-        let api = self.api::<K>(namespace);
-        let params = PatchParams::apply(self.writer).force();
-        let patch = Patch::Apply(body);
-        self.call::<K, _>("apply", name, api.patch(name, &params, &patch)).await
+        let request = path::<K>(namespace).patch(name, &PatchParams::apply(self.writer).force(), &Patch::Apply(body));
+        self.ask::<K, K>("apply", name, request).await
     }
 
     /// JSON merge patch (RFC 7386) of an object; put `metadata.resourceVersion` in to be safe from races.
     pub async fn merge<K: Object>(&self, object: &K, patch: Value) -> Result<K, KubeError> {
-        let api = self.api_of(object);
-        let params = PatchParams { field_manager: Some(self.writer.to_owned()), ..PatchParams::default() };
-        let patch = Patch::Merge(patch);
-        self.call::<K, _>("patch", &name_of(object), api.patch(&object.name_any(), &params, &patch)).await
+        let request = path_of(object).patch(&object.name_any(), &self.as_writer(), &Patch::Merge(patch));
+        self.ask::<K, K>("patch", &name_of(object), request).await
     }
 
     /// Makes `status` the whole status of exactly this object (its UID is checked).
     pub async fn put_status<K: Object>(&self, object: &K, status: &(impl Serialize + Sync)) -> Result<K, KubeError> {
         let status = serde_json::to_value(status).expect("a status is JSON");
-        let patch: json_patch::Patch = serde_json::from_value(json!([
-            {"op": "test", "path": "/metadata/uid", "value": object.uid()},
-            {"op": "add", "path": "/status", "value": status},
-        ]))
-        .expect("a JSON patch");
-        let api = self.api_of(object);
-        let params = PatchParams { field_manager: Some(self.writer.to_owned()), ..PatchParams::default() };
-        let patch = Patch::<()>::Json(patch);
-        self.call::<K, _>("put-status", &name_of(object), api.patch_status(&object.name_any(), &params, &patch)).await
+        let patch = Patch::<Value>::Json(status_patch(object.uid(), status));
+        let request = path_of(object).patch_subresource("status", &object.name_any(), &self.as_writer(), &patch);
+        self.ask::<K, K>("put-status", &name_of(object), request).await
     }
 
     /// Adds a finalizer to the object as we know it; a changed object is a conflict.
@@ -293,8 +295,9 @@ impl Cluster {
     async fn remove_within<K: Object>(&self, object: &K, grace: Option<u32>) -> Result<(), KubeError> {
         let preconditions = object.uid().map(|uid| Preconditions { uid: Some(uid), resource_version: None });
         let params = DeleteParams { grace_period_seconds: grace, preconditions, ..DeleteParams::default() };
-        let api = self.api_of(object);
-        match self.call::<K, _>("delete", &name_of(object), api.delete(&object.name_any(), &params)).await {
+        // The answer is the object, if it stays for a while, or a status: both say the same to us.
+        let request = path_of(object).delete(&object.name_any(), &params);
+        match self.ask::<K, serde::de::IgnoredAny>("delete", &name_of(object), request).await {
             // A UID that does not match means: the one we meant is gone.
             Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error),
             _ => Ok(()),
@@ -302,10 +305,11 @@ impl Cluster {
     }
 
     /// Asks for the eviction of a pod; `false` when a disruption budget forbids it for now.
-    pub async fn evict(&self, pod: &k8s_openapi::api::core::v1::Pod) -> Result<bool, KubeError> {
-        let api = self.api_of(pod);
-        let params = EvictParams::default();
-        match self.call::<Eviction, _>("create", &name_of(pod), api.evict(&pod.name_any(), &params)).await {
+    pub async fn evict(&self, pod: &Pod) -> Result<bool, KubeError> {
+        let metadata = ObjectMeta { name: pod.metadata.name.clone(), ..ObjectMeta::default() };
+        let eviction = body(&Eviction { metadata, delete_options: None });
+        let request = path_of(pod).create_subresource("eviction", &pod.name_any(), &PostParams::default(), eviction);
+        match self.ask::<Eviction, serde::de::IgnoredAny>("create", &name_of(pod), request).await {
             Ok(_) => Ok(true),
             Err(error) if error.is_not_found() => Ok(true),
             Err(error) if error.code() == Some(429) => Ok(false),
@@ -326,9 +330,8 @@ impl Cluster {
         });
         let meta = json!({"resourceVersion": request.resource_version(), "uid": request.uid()});
         let patch = Patch::Merge(json!({"metadata": meta, "status": {"conditions": [condition]}}));
-        let api = self.api_of(request);
-        let params = PatchParams { field_manager: Some(self.writer.to_owned()), ..PatchParams::default() };
-        self.call::<CertificateSigningRequest, _>("approve", &name, api.patch_approval(&name, &params, &patch)).await
+        let request = path_of(request).patch_subresource("approval", &name, &self.as_writer(), &patch);
+        self.ask::<CertificateSigningRequest, _>("approve", &name, request).await
     }
 
     /// Tells the user about `object`: an Event in its namespace. Call it on transitions only.
@@ -366,21 +369,63 @@ impl Cluster {
         }
     }
 
-    /// Any call that is none of the verbs above, counted and bounded like them.
-    pub async fn call<K: Resource<DynamicType = ()>, T>(
+    /// Any call that is none of the verbs above: counted, bounded, its answer read as a `T`.
+    pub async fn ask<K: Resource<DynamicType = ()>, T: DeserializeOwned>(
         &self,
         verb: &'static str,
         name: &str,
-        call: impl Future<Output = Result<T, kube::Error>>,
+        request: Result<http::Request<Vec<u8>>, request::Error>,
     ) -> Result<T, KubeError> {
-        self.calls.add(verb, &K::kind(&()));
-        let source = match tokio::time::timeout(DEADLINE, call).await {
-            Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(error)) => Cause::Kube(Box::new(error)),
-            Err(_) => Cause::Deadline,
-        };
-        Err(KubeError { verb, kind: K::kind(&()).into_owned(), name: name.to_owned(), source })
+        let (kind, request) = (K::kind(&()), request.map_err(kube::Error::BuildRequest));
+        let text = self.text(verb, &kind, name, request).await?;
+        serde_json::from_str(&text)
+            .map_err(|error| failure(verb, &kind, name, Cause::Kube(Box::new(kube::Error::SerdeError(error)))))
     }
+
+    /// The same for every kind, so that it is compiled once.
+    fn text<'a>(
+        &'a self,
+        verb: &'static str,
+        kind: &'a str,
+        name: &'a str,
+        request: Result<http::Request<Vec<u8>>, kube::Error>,
+    ) -> BoxFuture<'a, Result<String, KubeError>> {
+        let answered = async move {
+            self.calls.add(verb, kind);
+            let answer = async { self.client.request_text(request?).await };
+            let cause = match tokio::time::timeout(DEADLINE, answer).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) => Cause::Kube(Box::new(error)),
+                Err(_) => Cause::Deadline,
+            };
+            Err(failure(verb, kind, name, cause))
+        };
+        answered.boxed()
+    }
+
+    fn as_writer(&self) -> PatchParams {
+        PatchParams { field_manager: Some(self.writer.to_owned()), ..PatchParams::default() }
+    }
+}
+
+fn failure(verb: &'static str, kind: &str, name: &str, source: Cause) -> KubeError {
+    KubeError { verb, kind: kind.to_owned(), name: name.to_owned(), source }
+}
+
+/// What an API server is sent: objects of k8s-openapi say themselves of which kind they are, others not.
+fn body<K: Resource<DynamicType = ()> + Serialize>(object: &K) -> Vec<u8> {
+    let mut value = serde_json::to_value(object).expect("an object is JSON");
+    value["apiVersion"] = K::api_version(&()).into();
+    value["kind"] = K::kind(&()).into();
+    value.to_string().into_bytes()
+}
+
+fn status_patch(uid: Option<String>, status: Value) -> json_patch::Patch {
+    let patch = json!([
+        {"op": "test", "path": "/metadata/uid", "value": uid},
+        {"op": "add", "path": "/status", "value": status},
+    ]);
+    serde_json::from_value(patch).expect("a JSON patch")
 }
 
 /// `namespace/name`, or the prefix of a name still to be generated.
@@ -395,7 +440,7 @@ fn prune(body: &mut Value) {
         object.remove("status");
     }
     if let Some(meta) = body.get_mut("metadata").and_then(Value::as_object_mut) {
-        for key in ["managedFields", "resourceVersion", "uid", "creationTimestamp", "generation", "selfLink"] {
+        for key in ["managedFields", "resourceVersion", "creationTimestamp", "generation", "selfLink"] {
             meta.remove(key);
         }
     }

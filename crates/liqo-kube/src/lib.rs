@@ -20,7 +20,7 @@ mod watch;
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
-pub use cluster::{Cluster, KubeError, Object, Scoped, owner_reference, reference};
+pub use cluster::{Cluster, KubeError, Object, owner_reference, reference};
 pub use queue::{Queue, drive};
 pub use watch::{Store, Watch, strip};
 

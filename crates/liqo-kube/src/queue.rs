@@ -16,7 +16,9 @@ use tokio::sync::Notify;
 
 use crate::KubeError;
 
-/// First pause after a failure; doubles with each further one.
+/// First pause when somebody else was quicker: only our view must catch up.
+const FIRST_PAUSE_AFTER_CONFLICT: Duration = Duration::from_millis(10);
+/// First pause after any other failure; doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// Longest pause after a failure.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
@@ -110,15 +112,15 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Queue<K> {
         Some(key)
     }
 
-    /// Ends the settling of a key; returns the pause before the next try if it failed.
-    fn done(&self, key: &K, failed: bool) -> Option<Duration> {
+    /// Ends the settling of a key; returns the pause before the next try if it failed, given the first one.
+    fn done(&self, key: &K, failed: Option<Duration>) -> Option<Duration> {
         let mut state = self.state();
         state.active.remove(key);
         let again = state.again.remove(key);
-        let pause = if failed {
+        let pause = if let Some(first) = failed {
             let count = state.failures.entry(key.clone()).or_default();
             *count = count.saturating_add(1);
-            Some(pause_after(*count))
+            Some(pause_after(first, *count))
         } else {
             state.failures.remove(key);
             None
@@ -131,8 +133,8 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Queue<K> {
     }
 }
 
-fn pause_after(failures: u32) -> Duration {
-    FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(LONGEST_PAUSE)
+fn pause_after(first: Duration, failures: u32) -> Duration {
+    first.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(LONGEST_PAUSE)
 }
 
 /// Settles keys for ever, `workers` at a time. `settle` says when it wants to look again, if at all;
@@ -147,7 +149,11 @@ where
         loop {
             let key = queue.next().await;
             let outcome = settle(key.clone()).await;
-            let pause = queue.done(&key, outcome.is_err());
+            let failed = outcome.as_ref().err().map(|error| match is_conflict(error) {
+                true => FIRST_PAUSE_AFTER_CONFLICT,
+                false => FIRST_PAUSE,
+            });
+            let pause = queue.done(&key, failed);
             match outcome {
                 Ok(None) => tracing::trace!(controller = name, ?key, "settled"),
                 Ok(Some(later)) => queue.push_after(key, later),
@@ -200,7 +206,7 @@ mod tests {
         assert_eq!(queue.take(), None);
         queue.push("a");
         assert_eq!(queue.take(), None, "active keys are not handed out twice");
-        assert_eq!(queue.done(&"a", false), None);
+        assert_eq!(queue.done(&"a", None), None);
         assert_eq!(queue.take(), Some("a"));
     }
 
@@ -209,10 +215,11 @@ mod tests {
         let queue = Queue::new();
         queue.push(1);
         queue.take();
-        assert_eq!(queue.done(&1, true), Some(FIRST_PAUSE));
-        assert_eq!(queue.done(&1, true), Some(FIRST_PAUSE * 2));
-        assert_eq!(queue.done(&1, false), None);
-        assert_eq!(queue.done(&1, true), Some(FIRST_PAUSE));
-        assert_eq!(pause_after(1000), LONGEST_PAUSE);
+        assert_eq!(queue.done(&1, Some(FIRST_PAUSE)), Some(FIRST_PAUSE));
+        assert_eq!(queue.done(&1, Some(FIRST_PAUSE)), Some(FIRST_PAUSE * 2));
+        assert_eq!(queue.done(&1, None), None);
+        assert_eq!(queue.done(&1, Some(FIRST_PAUSE)), Some(FIRST_PAUSE));
+        assert_eq!(pause_after(FIRST_PAUSE_AFTER_CONFLICT, 1), FIRST_PAUSE_AFTER_CONFLICT);
+        assert_eq!(pause_after(FIRST_PAUSE, 1000), LONGEST_PAUSE);
     }
 }

@@ -2,17 +2,18 @@
 //!
 //! A malformed object is logged and left out, it never stops a watch. A broken watch is resumed with
 //! a short back-off, for as long as anybody holds the store.
+#![expect(clippy::disallowed_types, reason = "the watches of the one door to API servers")]
 
 use std::{
     collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, RwLockWriteGuard},
     time::Duration,
 };
 
 use futures::StreamExt;
 use kube::{
     Api, Resource, ResourceExt,
-    core::DeserializeGuard,
+    api::DynamicObject,
     runtime::{
         WatchStreamExt,
         utils::Backoff,
@@ -28,7 +29,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// A watch that has not been started.
 pub struct Watch<K: Resource> {
-    api: Api<DeserializeGuard<K>>,
+    api: Api<DynamicObject>,
+    kind: String,
     config: watcher::Config,
     trim: fn(&mut K),
     calls: Arc<Calls>,
@@ -40,8 +42,8 @@ pub fn strip<K: Resource>(object: &mut K) {
 }
 
 impl<K: Object> Watch<K> {
-    pub(crate) fn new(api: Api<DeserializeGuard<K>>, calls: Arc<Calls>) -> Self {
-        Self { api, config: watcher::Config::default().page_size(200), trim: strip, calls }
+    pub(crate) fn new(api: Api<DynamicObject>, kind: String, calls: Arc<Calls>) -> Self {
+        Self { api, kind, config: watcher::Config::default().page_size(200), trim: strip, calls }
     }
 
     /// Only objects that match a label selector.
@@ -68,9 +70,11 @@ impl<K: Object> Watch<K> {
     /// Starts watching. `seen` is called with every object that came, changed (before and after) or went;
     /// after a relist with every object. It must be quick.
     pub fn start(self, seen: impl Fn(&K) + Send + Sync + 'static) -> Store<K> {
+        let Self { api, kind, config, trim, calls } = self;
         let objects: Objects<K> = Arc::default();
         let (ready, is_ready) = watch::channel(false);
-        let task = tokio::spawn(keep(self, Arc::clone(&objects), ready, seen));
+        let held = Held { objects: Arc::clone(&objects), listed: HashMap::new(), trim, seen };
+        let task = tokio::spawn(keep(api, config, kind, calls, ready, Box::new(held)));
         Store { objects, is_ready, _task: Arc::new(Abort(task)) }
     }
 }
@@ -129,66 +133,106 @@ impl<K> Store<K> {
     }
 }
 
-async fn keep<K: Object>(
-    watch: Watch<K>,
+/// Where a watch puts what it sees. What differs between kinds is behind this, so that the watch itself is
+/// compiled once.
+trait Keeper: Send {
+    /// A list begins.
+    fn begin(&mut self);
+    /// A list has this object.
+    fn list(&mut self, object: DynamicObject) -> Result<(), serde_json::Error>;
+    /// The list is complete.
+    fn listed(&mut self);
+    /// An object came or changed.
+    fn apply(&mut self, object: DynamicObject) -> Result<(), serde_json::Error>;
+    /// An object went.
+    fn delete(&mut self, object: DynamicObject) -> Result<(), serde_json::Error>;
+}
+
+struct Held<K, F> {
     objects: Objects<K>,
-    ready: watch::Sender<bool>,
-    seen: impl Fn(&K) + Send + Sync + 'static,
-) {
-    let Watch { api, config, trim, calls } = watch;
-    let mut events = watcher::watcher(api, config).backoff(Pause::default()).boxed();
-    let mut listed: HashMap<Key, Arc<K>> = HashMap::new();
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(Event::Init) => {
-                calls.add("watch", &K::kind(&()));
-                listed.clear();
-            }
-            Ok(Event::InitApply(object)) => {
-                if let Some((key, object)) = accept(object, trim) {
-                    listed.insert(key, object);
-                }
-            }
-            Ok(Event::InitDone) => {
-                listed.shrink_to_fit();
-                let new = std::mem::take(&mut listed);
-                let old = std::mem::replace(&mut *write(&objects), new);
-                ready.send_replace(true);
-                let current: Vec<_> = write(&objects).values().cloned().collect();
-                old.values().chain(&current).for_each(|object| seen(object));
-            }
-            Ok(Event::Apply(object)) => {
-                let Some((key, object)) = accept(object, trim) else { continue };
-                let old = write(&objects).insert(key, Arc::clone(&object));
-                old.iter().chain([&object]).for_each(|object| seen(object));
-            }
-            Ok(Event::Delete(object)) => {
-                let Some((key, object)) = accept(object, trim) else { continue };
-                write(&objects).remove(&key);
-                seen(&object);
-            }
-            Err(error) => {
-                tracing::debug!(kind = %K::kind(&()), error = &error as &dyn std::error::Error, "watch interrupted");
-            }
-        }
+    listed: HashMap<Key, Arc<K>>,
+    trim: fn(&mut K),
+    seen: F,
+}
+
+impl<K: Object, F: Fn(&K) + Send> Held<K, F> {
+    fn objects(&self) -> RwLockWriteGuard<'_, HashMap<Key, Arc<K>>> {
+        self.objects.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn accept(&self, object: DynamicObject) -> Result<(Key, Arc<K>), serde_json::Error> {
+        let mut object: K = serde_json::from_value(serde_json::to_value(object)?)?;
+        (self.trim)(&mut object);
+        let key = (object.namespace().unwrap_or_default(), object.name_any());
+        Ok((key, Arc::new(object)))
     }
 }
 
-fn write<K>(objects: &Objects<K>) -> std::sync::RwLockWriteGuard<'_, HashMap<Key, Arc<K>>> {
-    objects.write().unwrap_or_else(PoisonError::into_inner)
+impl<K: Object, F: Fn(&K) + Send> Keeper for Held<K, F> {
+    fn begin(&mut self) {
+        self.listed.clear();
+    }
+
+    fn list(&mut self, object: DynamicObject) -> Result<(), serde_json::Error> {
+        let (key, object) = self.accept(object)?;
+        self.listed.insert(key, object);
+        Ok(())
+    }
+
+    fn listed(&mut self) {
+        self.listed.shrink_to_fit();
+        let new = std::mem::take(&mut self.listed);
+        let current: Vec<_> = new.values().cloned().collect();
+        let old = std::mem::replace(&mut *self.objects(), new);
+        old.values().chain(&current).for_each(|object| (self.seen)(object));
+    }
+
+    fn apply(&mut self, object: DynamicObject) -> Result<(), serde_json::Error> {
+        let (key, object) = self.accept(object)?;
+        let old = self.objects().insert(key, Arc::clone(&object));
+        old.iter().chain([&object]).for_each(|object| (self.seen)(object));
+        Ok(())
+    }
+
+    fn delete(&mut self, object: DynamicObject) -> Result<(), serde_json::Error> {
+        let (key, object) = self.accept(object)?;
+        self.objects().remove(&key);
+        (self.seen)(&object);
+        Ok(())
+    }
 }
 
-fn accept<K: Object>(object: DeserializeGuard<K>, trim: fn(&mut K)) -> Option<(Key, Arc<K>)> {
-    match object.0 {
-        Ok(mut object) => {
-            trim(&mut object);
-            let key = (object.namespace().unwrap_or_default(), object.name_any());
-            Some((key, Arc::new(object)))
-        }
-        Err(invalid) => {
-            let name = invalid.metadata.name.unwrap_or_default();
-            tracing::warn!(kind = %K::kind(&()), name, error = invalid.error, "malformed object left out");
-            None
+async fn keep(
+    api: Api<DynamicObject>,
+    config: watcher::Config,
+    kind: String,
+    calls: Arc<Calls>,
+    ready: watch::Sender<bool>,
+    mut keeper: Box<dyn Keeper>,
+) {
+    let mut events = watcher::watcher(api, config).backoff(Pause::default()).boxed();
+    while let Some(event) = events.next().await {
+        let (name, outcome) = match event {
+            Ok(Event::Init) => {
+                calls.add("watch", &kind);
+                keeper.begin();
+                continue;
+            }
+            Ok(Event::InitDone) => {
+                keeper.listed();
+                ready.send_replace(true);
+                continue;
+            }
+            Ok(Event::InitApply(object)) => (object.name_any(), keeper.list(object)),
+            Ok(Event::Apply(object)) => (object.name_any(), keeper.apply(object)),
+            Ok(Event::Delete(object)) => (object.name_any(), keeper.delete(object)),
+            Err(error) => {
+                tracing::debug!(kind, error = &error as &dyn std::error::Error, "watch interrupted");
+                continue;
+            }
+        };
+        if let Err(error) = outcome {
+            tracing::warn!(kind, name, error = %error, "malformed object left out");
         }
     }
 }

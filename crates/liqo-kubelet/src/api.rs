@@ -18,7 +18,7 @@ use k8s_openapi::{
     api::core::v1::{ConfigMap, Pod},
     apimachinery::pkg::apis::meta::v1::Time,
 };
-use kube::ResourceExt;
+use kube::{ResourceExt, api::ListParams};
 use liqo_kube::{
     Cluster, Store,
     certs::{self, Shown},
@@ -221,12 +221,10 @@ impl Api {
         let Surroundings { link, pods, pairs, there, .. } = &self.around;
         let mut all = Vec::new();
         for (here, place) in pairs.places() {
-            let selector = link.selector().replace('=', "%3D").replace(',', "%2C");
-            let path =
-                format!("/apis/metrics.k8s.io/v1beta1/namespaces/{}/pods?labelSelector={selector}", place.namespace);
-            let request = Request::get(path).body(Vec::new()).expect("a valid request");
-            let asked = there.client().request::<PodMetricsList>(request);
-            let metrics = there.call::<Pod, _>("list-metrics", &place.namespace, asked).await.map_err(|error| {
+            let path = format!("/apis/metrics.k8s.io/v1beta1/namespaces/{}/pods", place.namespace);
+            let request = kube::core::Request::new(path).list(&ListParams::default().labels(&link.selector()));
+            let asked = there.ask::<Pod, PodMetricsList>("list-metrics", &place.namespace, request);
+            let metrics = asked.await.map_err(|error| {
                 let text = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
                 let status =
                     error.code().and_then(|code| StatusCode::from_u16(code).ok()).unwrap_or(StatusCode::BAD_GATEWAY);

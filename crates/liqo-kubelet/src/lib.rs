@@ -11,7 +11,6 @@ mod args;
 mod link;
 mod metrics;
 mod node;
-mod quantity;
 mod reflect;
 mod run;
 

@@ -111,7 +111,7 @@ impl<R: Reflect> Pair<R> {
             cluster.hold(&**here, finalizer).await?;
         }
         let again = match plan.there {
-            There::Apply(twin) => self.apply(name, name_there, twin, here.as_deref()).await?,
+            There::Apply(twin) => self.apply(name, name_there, twin, here.as_deref(), there.as_deref()).await?,
             other => {
                 self.sent.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
                 self.act_there(name, other, here.as_deref(), there.as_deref()).await?;
@@ -139,9 +139,12 @@ impl<R: Reflect> Pair<R> {
         name_there: String,
         mut twin: Box<R::There>,
         here: Option<&R::Here>,
+        there: Option<&R::There>,
     ) -> Result<Option<Duration>, KubeError> {
         let Parts { there: cluster, namespace_there, peer, .. } = &self.parts;
         let meta = twin.meta_mut();
+        // A change that was stuck on a cut wire and arrives late must not make a twin anew that is gone by then.
+        meta.uid = there.and_then(|there| there.meta().uid.clone());
         meta.name = Some(name_there);
         meta.namespace = Some(namespace_there.clone());
         let fingerprint = fingerprint(&*twin);

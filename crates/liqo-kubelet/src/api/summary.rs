@@ -7,10 +7,9 @@ use k8s_openapi::{
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::Time},
 };
 use kube::ResourceExt;
+use liqo_core::quantity::Amount;
 use serde::Deserialize;
 use serde_json::{Value, json};
-
-use crate::quantity::{nanos, units};
 
 /// Metrics of the pods of a namespace there.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -49,17 +48,16 @@ struct Usage {
     memory: Option<Quantity>,
 }
 
-/// CPU in nano cores, memory in bytes.
 #[derive(Clone, Copy, Debug, Default)]
 struct Used {
-    cpu: i128,
-    memory: i128,
+    cpu: Amount,
+    memory: Amount,
 }
 
 impl Used {
     fn of(usage: &Usage) -> Self {
-        let cpu = usage.cpu.as_ref().and_then(nanos).unwrap_or_default();
-        Self { cpu, memory: usage.memory.as_ref().and_then(units).unwrap_or_default() }
+        let amount = |quantity: &Option<Quantity>| quantity.as_ref().map(Amount::of).unwrap_or_default();
+        Self { cpu: amount(&usage.cpu), memory: amount(&usage.memory) }
     }
 
     fn add(&mut self, other: Self) {
@@ -68,10 +66,10 @@ impl Used {
     }
 
     fn stats(self, time: Option<&Time>) -> Value {
-        let amount = |amount: i128| u64::try_from(amount).unwrap_or_default();
+        let (cpu, memory) = (self.cpu.nanos(), self.memory.units());
         json!({
-            "cpu": {"time": time, "usageNanoCores": amount(self.cpu)},
-            "memory": {"time": time, "usageBytes": amount(self.memory), "workingSetBytes": amount(self.memory)},
+            "cpu": {"time": time, "usageNanoCores": cpu},
+            "memory": {"time": time, "usageBytes": memory, "workingSetBytes": memory},
         })
     }
 }

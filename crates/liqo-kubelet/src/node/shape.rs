@@ -21,10 +21,11 @@ use liqo_api::{
     meta::{TAINT_NOT_ALLOWED, label},
     sharing::{ResourceOffer, ResourceOfferSpec},
 };
+use liqo_core::quantity::Amount;
 use serde_json::{Map, Value, json};
 
 use super::condition::{self, Health};
-use crate::{link::Link, quantity};
+use crate::link::Link;
 
 /// Annotation of the node: keys of the labels that come from the offer.
 const OFFERED_LABELS: &str = "liqo.io/offered-labels";
@@ -206,7 +207,7 @@ impl Profile {
 /// Whether the offer has CPU and memory.
 pub(super) fn has_resources(offer: &ResourceOffer) -> bool {
     let hard = hard(&offer.spec);
-    let some = |key: &str| hard.get(key).and_then(quantity::nanos).is_some_and(|amount| amount > 0);
+    let some = |key: &str| hard.get(key).is_some_and(|amount| Amount::of(amount).is_positive());
     some("cpu") && some("memory")
 }
 
@@ -227,7 +228,7 @@ fn hard(offer: &ResourceOfferSpec) -> BTreeMap<String, Quantity> {
 /// The same resources in the same amounts, however they are written.
 fn same_amounts(one: Option<&BTreeMap<String, Quantity>>, other: &BTreeMap<String, Quantity>) -> bool {
     let one = one.into_iter().flatten();
-    let amounts = |(key, amount): (&String, &Quantity)| (key.clone(), quantity::nanos(amount).ok_or(amount.0.clone()));
+    let amounts = |(key, amount): (&String, &Quantity)| (key.clone(), Amount::parse(&amount.0).ok_or(amount.0.clone()));
     one.map(amounts).eq(other.iter().map(amounts))
 }
 

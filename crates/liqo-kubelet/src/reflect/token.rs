@@ -22,7 +22,7 @@ use k8s_openapi::{
     },
     jiff::Timestamp,
 };
-use kube::{Api, Resource, ResourceExt, api::PostParams, core::ObjectMeta};
+use kube::{Resource, ResourceExt, core::ObjectMeta};
 use liqo_api::meta::{annotation, label};
 use liqo_core::naming::short_hash;
 use liqo_kube::{KubeError, Store, now};
@@ -255,12 +255,8 @@ impl Tokens {
             }),
             ..TokenRequest::default()
         };
-        let home = &self.cx.home;
-        let accounts = Api::<ServiceAccount>::namespaced(home.client().clone(), &self.namespace_here);
-        let params = PostParams::default();
-        let answer =
-            home.call::<TokenRequest, _>("create", account, accounts.create_token_request(account, &params, &request));
-        Ok(answer.await?.status.and_then(|status| status.token).unwrap_or_default())
+        let asked = self.cx.home.create_under::<ServiceAccount, _>(&self.namespace_here, account, "token", &request);
+        Ok(asked.await?.status.and_then(|status| status.token).unwrap_or_default())
     }
 
     fn peer(&self) -> &str {

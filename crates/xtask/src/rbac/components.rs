@@ -18,7 +18,11 @@ pub(super) const AUTH: &[Rule] = &[
     rule("", &["nodes"], RO),
     rule("", &["secrets"], RW),
     named("", &["configmaps"], &["aws-auth"], &["get", "update", "patch"]),
-    rule("certificates.k8s.io", &["certificatesigningrequests"], &["get", "list", "watch", "create", "patch"]),
+    rule(
+        "certificates.k8s.io",
+        &["certificatesigningrequests"],
+        &["get", "list", "watch", "create", "patch", "delete"],
+    ),
     rule("certificates.k8s.io", &["certificatesigningrequests/approval"], &["update", "patch"]),
     named("certificates.k8s.io", &["signers"], CLIENT_SIGNER, &["approve"]),
     rule("rbac.authorization.k8s.io", &["clusterroles"], RO),
