@@ -30,6 +30,8 @@ use crate::{count::Calls, now, watch::Watch};
 
 /// No call may take longer; a peer that does not answer is an error, not a wait.
 const DEADLINE: Duration = Duration::from_secs(15);
+/// Pause before a webhook that did not answer is given another chance, see [`Cluster::patient`].
+const WEBHOOK_PAUSE: Duration = Duration::from_millis(300);
 /// Page size of lists: bounds the memory a list needs at its peak.
 const PAGE: u32 = 200;
 
@@ -78,6 +80,7 @@ pub struct Cluster {
     client: Client,
     writer: &'static str,
     calls: Arc<Calls>,
+    patience: Duration,
 }
 
 /// What we were doing when the API server said no, or nothing.
@@ -144,6 +147,11 @@ impl KubeError {
         matches!(self.code(), Some(401 | 403))
     }
 
+    /// A webhook the API server had to ask did not answer it; nothing was changed.
+    pub fn is_webhook_away(&self) -> bool {
+        self.code() == Some(500) && self.source.to_string().contains("failed calling webhook")
+    }
+
     /// The API server could not be reached.
     pub fn is_unreachable(&self) -> bool {
         self.code().is_none()
@@ -153,12 +161,19 @@ impl KubeError {
 impl Cluster {
     /// A cluster reached through `client`, written to under the name `writer`.
     pub fn new(client: Client, writer: &'static str) -> Self {
-        Self { client, writer, calls: Arc::default() }
+        Self { client, writer, calls: Arc::default(), patience: Duration::ZERO }
     }
 
     /// The same cluster, written to under another name.
     pub fn writing_as(&self, writer: &'static str) -> Self {
         Self { writer, ..self.clone() }
+    }
+
+    /// The same cluster for somebody who waits: while a webhook is away, because it has just been installed or is
+    /// being restarted, a call is tried again for so long. The API server has changed nothing then.
+    #[must_use]
+    pub fn patient(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// The client itself, for what is no object: streams, health, versions.
@@ -213,6 +228,13 @@ impl Cluster {
         let params = PostParams { field_manager: Some(self.writer.to_owned()), ..PostParams::default() };
         let request = path_of(object).create(&params, body(object));
         self.ask::<K, K>("create", &name_of(object), request).await
+    }
+
+    /// Whether the API server, with all it asks, would let us create the object; nothing is created.
+    pub async fn try_create<K: Object>(&self, object: &K) -> Result<(), KubeError> {
+        let params = PostParams { dry_run: true, field_manager: Some(self.writer.to_owned()) };
+        let request = path_of(object).create(&params, body(object));
+        self.ask::<K, serde::de::IgnoredAny>("create", &name_of(object), request).await.map(drop)
     }
 
     /// Creates something under an object, like a token or an eviction; gives what it has become.
@@ -377,28 +399,35 @@ impl Cluster {
         request: Result<http::Request<Vec<u8>>, request::Error>,
     ) -> Result<T, KubeError> {
         let (kind, request) = (K::kind(&()), request.map_err(kube::Error::BuildRequest));
-        let text = self.text(verb, &kind, name, request).await?;
-        serde_json::from_str(&text)
+        let answer = self.answer(verb, &kind, name, request).await?;
+        serde_json::from_value(answer)
             .map_err(|error| failure(verb, &kind, name, Cause::Kube(Box::new(kube::Error::SerdeError(error)))))
     }
 
-    /// The same for every kind, so that it is compiled once.
-    fn text<'a>(
+    /// The same for every kind, so that it is compiled once; so are the readers of kinds, which read values only.
+    fn answer<'a>(
         &'a self,
         verb: &'static str,
         kind: &'a str,
         name: &'a str,
         request: Result<http::Request<Vec<u8>>, kube::Error>,
-    ) -> BoxFuture<'a, Result<String, KubeError>> {
+    ) -> BoxFuture<'a, Result<Value, KubeError>> {
         let answered = async move {
-            self.calls.add(verb, kind);
-            let answer = async { self.client.request_text(request?).await };
-            let cause = match tokio::time::timeout(DEADLINE, answer).await {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(error)) => Cause::Kube(Box::new(error)),
-                Err(_) => Cause::Deadline,
-            };
-            Err(failure(verb, kind, name, cause))
+            let request = request.map_err(|error| failure(verb, kind, name, Cause::Kube(Box::new(error))))?;
+            let began = tokio::time::Instant::now();
+            loop {
+                self.calls.add(verb, kind);
+                let cause = match tokio::time::timeout(DEADLINE, self.client.request(request.clone())).await {
+                    Ok(Ok(answer)) => return Ok(answer),
+                    Ok(Err(error)) => Cause::Kube(Box::new(error)),
+                    Err(_) => Cause::Deadline,
+                };
+                let error = failure(verb, kind, name, cause);
+                if !error.is_webhook_away() || began.elapsed() >= self.patience {
+                    return Err(error);
+                }
+                tokio::time::sleep(WEBHOOK_PAUSE).await;
+            }
         };
         answered.boxed()
     }

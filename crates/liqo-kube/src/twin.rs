@@ -37,6 +37,8 @@ pub enum Back {
     Nothing,
     /// The object here shall have this status.
     Status(Value),
+    /// The same, but nobody waits for it: it may be told together with what follows it.
+    Soon(Value),
 }
 
 /// What becomes of an object here that is being deleted, once its twin is gone.
@@ -114,12 +116,24 @@ pub enum Here {
     Keep,
     /// Write this status.
     Status(Value),
+    /// Write this status if there is still none to write at once after a while.
+    Soon(Value),
     /// Add this finalizer, before anything is made there.
     Hold(&'static str),
     /// Take this finalizer away.
     Release(&'static str),
     /// Delete at once.
     Delete,
+}
+
+impl From<Back> for Here {
+    fn from(back: Back) -> Self {
+        match back {
+            Back::Nothing => Self::Keep,
+            Back::Status(status) => Self::Status(status),
+            Back::Soon(status) => Self::Soon(status),
+        }
+    }
 }
 
 /// What follows for one name.
@@ -148,9 +162,9 @@ pub fn decide<R: Reflect>(
     if !is_alive(here) {
         return leaving(r, here, ours, if foreign { None } else { seen });
     }
-    let back = |there| match if foreign { Back::Nothing } else { r.back(here, ours, seen) } {
-        Back::Nothing => Plan { here: Here::Keep, there },
-        Back::Status(status) => Plan { here: Here::Status(status), there },
+    let back = |there| {
+        let here = if foreign { Here::Keep } else { r.back(here, ours, seen).into() };
+        Plan { here, there }
     };
     match r.forge(here, ours) {
         Forged::NotYet => back(There::Keep),
@@ -181,11 +195,7 @@ fn leaving<R: Reflect>(r: &R, here: &R::Here, ours: Option<&R::There>, seen: Opt
         return Plan { here: Here::Keep, there: There::Remove };
     }
     if ours.is_some() || seen.is_some() {
-        let here = match r.back(here, ours, seen) {
-            Back::Nothing => Here::Keep,
-            Back::Status(status) => Here::Status(status),
-        };
-        return Plan { here, there: There::Keep };
+        return Plan { here: r.back(here, ours, seen).into(), there: There::Keep };
     }
     let end = match R::FAREWELL {
         Farewell::Nothing => Here::Keep,

@@ -26,6 +26,12 @@ fn footprint(cluster: &Cluster) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// Makes the consumer forget the identities it was given: with one, neither token nor URL matter any more.
+fn strangers(stage: &Stage) -> Result<()> {
+    let rome = stage.cluster("rome");
+    rome.kubectl(&["delete", "namespaces", "-l", "discovery.liqo.io/tenant-namespace=true"]).map(drop)
+}
+
 /// `peer out-of-band` with one value replaced.
 fn peer_with(stage: &Stage, changes: &[(&str, &str)]) -> Result<String> {
     let mut words = stage.peer_command(stage.cluster("milan"))?;
@@ -62,11 +68,18 @@ fn what_cannot_be_right_is_refused_before_anything_is_written() -> Result<()> {
 fn a_wrong_token_is_denied_and_named_so() -> Result<()> {
     let stage = stage();
     let (rome, milan) = (stage.cluster("rome"), stage.cluster("milan"));
+    strangers(&stage)?;
     let said = peer_with(&stage, &[("--auth-token", "0123456789abcdef")])?;
     ensure!(said.to_lowercase().contains("token"), "{said}");
     ensure!(!said.contains("0123456789abcdef"), "the token is echoed");
     ensure!(rome.peering("milan", "AuthenticationStatus")?["status"] == "Denied");
     ensure!(milan.items(&["foreignclusters"])?.is_empty(), "the provider took notice of a stranger");
+    // A token that was right once, until it was replaced.
+    let old = stage.peer_value(milan, "--auth-token")?;
+    milan.kubectl(&["delete", "secret", "-n", "liqo", "auth-token"])?;
+    wait_for("there is another token", LONG, || Ok((stage.peer_value(milan, "--auth-token")? != old).then_some(())))?;
+    let said = peer_with(&stage, &[("--auth-token", old.as_str())])?;
+    ensure!(said.to_lowercase().contains("token") && !said.contains(&old), "{said}");
     // The right token afterwards is noticed at once.
     stage.peer(rome, milan)?;
     stage.unpeer(rome, "milan").map(drop)
@@ -75,6 +88,7 @@ fn a_wrong_token_is_denied_and_named_so() -> Result<()> {
 #[test]
 fn an_unreachable_provider_is_told() -> Result<()> {
     let stage = stage();
+    strangers(&stage)?;
     let said = peer_with(&stage, &[("--auth-url", "https://172.31.255.254:9")])?;
     ensure!(said.contains("172.31.255.254"), "{said}");
     let rome = stage.cluster("rome");

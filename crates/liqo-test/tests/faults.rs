@@ -181,7 +181,7 @@ fn a_hundred_pods_are_placed_while_the_webhook_dies() -> Result<()> {
     let stage = stage();
     let rome = stage.cluster("rome");
     let webhook = || ours(rome).map(|all| all.into_iter().find(|(_, pod, _)| pod.contains("controller-manager")));
-    let pods: Vec<_> = (0..100).map(|number| pod_manifest(number)).collect();
+    let pods: Vec<_> = (0..100).map(pod_manifest).collect();
     thread::scope(|scope| {
         let creating = scope.spawn(|| -> Result<()> {
             for chunk in pods.chunks(10) {

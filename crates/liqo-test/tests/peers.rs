@@ -71,7 +71,8 @@ fn relabelled(stage: &Stage) -> Result<()> {
     stage.liqoctl(rome, &["unoffload", "namespace", "tiered"]).map(drop)
 }
 
-/// A second provider of the same name is refused with a clear message and the first is left alone.
+/// A second provider of the same name is refused with a clear message, welcome under another one, and the first is
+/// left alone.
 fn namesake(stage: &Stage) -> Result<()> {
     let (rome, milan, turin) = (stage.cluster("rome"), stage.cluster("milan"), stage.cluster("turin"));
     stage.liqoctl(turin, &["uninstall", "--purge"])?;
@@ -85,11 +86,15 @@ fn namesake(stage: &Stage) -> Result<()> {
     let mut command = stage.peer_command(turin)?;
     let refused = stage.refused(rome, &command.iter().map(String::as_str).collect::<Vec<_>>())?;
     ensure!(refused.contains("milan"), "{refused}");
-    // Under another object name the cluster names still collide.
+    // The user's own name for it is what makes the difference.
     let place = command.iter().position(|word| word == "milan").unwrap_or(2);
     command[place] = "other".to_owned();
-    let command: Vec<_> = command.iter().map(String::as_str).chain(["--timeout", "15s"]).collect();
-    stage.refused(rome, &command)?;
+    stage.liqoctl(rome, &command.iter().map(String::as_str).collect::<Vec<_>>())?;
+    stage.offload(rome, "both", &["--pod-offloading-strategy", "Remote"])?;
+    rome.web("both", "web", 1, &on("other"))?;
+    rome.rolled_out("both", "web")?;
+    let there = turin.items(&["pods", "-A", "-l", "app=web"])?;
+    ensure!(there.len() == 1, "{} pods with the namesake", there.len());
 
     let same = rome.json(&["node", "liqo-milan"])?;
     ensure!(same["metadata"]["uid"] == node["metadata"]["uid"], "the first provider's node was replaced");

@@ -20,6 +20,8 @@ use crate::flag;
 
 /// Under which name we write.
 const WRITER: &str = "liqoctl";
+/// A webhook of ours that was just installed, or is being restarted, answers well within this.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// Where help shows what every command takes.
 pub(crate) const GLOBAL: &str = "Global options";
 
@@ -122,7 +124,7 @@ impl ConnectionArgs {
         }
         let api_server = config.cluster_url.to_string();
         let client = Client::try_from(config).context("preparing the client")?;
-        Ok(Connection { cluster: Cluster::new(client, WRITER), api_server, kubeconfig })
+        Ok(Connection { cluster: Cluster::new(client, WRITER).patient(PATIENCE), api_server, kubeconfig })
     }
 
     /// The kubeconfig files as they are, for completion.

@@ -18,6 +18,7 @@ use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, time::Duration};
 use anyhow::{Context, anyhow, bail};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::ResourceExt;
+use liqo_api::discovery::{ForeignCluster, ForeignClusterSpec};
 use liqo_kube::Cluster;
 use serde_json::Value;
 
@@ -176,6 +177,9 @@ pub(crate) async fn run(args: InstallArgs, connection: &ConnectionArgs) -> anyho
     }
 }
 
+/// What the webhooks are asked about, to see that they answer; it is never created.
+const PROBE: &str = "liqoctl-install-probe";
+
 fn check_flags(args: &CommonArgs) -> anyhow::Result<()> {
     let (repository, chart) = (args.repo_url.is_some(), args.local_chart_path.is_some());
     if repository && chart {
@@ -214,6 +218,14 @@ async fn install(args: &CommonArgs, helm: &Helm, cluster: &Cluster, values: &str
     if args.dry_run {
         step.done("Installation completed (dry-run)");
         return Ok(());
+    }
+    if let Err(error) = cluster.try_create(&ForeignCluster::new(PROBE, ForeignClusterSpec::default())).await
+        && error.is_webhook_away()
+    {
+        out.warn(format!(
+            "Installed, but the API server does not reach the webhooks of Liqo yet: {:#}",
+            anyhow!(error)
+        ));
     }
     step.done("All Set! You can now proceed establishing a peering (liqoctl peer --help for more information)");
     out.info("Make sure to use the same version of Liqo on all remote clusters");

@@ -19,6 +19,9 @@ use crate::{Cluster, KubeError, Object, Queue, Store, drive};
 /// So long a watch may take to show what we wrote; meanwhile the same is not written again.
 const LAG: Duration = Duration::from_secs(2);
 
+/// So long news nobody waits for are held back, to be told together with what follows them.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// What a mirror needs. The stores may be shared with others; whoever fills them pushes the names (as
 /// they are *here*) of changed objects into the queue.
 pub struct Parts<R: Reflect> {
@@ -74,7 +77,7 @@ async fn run<R: Reflect>(parts: Parts<R>) {
     }
     let queue = parts.queue.clone();
     let workers = parts.workers;
-    let pair = Pair { parts, told: Mutex::default(), sent: Mutex::default() };
+    let pair = Pair { parts, told: Mutex::default(), sent: Mutex::default(), held: Mutex::default() };
     drive(R::NAME, queue, workers, |name| pair.settle(name)).await;
 }
 
@@ -84,6 +87,8 @@ struct Pair<R: Reflect> {
     told: Mutex<HashMap<String, String>>,
     /// What was applied last for a name and when, until the watch shows it.
     sent: Mutex<HashMap<String, (u64, Instant)>>,
+    /// Since when news of a name are held back.
+    held: Mutex<HashMap<String, Instant>>,
 }
 
 impl<R: Reflect> Pair<R> {
@@ -120,15 +125,37 @@ impl<R: Reflect> Pair<R> {
         };
         let Some(here) = here else {
             self.told.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+            self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
             return Ok(again);
         };
-        match plan.here {
-            Here::Keep | Here::Hold(_) => {}
+        let news = match plan.here {
+            Here::Soon(status) => match self.hold_back(name) {
+                Some(pause) => return Ok(pause.or(again)),
+                None => Here::Status(status),
+            },
+            other => other,
+        };
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        match news {
+            Here::Keep | Here::Hold(_) | Here::Soon(_) => {}
             Here::Status(status) => cluster.put_status(&*here, &status).await.map(drop).or_else(gone)?,
             Here::Release(finalizer) => cluster.release(&*here, finalizer).await?,
             Here::Delete => cluster.remove_now(&*here).await?,
         }
         Ok(again)
+    }
+
+    /// Whether news of a name are to be held back still; if they are for the first time, when to look again.
+    fn hold_back(&self, name: &str) -> Option<Option<Duration>> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        match held.get(name) {
+            None => {
+                held.insert(name.to_owned(), Instant::now());
+                Some(Some(PATIENCE))
+            }
+            Some(since) if since.elapsed() < PATIENCE => Some(None),
+            Some(_) => None,
+        }
     }
 
     /// Makes the twin look as forged. What was just sent is not sent again before the watch had time to show
@@ -227,7 +254,7 @@ async fn apply<K: Object>(cluster: &Cluster, twin: &K) -> Result<(), KubeError> 
 /// Tells forged twins apart, within this process.
 fn fingerprint<K: Object>(twin: &K) -> u64 {
     let mut hasher = DefaultHasher::new();
-    serde_json::to_vec(twin).expect("an object is JSON").hash(&mut hasher);
+    serde_json::to_value(twin).expect("an object is JSON").hash(&mut hasher);
     hasher.finish()
 }
 

@@ -13,7 +13,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
 use kube::ResourceExt;
 use liqo_api::{
     meta::label,
@@ -120,11 +120,28 @@ impl Reflect for Pods {
             return Back::Nothing;
         }
         let status = json(&status::forge(here, there, &self.addresses, &self.restarts(here, seen)));
-        if here.status.as_ref().map(json).as_ref() == Some(&status) { Back::Nothing } else { Back::Status(status) }
+        if here.status.as_ref().map(json).as_ref() == Some(&status) {
+            Back::Nothing
+        } else if here.metadata.deletion_timestamp.is_none() && here.status.as_ref().is_some_and(|is| alike(is, there))
+        {
+            Back::Soon(status)
+        } else {
+            Back::Status(status)
+        }
     }
 }
 
-fn json(status: &k8s_openapi::api::core::v1::PodStatus) -> Value {
+/// Whether two statuses say the same to those who wait for a pod: whether it serves, and whether it has ended.
+fn alike(one: &PodStatus, other: &PodStatus) -> bool {
+    let ready = |status: &PodStatus| {
+        let mut conditions = status.conditions.iter().flatten();
+        conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    };
+    let ended = |status: &PodStatus| status.phase.clone().filter(|phase| phase == "Succeeded" || phase == "Failed");
+    ready(one) == ready(other) && ended(one) == ended(other)
+}
+
+fn json(status: &PodStatus) -> Value {
     serde_json::to_value(status).expect("a status is JSON")
 }
 

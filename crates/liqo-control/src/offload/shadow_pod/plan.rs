@@ -18,6 +18,8 @@ use super::super::{drift, is_leaving};
 
 /// A pod that fails at once is not made again faster than this.
 const REST: Duration = Duration::from_secs(10);
+/// That a new pod is pending goes without saying for so long.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What to do.
 #[derive(Clone, Debug, PartialEq)]
@@ -112,6 +114,14 @@ pub(super) fn plan(
         return (step, Some(ShadowPodPhase::Pending));
     }
     let patch = changes(shadow, pod, followed);
+    let young = pod.metadata.creation_timestamp.as_ref().map(|born| age(born, now)).filter(|age| *age < PATIENCE);
+    if let Some(age) = young
+        && phase == ShadowPodPhase::Pending
+        && shadow.status.is_none()
+        && patch == Patch::default()
+    {
+        return (Step::Wait(PATIENCE - age), None);
+    }
     (if patch == Patch::default() { Step::Keep } else { Step::Follow(patch) }, Some(phase))
 }
 
@@ -256,7 +266,7 @@ mod tests {
     #[test]
     fn a_pod_says_how_its_shadow_stands() {
         for (policy, phase, after, step, reported) in [
-            ("Always", "Pending", 0, Step::Keep, ShadowPodPhase::Pending),
+            ("Always", "Pending", 15, Step::Keep, ShadowPodPhase::Pending),
             ("Always", "Running", 0, Step::Keep, ShadowPodPhase::Running),
             ("Never", "Succeeded", 0, Step::Keep, ShadowPodPhase::Succeeded),
             ("Never", "Failed", 99, Step::Keep, ShadowPodPhase::Failed),
@@ -268,6 +278,13 @@ mod tests {
             let planned = plan(&shadow, Some(&pod(&shadow, phase)), true, &at(after));
             assert_eq!(planned, (step, Some(reported)), "{policy} {phase}");
         }
+    }
+
+    #[test]
+    fn a_new_pod_is_pending_without_saying() {
+        let shadow = shadow("Always", None);
+        let planned = plan(&shadow, Some(&pod(&shadow, "Pending")), true, &at(2));
+        assert_eq!(planned, (Step::Wait(Duration::from_secs(13)), None));
     }
 
     #[test]

@@ -86,7 +86,14 @@ fn the_decision_table() {
     assert_eq!(plan(Some(&aborted), Some(&s), Some(&r)), (Here::Keep, "remove"), "7");
     assert_eq!(plan(Some(&aborted), None, None), (Here::Keep, "keep"), "7");
     assert_eq!(plan(Some(&l), None, None), (Here::Keep, "apply"), "8");
-    assert_eq!(plan(Some(&l), Some(&s), Some(&r)), (running(), "keep"), "8");
+    let soon = Here::Soon(json!({"phase": "Running"}));
+    assert_eq!(plan(Some(&l), Some(&s), Some(&r)), (soon, "keep"), "8, nobody waits for that");
+    for urgent in
+        [json!({"phase": "Failed"}), json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]})]
+    {
+        let seen = Pod { status: from_value(urgent.clone()).unwrap(), ..r.clone() };
+        assert_eq!(plan(Some(&l), Some(&s), Some(&seen)), (Here::Status(urgent), "keep"), "8, at once");
+    }
     let mut told = l.clone();
     told.status = r.status.clone();
     assert_eq!(plan(Some(&told), Some(&s), Some(&r)), (Here::Keep, "keep"), "nothing changed, nothing written");

@@ -45,6 +45,8 @@ fn main() -> Result<()> {
         again.push(stage.peer(rome, milan)?);
     }
     stage.offload(rome, "demo", &[])?;
+    // The baseline knows nothing of us: its namespace is not offloaded.
+    rome.kubectl(&["create", "namespace", "plain"])?;
 
     let (mut plain, mut virtual_) = (Vec::new(), Vec::new());
     let mut per_pod = Requests::default();
@@ -52,14 +54,20 @@ fn main() -> Result<()> {
     for round in 1..=rounds {
         out::note(&format!("{pods} pods, round {round} of {rounds} ..."));
         let idle = foreign()?;
-        plain.push(ready(rome, "plain", pods, &format!("nodeName: {},", rome.first()))?);
+        plain.push(ready(
+            rome,
+            "plain",
+            pods,
+            &format!("nodeSelector: {{kubernetes.io/hostname: {}}},", rome.first()),
+        )?);
+        rome.kubectl(&["delete", "deployment,service", "-n", "plain", "web"])?;
+        gone(rome, milan)?;
         let before = requests(&[rome, milan])?;
-        virtual_.push(ready(rome, "remote", pods, &on("milan"))?);
+        virtual_.push(ready(rome, "demo", pods, &on("milan"))?);
         per_pod = requests(&[rome, milan])?.since(&before);
         shares.push(foreign()? - idle);
-        rome.kubectl(&["delete", "deployment", "-n", "demo", "plain"])?;
         if round < rounds {
-            rome.kubectl(&["delete", "deployment", "-n", "demo", "remote"])?;
+            rome.kubectl(&["delete", "deployment,service", "-n", "demo", "web"])?;
             gone(rome, milan)?;
         }
     }
@@ -109,13 +117,13 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
-/// From the creation of a Deployment until all its pods are ready.
-fn ready(rome: &Cluster, name: &str, pods: u32, spec: &str) -> Result<Duration> {
-    let manifest = web("demo", name, pods, spec);
+/// From the creation of a Deployment, with its Service, until all its pods are ready.
+fn ready(rome: &Cluster, namespace: &str, pods: u32, spec: &str) -> Result<Duration> {
+    let manifest = web(namespace, "web", pods, spec);
     let began = Instant::now();
     rome.apply(&manifest)?;
-    let path = format!("/apis/apps/v1/namespaces/demo/deployments/{name}");
-    wait_for(&format!("{pods} pods of {name} are ready"), LIMIT, || {
+    let path = format!("/apis/apps/v1/namespaces/{namespace}/deployments/web");
+    wait_for(&format!("{pods} pods of {namespace} are ready"), LIMIT, || {
         let deployment = rome.api().get(&path)?;
         Ok((deployment["status"]["readyReplicas"] == pods).then_some(()))
     })?;
@@ -126,7 +134,7 @@ fn ready(rome: &Cluster, name: &str, pods: u32, spec: &str) -> Result<Duration> 
 fn gone(rome: &Cluster, milan: &Cluster) -> Result<()> {
     wait_for("the pods are gone", LIMIT, || {
         let left = [rome, milan].iter().try_fold(0, |sum, cluster| {
-            Ok::<_, anyhow::Error>(sum + cluster.items(&["pods", "-A", "-l", "app=remote"])?.len())
+            Ok::<_, anyhow::Error>(sum + cluster.items(&["pods", "-A", "-l", "app=web"])?.len())
         })?;
         Ok((left == 0).then_some(()))
     })
