@@ -170,7 +170,12 @@ pub async fn run(args: ManagerArgs) -> Result<(), String> {
     life.metrics(move || calls.text("home"));
     admit::spawn(&home, &args, &life)?;
     tokio::select! {
-        () = life.until_signal() => Ok(()),
+        () = life.until_signal() => {
+            if args.enable_leader_election {
+                lease::release(&home.cluster, &home.namespace, LEASE, &args.pod_name).await;
+            }
+            Ok(())
+        }
         outcome = decide(&home, &args, &life) => outcome,
     }
 }

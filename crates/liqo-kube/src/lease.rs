@@ -52,6 +52,22 @@ pub async fn lead(cluster: &Cluster, life: &Life, namespace: &str, name: &str, h
     });
 }
 
+/// Gives the lease back at the end of a process, so that another replica need not wait until it has run out.
+pub async fn release(cluster: &Cluster, namespace: &str, name: &str, holder: &str) {
+    let outcome = async {
+        let Some(lease) = cluster.get::<Lease>(namespace, name).await? else { return Ok(()) };
+        if lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()) != Some(holder) {
+            return Ok(());
+        }
+        let meta = json!({"resourceVersion": lease.resource_version()});
+        cluster.merge(&lease, json!({"metadata": meta, "spec": {"holderIdentity": ""}})).await.map(drop)
+    };
+    if let Err(error) = outcome.await {
+        let error: &KubeError = &error;
+        tracing::debug!(lease = name, error = %error, "lease not given back");
+    }
+}
+
 /// What was last seen of another holder, by our own clock.
 #[derive(Debug, Default)]
 struct Rival {

@@ -9,6 +9,8 @@ use super::Failure;
 
 /// First pause after a failure; doubles with each further one.
 const FIRST: Duration = Duration::from_millis(200);
+/// So many failures are followed by short pauses.
+const IMPATIENT: u32 = 8;
 /// Longest pause while we have no identity.
 const LONGEST: Duration = Duration::from_secs(5);
 /// Pause after a refusal, which only a person can change: by a new token, or by a change at the peer.
@@ -46,7 +48,8 @@ pub(super) fn need(best: Option<&Facts>, now: Timestamp) -> Need {
 
 /// How long to wait after so many failures.
 pub(super) fn pause_after(failures: u32, failure: &Failure, need: Need) -> Duration {
-    let growing = FIRST.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(LONGEST);
+    // A user waits: a peer that is just being started is asked often, one that stays away seldom.
+    let growing = if failures <= IMPATIENT { FIRST * (1 << failures.saturating_sub(1).min(2)) } else { LONGEST };
     match (need, failure) {
         (Need::Renewal, _) => RENEWAL,
         (_, Failure::Failed(_)) => growing,
@@ -84,7 +87,8 @@ mod tests {
         let denied = Failure::Denied(String::new());
         assert_eq!(pause_after(1, &failed, Need::Identity), Duration::from_millis(200));
         assert_eq!(pause_after(2, &failed, Need::Identity), Duration::from_millis(400));
-        assert_eq!(pause_after(99, &failed, Need::Identity), LONGEST);
+        assert_eq!(pause_after(8, &failed, Need::Identity), Duration::from_millis(800));
+        assert_eq!(pause_after(9, &failed, Need::Identity), LONGEST);
         assert_eq!(pause_after(1, &denied, Need::Identity), Duration::from_millis(200));
         assert_eq!(pause_after(9, &denied, Need::Identity), REFUSED);
         assert_eq!(pause_after(1, &denied, Need::Renewal), RENEWAL);

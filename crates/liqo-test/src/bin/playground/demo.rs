@@ -29,8 +29,9 @@ pub(crate) fn up(own: Own, done: usize, path: &Path) -> Result<()> {
 
     let fresh = steps.step("Load the image", AGAIN, |log| place.load(&product, &sites, log))?;
     steps.step("Install in rome and milan", AGAIN, |log| {
+        let outdated = fresh && sites.iter().any(|site| is_installed(site));
         install(&place, &product, &sites, log)?;
-        if fresh { restart(&sites, log) } else { Ok(()) }
+        if outdated { restart(&sites, log) } else { Ok(()) }
     })?;
     steps.step("Peer: rome will use milan's capacity", AGAIN, |log| peer(&product, rome, milan, log))?;
     steps.step("Offload the namespace demo", AGAIN, |log| offload(&product, rome, log))?;
@@ -61,6 +62,12 @@ fn install(place: &Place, product: &Product, sites: &[Site; 2], log: &mut Log) -
             Ok(())
         })
     })
+}
+
+fn is_installed(site: &Site) -> bool {
+    site.kubectl(&["-n", "liqo", "get", "deployment", "liqo-controller-manager"])
+        .output()
+        .is_ok_and(|got| got.status.success())
 }
 
 /// The tag is the same and the image another one: pods that run must start again.
