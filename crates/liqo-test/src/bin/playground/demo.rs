@@ -29,7 +29,7 @@ pub(crate) fn up(own: Own, done: usize, path: &Path) -> Result<()> {
 
     let fresh = steps.step("Load the image", AGAIN, |log| place.load(&product, &sites, log))?;
     steps.step("Install in rome and milan", AGAIN, |log| {
-        let outdated = fresh && sites.iter().any(|site| is_installed(site));
+        let outdated = fresh && sites.iter().any(is_installed);
         install(&place, &product, &sites, log)?;
         if outdated { restart(&sites, log) } else { Ok(()) }
     })?;
