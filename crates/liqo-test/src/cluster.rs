@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -39,6 +39,9 @@ pub struct ClusterSpec {
     pub nodes: u32,
     /// Nodes that only pretend, for tests of scale; tainted `kwok.x-k8s.io/node=fake:NoSchedule`.
     pub kwok_nodes: u32,
+    /// The API server keeps a record of what service accounts ask of it, see [`Cluster::forbidden`].
+    #[serde(default)]
+    pub audited: bool,
 }
 
 impl ClusterSpec {
@@ -51,6 +54,7 @@ impl ClusterSpec {
             service_cidr: format!("10.{}.0.0/16", 100 + number),
             nodes: 1,
             kwok_nodes: 0,
+            audited: false,
         }
     }
 
@@ -60,6 +64,10 @@ impl ClusterSpec {
 
     pub fn kwok_nodes(self, kwok_nodes: u32) -> Self {
         Self { kwok_nodes, ..self }
+    }
+
+    pub fn audited(self) -> Self {
+        Self { audited: true, ..self }
     }
 
     pub fn cidrs(self, pods: &str, services: &str) -> Self {
@@ -104,6 +112,26 @@ impl Cluster {
 
     pub(crate) fn record(&self) -> &Record {
         &self.record
+    }
+
+    /// What service accounts of an audited cluster asked for and had no right to: who, verb and resource, once each.
+    pub fn forbidden(&self) -> Result<Vec<String>> {
+        let path = control_plane::audit_log(self);
+        let log = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        ensure!(!log.is_empty(), "the API server of {} kept no record", self.name());
+        let mut all = std::collections::BTreeSet::new();
+        for line in log.lines() {
+            // The API server writes while we read: the last line may be half a one.
+            let Ok(event) = serde_json::from_str::<serde_json::Value>(line) else { continue };
+            let text = |pointer: &str| event.pointer(pointer).and_then(|value| value.as_str()).unwrap_or_default();
+            if text("/annotations/authorization.k8s.io~1decision") == "forbid" {
+                let (group, resource) = (text("/objectRef/apiGroup"), text("/objectRef/resource"));
+                let (subresource, namespace) = (text("/objectRef/subresource"), text("/objectRef/namespace"));
+                let (user, verb) = (text("/user/username"), text("/verb"));
+                all.insert(format!("{user} may not {verb} {resource}/{subresource} of {group:?} in {namespace:?}"));
+            }
+        }
+        Ok(all.into_iter().collect())
     }
 
     /// It came up once; one that was interrupted on the way did not.

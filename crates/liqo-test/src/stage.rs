@@ -29,9 +29,16 @@ impl Stage {
     /// # Errors
     /// When the product does not build or a cluster does not come up.
     pub fn raise(bed: &str, names: &[&str]) -> Result<Self> {
+        Self::of(bed, (1..).zip(names).map(|(number, name)| ClusterSpec::new(name, number)).collect())
+    }
+
+    /// The same with clusters as specified.
+    ///
+    /// # Errors
+    /// As [`Stage::raise`].
+    pub fn of(bed: &str, specs: Vec<ClusterSpec>) -> Result<Self> {
         let product = Product::build()?;
         let bed = Testbed::new(bed)?;
-        let specs = (1..).zip(names).map(|(number, name)| ClusterSpec::new(name, number)).collect();
         let clusters = bed.start_all(specs)?;
         bed.join_pod_networks(&clusters.iter().collect::<Vec<_>>())?;
         product.load(&clusters.iter().collect::<Vec<_>>())?;

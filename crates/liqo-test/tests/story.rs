@@ -2,14 +2,15 @@
 
 use anyhow::{Result, ensure};
 use liqo_test::{
-    Cluster, Stage,
+    Cluster, ClusterSpec, Stage,
     stage::{LONG, SPREAD},
     wait_for,
 };
 
 #[test]
 fn two_clusters_become_one_and_two_again_twice() -> Result<()> {
-    let stage = Stage::raise("story", &["rome", "milan"])?;
+    let specs = [ClusterSpec::new("rome", 1), ClusterSpec::new("milan", 2)];
+    let stage = Stage::of("story", specs.map(ClusterSpec::audited).into())?;
     let (rome, milan) = (stage.cluster("rome"), stage.cluster("milan"));
     let before = [rome.leftovers()?, milan.leftovers()?];
     ensure!(before == [Vec::<String>::new(), Vec::new()], "the clusters are not empty: {before:?}");
@@ -26,6 +27,8 @@ fn two_clusters_become_one_and_two_again_twice() -> Result<()> {
             left.map_err(|error| error.context(format!("{round} round, {}", cluster.name())))?;
         }
     }
+    let forbidden = [rome.forbidden()?, milan.forbidden()?].concat();
+    ensure!(forbidden.is_empty(), "rights are missing: {forbidden:#?}");
     Ok(())
 }
 

@@ -1,6 +1,9 @@
 //! Certificates, etcd and the three servers of a control plane, with the flags kubeadm gives them.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 
@@ -72,6 +75,9 @@ networking: {{podSubnet: {pods}, serviceSubnet: {services}}}
 
 /// etcd and the API server; returns when it answers.
 pub(super) fn start_api(cluster: &Cluster, node: &Node) -> Result<()> {
+    if cluster.spec.audited {
+        write(&cluster.dir.join("audit.yaml"), AUDIT_POLICY)?;
+    }
     for (name, flags) in [("etcd", etcd(cluster)), ("kube-apiserver", api_server(cluster))] {
         Daemon::spawn(&node.dir, &node.netns, name, words(name, &flags))?;
     }
@@ -111,7 +117,30 @@ fn etcd(cluster: &Cluster) -> String {
     )
 }
 
+/// Only what service accounts outside of kube-system do is of interest.
+const AUDIT_POLICY: &str = "apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- {level: None, userGroups: ['system:serviceaccounts:kube-system']}
+- {level: Metadata, userGroups: ['system:serviceaccounts']}
+- {level: None}
+";
+
+/// Where an audited cluster's API server keeps its record.
+pub(super) fn audit_log(cluster: &Cluster) -> PathBuf {
+    cluster.dir.join("audit.log")
+}
+
 fn api_server(cluster: &Cluster) -> String {
+    let audit = match cluster.spec.audited {
+        true => format!(
+            "--audit-policy-file={}/audit.yaml --audit-log-path={}",
+            cluster.dir.display(),
+            audit_log(cluster).display()
+        ),
+        false => String::new(),
+    };
     let (pki, address) = (format!("{}/pki", cluster.dir.display()), cluster.node_ip());
     let services = &cluster.spec.service_cidr;
     format!(
@@ -129,7 +158,7 @@ fn api_server(cluster: &Cluster) -> String {
          --service-account-issuer=https://kubernetes.default.svc.cluster.local
          --service-account-key-file={pki}/sa.pub --service-account-signing-key-file={pki}/sa.key
          --service-cluster-ip-range={services}
-         --tls-cert-file={pki}/apiserver.crt --tls-private-key-file={pki}/apiserver.key"
+         --tls-cert-file={pki}/apiserver.crt --tls-private-key-file={pki}/apiserver.key {audit}"
     )
 }
 

@@ -11,7 +11,7 @@ use liqo_test::{
     stage::{on, web},
     wait_for,
 };
-use probe::{Requests, cpu_seconds, foreign, memory, processes, requests};
+use probe::{Requests, busy, cpu_seconds, foreign, memory, processes, requests};
 
 /// Measures the main job on two fresh clusters of this machine.
 #[derive(Debug, Parser)]
@@ -51,19 +51,24 @@ fn main() -> Result<()> {
     let (mut plain, mut virtual_) = (Vec::new(), Vec::new());
     let mut per_pod = Requests::default();
     let mut shares = Vec::new();
+    let (mut work, mut more_work) = (0.0, 0.0);
     for round in 1..=rounds {
         out::note(&format!("{pods} pods, round {round} of {rounds} ..."));
         let idle = foreign()?;
+        let used = busy()?;
         plain.push(ready(
             rome,
             "plain",
             pods,
             &format!("nodeSelector: {{kubernetes.io/hostname: {}}},", rome.first()),
         )?);
+        work = busy()? - used;
         rome.kubectl(&["delete", "deployment,service", "-n", "plain", "web"])?;
         gone(rome, milan)?;
         let before = requests(&[rome, milan])?;
+        let used = busy()?;
         virtual_.push(ready(rome, "demo", pods, &on("milan"))?);
+        more_work = busy()? - used;
         per_pod = requests(&[rome, milan])?.since(&before);
         shares.push(foreign()? - idle);
         if round < rounds {
@@ -92,6 +97,10 @@ fn main() -> Result<()> {
     let ratio = virtual_.as_secs_f64() / plain.as_secs_f64();
     let both = format!("{} = {ratio:.2}×", seconds(virtual_));
     row(&format!("{pods} pods ready on the virtual node ÷ plain node"), &seconds(plain), both, "≤ 1.15×");
+    let cores = std::thread::available_parallelism()?;
+    let figure = format!("processor time of the machine ({cores} cores) meanwhile, last round");
+    let both = format!("{more_work:.1} s = {:.2}×", more_work / work);
+    row(&figure, &format!("{work:.1} s"), both, "explains the row above");
     let total: u64 = pss.iter().map(|(_, kib)| kib).sum();
     let parts: Vec<_> = pss.iter().map(|(name, kib)| format!("{name} {:.1}", mib(*kib))).collect();
     let memory = format!("{:.1} MB PSS ({})", mib(total), parts.join(", "));

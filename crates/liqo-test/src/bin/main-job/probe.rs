@@ -46,6 +46,15 @@ pub(crate) fn cpu_seconds(processes: &[Ours]) -> Result<f64> {
     Ok(nanoseconds / 1e9)
 }
 
+/// Processor time all processes of this machine used so far, theirs and the kernel's.
+pub(crate) fn busy() -> Result<f64> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    let fields: Vec<_> = stat.lines().next().context("no processor time")?.split_whitespace().skip(1).collect();
+    // user, nice and system; interrupts; neither idleness nor what was denied.
+    let used = [0, 1, 2, 5, 6].into_iter().filter_map(|place| fields.get(place)?.parse::<f64>().ok());
+    Ok(used.sum::<f64>() / 100.0)
+}
+
 /// Processor time this virtual machine was denied by others so far.
 pub(crate) fn foreign() -> Result<f64> {
     let stat = fs::read_to_string("/proc/stat")?;
