@@ -25,7 +25,9 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 pub struct NamespaceMapSpec {
     /// Namespace here to namespace wished there.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    // Written also when empty: where the last field of a `spec` without default is taken away by server-side apply (a
+    // peer with the definitions of 0.8.3), the API server makes the spec null and then refuses it.
+    #[serde(default)]
     pub desired_mapping: BTreeMap<String, String>,
 }
 
