@@ -25,8 +25,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 pub struct NamespaceMapSpec {
     /// Namespace here to namespace wished there.
-    // Written also when empty: where the last field of a `spec` without default is taken away by server-side apply (a
-    // peer with the definitions of 0.8.3), the API server makes the spec null and then refuses it.
+    // Written also when empty: an empty map that is applied is ours and stays, an absent one would make the spec null.
     #[serde(default)]
     pub desired_mapping: BTreeMap<String, String>,
 }

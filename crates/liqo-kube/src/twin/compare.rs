@@ -28,6 +28,31 @@ pub fn differs<K: Resource + Serialize>(forged: &K, there: &K) -> bool {
         .any(|fields| leftover(&fields.0, &wanted))
 }
 
+/// A merge patch that takes away what we once applied and no longer forge; `None` when there is nothing.
+pub(super) fn surplus<K: Resource + Serialize>(forged: &K, there: &K) -> Option<Value> {
+    let wanted = json(forged);
+    let entries = there.meta().managed_fields.iter().flatten();
+    let ours = entries.filter(|entry| entry.operation.as_deref() == Some("Apply") && entry.subresource.is_none());
+    ours.filter_map(|entry| removal(&entry.fields_v1.as_ref()?.0, &wanted)).next()
+}
+
+/// The fields `fields` names and `wanted` does not have, as nulls.
+fn removal(fields: &Value, wanted: &Value) -> Option<Value> {
+    let mut patch = Map::new();
+    for (key, inner) in fields.as_object()? {
+        let Some(name) = key.strip_prefix("f:") else { continue };
+        match wanted.get(name) {
+            None | Some(Value::Null) => _ = patch.insert(name.to_owned(), Value::Null),
+            Some(value) => {
+                if let Some(deeper) = removal(inner, value) {
+                    patch.insert(name.to_owned(), deeper);
+                }
+            }
+        }
+    }
+    (!patch.is_empty()).then_some(Value::Object(patch))
+}
+
 fn json(object: &impl Serialize) -> Value {
     serde_json::to_value(object).expect("an object is JSON")
 }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use kube::Resource;
+use serde_json::json;
 use tokio::task::JoinHandle;
 
 use super::{Here, Plan, Reflect, There, decide};
@@ -179,7 +180,7 @@ impl<R: Reflect> Pair<R> {
         if last.is_some_and(|(sent, when)| sent == fingerprint && when.elapsed() < LAG) {
             return Ok(Some(LAG));
         }
-        match apply(cluster, &*twin).await {
+        match apply(cluster, &*twin, there).await {
             Ok(()) => {
                 self.sent
                     .lock()
@@ -243,8 +244,19 @@ impl<R: Reflect> Pair<R> {
 }
 
 /// Applies a twin. An older peer refuses fields its definitions do not know yet: those are left out.
-async fn apply<K: Object>(cluster: &Cluster, twin: &K) -> Result<(), KubeError> {
+///
+/// Server-side apply makes null of a map whose last entry is taken away, and where the definition has no default (as
+/// those of 0.8.3) the API server then refuses that null: there, entries are taken away by a patch first.
+async fn apply<K: Object>(cluster: &Cluster, twin: &K, there: Option<&K>) -> Result<(), KubeError> {
     let Err(error) = cluster.apply(twin).await else { return Ok(()) };
+    if error.code() == Some(422)
+        && let Some(there) = there
+        && let Some(mut patch) = super::compare::surplus(twin, there)
+    {
+        patch["metadata"]["uid"] = json!(there.meta().uid);
+        cluster.merge(there, patch).await?;
+        return cluster.apply(twin).await.map(drop);
+    }
     match super::unknown::without(twin, &crate::queue::chain(&error)) {
         Some(known) => cluster.apply(&known).await.map(drop),
         None => Err(error),

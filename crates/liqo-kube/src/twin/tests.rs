@@ -56,6 +56,22 @@ fn plan(here: Option<&ConfigMap>, there: Option<&ConfigMap>) -> (Here, There<Con
 }
 
 #[test]
+fn what_is_no_longer_forged_can_be_taken_away_by_a_patch() {
+    let is: ConfigMap = serde_json::from_value(json!({
+        "metadata": {"name": "a", "labels": {"x": "1", "foreign": "1"}, "managedFields": [
+            {"operation": "Update", "fieldsV1": {"f:metadata": {"f:labels": {"f:foreign": {}}}}},
+            {"operation": "Apply", "fieldsV1": {"f:data": {"f:a": {}, "f:b": {}}, "f:metadata": {"f:labels": {"f:x": {}}}}},
+        ]},
+        "data": {"a": "1", "b": "2"},
+    }))
+    .unwrap();
+    let less: ConfigMap =
+        serde_json::from_value(json!({"metadata": {"labels": {"x": "1"}}, "data": {"a": "1"}})).unwrap();
+    assert_eq!(super::compare::surplus(&less, &is), Some(json!({"data": {"b": null}})));
+    assert_eq!(super::compare::surplus(&is, &is), None);
+}
+
+#[test]
 fn the_law_row_by_row() {
     let made = |data| {
         There::Apply(Box::new({
