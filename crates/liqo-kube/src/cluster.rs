@@ -255,8 +255,6 @@ impl Cluster {
     /// With a UID in it, exactly that object is changed; a conflict when it is gone or another one.
     pub async fn apply<K: Object>(&self, object: &K) -> Result<K, KubeError> {
         let mut body = serde_json::to_value(object).expect("an object is JSON");
-        body["apiVersion"] = K::api_version(&()).into();
-        body["kind"] = K::kind(&()).into();
         prune(&mut body);
         self.apply_value(&object.namespace().unwrap_or_default(), &object.name_any(), body).await
     }

@@ -18,25 +18,18 @@ pub fn differs<K: Resource + Serialize>(forged: &K, there: &K) -> bool {
             meta.remove(generated);
         }
     }
-    if !contains(&is, &wanted) {
-        return true;
-    }
-    let entries = there.meta().managed_fields.iter().flatten();
-    entries
-        .filter(|entry| entry.operation.as_deref() == Some("Apply") && entry.subresource.is_none())
-        .filter_map(|entry| entry.fields_v1.as_ref())
-        .any(|fields| leftover(&fields.0, &wanted))
+    !contains(&is, &wanted) || surplus(&wanted, there).is_some()
 }
 
 /// A merge patch that takes away what we once applied and no longer forge; `None` when there is nothing.
-pub(super) fn surplus<K: Resource + Serialize>(forged: &K, there: &K) -> Option<Value> {
-    let wanted = json(forged);
+pub(super) fn surplus(wanted: &Value, there: &impl Resource) -> Option<Value> {
     let entries = there.meta().managed_fields.iter().flatten();
     let ours = entries.filter(|entry| entry.operation.as_deref() == Some("Apply") && entry.subresource.is_none());
-    ours.filter_map(|entry| removal(&entry.fields_v1.as_ref()?.0, &wanted)).next()
+    ours.filter_map(|entry| entry.fields_v1.as_ref()).find_map(|fields| removal(&fields.0, wanted))
 }
 
-/// The fields `fields` names and `wanted` does not have, as nulls.
+/// The fields `fields` (the `fieldsV1` of our manager) names and `wanted` does not have, as nulls.
+/// Members of lists (`k:`, `v:`, `i:`) are left to [`contains`], which compares lengths.
 fn removal(fields: &Value, wanted: &Value) -> Option<Value> {
     let mut patch = Map::new();
     for (key, inner) in fields.as_object()? {
@@ -53,7 +46,7 @@ fn removal(fields: &Value, wanted: &Value) -> Option<Value> {
     (!patch.is_empty()).then_some(Value::Object(patch))
 }
 
-fn json(object: &impl Serialize) -> Value {
+pub(super) fn json(object: &impl Serialize) -> Value {
     serde_json::to_value(object).expect("an object is JSON")
 }
 
@@ -79,18 +72,4 @@ fn empty(value: &Value) -> bool {
         Value::Array(items) => items.is_empty(),
         _ => false,
     }
-}
-
-/// Whether `fields` (the `fieldsV1` of our manager) name anything `wanted` does not have.
-/// Members of lists (`k:`, `v:`, `i:`) are left to [`contains`], which compares lengths.
-fn leftover(fields: &Value, wanted: &Value) -> bool {
-    let none = Map::new();
-    let fields = fields.as_object().unwrap_or(&none);
-    fields.iter().any(|(key, inner)| {
-        let Some(name) = key.strip_prefix("f:") else { return false };
-        match wanted.get(name) {
-            None | Some(Value::Null) => true,
-            Some(value) => leftover(inner, value),
-        }
-    })
 }

@@ -6,7 +6,7 @@
 use std::{
     collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -14,7 +14,11 @@ use kube::Resource;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-use super::{Here, Plan, Reflect, There, decide};
+use super::{
+    Here, Plan, Reflect, There,
+    compare::{self, surplus},
+    decide,
+};
 use crate::{Cluster, KubeError, Object, Queue, Store, drive};
 
 /// So long a watch may take to show what we wrote; meanwhile the same is not written again.
@@ -119,14 +123,14 @@ impl<R: Reflect> Pair<R> {
         let again = match plan.there {
             There::Apply(twin) => self.apply(name, name_there, twin, here.as_deref(), there.as_deref()).await?,
             other => {
-                self.sent.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+                lock(&self.sent).remove(name);
                 self.act_there(name, other, here.as_deref(), there.as_deref()).await?;
                 None
             }
         };
         let Some(here) = here else {
-            self.told.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
-            self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+            lock(&self.told).remove(name);
+            lock(&self.held).remove(name);
             return Ok(again);
         };
         let news = match plan.here {
@@ -136,7 +140,7 @@ impl<R: Reflect> Pair<R> {
             },
             other => other,
         };
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        lock(&self.held).remove(name);
         match news {
             Here::Keep | Here::Hold(_) | Here::Soon(_) => {}
             Here::Status(status) => cluster.put_status(&*here, &status).await.map(drop).or_else(gone)?,
@@ -148,7 +152,7 @@ impl<R: Reflect> Pair<R> {
 
     /// Whether news of a name are to be held back still; if they are for the first time, when to look again.
     fn hold_back(&self, name: &str) -> Option<Option<Duration>> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = lock(&self.held);
         match held.get(name) {
             None => {
                 held.insert(name.to_owned(), Instant::now());
@@ -176,16 +180,13 @@ impl<R: Reflect> Pair<R> {
         meta.name = Some(name_there);
         meta.namespace = Some(namespace_there.clone());
         let fingerprint = fingerprint(&*twin);
-        let last = self.sent.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied();
+        let last = lock(&self.sent).get(name).copied();
         if last.is_some_and(|(sent, when)| sent == fingerprint && when.elapsed() < LAG) {
             return Ok(Some(LAG));
         }
         match apply(cluster, &*twin, there).await {
             Ok(()) => {
-                self.sent
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .insert(name.to_owned(), (fingerprint, Instant::now()));
+                lock(&self.sent).insert(name.to_owned(), (fingerprint, Instant::now()));
                 let text = format!("Successfully reflected object to cluster \"{peer}\"");
                 self.tell(name, here, "Normal", "SuccessfulReflection", &text);
                 Ok(None)
@@ -228,7 +229,7 @@ impl<R: Reflect> Pair<R> {
     /// Tells the user what has become of an object, once for each new message.
     fn tell(&self, name: &str, here: Option<&R::Here>, kind: &str, reason: &str, text: &str) {
         let news = {
-            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut told = lock(&self.told);
             told.insert(name.to_owned(), text.to_owned()).as_deref() != Some(text)
         };
         if let Some(here) = here
@@ -251,7 +252,7 @@ async fn apply<K: Object>(cluster: &Cluster, twin: &K, there: Option<&K>) -> Res
     let Err(error) = cluster.apply(twin).await else { return Ok(()) };
     if error.code() == Some(422)
         && let Some(there) = there
-        && let Some(mut patch) = super::compare::surplus(twin, there)
+        && let Some(mut patch) = surplus(&compare::json(twin), there)
     {
         patch["metadata"]["uid"] = json!(there.meta().uid);
         cluster.merge(there, patch).await?;
@@ -266,7 +267,7 @@ async fn apply<K: Object>(cluster: &Cluster, twin: &K, there: Option<&K>) -> Res
 /// Tells forged twins apart, within this process.
 fn fingerprint<K: Object>(twin: &K) -> u64 {
     let mut hasher = DefaultHasher::new();
-    serde_json::to_value(twin).expect("an object is JSON").hash(&mut hasher);
+    compare::json(twin).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -278,4 +279,8 @@ fn itself<R: Reflect>(there: Option<&R::There>) -> Option<&R::Seen> {
 /// An object that went away meanwhile, or changed its UID, needs no status.
 fn gone(error: KubeError) -> Result<(), KubeError> {
     if error.is_not_found() || error.code() == Some(422) { Ok(()) } else { Err(error) }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
