@@ -1,0 +1,1 @@
+//! The network fabric: what its roles decide and do.
