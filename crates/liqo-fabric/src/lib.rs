@@ -1,1 +1,6 @@
 //! The network fabric: what its roles decide and do.
+
+pub mod gateway;
+pub mod layout;
+pub mod network;
+pub mod route;
