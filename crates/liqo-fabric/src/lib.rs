@@ -1,1 +1,3 @@
 //! The network fabric: what its roles decide and do.
+
+pub mod proxy;
