@@ -3,4 +3,5 @@
 pub mod gateway;
 pub mod layout;
 pub mod network;
+pub mod proxy;
 pub mod route;

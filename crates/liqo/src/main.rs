@@ -7,7 +7,7 @@ use std::{future::Future, path::Path, process::ExitCode};
 
 use clap::Parser;
 use liqo_control::{manager, peering::auth, replicate};
-use liqo_fabric::{gateway, route};
+use liqo_fabric::{gateway, proxy, route};
 use liqo_kubelet as kubelet;
 
 /// The roles, as they are called.
@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         "virtual-kubelet" => live(kubelet::run(kubelet::KubeletArgs::parse_from(args))),
         "liqo-gateway" => live(gateway::run(gateway::GatewayArgs::parse_from(args))),
         "liqo-route" => live(route::run(route::RouteArgs::parse_from(args))),
+        "liqo-proxy" => live(proxy::run(proxy::ProxyArgs::parse_from(args))),
         _ => failed(&format!("call me as, or with the first argument, one of: {}", ROLES.join(", "))),
     }
 }
