@@ -1,6 +1,9 @@
 //! The plan: which networks this cluster and its peers use, and how peers come and go.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
 
@@ -176,16 +179,53 @@ impl Plan {
         Ok(new)
     }
 
+    /// A peer no longer says how it sees our networks: frees the addresses only it used. An unknown one changes nothing.
+    #[must_use]
+    pub fn unlearn(&self, cluster: &str) -> Self {
+        let mut new = self.without_endpoints_of(cluster);
+        if let Some(peer) = new.peers.get_mut(cluster) {
+            peer.seen = None;
+        }
+        new
+    }
+
     /// A peer is gone: frees its networks, and the addresses only it used. An unknown one changes nothing.
     #[must_use]
     pub fn forget(&self, cluster: &str) -> Self {
-        let mut new = self.clone();
+        let mut new = self.without_endpoints_of(cluster);
         new.peers.remove(cluster);
+        new
+    }
+
+    fn without_endpoints_of(&self, cluster: &str) -> Self {
+        let mut new = self.clone();
         new.endpoints.retain(|_, endpoint| {
             endpoint.clusters.remove(cluster);
             !endpoint.clusters.is_empty()
         });
         new
+    }
+
+    /// Peers for which something differs in the two plans: networks, or what is translated for them.
+    pub fn peers_that_differ(&self, other: &Self) -> BTreeSet<String> {
+        let own = |plan: &Self| (plan.pod, plan.external);
+        if own(self) != own(other) {
+            return self.peers.keys().chain(other.peers.keys()).cloned().collect();
+        }
+        let one_way = |a: &Self, b: &Self| {
+            let peers = a.peers.iter().filter(|(cluster, peer)| b.peers.get(*cluster) != Some(peer));
+            let endpoints = a.endpoints.iter().filter(|(ip, endpoint)| b.endpoints.get(ip) != Some(endpoint));
+            let clusters = endpoints.flat_map(|(_, endpoint)| endpoint.clusters.iter());
+            peers.map(|(cluster, _)| cluster).chain(clusters).cloned().collect::<BTreeSet<_>>()
+        };
+        one_way(self, other).union(&one_way(other, self)).cloned().collect()
+    }
+
+    /// How many endpoints have an address in the external network, and how many could have one.
+    pub fn endpoint_count(&self) -> (usize, u128) {
+        let hosts = |network: IpNet| 1_u128.checked_shl((network.max_prefix_len() - network.prefix_len()).into());
+        let room = self.external.map(|network| hosts(network).unwrap_or(u128::MAX)).unwrap_or_default();
+        (self.endpoints.len(), room.saturating_sub(3))
     }
 
     /// Everything in use, with its name.

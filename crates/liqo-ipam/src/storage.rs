@@ -108,16 +108,17 @@ impl Plan {
         }
     }
 
-    /// The `NatMapping` of every peer that has told how it sees us.
-    pub fn nat_mappings(&self) -> BTreeMap<String, NatMappingSpec> {
-        let mapping = |cluster: &str, seen: &Seen, peer: &Peer| NatMappingSpec {
+    /// The `NatMapping` of a peer, once it has told how it sees us.
+    pub fn nat_mapping(&self, cluster: &str) -> Option<NatMappingSpec> {
+        let peer = self.peers.get(cluster)?;
+        let seen = peer.seen?;
+        let text = |(local, there): (&IpAddr, &IpAddr)| (local.to_string(), there.to_string());
+        Some(NatMappingSpec {
             cluster_id: cluster.to_owned(),
             pod_cidr: peer.pod.used.to_string(),
             external_cidr: seen.external.to_string(),
-            cluster_mappings: self.translations(cluster).iter().map(|(a, b)| (a.to_string(), b.to_string())).collect(),
-        };
-        let told = self.told().filter_map(|(cluster, seen)| Some((cluster, seen, self.peers.get(cluster)?)));
-        told.map(|(cluster, seen, peer)| (cluster.to_owned(), mapping(cluster, &seen, peer))).collect()
+            cluster_mappings: self.translations(cluster).iter().map(text).collect(),
+        })
     }
 
     fn told(&self) -> impl Iterator<Item = (&str, Seen)> {

@@ -17,6 +17,7 @@ enum Step {
     Learn(u8, Option<String>, Option<String>),
     Map(u8, IpAddr),
     Unmap(u8, IpAddr),
+    Unlearn(u8),
     Forget(u8),
     Configure(Vec<String>, Vec<String>),
 }
@@ -65,6 +66,7 @@ fn step() -> impl Strategy<Value = Step> {
         (cluster.clone(), address()).prop_map(|(c, ip)| Step::Map(c, ip)),
         (cluster.clone(), address()).prop_map(|(c, ip)| Step::Map(c, ip)),
         (cluster.clone(), address()).prop_map(|(c, ip)| Step::Unmap(c, ip)),
+        cluster.clone().prop_map(Step::Unlearn),
         cluster.prop_map(Step::Forget),
         (prop::collection::vec(network(), 0..2), prop::collection::vec(network(), 0..2))
             .prop_map(|(reserved, pools)| Step::Configure(reserved, pools)),
@@ -78,6 +80,7 @@ fn after(plan: &Plan, step: &Step) -> Plan {
         Step::Learn(cluster, pod, external) => plan.learn(&id(*cluster), pod.as_deref(), external.as_deref()),
         Step::Map(cluster, ip) => plan.map_endpoint(&id(*cluster), *ip).map(|(plan, _)| plan),
         Step::Unmap(cluster, ip) => Ok(plan.unmap_endpoint(&id(*cluster), *ip)),
+        Step::Unlearn(cluster) => Ok(plan.unlearn(&id(*cluster))),
         Step::Forget(cluster) => Ok(plan.forget(&id(*cluster))),
         Step::Configure(reserved, pools) => plan.configure(POD, SERVICE, reserved, pools),
     };
@@ -122,7 +125,7 @@ proptest! {
     #[test]
     fn a_peer_sees_each_endpoint_at_an_address_of_its_own(steps in prop::collection::vec(step(), 0..40)) {
         let plan = after_all(&steps);
-        for (cluster, mapping) in plan.nat_mappings() {
+        for (cluster, mapping) in plan.peers().filter_map(|cluster| Some((cluster, plan.nat_mapping(cluster)?))) {
             let external: IpNet = mapping.external_cidr.parse().expect("a network");
             let seen: BTreeSet<_> = mapping.cluster_mappings.values().collect();
             prop_assert_eq!(seen.len(), mapping.cluster_mappings.len(), "for {}", cluster);
@@ -170,10 +173,23 @@ proptest! {
             Step::Learn(_, pod, external) => Step::Learn(newcomer, pod, external),
             Step::Map(_, ip) => Step::Map(newcomer, ip),
             Step::Unmap(_, ip) => Step::Unmap(newcomer, ip),
+            Step::Unlearn(_) => Step::Unlearn(newcomer),
             Step::Forget(_) | Step::Configure(..) => Step::Forget(newcomer),
         };
         let with = more.into_iter().map(of_newcomer).fold(before.clone(), |plan, step| after(&plan, &step));
         prop_assert_eq!(with.forget(&id(newcomer)), before);
+    }
+
+    #[test]
+    fn whoever_differs_is_told(steps in prop::collection::vec(step(), 0..30), step in step()) {
+        let before = after_all(&steps);
+        let after = after(&before, &step);
+        let differ = before.peers_that_differ(&after);
+        for cluster in (0..5).map(id) {
+            let view = |plan: &Plan| (plan.peer(&cluster).copied(), plan.nat_mapping(&cluster));
+            prop_assert!(view(&before) == view(&after) || differ.contains(&cluster), "{cluster} was not told");
+        }
+        prop_assert!(before.peers_that_differ(&before).is_empty());
     }
 
     #[test]

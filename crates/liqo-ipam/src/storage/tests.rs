@@ -53,7 +53,7 @@ fn a_store_of_liqo_0_8_3_is_read_and_kept_but_for_its_opaque_part() {
 
 #[test]
 fn nat_mappings_are_those_recorded() {
-    let mapping = Plan::load(&recorded()).plan.nat_mappings();
+    let plan = Plan::load(&recorded()).plan;
     let expected: NatMappingSpec = serde_json::from_value(json!({
         "clusterID": PEER,
         "clusterMappings": {"10.96.0.1": "10.98.0.2", "169.254.0.1": "10.98.0.1"},
@@ -61,7 +61,9 @@ fn nat_mappings_are_those_recorded() {
         "podCIDR": "10.245.0.0/16",
     }))
     .unwrap();
-    assert_eq!(mapping, BTreeMap::from([(PEER.to_owned(), expected)]));
+    assert_eq!(plan.nat_mapping(PEER), Some(expected));
+    assert_eq!(plan.unlearn(PEER).nat_mapping(PEER), None);
+    assert_eq!(plan.nat_mapping("unknown"), None);
 }
 
 #[test]
