@@ -63,6 +63,11 @@ impl Netns {
         })
     }
 
+    /// A wire to another namespace, called `name` on both ends.
+    pub(crate) fn join(&self, other: &Self, name: &str) {
+        self.ip(&format!("link add dev {name} type veth peer name {name} netns {}", other.path()));
+    }
+
     fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
     }
