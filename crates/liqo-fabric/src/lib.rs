@@ -1,3 +1,7 @@
 //! The network fabric: what its roles decide and do.
 
+pub mod gateway;
+pub mod layout;
+pub mod network;
 pub mod proxy;
+pub mod route;

@@ -1,0 +1,7 @@
+//! The gateway.
+
+mod check;
+mod election;
+mod message;
+mod mtu;
+mod path;
