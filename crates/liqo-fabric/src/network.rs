@@ -85,14 +85,15 @@ fn network(field: &str, text: &str) -> Result<IpNet, String> {
     Ok(network.trunc())
 }
 
+/// Tunnels, each with what is said of it.
+pub type Told<'t, T> = Vec<(&'t TunnelEndpoint, T)>;
+
 /// The tunnels that can be used, each with its networks, the oldest first; the others with what is wrong with them.
 /// Two tunnels that lead to the same addresses cannot both be right: the older one stays.
-pub fn usable<'t>(
-    tunnels: impl IntoIterator<Item = &'t TunnelEndpoint>,
-) -> (Vec<(&'t TunnelEndpoint, Networks)>, Vec<(&'t TunnelEndpoint, String)>) {
+pub fn usable<'t>(tunnels: impl IntoIterator<Item = &'t TunnelEndpoint>) -> (Told<'t, Networks>, Told<'t, String>) {
     let mut all: Vec<_> = tunnels.into_iter().filter(|tunnel| tunnel.metadata.deletion_timestamp.is_none()).collect();
     all.sort_by_key(|tunnel| (tunnel.metadata.creation_timestamp.clone(), tunnel.metadata.uid.clone()));
-    let (mut good, mut bad): (Vec<(&TunnelEndpoint, Networks)>, Vec<_>) = (Vec::new(), Vec::new());
+    let (mut good, mut bad): (Told<'t, Networks>, Told<'t, String>) = (Vec::new(), Vec::new());
     for tunnel in all {
         match Networks::of(&tunnel.spec) {
             Err(why) => bad.push((tunnel, why)),

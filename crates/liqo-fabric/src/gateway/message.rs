@@ -76,10 +76,7 @@ mod tests {
     #[test]
     fn a_ping_of_ours_is_one_of_0_8_3() {
         let text = String::from_utf8(ping(false).encode(0)).unwrap();
-        assert_eq!(
-            text,
-            r#"{"clusterID":"0d9e8c7b","msgType":"PING","timeStamp":"2026-11-20T23:27:15.123456789Z"}"#
-        );
+        assert_eq!(text, r#"{"clusterID":"0d9e8c7b","msgType":"PING","timeStamp":"2026-11-20T23:27:15.123456789Z"}"#);
     }
 
     #[test]

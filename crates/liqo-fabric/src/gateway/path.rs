@@ -104,7 +104,14 @@ impl Path {
         let mut due = Vec::new();
         if now >= self.next {
             let alarmed = self.waiting.is_some();
-            self.next = now + if !self.connected { LOST } else if alarmed { ALARM } else { CALM };
+            self.next = now
+                + if !self.connected {
+                    LOST
+                } else if alarmed {
+                    ALARM
+                } else {
+                    CALM
+                };
             due.push(self.send(0, now));
         }
         if self.connected && self.waiting.is_none_or(|since| now.duration_since(since) < ALARM * 2) {
@@ -131,7 +138,8 @@ impl Path {
             self.prober.passed(sent.size, now);
             return Answer::Probe;
         }
-        self.waiting = self.sent.iter().filter(|other| other.size == 0 && other.at > sent.at).map(|other| other.at).min();
+        self.waiting =
+            self.sent.iter().filter(|other| other.size == 0 && other.at > sent.at).map(|other| other.at).min();
         self.record(true);
         let sample = now.duration_since(sent.at);
         // As TCP does it (RFC 6298): an eighth of each new sample.
@@ -210,7 +218,9 @@ mod tests {
             }
             let (arrived, rest): (Vec<_>, Vec<_>) = flying.into_iter().partition(|(at, _)| *at <= now);
             flying = rest;
-            arrived.into_iter().for_each(|(_, number)| drop(path.answered(number, now)));
+            for (_, number) in arrived {
+                assert_ne!(path.answered(number, now), Answer::Unknown);
+            }
             passed += STEP;
         }
         deaths
@@ -239,7 +249,7 @@ mod tests {
         let mut dice = 12345_u64;
         let deaths = run(&mut path, begin, Duration::from_secs(3600), |_| {
             dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (dice >> 33) % 10 == 0
+            (dice >> 33).is_multiple_of(10)
         });
         assert!(deaths.is_empty(), "{deaths:?}");
         let loss = path.report().loss;
