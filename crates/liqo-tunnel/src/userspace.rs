@@ -10,7 +10,11 @@ pub(crate) struct Userspace {
     reason: Option<String>,
 }
 
-pub(crate) fn open(device: &Device, _tun_namespace: BorrowedFd<'_>, reason: Option<String>) -> Result<Userspace, Error> {
+pub(crate) fn open(
+    device: &Device,
+    _tun_namespace: BorrowedFd<'_>,
+    reason: Option<String>,
+) -> Result<Userspace, Error> {
     Ok(Userspace { port: device.port, reason })
 }
 
