@@ -14,6 +14,8 @@
 
 mod error;
 mod key;
+mod namespace;
+mod sys;
 mod userspace;
 
 use std::net::SocketAddr;

@@ -1,0 +1,4 @@
+//! Tunnels between machines made of network namespaces: the real thing, as root.
+
+mod bed;
+mod carry;
