@@ -81,6 +81,11 @@ impl Netns {
         }
     }
 
+    /// Another handle of the same namespace.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
     /// Runs `work` inside the namespace, on a thread of its own that ends with it: the caller's thread never moves.
     /// Sockets and files opened there stay in the namespace and may be used anywhere.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {

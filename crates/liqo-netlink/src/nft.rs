@@ -4,10 +4,22 @@
 //! replaced as a whole in one transaction, packets see the old or the new; elements come and go in transactions of
 //! their own, so that one more peer costs the same among a thousand as among ten.
 
+mod element;
+mod encode;
+mod expression;
+mod read;
+mod seal;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+
+pub use element::{Element, Elements};
+pub use seal::{Difference, Seal};
+
+pub(crate) use encode::{change_elements, remove_table, replace};
+pub(crate) use read::{generation, notice, seal};
 
 /// Which packets a table sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -338,16 +350,3 @@ pub fn outside(keys: &[Key], set: &str) -> Statement {
 pub fn rule(comment: &str, statements: impl IntoIterator<Item = Statement>) -> Rule {
     Rule { comment: comment.into(), statements: statements.into_iter().collect() }
 }
-
-/// Elements to add and to remove, by set.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Elements {
-    /// The table.
-    pub family: Family,
-    /// Its name.
-    pub table: String,
-}
-
-/// What can be read back of a table cheaply, and told apart from what is wanted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seal {}

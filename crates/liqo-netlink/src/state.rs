@@ -124,6 +124,16 @@ pub struct Route {
     pub src: Option<IpAddr>,
 }
 
+impl Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.prefix)?;
+        if let Some(via) = self.via {
+            write!(f, " via {via}")?;
+        }
+        write!(f, " dev {} table {}", self.dev, self.table)
+    }
+}
+
 /// A policy rule that looks up a table.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rule {

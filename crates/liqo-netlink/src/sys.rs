@@ -1,8 +1,14 @@
 //! The calls that no safe crate offers.
-#![expect(unsafe_code, reason = "netlink socket options have no safe wrapper; unshare is marked unsafe in rustix")]
+#![expect(
+    unsafe_code,
+    reason = "netlink socket options have no safe wrapper; unshare and AsyncFd's registration are unsafe by contract"
+)]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Moves the calling thread into a network namespace of its own. The thread should end soon after.
 pub(crate) fn unshare_network() -> io::Result<()> {
@@ -24,4 +30,10 @@ pub(crate) fn set_netlink_option(socket: impl AsFd, option: libc::c_int) -> io::
         )
     };
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Registers a socket with the runtime, for reading.
+pub(crate) fn readable(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an owned file descriptor is valid and the same until it is dropped, which deregisters it first.
+    unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }.map_err(io::Error::from)
 }
