@@ -1,6 +1,6 @@
 //! Figures of the tunnel beside those of wireguard-go, both ends on this machine, taking turns in the same run.
 //!
-//! `bench/network/run [--rounds N] [--seconds N] [--only tunnel|rest]`. Prints tables: ratio per round, median and range; beside each figure the
+//! `bench/network/run [--rounds N] [--seconds N] [--patience N] [--only tunnel|rest]`. Prints tables: ratio per round, median and range; beside each figure the
 //! processor time of everything on the machine that is not ours.
 
 #![expect(clippy::print_stdout, reason = "it prints tables")]
@@ -25,6 +25,8 @@ use report::{Figures, Report};
 struct Wish {
     rounds: usize,
     seconds: u64,
+    /// Seconds to wait, before each figure, for a quiet machine.
+    patience: u64,
     only: Option<String>,
 }
 
@@ -39,13 +41,14 @@ fn main() {
 }
 
 fn wish(arguments: &[String]) -> Wish {
-    let mut wish = Wish { rounds: 3, seconds: 5, only: None };
+    let mut wish = Wish { rounds: 3, seconds: 5, patience: 0, only: None };
     for pair in arguments.chunks(2) {
         match pair {
             [name, value] if name == "--rounds" => wish.rounds = value.parse().expect("--rounds N"),
             [name, value] if name == "--seconds" => wish.seconds = value.parse().expect("--seconds N"),
+            [name, value] if name == "--patience" => wish.patience = value.parse().expect("--patience N"),
             [name, value] if name == "--only" => wish.only = Some(value.clone()),
-            other => panic!("unknown arguments {other:?}: [--rounds N] [--seconds N] [--only tunnel|rest]"),
+            other => panic!("unknown arguments {other:?}: [--rounds N] [--seconds N] [--patience N] [--only tunnel|rest]"),
         }
     }
     wish
@@ -58,7 +61,7 @@ fn bench(wish: &Wish) {
         let mut report = Report::default();
         for round in 1..=wish.rounds {
             for kind in [Kind::Raw, Kind::Go, Kind::Ours] {
-                let figures = measure(kind, Duration::from_secs(wish.seconds));
+                let figures = measure(kind, Duration::from_secs(wish.seconds), Duration::from_secs(wish.patience));
                 println!("round {round}  {}", figures.line(kind));
                 report.add(kind, figures);
             }
@@ -71,15 +74,19 @@ fn bench(wish: &Wish) {
 }
 
 /// All figures of one kind of tunnel, freshly started.
-fn measure(kind: Kind, time: Duration) -> Figures {
+fn measure(kind: Kind, time: Duration, patience: Duration) -> Figures {
     let mut wire = Wire::new();
     let tunnel = engine::start(kind, &wire);
     wire.go_through(kind);
     wire.wait_until_open();
     let idle = tunnel.memory(Side::A);
+    machine::calm(patience);
     let one = wire.tcp(1, time, &tunnel);
+    machine::calm(patience);
     let four = wire.tcp(4, time, &tunnel);
+    machine::calm(patience);
     let small = wire.small(&tunnel);
+    machine::calm(patience);
     let trip = wire.round_trip(Duration::from_secs(2), &tunnel);
     Figures { one, four, small, trip, idle, loaded: tunnel.memory(Side::A).max(tunnel.memory(Side::B)) }
 }
