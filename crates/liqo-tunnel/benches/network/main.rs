@@ -1,9 +1,11 @@
 //! Figures of the tunnel beside those of wireguard-go, both ends on this machine, taking turns in the same run.
 //!
-//! `bench/network/run [--rounds N] [--seconds N] [--patience N] [--only tunnel|rest]`. Prints tables: ratio per round, median and range; beside each figure the
+//! `bench/network/run [--rounds N] [--seconds N] [--patience N] [--only tunnel|rest]
+//! [--kinds raw,go,ours]`. Prints tables: ratio per round, median and range; beside each figure the
 //! processor time of everything on the machine that is not ours.
 
 #![expect(clippy::print_stdout, reason = "it prints tables")]
+#![expect(clippy::unwrap_used, reason = "a measurement that cannot go on ends")]
 
 mod engine;
 mod load;
@@ -28,6 +30,7 @@ struct Wish {
     /// Seconds to wait, before each figure, for a quiet machine.
     patience: u64,
     only: Option<String>,
+    kinds: Vec<Kind>,
 }
 
 fn main() {
@@ -41,17 +44,30 @@ fn main() {
 }
 
 fn wish(arguments: &[String]) -> Wish {
-    let mut wish = Wish { rounds: 3, seconds: 5, patience: 0, only: None };
+    let mut wish =
+        Wish { rounds: 3, seconds: 5, patience: 0, only: None, kinds: vec![Kind::Raw, Kind::Go, Kind::Ours] };
     for pair in arguments.chunks(2) {
         match pair {
             [name, value] if name == "--rounds" => wish.rounds = value.parse().expect("--rounds N"),
             [name, value] if name == "--seconds" => wish.seconds = value.parse().expect("--seconds N"),
             [name, value] if name == "--patience" => wish.patience = value.parse().expect("--patience N"),
             [name, value] if name == "--only" => wish.only = Some(value.clone()),
-            other => panic!("unknown arguments {other:?}: [--rounds N] [--seconds N] [--patience N] [--only tunnel|rest]"),
+            [name, value] if name == "--kinds" => wish.kinds = value.split(',').map(kind).collect(),
+            other => panic!(
+                "unknown arguments {other:?}: [--rounds N] [--seconds N] [--patience N] [--only tunnel|rest] [--kinds raw,go,ours]"
+            ),
         }
     }
     wish
+}
+
+fn kind(word: &str) -> Kind {
+    match word {
+        "raw" => Kind::Raw,
+        "go" => Kind::Go,
+        "ours" => Kind::Ours,
+        _ => panic!("--kinds takes raw, go, ours"),
+    }
 }
 
 fn bench(wish: &Wish) {
@@ -60,7 +76,7 @@ fn bench(wish: &Wish) {
     if wanted("tunnel") {
         let mut report = Report::default();
         for round in 1..=wish.rounds {
-            for kind in [Kind::Raw, Kind::Go, Kind::Ours] {
+            for &kind in &wish.kinds {
                 let figures = measure(kind, Duration::from_secs(wish.seconds), Duration::from_secs(wish.patience));
                 println!("round {round}  {}", figures.line(kind));
                 report.add(kind, figures);
