@@ -256,7 +256,7 @@ fn listing(ns: &Ns, command: &str, word: &str) -> BTreeSet<String> {
         match (&mut rule, head) {
             (_, Some(head)) => rule = head.split(' ').next().map(str::to_owned),
             (Some(rule), _) => rule.push_str(line),
-            (None, _) if line.is_empty() || line == "element 00000000  : 1 [end]" => {}
+            (None, _) if line.is_empty() || (line.starts_with("element 0000") && line.ends_with(" : 1 [end]")) => {}
             (None, _) => drop(parts.insert(line.to_owned())),
         }
     }
