@@ -265,7 +265,11 @@ fn replacing_the_table_under_traffic_loses_nothing() {
             let mut questions = 0u64;
             while !stop.load(Ordering::Relaxed) {
                 // Each a connection of its own: none may slip through untranslated.
-                assert_eq!(udp_ask(&bed.pod, "10.244.1.5:0", "10.71.2.7:7000").unwrap(), "10.61.1.5", "after {questions}");
+                assert_eq!(
+                    udp_ask(&bed.pod, "10.244.1.5:0", "10.71.2.7:7000").unwrap(),
+                    "10.61.1.5",
+                    "after {questions}"
+                );
                 questions += 1;
             }
             questions

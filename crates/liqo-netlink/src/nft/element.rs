@@ -1,21 +1,21 @@
 //! Elements of sets as the kernel holds them: bytes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
-use crate::nft::{DataType, Datum, Family, Item, KeyType, Set, Verdict};
+use crate::nft::{DataType, Datum, Item, KeyType, Set, Verdict};
 use crate::rt::octets;
 
 /// An element: a key, or all keys from one to another, and what it holds.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Element {
+pub(crate) struct Element {
     /// First key: its fields one after the other, each padded to four bytes.
-    pub(crate) low: Vec<u8>,
+    pub(super) low: Vec<u8>,
     /// Last key; the same in a set without intervals.
-    pub(crate) high: Vec<u8>,
+    pub(super) high: Vec<u8>,
     /// What it holds.
-    pub(crate) data: Payload,
+    pub(super) data: Payload,
 }
 
 /// What an element holds.
@@ -38,39 +38,6 @@ pub(crate) enum Shape {
     Tree,
     /// Several fields: first and last key in one (PIPAPO).
     Ranges,
-}
-
-/// Elements to add to and to remove from sets of a table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Elements {
-    /// The table's family.
-    pub(crate) family: Family,
-    /// The table.
-    pub(crate) table: String,
-    /// By set.
-    pub(crate) sets: BTreeMap<String, SetChange>,
-}
-
-impl Elements {
-    /// How many elements are added or removed.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.sets.values().map(|set| set.add.len() + set.remove.len()).sum()
-    }
-
-    /// Whether nothing changes.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-/// What changes in one set.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct SetChange {
-    pub(crate) shape: Shape,
-    pub(crate) remove: Vec<Element>,
-    pub(crate) add: Vec<Element>,
 }
 
 impl Set {
