@@ -241,6 +241,27 @@ fn the_segment_size_follows_the_mtu_of_the_route() {
     assert_eq!(maxseg(clamped.get_ref()), 1228);
 }
 
+/// Four tables that differ in rules, in elements, in sets and chains.
+fn variant(number: u32) -> Table {
+    let mut table = table(if number.is_multiple_of(2) { "two" } else { "one" });
+    if number % 4 > 1 {
+        let other = [Item::Net(net("10.72.0.0/16"))];
+        table.sets.get_mut("remote").unwrap().elements.insert(other.to_vec(), None);
+        let image = Some(Datum::Prefix(net("10.62.0.0/16")));
+        table.sets.get_mut("images").unwrap().elements.insert(other.to_vec(), image);
+        let pair = [Item::Net(net("10.72.0.0/16")), Item::Net(net("10.62.0.0/16"))];
+        table.sets.get_mut("inbound").unwrap().elements.insert(pair.to_vec(), None);
+    }
+    if number % 8 > 3 {
+        table.sets.insert("more".into(), keys(&[KeyType::Ipv4], &[(&["10.99.0.0/16"], None)], None));
+        let stop = Statement::Verdict(liqo_netlink::nft::Verdict::Drop);
+        table
+            .chains
+            .insert("more".into(), nat(Hook::Prerouting, -99, vec![rule("", [within(&[Key::Daddr], "more"), stop])]));
+    }
+    table
+}
+
 #[test]
 fn replacing_the_table_under_traffic_loses_nothing() {
     let bed = Bed::new();
@@ -277,7 +298,7 @@ fn replacing_the_table_under_traffic_loses_nothing() {
         let start = Instant::now();
         let mut replaced = 0;
         while start.elapsed() < Duration::from_secs(3) && !established.is_finished() && !fresh.is_finished() {
-            bed.settle(table(if replaced % 2 == 0 { "two" } else { "one" }), None);
+            bed.settle(variant(replaced), None);
             replaced += 1;
         }
         stop.store(true, Ordering::Relaxed);

@@ -21,6 +21,7 @@ pub(super) const GETRULE: u16 = SUBSYSTEM | 7;
 const DELRULE: u16 = SUBSYSTEM | 8;
 pub(super) const NEWSET: u16 = SUBSYSTEM | 9;
 pub(super) const GETSET: u16 = SUBSYSTEM | 10;
+const DELSET: u16 = SUBSYSTEM | 11;
 pub(super) const NEWSETELEM: u16 = SUBSYSTEM | 12;
 pub(super) const GETSETELEM: u16 = SUBSYSTEM | 13;
 const DELSETELEM: u16 = SUBSYSTEM | 14;
@@ -67,6 +68,10 @@ fn write_step(w: &mut Writer, transaction: &Transaction, step: &Step, set: u32) 
             w.put_str(1, table);
             w.put_str(2, name);
             declare_set(w, it, set);
+        }),
+        Step::RemoveSet(name) => w.message(DELSET, 0, &header, |w| {
+            w.put_str(1, table);
+            w.put_str(2, name);
         }),
         Step::AddElements(name, shape, elements) => {
             write_elements(w, (NEWSETELEM, CREATE), (*family, table, name), *shape, elements);

@@ -1,6 +1,6 @@
 //! What the kernel gives back of a table.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rustix::io::Errno;
 
@@ -32,8 +32,8 @@ pub(crate) fn generation(socket: &Socket) -> Result<u32, Refusal> {
     Ok(generation)
 }
 
-/// The table as it is; `None`: there is none. Only chains and sets that `wanted` names are looked at, others are told
-/// by their number. All is restricted to the table by the kernel.
+/// The table as it is; `None`: there is none. An empty chain is seen only if `wanted` names it: the kernel lists chains
+/// of all tables or one by one. All is restricted to the table by the kernel.
 pub(crate) fn seal(
     socket: &Socket,
     family: Family,
@@ -42,21 +42,24 @@ pub(crate) fn seal(
 ) -> Result<Option<Seal>, Refusal> {
     let Some(members) = read_table(socket, family, table)? else { return Ok(None) };
     let mut seal = Seal { members, ..Seal::default() };
+    let mut rules: BTreeMap<String, Vec<Option<Hash>>> = BTreeMap::new();
     for name in wanted.iter().flat_map(|table| table.chains.keys()) {
-        if let Some(hooked) = read_chain(socket, family, table, name)? {
-            seal.chains.insert(name.clone(), Found { hooked, rules: Vec::new() });
-        }
+        rules.insert(name.clone(), Vec::new());
     }
     for (chain, hash) in read_rules(socket, family, table)? {
-        if let Some(chain) = seal.chains.get_mut(&chain) {
-            chain.rules.push(hash);
+        rules.entry(chain).or_default().push(hash);
+    }
+    for (name, rules) in rules {
+        if let Some(hooked) = read_chain(socket, family, table, &name)? {
+            seal.chains.insert(name, Found { hooked, rules });
         }
     }
-    for (name, set) in wanted.iter().flat_map(|table| &table.sets) {
-        if let Some(declaration) = read_set(socket, family, table, name)? {
-            let elements = read_elements(socket, (family, table, name), set.shape())?;
-            seal.sets.insert(name.clone(), (declaration, elements));
-        }
+    for (name, declaration) in read_sets(socket, family, table)? {
+        let elements = match wanted.and_then(|table| table.sets.get(&name)) {
+            Some(set) => read_elements(socket, (family, table, &name), set.shape())?,
+            None => BTreeSet::new(),
+        };
+        seal.sets.insert(name, (declaration, elements));
     }
     Ok(Some(seal))
 }
@@ -118,25 +121,26 @@ fn read_chain(socket: &Socket, family: Family, table: &str, chain: &str) -> Resu
     Ok(found)
 }
 
-/// A set's type; `None`: there is no such set.
-fn read_set(socket: &Socket, family: Family, table: &str, set: &str) -> Result<Option<Declaration>, Refusal> {
-    let mut found = None;
-    let names = |w: &mut Writer| {
-        w.put_str(1, table);
-        w.put_str(2, set);
-    };
-    absent(socket.request(GETSET, 0, &header(family), names, |message| {
-        if message.kind == NEWSET {
+/// Names and types of the table's sets.
+fn read_sets(socket: &Socket, family: Family, table: &str) -> Result<Vec<(String, Declaration)>, Refusal> {
+    absent(socket.list(
+        GETSET,
+        &header(family),
+        |w| w.put_str(1, table),
+        |message| {
+            if message.kind != NEWSET || text(value(message, 1)?) != table {
+                return None;
+            }
             let length = |kind| if kind == VERDICTS { 0 } else { number(message, 7).unwrap_or(0) };
-            found = Some(Declaration {
+            let declaration = Declaration {
                 flags: number(message, 3).unwrap_or(0),
                 key_type: number(message, 4).unwrap_or(0),
                 key_length: number(message, 5).unwrap_or(0),
                 data: number(message, 6).map(|kind| (kind, length(kind))),
-            });
-        }
-    }))?;
-    Ok(found)
+            };
+            Some((text(value(message, 2)?), declaration))
+        },
+    ))
 }
 
 fn read_rules(socket: &Socket, family: Family, table: &str) -> Result<Vec<(String, Option<Hash>)>, Refusal> {

@@ -16,9 +16,9 @@ pub(crate) type Hash = [u8; 16];
 pub struct Seal {
     /// How many chains and sets there are, ours and others.
     pub(super) members: u32,
-    /// Chains of the names that were asked for.
+    /// Chains that were asked for or hold rules.
     pub(super) chains: BTreeMap<String, Found>,
-    /// Sets of the names that were asked for.
+    /// All sets; elements of those that were asked for.
     pub(super) sets: BTreeMap<String, (Declaration, BTreeSet<Element>)>,
 }
 

@@ -26,6 +26,7 @@ pub(super) enum Step {
     AddTable,
     RemoveTable,
     AddSet(String, Set),
+    RemoveSet(String),
     AddElements(String, Shape, Vec<Element>),
     RemoveElements(String, Shape, Vec<Element>),
     AddChain(String, Option<Hooked>),
@@ -75,7 +76,8 @@ impl Table {
             Some(seen) if self.can_grow_from(seen) => {
                 let mut ground = Vec::new();
                 self.sets(&mut ground, seen);
-                vec![ground, self.rules(seen)]
+                let stale = seen.sets.keys().filter(|name| !self.sets.contains_key(*name));
+                vec![ground, self.rules(seen), stale.cloned().map(Step::RemoveSet).collect()]
             }
             Some(_) => {
                 let mut all = vec![Step::RemoveTable, Step::AddTable];
@@ -88,7 +90,7 @@ impl Table {
         steps.into_iter().filter(|steps| !steps.is_empty()).map(transaction).collect()
     }
 
-    /// Whether all that is there is ours and each set is of the wanted type.
+    /// Whether all that is there is known and each set is of the wanted type.
     fn can_grow_from(&self, seen: &Seal) -> bool {
         let known = seen.sets.len() + seen.chains.len();
         let same = |(name, set): (&String, &Set)| {
@@ -125,7 +127,8 @@ impl Table {
 
     /// Chains that differ get all their rules anew.
     fn rules(&self, seen: &Seal) -> Vec<Step> {
-        let mut steps = Vec::new();
+        let stale: Vec<_> = seen.chains.keys().filter(|name| !self.chains.contains_key(*name)).collect();
+        let mut steps: Vec<_> = stale.iter().map(|&name| Step::Flush(name.clone())).collect();
         for (name, chain) in &self.chains {
             let hooked = chain.base.map(Hooked::of);
             let rules = self.encoded(chain);
@@ -147,6 +150,8 @@ impl Table {
             }
             steps.extend(rules.into_iter().map(|rule| Step::AddRule(name.clone(), rule)));
         }
+        // Chains that others jump to can go only when those have let go.
+        steps.extend(stale.into_iter().map(|name| Step::RemoveChain(name.clone())));
         steps
     }
 
