@@ -350,3 +350,6 @@ pub fn outside(keys: &[Key], set: &str) -> Statement {
 pub fn rule(comment: &str, statements: impl IntoIterator<Item = Statement>) -> Rule {
     Rule { comment: comment.into(), statements: statements.into_iter().collect() }
 }
+
+#[cfg(test)]
+mod tests;

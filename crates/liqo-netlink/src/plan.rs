@@ -171,3 +171,6 @@ fn plain(rule: &Rule) -> Rule {
     let plain = |net: Option<IpNet>| net.filter(|net| net.prefix_len() > 0).map(|net| net.trunc());
     Rule { from: plain(rule.from), to: plain(rule.to), ..rule.clone() }
 }
+
+#[cfg(test)]
+mod tests;

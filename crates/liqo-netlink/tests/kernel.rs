@@ -1,4 +1,5 @@
 //! Links, addresses, neighbours, routes and rules in real namespaces, looked at with `ip`. Needs root.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 #[path = "bed/bed.rs"]
 mod bed;
