@@ -7,7 +7,7 @@ mod bed;
 mod everything;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bed::Ns;
 use everything::{everything, item, net, words};
@@ -192,24 +192,26 @@ fn hub(peers: u32) -> Table {
 fn a_thousand_peers_fit_and_one_more_is_cheap() {
     let ns = Ns::new();
     let realm = realm(Family::Ip);
+    // What this thread used of a processor: the same whatever else runs on the machine.
+    let used = || {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Duration::new(now.tv_sec.cast_unsigned(), now.tv_nsec as u32)
+    };
     let timed = |table: Table| {
         let wanted = wanted(table);
-        let start = Instant::now();
+        let start = used();
         let made = ns.kernel.settle(&realm, &wanted).unwrap().made;
-        (made, start.elapsed(), wanted)
+        (made, used() - start)
     };
-    let (made, whole, _) = timed(hub(1000));
+    let (made, whole) = timed(hub(1000));
     assert_eq!(made, BTreeMap::from([(Kind::Table, 2)]));
-    let (made, one, wanted) = timed(hub(1001));
+    let (made, one) = timed(hub(1001));
     assert_eq!(made, BTreeMap::from([(Kind::Elements, 1)]));
-    let start = Instant::now();
-    assert_eq!(ns.kernel.settle(&realm, &wanted).unwrap().made, BTreeMap::new());
-    let first_look = start.elapsed();
-    let start = Instant::now();
-    assert_eq!(ns.kernel.settle(&realm, &wanted).unwrap().made, BTreeMap::new());
-    let look = start.elapsed();
+    let (made, first_look) = timed(hub(1001));
+    assert_eq!(made, BTreeMap::new());
+    let (_, look) = timed(hub(1001));
     println!(
         "1,000 peers, 9,000 elements: whole {whole:?}, one more {one:?}, first look {first_look:?}, look {look:?}"
     );
-    assert!(whole < Duration::from_secs(2) && one < Duration::from_millis(300), "{whole:?} {one:?}");
+    assert!(one < whole && one < Duration::from_millis(200), "{whole:?} {one:?}");
 }
