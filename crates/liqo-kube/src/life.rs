@@ -88,6 +88,17 @@ impl Life {
         self.0.metrics.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|part| part()).collect()
     }
 
+    /// Serves `/metrics` (and the health checks) on an address of its own.
+    ///
+    /// # Errors
+    /// A text that names the address when it makes no sense.
+    pub fn serve_metrics(&self, address: &str) -> Result<(), String> {
+        let address = server::address(address)?;
+        let life = self.clone();
+        self.spawn("metrics", async move { life.serve(address).await });
+        Ok(())
+    }
+
     /// Runs a task for as long as the process lives; its end is the end of the process.
     pub fn spawn<F>(&self, name: &'static str, task: F)
     where

@@ -110,13 +110,10 @@ impl<R: Reflect> Pair<R> {
         let name_there = reflector.name_there(name);
         let here = sources.get(namespace_here, name);
         let there = twins.get(namespace_there, &name_there);
-        let plan: Plan<R::There> = match seen {
-            Some(seen) => {
-                let seen = seen.get(namespace_there, &name_there);
-                decide(reflector, here.as_deref(), there.as_deref(), seen.as_deref())
-            }
-            None => decide(reflector, here.as_deref(), there.as_deref(), itself::<R>(there.as_deref())),
-        };
+        let other = seen.as_ref().and_then(|seen| seen.get(namespace_there, &name_there));
+        let seen = if seen.is_some() { other.as_deref() } else { itself::<R>(there.as_deref()) };
+        reflector.look(name, here.as_deref(), there.as_deref(), seen);
+        let plan: Plan<R::There> = decide(reflector, here.as_deref(), there.as_deref(), seen);
         if let (Here::Hold(finalizer), Some(here)) = (&plan.here, &here) {
             cluster.hold(&**here, finalizer).await?;
         }

@@ -1,0 +1,252 @@
+//! From the peers to the interface: receive in batches, open, merge, hand over. The clock of the protocol runs here too.
+
+use std::io::{self, IoSlice, Write};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use boringtun::noise::handshake::parse_handshake_anon;
+use boringtun::noise::{Packet, TunnResult};
+
+use super::limit::Limit;
+use super::link::{COOKIE, DATA, INITIATION, OVERHEAD, Opened, RESPONSE, SMALLEST, State};
+use super::merge::{Merger, Output};
+use super::outbound::send_now;
+use super::table::{Entry, Identity, Reader, Table};
+use super::Shared;
+use crate::PublicKey;
+use crate::sys::{Datagrams, Endpoint, Outgoing, Tun};
+
+/// How often the clock of the protocol is looked at. Its shortest times are seconds.
+pub(crate) const TICK: Duration = Duration::from_millis(250);
+/// Opened packets that wait for being merged: four full messages.
+const ARENA: usize = 4 << 16;
+const SCRATCH: usize = 1 << 16;
+const COOKIE_LENGTH: usize = 64;
+
+/// The state of the thread.
+pub(crate) struct Inbound {
+    shared: Arc<Shared>,
+    reader: Reader,
+    datagrams: Datagrams,
+    opened: Arena,
+    scratch: Box<[u8]>,
+    limit: Limit,
+    ticked: Instant,
+}
+
+/// Opened packets of a batch.
+struct Arena {
+    bytes: Box<[u8]>,
+    used: usize,
+    merger: Merger,
+    /// The last source that was looked up, and whether it may send: neighbours mostly have the same.
+    source: Option<(IpAddr, u32, bool)>,
+}
+
+impl Inbound {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        let merger = Merger::new(shared.tun.uso);
+        Self {
+            reader: Reader::new(&shared.board),
+            shared,
+            datagrams: Datagrams::new(),
+            opened: Arena { bytes: vec![0; ARENA].into_boxed_slice(), used: 0, merger, source: None },
+            scratch: vec![0; SCRATCH].into_boxed_slice(),
+            limit: Limit::default(),
+            ticked: Instant::now(),
+        }
+    }
+
+    /// Until the tunnel ends.
+    pub(crate) fn run(&mut self) -> io::Result<()> {
+        while !self.shared.is_stopping() {
+            let table = self.reader.refresh(&self.shared.board);
+            match self.shared.wire.receive(&mut self.datagrams) {
+                Ok(count) => self.batch(&table, count),
+                // Time to look at the clock, or news of a datagram sent earlier: ICMP errors are a matter of one peer.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Err(error),
+                Err(_) => {}
+            }
+            let now = Instant::now();
+            if now.duration_since(self.ticked) >= TICK {
+                self.ticked = now;
+                self.tick(&table, now);
+            }
+        }
+        Ok(())
+    }
+
+    fn batch(&mut self, table: &Table, count: usize) {
+        self.opened.source = None;
+        for i in 0..count {
+            let Some((bytes, size, endpoint)) = self.datagrams.message(i) else { continue };
+            if self.opened.used + bytes.len() + OVERHEAD > ARENA {
+                self.opened.flush(&self.shared.tun);
+            }
+            let mut datagrams = bytes.chunks(size).peekable();
+            while let Some(datagram) = datagrams.next() {
+                let Some(index) = data_index(datagram) else {
+                    let mut desk = Desk {
+                        shared: &self.shared,
+                        table,
+                        scratch: &mut self.scratch,
+                        limit: &mut self.limit,
+                        now: self.ticked,
+                    };
+                    desk.handshake(datagram, endpoint);
+                    continue;
+                };
+                let Some(entry) = table.by_index(index) else { continue };
+                // All of one peer that lie together, under one lock.
+                let run = std::iter::once(datagram)
+                    .chain(std::iter::from_fn(|| datagrams.next_if(|next| data_index(next) == Some(index))));
+                self.opened.open(table, entry, run, endpoint, &self.shared);
+            }
+        }
+        self.opened.flush(&self.shared.tun);
+    }
+
+    fn tick(&mut self, table: &Table, now: Instant) {
+        for identity in &table.identities {
+            identity.gate.reset_count();
+        }
+        for entry in table.entries() {
+            send_now(&self.shared.wire, &entry.link, &mut self.scratch, |state, buffer| {
+                state.tick(now, entry.eager, buffer)
+            });
+        }
+    }
+}
+
+impl Arena {
+    /// Opens the messages of one peer and keeps what is for the interface.
+    fn open<'a>(
+        &mut self,
+        table: &Table,
+        entry: &Entry,
+        messages: impl Iterator<Item = &'a [u8]>,
+        endpoint: Endpoint,
+        shared: &Shared,
+    ) {
+        let mut state = entry.link.lock();
+        let mut authentic = false;
+        for message in messages {
+            authentic |= self.open_one(table, entry, &mut state, message, &shared.tun);
+        }
+        if authentic {
+            state.seen_at(endpoint);
+            drop(state);
+            if entry.link.establish() {
+                shared.settle();
+            }
+        }
+    }
+
+    fn open_one(&mut self, table: &Table, entry: &Entry, state: &mut State, message: &[u8], tun: &Tun) -> bool {
+        let Some(room) = self.bytes.get_mut(self.used..).filter(|room| room.len() >= message.len().max(SMALLEST)) else {
+            return false;
+        };
+        match state.open(message, room) {
+            Opened::Refused => false,
+            Opened::Nothing | Opened::Answer(_) => true,
+            Opened::Packet(length, from) => {
+                let allowed = match self.source {
+                    Some((source, group, allowed)) if source == from && group == entry.group => allowed,
+                    _ => table.may_send(entry.group, from),
+                };
+                self.source = Some((from, entry.group, allowed));
+                if allowed {
+                    let span = (self.used, length);
+                    self.used += length.next_multiple_of(16);
+                    self.merger.push(&mut self.bytes, span, &mut Interface(tun));
+                }
+                true
+            }
+        }
+    }
+
+    fn flush(&mut self, tun: &Tun) {
+        self.merger.flush(&mut self.bytes, &mut Interface(tun));
+        self.used = 0;
+    }
+}
+
+/// The interface takes merged packets. One that is down or full drops them, like any other.
+struct Interface<'a>(&'a Tun);
+
+impl Output for Interface<'_> {
+    fn write(&mut self, pieces: &[IoSlice<'_>]) {
+        let _ = (&self.0.file).write_vectored(pieces);
+    }
+}
+
+/// The receiver index of a data message.
+fn data_index(datagram: &[u8]) -> Option<u32> {
+    let (&[kind, 0, 0, 0, a, b, c, d], rest) = datagram.split_first_chunk::<8>()? else { return None };
+    (kind == DATA && rest.len() >= OVERHEAD - 8).then(|| u32::from_le_bytes([a, b, c, d]))
+}
+
+/// Where messages are looked at that are no data.
+struct Desk<'a> {
+    shared: &'a Shared,
+    table: &'a Table,
+    scratch: &'a mut [u8],
+    limit: &'a mut Limit,
+    now: Instant,
+}
+
+impl Desk<'_> {
+    /// Cheapest first: form, then the first MAC (and the cookie under load), then the rate of its sender, then the keys.
+    fn handshake(&mut self, datagram: &[u8], endpoint: Endpoint) {
+        if !matches!(datagram.first(), Some(&(INITIATION | RESPONSE | COOKIE))) {
+            return;
+        }
+        let table = self.table;
+        for identity in &table.identities {
+            let mut cookie = [0; COOKIE_LENGTH];
+            match identity.gate.verify_packet(Some(endpoint.to.ip()), datagram, &mut cookie) {
+                Ok(Packet::HandshakeInit(message)) if self.limit.take(endpoint.to.ip(), self.now) => {
+                    let Ok(half) = parse_handshake_anon(&identity.secret, &identity.point, &message) else { return };
+                    let peer = PublicKey::from_bytes(half.peer_static_public);
+                    return self.deliver(table.by_keys(identity.public, peer), identity, datagram, endpoint);
+                }
+                Ok(Packet::HandshakeResponse(message)) => {
+                    return self.deliver(table.by_index(message.receiver_idx), identity, datagram, endpoint);
+                }
+                Ok(Packet::PacketCookieReply(message)) => {
+                    return self.deliver(table.by_index(message.receiver_idx), identity, datagram, endpoint);
+                }
+                Err(TunnResult::WriteToNetwork(reply)) => {
+                    let length = reply.len();
+                    return self.shared.wire.send(&cookie, &[Outgoing { start: 0, length, size: length, endpoint }]);
+                }
+                // For another of our keys, or garbage.
+                _ => {}
+            }
+        }
+    }
+
+    fn deliver(&mut self, entry: Option<&Entry>, identity: &Identity, message: &[u8], endpoint: Endpoint) {
+        let Some(entry) = entry.filter(|entry| entry.link.ours == identity.public || message[0] == COOKIE) else { return };
+        let mut state = entry.link.lock();
+        match state.open(message, self.scratch) {
+            Opened::Answer(length) => {
+                state.seen_at(endpoint);
+                self.shared.wire.send(self.scratch, &[Outgoing { start: 0, length, size: length, endpoint }]);
+            }
+            _ => return,
+        }
+        // An initiation proves that the peer is there; only the response to ours proves that both have the same keys.
+        if message[0] != RESPONSE {
+            return;
+        }
+        while let Some(length) = state.queued(self.scratch) {
+            self.shared.wire.send(self.scratch, &[Outgoing { start: 0, length, size: length, endpoint }]);
+        }
+        drop(state);
+        if entry.link.establish() {
+            self.shared.settle();
+        }
+    }
+}

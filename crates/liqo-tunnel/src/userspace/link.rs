@@ -1,0 +1,289 @@
+//! One pair of keys, ours and a peer's: the protocol's state, where the peer is, and what went through.
+//!
+//! The Noise handshake, the keys in use, the replay window and the protocol's timers are `boringtun`'s; where packets come from and go to,
+//! who may send what, and when to try again are ours.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use boringtun::noise::errors::WireGuardError;
+use boringtun::noise::rate_limiter::RateLimiter;
+use boringtun::noise::{Tunn, TunnResult};
+use ipnet::IpNet;
+
+use crate::sys::Endpoint;
+use crate::{Peer, PrivateKey, PublicKey};
+
+/// Bytes a data message is longer than what it carries.
+pub(crate) const OVERHEAD: usize = 32;
+/// The shortest buffer a message is written to: a handshake initiation.
+pub(crate) const SMALLEST: usize = 148;
+/// Types of messages (white paper, 5.4).
+pub(crate) const INITIATION: u8 = 1;
+pub(crate) const RESPONSE: u8 = 2;
+pub(crate) const COOKIE: u8 = 3;
+pub(crate) const DATA: u8 = 4;
+/// Packets that may wait for a first handshake, per peer. The library would keep 256, which is 360 kB.
+const WAITING: u16 = 24;
+/// How soon a handshake that somebody waits for is repeated, and how often; then the protocol's own five seconds.
+const HURRY: Duration = Duration::from_millis(900);
+const HURRIED: u8 = 10;
+
+/// One pair of keys.
+pub(crate) struct Link {
+    /// Its number in the table, which peers repeat in every packet.
+    pub(crate) slot: u32,
+    /// Our public key in this pair.
+    pub(crate) ours: PublicKey,
+    /// The peer's.
+    pub(crate) key: PublicKey,
+    established: AtomicBool,
+    state: Mutex<State>,
+}
+
+/// What the threads share of a link.
+pub(crate) struct State {
+    tunnel: Tunn,
+    endpoint: Option<Endpoint>,
+    allowed: Vec<IpNet>,
+    /// As last wished: where the peer really is may differ.
+    wished: Option<SocketAddr>,
+    keepalive: Option<Duration>,
+    /// When something was last sent, and `sent` and `messages` then: the keepalive counts from there.
+    spoke: (Instant, u64),
+    /// Messages of any kind sent to it.
+    messages: u64,
+    waiting: u16,
+    /// When we last asked for a handshake that somebody waits for, and how often that may be repeated in a hurry.
+    hurry: Option<(Instant, u8)>,
+    /// We answered a handshake; the first packet under its keys will prove that the peer has them.
+    answered: bool,
+    last_handshake: Option<SystemTime>,
+    sent: u64,
+    received: u64,
+}
+
+/// What came of a packet from the network.
+pub(crate) enum Opened {
+    /// Nothing for the interface, but it was authentic.
+    Nothing,
+    /// An IP packet of this length, at the start of the buffer, from this address.
+    Packet(usize, IpAddr),
+    /// A message of this length to send back; then ask [`State::queued`].
+    Answer(usize),
+    /// Not authentic, replayed, or out of place.
+    Refused,
+}
+
+impl Link {
+    /// A pair that has not met yet.
+    pub(crate) fn new(slot: u32, index: u32, ours: &PrivateKey, peer: &Peer, limiter: &Arc<RateLimiter>) -> Self {
+        let tunnel = Tunn::new(ours.secret(), peer.key.point(), None, None, index, Some(limiter.clone()));
+        let state = State {
+            tunnel,
+            endpoint: peer.endpoint.map(Endpoint::new),
+            allowed: peer.allowed.clone(),
+            wished: peer.endpoint,
+            keepalive: peer.keepalive,
+            spoke: (Instant::now(), 0),
+            messages: 0,
+            waiting: 0,
+            hurry: None,
+            answered: false,
+            last_handshake: None,
+            sent: 0,
+            received: 0,
+        };
+        Self {
+            slot,
+            ours: ours.public(),
+            key: peer.key,
+            established: AtomicBool::new(false),
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Whether a handshake has succeeded and a packet under its keys has come.
+    pub(crate) fn is_established(&self) -> bool {
+        self.established.load(Ordering::Acquire)
+    }
+
+    /// Notes that one has; `true` the first time.
+    pub(crate) fn establish(&self) -> bool {
+        !self.is_established() && !self.established.swap(true, Ordering::AcqRel)
+    }
+
+    /// For one packet or one burst; never kept over a system call.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Follows a changed wish. Where the peer really is stays, unless the wished endpoint is another than before.
+    pub(crate) fn wish(&mut self, peer: &Peer) {
+        self.keepalive = peer.keepalive;
+        self.allowed.clone_from(&peer.allowed);
+        if self.wished != peer.endpoint {
+            self.wished = peer.endpoint;
+            if let Some(endpoint) = peer.endpoint {
+                self.endpoint = Some(Endpoint::new(endpoint));
+            }
+        }
+    }
+
+    /// What is sent to it, as last wished.
+    pub(crate) fn allowed(&self) -> &[IpNet] {
+        &self.allowed
+    }
+
+    /// Where the peer is.
+    pub(crate) fn endpoint(&self) -> Option<Endpoint> {
+        self.endpoint
+    }
+
+    /// An authentic packet came from here.
+    pub(crate) fn seen_at(&mut self, endpoint: Endpoint) {
+        if self.endpoint != Some(endpoint) {
+            self.endpoint = Some(endpoint);
+        }
+    }
+
+    /// Bytes received and sent, and when keys were last agreed on.
+    pub(crate) fn figures(&self) -> (u64, u64, Option<SystemTime>) {
+        (self.received, self.sent, self.last_handshake)
+    }
+
+    /// Takes over the counters of the pair this one replaces.
+    pub(crate) fn inherit(&mut self, before: &Self) {
+        self.received += before.received;
+        self.sent += before.sent;
+        self.last_handshake = self.last_handshake.max(before.last_handshake);
+    }
+
+    /// Whether packets can be sealed now; else some wait and a handshake begins.
+    pub(crate) fn can_seal(&self) -> bool {
+        self.tunnel.time_since_last_handshake().is_some()
+    }
+
+    /// Writes the message that carries `packet`, or the one that must go first, and tells its length. The buffer needs
+    /// [`OVERHEAD`] bytes more than the packet and at least [`SMALLEST`].
+    pub(crate) fn seal(&mut self, packet: &[u8], buffer: &mut [u8]) -> Option<usize> {
+        match self.tunnel.encapsulate(packet, buffer) {
+            TunnResult::WriteToNetwork(message) => {
+                self.sent += packet.len() as u64;
+                self.messages += 1;
+                Some(message.len())
+            }
+            _ => None,
+        }
+    }
+
+    /// Like [`State::seal`] while there are no keys: keeps a few packets for the time after the handshake.
+    pub(crate) fn wait(&mut self, packet: &[u8], buffer: &mut [u8]) -> Option<usize> {
+        if self.waiting >= WAITING {
+            return self.initiate(false, buffer);
+        }
+        self.waiting += 1;
+        self.seal(packet, buffer)
+    }
+
+    /// Starts a handshake now, and repeats it every second for a while: the protocol alone would wait five.
+    pub(crate) fn greet(&mut self, now: Instant, buffer: &mut [u8]) -> Option<usize> {
+        self.hurry = Some((now, HURRIED));
+        self.initiate(true, buffer)
+    }
+
+    /// Writes a handshake initiation; `again` also when one is under way.
+    pub(crate) fn initiate(&mut self, again: bool, buffer: &mut [u8]) -> Option<usize> {
+        match self.tunnel.format_handshake_initiation(buffer, again) {
+            TunnResult::WriteToNetwork(message) => {
+                self.messages += 1;
+                Some(message.len())
+            }
+            _ => None,
+        }
+    }
+
+    /// Opens a message of this peer. The buffer needs the length of the message, and at least [`SMALLEST`] bytes.
+    pub(crate) fn open(&mut self, message: &[u8], buffer: &mut [u8]) -> Opened {
+        let kind = message.first().copied();
+        let (length, from) = match self.tunnel.decapsulate(None, message, buffer) {
+            TunnResult::Err(_) => return Opened::Refused,
+            TunnResult::Done => {
+                self.agree(kind == Some(DATA) && self.answered);
+                return Opened::Nothing;
+            }
+            TunnResult::WriteToNetwork(answer) => {
+                let length = answer.len();
+                self.answered = kind == Some(INITIATION);
+                self.agree(kind == Some(RESPONSE));
+                self.messages += 1;
+                return Opened::Answer(length);
+            }
+            TunnResult::WriteToTunnelV4(packet, from) => (packet.len(), IpAddr::V4(from)),
+            TunnResult::WriteToTunnelV6(packet, from) => (packet.len(), IpAddr::V6(from)),
+        };
+        self.agree(self.answered);
+        self.received += length as u64;
+        Opened::Packet(length, from)
+    }
+
+    /// Notes that both sides have the same keys.
+    fn agree(&mut self, yes: bool) {
+        if yes {
+            self.answered = false;
+            self.hurry = None;
+            self.last_handshake = Some(SystemTime::now());
+        }
+    }
+
+    /// The next packet that waited for the handshake, as a message.
+    pub(crate) fn queued(&mut self, buffer: &mut [u8]) -> Option<usize> {
+        self.waiting = 0;
+        match self.tunnel.decapsulate(None, &[], buffer) {
+            TunnResult::WriteToNetwork(message) => {
+                self.messages += 1;
+                Some(message.len())
+            }
+            _ => None,
+        }
+    }
+
+    /// What time asks for: new keys, a handshake once more, a keepalive. To be called a few times a second. `eager`: somebody waits for
+    /// this pair, so it never gives up.
+    pub(crate) fn tick(&mut self, now: Instant, eager: bool, buffer: &mut [u8]) -> Option<usize> {
+        let message = match self.tunnel.update_timers(buffer) {
+            TunnResult::WriteToNetwork(message) => Some(message.len()),
+            // The library gives up after 90 seconds; a peer that may come back is worth another series.
+            TunnResult::Err(WireGuardError::ConnectionExpired) => {
+                self.waiting = 0;
+                if eager || self.keepalive.is_some() { self.initiate(true, buffer) } else { None }
+            }
+            _ => None,
+        };
+        let message = message.or_else(|| match self.hurry {
+            Some((asked, left)) if now.duration_since(asked) >= HURRY => {
+                self.hurry = left.checked_sub(1).map(|left| (now, left));
+                self.initiate(true, buffer)
+            }
+            _ => None,
+        });
+        if message.is_some() {
+            self.messages += 1;
+        }
+        if self.spoke.1 != self.messages {
+            self.spoke = (now, self.messages);
+        }
+        let silent = now.duration_since(self.spoke.0);
+        match self.keepalive {
+            Some(interval) if message.is_none() && silent >= interval => {
+                self.spoke.0 = now;
+                if self.can_seal() { self.seal(&[], buffer) } else { self.initiate(false, buffer) }
+            }
+            _ => message,
+        }
+    }
+}
