@@ -15,7 +15,6 @@ mod link;
 mod merge;
 mod outbound;
 mod packet;
-mod plan;
 mod routes;
 mod split;
 mod table;

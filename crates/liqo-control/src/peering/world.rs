@@ -18,7 +18,7 @@ use liqo_api::{
     discovery::{ForeignCluster, ResourceRequest},
     meta::label,
     names,
-    net::TunnelEndpoint,
+    net::{NetworkConfig, TunnelEndpoint},
     sharing::ResourceOffer,
 };
 use liqo_core::endpoint;
@@ -76,6 +76,8 @@ pub(crate) struct World {
     pub(crate) secrets: Store<Secret>,
     /// None while the networks are connected by something else.
     pub(crate) tunnels: Option<Store<TunnelEndpoint>>,
+    /// How networks are to be connected, ours and peers'; none while something else connects them.
+    pub(crate) networks: Option<Store<NetworkConfig>>,
     /// Real nodes only.
     pub(crate) nodes: Store<Node>,
     /// Running pods, cut down to what counts for an offer.
@@ -121,6 +123,7 @@ impl World {
                 .labels(label::CLUSTER_ID)
                 .start(ring(&bell, |secret: &Secret| peer_label(secret).map(Wake::Peer))),
             tunnels: (!args.disable_internal_network).then(|| cluster.watch("").start(by_namespace(&bell))),
+            networks: (!args.disable_internal_network).then(|| cluster.watch("").start(by_namespace(&bell))),
             nodes: cluster
                 .watch("")
                 .labels(&format!("{}!={}", label::TYPE, label::VIRTUAL_NODE))
@@ -177,6 +180,9 @@ impl World {
         }
         if let Some(tunnels) = &self.tunnels {
             tunnels.ready().await;
+        }
+        if let Some(networks) = &self.networks {
+            networks.ready().await;
         }
         if let Some(classes) = &self.classes {
             classes.ready().await;
@@ -260,6 +266,16 @@ impl World {
             format!("there is no Service {}/{} in this cluster", self.home.namespace, names::AUTH_SERVICE)
         })?;
         endpoint::auth_url(&service, &self.nodes.all())
+    }
+
+    /// URL of our authentication service inside this cluster.
+    pub(crate) fn auth_url_inside(&self) -> Result<String, String> {
+        let name = names::AUTH_SERVICE;
+        let service = self.services.get(&self.home.namespace, name);
+        let spec = service.as_ref().and_then(|service| service.spec.as_ref());
+        let port = spec.and_then(|spec| spec.ports.as_ref()?.first()).map(|port| port.port);
+        let port = port.ok_or_else(|| format!("Service {}/{name} has no port", self.home.namespace))?;
+        Ok(format!("https://{name}.{}.svc:{port}", self.home.namespace))
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the kernel gives back of a table.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
@@ -56,7 +57,7 @@ pub(crate) fn seal<'a>(
             elements.insert(set.clone(), found);
         }
     }
-    Ok(Some(Seal { structure, elements }))
+    Ok(Some(Seal { structure, elements: Arc::new(elements) }))
 }
 
 /// Whether a notice is about a table of this name.

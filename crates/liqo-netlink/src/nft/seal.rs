@@ -5,6 +5,7 @@
 //! user data is not ours. Elements come back byte for byte and are compared as they are.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::nft::element::{Element, Elements, SetChange};
 use crate::nft::{Table, encode};
@@ -16,8 +17,8 @@ pub(crate) type Hash = [u8; 16];
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seal {
     pub(crate) structure: Structure,
-    /// By set.
-    pub(crate) elements: BTreeMap<String, BTreeSet<Element>>,
+    /// By set. Shared: the kernel keeps the last one read.
+    pub(crate) elements: Arc<BTreeMap<String, BTreeSet<Element>>>,
 }
 
 impl Seal {
@@ -57,7 +58,7 @@ impl Table {
     pub fn seal(&self) -> Seal {
         Seal {
             structure: self.structure(),
-            elements: self.sets.iter().map(|(name, set)| (name.clone(), set.encoded())).collect(),
+            elements: Arc::new(self.sets.iter().map(|(name, set)| (name.clone(), set.encoded())).collect()),
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::link::Link;
-use super::plan::{Present, Wanted, plan};
+use crate::plan::{Present, Wanted, plan};
 use super::routes::Routes;
 use super::table::{Board, Entry, Identity, Table};
 use crate::{Error, Peer, PrivateKey, PublicKey};
@@ -49,10 +49,7 @@ impl Control {
 
     /// Wishes exactly these peers. Gives the pairs that must shake hands.
     pub(crate) fn set_peers(&mut self, peers: &[Peer], board: &Board) -> Result<Vec<Arc<Link>>, Error> {
-        let mut keys = HashSet::new();
-        if let Some(twice) = peers.iter().find(|peer| !keys.insert(peer.key)) {
-            return Err(Error::Twice(twice.key));
-        }
+        crate::distinct(peers)?;
         self.wished = peers.to_vec();
         Ok(self.settle(board))
     }

@@ -145,4 +145,4 @@ fn padded(packet: &mut [u8], at: usize, length: usize, mtu: usize, each: &mut im
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -75,6 +75,11 @@ impl Netns {
         self.ip(&format!("link add dev {name} type veth peer name {name} netns {}", other.path()));
     }
 
+    /// The same namespace once more.
+    pub(crate) fn again(&self) -> Self {
+        Self(self.0.try_clone().unwrap())
+    }
+
     fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
     }
@@ -102,6 +107,14 @@ impl Switch {
         netns.ip(&format!("address add 192.0.2.{n}/24 dev eth0"));
         netns.ip(&format!("address add 2001:db8::{n}/64 dev eth0 nodad"));
         netns.ip("link set eth0 up");
+    }
+
+    /// Lets larger frames through the ports of machines 1 to `count`.
+    pub(crate) fn widen(&self, mtu: u32, count: u8) {
+        for n in 1..=count {
+            self.0.ip(&format!("link set dev port{n} mtu {mtu}"));
+        }
+        self.0.ip(&format!("link set dev switch mtu {mtu}"));
     }
 }
 
@@ -173,6 +186,14 @@ impl Machine {
         let peers = self.engine().peers().unwrap();
         peers.into_iter().find(|state| state.key == peer.key.public()).expect("the peer is known")
     }
+}
+
+/// A socket that gets a copy of every frame of `eth0`, in the namespace of the calling thread.
+pub(crate) fn packet_socket() -> std::os::fd::OwnedFd {
+    use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, socket_with};
+    // ETH_P_ALL in network order.
+    let all = Protocol::from_raw(std::num::NonZeroU32::new(u32::from(3u16.to_be())).unwrap());
+    socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, Some(all)).unwrap()
 }
 
 /// Machines 1 to `count`, all peers of each other.

@@ -115,7 +115,7 @@ async fn what_is_wanted_is_asked_for_and_its_user_hears_of_the_answer() {
 }
 
 #[tokio::test]
-async fn what_nobody_wants_any_more_is_given_back_and_a_successor_takes_over() {
+async fn what_nobody_wants_any_more_is_given_back_and_a_successor_takes_over_the_rest() {
     let Bench { asker, names, plan, .. } = bench(Way::Out).await;
     let first = Wishes::new(&asker, "slices/demo", &names);
     first.set("web", BTreeSet::from([ip("172.30.0.5")]));
@@ -125,9 +125,19 @@ async fn what_nobody_wants_any_more_is_given_back_and_a_successor_takes_over() {
     drop(first);
     assert_eq!(second.of("web"), BTreeSet::from([ip("172.30.0.5")]), "wishes are carried over");
     second.set("db", BTreeSet::new());
-    until("one is given back", || plan.mapped() == ["172.30.0.5"]).await;
-    drop(second);
-    until("the end of the last gives back the rest", || plan.mapped().is_empty()).await;
+    second.set("again", BTreeSet::from([ip("172.30.0.5")]));
+    second.set("web", BTreeSet::new());
+    until("what has no user is given back", || plan.mapped() == ["172.30.0.5"]).await;
+}
+
+#[tokio::test]
+async fn the_end_of_the_last_gives_everything_back() {
+    let Bench { asker, names, plan, .. } = bench(Way::Out).await;
+    let wishes = Wishes::new(&asker, "slices/demo", &names);
+    wishes.set("web", BTreeSet::from([ip("172.30.0.5")]));
+    until("it is mapped", || plan.mapped().len() == 1).await;
+    drop(wishes);
+    until("nothing is left", || plan.mapped().is_empty()).await;
 }
 
 #[tokio::test]
