@@ -156,7 +156,8 @@ impl Engine for Userspace {
         self.check()?;
         let link = self.shared.lock().current(peer).ok_or(Error::Unknown(*peer))?;
         let mut scratch = [0; SMALLEST];
-        let sent = send_now(&self.shared.wire, &link, &mut scratch, |state, buffer| state.greet(Instant::now(), buffer));
+        let sent =
+            send_now(&self.shared.wire, &link, &mut scratch, |state, buffer| state.greet(Instant::now(), buffer));
         if sent { Ok(()) } else { Err(Error::NoEndpoint(*peer)) }
     }
 

@@ -91,7 +91,12 @@ impl Wire {
     pub(crate) fn tcp(&self, streams: u32, time: Duration, tunnel: &Tunnel) -> Flow {
         let pids = tunnel.pids();
         let mut server = self.sides[1].run(|| {
-            Command::new("iperf3").args(["-s", "-1", "-p", "5201"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+            Command::new("iperf3")
+                .args(["-s", "-1", "-p", "5201"])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap()
         });
         std::thread::sleep(Duration::from_millis(300));
         let clock = Clock::now(&pids);

@@ -41,7 +41,10 @@ impl Netns {
     }
 
     /// Starts a thread inside that goes on.
-    pub(crate) fn spawn<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> std::thread::JoinHandle<T> {
+    pub(crate) fn spawn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> std::thread::JoinHandle<T> {
         let file = self.0.try_clone().unwrap();
         std::thread::spawn(move || {
             move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
@@ -58,7 +61,11 @@ impl Netns {
         self.run(|| {
             let output = Command::new(program).args(arguments.split_whitespace()).output().unwrap();
             let told = String::from_utf8_lossy(&output.stdout).into_owned();
-            assert!(output.status.success(), "{program} {arguments}: {told}{}", String::from_utf8_lossy(&output.stderr));
+            assert!(
+                output.status.success(),
+                "{program} {arguments}: {told}{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
             told
         })
     }
@@ -159,7 +166,10 @@ impl Machine {
         Peer {
             key: self.key.public(),
             endpoint: Some(SocketAddr::new(format!("192.0.2.{}", self.n).parse().unwrap(), PORT)),
-            allowed: vec![format!("10.0.{}.0/24", self.n).parse().unwrap(), format!("fd00:{}::/64", self.n).parse().unwrap()],
+            allowed: vec![
+                format!("10.0.{}.0/24", self.n).parse().unwrap(),
+                format!("fd00:{}::/64", self.n).parse().unwrap(),
+            ],
             keepalive: None,
         }
     }
