@@ -61,8 +61,10 @@ impl Inbound {
     /// Until the tunnel ends.
     pub(crate) fn run(&mut self) -> io::Result<()> {
         while !self.shared.is_stopping() {
+            let received = self.shared.wire.receive(&mut self.datagrams);
+            // After the wait, not before: what has arrived since must meet what is wished since.
             let table = self.reader.refresh(&self.shared.board);
-            match self.shared.wire.receive(&mut self.datagrams) {
+            match received {
                 Ok(count) => self.batch(&table, count),
                 // Time to look at the clock, or news of a datagram sent earlier: ICMP errors are a matter of one peer.
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Err(error),
