@@ -2,6 +2,7 @@
 
 pub mod gateway;
 pub mod layout;
+pub mod manager;
 pub mod network;
 pub mod proxy;
 pub mod route;

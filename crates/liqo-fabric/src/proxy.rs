@@ -14,7 +14,12 @@ mod route;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt::Display, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    fmt::Display,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header::ALLOW};
@@ -49,18 +54,22 @@ pub struct ProxyArgs {
     /// How much is logged and where health is told; the cluster is not asked anything.
     #[command(flatten)]
     pub runtime: RuntimeArgs,
-    /// Where the proxy listens.
-    #[arg(long, default_value = ":8118", value_parser = server::address, value_name = "HOST:PORT")]
-    pub listen_address: SocketAddr,
+    /// TCP port of the proxy, on all addresses.
+    #[arg(long, default_value_t = 8118, value_name = "PORT")]
+    pub listening_port: u16,
     /// Host of the API server; in a pod, the address of the Service `kubernetes`.
     #[arg(long, env = "KUBERNETES_SERVICE_HOST", default_value = "kubernetes.default.svc", value_name = "HOST")]
     pub api_server_host: String,
     /// Port of the API server.
     #[arg(long, env = "KUBERNETES_SERVICE_PORT", default_value_t = 443, value_name = "PORT")]
     pub api_server_port: u16,
-    /// The authentication service, as `NAME.NAMESPACE.svc:PORT`; a target with this name or address leads there.
-    #[arg(long, default_value = "liqo-auth.liqo.svc:443", value_parser = route::service, value_name = "HOST:PORT")]
-    pub auth_service: (String, u16),
+    /// Namespace Liqo is installed in.
+    #[arg(long = "liqo-namespace", alias = "namespace", env = "POD_NAMESPACE", default_value = "liqo")]
+    pub namespace: String,
+    /// The authentication service: a target with this name or address leads there. Without it, `liqo-auth` in the
+    /// namespace of Liqo, port 443.
+    #[arg(long, value_parser = route::service, value_name = "HOST:PORT")]
+    pub auth_service: Option<(String, u16)>,
     /// Tunnels at the same time; more are refused.
     #[arg(long, default_value_t = 2048, value_name = "NUMBER")]
     pub max_tunnels: u32,
@@ -82,15 +91,14 @@ pub struct ProxyArgs {
 pub async fn run(args: ProxyArgs) -> Result<(), String> {
     let life = Life::start("liqo-proxy", &args.runtime)?;
     let busy = life.busy();
-    let address = args.listen_address;
-    let listener = TcpListener::bind(address).await.map_err(|error| {
-        format!("listening on {address}: {error}; is another proxy running here? choose another --listen-address")
+    let (port, grace) = (args.listening_port, Duration::from_secs(args.grace_period));
+    let listener = listen(port).await.map_err(|error| {
+        format!("listening on port {port}: {error}; is another proxy running here? choose another --listening-port")
     })?;
-    let grace = Duration::from_secs(args.grace_period);
     let proxy = Proxy::new(args);
     let counts = Arc::clone(&proxy.counts);
     life.metrics(move || counts.text());
-    tracing::info!(%address, "in-band peers can connect");
+    tracing::info!(port, "in-band peers can connect");
     drop(busy);
     tokio::select! {
         () = proxy.clone().serve(listener) => {}
@@ -101,6 +109,14 @@ pub async fn run(args: ProxyArgs) -> Result<(), String> {
         tracing::info!("tunnels are still in use, closing them");
     }
     Ok(())
+}
+
+/// On all addresses of both families, or of the one that the node has.
+async fn listen(port: u16) -> std::io::Result<TcpListener> {
+    match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+        Ok(listener) => Ok(listener),
+        Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await,
+    }
 }
 
 /// The proxy; copies share it.
@@ -119,11 +135,9 @@ impl Proxy {
             idle: Duration::from_secs(args.idle_timeout.max(1)),
             half_closed: Duration::from_secs(args.half_closed_timeout.max(1)),
         };
+        let auth = args.auth_service.unwrap_or_else(|| (format!("liqo-auth.{}.svc", args.namespace), 443));
         Self {
-            routes: Arc::new(Routes {
-                api_server: (args.api_server_host, args.api_server_port),
-                auth: args.auth_service,
-            }),
+            routes: Arc::new(Routes { api_server: (args.api_server_host, args.api_server_port), auth }),
             limits,
             most: args.max_tunnels,
             tunnels: Arc::new(Semaphore::new(args.max_tunnels as usize)),

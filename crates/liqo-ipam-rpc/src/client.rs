@@ -46,8 +46,8 @@ pub enum Call {
 }
 
 impl Call {
-    pub(crate) const ALL: [Self; 4] =
-        [Self::MapEndpointIp, Self::UnmapEndpointIp, Self::GetHomePodIp, Self::BelongsToPodCidr];
+    /// All calls.
+    pub const ALL: [Self; 4] = [Self::MapEndpointIp, Self::UnmapEndpointIp, Self::GetHomePodIp, Self::BelongsToPodCidr];
 
     /// The path of the call on the wire.
     pub fn path(self) -> &'static str {

@@ -13,8 +13,10 @@
 //! Everything here is synchronous: [`Engine`] may be called from any thread, and calls return without waiting for packets.
 
 mod error;
+mod kernel;
 mod key;
 mod namespace;
+mod plan;
 mod sys;
 mod userspace;
 
@@ -150,6 +152,30 @@ pub fn open(
     tun_namespace: BorrowedFd<'_>,
     wish: Option<Implementation>,
 ) -> Result<Box<dyn Engine>, Error> {
-    let _ = wish;
-    Ok(Box::new(userspace::open(device, tun_namespace, None)?))
+    if device.interface.is_empty()
+        || device.interface.len() > 15
+        || device.interface.contains(|c: char| c == '/' || c.is_whitespace())
+    {
+        return Err(Error::Name(device.interface.clone()));
+    }
+    let userspace =
+        |reason| userspace::open(device, tun_namespace, reason).map(|engine| Box::new(engine) as Box<dyn Engine>);
+    match wish {
+        Some(Implementation::Userspace) => userspace(None),
+        Some(Implementation::Kernel) => Ok(Box::new(kernel::open(device, tun_namespace)?)),
+        None => match kernel::open(device, tun_namespace) {
+            Ok(engine) => Ok(Box::new(engine)),
+            Err(error @ Error::NoKernel(_)) => userspace(Some(error.to_string())),
+            Err(error) => Err(error),
+        },
+    }
+}
+
+/// Refuses a list with one key in it twice.
+fn distinct(peers: &[Peer]) -> Result<(), Error> {
+    let mut keys = std::collections::HashSet::new();
+    match peers.iter().find(|peer| !keys.insert(peer.key)) {
+        Some(twice) => Err(Error::Twice(twice.key)),
+        None => Ok(()),
+    }
 }

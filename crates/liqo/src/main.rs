@@ -7,7 +7,7 @@ use std::{future::Future, path::Path, process::ExitCode};
 
 use clap::Parser;
 use liqo_control::{manager, peering::auth, replicate};
-use liqo_fabric::{gateway, proxy, route};
+use liqo_fabric::{gateway, manager as network, proxy, route};
 use liqo_kubelet as kubelet;
 
 /// The roles, as they are called.
@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         "crd-replicator" => live(replicate::run(replicate::ReplicatorArgs::parse_from(args))),
         "auth-service" => live(auth::run(auth::AuthArgs::parse_from(args))),
         "virtual-kubelet" => live(kubelet::run(kubelet::KubeletArgs::parse_from(args))),
+        "liqo-network-manager" => live(network::run(network::ManagerArgs::parse_from(args))),
         "liqo-gateway" => live(gateway::run(gateway::GatewayArgs::parse_from(args))),
         "liqo-route" => live(route::run(route::RouteArgs::parse_from(args))),
         "liqo-proxy" => live(proxy::run(proxy::ProxyArgs::parse_from(args))),

@@ -96,13 +96,7 @@ impl Link {
             sent: 0,
             received: 0,
         };
-        Self {
-            slot,
-            ours: ours.public(),
-            key: peer.key,
-            established: AtomicBool::new(false),
-            state: Mutex::new(state),
-        }
+        Self { slot, ours: ours.public(), key: peer.key, established: AtomicBool::new(false), state: Mutex::new(state) }
     }
 
     /// Whether a handshake has succeeded and a packet under its keys has come.

@@ -47,21 +47,29 @@ pub(crate) enum Reach {
 /// # Errors
 /// A text that says what is missing, and what to do.
 pub(crate) fn gateway(service: Option<&Service>, keys: &[Secret]) -> Result<Gateway, String> {
-    let service = service.ok_or_else(|| format!("service {SERVICE} does not exist: is Liqo's network installed?"))?;
+    let (address, port, reach) = endpoint(service)?;
     let public_key = keys.iter().find_map(public_key).ok_or_else(|| {
         format!("there is no secret labelled {KEY_LABEL} with a {PUBLIC_KEY} yet: is {SERVICE} running?")
     })?;
-    let (address, port, reach) = match published(service) {
+    Ok(Gateway { address, port, public_key, reach })
+}
+
+/// Pure: address and UDP port of the gateway.
+///
+/// # Errors
+/// A text that says what is missing.
+pub(crate) fn endpoint(service: Option<&Service>) -> Result<(String, u16, Reach), String> {
+    let service = service.ok_or_else(|| format!("service {SERVICE} does not exist: is Liqo's network installed?"))?;
+    match published(service) {
         Ok((address, port)) => {
             let reach = if is_private(&address) { Reach::Private } else { Reach::Open };
-            (address, port, reach)
+            Ok((address, port, reach))
         }
         Err(why) => {
             let (address, port) = on_its_node(service).ok_or_else(|| format!("{why}; no gateway is active either"))?;
-            (address, port, Reach::Closed(why))
+            Ok((address, port, Reach::Closed(why)))
         }
-    };
-    Ok(Gateway { address, port, public_key, reach })
+    }
 }
 
 fn public_key(secret: &Secret) -> Option<String> {

@@ -3,10 +3,7 @@
 use std::net::IpAddr;
 
 use anyhow::{Context, anyhow, bail};
-use k8s_openapi::api::{
-    apps::v1::Deployment,
-    core::v1::{Secret, Service},
-};
+use k8s_openapi::api::core::v1::{Secret, Service};
 use liqo_api::{ClusterIdentity, names, net::IpamStorage};
 use liqo_kube::Cluster;
 
@@ -14,11 +11,9 @@ use super::gateway::{self, Gateway, Reach};
 use crate::{here, out::Out};
 
 /// Label of the one IpamStorage of a cluster.
-const STORAGE_LABEL: &str = "net.liqo.io/ipamstorage=true";
+pub(crate) const STORAGE_LABEL: &str = "net.liqo.io/ipamstorage=true";
 /// The Service of the proxy.
 const PROXY_SERVICE: &str = "liqo-proxy";
-/// Said by an installation that leaves the network to others.
-const NO_NETWORK: &str = "--disable-internal-network";
 
 /// One of the two clusters.
 pub(crate) struct Side {
@@ -64,8 +59,7 @@ impl Side {
     pub(crate) async fn facts(&self) -> anyhow::Result<Facts> {
         let Self { cluster, namespace, out, .. } = self;
         let step = out.step("Retrieving network configuration");
-        let manager: Option<Deployment> = cluster.get(namespace, "liqo-controller-manager").await?;
-        if manager.as_ref().is_none_or(has_no_network) {
+        if !here::connects_networks(cluster, namespace).await? {
             bail!("cluster network is not managed by Liqo, cannot perform in-band peering");
         }
         let storages: Vec<IpamStorage> = cluster.list("", STORAGE_LABEL).await?;
@@ -113,16 +107,6 @@ impl Side {
     }
 }
 
-fn has_no_network(manager: &Deployment) -> bool {
-    let containers = manager.spec.template.spec.as_ref().map(|spec| spec.containers.as_slice()).unwrap_or_default();
-    let mut words = containers.iter().flat_map(|one| one.args.iter().flatten().chain(one.command.iter().flatten()));
-    words.any(|word| match word.strip_prefix(NO_NETWORK) {
-        Some("") => true,
-        Some(rest) => rest.strip_prefix('=').is_some_and(|value| value != "false"),
-        None => false,
-    })
-}
-
 /// Pod network and external network, as the address management keeps them.
 fn ranges(storages: &[IpamStorage]) -> Result<(String, String), String> {
     let known = storages.iter().map(|one| (&one.spec.pod_cidr, &one.spec.external_cidr));
@@ -164,23 +148,6 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-
-    #[test]
-    fn an_installation_without_network_is_recognised() {
-        let manager = |args: Value| -> Deployment {
-            let spec = json!({"containers": [{"name": "a", "args": args}]});
-            serde_json::from_value(json!({"spec": {"selector": {}, "template": {"spec": spec}}})).unwrap()
-        };
-        for (args, without) in [
-            (json!(["--x"]), false),
-            (json!(["--disable-internal-network"]), true),
-            (json!(["--disable-internal-network=true"]), true),
-            (json!(["--disable-internal-network=false"]), false),
-            (json!(["--disable-internal-networking"]), false),
-        ] {
-            assert_eq!(has_no_network(&manager(args.clone())), without, "{args}");
-        }
-    }
 
     #[test]
     fn ranges_come_from_the_one_storage() {
