@@ -1,7 +1,7 @@
 //! Role `crd-replicator`: the messenger between tenant namespaces.
 //!
-//! Watches   originals (label `liqo.io/replication=true`) of `ResourceRequest`, `ResourceOffer` and
-//!           `NamespaceMap`; identity secrets; in the peer's tenant namespace the replicas of both.
+//! Watches   originals (label `liqo.io/replication=true`) of `ResourceRequest`, `ResourceOffer`, `NamespaceMap`
+//!           and `NetworkConfig`; identity secrets; in the peer's tenant namespace the replicas of all.
 //! Writes    replicas in the peer's tenant namespace (spec, labels, annotations), the status of originals,
 //!           the finalizer `crdReplicator.liqo.io` on originals.
 //! Removes   replicas whose original is going away.
@@ -10,6 +10,11 @@
 //! with the finalizer may have a replica, one without has none. So an original whose peer is away stays,
 //! terminating, as a tombstone, and the replica goes when the peer is back, even if by then the
 //! `ForeignCluster` is long forgotten: replication needs an identity, not a `ForeignCluster`.
+//!
+//! One exception: the `NetworkConfig`s of an in-band peering are made by `liqoctl`, original and replica, because
+//! the tunnel they describe is the only way to the peer. Their replicas follow them like all others, so a changed
+//! endpoint or key reaches the peer while the old tunnel still stands; but they are not held. Without the tunnel
+//! nobody could remove the replica, and both would wait for each other for ever.
 
 use std::{
     collections::HashMap,
@@ -22,6 +27,7 @@ use kube::ResourceExt;
 use liqo_api::{
     discovery::ResourceRequest,
     meta::{finalizer, label},
+    net::NetworkConfig,
     sharing::ResourceOffer,
     virtualkubelet::NamespaceMap,
 };
@@ -87,14 +93,18 @@ pub async fn run(args: ReplicatorArgs) -> Result<(), String> {
 /// Names of objects, by the namespace they are in: where the mirror of that namespace listens.
 type Names = Arc<Mutex<HashMap<String, Queue<String>>>>;
 
+/// Whether an original is held while it has a replica.
+type Held<K> = fn(&K) -> bool;
+
 /// The originals of one kind.
 struct Originals<K> {
     store: Store<K>,
     names: Names,
+    held: Held<K>,
 }
 
 impl<K: Object> Originals<K> {
-    fn watch(home: &Home, tenants: &Queue<String>) -> Self {
+    fn watch(home: &Home, tenants: &Queue<String>, held: Held<K>) -> Self {
         let names = Names::default();
         let (listening, tenants) = (Arc::clone(&names), tenants.clone());
         let selector = format!("{}=true", label::REPLICATION);
@@ -105,7 +115,7 @@ impl<K: Object> Originals<K> {
             }
             tenants.push(namespace);
         });
-        Self { store, names }
+        Self { store, names, held }
     }
 
     /// Starts the mirror of a tenant namespace if there is anything to mirror, else ends it.
@@ -124,7 +134,7 @@ impl<K: Object> Originals<K> {
                 back.push(twin.name_any());
             });
             let mirror = Mirror::start(Parts {
-                reflector: Replica::<K>::new(&cx.home.identity.cluster_id, &link.remote_id),
+                reflector: Replica::new(&cx.home.identity.cluster_id, &link.remote_id, self.held),
                 here: cx.home.cluster.clone(),
                 there: link.remote.clone(),
                 namespace_here: namespace.to_owned(),
@@ -174,6 +184,7 @@ struct Replicator {
     requests: Originals<ResourceRequest>,
     offers: Originals<ResourceOffer>,
     maps: Originals<NamespaceMap>,
+    networks: Originals<NetworkConfig>,
     links: tokio::sync::Mutex<HashMap<String, Link>>,
 }
 
@@ -185,10 +196,12 @@ impl Replicator {
         let identities = home.cluster.watch::<Secret>("").labels(&selector).start(move |secret: &Secret| {
             queue.push(secret.namespace().unwrap_or_default());
         });
-        let requests = Originals::watch(&home, &tenants);
-        let offers = Originals::watch(&home, &tenants);
-        let maps = Originals::watch(&home, &tenants);
-        Self { home, workers, life, identities, tenants, requests, offers, maps, links: tokio::sync::Mutex::default() }
+        let requests = Originals::watch(&home, &tenants, |_| true);
+        let offers = Originals::watch(&home, &tenants, |_| true);
+        let maps = Originals::watch(&home, &tenants, |_| true);
+        let networks = Originals::watch(&home, &tenants, is_out_of_band);
+        let links = tokio::sync::Mutex::default();
+        Self { home, workers, life, identities, tenants, requests, offers, maps, networks, links }
     }
 
     async fn ready(&self) {
@@ -196,6 +209,7 @@ impl Replicator {
         self.requests.store.ready().await;
         self.offers.store.ready().await;
         self.maps.store.ready().await;
+        self.networks.store.ready().await;
     }
 
     /// Makes what runs for one tenant namespace fit its identity and its originals.
@@ -207,6 +221,7 @@ impl Replicator {
             self.requests.let_go(&namespace, &self.home.cluster).await?;
             self.offers.let_go(&namespace, &self.home.cluster).await?;
             self.maps.let_go(&namespace, &self.home.cluster).await?;
+            self.networks.let_go(&namespace, &self.home.cluster).await?;
             return Ok(None);
         };
         let remote_id = secrets.iter().find_map(|secret| secret.labels().get(label::CLUSTER_ID).cloned());
@@ -225,6 +240,7 @@ impl Replicator {
             self.requests.settle(&namespace, link, self);
             self.offers.settle(&namespace, link, self);
             self.maps.settle(&namespace, link, self);
+            self.networks.settle(&namespace, link, self);
         }
         Ok(None)
     }
@@ -238,16 +254,21 @@ impl Replicator {
     }
 }
 
+/// Whether a network configuration was made by the network manager, as it does for out-of-band peerings only.
+fn is_out_of_band(original: &NetworkConfig) -> bool {
+    original.labels().contains_key(label::OWNERSHIP)
+}
+
 /// How a replica of `K` looks, and what it teaches us.
 struct Replica<K> {
     home_id: String,
     remote_id: String,
-    kind: std::marker::PhantomData<fn() -> K>,
+    held: Held<K>,
 }
 
 impl<K> Replica<K> {
-    fn new(home_id: &str, remote_id: &str) -> Self {
-        Self { home_id: home_id.to_owned(), remote_id: remote_id.to_owned(), kind: std::marker::PhantomData }
+    fn new(home_id: &str, remote_id: &str, held: Held<K>) -> Self {
+        Self { home_id: home_id.to_owned(), remote_id: remote_id.to_owned(), held }
     }
 }
 
@@ -257,6 +278,12 @@ impl<K: Object> Reflect for Replica<K> {
     type There = K;
     type Seen = K;
     const FAREWELL: Farewell = Farewell::Release(finalizer::CRD_REPLICATOR);
+
+    fn farewell(&self, here: &K) -> Farewell {
+        // What is held already is let go when its time has come, whoever held it.
+        let is_held = (self.held)(here) || here.finalizers().iter().any(|one| one == finalizer::CRD_REPLICATOR);
+        if is_held { Self::FAREWELL } else { Farewell::Nothing }
+    }
 
     fn forge(&self, here: &K, _there: Option<&K>) -> Forged<K> {
         if here.labels().get(label::REMOTE_ID) != Some(&self.remote_id) {
@@ -317,7 +344,7 @@ mod tests {
     }
 
     fn forged(original: &ResourceRequest) -> Box<ResourceRequest> {
-        match Replica::new("home", "peer").forge(original, None) {
+        match Replica::new("home", "peer", |_| true).forge(original, None) {
             Forged::Make(replica) => replica,
             other => panic!("{other:?}"),
         }
@@ -343,12 +370,50 @@ mod tests {
     fn an_original_for_somebody_else_is_not_sent() {
         let mut other = original();
         other.labels_mut().insert(label::REMOTE_ID.into(), "another".into());
-        assert_eq!(Replica::new("home", "peer").forge(&other, None), Forged::Nothing(None));
+        assert_eq!(Replica::new("home", "peer", |_| true).forge(&other, None), Forged::Nothing(None));
+    }
+
+    #[test]
+    fn the_network_of_an_in_band_peering_is_followed_and_not_held() {
+        use liqo_kube::{
+            now,
+            twin::{Here, Plan, There, decide},
+        };
+        let replica = Replica::new("home", "peer", is_out_of_band);
+        let network = |endpoint: &str, owner: Option<&str>| {
+            let spec = json!({
+                "cluster": {"clusterID": "peer", "clusterName": "milan"}, "podCIDR": "10.244.0.0/16",
+                "externalCIDR": "10.97.0.0/16", "endpointIP": endpoint, "backendType": "wireguard",
+                "backend_config": {"publicKey": "k", "port": "5871"},
+            });
+            let labels = json!({label::REPLICATION: "true", label::REMOTE_ID: "peer", label::OWNERSHIP: owner});
+            let mut value = json!({"metadata": {"name": "milan-57fb02", "labels": labels}, "spec": spec});
+            if owner.is_none() {
+                value["metadata"]["labels"].as_object_mut().unwrap().remove(label::OWNERSHIP);
+            }
+            serde_json::from_value::<NetworkConfig>(value).unwrap()
+        };
+        let out = network("1.2.3.4", Some("netcfgCreator"));
+        assert!(matches!(decide(&replica, Some(&out), None, None).here, Here::Hold(_)), "made by the network manager");
+        let made = network("1.2.3.4", None);
+        let Forged::Make(copy) = replica.forge(&made, None) else { panic!("it is replicated") };
+        let plan = decide(&replica, Some(&made), Some(&copy), Some(&copy));
+        assert_eq!(plan, Plan { here: Here::Keep, there: There::Keep }, "the copy made by liqoctl is as it should be");
+        let moved = network("5.6.7.8", None);
+        let Plan { here, there: There::Apply(new) } = decide(&replica, Some(&moved), Some(&copy), Some(&copy)) else {
+            panic!("a changed endpoint is sent")
+        };
+        assert_eq!((here, new.spec.endpoint_ip.as_str()), (Here::Keep, "5.6.7.8"));
+        let mut leaving = made.clone();
+        leaving.metadata.deletion_timestamp = Some(now());
+        assert_eq!(decide(&replica, Some(&leaving), None, None).here, Here::Keep, "nothing of ours to release");
+        leaving.finalizers_mut().push(finalizer::CRD_REPLICATOR.into());
+        assert!(matches!(decide(&replica, Some(&leaving), None, None).here, Here::Release(_)));
     }
 
     #[test]
     fn status_comes_back_only_when_it_is_news() {
-        let replica = Replica::new("home", "peer");
+        let replica = Replica::new("home", "peer", |_| true);
         let mut here = original();
         let mut there = *forged(&here);
         assert_eq!(replica.back(&here, None, None), Back::Nothing);

@@ -1,1 +1,8 @@
 //! The network fabric: what its roles decide and do.
+
+pub mod gateway;
+pub mod layout;
+pub mod manager;
+pub mod network;
+pub mod proxy;
+pub mod route;

@@ -53,8 +53,10 @@ impl Life {
     pub fn start(role: &'static str, args: &RuntimeArgs) -> Result<Self, String> {
         let level = match args.verbosity {
             // Failed calls are told by whoever made them.
-            0 => "info,kube_client::client::builder=off",
-            1..=3 => "info,liqo=debug,liqo_control=debug,liqo_kubelet=debug,liqo_kube=debug",
+            0 => "info,kube_client::client::builder=off,boringtun=error",
+            1..=3 => {
+                "info,boringtun=error,liqo=debug,liqo_control=debug,liqo_fabric=debug,liqo_kubelet=debug,liqo_kube=debug"
+            }
             4..=6 => "debug",
             _ => "trace",
         };
@@ -86,6 +88,17 @@ impl Life {
     /// Everything contributed to `/metrics`.
     pub fn metrics_text(&self) -> String {
         self.0.metrics.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|part| part()).collect()
+    }
+
+    /// Serves `/metrics` (and the health checks) on an address of its own.
+    ///
+    /// # Errors
+    /// A text that names the address when it makes no sense.
+    pub fn serve_metrics(&self, address: &str) -> Result<(), String> {
+        let address = server::address(address)?;
+        let life = self.clone();
+        self.spawn("metrics", async move { life.serve(address).await });
+        Ok(())
     }
 
     /// Runs a task for as long as the process lives; its end is the end of the process.

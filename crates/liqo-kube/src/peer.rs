@@ -83,7 +83,6 @@ impl PeerIdentity {
         let cluster = ClusterEntry {
             server: Some(self.api_server_url.clone()),
             certificate_authority_data: self.api_server_ca.as_deref().map(encode),
-            proxy_url: self.proxy_url.clone(),
             ..ClusterEntry::default()
         };
         let auth = AuthInfo {
@@ -102,6 +101,11 @@ impl PeerIdentity {
         let failed = |error: &dyn std::fmt::Display| format!("using the identity on {}: {error}", self.api_server_url);
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
         let mut config = config.map_err(|error| failed(&error))?;
+        // Said for this peer, so no NO_PROXY of the environment takes it back: inside the tunnel there is no other way.
+        if let Some(url) = &self.proxy_url {
+            let proxy = url.parse().map_err(|error| failed(&format!("{PROXY_URL} {url:?} is no URL: {error}")))?;
+            config.proxy_url = Some(proxy);
+        }
         // Whoever asks decides when to ask again, and whether the other cluster still answers.
         config.default_retry = false;
         Client::try_from(config).map_err(|error| failed(&error))

@@ -52,7 +52,7 @@ pub enum Farewell {
     Delete,
 }
 
-/// One kind, mirrored. Implementations are pure.
+/// One kind, mirrored. Implementations are pure, but for what [`Reflect::look`] may ask for.
 pub trait Reflect: Send + Sync + 'static {
     /// Name in logs and metrics.
     const NAME: &'static str;
@@ -64,6 +64,19 @@ pub trait Reflect: Send + Sync + 'static {
     type Seen: Object;
     /// What happens at the end of an object here.
     const FAREWELL: Farewell = Farewell::Nothing;
+
+    /// What happens at the end of this object here.
+    fn farewell(&self, here: &Self::Here) -> Farewell {
+        let _ = here;
+        Self::FAREWELL
+    }
+
+    /// Shown everything about a name before anything is decided: the place to ask for, or to give back, what
+    /// [`Reflect::forge`] and [`Reflect::back`] then find known or not. Called for every name, also when nothing is
+    /// left of it on either side. Must be quick.
+    fn look(&self, name: &str, here: Option<&Self::Here>, there: Option<&Self::There>, seen: Option<&Self::Seen>) {
+        let _ = (name, here, there, seen);
+    }
 
     /// How the twin should look; `there` is what is there now, if it is ours.
     fn forge(&self, here: &Self::Here, there: Option<&Self::There>) -> Forged<Self::There>;
@@ -177,7 +190,7 @@ pub fn decide<R: Reflect>(
         // A twin on its way out comes back only after it is gone.
         Forged::Make(_) if ours.is_some_and(|there| !is_alive(there)) => back(There::Keep),
         Forged::Make(twin) => {
-            if let Farewell::Release(finalizer) = R::FAREWELL
+            if let Farewell::Release(finalizer) = r.farewell(here)
                 && !here.finalizers().iter().any(|one| one == finalizer)
             {
                 return Plan { here: Here::Hold(finalizer), there: There::Apply(twin) };
@@ -197,7 +210,7 @@ fn leaving<R: Reflect>(r: &R, here: &R::Here, ours: Option<&R::There>, seen: Opt
     if ours.is_some() || seen.is_some() {
         return Plan { here: r.back(here, ours, seen).into(), there: There::Keep };
     }
-    let end = match R::FAREWELL {
+    let end = match r.farewell(here) {
         Farewell::Nothing => Here::Keep,
         Farewell::Delete => Here::Delete,
         Farewell::Release(finalizer) if here.finalizers().iter().any(|one| one == finalizer) => {

@@ -8,6 +8,7 @@
 //! Keeps true: a pod of our node is looked after by exactly one: by the mirror of its namespace if there is
 //! one, else by [`fallback`].
 
+mod complaint;
 mod config_map;
 mod endpoint_slice;
 mod fallback;
@@ -23,6 +24,7 @@ mod twin_meta;
 use std::{
     collections::BTreeMap,
     convert::Infallible,
+    net::IpAddr,
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
@@ -37,10 +39,10 @@ use liqo_api::{
     virtualkubelet::{MappingPhase, NamespaceMap},
 };
 use liqo_kube::{Cluster, Queue, Store, drive, life::Life};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use self::{fallback::Fallback, mark::Mark, pair::Pair};
-use crate::{args::WorkerArgs, link::Link, metrics::Counters, node::Reach};
+use crate::{args::WorkerArgs, link::Link, metrics::Counters, node::Reach, translate::Addresses};
 
 pub(crate) use pod::{API_SERVER_NAMES, ApiServer, ApiSupport};
 
@@ -59,8 +61,8 @@ pub(crate) struct Cx {
     pub(crate) workers: WorkerArgs,
     /// How pods reach their own API server.
     pub(crate) support: ApiSupport,
-    /// Whether addresses mean something on the other side.
-    pub(crate) reflect_ips: bool,
+    /// What becomes of addresses on the way.
+    pub(crate) addresses: Addresses,
     /// What was done.
     pub(crate) counters: Arc<Counters>,
 }
@@ -82,6 +84,8 @@ pub(crate) struct Pairs {
     strays: Queue<(String, String)>,
     /// Pods that have to be marked.
     unmarked: Queue<(String, String)>,
+    /// Whether the first namespaces are known.
+    known: watch::Sender<bool>,
 }
 
 impl Pairs {
@@ -112,6 +116,26 @@ impl Pairs {
     /// All mirrored namespaces, with where they are.
     pub(crate) fn places(&self) -> Vec<(String, Place)> {
         self.read().iter().map(|(namespace, pair)| (namespace.clone(), pair.place())).collect()
+    }
+
+    /// Returns when every endpoint that is reflected now is known, here and there.
+    pub(crate) async fn known(&self) {
+        self.first().await;
+        let all: Vec<_> = self.read().values().filter_map(|pair| pair.slices().cloned()).collect();
+        for slices in all {
+            slices.ready().await;
+        }
+    }
+
+    /// Whether an endpoint that is reflected has this address.
+    pub(crate) fn has_endpoint(&self, ip: IpAddr) -> bool {
+        self.read().values().filter_map(Pair::slices).any(|slices| slices.have(ip))
+    }
+
+    /// Returns when the first namespaces are known.
+    async fn first(&self) {
+        // The sender is ours: it lives.
+        let _ = self.known.subscribe().wait_for(|known| *known).await;
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<String, Pair>> {
@@ -145,9 +169,8 @@ pub(crate) fn start(life: &Life, cx: Cx, pods: Store<Pod>, pairs: Arc<Pairs>, re
     };
     let mark = Mark { home: cx.home.clone(), pods: pods.clone(), pairs: Arc::clone(&pairs) };
     let (strays, unmarked) = (pairs.strays.clone(), pairs.unmarked.clone());
-    let first = Arc::new(Notify::new());
-    let follower =
-        Arc::new(Follower { cx, maps, pods, pairs, renew: AtomicBool::new(false), first: Arc::clone(&first) });
+    let first = Arc::clone(&pairs);
+    let follower = Arc::new(Follower { cx, maps, pods, pairs, renew: AtomicBool::new(false) });
 
     queue.push(());
     life.spawn("reconnect", reconnect(reach, Arc::clone(&follower), queue.clone()));
@@ -155,7 +178,7 @@ pub(crate) fn start(life: &Life, cx: Cx, pods: Store<Pod>, pairs: Arc<Pairs>, re
     life.spawn("mark", async move { drive("mark", unmarked, POD_HELPERS, |key| mark.settle(key)).await });
     life.spawn("strays", async move {
         // Before the first namespaces are known every pod would look like a stray.
-        first.notified().await;
+        first.first().await;
         drive("strays", strays, POD_HELPERS, |key| fallback.settle(key)).await;
     });
 }
@@ -183,7 +206,6 @@ struct Follower {
     pairs: Arc<Pairs>,
     /// All mirrors shall start anew.
     renew: AtomicBool,
-    first: Arc<Notify>,
 }
 
 impl Follower {
@@ -215,7 +237,7 @@ impl Follower {
             drop(ended);
             self.look_at(&here);
         }
-        self.first.notify_one();
+        self.pairs.known.send_replace(true);
         Ok(None)
     }
 

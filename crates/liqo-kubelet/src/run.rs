@@ -18,6 +18,7 @@ use crate::{
     metrics::Counters,
     node::{self, Reach, Surroundings},
     reflect::{self, API_SERVER_NAMES, ApiServer, ApiSupport, Cx, Pairs},
+    translate::Addresses,
 };
 
 /// Name under which we write in the own cluster.
@@ -48,16 +49,16 @@ pub async fn run(args: KubeletArgs) -> Result<(), String> {
         enable_profiling: _,
     } = args;
     let life = Life::start("virtual-kubelet", &runtime)?;
-    if !ipam_server.is_empty() && !disable_ip_reflection {
-        return Err(format!(
-            "--ipam-server={ipam_server}: the internal network is not in this release; leave the flag out where something else connects the pod networks"
-        ));
-    }
     if enable_storage {
         tracing::warn!("volume claims are not reflected in this release: --enable-storage has no effect");
     }
     let support = api_support(api_server)?;
     let link = Arc::new(link(peering, &node_args)?);
+    let addresses = match (disable_ip_reflection, ipam_server.as_str()) {
+        (true, _) => Addresses::Hidden,
+        (false, "") => Addresses::Same,
+        (false, server) => Addresses::translated(server, &link.there.cluster_id)?,
+    };
     let (client, _) = home_client(&runtime).await?;
     let home = Cluster::new(client, WRITER);
     let (there, identity) = Identity::connect(&home, &link).await?;
@@ -81,9 +82,10 @@ pub async fn run(args: KubeletArgs) -> Result<(), String> {
         link: Arc::clone(&link),
         workers,
         support,
-        reflect_ips: !disable_ip_reflection,
+        addresses: addresses.clone(),
         counters,
     };
+    addresses.start(&life, &home, &link, &pairs);
     reflect::start(&life, cx, pods.clone(), Arc::clone(&pairs), reach.subscribe());
     let version = version(&home).await;
     let around = Surroundings {

@@ -25,6 +25,7 @@ mod bootstrap;
 mod containers;
 mod control_plane;
 mod kwok;
+mod mounts;
 mod node;
 
 pub use node::Node;
@@ -42,6 +43,34 @@ pub struct ClusterSpec {
     /// The API server keeps a record of what service accounts ask of it, see [`Cluster::forbidden`].
     #[serde(default)]
     pub audited: bool,
+    /// How kube-proxy translates Services.
+    #[serde(default)]
+    pub proxy: ProxyMode,
+    /// Nodes drop packets that come from where they would not send the answer (RFC 3704, strict).
+    #[serde(default)]
+    pub strict_paths: bool,
+    /// The nodes are behind a router that translates their addresses: they reach everybody, and only the host reaches them.
+    #[serde(default)]
+    pub behind_nat: bool,
+}
+
+/// What kube-proxy writes its rules with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyMode {
+    #[default]
+    Nftables,
+    Iptables,
+}
+
+impl ProxyMode {
+    /// As kube-proxy's configuration writes it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Nftables => "nftables",
+            Self::Iptables => "iptables",
+        }
+    }
 }
 
 impl ClusterSpec {
@@ -55,6 +84,9 @@ impl ClusterSpec {
             nodes: 1,
             kwok_nodes: 0,
             audited: false,
+            proxy: ProxyMode::default(),
+            strict_paths: false,
+            behind_nat: false,
         }
     }
 
@@ -68,6 +100,18 @@ impl ClusterSpec {
 
     pub fn audited(self) -> Self {
         Self { audited: true, ..self }
+    }
+
+    pub fn proxy(self, proxy: ProxyMode) -> Self {
+        Self { proxy, ..self }
+    }
+
+    pub fn strict_paths(self) -> Self {
+        Self { strict_paths: true, ..self }
+    }
+
+    pub fn behind_nat(self) -> Self {
+        Self { behind_nat: true, ..self }
     }
 
     pub fn cidrs(self, pods: &str, services: &str) -> Self {

@@ -1,6 +1,6 @@
 //! Delay on a leg, for kernels without `sch_netem`: a program carries the frames and lets each one wait.
 //!
-//! While a leg is delayed it is not in the bridge `br0`. It has a bridge of its own with a TAP device, another TAP device
+//! While a leg is delayed it is not in its bridge, `br0` in most cases. It has a bridge of its own with a TAP device, another TAP device
 //! is in `br0` for it, and a daemon moves frames between the two. A TAP device takes frames whole, with their checksums
 //! computed, so what arrives late is what was sent.
 
@@ -27,19 +27,19 @@ const FRAME: usize = 1 << 16;
 /// Frames that may wait in one direction before more are lost, as on a real wire.
 const QUEUE: usize = 4096;
 
-/// The device that stands for a leg in `br0` while the leg is delayed.
+/// The device that stands for a leg in its bridge while the leg is delayed.
 pub(crate) fn stand_in(leg: &str) -> String {
     leg.replace("leg", "far")
 }
 
 /// Delays the frames of a node's leg in each direction by so much; 0 puts the leg back into the bridge.
 pub(crate) fn set(record: &Record, node: &Node, milliseconds: u32) -> Result<()> {
-    let (wan, leg) = (record.wan(), node.leg());
+    let (wan, leg, home) = (record.wan(), node.leg(), node.bridge());
     let (near, far, bridge) = (leg.replace("leg", "near"), stand_in(&leg), leg.replace("leg", "dly"));
     let daemon = Daemon::of(&node.dir, "delay");
     if daemon.alive() {
         daemon.kill()?;
-        ip(&wan, &format!("link set dev {leg} master br0"))?;
+        ip(&wan, &format!("link set dev {leg} master {home}"))?;
         for device in [&near, &far, &bridge] {
             ip(&wan, &format!("link del {device}"))?;
         }
@@ -48,7 +48,7 @@ pub(crate) fn set(record: &Record, node: &Node, milliseconds: u32) -> Result<()>
         return Ok(());
     }
     ip(&wan, &format!("link add {bridge} type bridge"))?;
-    for (device, master) in [(&near, bridge.as_str()), (&far, "br0")] {
+    for (device, master) in [(&near, bridge.as_str()), (&far, home.as_str())] {
         ip(&wan, &format!("tuntap add dev {device} mode tap"))?;
         ip(&wan, &format!("link set dev {device} master {master} up"))?;
     }

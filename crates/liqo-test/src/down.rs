@@ -17,14 +17,16 @@ use anyhow::{Context, Result, bail};
 use rustix::mount::{UnmountFlags, unmount};
 
 use crate::{
+    cluster::Node,
     process::{Process, Signal},
     record::Record,
     run::ip,
 };
 
 pub fn down(record: &Record) -> Result<()> {
-    kill(record)?;
-    let containers = forget_shims(&record.dir);
+    kill(&record.dir, &namespaces(record))?;
+    let nodes: Vec<_> = subdirectories(&record.dir).iter().flat_map(|cluster| subdirectories(cluster)).collect();
+    let containers = forget_shims(&nodes);
     release_mounts(&record.dir)?;
     remove_networks(record)?;
     remove_cgroups(&containers);
@@ -34,10 +36,20 @@ pub fn down(record: &Record) -> Result<()> {
     Ok(())
 }
 
-/// Kills whoever lives in its network namespaces: the nodes' and, below its directory, the pods'.
-fn kill(record: &Record) -> Result<()> {
-    let mut ours: HashSet<u64> = namespaces(record).iter().filter_map(|path| inode(path)).collect();
-    ours.extend(mounts(&record.dir, "nsfs").iter().filter_map(|path| inode(path)));
+/// Pulls a node's plug: everything on it dies and its network is gone; the cluster is told nothing.
+pub(crate) fn unplug(node: &Node) -> Result<()> {
+    kill(&node.dir, &[node.netns_file()])?;
+    let containers = forget_shims(std::slice::from_ref(&node.dir));
+    release_mounts(&node.dir)?;
+    ip("", &format!("netns del {}", node.netns))?;
+    remove_cgroups(&containers);
+    remove_directory(&node.dir)
+}
+
+/// Kills whoever lives in these network namespaces (the nodes') or in one mounted below the directory (the pods').
+fn kill(dir: &Path, namespaces: &[PathBuf]) -> Result<()> {
+    let mut ours: HashSet<u64> = namespaces.iter().filter_map(|path| inode(path)).collect();
+    ours.extend(mounts(dir, "nsfs").iter().filter_map(|path| inode(path)));
     let began = Instant::now();
     loop {
         let alive: Vec<_> = processes().into_iter().filter(|process| lives_in(process, &ours)).collect();
@@ -102,9 +114,8 @@ fn release_mounts(dir: &Path) -> Result<()> {
 }
 
 /// Removes the sockets of containerd's shims, which they alone would have removed; gives their containers' names.
-fn forget_shims(dir: &Path) -> Vec<OsString> {
+fn forget_shims(nodes: &[PathBuf]) -> Vec<OsString> {
     let mut containers = Vec::new();
-    let nodes = subdirectories(dir).into_iter().flat_map(|cluster| subdirectories(&cluster));
     for node in nodes {
         for task in subdirectories(&node.join("containerd/io.containerd.runtime.v2.task/k8s.io")) {
             if let Ok(address) = fs::read_to_string(task.join("address")) {

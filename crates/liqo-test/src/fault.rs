@@ -1,4 +1,4 @@
-//! Faults on demand: on the wire here, on processes in [`crate::process::Daemon`].
+//! Faults on demand: on the wire here, on nodes and from strangers in `host`, on processes in [`crate::process::Daemon`].
 //!
 //! All faults of the wire are rules of one nftables table in the bridge's namespace, written anew from the list in
 //! `faults.json` at each change. They act on frames as they cross the bridge, in both directions of a leg: between nodes
@@ -6,6 +6,8 @@
 //!
 //! This kernel may lack `sch_netem`. Loss is nftables' random numbers, a rate is `tbf`, and delay is a small program that
 //! carries the frames of a leg itself ([`delay`]).
+
+mod host;
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
@@ -19,6 +21,8 @@ use crate::{
     record::Record,
     run::{ip, nft, write},
 };
+
+pub use host::Garbage;
 
 /// What is wrong with the wire now.
 #[derive(Debug, Default, Serialize, Deserialize)]

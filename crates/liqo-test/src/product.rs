@@ -18,7 +18,16 @@ use crate::{
 
 const TARGET: &str = "x86_64-unknown-linux-musl";
 /// The names by which the one binary is called in the image.
-const ROLES: [&str; 4] = ["liqo-controller-manager", "crd-replicator", "auth-service", "virtual-kubelet"];
+const ROLES: [&str; 8] = [
+    "liqo-controller-manager",
+    "crd-replicator",
+    "auth-service",
+    "virtual-kubelet",
+    "liqo-network-manager",
+    "liqo-gateway",
+    "liqo-route",
+    "liqo-proxy",
+];
 static BUILT: OnceLock<PathBuf> = OnceLock::new();
 
 /// The binaries of one build.

@@ -60,6 +60,16 @@ pub fn ip(netns: &str, words: &str) -> Result<()> {
     output(ip.args(words.split_whitespace())).map(drop)
 }
 
+/// Feeds lines to `ip` in the namespace `netns`.
+pub fn batch(netns: &str, lines: &str) -> Result<()> {
+    feed(command("ip").args(["-n", netns, "-batch", "-"]), lines).map(drop)
+}
+
+/// Lets a network namespace pass packets on.
+pub fn forward(netns: &str) -> Result<()> {
+    output(inside(netns, "sh").args(["-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"])).map(drop)
+}
+
 /// Feeds `rules` to `nft` in one transaction.
 pub fn nft(netns: &str, rules: &str) -> Result<()> {
     feed(inside(netns, "nft").args(["-f", "-"]), rules).map(drop)

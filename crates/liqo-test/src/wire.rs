@@ -1,7 +1,8 @@
 //! The network under the clusters: one bridge, a leg per node, routes between pods.
 //!
-//! Kept true: traffic from pods to anything but pods they can reach directly is masqueraded to the node's address;
-//! between the pods of one cluster, and of clusters that were joined, addresses stay as they are.
+//! Kept true: traffic from pods to anything but pods they can reach directly is masqueraded to the node's address, on
+//! whatever interface it leaves, as common CNIs do; between the pods of one cluster, and of clusters that were joined,
+//! addresses stay as they are.
 
 use std::fs;
 
@@ -10,8 +11,9 @@ use anyhow::{Result, ensure};
 use crate::{
     cidr,
     cluster::{Cluster, Node},
+    nat,
     record::Record,
-    run::{command, feed, inside, ip, nft, output, write},
+    run::{batch, forward, inside, ip, nft, output, write},
 };
 
 /// Makes the bridge and the host's leg.
@@ -25,21 +27,33 @@ pub(crate) fn lay(record: &Record) -> Result<()> {
     ip("", &format!("link set dev {link} up"))
 }
 
-/// Makes a node's network namespace and its leg.
-pub(crate) fn attach(record: &Record, node: &Node) -> Result<()> {
-    let (wan, netns, leg, address) = (record.wan(), &node.netns, node.leg(), &node.ip);
+/// Makes a node's network namespace and its leg; of the first node behind a router, the router too.
+pub(crate) fn attach(record: &Record, node: &Node, strict_paths: bool) -> Result<()> {
+    let (wan, netns, leg, bridge) = (record.wan(), &node.netns, node.leg(), node.bridge());
+    if node.behind == Some(node.number) {
+        nat::lay(record, node.number)?;
+    }
     ip("", &format!("netns add {netns}"))?;
     ip("", &format!("link add eth0 netns {netns} type veth peer name {leg} netns {wan}"))?;
-    ip(&wan, &format!("link set dev {leg} master br0 up"))?;
-    let router = format!("{}.1", record.net());
+    ip(&wan, &format!("link set dev {leg} master {bridge} up"))?;
+    ip(netns, "link set lo up")?;
+    forward(netns)?;
+    let filter = if strict_paths { "1" } else { "0" };
+    let set = format!("for one in all default eth0; do echo {filter} >/proc/sys/net/ipv4/conf/$one/rp_filter; done");
+    output(inside(netns, "sh").args(["-c", &set]))?;
+    address(record, node)
+}
+
+/// Gives a node its address and its way out, in place of those it had.
+pub(crate) fn address(record: &Record, node: &Node) -> Result<()> {
+    let (address, net) = (&node.ip, node.net(record));
     batch(
-        netns,
+        &node.netns,
         &format!(
-            "link set lo up\naddr add {address}/24 dev eth0\nlink set dev eth0 up\nroute add default via {router}\n"
+            "addr flush dev eth0\naddr add {address}/24 dev eth0\nlink set dev eth0 up\nroute replace default via {net}.1\n"
         ),
     )?;
-    let forward = "echo 1 >/proc/sys/net/ipv4/ip_forward";
-    output(inside(netns, "sh").args(["-c", forward])).map(drop)
+    node.behind.map_or(Ok(()), |number| nat::admit(record, node, number))
 }
 
 /// Remembers that the pods of these clusters reach each other, and makes it so.
@@ -88,7 +102,7 @@ fn masquerade(node: &Node, own: &str, direct: &[&str]) -> Result<()> {
             "table ip testbed\ndelete table ip testbed\ntable ip testbed {{
                chain leave {{
                  type nat hook postrouting priority 99;
-                 oifname eth0 ip saddr {own} ip daddr != {{ {direct} }} masquerade
+                 ip saddr {own} ip daddr != {{ {direct} }} masquerade
                }}
              }}\n"
         ),
@@ -103,8 +117,4 @@ fn route(node: &Node, peers: &[Node]) -> Result<()> {
         }
     }
     if lines.is_empty() { Ok(()) } else { batch(&node.netns, &lines) }
-}
-
-fn batch(netns: &str, lines: &str) -> Result<()> {
-    feed(command("ip").args(["-n", netns, "-batch", "-"]), lines).map(drop)
 }

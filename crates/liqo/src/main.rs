@@ -7,10 +7,20 @@ use std::{future::Future, path::Path, process::ExitCode};
 
 use clap::Parser;
 use liqo_control::{manager, peering::auth, replicate};
+use liqo_fabric::{gateway, manager as network, proxy, route};
 use liqo_kubelet as kubelet;
 
 /// The roles, as they are called.
-const ROLES: [&str; 4] = ["liqo-controller-manager", "crd-replicator", "auth-service", "virtual-kubelet"];
+const ROLES: [&str; 8] = [
+    "liqo-controller-manager",
+    "crd-replicator",
+    "auth-service",
+    "virtual-kubelet",
+    "liqo-network-manager",
+    "liqo-gateway",
+    "liqo-route",
+    "liqo-proxy",
+];
 
 fn main() -> ExitCode {
     let mut args: Vec<_> = std::env::args_os().collect();
@@ -29,6 +39,10 @@ fn main() -> ExitCode {
         "crd-replicator" => live(replicate::run(replicate::ReplicatorArgs::parse_from(args))),
         "auth-service" => live(auth::run(auth::AuthArgs::parse_from(args))),
         "virtual-kubelet" => live(kubelet::run(kubelet::KubeletArgs::parse_from(args))),
+        "liqo-network-manager" => live(network::run(network::ManagerArgs::parse_from(args))),
+        "liqo-gateway" => live(gateway::run(gateway::GatewayArgs::parse_from(args))),
+        "liqo-route" => live(route::run(route::RouteArgs::parse_from(args))),
+        "liqo-proxy" => live(proxy::run(proxy::ProxyArgs::parse_from(args))),
         _ => failed(&format!("call me as, or with the first argument, one of: {}", ROLES.join(", "))),
     }
 }

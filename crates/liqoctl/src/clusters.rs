@@ -3,6 +3,8 @@
 //! Keeps true: Helm and we use exactly the same connection, because Helm is given the kubeconfig that
 //! comes out of these flags.
 
+mod remote;
+
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail};
@@ -17,6 +19,8 @@ use liqo_api::names;
 use liqo_kube::Cluster;
 
 use crate::flag;
+
+pub(crate) use remote::RemoteArgs;
 
 /// Under which name we write.
 const WRITER: &str = "liqoctl";

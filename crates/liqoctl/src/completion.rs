@@ -19,6 +19,9 @@ use crate::{clusters::ConnectionArgs, out::Out};
 
 /// The environment variable by which a shell asks us for candidates.
 pub(crate) const VARIABLE: &str = "LIQOCTL_COMPLETE";
+/// How the flags of the cluster begin, and those of the other one in commands for two.
+const LOCAL: &str = "--";
+const REMOTE: &str = "--remote-";
 /// A person waits between two key strokes.
 const LIMIT: Duration = Duration::from_secs(2);
 
@@ -52,27 +55,43 @@ pub(crate) fn run(args: &CompletionArgs, program: &str) -> anyhow::Result<()> {
 }
 
 pub(crate) fn namespaces(typed: &OsStr) -> Vec<CompletionCandidate> {
-    names(typed, |cluster| async move { all::<Namespace>(cluster, |one| Some(one.name_any())).await })
+    names(LOCAL, typed, |cluster| async move { all::<Namespace>(cluster, |one| Some(one.name_any())).await })
 }
 
 pub(crate) fn offloaded_namespaces(typed: &OsStr) -> Vec<CompletionCandidate> {
-    names(typed, |cluster| async move { all::<NamespaceOffloading>(cluster, ResourceExt::namespace).await })
+    names(LOCAL, typed, |cluster| async move { all::<NamespaceOffloading>(cluster, ResourceExt::namespace).await })
 }
 
 pub(crate) fn foreign_clusters(typed: &OsStr) -> Vec<CompletionCandidate> {
-    names(typed, |cluster| async move { all::<ForeignCluster>(cluster, |one| Some(one.name_any())).await })
+    names(LOCAL, typed, |cluster| async move { all::<ForeignCluster>(cluster, |one| Some(one.name_any())).await })
+}
+
+pub(crate) fn remote_namespaces(typed: &OsStr) -> Vec<CompletionCandidate> {
+    names(REMOTE, typed, |cluster| async move { all::<Namespace>(cluster, |one| Some(one.name_any())).await })
 }
 
 pub(crate) fn contexts(typed: &OsStr) -> Vec<CompletionCandidate> {
-    in_files(typed, |files| files.contexts.into_iter().map(|one| one.name).collect())
+    in_files(LOCAL, typed, |files| files.contexts.into_iter().map(|one| one.name).collect())
 }
 
 pub(crate) fn clusters(typed: &OsStr) -> Vec<CompletionCandidate> {
-    in_files(typed, |files| files.clusters.into_iter().map(|one| one.name).collect())
+    in_files(LOCAL, typed, |files| files.clusters.into_iter().map(|one| one.name).collect())
 }
 
 pub(crate) fn users(typed: &OsStr) -> Vec<CompletionCandidate> {
-    in_files(typed, |files| files.auth_infos.into_iter().map(|one| one.name).collect())
+    in_files(LOCAL, typed, |files| files.auth_infos.into_iter().map(|one| one.name).collect())
+}
+
+pub(crate) fn remote_contexts(typed: &OsStr) -> Vec<CompletionCandidate> {
+    in_files(REMOTE, typed, |files| files.contexts.into_iter().map(|one| one.name).collect())
+}
+
+pub(crate) fn remote_clusters(typed: &OsStr) -> Vec<CompletionCandidate> {
+    in_files(REMOTE, typed, |files| files.clusters.into_iter().map(|one| one.name).collect())
+}
+
+pub(crate) fn remote_users(typed: &OsStr) -> Vec<CompletionCandidate> {
+    in_files(REMOTE, typed, |files| files.auth_infos.into_iter().map(|one| one.name).collect())
 }
 
 async fn all<K: Object>(cluster: Cluster, name: impl Fn(&K) -> Option<String>) -> Vec<String> {
@@ -81,18 +100,22 @@ async fn all<K: Object>(cluster: Cluster, name: impl Fn(&K) -> Option<String>) -
 }
 
 /// Asks the cluster that the flags typed so far mean.
-fn names<F: Future<Output = Vec<String>>>(typed: &OsStr, ask: impl FnOnce(Cluster) -> F) -> Vec<CompletionCandidate> {
+fn names<F: Future<Output = Vec<String>>>(
+    flags: &str,
+    typed: &OsStr,
+    ask: impl FnOnce(Cluster) -> F,
+) -> Vec<CompletionCandidate> {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return Vec::new() };
     let asked = async {
-        let connection = typed_connection().open().await.ok()?;
+        let connection = typed_connection(flags).open().await.ok()?;
         Some(ask(connection.cluster).await)
     };
     let found = runtime.block_on(async { tokio::time::timeout(LIMIT, asked).await }).ok().flatten();
     candidates(typed, found.unwrap_or_default())
 }
 
-fn in_files(typed: &OsStr, pick: impl FnOnce(Kubeconfig) -> Vec<String>) -> Vec<CompletionCandidate> {
-    let files = typed_connection().read().ok().flatten();
+fn in_files(flags: &str, typed: &OsStr, pick: impl FnOnce(Kubeconfig) -> Vec<String>) -> Vec<CompletionCandidate> {
+    let files = typed_connection(flags).read().ok().flatten();
     candidates(typed, files.map(pick).unwrap_or_default())
 }
 
@@ -104,24 +127,25 @@ fn candidates(typed: &OsStr, mut names: Vec<String>) -> Vec<CompletionCandidate>
 }
 
 /// The connection flags on the line that is being completed; the rest of that line is not valid yet.
-fn typed_connection() -> ConnectionArgs {
+fn typed_connection(flags: &str) -> ConnectionArgs {
     let words: Vec<_> = std::env::args_os().collect();
-    connection_in(words.iter().map(|word| word.to_string_lossy().into_owned()))
+    connection_in(flags, words.iter().map(|word| word.to_string_lossy().into_owned()))
 }
 
-fn connection_in(words: impl IntoIterator<Item = String>) -> ConnectionArgs {
+/// `flags` is what the names of the flags begin with.
+fn connection_in(flags: &str, words: impl IntoIterator<Item = String>) -> ConnectionArgs {
     let words: Vec<_> = words.into_iter().collect();
     let mut kept = vec!["liqoctl".to_owned(), "version".to_owned()];
     for (at, word) in words.iter().enumerate() {
-        let Some(flag) =
-            ["--kubeconfig", "--context", "--user", "--cluster"].into_iter().find(|flag| word.starts_with(flag))
+        let Some(typed) = word.strip_prefix(flags) else { continue };
+        let Some(flag) = ["kubeconfig", "context", "user", "cluster"].into_iter().find(|flag| typed.starts_with(flag))
         else {
             continue;
         };
-        match (word.strip_prefix(flag), words.get(at + 1)) {
-            (Some(rest), _) if rest.starts_with('=') => kept.push(word.clone()),
+        match (typed.strip_prefix(flag), words.get(at + 1)) {
+            (Some(rest), _) if rest.starts_with('=') => kept.push(format!("--{typed}")),
             (Some(""), Some(value)) if !value.is_empty() && !value.starts_with('-') => {
-                kept.extend([word.clone(), value.clone()])
+                kept.extend([format!("--{typed}"), value.clone()]);
             }
             _ => {}
         }
@@ -137,9 +161,12 @@ mod tests {
     #[test]
     fn flags_typed_so_far_choose_the_cluster() {
         let line = "liqoctl -- liqoctl peer --kubeconfig /tmp/a --context=rome mi";
-        let told = format!("{:?}", connection_in(line.split(' ').map(str::to_owned)));
+        let told = format!("{:?}", connection_in(LOCAL, line.split(' ').map(str::to_owned)));
         assert!(told.contains(r#"kubeconfig: Some("/tmp/a")"#) && told.contains(r#"context: Some("rome")"#), "{told}");
-        let unfinished = format!("{:?}", connection_in(["--context".to_owned(), String::new()]));
+        let unfinished = format!("{:?}", connection_in(LOCAL, ["--context".to_owned(), String::new()]));
         assert!(unfinished.contains("context: None"), "{unfinished}");
+        let line = "liqoctl -- liqoctl peer in-band --context rome --remote-kubeconfig /tmp/b --remote-context mi";
+        let told = format!("{:?}", connection_in(REMOTE, line.split(' ').map(str::to_owned)));
+        assert!(told.contains(r#"kubeconfig: Some("/tmp/b")"#) && !told.contains("rome"), "{told}");
     }
 }

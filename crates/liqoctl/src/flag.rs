@@ -61,16 +61,20 @@ pub(crate) struct Cidr {
 impl Cidr {
     /// Whether `address` is one of them.
     pub(crate) fn contains(self, address: IpAddr) -> bool {
-        match (self.address, address) {
-            (IpAddr::V4(base), IpAddr::V4(other)) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(self.bits)).unwrap_or(0);
-                base.to_bits() & mask == other.to_bits() & mask
-            }
-            (IpAddr::V6(base), IpAddr::V6(other)) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(self.bits)).unwrap_or(0);
-                base.to_bits() & mask == other.to_bits() & mask
-            }
-            _ => false,
+        self.address.is_ipv4() == address.is_ipv4() && self.address == first(address, self.bits)
+    }
+}
+
+/// The first of the addresses that share the first `bits` with this one.
+fn first(address: IpAddr, bits: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
+            IpAddr::V4((address.to_bits() & mask).into())
+        }
+        IpAddr::V6(address) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+            IpAddr::V6((address.to_bits() & mask).into())
         }
     }
 }
@@ -81,13 +85,13 @@ impl std::fmt::Display for Cidr {
     }
 }
 
-/// An address and the length of its prefix.
+/// An address and the length of its prefix; any address of the range will do.
 pub(crate) fn cidr(text: &str) -> Result<Cidr, String> {
     let parse = || {
         let (address, bits) = text.split_once('/')?;
         let (address, bits) = (address.parse::<IpAddr>().ok()?, bits.parse::<u8>().ok()?);
         let longest = if address.is_ipv4() { 32 } else { 128 };
-        (bits <= longest).then_some(Cidr { address, bits })
+        (bits <= longest).then(|| Cidr { address: first(address, bits), bits })
     };
     parse().ok_or_else(|| format!("invalid CIDR address: {text}"))
 }
@@ -129,6 +133,7 @@ mod tests {
         assert!(cidr("0.0.0.0/0").unwrap().contains("8.8.8.8".parse().unwrap()));
         assert!(cidr("fd00::/8").unwrap().contains("fd12::1".parse().unwrap()));
         assert!(cidr("10.0.0.0/33").is_err() && cidr("10.0.0.0").is_err());
-        assert_eq!(range.to_string(), "10.244.0.0/16");
+        assert_eq!(cidr("10.244.3.4/16").unwrap().to_string(), "10.244.0.0/16");
+        assert!(!cidr("10.0.0.0/8").unwrap().contains("a00::1".parse().unwrap()));
     }
 }

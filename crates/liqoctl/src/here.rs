@@ -3,11 +3,35 @@
 use anyhow::{Context, anyhow, bail};
 use k8s_openapi::{
     ByteString,
-    api::core::v1::{ConfigMap, Namespace, Node, Secret, Service},
+    api::{
+        apps::v1::Deployment,
+        core::v1::{ConfigMap, Namespace, Node, Secret, Service},
+    },
 };
 use liqo_api::{ClusterIdentity, names};
 use liqo_core::endpoint;
 use liqo_kube::Cluster;
+
+/// The Deployment that is told which parts of Liqo there are.
+const MANAGER: &str = "liqo-controller-manager";
+/// Said by an installation that leaves the network to others.
+const NO_NETWORK: &str = "--disable-internal-network";
+
+/// Whether Liqo connects the networks of this cluster and its peers.
+pub(crate) async fn connects_networks(cluster: &Cluster, namespace: &str) -> anyhow::Result<bool> {
+    let manager: Option<Deployment> = cluster.get(namespace, MANAGER).await?;
+    Ok(manager.is_some_and(|manager| !has_no_network(&manager)))
+}
+
+fn has_no_network(manager: &Deployment) -> bool {
+    let containers = manager.spec.template.spec.as_ref().map(|spec| spec.containers.as_slice()).unwrap_or_default();
+    let mut words = containers.iter().flat_map(|one| one.args.iter().flatten().chain(one.command.iter().flatten()));
+    words.any(|word| match word.strip_prefix(NO_NETWORK) {
+        Some("") => true,
+        Some(rest) => rest.strip_prefix('=').is_some_and(|value| value != "false"),
+        None => false,
+    })
+}
 
 /// Who this cluster is.
 pub(crate) async fn identity(cluster: &Cluster, namespace: &str) -> anyhow::Result<ClusterIdentity> {
@@ -50,4 +74,28 @@ pub(crate) async fn auth_url(cluster: &Cluster, namespace: &str) -> anyhow::Resu
     let service = service.ok_or_else(|| anyhow!("service {namespace}/{} does not exist", names::AUTH_SERVICE))?;
     let nodes: Vec<Node> = cluster.list("", "").await?;
     endpoint::auth_url(&service, &nodes).map_err(|why| anyhow!(why))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn an_installation_without_network_is_recognised() {
+        let manager = |args: Value| -> Deployment {
+            let spec = json!({"containers": [{"name": "a", "args": args}]});
+            serde_json::from_value(json!({"spec": {"selector": {}, "template": {"spec": spec}}})).unwrap()
+        };
+        for (args, without) in [
+            (json!(["--x"]), false),
+            (json!(["--disable-internal-network"]), true),
+            (json!(["--disable-internal-network=true"]), true),
+            (json!(["--disable-internal-network=false"]), false),
+            (json!(["--disable-internal-networking"]), false),
+        ] {
+            assert_eq!(has_no_network(&manager(args.clone())), without, "{args}");
+        }
+    }
 }

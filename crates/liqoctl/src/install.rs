@@ -20,7 +20,6 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::ResourceExt;
 use liqo_api::discovery::{ForeignCluster, ForeignClusterSpec};
 use liqo_kube::Cluster;
-use serde_json::Value;
 
 use crate::{
     clusters::ConnectionArgs,
@@ -161,11 +160,8 @@ pub(crate) async fn run(args: InstallArgs, connection: &ConnectionArgs) -> anyho
     let values = values::forge(&parameters, &common.set)
         .map_err(|why| anyhow!("Error generating installation parameters: {why}"))?;
     step.done("Installation parameters correctly generated");
-    if values.external_network_by_us {
-        out.info("This version does not connect the networks of the clusters: set networking.internal=false");
-    }
 
-    let text = serde_saphyr::to_string(&values.all).context("Error generating installation parameters")?;
+    let text = serde_saphyr::to_string(&values).context("Error generating installation parameters")?;
     match helm {
         None => {
             let path = &common.dump_values_path;
@@ -277,13 +273,6 @@ fn hint(out: Out) {
     ] {
         out.info(line);
     }
-}
-
-/// The values and what should be said about them.
-pub(crate) struct Forged {
-    all: Value,
-    /// The user did not say how the networks are connected, we did.
-    external_network_by_us: bool,
 }
 
 #[cfg(test)]

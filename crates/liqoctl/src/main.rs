@@ -11,6 +11,7 @@ mod flag;
 mod generate;
 mod helm;
 mod here;
+mod in_band;
 mod install;
 mod offload;
 mod out;
@@ -61,7 +62,8 @@ enum Command {
     /// Enable a peering towards a remote cluster
     ///
     /// Takes resources from a cluster that is already known, by the name of its ForeignCluster. A cluster that
-    /// is not known yet is peered with `peer out-of-band`.
+    /// is not known yet is peered with `peer out-of-band`, or with `peer in-band` by somebody who may administer
+    /// both clusters.
     ///
     /// Example:
     ///   liqoctl peer milan

@@ -64,12 +64,19 @@ impl Mark {
 pub(crate) struct Out {
     /// Stdout is for programs: progress moves to stderr.
     data_only: bool,
+    /// Which of two clusters the lines are about.
+    scope: Option<&'static str>,
 }
 
 impl Out {
     /// For a command whose result is read by people, or by programs when `data_only`.
     pub(crate) fn new(data_only: bool) -> Self {
-        Self { data_only }
+        Self { data_only, scope: None }
+    }
+
+    /// The same, for lines about one of two clusters: they begin with `(scope)`.
+    pub(crate) fn scoped(self, scope: &'static str) -> Self {
+        Self { scope: Some(scope), ..self }
     }
 
     /// Starts something that takes a while.
@@ -79,7 +86,7 @@ impl Out {
         let bar = if terminal { ProgressBar::with_draw_target(None, target) } else { ProgressBar::hidden() };
         let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})").expect("the template is valid");
         bar.set_style(style);
-        bar.set_message(doing.into());
+        bar.set_message(self.about(&doing.into()));
         bar.enable_steady_tick(Duration::from_millis(100));
         Step { bar, out: self }
     }
@@ -109,7 +116,11 @@ impl Out {
     }
 
     fn mark(self, mark: Mark, text: &str) {
-        self.plain(format!("{} {text}", mark.prefix()));
+        self.plain(format!("{} {}", mark.prefix(), self.about(text)));
+    }
+
+    fn about(self, text: &str) -> String {
+        self.scope.map_or_else(|| text.to_owned(), |scope| format!("({scope}) {text}"))
     }
 
     /// A line for people, without prefix.
@@ -150,7 +161,7 @@ pub(crate) struct Step {
 impl Step {
     /// Changes what the spinner says.
     pub(crate) fn say(&self, doing: impl Into<String>) {
-        self.bar.set_message(doing.into());
+        self.bar.set_message(self.out.about(&doing.into()));
     }
 
     /// It worked.

@@ -1,8 +1,10 @@
 //! `liqoctl peer`: says that resources are wanted from another cluster, then waits for its node.
 //!
-//! Writes    Secret `remote-token-<cluster ID>`, `ForeignCluster` (out-of-band), `spec.outgoingPeeringEnabled`.
+//! Writes    Secret `remote-token-<cluster ID>`, `ForeignCluster` (out-of-band), `spec.outgoingPeeringEnabled`;
+//!           in-band, see there.
 //! Keeps true: nothing is written before all that was typed has been found valid.
 
+mod in_band;
 pub(crate) mod plan;
 pub(crate) mod progress;
 
@@ -72,6 +74,18 @@ enum How {
     ///       --cluster-id 16fbeaec-e4e4-41dc-9eea-170ce95d7dd9 --auth-token 3f2a...
     #[command(visible_alias = "oob", verbatim_doc_comment)]
     OutOfBand(OutOfBandArgs),
+    /// Establish an in-band peering with a remote cluster
+    ///
+    /// The control plane traffic of an in-band peering flows through the tunnel between both gateways: it is
+    /// enough when one gateway reaches the other one by UDP, and neither API server is exposed. The command is
+    /// run once, by somebody who may administer both clusters. Later changes of a gateway's address, port or key
+    /// are followed.
+    ///
+    /// Examples:
+    ///   liqoctl peer in-band --remote-kubeconfig ~/.kube/milan
+    ///   liqoctl peer in-band --context rome --remote-context milan --bidirectional
+    #[command(visible_alias = "ib", verbatim_doc_comment)]
+    InBand(Box<in_band::InBandArgs>),
 }
 
 /// What the other cluster said of itself.
@@ -97,22 +111,43 @@ pub(crate) async fn run(args: PeerArgs, connection: &ConnectionArgs) -> anyhow::
     let PeerArgs { name, wait: WaitArgs { timeout, output }, how } = args;
     let out = Out::new(output.is_some());
     let deadline = Deadline::after(timeout);
-    let cluster = connection.open().await.context(FAILED)?.cluster;
-    let (foreign, created) = match (how, name) {
-        (Some(How::OutOfBand(args)), _) => out_of_band(&cluster, args, deadline, out).await.context(FAILED)?,
-        (None, Some(name)) => (enable(&cluster, &name, deadline, out).await.context(FAILED)?, false),
+    let foreign = match (how, name) {
+        (Some(How::InBand(args)), _) => in_band::run(*args, connection, deadline, out).await?,
+        (Some(How::OutOfBand(args)), _) => towards(Wish::New(args), connection, deadline, out).await?,
+        (None, Some(name)) => towards(Wish::Known(name), connection, deadline, out).await?,
         (None, None) => return Err(anyhow!("{FAILED}: name the foreign cluster")),
+    };
+    out.done("Peering successfully established");
+    match output {
+        Some(format) => out.value(&PeerView::of(&foreign), format),
+        None => Ok(()),
+    }
+}
+
+/// Whose resources are wanted.
+enum Wish {
+    New(OutOfBandArgs),
+    Known(String),
+}
+
+/// Takes resources from a cluster of which only this side is ours.
+async fn towards(
+    wish: Wish,
+    connection: &ConnectionArgs,
+    deadline: Deadline,
+    out: Out,
+) -> anyhow::Result<ForeignCluster> {
+    let cluster = connection.open().await.context(FAILED)?.cluster;
+    let (foreign, created) = match wish {
+        Wish::New(args) => out_of_band(&cluster, args, deadline, out).await.context(FAILED)?,
+        Wish::Known(name) => (enable(&cluster, &name, deadline, out).await.context(FAILED)?, false),
     };
     let progress = Progress::start(&cluster, &foreign, deadline, out);
     progress.authentication(condition::patience(created)).await?;
     progress.outgoing().await?;
     progress.network().await?;
     progress.node().await?;
-    out.done("Peering successfully established");
-    match output {
-        Some(format) => out.value(&PeerView::of(&progress.foreign()), format),
-        None => Ok(()),
-    }
+    Ok(progress.foreign().as_ref().clone())
 }
 
 /// Sets the wish on a known peer.

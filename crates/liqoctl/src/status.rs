@@ -5,6 +5,7 @@
 pub(crate) mod components;
 mod frame;
 mod local;
+pub(crate) mod network;
 mod peers;
 
 use anyhow::Context;

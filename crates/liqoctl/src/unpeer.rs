@@ -4,12 +4,15 @@
 //! Removes   out-of-band, when the other direction is not peered either: the `ForeignCluster` and the token
 //!           stored for it, which `liqoctl peer` had written.
 
+mod in_band;
+
 use anyhow::{Context, anyhow, bail};
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use liqo_api::{
     discovery::{ForeignCluster, PeeringConditionStatus as Status, PeeringConditionType as Type, PeeringType},
     meta::label,
+    net::TunnelEndpoint,
 };
 use liqo_kube::Cluster;
 use serde_json::json;
@@ -17,6 +20,7 @@ use serde_json::json;
 use crate::{
     clusters::ConnectionArgs,
     completion, condition,
+    in_band::PairArgs,
     out::Out,
     peer::{WaitArgs, get, identity, progress::Progress},
     view::PeerView,
@@ -52,6 +56,15 @@ enum How {
         #[arg(value_name = "FOREIGN CLUSTER", add = clap_complete::ArgValueCompleter::new(completion::foreign_clusters))]
         name: String,
     },
+    /// End an in-band peering, in both directions, and forget it on both clusters
+    ///
+    /// Pods that run on the other cluster are evicted, in both directions; then the tunnel is removed. May be run
+    /// again, also to clear up after a `peer in-band` that failed.
+    ///
+    /// Example:
+    ///   liqoctl unpeer in-band --remote-kubeconfig ~/.kube/milan
+    #[command(visible_alias = "ib", verbatim_doc_comment)]
+    InBand(Box<PairArgs>),
 }
 
 /// `liqoctl unpeer …`
@@ -59,12 +72,16 @@ pub(crate) async fn run(args: UnpeerArgs, connection: &ConnectionArgs) -> anyhow
     let UnpeerArgs { name, wait: WaitArgs { timeout, output }, how } = args;
     let out = Out::new(output.is_some());
     let deadline = Deadline::after(timeout);
-    let cluster = connection.open().await.context(FAILED)?.cluster;
     let (name, forget) = match (how, name) {
+        (Some(How::InBand(pair)), _) => {
+            let last = in_band::run(*pair, connection, deadline, out).await?;
+            return output.map_or(Ok(()), |format| out.value(&last, format));
+        }
         (Some(How::OutOfBand { name }), _) => (name, true),
         (None, Some(name)) => (name, false),
         (None, None) => bail!("{FAILED}: name the foreign cluster"),
     };
+    let cluster = connection.open().await.context(FAILED)?.cluster;
     let foreign = disable(&cluster, &name, forget, out).await.context(FAILED)?;
     let progress = Progress::start(&cluster, &foreign, deadline, out);
     progress.no_outgoing().await?;
@@ -116,6 +133,17 @@ async fn forget_peer(cluster: &Cluster, name: &str, deadline: Deadline, out: Out
             cluster.remove(&secret).await?;
         }
     }
-    step.done("Foreign cluster resource successfully removed");
+    // A tunnel that is just going down would be taken for a new one by whoever peers again at once.
+    let tunnel =
+        Watched::<TunnelEndpoint>::labelled(cluster, "", &format!("{}={}", label::TUNNEL_CLUSTER_ID, who.cluster_id));
+    match tunnel.gone(deadline).await {
+        Ok(()) => step.done("Foreign cluster resource successfully removed"),
+        Err(error) => {
+            let held = tunnel.now().first().map(|one| one.finalizers().join(", ")).unwrap_or_default();
+            step.warn(format!(
+                "Foreign cluster resource successfully removed, but its tunnel is still there ({error}): held by {held}"
+            ));
+        }
+    }
     Ok(())
 }

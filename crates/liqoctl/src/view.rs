@@ -6,7 +6,7 @@ use kube::ResourceExt;
 use liqo_api::discovery::{ForeignCluster, PeeringConditionStatus, PeeringEnabled, PeeringType};
 use serde::Serialize;
 
-use crate::peer::identity;
+use crate::{peer::identity, status::network::NetworkView};
 
 /// One peer.
 #[derive(Clone, Debug, Serialize)]
@@ -26,6 +26,9 @@ pub(crate) struct PeerView {
     pub(crate) proxy_url: Option<String>,
     /// By type.
     pub(crate) conditions: BTreeMap<String, ConditionView>,
+    /// The network to the peer, where Liqo connects it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) network: Option<NetworkView>,
     /// What we may use of the peer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) acquired: Option<BTreeMap<String, String>>,
@@ -60,6 +63,7 @@ impl PeerView {
             auth_url: foreign.spec.foreign_auth_url.clone(),
             proxy_url: foreign.spec.foreign_proxy_url.clone(),
             conditions: conditions.collect(),
+            network: None,
             acquired: None,
             shared: None,
         }

@@ -15,6 +15,16 @@ impl Deadline {
     pub(crate) fn after(limit: Duration) -> Self {
         Self(Instant::now() + limit)
     }
+
+    /// The same, but no later than `limit` from now.
+    pub(crate) fn within(self, limit: Duration) -> Self {
+        Self(self.0.min(Instant::now() + limit))
+    }
+
+    /// Whether patience has ended.
+    pub(crate) fn is_over(self) -> bool {
+        self.0 <= Instant::now()
+    }
 }
 
 /// What kubectl says, too.

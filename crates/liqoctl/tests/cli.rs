@@ -28,7 +28,7 @@ fn stderr(output: &Output) -> String {
 }
 
 /// Every visible command.
-const COMMANDS: [&str; 23] = [
+const COMMANDS: [&str; 27] = [
     "",
     "install",
     "install kubeadm",
@@ -39,9 +39,13 @@ const COMMANDS: [&str; 23] = [
     "peer",
     "peer out-of-band",
     "peer oob",
+    "peer in-band",
+    "peer ib",
     "unpeer",
     "unpeer out-of-band",
     "unpeer oob",
+    "unpeer in-band",
+    "unpeer ib",
     "generate",
     "generate peer-command",
     "offload",
@@ -78,12 +82,10 @@ fn saying_nothing_asks_for_help() {
 
 #[test]
 fn later_issues_are_not_declared() {
-    for line in
-        ["install aks --help", "install eks --help", "install gke --help", "peer in-band --help", "move volume x"]
-    {
+    for line in ["install aks", "install eks", "install gke", "move volume x"] {
         let output = liqoctl(line);
-        let told = format!("{}{}", stdout(&output), stderr(&output));
-        assert!(!output.status.success() || !told.contains("in-band"), "{line}: {told}");
+        assert_eq!(output.status.code(), Some(1), "{line}: {}", stdout(&output));
+        assert!(stderr(&output).contains("unrecognized subcommand"), "{line}: {}", stderr(&output));
     }
 }
 
@@ -101,6 +103,9 @@ fn whatever_is_wrong_the_code_is_1() {
         ("offload ns demo --timeout 10", "invalid duration"),
         ("offload ns demo -o yaml -l a+b", "invalid selector"),
         ("peer milan", "Failed peering clusters"),
+        ("peer in-band milan", "unexpected argument 'milan'"),
+        ("peer in-band", "Failed peering clusters: the local cluster: "),
+        ("unpeer in-band --remote-request-timeout soon", "invalid duration"),
         ("generate peer-command --only-command", "Failed to retrieve peering information"),
     ] {
         let output = liqoctl(line);
@@ -108,6 +113,79 @@ fn whatever_is_wrong_the_code_is_1() {
         assert!(stderr(&output).contains(told), "{line}: {}", stderr(&output));
         assert!(output.stdout.is_empty(), "{line}: {}", stdout(&output));
     }
+}
+
+/// A kubeconfig with two contexts, neither of which leads anywhere.
+fn two_contexts(directory: &tempfile::TempDir) -> String {
+    let path = directory.path().join("config");
+    let text = "apiVersion: v1\nkind: Config\ncurrent-context: rome\n\
+        contexts:\n- {name: rome, context: {cluster: rome, user: x}}\n- {name: milan, context: {cluster: milan, user: x}}\n\
+        clusters:\n- {name: rome, cluster: {server: 'https://127.0.0.1:9'}}\n- {name: milan, cluster: {server: 'https://127.0.0.1:10'}}\n\
+        users:\n- {name: x, user: {token: x}}\n";
+    std::fs::write(&path, text).expect("written");
+    path.display().to_string()
+}
+
+#[test]
+fn two_clusters_must_be_two() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let config = two_contexts(&directory);
+    for command in ["peer", "unpeer"] {
+        for remote in [&[][..], &["--remote-context", "rome"], &["--remote-kubeconfig", &config]] {
+            let mut words = vec![command, "in-band", "--kubeconfig", &config];
+            words.extend(remote);
+            if !remote.contains(&"--remote-kubeconfig") {
+                words.extend(["--remote-kubeconfig", &config]);
+            }
+            let output = run(&words);
+            assert_eq!(output.status.code(), Some(1), "{words:?}");
+            let told = stderr(&output);
+            assert!(told.contains("local and remote clusters must be different"), "{words:?}: {told}");
+        }
+        let output = run(&[
+            command,
+            "in-band",
+            "--kubeconfig",
+            &config,
+            "--remote-kubeconfig",
+            &config,
+            "--remote-context",
+            "nowhere",
+        ]);
+        assert!(
+            stderr(&output).contains("the remote cluster: context \"nowhere\" does not exist"),
+            "{}",
+            stderr(&output)
+        );
+        let output = run(&[
+            command,
+            "in-band",
+            "--kubeconfig",
+            &config,
+            "--remote-kubeconfig",
+            &config,
+            "--remote-context",
+            "milan",
+        ]);
+        assert!(stderr(&output).contains("the local cluster: "), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn flags_of_the_remote_cluster_are_shown_with_their_own_heading() {
+    let text = stdout(&liqoctl("peer in-band --help"));
+    for part in [
+        "Options of the remote cluster",
+        "--remote-kubeconfig <FILE>",
+        "--remote-context <NAME>",
+        "--remote-namespace <NAME>",
+        "--bidirectional",
+        "(in the remote cluster)",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains("--remote-as-group"), "{text}");
+    assert!(!stdout(&liqoctl("unpeer in-band --help")).contains("--bidirectional"));
 }
 
 #[test]

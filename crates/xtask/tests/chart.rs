@@ -2,6 +2,7 @@
 //! `liqoctl` and with the components. Written out by hand.
 
 mod chart {
+    mod fabric;
     pub(crate) mod helm;
 }
 
@@ -12,15 +13,22 @@ use serde_json::{Value, json};
 
 const NAMED: &[&str] = &["--set", "discovery.config.clusterName=rome"];
 const EXTERNAL: &[&str] = &["--set", "networking.internal=false"];
+const RANGES: &[&str] =
+    &["--set=networkManager.config.podCIDR=10.244.0.0/16,networkManager.config.serviceCIDR=10.96.0.0/12"];
 
 /// Renders with what every installation has to say, and more.
 fn with(more: &[&str]) -> Objects {
+    rendered(&[NAMED, RANGES, more].concat())
+}
+
+/// The same without the network fabric.
+fn without_fabric(more: &[&str]) -> Objects {
     rendered(&[NAMED, EXTERNAL, more].concat())
 }
 
 /// Why it does not render.
 fn error(more: &[&str]) -> String {
-    refused(&[NAMED, EXTERNAL, more].concat())
+    refused(&[NAMED, RANGES, more].concat())
 }
 
 fn args(objects: &Objects, deployment: &str) -> Vec<String> {
@@ -30,9 +38,11 @@ fn args(objects: &Objects, deployment: &str) -> Vec<String> {
 
 #[test]
 fn lint_has_nothing_to_say() {
-    let output = command().arg("lint").arg("--strict").arg(chart::helm::path()).args(NAMED).args(EXTERNAL).output();
-    let output = output.expect("helm runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    for network in [RANGES, EXTERNAL] {
+        let output = command().arg("lint").arg("--strict").arg(chart::helm::path()).args(NAMED).args(network).output();
+        let output = output.expect("helm runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
 }
 
 #[test]
@@ -54,12 +64,23 @@ fn these_objects_and_no_others() {
         RoleBinding/liqo-auth RoleBinding/liqo-controller-manager RoleBinding/liqo-crd-replicator
         Service/liqo-auth Service/liqo-controller-manager
         ServiceAccount/liqo-auth ServiceAccount/liqo-controller-manager ServiceAccount/liqo-crd-replicator";
-    assert_eq!(names(&with(&[])), wanted.split_whitespace().map(str::to_owned).collect::<BTreeSet<_>>());
+    let mut wanted: BTreeSet<_> = wanted.split_whitespace().map(str::to_owned).collect();
+    assert_eq!(names(&without_fabric(&[])), wanted);
+    for part in ["gateway", "network-manager", "route"] {
+        for kind in ["ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "ServiceAccount"] {
+            wanted.insert(format!("{kind}/liqo-{part}"));
+        }
+    }
+    let more = "
+        DaemonSet/liqo-route Deployment/liqo-gateway Deployment/liqo-network-manager Deployment/liqo-proxy
+        Service/liqo-gateway Service/liqo-network-manager Service/liqo-proxy ServiceAccount/liqo-proxy";
+    wanted.extend(more.split_whitespace().map(str::to_owned));
+    assert_eq!(names(&with(&[])), wanted);
 }
 
 #[test]
 fn rendering_twice_gives_the_same() {
-    let args = [NAMED, EXTERNAL].concat();
+    let args = [NAMED, RANGES].concat();
     assert_eq!(template(&args).expect("renders"), template(&args).expect("renders"));
 }
 
@@ -73,6 +94,10 @@ fn labels_are_those_of_liqo() {
             "liqo-auth" | "liqo-remote-peering-basic" | "liqo-remote-peering-incoming" | "liqo-remote-peering-outgoing",
         ) => ("auth", "discovery"),
         Some("liqo-virtual-kubelet-local" | "liqo-virtual-kubelet-remote") => ("virtual-kubelet", "virtual-kubelet"),
+        Some("liqo-gateway") => ("gateway", "networking"),
+        Some("liqo-route") => ("route", "networking"),
+        Some("liqo-network-manager") => ("network-manager", "networking"),
+        Some("liqo-proxy") => ("proxy", "networking"),
         _ => ("controller-manager", "controller-manager"),
     };
     for (object, value) in &objects {
@@ -87,6 +112,9 @@ fn labels_are_those_of_liqo() {
         }
         if ["Deployment/liqo-auth", "Service/liqo-auth"].contains(&object.as_str()) {
             labels["run"] = json!("auth-service");
+        }
+        if object == "Service/liqo-gateway" {
+            labels["net.liqo.io/gateway"] = json!("true");
         }
         assert_eq!(value["metadata"]["labels"], labels, "{object}");
         let namespaced = !object.starts_with("ClusterRole") && !object.contains("WebhookConfiguration");
@@ -118,6 +146,18 @@ fn services_are_those_of_liqo() {
                "ports": [{"port": 9443, "protocol": "TCP", "targetPort": "webhook"}]})
     );
     assert_eq!(objects["Deployment/liqo-controller-manager"]["spec"]["selector"]["matchLabels"], manager);
+    assert_eq!(
+        objects["Service/liqo-gateway"]["spec"],
+        json!({"type": "LoadBalancer", "selector": {"net.liqo.io/gateway": "active"},
+               "ports": [{"name": "wireguard", "port": 5871, "protocol": "UDP", "targetPort": "wireguard"}]})
+    );
+    for (name, port, number) in [("network-manager", "ipam-api", 6000), ("proxy", "http", 8118)] {
+        assert_eq!(
+            objects[&format!("Service/liqo-{name}")]["spec"],
+            json!({"type": "ClusterIP", "selector": selector(name, "networking"),
+                   "ports": [{"name": port, "port": number, "protocol": "TCP", "targetPort": number}]})
+        );
+    }
 }
 
 #[test]
@@ -131,12 +171,11 @@ fn arguments_by_default() {
             "--enable-incoming-peering=true",
             "--resource-sharing-percentage=30",
             "--kubelet-image=ghcr.io/liqo-rs/liqo:v0.1.0",
-            "--kubelet-ipam-server=",
-            "--disable-internal-network",
+            "--kubelet-ipam-server=liqo-network-manager.liqo:6000",
             "--auto-join-discovered-clusters=true",
             "--enable-storage=false",
             "--webhook-port=9443",
-            "--kubelet-extra-args=--enable-apiserver-support=true,--node-check-network=false",
+            "--kubelet-extra-args=--enable-apiserver-support=true",
             "--offer-update-threshold-percentage=5",
         ]
     );
@@ -154,8 +193,20 @@ fn arguments_by_default() {
 }
 
 #[test]
+fn without_the_fabric_nobody_is_told_of_it() {
+    let said = args(&without_fabric(&[]), "liqo-controller-manager");
+    for flag in [
+        "--kubelet-ipam-server=",
+        "--disable-internal-network",
+        "--kubelet-extra-args=--enable-apiserver-support=true,--node-check-network=false",
+    ] {
+        assert!(said.contains(&flag.to_owned()), "{flag} is not in {said:?}");
+    }
+}
+
+#[test]
 fn arguments_of_the_controller_manager_follow_the_values() {
-    let objects = with(&[
+    let objects = without_fabric(&[
         "--set=controllerManager.replicas=2,controllerManager.pod.extraArgs={--v=4}",
         "--set=controllerManager.config.enableResourceEnforcement=true",
         "--set=controllerManager.config.enableNodeFailureController=true",
@@ -317,7 +368,8 @@ fn the_identity_is_only_rendered_when_it_is_given() {
 
 #[test]
 fn pods_run_with_little_power() {
-    for (name, object) in with(&[]).iter().filter(|(name, _)| name.starts_with("Deployment/")) {
+    let deployment = |name: &str| name.starts_with("Deployment/") && name != "Deployment/liqo-gateway";
+    for (name, object) in with(&[]).iter().filter(|(name, _)| deployment(name)) {
         let pod = &object["spec"]["template"]["spec"];
         assert_eq!(pod["serviceAccountName"], name["Deployment/".len()..], "{name}");
         assert_eq!(
@@ -377,8 +429,10 @@ fn pods_are_placed_as_the_values_say() {
 #[test]
 fn wrong_values_are_explained() {
     for (set, wanted) in [
-        ("networking.internal=true", "set networking.internal to false"),
-        ("networkManager.externalIPAM.enabled=true", "set networkManager.externalIPAM.enabled to false"),
+        (
+            "networkManager.externalIPAM.enabled=true",
+            "The address of the external IPAM (.Values.networkManager.externalIPAM.url) must be set",
+        ),
         ("discovery.config.clusterName=", "The cluster name (.Values.discovery.config.clusterName) must be set"),
         ("discovery.config.clusterName=A_b", "may only contain lowercase letters, numbers and hyphens"),
         ("discovery.config.clusterIDOverride=Rome", "Provided cluster ID must be a valid UUID"),
@@ -395,10 +449,51 @@ fn wrong_values_are_explained() {
         ("auth.config.portOverride=https", "/auth/config/portOverride"),
         ("auth.tls=1", "/auth/tls"),
         ("common.tolerations=Exists", "/common/tolerations"),
+        ("networkManager.config.podCIDR=", "networkManager.config.podCIDR must be set"),
+        ("networkManager.config.serviceCIDR=", "networkManager.config.serviceCIDR must be set"),
+        ("networkManager.config.podCIDR=10.0.0.0", "/networkManager/config/podCIDR"),
+        ("networkManager.config.podCIDR=10.0.256.0/24", "/networkManager/config/podCIDR"),
+        ("networkManager.config.serviceCIDR=10.0.0.0/33", "/networkManager/config/serviceCIDR"),
+        ("networkManager.config.reservedSubnets={10.0.0.0/x}", "/networkManager/config/reservedSubnets/0"),
+        ("networkManager.config.additionalPools={::/8}", "/networkManager/config/additionalPools/0"),
+        ("networkConfig.mtu=100", "/networkConfig/mtu"),
+        ("gateway.config.wireguardImplementation=go", "'kernel', 'userspace'"),
     ] {
         let error = error(&["--set", set]);
         assert!(error.contains(wanted), "{set}: {error}");
     }
+}
+
+#[test]
+fn ranges_that_cannot_be_are_explained() {
+    let (pods, services) = ("networkManager.config.podCIDR", "networkManager.config.serviceCIDR");
+    let (reserved, pools) = ("networkManager.config.reservedSubnets", "networkManager.config.additionalPools");
+    let always = "the pools that are always there";
+    for (set, wanted) in [
+        (
+            format!("{pods}=10.244.0.1/16"),
+            format!("10.244.0.1/16 ({pods}) is not a network: there are bits of an address after its first 16"),
+        ),
+        (format!("{pods}=10.0.0.0/8"), format!("10.96.0.0/12 ({services}) shares addresses with 10.0.0.0/8 ({pods})")),
+        (
+            format!("{reserved}={{192.0.2.0/24,10.244.7.0/24}}"),
+            format!("10.244.7.0/24 ({reserved}) shares addresses with 10.244.0.0/16 ({pods})"),
+        ),
+        (
+            format!("{reserved}={{192.0.2.0/24,192.0.2.128/32}}"),
+            format!("192.0.2.128/32 ({reserved}) shares addresses with 192.0.2.0/24 ({reserved})"),
+        ),
+        (
+            format!("{pools}={{100.64.0.0/10,172.20.0.0/16}}"),
+            format!("172.20.0.0/16 ({pools}) shares addresses with 172.16.0.0/12 ({always})"),
+        ),
+        (format!("{pools}={{0.0.0.0/0}}"), format!("0.0.0.0/0 ({pools}) shares addresses with 10.0.0.0/8 ({always})")),
+    ] {
+        let error = error(&["--set", &set]);
+        assert!(error.contains(&wanted), "{set}: {error}");
+    }
+    // Without the fabric nobody uses them, whatever they say.
+    without_fabric(&["--set", &format!("{pods}=10.0.0.0/8,{services}=10.0.0.0/8")]);
 }
 
 #[test]

@@ -11,8 +11,16 @@
 - --kubelet-metrics-address=:{{ $kubelet.metrics.port }}
 - --kubelet-metrics-enabled=true
 {{- end }}
+{{- if .Values.networkManager.externalIPAM.enabled }}
+- {{ printf "--kubelet-ipam-server=%s" .Values.networkManager.externalIPAM.url | quote }}
+{{- else if .Values.networking.internal }}
+- --kubelet-ipam-server=liqo-network-manager.{{ .Release.Namespace }}:6000
+{{- else }}
 - --kubelet-ipam-server=
+{{- end }}
+{{- if not .Values.networking.internal }}
 - --disable-internal-network
+{{- end }}
 - --auto-join-discovered-clusters={{ .Values.discovery.config.autojoin }}
 - --enable-storage=false
 - --webhook-port={{ .Values.webhook.port }}
@@ -65,7 +73,10 @@
 
 {{- /* Arguments of virtual kubelets: the user's, and what the values imply unless the user said it. */}}
 {{- define "liqo.kubeletArgs" -}}
-{{- $implied := list "--enable-apiserver-support=true" "--node-check-network=false" -}}
+{{- $implied := list "--enable-apiserver-support=true" -}}
+{{- if not .Values.networking.internal -}}
+{{- $implied = append $implied "--node-check-network=false" -}}
+{{- end -}}
 {{- if not .Values.networking.reflectIPs -}}
 {{- $implied = append $implied "--disable-ip-reflection" -}}
 {{- end -}}

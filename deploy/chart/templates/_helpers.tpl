@@ -34,7 +34,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- join "," $pairs -}}
 {{- end }}
 
-{{- /* Metadata of the pods of a component; "labels" are additional ones that are also in the selector. */}}
+{{- /* Metadata of the pods of a component; "labels" are additional ones. */}}
 {{- define "liqo.podMetadata" -}}
 {{- with .values.pod.annotations }}
 annotations:
@@ -50,10 +50,15 @@ labels:
   {{- end }}
 {{- end }}
 
-{{- /* Everything of a pod's spec but its containers. "replicas" above one spreads the pods. */}}
+{{- /*
+Everything of a pod's spec but its containers. "replicas" above one spreads the pods; a pod of the "host" has the
+node's network, so two of them on one node would claim the same ports.
+*/}}
 {{- define "liqo.podSpec" -}}
 serviceAccountName: {{ .root.Chart.Name }}-{{ .name }}
-{{- if not .root.Values.openshiftConfig.enable }}
+{{- if .host }}
+hostNetwork: true
+{{- else if not .root.Values.openshiftConfig.enable }}
 securityContext:
   runAsNonRoot: true
   runAsUser: 1000
@@ -83,6 +88,13 @@ affinity:
 
 {{- define "liqo.spread" -}}
 podAntiAffinity:
+  {{- if .host }}
+  requiredDuringSchedulingIgnoredDuringExecution:
+    - topologyKey: kubernetes.io/hostname
+      labelSelector:
+        matchLabels:
+          {{- include "liqo.selector" . | nindent 10 }}
+  {{- else }}
   preferredDuringSchedulingIgnoredDuringExecution:
     - weight: 100
       podAffinityTerm:
@@ -90,30 +102,74 @@ podAntiAffinity:
         labelSelector:
           matchLabels:
             {{- include "liqo.selector" . | nindent 12 }}
+  {{- end }}
 {{- end }}
 
-{{- /* What the containers of all components have in common. */}}
+{{- /*
+What the containers of all components have in common. On the "host" the health port is asked by the kubelet on the
+loopback address and open to nobody else.
+*/}}
 {{- define "liqo.container" -}}
 image: {{ include "liqo.image" . | quote }}
 imagePullPolicy: {{ .root.Values.pullPolicy }}
 securityContext:
+  {{- if .host }}
+  # Links, routes and namespaces of the node; the image's own user is none of root.
+  privileged: true
+  runAsUser: 0
+  {{- else }}
   allowPrivilegeEscalation: false
-  readOnlyRootFilesystem: true
   capabilities:
     drop:
       - ALL
+  {{- end }}
+  readOnlyRootFilesystem: true
 readinessProbe:
   httpGet:
+    {{- include "liqo.health" . | nindent 4 }}
     path: /readyz
-    port: healthz
+  {{- if .host }}
+  periodSeconds: 2
+  {{- end }}
 livenessProbe:
   httpGet:
+    {{- include "liqo.health" . | nindent 4 }}
     path: /healthz
-    port: healthz
   initialDelaySeconds: 10
   periodSeconds: 20
 resources:
   {{- toYaml .values.pod.resources | nindent 2 }}
+{{- end }}
+
+{{- define "liqo.health" -}}
+{{- if .host -}}
+host: 127.0.0.1
+port: {{ .health }}
+{{- else -}}
+port: healthz
+{{- end -}}
+{{- end }}
+
+{{- /* Who and where a pod is. */}}
+{{- define "liqo.downward" -}}
+- name: POD_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.name
+- name: POD_NAMESPACE
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.namespace
+{{- if .host }}
+- name: POD_IP
+  valueFrom:
+    fieldRef:
+      fieldPath: status.podIP
+- name: NODE_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: spec.nodeName
+{{- end }}
 {{- end }}
 
 {{- /* ServiceAccount, ClusterRole and Role of a component, with their bindings. */}}
@@ -134,7 +190,17 @@ metadata:
   labels:
     {{- include "liqo.labels" . | nindent 4 }}
 rules:
-{{ .root.Files.Get (printf "files/rbac/%s.yaml" .name) | required (printf "no access rules for %s" .name) }}
+{{ .root.Files.Get (printf "files/rbac/%s.yaml" .name) | required (printf "no access rules for %s" .name) | trim }}
+{{- if and .host .root.Values.openshiftConfig.enable }}
+- apiGroups:
+  - security.openshift.io
+  resources:
+  - securitycontextconstraints
+  resourceNames:
+  - privileged
+  verbs:
+  - use
+{{- end }}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding

@@ -222,11 +222,15 @@ fn forge(shadow: &ShadowEndpointSlice, reachable: bool) -> EndpointSlice {
     }
 }
 
-/// What is not said to be unready is as ready as the peer is reachable.
+/// What is not said to be unready is as ready as the peer is reachable. What cannot be reached serves nobody, also
+/// not while it is on its way out.
 fn overlay(mut endpoint: Endpoint, reachable: bool) -> Endpoint {
     let conditions = endpoint.conditions.get_or_insert_default();
     if conditions.ready != Some(false) {
         conditions.ready = Some(reachable);
+    }
+    if conditions.serving == Some(true) {
+        conditions.serving = Some(reachable);
     }
     endpoint
 }
@@ -283,6 +287,18 @@ mod tests {
         };
         assert_eq!(ready(true), [Some(true), Some(true), Some(false)]);
         assert_eq!(ready(false), [Some(false), Some(false), Some(false)]);
+    }
+
+    #[test]
+    fn endpoints_on_their_way_out_serve_only_while_their_cluster_is_reachable() {
+        let ending = || -> Endpoint {
+            let conditions = json!({"ready": false, "serving": true, "terminating": true});
+            serde_json::from_value(json!({"addresses": ["10.0.0.1"], "conditions": conditions})).unwrap()
+        };
+        for reachable in [true, false] {
+            let told = json!({"ready": false, "serving": reachable, "terminating": true});
+            assert_eq!(json!(overlay(ending(), reachable).conditions), told);
+        }
     }
 
     #[test]

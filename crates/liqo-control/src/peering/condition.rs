@@ -4,7 +4,10 @@
 //! of ours stands only where 0.8.3 had none.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use liqo_api::discovery::{PeeringCondition, PeeringConditionStatus as Status, PeeringConditionType as Type};
+use liqo_api::{
+    discovery::{PeeringCondition, PeeringConditionStatus as Status, PeeringConditionType as Type},
+    net::TunnelEndpoint,
+};
 
 /// What is to be told about one aspect of a peering.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,18 +57,30 @@ pub(crate) fn network_external() -> Fact {
 }
 
 /// There is no tunnel.
-pub(crate) fn network_none(namespace: &str) -> Fact {
+fn network_none(namespace: &str) -> Fact {
     let message = format!("The TunnelEndpoint has not been found in the Tenant Namespace {namespace}");
     fact(Type::NetworkStatus, Status::None, "TunnelEndpointNotFound", message)
 }
 
-/// What the tunnel says of itself; nothing new while it says nothing.
-pub(crate) fn network(namespace: &str, connection: &str, message: &str) -> Option<Fact> {
+/// What the tunnel says of itself, unless there is an error that keeps one from being made: a tunnel that is up is up.
+/// Nothing new while a tunnel says nothing.
+pub(crate) fn network(namespace: &str, tunnel: Option<&TunnelEndpoint>, error: Option<&str>) -> Option<Fact> {
+    let connection = tunnel.map(|tunnel| {
+        let status = tunnel.status.as_ref();
+        status.and_then(|status| status.connection.clone()).unwrap_or_default()
+    });
+    let state = connection.as_ref().and_then(|connection| connection.status.as_deref());
+    if let Some(error) = error.filter(|error| !error.is_empty() && state != Some("Connected")) {
+        return Some(fact(Type::NetworkStatus, Status::Error, "NetworkConfigError", error));
+    }
+    let Some(connection) = &connection else { return Some(network_none(namespace)) };
     let found = format!("The TunnelEndpoint has been successfully found in the Tenant Namespace {namespace}");
-    let (status, reason, message) = match connection {
-        "Connected" => (Status::Established, "TunnelEndpointAvailable", format!("{found} and it is connected")),
-        "Connecting" => (Status::Pending, "TunnelEndpointConnecting", format!("{found}, but it is not connected yet")),
-        "Error" => (Status::Error, "TunnelEndpointError", message.to_owned()),
+    let (status, reason, message) = match state {
+        Some("Connected") => (Status::Established, "TunnelEndpointAvailable", format!("{found} and it is connected")),
+        Some("Connecting") => {
+            (Status::Pending, "TunnelEndpointConnecting", format!("{found}, but it is not connected yet"))
+        }
+        Some("Error") => (Status::Error, "TunnelEndpointError", connection.status_message.clone().unwrap_or_default()),
         _ => return None,
     };
     Some(fact(Type::NetworkStatus, status, reason, message))
@@ -158,6 +173,8 @@ pub(crate) fn waiting(direction: Type, why: String) -> Fact {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -173,11 +190,32 @@ mod tests {
     }
 
     #[test]
-    fn a_tunnel_that_says_nothing_changes_nothing() {
-        assert_eq!(network("ns", "", ""), None);
-        let error = network("ns", "Error", "no route").unwrap();
-        assert_eq!((error.status, error.message.as_str()), (Status::Error, "no route"));
-        let message = network("ns", "Connecting", "").unwrap().message;
-        assert!(message.ends_with("Tenant Namespace ns, but it is not connected yet"));
+    fn the_network_is_what_its_tunnel_says_or_why_there_is_none() {
+        let tunnel = |connection: serde_json::Value| -> TunnelEndpoint {
+            let status = serde_json::from_value(json!({"connection": connection})).unwrap();
+            TunnelEndpoint { status, ..TunnelEndpoint::default() }
+        };
+        let (up, coming) = (tunnel(json!({"status": "Connected"})), tunnel(json!({"status": "Connecting"})));
+        let down = tunnel(json!({"status": "Error", "statusMessage": "no route"}));
+        let (silent, fresh) = (tunnel(json!({})), TunnelEndpoint::default());
+        let wrong = Some("Service liqo-gateway is of type ClusterIP");
+        for (tunnel, error, status, reason, end) in [
+            (None, None, Status::None, "TunnelEndpointNotFound", "in the Tenant Namespace ns"),
+            (None, Some(""), Status::None, "TunnelEndpointNotFound", "in the Tenant Namespace ns"),
+            (None, wrong, Status::Error, "NetworkConfigError", "of type ClusterIP"),
+            (Some(&coming), None, Status::Pending, "TunnelEndpointConnecting", "ns, but it is not connected yet"),
+            (Some(&coming), wrong, Status::Error, "NetworkConfigError", "of type ClusterIP"),
+            (Some(&fresh), wrong, Status::Error, "NetworkConfigError", "of type ClusterIP"),
+            (Some(&down), None, Status::Error, "TunnelEndpointError", "no route"),
+            (Some(&up), None, Status::Established, "TunnelEndpointAvailable", "ns and it is connected"),
+            (Some(&up), wrong, Status::Established, "TunnelEndpointAvailable", "ns and it is connected"),
+        ] {
+            let fact = network("ns", tunnel, error).unwrap();
+            assert_eq!((fact.status, fact.reason), (status, reason));
+            assert!(fact.message.ends_with(end), "{}", fact.message);
+        }
+        for says_nothing in [&silent, &fresh] {
+            assert_eq!(network("ns", Some(says_nothing), None), None, "what was told stays");
+        }
     }
 }

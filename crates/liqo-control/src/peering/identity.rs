@@ -130,6 +130,9 @@ pub(crate) async fn ensure(
     let held: Vec<_> = secrets.iter().filter(|one| has(one, label::LOCAL_IDENTITY)).cloned().collect();
     let attempt = world.attempts.of(&peer.cluster_id);
     let stored = PeerIdentity::best(held.iter().map(AsRef::as_ref));
+    if let Some(stored) = &stored {
+        asking.follow_proxy(&held, stored).await?;
+    }
     // Of two that are equally good the stored one counts.
     let best = attempt.granted.clone().into_iter().chain(stored.clone()).max_by_key(PeerIdentity::not_after);
     let facts = best.as_ref().and_then(|identity| certs::facts(identity.certificate.as_bytes()).ok());
@@ -213,16 +216,22 @@ impl Asking<'_> {
         &self.world.home.cluster
     }
 
-    /// Removes keys nobody waits for and identities that a newer one, known to work, has superseded; keeps
-    /// the proxy of the one in use as the `ForeignCluster` says.
+    /// Keeps the proxy of the identity in use as the `ForeignCluster` says, however old it is: whoever uses the
+    /// identity follows.
+    async fn follow_proxy(&self, held: &[Arc<Secret>], used: &PeerIdentity) -> Result<(), KubeError> {
+        let wanted = self.proxy();
+        let secret = held.iter().find(|secret| secret.resource_version().as_ref() == Some(&used.version));
+        let Some(secret) = secret.filter(|_| used.proxy_url != wanted) else { return Ok(()) };
+        tracing::info!(peer = self.peer.cluster_id, proxy = wanted, "the way to the peer's API server has changed");
+        let proxy = wanted.map(|url| STANDARD.encode(url));
+        self.cluster().merge(secret.as_ref(), json!({"data": {PROXY_URL: proxy}})).await.map(drop)
+    }
+
+    /// Removes keys nobody waits for and identities that a newer one, known to work, has superseded.
     async fn tidy(&self, secrets: &[Arc<Secret>], best: Option<&PeerIdentity>) -> Result<(), KubeError> {
         let Some(best) = best else { return Ok(()) };
         for secret in secrets {
             let is_best = secret.resource_version().as_ref() == Some(&best.version);
-            if is_best && best.proxy_url != self.proxy() {
-                let proxy = self.proxy().map(|url| STANDARD.encode(url));
-                self.cluster().merge(secret.as_ref(), json!({"data": {PROXY_URL: proxy}})).await?;
-            }
             if !is_best && (has(secret, PENDING) || has(secret, label::LOCAL_IDENTITY)) {
                 self.cluster().remove(secret.as_ref()).await?;
             }

@@ -3,9 +3,10 @@
 //! In its tenant namespace the role *basic* as soon as it is a peer, *outgoing* while we ask it for
 //! resources, *incoming* while it asks us. These follow from the requests and offers that exist, not
 //! from conditions: while a tombstone waits for a dead peer, the peer keeps the right to clean up its
-//! side of it, and no `ForeignCluster` is needed to take the right away in the end.
+//! side of it, and no `ForeignCluster` is needed to take the right away in the end. For the same reason nothing is
+//! taken away while the peer still has to take its `NetworkConfig` from here; in-band that goes with the namespace.
 //!
-//! Watches   `Namespace`, `ForeignCluster`, `ResourceRequest`, `ResourceOffer`, `RoleBinding`.
+//! Watches   `Namespace`, `ForeignCluster`, `ResourceRequest`, `ResourceOffer`, `NetworkConfig`, `RoleBinding`.
 //! Writes    `RoleBinding` `liqo-binding-*`; `ClusterRole` and `ClusterRoleBinding` `liqo-tenant-remote-*`.
 //! Removes   the same, except *basic*.
 
@@ -13,7 +14,13 @@ use std::time::Duration;
 
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, RoleBinding, RoleRef, Subject};
 use kube::{ResourceExt, api::ObjectMeta};
-use liqo_api::{ClusterIdentity, discovery::ResourceRequest, names, sharing::ResourceOffer};
+use liqo_api::{
+    ClusterIdentity,
+    discovery::{PeeringType, ResourceRequest},
+    names,
+    net::NetworkConfig,
+    sharing::ResourceOffer,
+};
 use liqo_kube::{Cluster, KubeError, owner_reference};
 
 use super::{
@@ -46,8 +53,15 @@ pub(crate) async fn settle(world: &World, namespace: String) -> Result<Option<Du
     let Some(peer) = tenant::peer_of(&tenant).filter(|_| tenant.metadata.deletion_timestamp.is_none()) else {
         return Ok(None);
     };
+    let foreign_cluster = world.foreign_cluster(peer);
+    let is_in_band = foreign_cluster.as_ref().is_some_and(|one| one.spec.peering_type == PeeringType::InBand);
+    let lies_here = |one: &NetworkConfig| one.namespace().as_ref() == Some(&namespace) && is_replica(one, peer);
+    let networks = world.networks.iter().filter(|_| !is_in_band);
     let wishes = plan(
-        world.foreign_cluster(peer).is_some(),
+        Standing {
+            is_peer: foreign_cluster.is_some(),
+            has_network: networks.flat_map(|store| store.filter(lies_here)).next().is_some(),
+        },
         &world.requests.filter(|one| one.namespace().as_ref() == Some(&namespace)),
         &world.offers.filter(|one| one.namespace().as_ref() == Some(&namespace)),
         peer,
@@ -64,9 +78,18 @@ pub(crate) async fn settle(world: &World, namespace: String) -> Result<Option<Du
     Ok(None)
 }
 
+/// What counts besides requests and offers.
+#[derive(Clone, Copy, Debug)]
+struct Standing {
+    /// It has a `ForeignCluster`.
+    is_peer: bool,
+    /// It has told us its network, and has to take that back.
+    has_network: bool,
+}
+
 /// Basic, outgoing, incoming.
 fn plan(
-    is_peer: bool,
+    Standing { is_peer, has_network }: Standing,
     requests: &[impl AsRef<ResourceRequest>],
     offers: &[impl AsRef<ResourceOffer>],
     peer: &str,
@@ -75,7 +98,11 @@ fn plan(
     let offers = || offers.iter().map(AsRef::as_ref);
     let asks = requests().any(|one| is_original(one, peer)) || offers().any(|one| is_replica(one, peer));
     let is_asked = requests().any(|one| is_replica(one, peer)) || offers().any(|one| is_original(one, peer));
-    let wish = |bound| if bound { Wish::Bound } else { Wish::Unbound };
+    let wish = |bound| match (bound, has_network) {
+        (true, _) => Wish::Bound,
+        (false, true) => Wish::AsItIs,
+        (false, false) => Wish::Unbound,
+    };
     [if is_peer { Wish::Bound } else { Wish::AsItIs }, wish(asks), wish(is_asked)]
 }
 
@@ -187,7 +214,18 @@ mod tests {
             (true, vec![request(original()), request(replica(PEER))], vec![], [Bound, Bound, Bound]),
             (true, vec![request(replica("somebody"))], vec![], [Bound, Unbound, Unbound]),
         ] {
-            assert_eq!(plan(is_peer, &requests, &offers, PEER), wishes);
+            let standing = Standing { is_peer, has_network: false };
+            assert_eq!(plan(standing, &requests, &offers, PEER), wishes);
         }
+    }
+
+    #[test]
+    fn nothing_is_taken_away_while_the_peer_has_its_network_here() {
+        use Wish::{AsItIs, Bound};
+        let standing = Standing { is_peer: true, has_network: true };
+        let none: [Arc<ResourceRequest>; 0] = [];
+        let no_offers: [Arc<ResourceOffer>; 0] = [];
+        assert_eq!(plan(standing, &none, &no_offers, PEER), [Bound, AsItIs, AsItIs]);
+        assert_eq!(plan(standing, &[request(original())], &no_offers, PEER), [Bound, Bound, AsItIs]);
     }
 }

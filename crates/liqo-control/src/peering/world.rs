@@ -18,18 +18,15 @@ use liqo_api::{
     discovery::{ForeignCluster, ResourceRequest},
     meta::label,
     names,
-    net::TunnelEndpoint,
+    net::{NetworkConfig, TunnelEndpoint},
     sharing::ResourceOffer,
 };
 use liqo_core::endpoint;
-use liqo_kube::{KubeError, Object, Queue, Store};
+use liqo_kube::{Object, Queue, Store};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::{checker::Checker, identity::Attempts, monitor, offer::Ensured, permissions, settings::Settings, tenant};
 use crate::{home::Home, manager::ManagerArgs};
-
-/// Pause after somebody else was quicker.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Something has changed; who has to look?
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -76,6 +73,8 @@ pub(crate) struct World {
     pub(crate) secrets: Store<Secret>,
     /// None while the networks are connected by something else.
     pub(crate) tunnels: Option<Store<TunnelEndpoint>>,
+    /// How networks are to be connected, ours and peers'; none while something else connects them.
+    pub(crate) networks: Option<Store<NetworkConfig>>,
     /// Real nodes only.
     pub(crate) nodes: Store<Node>,
     /// Running pods, cut down to what counts for an offer.
@@ -121,6 +120,7 @@ impl World {
                 .labels(label::CLUSTER_ID)
                 .start(ring(&bell, |secret: &Secret| peer_label(secret).map(Wake::Peer))),
             tunnels: (!args.disable_internal_network).then(|| cluster.watch("").start(by_namespace(&bell))),
+            networks: (!args.disable_internal_network).then(|| cluster.watch("").start(by_namespace(&bell))),
             nodes: cluster
                 .watch("")
                 .labels(&format!("{}!={}", label::TYPE, label::VIRTUAL_NODE))
@@ -177,6 +177,9 @@ impl World {
         }
         if let Some(tunnels) = &self.tunnels {
             tunnels.ready().await;
+        }
+        if let Some(networks) = &self.networks {
+            networks.ready().await;
         }
         if let Some(classes) = &self.classes {
             classes.ready().await;
@@ -261,6 +264,16 @@ impl World {
         })?;
         endpoint::auth_url(&service, &self.nodes.all())
     }
+
+    /// URL of our authentication service inside this cluster.
+    pub(crate) fn auth_url_inside(&self) -> Result<String, String> {
+        let name = names::AUTH_SERVICE;
+        let service = self.services.get(&self.home.namespace, name);
+        let spec = service.as_ref().and_then(|service| service.spec.as_ref());
+        let port = spec.and_then(|spec| spec.ports.as_ref()?.first()).map(|port| port.port);
+        let port = port.ok_or_else(|| format!("Service {}/{name} has no port", self.home.namespace))?;
+        Ok(format!("https://{name}.{}.svc:{port}", self.home.namespace))
+    }
 }
 
 /// ID of the peer a `ForeignCluster` stands for; empty while unknown.
@@ -271,17 +284,6 @@ pub(crate) fn id_of(foreign_cluster: &ForeignCluster) -> &str {
 /// The smaller, the older.
 pub(crate) fn age_key(one: &ForeignCluster) -> (Option<i64>, String) {
     (one.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()), one.uid().unwrap_or_default())
-}
-
-/// Somebody else has changed the object meanwhile: look again, with what the watch brings.
-pub(crate) fn overtaken(outcome: Result<Option<Duration>, KubeError>) -> Result<Option<Duration>, KubeError> {
-    match outcome {
-        Err(error) if error.is_conflict() => {
-            tracing::debug!(error = &error as &dyn std::error::Error, "overtaken, looking again");
-            Ok(Some(LOOK_AGAIN))
-        }
-        other => other,
-    }
 }
 
 fn labelled<K: Object>(object: &K, key: &str, value: &str) -> bool {

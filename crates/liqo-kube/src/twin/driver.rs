@@ -110,13 +110,10 @@ impl<R: Reflect> Pair<R> {
         let name_there = reflector.name_there(name);
         let here = sources.get(namespace_here, name);
         let there = twins.get(namespace_there, &name_there);
-        let plan: Plan<R::There> = match seen {
-            Some(seen) => {
-                let seen = seen.get(namespace_there, &name_there);
-                decide(reflector, here.as_deref(), there.as_deref(), seen.as_deref())
-            }
-            None => decide(reflector, here.as_deref(), there.as_deref(), itself::<R>(there.as_deref())),
-        };
+        let other = seen.as_ref().and_then(|seen| seen.get(namespace_there, &name_there));
+        let seen = if seen.is_some() { other.as_deref() } else { itself::<R>(there.as_deref()) };
+        reflector.look(name, here.as_deref(), there.as_deref(), seen);
+        let plan: Plan<R::There> = decide(reflector, here.as_deref(), there.as_deref(), seen);
         if let (Here::Hold(finalizer), Some(here)) = (&plan.here, &here) {
             cluster.hold(&**here, finalizer).await?;
         }
@@ -143,7 +140,13 @@ impl<R: Reflect> Pair<R> {
         lock(&self.held).remove(name);
         match news {
             Here::Keep | Here::Hold(_) | Here::Soon(_) => {}
-            Here::Status(status) => cluster.put_status(&*here, &status).await.map(drop).or_else(gone)?,
+            Here::Status(status) => match cluster.put_status(&*here, &status).await {
+                // Not every change there is a change the API server allows here; the next one may be.
+                Err(error) if error.is_invalid() => {
+                    tracing::debug!(name, error = crate::queue::chain(&error), "refused")
+                }
+                outcome => drop(outcome?),
+            },
             Here::Release(finalizer) => cluster.release(&*here, finalizer).await?,
             Here::Delete => cluster.remove_now(&*here).await?,
         }
@@ -274,11 +277,6 @@ fn fingerprint<K: Object>(twin: &K) -> u64 {
 /// The twin as what news come from, where both are the same kind.
 fn itself<R: Reflect>(there: Option<&R::There>) -> Option<&R::Seen> {
     there.and_then(|there| (there as &dyn std::any::Any).downcast_ref())
-}
-
-/// An object that went away meanwhile, or changed its UID, needs no status.
-fn gone(error: KubeError) -> Result<(), KubeError> {
-    if error.is_not_found() || error.code() == Some(422) { Ok(()) } else { Err(error) }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

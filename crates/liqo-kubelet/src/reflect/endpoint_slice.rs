@@ -1,9 +1,14 @@
 //! `EndpointSlice` to `ShadowEndpointSlice`: what of a Service runs here, for its clients there.
 //!
-//! Endpoints on our own virtual node are left out, there they are ordinary pods. Addresses of every family
-//! and host names go through as they are.
+//! Endpoints on our own virtual node are left out, there they are ordinary pods. Where Liqo connects the networks,
+//! addresses are those the peer must use; only IPv4 is carried then, slices of IPv6 are refused. Host names, and
+//! addresses on networks that something else connects, go through as they are.
+//!
+//! Keeps true: an endpoint that goes, or is no longer ready, is told at once, whether the IPAM answers or not. While
+//! it does not, an endpoint keeps the address its twin shows; a new one waits. An address is wanted from the IPAM
+//! as long as the slice has it or the twin shows it.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointSlice};
 use kube::ResourceExt;
@@ -14,10 +19,17 @@ use liqo_api::{
 use liqo_kube::twin::{Forged, Reflect};
 
 use super::{
+    complaint::Complain,
     service::is_api_server,
     twin_meta::{SKIPPED, is_skipped, metadata},
 };
-use crate::link::Link;
+use crate::{
+    link::Link,
+    translate::{Answer, View},
+};
+
+/// Told where endpoints have addresses the tunnel does not carry.
+const ONLY_IPV4: &str = "for IPv6 endpoints: the network between the clusters carries IPv4 only";
 
 /// Whether a Service shall not be reflected; `None` while that is not known yet.
 pub(super) type ServiceSkipped = Arc<dyn Fn(&str) -> Option<bool> + Send + Sync>;
@@ -26,11 +38,54 @@ pub(super) type ServiceSkipped = Arc<dyn Fn(&str) -> Option<bool> + Send + Sync>
 pub(super) struct EndpointSlices {
     pub(super) link: Arc<Link>,
     pub(super) service_skipped: ServiceSkipped,
+    /// How addresses look there.
+    pub(super) view: Arc<View>,
+    pub(super) complain: Complain<EndpointSlice>,
 }
 
 /// The Service a slice belongs to.
 pub(super) fn service_of(slice: &EndpointSlice) -> Option<&str> {
     slice.labels().get(label::SERVICE_NAME).map(String::as_str)
+}
+
+/// Whether an endpoint of a slice has this address.
+pub(super) fn has_address(slice: &EndpointSlice, ip: IpAddr) -> bool {
+    let addresses = slice.endpoints.iter().flatten().flat_map(|endpoint| &endpoint.addresses);
+    addresses.into_iter().any(|address| address.parse() == Ok(ip))
+}
+
+/// Whether a slice shall have a twin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Reflected,
+    /// It shall not, for a reason the user should know.
+    Refused(&'static str),
+    /// It shall not, and nobody wonders.
+    Ignored,
+    Unknown,
+}
+
+impl EndpointSlices {
+    fn verdict(&self, here: &EndpointSlice) -> Verdict {
+        let service = service_of(here).unwrap_or_default();
+        if is_api_server(here.namespace().as_deref(), service) {
+            return Verdict::Ignored;
+        }
+        if is_skipped(here) {
+            return Verdict::Refused(SKIPPED);
+        }
+        match (self.service_skipped)(service) {
+            Some(false) if self.view.wishes().is_some() && here.address_type == "IPv6" => Verdict::Refused(ONLY_IPV4),
+            Some(false) => Verdict::Reflected,
+            Some(true) => Verdict::Refused(SKIPPED),
+            None => Verdict::Unknown,
+        }
+    }
+
+    /// Endpoints that do not run there.
+    fn endpoints<'a>(&'a self, here: &'a EndpointSlice) -> impl Iterator<Item = &'a Endpoint> {
+        here.endpoints.iter().flatten().filter(|endpoint| endpoint.node_name.as_deref() != Some(&self.link.node))
+    }
 }
 
 impl Reflect for EndpointSlices {
@@ -39,23 +94,51 @@ impl Reflect for EndpointSlices {
     type There = ShadowEndpointSlice;
     type Seen = ShadowEndpointSlice;
 
-    fn forge(&self, here: &EndpointSlice, _there: Option<&ShadowEndpointSlice>) -> Forged<ShadowEndpointSlice> {
-        let service = service_of(here).unwrap_or_default();
-        if is_api_server(here.namespace().as_deref(), service) {
-            return Forged::Nothing(None);
+    fn look(
+        &self,
+        name: &str,
+        here: Option<&EndpointSlice>,
+        there: Option<&ShadowEndpointSlice>,
+        _seen: Option<&ShadowEndpointSlice>,
+    ) {
+        let Some(wishes) = self.view.wishes() else { return };
+        let verdict = here.map_or(Verdict::Ignored, |here| self.verdict(here));
+        let wanted: BTreeSet<_> = match (here, verdict) {
+            (Some(here), Verdict::Reflected) => self.endpoints(here).flat_map(addresses).collect(),
+            (_, Verdict::Unknown) => return,
+            _ => BTreeSet::new(),
+        };
+        let shown: BTreeSet<_> =
+            there.iter().flat_map(|twin| &twin.spec.template.endpoints).flat_map(addresses).collect();
+        let is_shown = |ip: &IpAddr| matches!(wishes.answer(*ip), Answer::Known(there) if shown.contains(&there));
+        let still = wishes.of(name).into_iter().filter(is_shown);
+        let refusal = wanted.iter().find_map(|ip| Some((*ip, wishes.lasting_refusal(*ip)?)));
+        wishes.set(name, wanted.iter().copied().chain(still).collect());
+        let complaint = here.zip(refusal).map(|(here, (ip, why))| {
+            let peer = &self.link.there.cluster_name;
+            (here, format!("Endpoint left out for cluster \"{peer}\": no address for {ip} there: {why}"))
+        });
+        (self.complain)(name, complaint);
+    }
+
+    fn forge(&self, here: &EndpointSlice, there: Option<&ShadowEndpointSlice>) -> Forged<ShadowEndpointSlice> {
+        match self.verdict(here) {
+            Verdict::Reflected => {}
+            Verdict::Refused(why) => return Forged::Nothing(Some(why.to_owned())),
+            Verdict::Ignored => return Forged::Nothing(None),
+            Verdict::Unknown => return Forged::NotYet,
         }
-        if is_skipped(here) {
-            return Forged::Nothing(Some(SKIPPED.to_owned()));
-        }
-        match (self.service_skipped)(service) {
-            Some(false) => {}
-            Some(true) => return Forged::Nothing(Some(SKIPPED.to_owned())),
-            None => return Forged::NotYet,
-        }
+        let shown = there.map(|there| there.spec.template.endpoints.as_slice()).unwrap_or_default();
+        let twins = self.endpoints(here).map(|endpoint| twin(endpoint, &self.link, shown, |ip| self.view.answer(ip)));
+        let Some(endpoints) = twins.collect::<Option<Vec<_>>>() else { return Forged::NotYet };
+        let template = EndpointSliceTemplate {
+            endpoints: endpoints.into_iter().flatten().collect(),
+            ports: here.ports.clone().unwrap_or_default(),
+            address_type: here.address_type.clone(),
+        };
         let mut metadata = metadata(here, &self.link);
         let labels = metadata.labels.get_or_insert_default();
         labels.insert(label::ENDPOINT_SLICE_MANAGED_BY.to_owned(), label::ENDPOINT_SLICE_MANAGER.to_owned());
-        let template = template(here, &self.link);
         Forged::Make(Box::new(ShadowEndpointSlice { metadata, spec: ShadowEndpointSliceSpec { template } }))
     }
 
@@ -64,109 +147,64 @@ impl Reflect for EndpointSlices {
     }
 }
 
-fn template(here: &EndpointSlice, link: &Link) -> EndpointSliceTemplate {
-    let elsewhere = |endpoint: &&Endpoint| endpoint.node_name.as_deref() != Some(&link.node);
-    EndpointSliceTemplate {
-        endpoints: here.endpoints.iter().flatten().filter(elsewhere).map(|endpoint| twin(endpoint, link)).collect(),
-        ports: here.ports.clone().unwrap_or_default(),
-        address_type: here.address_type.clone(),
-    }
+/// The addresses of an endpoint; its host names are none.
+fn addresses(endpoint: &Endpoint) -> impl Iterator<Item = IpAddr> {
+    endpoint.addresses.iter().filter_map(|address| address.parse().ok())
 }
 
-fn twin(endpoint: &Endpoint, link: &Link) -> Endpoint {
-    let ready = endpoint.conditions.as_ref().and_then(|conditions| conditions.ready);
+/// An endpoint for the peer; `None` within while it has no address, `None` while one is being asked for.
+/// `shown` are the endpoints of the twin.
+fn twin(
+    endpoint: &Endpoint,
+    link: &Link,
+    shown: &[Endpoint],
+    answer: impl Fn(IpAddr) -> Answer,
+) -> Option<Option<Endpoint>> {
     let target_ref = endpoint.target_ref.clone().map(|mut target| {
         target.kind = target.kind.map(|kind| format!("Remote{kind}"));
         target
     });
+    let mut addresses = Vec::new();
+    for address in &endpoint.addresses {
+        match address.parse::<IpAddr>().map(&answer) {
+            Err(_) => addresses.push(address.clone()),
+            Ok(Answer::Known(there)) => addresses.push(there.to_string()),
+            Ok(Answer::Asking) => return None,
+            Ok(Answer::Failed) => {}
+        }
+    }
+    if addresses.is_empty() {
+        let same = |shown: &&Endpoint| target_ref.is_some() && shown.target_ref == target_ref;
+        addresses = shown.iter().find(same).map(|shown| shown.addresses.clone()).unwrap_or_default();
+    }
+    if addresses.is_empty() {
+        return Some(None);
+    }
     let hints = endpoint.hints.clone().map(|mut hints| {
         // Our nodes are none of theirs.
         hints.for_nodes = None;
         hints
     });
-    Endpoint {
-        addresses: endpoint.addresses.clone(),
-        conditions: Some(EndpointConditions { ready, ..EndpointConditions::default() }),
+    Some(Some(Endpoint {
+        addresses,
+        conditions: Some(conditions(endpoint)),
         hints,
         hostname: endpoint.hostname.clone(),
         node_name: Some(link.here.cluster_name.clone()),
         target_ref,
         zone: endpoint.zone.clone(),
         deprecated_topology: None,
-    }
+    }))
+}
+
+/// Readiness, and whether an endpoint that is on its way out still serves. Where the latter says no more than the
+/// former it is left out, as Liqo 0.8.3 always did: Kubernetes then takes the one for the other.
+fn conditions(endpoint: &Endpoint) -> EndpointConditions {
+    let all = endpoint.conditions.clone().unwrap_or_default();
+    let says_more =
+        all.terminating == Some(true) || all.serving.is_some_and(|serving| serving != all.ready.unwrap_or(true));
+    if says_more { all } else { EndpointConditions { ready: all.ready, ..EndpointConditions::default() } }
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    fn slices(skipped: Option<bool>) -> EndpointSlices {
-        EndpointSlices { link: Arc::new(Link::example()), service_skipped: Arc::new(move |_| skipped) }
-    }
-
-    /// The slice the recorded twin was made from: two pods here, one on the virtual node.
-    fn here() -> EndpointSlice {
-        let endpoint = |ip: &str, node: &str, pod: &str, uid: &str| {
-            json!({
-                "addresses": [ip], "conditions": {"ready": true, "serving": true, "terminating": false}, "nodeName": node,
-                "targetRef": {"kind": "Pod", "name": pod, "namespace": "demo", "uid": uid},
-            })
-        };
-        serde_json::from_value(json!({
-            "metadata": {
-                "name": "web-9mskk", "namespace": "demo",
-                "annotations": {"endpoints.kubernetes.io/last-change-trigger-time": "2026-11-20T23:23:26Z"},
-                "labels": {
-                    "app": "web", "kubernetes.io/service-name": "web",
-                    "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io",
-                },
-            },
-            "addressType": "IPv4",
-            "endpoints": [
-                endpoint("10.245.0.43", "c1", "web-69bb7bfc6c-j2zfg", "c1c13a53-34d6-4530-8bfa-0ee2c0736526"),
-                endpoint("10.244.0.99", "liqo-provider", "web-69bb7bfc6c-267gx", "x"),
-                endpoint("10.245.0.44", "c1", "web-69bb7bfc6c-m26kt", "fc7a1ba3-0f69-4766-924e-9fba057acbf2"),
-            ],
-            "ports": [{"name": "", "port": 80, "protocol": "TCP"}],
-        }))
-        .unwrap()
-    }
-
-    #[test]
-    fn the_twin_is_the_recorded_one() {
-        let Forged::Make(twin) = slices(Some(false)).forge(&here(), None) else { panic!("reflected") };
-        let recorded: Value =
-            serde_json::from_str(include_str!("../../tests/recorded/shadow_endpoint_slice.json")).unwrap();
-        let twin = serde_json::to_value(&twin).unwrap();
-        assert_eq!(twin["spec"], recorded["spec"]);
-        for field in ["labels", "annotations"] {
-            assert_eq!(twin["metadata"][field], recorded["metadata"][field], "{field}");
-        }
-    }
-
-    #[test]
-    fn the_service_decides_with() {
-        assert!(matches!(slices(Some(true)).forge(&here(), None), Forged::Nothing(Some(_))));
-        assert_eq!(slices(None).forge(&here(), None), Forged::NotYet);
-        let mut own = here();
-        own.metadata.namespace = Some("default".into());
-        own.labels_mut().insert(label::SERVICE_NAME.into(), "kubernetes".into());
-        assert_eq!(slices(Some(false)).forge(&own, None), Forged::Nothing(None));
-    }
-
-    #[test]
-    fn every_family_of_addresses_goes_through() {
-        for (family, address) in [("IPv6", "fd00::7"), ("FQDN", "db.example.org")] {
-            let mut slice = here();
-            slice.address_type = family.into();
-            slice.endpoints.as_mut().unwrap()[0].addresses = vec![address.into()];
-            let template = template(&slice, &Link::example());
-            assert_eq!(
-                (template.address_type.as_str(), template.endpoints[0].addresses[0].as_str()),
-                (family, address)
-            );
-        }
-    }
-}
+mod tests;

@@ -3,7 +3,7 @@
 //! Six watches there and five here; pods here come from the one watch of the node. Dropping a [`Pair`]
 //! stops all of it.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use k8s_openapi::api::{
     core::v1::{ConfigMap, Pod, Secret, Service},
@@ -21,9 +21,9 @@ use liqo_kube::{
 use tokio::task::JoinHandle;
 
 use super::{
-    ApiSupport, Cx, Place, component,
+    ApiSupport, Cx, Place, complaint, component,
     config_map::ConfigMaps,
-    endpoint_slice::{EndpointSlices, service_of},
+    endpoint_slice::{EndpointSlices, has_address, service_of},
     ingress::Ingresses,
     pod::Pods,
     secret::Secrets,
@@ -36,10 +36,31 @@ use super::{
 pub(super) struct Pair {
     there: String,
     pods_there: Option<Store<Pod>>,
+    slices: Option<Slices>,
     pods: Queue<String>,
     tokens: Option<Queue<String>>,
     _mirrors: Vec<Mirror>,
     _tasks: Vec<Task>,
+}
+
+/// Endpoint slices here, and their twins.
+#[derive(Clone)]
+pub(super) struct Slices {
+    here: Store<EndpointSlice>,
+    there: Store<ShadowEndpointSlice>,
+}
+
+impl Slices {
+    /// Returns when all of them are known.
+    pub(super) async fn ready(&self) {
+        self.here.ready().await;
+        self.there.ready().await;
+    }
+
+    /// Whether an endpoint here has this address.
+    pub(super) fn have(&self, ip: IpAddr) -> bool {
+        !self.here.filter(|slice| has_address(slice, ip)).is_empty()
+    }
 }
 
 /// A task that ends with what it belongs to.
@@ -67,6 +88,11 @@ impl Pair {
         &self.there
     }
 
+    /// The endpoint slices of the pair; none while they are not reflected.
+    pub(super) fn slices(&self) -> Option<&Slices> {
+        self.slices.as_ref()
+    }
+
     pub(super) fn place(&self) -> Place {
         Place { namespace: self.there.clone(), pods: self.pods_there.clone() }
     }
@@ -83,12 +109,12 @@ pub(super) fn start(cx: &Arc<Cx>, pods: &Store<Pod>, here: &str, there: &str) ->
         trim_config_map as fn(&mut ConfigMap),
     );
     build.plain("Ingress", Ingresses(Arc::clone(&cx.link)), workers.ingress, keep_ours);
-    build.services();
+    let slices = build.services();
     let queue = Queue::new();
     let (secrets, tokens) = build.secrets(pods, &queue);
     let pods_there = (workers.pod > 0).then(|| build.pods(pods, &queue, secrets));
     let Build { mirrors, tasks, .. } = build;
-    Pair { there: there.to_owned(), pods_there, pods: queue, tokens, _mirrors: mirrors, _tasks: tasks }
+    Pair { there: there.to_owned(), pods_there, slices, pods: queue, tokens, _mirrors: mirrors, _tasks: tasks }
 }
 
 /// A pair that is being started.
@@ -155,11 +181,12 @@ impl Build<'_> {
     }
 
     /// Services, and their endpoints, which a Service can take out of reflection.
-    fn services(&mut self) {
+    fn services(&mut self) -> Option<Slices> {
         let workers = &self.cx.workers;
         let queue = Queue::new();
-        if workers.endpoint_slice == 0 || !self.cx.reflect_ips {
-            return self.plain("Service", Services(Arc::clone(&self.cx.link)), workers.service, keep_ours);
+        if workers.endpoint_slice == 0 || self.cx.addresses.are_hidden() {
+            self.plain("Service", Services(Arc::clone(&self.cx.link)), workers.service, keep_ours);
+            return None;
         }
         let slice_queue = Queue::new();
         let slices: Store<EndpointSlice> = self.cx.home.watch(self.here).start(push(&slice_queue));
@@ -174,7 +201,7 @@ impl Build<'_> {
                 queue.push(name);
             }
         });
-        self.slices(slices, services.clone(), slice_queue);
+        let slices = self.slices(slices, services.clone(), slice_queue);
         if self.cx.workers.service > 0 {
             let reflector = Services(Arc::clone(&self.cx.link));
             let twins = self.twins(&reflector, &queue, keep_ours);
@@ -184,25 +211,35 @@ impl Build<'_> {
                 Kinds { reflector, queue, sources: services, twins, seen: None },
             );
         }
+        Some(slices)
     }
 
-    fn slices(&mut self, slices: Store<EndpointSlice>, services: Store<Service>, queue: Queue<String>) {
+    fn slices(&mut self, slices: Store<EndpointSlice>, services: Store<Service>, queue: Queue<String>) -> Slices {
         let (known, here) = (services.clone(), self.here.to_owned());
         let skipped = move |name: &str| {
             let service = known.is_ready().then(|| known.get(&here, name))?;
             Some(service.is_some_and(|service| is_skipped(&*service)))
         };
-        let reflector = EndpointSlices { link: Arc::clone(&self.cx.link), service_skipped: Arc::new(skipped) };
+        let view = Arc::new(self.cx.addresses.endpoints(&format!("slices/{}", self.here), &queue));
+        let reflector = EndpointSlices {
+            link: Arc::clone(&self.cx.link),
+            service_skipped: Arc::new(skipped),
+            view: Arc::clone(&view),
+            complain: complaint::by_event(&self.cx.home, "EndpointSlice"),
+        };
         let twins = self.twins(&reflector, &queue, keep_ours as fn(&mut ShadowEndpointSlice));
-        let (all, again) = (slices.clone(), queue.clone());
+        let both = Slices { here: slices.clone(), there: twins.clone() };
+        let (all, again) = (both.clone(), queue.clone());
         self.task(async move {
-            // Slices seen before the Services were left alone.
+            // Slices seen before the Services were left alone; some that wanted addresses may be gone on both sides.
             services.ready().await;
             all.ready().await;
-            all.all().iter().for_each(|slice| again.push(slice.name_any()));
+            all.here.all().iter().for_each(|slice| again.push(slice.name_any()));
+            view.wishes().iter().flat_map(|wishes| wishes.names()).for_each(|name| again.push(name));
         });
         let kinds = Kinds { reflector, queue, sources: slices, twins, seen: None };
         self.mirror("EndpointSlice", self.cx.workers.endpoint_slice, kinds);
+        both
     }
 
     /// Secrets, and secrets with tokens for pods: both look at the secrets there.
@@ -278,7 +315,7 @@ impl Build<'_> {
         };
         let exists = move |name: &str| all.get(&here, name).is_some();
         let kinds = Kinds {
-            reflector: Pods::new(self.cx, provided, exists),
+            reflector: Pods::new(self.cx, (self.here, queue), provided, exists),
             queue: queue.clone(),
             sources: pods.clone(),
             twins: shadows,

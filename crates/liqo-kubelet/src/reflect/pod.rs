@@ -2,6 +2,8 @@
 //!
 //! Watches   `Pod` here (all of the node), `ShadowPod` and `Pod` there.
 //! Writes    `ShadowPod` there, `Pod` status here.
+//! Asks      the IPAM, where Liqo connects the networks: for our API server's address there before a pod is sent, for
+//!           the pod's address here before that is told. Other news do not wait for it longer than for one question.
 //! Removes   `ShadowPod` there; `Pod` here, without grace, when it was to go and nothing is left there.
 
 mod affinity;
@@ -9,7 +11,8 @@ mod spec;
 mod status;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -19,12 +22,23 @@ use liqo_api::{
     meta::label,
     virtualkubelet::{ShadowPod, ShadowPodSpec},
 };
-use liqo_kube::twin::{Back, Farewell, Forged, Reflect};
+use liqo_kube::{
+    Queue,
+    twin::{Back, Farewell, Forged, Reflect},
+};
 use serde_json::Value;
 
 use self::status::{Addresses, Restarts};
-use super::{Cx, fallback, twin_meta::metadata};
-use crate::link::Link;
+use super::{
+    Cx,
+    complaint::{self, Complain},
+    fallback,
+    twin_meta::metadata,
+};
+use crate::{
+    link::Link,
+    translate::{Answer, View},
+};
 
 pub(in crate::reflect) use spec::service_account;
 pub(crate) use spec::{API_SERVER_NAMES, ApiServer, ApiSupport};
@@ -33,7 +47,11 @@ pub(crate) use spec::{API_SERVER_NAMES, ApiServer, ApiSupport};
 pub(super) struct Pods {
     link: Arc<Link>,
     support: ApiSupport,
-    addresses: Addresses,
+    /// How addresses of pods there look here; `None` while they are kept to themselves.
+    here_view: Option<View>,
+    /// How our API server looks there.
+    there_view: View,
+    complain: Complain<Pod>,
     /// Whether everything a pod needs before it can start is there: its tokens.
     provided: Box<dyn Fn(&Pod) -> bool + Send + Sync>,
     /// Whether a pod of that name is still here.
@@ -42,15 +60,20 @@ pub(super) struct Pods {
 }
 
 impl Pods {
+    /// Pods of the namespace `namespace`. Those whose addresses become known are named in `queue`.
     pub(super) fn new(
         cx: &Cx,
+        (namespace, queue): (&str, &Queue<String>),
         provided: impl Fn(&Pod) -> bool + Send + Sync + 'static,
         exists: impl Fn(&str) -> bool + Send + Sync + 'static,
     ) -> Self {
+        let scope = format!("pods/{namespace}");
         Self {
             link: Arc::clone(&cx.link),
             support: cx.support.clone(),
-            addresses: Addresses { node_ip: cx.link.node_ip.clone(), reflect: cx.reflect_ips },
+            here_view: (!cx.addresses.are_hidden()).then(|| cx.addresses.pods(&scope, queue)),
+            there_view: cx.addresses.endpoints(&scope, queue),
+            complain: complaint::by_event(&cx.home, "Pod"),
             provided: Box::new(provided),
             exists: Box::new(exists),
             restarts: Mutex::default(),
@@ -69,6 +92,26 @@ impl Pods {
     }
 }
 
+/// The address of our API server that pods there need translated, if any.
+fn api_server(support: &ApiSupport) -> Option<IpAddr> {
+    match support {
+        ApiSupport::Tokens(server) => server.alias.as_ref()?.parse().ok(),
+        ApiSupport::Disabled => None,
+    }
+}
+
+/// What pods there are told about our API server; `None` while its address there is not known.
+fn support_there(support: &ApiSupport, answer: impl Fn(IpAddr) -> Answer) -> Option<ApiSupport> {
+    let mut support = support.clone();
+    if let Some(ip) = api_server(&support)
+        && let ApiSupport::Tokens(server) = &mut support
+    {
+        let Answer::Known(there) = answer(ip) else { return None };
+        server.alias = Some(there.to_string());
+    }
+    Some(support)
+}
+
 /// Whether the label that marks offloaded pods is there.
 pub(super) fn is_labelled(pod: &Pod) -> bool {
     pod.labels().get(label::SHADOW_POD).is_some_and(|value| value == "true")
@@ -80,6 +123,23 @@ impl Reflect for Pods {
     type There = ShadowPod;
     type Seen = Pod;
     const FAREWELL: Farewell = Farewell::Delete;
+
+    fn look(&self, name: &str, here: Option<&Pod>, _there: Option<&ShadowPod>, seen: Option<&Pod>) {
+        let seen = here.and(seen).and_then(|seen| seen.status.as_ref());
+        if let Some(view) = &self.here_view {
+            let all = seen.map(status::addresses).unwrap_or_default();
+            view.set(name, all.into_iter().filter_map(|ip| ip.parse().ok()).collect());
+        }
+        // As long as the pod is here the one there may use it.
+        let api_server = here.and(api_server(&self.support));
+        self.there_view.set(name, BTreeSet::from_iter(api_server));
+        let refusal = api_server.and_then(|ip| Some((ip, self.there_view.wishes()?.lasting_refusal(ip)?)));
+        let complaint = here.zip(refusal).map(|(here, (ip, why))| {
+            let peer = &self.link.there.cluster_name;
+            (here, format!("Pod waits: no address for the API server {ip} in cluster \"{peer}\": {why}"))
+        });
+        (self.complain)(name, complaint);
+    }
 
     fn forge(&self, here: &Pod, there: Option<&ShadowPod>) -> Forged<ShadowPod> {
         if fallback::is_aborted(here) {
@@ -93,10 +153,14 @@ impl Reflect for Pods {
         let spec = here.spec.as_ref().unwrap_or(&none);
         let pod = match is {
             Some(is) => spec::refresh(is, spec),
-            None => PodSpec {
-                affinity: affinity::forge(here),
-                ..spec::forge(&here.name_any(), spec, &self.link.here.cluster_id, &self.support)
-            },
+            None => {
+                let support = support_there(&self.support, |ip| self.there_view.answer(ip));
+                let Some(support) = support else { return Forged::NotYet };
+                PodSpec {
+                    affinity: affinity::forge(here),
+                    ..spec::forge(&here.name_any(), spec, &self.link.here.cluster_id, &support)
+                }
+            }
         };
         let mut metadata = metadata(here, &self.link);
         metadata.labels.get_or_insert_default().remove(label::SHADOW_POD);
@@ -119,7 +183,14 @@ impl Reflect for Pods {
             // The pod here was given up; a last word from there does not bring it back.
             return Back::Nothing;
         }
-        let status = json(&status::forge(here, there, &self.addresses, &self.restarts(here, seen)));
+        let pod_ips = match &self.here_view {
+            None => Some(Vec::new()),
+            Some(view) => status::pod_ips(here, there, |ip| view.answer(ip)),
+        };
+        // The answer brings us back in a moment, with all news in one.
+        let Some(pod_ips) = pod_ips else { return Back::Nothing };
+        let addresses = Addresses { node_ip: &self.link.node_ip, pod_ips };
+        let status = json(&status::forge(here, there, addresses, &self.restarts(here, seen)));
         if here.status.as_ref().map(json).as_ref() == Some(&status) {
             Back::Nothing
         } else if here.metadata.deletion_timestamp.is_none() && here.status.as_ref().is_some_and(|is| alike(is, there))

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
-use liqo_test::{Cluster, ClusterSpec, Testbed, delay, out, reaper, record, testbed::sweep};
+use liqo_test::{Cluster, ClusterSpec, Testbed, cluster::ProxyMode, delay, out, reaper, record, testbed::sweep};
 
 /// Kubernetes clusters in network namespaces of this machine: a pair is up in some 20 seconds.
 #[derive(Parser)]
@@ -39,6 +39,15 @@ enum Verb {
         /// One Service CIDR per cluster [default: 10.101.0.0/16, 10.102.0.0/16, …]
         #[arg(long, value_delimiter = ',')]
         service_cidr: Vec<String>,
+        /// What kube-proxy writes its rules with
+        #[arg(long, default_value = "nftables")]
+        proxy: Proxy,
+        /// Nodes drop packets that come from where they would not send the answer
+        #[arg(long)]
+        strict_paths: bool,
+        /// Clusters behind a router that translates their addresses
+        #[arg(long, value_delimiter = ',')]
+        behind_nat: Vec<String>,
         /// Lets the pods of all clusters reach each other without translation
         #[arg(long)]
         join: bool,
@@ -63,6 +72,8 @@ enum Verb {
     Env { name: String },
     /// Adds one real node to a cluster
     AddNode { name: String, cluster: String },
+    /// Removes a real node, with all that is on it
+    RemoveNode { name: String, cluster: String, node: String },
     /// Puts the image of a docker archive on all nodes of all clusters
     Load { name: String, archive: std::path::PathBuf },
     /// Breaks or mends something
@@ -98,6 +109,10 @@ enum Fault {
     Part { one: String, other: String },
     /// Ends all faults of the wire
     Heal,
+    /// Flushes all nftables rules of a node; those of kube-proxy and of the test bed are put back
+    FlushNftables { cluster: String, node: String },
+    /// Switches a node off and on; it has another address then
+    Readdress { cluster: String, node: String },
     /// Acts on a component of a cluster's first node
     Component {
         cluster: String,
@@ -107,6 +122,21 @@ enum Fault {
     },
     /// kill -9 of a container's first process
     KillContainer { cluster: String, namespace: String, pod: String, container: String },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Proxy {
+    Nftables,
+    Iptables,
+}
+
+impl From<Proxy> for ProxyMode {
+    fn from(proxy: Proxy) -> Self {
+        match proxy {
+            Proxy::Nftables => Self::Nftables,
+            Proxy::Iptables => Self::Iptables,
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -130,8 +160,24 @@ fn main() -> ExitCode {
 
 fn run(verb: Verb) -> Result<()> {
     match verb {
-        Verb::Up { name, clusters, nodes, kwok_nodes, pod_cidr, service_cidr, join } => {
-            let specs = specs(&clusters, nodes, kwok_nodes, &pod_cidr, &service_cidr)?;
+        Verb::Up {
+            name,
+            clusters,
+            nodes,
+            kwok_nodes,
+            pod_cidr,
+            service_cidr,
+            proxy,
+            strict_paths,
+            behind_nat,
+            join,
+        } => {
+            let mut specs = specs(&clusters, nodes, kwok_nodes, &pod_cidr, &service_cidr)?;
+            for spec in &mut specs {
+                spec.proxy = proxy.into();
+                spec.strict_paths = strict_paths;
+                spec.behind_nat = behind_nat.contains(&spec.name);
+            }
             up(&name, specs, join)
         }
         Verb::Hold { name, clusters } => {
@@ -150,6 +196,7 @@ fn run(verb: Verb) -> Result<()> {
             out::say(&format!("{} {}", node.name, node.ip));
             Ok(())
         }
+        Verb::RemoveNode { name, cluster, node } => Testbed::open(&name)?.find(&cluster)?.remove_node(&node),
         Verb::Load { name, archive } => {
             Testbed::open(&name)?.existing()?.iter().try_for_each(|cluster| cluster.load_image(&archive))
         }
@@ -234,6 +281,12 @@ fn break_or_mend(bed: &Testbed, fault: Fault) -> Result<()> {
         Fault::BlackHole { cluster, mtu } => bed.find(&cluster)?.link().black_hole(mtu),
         Fault::Part { one, other } => bed.part(&bed.find(&one)?, &bed.find(&other)?),
         Fault::Heal => bed.heal(),
+        Fault::FlushNftables { cluster, node } => bed.find(&cluster)?.flush_nftables(&node),
+        Fault::Readdress { cluster, node } => {
+            let node = bed.find(&cluster)?.reboot_with_another_address(&node)?;
+            out::say(&node.ip);
+            Ok(())
+        }
         Fault::Component { cluster, component, act } => {
             let daemon = bed.find(&cluster)?.component(&component);
             match act {

@@ -2,10 +2,10 @@
 
 use std::{fs, thread};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::{Cluster, ClusterSpec, Node, addons, control_plane};
-use crate::{assets, cidr, record::Record, run::write, wire};
+use crate::{assets, cidr, down, record::Record, run::write, wire};
 
 impl Cluster {
     /// Brings up a cluster; returns when its nodes are Ready and its DNS answers.
@@ -23,8 +23,8 @@ impl Cluster {
         let cluster = Self { record: record.clone(), spec, dir };
 
         let names: Vec<_> = (1..=cluster.spec.nodes.max(1)).map(|n| format!("{}-{n}", cluster.name())).collect();
-        let mut nodes = names.iter().map(|name| Node::claim(record, &cluster.dir, name)).collect::<Result<Vec<_>>>()?;
-        nodes.iter().try_for_each(|node| wire::attach(record, node))?;
+        let mut nodes = names.iter().map(|name| Node::claim(&cluster, name)).collect::<Result<Vec<_>>>()?;
+        nodes.iter().try_for_each(|node| wire::attach(record, node, cluster.spec.strict_paths))?;
 
         thread::scope(|scope| {
             let containers: Vec<_> = nodes.iter().map(|node| scope.spawn(move || prepare(node))).collect();
@@ -48,13 +48,28 @@ impl Cluster {
 
     /// One more real node; returns when it is Ready.
     pub fn add_node(&self) -> Result<Node> {
-        let number = self.nodes().len() + 1;
-        let mut node = Node::claim(&self.record, &self.dir, &format!("{}-{number}", self.name()))?;
-        wire::attach(&self.record, &node)?;
+        let free = (1..).map(|number| format!("{}-{number}", self.name())).find(|name| self.node(name).is_err());
+        let mut node = Node::claim(self, &free.expect("numbers do not end"))?;
+        wire::attach(&self.record, &node, self.spec.strict_paths)?;
         prepare(&node)?;
         enter(self, &mut node)?;
         wire::sync(&self.record)?;
         Ok(node)
+    }
+}
+
+impl Cluster {
+    /// A node dies for good, with all that is on it; the cluster finds out by itself. Never the first one.
+    pub fn unplug_node(&self, name: &str) -> Result<()> {
+        ensure!(name != self.first(), "the control plane is on {name}");
+        down::unplug(&self.node(name)?)?;
+        wire::sync(&self.record)
+    }
+
+    /// The same, and the cluster forgets it.
+    pub fn remove_node(&self, name: &str) -> Result<()> {
+        self.unplug_node(name)?;
+        self.kubectl(&["delete", "node", name]).map(drop)
     }
 }
 

@@ -13,8 +13,9 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Cluster, control_plane::words};
+use super::{Cluster, control_plane::words, mounts};
 use crate::{
+    nat,
     process::Daemon,
     record::Record,
     run::{command, output, write},
@@ -30,25 +31,32 @@ pub struct Node {
     pub number: u32,
     /// The range its pods get; known when the controller manager has given one.
     pub pod_cidr: Option<String>,
+    /// The number of the router that hides it.
+    #[serde(default)]
+    pub behind: Option<u32>,
     pub(crate) dir: PathBuf,
 }
 
 impl Node {
     /// Makes the directories of a node and gives it a number.
-    pub(super) fn claim(record: &Record, cluster: &Path, name: &str) -> Result<Self> {
+    pub(super) fn claim(cluster: &Cluster, name: &str) -> Result<Self> {
+        let (record, dir) = (&cluster.record, cluster.dir.join(name));
         let number = next_number(record)?;
-        let dir = cluster.join(name);
+        // A router is called after the first node that it hides.
+        let router = cluster.node(&cluster.first()).map_or(number, |first| first.number);
         for part in ["log", "run", "cni", "data"] {
             fs::create_dir_all(dir.join(part)).with_context(|| format!("cannot make {}", dir.display()))?;
         }
-        let node = Self {
+        let mut node = Self {
             name: name.to_owned(),
-            ip: format!("{}.{}", record.net(), 9 + number),
+            ip: String::new(),
             netns: format!("{}{name}", record.prefix()),
             number,
             pod_cidr: None,
+            behind: cluster.spec.behind_nat.then_some(router),
             dir,
         };
+        node.ip = format!("{}.{}", node.net(record), 9 + number);
         node.save()?;
         Ok(node)
     }
@@ -61,6 +69,23 @@ impl Node {
         let temporary = self.dir.join("node.json.new");
         write(&temporary, serde_json::to_vec(self)?)?;
         Ok(fs::rename(temporary, self.dir.join("node.json"))?)
+    }
+
+    /// The first three numbers of its address.
+    pub(crate) fn net(&self, record: &Record) -> String {
+        if self.behind.is_some() { nat::net(record) } else { record.net() }
+    }
+
+    /// Gives it an address that no node had, in place of its own.
+    pub(crate) fn readdress(&mut self, record: &Record) -> Result<()> {
+        let number = next_number(record)?;
+        self.ip = format!("{}.{}", self.net(record), 9 + number);
+        self.save()
+    }
+
+    /// The bridge its leg is plugged into.
+    pub(crate) fn bridge(&self) -> String {
+        self.behind.map_or_else(|| "br0".to_owned(), nat::bridge)
     }
 
     /// Its end of the wire, in the bridge's namespace.
@@ -90,12 +115,23 @@ impl Node {
             .map(drop)
     }
 
+    /// The file of a network namespace that something on this node keeps in its `/run/netns`.
+    pub fn kept_netns(&self, name: &str) -> PathBuf {
+        self.dir.join("netns").join(name)
+    }
+
+    /// The file of the node's own network namespace.
+    pub fn netns_file(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.netns)
+    }
+
     /// Starts containerd; returns when it answers.
     pub(super) fn start_containerd(&self) -> Result<()> {
+        mounts::isolate(self)?;
         let config = self.dir.join("containerd.toml");
         write(&config, containerd(&self.dir))?;
         let flags = format!("-c {}", config.display());
-        Daemon::spawn(&self.dir, &self.netns, "containerd", words("containerd", &flags))?;
+        Daemon::spawn(&self.dir, &self.netns, "containerd", mounts::words(self, words("containerd", &flags)))?;
         let what = format!("containerd of {}", self.name);
         wait_for(&what, Duration::from_secs(20), || output(self.ctr().arg("version")).map(Some)).map(drop)
     }
@@ -113,9 +149,15 @@ impl Node {
     }
 
     /// Starts the kubelet, whose kubeconfig is ready.
-    pub(super) fn start_kubelet(&self, cluster: &Cluster, kubeconfig: &Path) -> Result<()> {
-        let (dir, config) = (self.dir.display(), self.dir.join("kubelet.yaml"));
+    pub(crate) fn start_kubelet(&self, cluster: &Cluster, kubeconfig: &Path) -> Result<()> {
+        let config = self.dir.join("kubelet.yaml");
         write(&config, kubelet(cluster, self))?;
+        Daemon::spawn(&self.dir, &self.netns, "kubelet", mounts::words(self, self.kubelet_words(&config, kubeconfig)))
+            .map(drop)
+    }
+
+    fn kubelet_words(&self, config: &Path, kubeconfig: &Path) -> Vec<String> {
+        let dir = self.dir.display();
         let flags = format!(
             "--config={} --kubeconfig={} --node-ip={} --hostname-override={} --root-dir={dir}/data/kubelet
              --cert-dir={dir}/kubelet-pki",
@@ -124,7 +166,7 @@ impl Node {
             self.ip,
             self.name
         );
-        Daemon::spawn(&self.dir, &self.netns, "kubelet", words("kubelet", &flags)).map(drop)
+        words("kubelet", &flags)
     }
 
     pub(super) fn start_proxy(&self, cluster: &Cluster) -> Result<()> {
@@ -243,7 +285,7 @@ fn proxy(cluster: &Cluster, node: &Node) -> String {
 kind: KubeProxyConfiguration
 clientConnection: {{kubeconfig: {dir}/super-admin.conf}}
 clusterCIDR: {pods}
-mode: nftables
+mode: {mode}
 hostnameOverride: {node}
 healthzBindAddress: 127.0.0.1:10256
 metricsBindAddress: 127.0.0.1:10249
@@ -251,6 +293,7 @@ conntrack: {{maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeo
 ",
         dir = cluster.dir.display(),
         pods = cluster.spec.pod_cidr,
+        mode = cluster.spec.proxy.word(),
         node = node.name,
     )
 }

@@ -2,21 +2,16 @@
 
 use serde_json::{Value, json};
 
-use crate::install::{Forged, parameters::Parameters, set};
+use crate::install::{parameters::Parameters, set};
 
 /// Pure: the values; later layers win: generic, provider and Service types, `--set`.
-pub(crate) fn forge(parameters: &Parameters, sets: &[String]) -> Result<Forged, String> {
+pub(crate) fn forge(parameters: &Parameters, sets: &[String]) -> Result<Value, String> {
     let mut all = generic(parameters);
     if let Some(kind) = &parameters.service_type {
         merge(&mut all, json!({"auth": {"service": {"type": kind}}, "gateway": {"service": {"type": kind}}}), "")?;
     }
-    let user = set::all(sets)?;
-    let external_network_by_us = user.pointer("/networking/internal").is_none();
-    if external_network_by_us {
-        merge(&mut all, json!({"networking": {"internal": false}}), "")?;
-    }
-    override_with(&mut all, user);
-    Ok(Forged { all, external_network_by_us })
+    override_with(&mut all, set::all(sets)?);
+    Ok(all)
 }
 
 fn generic(parameters: &Parameters) -> Value {
@@ -121,34 +116,28 @@ mod tests {
             "discovery": {"config": {"clusterLabels": {"liqo.io/provider": "kubeadm"}, "clusterName": "rome"}},
             "gateway": {"metrics": {"enabled": false, "serviceMonitor": {"enabled": false}}, "replicas": 1},
             "networkManager": {"config": {"podCIDR": "10.244.0.0/16", "reservedSubnets": ["10.0.0.0/24"], "serviceCIDR": "10.96.0.0/16"}},
-            "networking": {"internal": false},
             "telemetry": {"enable": true},
             "virtualKubelet": {"metrics": {"enabled": false, "podMonitor": {"enabled": false}}},
         });
-        assert_eq!(forge(&parameters(), &[]).unwrap().all, wanted);
+        assert_eq!(forge(&parameters(), &[]).unwrap(), wanted);
     }
 
     #[test]
     fn a_service_type_is_only_set_when_there_is_one() {
-        let with = forge(&Parameters { service_type: Some("NodePort".into()), ..parameters() }, &[]).unwrap().all;
+        let with = forge(&Parameters { service_type: Some("NodePort".into()), ..parameters() }, &[]).unwrap();
         assert_eq!(
             (&with["auth"]["service"]["type"], &with["gateway"]["service"]["type"]),
             (&json!("NodePort"), &json!("NodePort"))
         );
-        assert_eq!(forge(&parameters(), &[]).unwrap().all.pointer("/auth"), None);
+        assert_eq!(forge(&parameters(), &[]).unwrap().pointer("/auth"), None);
     }
 
     #[test]
     fn the_user_has_the_last_word() {
-        let sets = ["networking.internal=true,tag=dev".to_owned(), "discovery.config.clusterName=milan".to_owned()];
+        let sets = ["networking.internal=false,tag=dev".to_owned(), "discovery.config.clusterName=milan".to_owned()];
         let forged = forge(&parameters(), &sets).unwrap();
-        assert!(!forged.external_network_by_us);
-        assert_eq!(forged.all["networking"]["internal"], json!(true));
-        assert_eq!(
-            (&forged.all["tag"], &forged.all["discovery"]["config"]["clusterName"]),
-            (&json!("dev"), &json!("milan"))
-        );
-        assert!(forge(&parameters(), &[]).unwrap().external_network_by_us);
+        assert_eq!(forged["networking"]["internal"], json!(false));
+        assert_eq!((&forged["tag"], &forged["discovery"]["config"]["clusterName"]), (&json!("dev"), &json!("milan")));
     }
 
     #[test]

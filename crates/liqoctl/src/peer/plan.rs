@@ -107,7 +107,8 @@ pub(crate) fn plan(ask: &Ask, local: &ClusterIdentity, known: &[ForeignCluster])
     }
 }
 
-fn id_of(foreign: &ForeignCluster) -> &str {
+/// The cluster ID of a peer, as far as it is known.
+pub(crate) fn id_of(foreign: &ForeignCluster) -> &str {
     let identity = foreign.spec.cluster_identity.as_ref().map(|identity| identity.cluster_id.as_str());
     let labelled = foreign.metadata.labels.as_ref().and_then(|labels| labels.get(label::CLUSTER_ID));
     identity.filter(|id| !id.is_empty()).or_else(|| labelled.map(String::as_str)).unwrap_or_default()

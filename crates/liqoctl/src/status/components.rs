@@ -2,20 +2,30 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use k8s_openapi::api::{
+    apps::v1::{DaemonSet, Deployment},
+    core::v1::{Container, Pod, PodTemplateSpec},
+};
 use kube::ResourceExt;
-use liqo_kube::Cluster;
+use liqo_kube::{Cluster, Object};
 use serde::Serialize;
 
-use crate::{out::Mark, status::frame::Section};
+use crate::{here, out::Mark, status::frame::Section};
 
-/// The deployments of this version.
+/// The deployments of every installation.
 const DEPLOYMENTS: [&str; 3] = ["liqo-controller-manager", "liqo-crd-replicator", "liqo-auth"];
+/// Those of an installation that connects networks.
+const NETWORK_DEPLOYMENTS: [&str; 3] = ["liqo-proxy", "liqo-network-manager", "liqo-gateway"];
+/// The same, on each node.
+const NETWORK_DAEMON_SETS: [&str; 1] = ["liqo-route"];
 
 /// What was found of all components.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Components {
     deployments: BTreeMap<&'static str, Count>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    daemon_sets: BTreeMap<&'static str, Count>,
     errors: Vec<String>,
 }
 
@@ -27,48 +37,111 @@ struct Count {
     images: Vec<String>,
 }
 
-/// Reads the deployments and, of those that are not well, the pods.
-pub(crate) async fn observe(cluster: &Cluster, namespace: &str) -> anyhow::Result<Components> {
-    let mut all = Components { deployments: BTreeMap::new(), errors: Vec::new() };
-    for name in DEPLOYMENTS {
-        let Some(deployment) = cluster.get::<Deployment>(namespace, name).await? else {
-            all.errors.push(format!(
-                "unable to collect status for deployment {name} in namespace {namespace}: deployments.apps {name:?} not found"
-            ));
-            continue;
-        };
-        let count = count(&deployment);
-        if count.ready < count.desired || count.available < count.desired {
-            let pods: Vec<Pod> = cluster.list(namespace, &selector(&deployment)).await?;
-            all.errors.extend(pod_errors(name, &pods));
+/// A kind that runs pods.
+trait Workload: Object {
+    fn count(&self) -> Count;
+    /// The labels of its pods.
+    fn selector(&self) -> BTreeMap<String, String>;
+}
+
+impl Workload for Deployment {
+    fn count(&self) -> Count {
+        let status = self.status.as_ref();
+        Count {
+            desired: self.spec.replicas.unwrap_or(1),
+            ready: status.and_then(|status| status.ready_replicas).unwrap_or_default(),
+            available: status.and_then(|status| status.available_replicas).unwrap_or_default(),
+            images: images(&self.spec.template),
         }
-        all.deployments.insert(name, count);
+    }
+
+    fn selector(&self) -> BTreeMap<String, String> {
+        self.spec.selector.match_labels.clone().unwrap_or_default()
+    }
+}
+
+impl Workload for DaemonSet {
+    fn count(&self) -> Count {
+        let status = self.status.as_ref();
+        Count {
+            desired: status.map(|status| status.desired_number_scheduled).unwrap_or_default(),
+            ready: status.map(|status| status.number_ready).unwrap_or_default(),
+            available: status.and_then(|status| status.number_available).unwrap_or_default(),
+            images: images(&self.spec.template),
+        }
+    }
+
+    fn selector(&self) -> BTreeMap<String, String> {
+        self.spec.selector.match_labels.clone().unwrap_or_default()
+    }
+}
+
+fn images(template: &PodTemplateSpec) -> Vec<String> {
+    let containers = template.spec.as_ref().map(|spec| spec.containers.as_slice()).unwrap_or_default();
+    containers.iter().filter_map(|Container { image, .. }| image.clone()).collect()
+}
+
+/// Reads the components and, of those that are not well, the pods.
+pub(crate) async fn observe(cluster: &Cluster, namespace: &str) -> anyhow::Result<Components> {
+    let mut all = Components::default();
+    let network = here::connects_networks(cluster, namespace).await?;
+    let (deployments, daemon_sets) =
+        if network { (&NETWORK_DEPLOYMENTS[..], &NETWORK_DAEMON_SETS[..]) } else { (&[][..], &[][..]) };
+    for name in DEPLOYMENTS.iter().chain(deployments) {
+        if let Some(count) = look::<Deployment>(cluster, namespace, name, &mut all.errors).await? {
+            all.deployments.insert(name, count);
+        }
+    }
+    for name in daemon_sets {
+        if let Some(count) = look::<DaemonSet>(cluster, namespace, name, &mut all.errors).await? {
+            all.daemon_sets.insert(name, count);
+        }
     }
     Ok(all)
 }
 
-fn count(deployment: &Deployment) -> Count {
-    let status = deployment.status.as_ref();
-    let containers = deployment.spec.template.spec.as_ref().map(|spec| spec.containers.as_slice());
-    Count {
-        desired: deployment.spec.replicas.unwrap_or(1),
-        ready: status.and_then(|status| status.ready_replicas).unwrap_or_default(),
-        available: status.and_then(|status| status.available_replicas).unwrap_or_default(),
-        images: containers.into_iter().flatten().filter_map(|one| one.image.clone()).collect(),
+/// One component; what is wrong with it is added to `errors`.
+async fn look<K: Workload>(
+    cluster: &Cluster,
+    namespace: &str,
+    name: &str,
+    errors: &mut Vec<String>,
+) -> anyhow::Result<Option<Count>> {
+    let kind = K::kind(&());
+    let Some(found) = cluster.get::<K>(namespace, name).await? else {
+        errors.push(format!(
+            "unable to collect status for {} {name} in namespace {namespace}: {}.apps {name:?} not found",
+            kind.to_lowercase(),
+            K::plural(&())
+        ));
+        return Ok(None);
+    };
+    let count = found.count();
+    if !count.is_well() {
+        let selector: Vec<_> = found.selector().iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let pods: Vec<Pod> = cluster.list(namespace, &selector.join(",")).await?;
+        errors.extend(pod_errors(&kind, name, &pods));
     }
+    Ok(Some(count))
 }
 
-fn selector(deployment: &Deployment) -> String {
-    let labels = deployment.spec.selector.match_labels.as_ref();
-    labels.into_iter().flatten().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+impl Count {
+    fn is_well(&self) -> bool {
+        self.ready >= self.desired && self.available >= self.desired
+    }
+
+    fn text(&self) -> String {
+        let Self { desired, ready, available, images: _ } = self;
+        format!("Desired: {desired}, Ready: {ready}/{desired}, Available: {available}/{desired}")
+    }
 }
 
 /// Pure: what each pod lacks.
-fn pod_errors(name: &str, pods: &[Pod]) -> Vec<String> {
+fn pod_errors(kind: &str, name: &str, pods: &[Pod]) -> Vec<String> {
     if pods.is_empty() {
-        return vec![format!("no pods found for deployment {name}")];
+        return vec![format!("no pods found for {} {name}", kind.to_lowercase())];
     }
-    let of = |pod: &Pod, what: String| format!("Deployment: {name}, Pod: {}, Msg: {what}", pod.name_any());
+    let of = |pod: &Pod, what: String| format!("{kind}: {name}, Pod: {}, Msg: {what}", pod.name_any());
     pods.iter().flat_map(|pod| lacks(pod).into_iter().map(move |what| of(pod, what))).collect()
 }
 
@@ -95,18 +168,11 @@ pub(crate) fn lacks(pod: &Pod) -> Vec<String> {
 impl Components {
     /// Everything that should run does.
     pub(crate) fn is_healthy(&self) -> bool {
-        self.errors.is_empty()
-            && self.deployments.values().all(|one| one.ready >= one.desired && one.available >= one.desired)
+        self.errors.is_empty() && self.deployments.values().chain(self.daemon_sets.values()).all(Count::is_well)
     }
 
     /// The text of the box.
     pub(crate) fn text(&self, verbose: bool) -> String {
-        let mut deployments = Section::new("Deployment");
-        for name in DEPLOYMENTS {
-            let Some(Count { desired, ready, available, images: _ }) = self.deployments.get(name) else { continue };
-            deployments
-                .entry(name, format!("Desired: {desired}, Ready: {ready}/{desired}, Available: {available}/{desired}"));
-        }
         let mut all = Section::new("");
         let healthy = self.is_healthy();
         let (mark, told) = if healthy {
@@ -115,12 +181,25 @@ impl Components {
             (Mark::Error, "✖ control plane is not OK")
         };
         all.line(format!("{} {told}", mark.prefix()));
-        if !self.deployments.is_empty() {
-            all.section(deployments);
+        let names = DEPLOYMENTS.iter().chain(&NETWORK_DEPLOYMENTS);
+        let kinds = [
+            ("Deployment", names.copied().collect::<Vec<_>>(), &self.deployments),
+            ("DaemonSet", NETWORK_DAEMON_SETS.to_vec(), &self.daemon_sets),
+        ];
+        for (kind, names, counts) in kinds {
+            let mut section = Section::new(kind);
+            for name in names {
+                if let Some(count) = counts.get(name) {
+                    section.entry(name, count.text());
+                }
+            }
+            if !counts.is_empty() {
+                all.section(section);
+            }
         }
         if verbose {
             let mut images = Section::new("Images");
-            for (name, count) in &self.deployments {
+            for (name, count) in self.deployments.iter().chain(&self.daemon_sets) {
                 images.entry(*name, count.images.join(", "));
             }
             all.section(images);
@@ -146,16 +225,17 @@ mod tests {
                 "state": {"waiting": {"reason": "ImagePullBackOff"}}}]}}))
         .unwrap();
         assert_eq!(
-            pod_errors("liqo-auth", &[pod]),
+            pod_errors("Deployment", "liqo-auth", &[pod]),
             ["Deployment: liqo-auth, Pod: p, Msg: not ready (ImagePullBackOff)"]
         );
-        assert_eq!(pod_errors("liqo-auth", &[]), ["no pods found for deployment liqo-auth"]);
+        assert_eq!(pod_errors("DaemonSet", "liqo-route", &[]), ["no pods found for daemonset liqo-route"]);
     }
 
     #[test]
     fn counts_are_shown_as_documented() {
         let count = Count { desired: 1, ready: 1, available: 1, images: vec!["localhost/liqo:dev".into()] };
-        let all = Components { deployments: [("liqo-auth", count)].into(), errors: Vec::new() };
+        let route = Count { desired: 3, ready: 2, available: 2, images: Vec::new() };
+        let mut all = Components { deployments: [("liqo-auth", count)].into(), ..Components::default() };
         assert!(all.is_healthy());
         assert!(
             all.text(false).contains("    liqo-auth: Desired: 1, Ready: 1/1, Available: 1/1\n"),
@@ -163,5 +243,12 @@ mod tests {
             all.text(false)
         );
         assert!(all.text(true).contains("Images\n    liqo-auth: localhost/liqo:dev\n"));
+        all.daemon_sets.insert("liqo-route", route);
+        assert!(!all.is_healthy());
+        assert!(
+            all.text(false).contains("DaemonSet\n    liqo-route: Desired: 3, Ready: 2/3, Available: 2/3\n"),
+            "{}",
+            all.text(false)
+        );
     }
 }

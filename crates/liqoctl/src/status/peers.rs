@@ -18,6 +18,7 @@ use crate::{
     status::{
         frame::{Section, boxed},
         missing,
+        network::{NetworkView, Objects},
     },
     uninstall::absent,
     view::PeerView,
@@ -49,7 +50,11 @@ pub(crate) async fn run(
     let local = here::identity(cluster, namespace).await?.cluster_name;
     let known: Vec<ForeignCluster> = cluster.list("", "").await.or_else(absent)?;
     let offers: Vec<ResourceOffer> = cluster.list("", "").await.or_else(absent)?;
-    let report = report(&known, &offers, names);
+    let network = Objects {
+        configs: cluster.list("", "").await.or_else(absent)?,
+        tunnels: cluster.list("", "").await.or_else(absent)?,
+    };
+    let report = report(&known, &offers, &network, names);
     match output {
         Some(format) => out.value(&report, format)?,
         None => out.plain(boxed(TITLE, &text(&report, &local, verbose))),
@@ -58,7 +63,7 @@ pub(crate) async fn run(
 }
 
 /// Pure: the peers with their resources.
-fn report(known: &[ForeignCluster], offers: &[ResourceOffer], names: &[String]) -> Report {
+fn report(known: &[ForeignCluster], offers: &[ResourceOffer], network: &Objects, names: &[String]) -> Report {
     let wanted = |one: &&ForeignCluster| names.is_empty() || names.contains(&one.name_any());
     let peers = known.iter().filter(wanted).map(|one| {
         let mut view = PeerView::of(one);
@@ -67,6 +72,8 @@ fn report(known: &[ForeignCluster], offers: &[ResourceOffer], names: &[String]) 
         let (acquired, shared) = (of(label::ORIGIN_ID), of(label::REMOTE_ID));
         view.acquired = acquired.filter(|_| is_enabled(&view, "OutgoingPeering"));
         view.shared = shared.filter(|_| is_enabled(&view, "IncomingPeering"));
+        let is_ours = view.status("NetworkStatus") != PeeringConditionStatus::External;
+        view.network = is_ours.then(|| NetworkView::of(network, &view.cluster_id));
         view
     });
     let mut peers: Vec<_> = peers.collect();
@@ -114,6 +121,9 @@ fn section(peer: &PeerView, local: &str, verbose: bool) -> Section {
     }
     let mut network = Section::new("Network");
     network.entry("Status", status("NetworkStatus"));
+    if let Some(view) = peer.network.as_ref().filter(|_| verbose) {
+        view.show(&mut network, local, &peer.cluster_name);
+    }
     all.section(direction).section(authentication).section(network);
     if verbose {
         all.entry("API Server", status("APIServerStatus"));
@@ -210,6 +220,28 @@ mod tests {
         .unwrap()
     }
 
+    fn none() -> Objects {
+        Objects { configs: Vec::new(), tunnels: Vec::new() }
+    }
+
+    #[test]
+    fn an_in_band_peer_shows_its_proxy_and_its_network() {
+        let mut one = known();
+        one.spec.peering_type = liqo_api::discovery::PeeringType::InBand;
+        one.spec.foreign_proxy_url = Some("http://10.98.0.3:8118".into());
+        one.status.as_mut().unwrap().peering_conditions[1].status = PeeringConditionStatus::Established;
+        let report = report(&[one], &[], &none(), &[]);
+        let told = text(&report, "rome", true);
+        for part in [
+            "InBand\n",
+            "        Auth Proxy URL: http://10.98.0.3:8118\n",
+            "    Network\n        Status: Established\n        NetWorkConfig Not Found\n        TunnelEndpoint Not Found\n",
+        ] {
+            assert!(told.contains(part), "{part}: {told}");
+        }
+        assert!(!text(&report, "rome", false).contains("Not Found"));
+    }
+
     fn offer(key: &str) -> ResourceOffer {
         serde_json::from_value(json!({"apiVersion": "sharing.liqo.io/v1alpha1", "kind": "ResourceOffer",
             "metadata": {"name": "milan", "labels": {key: "id"}}, "spec": {"clusterId": "id",
@@ -219,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_peer_is_shown_as_documented() {
-        let report = report(&[known()], &[offer("liqo.io/originID"), offer("liqo.io/remoteID")], &[]);
+        let report = report(&[known()], &[offer("liqo.io/originID"), offer("liqo.io/remoteID")], &none(), &[]);
         let wanted = "milan - id\n    Type: OutOfBand\n    Direction\n        Outgoing: Established\n        Incoming: None\n    \
             Authentication\n        Status: Established\n    Network\n        Status: External\n    Resources\n        \
             Total acquired - resources offered by \"milan\" to \"rome\"\n            cpu:    1500m\n            memory: 1.00GiB\n            pods:   75\n";
@@ -228,9 +260,9 @@ mod tests {
 
     #[test]
     fn no_peer_and_an_unknown_one_are_told() {
-        let none = report(&[], &[], &[]);
-        assert_eq!(text(&none, "rome", false), "Local cluster \"rome\" is not peered with any remote cluster\n");
-        let unknown = report(&[known()], &[], &["paris".to_owned()]);
+        let nobody = report(&[], &[], &none(), &[]);
+        assert_eq!(text(&nobody, "rome", false), "Local cluster \"rome\" is not peered with any remote cluster\n");
+        let unknown = report(&[known()], &[], &none(), &["paris".to_owned()]);
         assert_eq!((unknown.not_found.as_slice(), unknown.peers.len()), (["paris".to_owned()].as_slice(), 0));
         assert_eq!(text(&unknown, "rome", false), "paris - Peer Not Found\n");
     }

@@ -96,3 +96,49 @@ pub(super) const CRD_REPLICATOR: &[Rule] = &[
 /// Replicator, in the Liqo namespace.
 pub(super) const CRD_REPLICATOR_NAMESPACED: &[Rule] =
     &[rule("", &["configmaps"], RO), named("", &["configmaps"], CLUSTER_ID, &["update", "patch"])];
+
+/// Gateway, everywhere.
+pub(super) const GATEWAY: &[Rule] = &[
+    rule("", &["events"], &["create", "patch"]),
+    rule("net.liqo.io", &["natmappings"], RO),
+    rule("net.liqo.io", &["tunnelendpoints"], CHANGE),
+    rule("net.liqo.io", &["tunnelendpoints/finalizers", "tunnelendpoints/status"], STATUS),
+];
+
+/// Gateway, in the Liqo namespace: its lease and key, who of its like is active, where peers find the active one.
+pub(super) const GATEWAY_NAMESPACED: &[Rule] = &[
+    rule("", &["configmaps"], RO),
+    rule("", &["pods"], &["get", "list", "watch", "patch"]),
+    rule("", &["secrets"], &["get", "list", "watch", "create", "update", "patch"]),
+    rule("", &["services"], &["get", "list", "watch", "patch"]),
+    rule("coordination.k8s.io", &["leases"], &["get", "list", "watch", "create", "update", "patch"]),
+];
+
+/// Route agent, everywhere.
+pub(super) const ROUTE: &[Rule] = &[
+    rule("", &["events"], &["create", "patch"]),
+    rule("", &["nodes"], RO),
+    rule("net.liqo.io", &["tunnelendpoints"], &["get", "list", "watch", "patch"]),
+];
+
+/// Route agent, in the Liqo namespace.
+pub(super) const ROUTE_NAMESPACED: &[Rule] = &[rule("", &["configmaps", "pods", "services"], RO)];
+
+/// Network manager, everywhere.
+pub(super) const NETWORK_MANAGER: &[Rule] = &[
+    rule("", &["events"], &["create", "patch"]),
+    rule("", &["namespaces"], RO),
+    rule("discovery.liqo.io", &["foreignclusters"], &["get", "list", "watch", "patch"]),
+    rule("discovery.liqo.io", &["foreignclusters/finalizers"], &["update", "patch"]),
+    rule("net.liqo.io", &["ipamstorages"], &["get", "list", "watch", "create", "patch"]),
+    rule(
+        "net.liqo.io",
+        &["natmappings", "networkconfigs", "tunnelendpoints"],
+        &["get", "list", "watch", "create", "patch", "delete"],
+    ),
+    rule("net.liqo.io", &["networkconfigs/status"], &["patch"]),
+];
+
+/// Network manager, in the Liqo namespace.
+pub(super) const NETWORK_MANAGER_NAMESPACED: &[Rule] =
+    &[rule("", &["secrets", "services"], RO), rule("coordination.k8s.io", &["leases"], &["get", "create", "patch"])];

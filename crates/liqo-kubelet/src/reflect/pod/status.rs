@@ -3,15 +3,48 @@
 //! Keeps true: restart counts never go back when the pod there is made anew; generations are those of the
 //! pod here; whatever makes no difference makes no write.
 
-use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, Pod, PodStatus};
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, Pod, PodIP, PodStatus};
+
+use crate::translate::Answer;
 
 /// What of a pod's addresses is told.
 #[derive(Clone, Debug)]
-pub(super) struct Addresses {
+pub(super) struct Addresses<'a> {
     /// Address of the node.
-    pub(super) node_ip: String,
-    /// Whether addresses of pods there can be used here.
-    pub(super) reflect: bool,
+    pub(super) node_ip: &'a str,
+    /// Addresses of the pod, the principal one first.
+    pub(super) pod_ips: Vec<String>,
+}
+
+/// The addresses a pod there has, its principal one first.
+pub(super) fn addresses(there: &PodStatus) -> Vec<&str> {
+    let all = there.pod_ips.iter().flatten().map(|one| one.ip.as_str());
+    let principal = there.pod_ip.as_deref();
+    let others = all.filter(|ip| Some(*ip) != principal);
+    principal.into_iter().chain(others).filter(|ip| !ip.is_empty()).collect()
+}
+
+/// The addresses of a pod as this cluster must use them; `None` while one is being asked for. What cannot be
+/// translated now is left out, unless nothing can: then the same run of the pod keeps what was told of it.
+pub(super) fn pod_ips(here: &Pod, there: &PodStatus, answer: impl Fn(IpAddr) -> Answer) -> Option<Vec<String>> {
+    let theirs = addresses(there);
+    let mut ours = Vec::new();
+    for address in &theirs {
+        match address.parse().map(&answer) {
+            Ok(Answer::Known(here)) => ours.push(here.to_string()),
+            Ok(Answer::Asking) => return None,
+            Ok(Answer::Failed) | Err(_) => {}
+        }
+    }
+    let told = here.status.as_ref().filter(|told| told.start_time.is_some() && told.start_time == there.start_time);
+    match told {
+        Some(told) if ours.is_empty() && !theirs.is_empty() => {
+            Some(addresses(told).into_iter().map(str::to_owned).collect())
+        }
+        _ => Some(ours),
+    }
 }
 
 /// How often containers were started over by more than their own restarts: because the pod there was made anew.
@@ -47,7 +80,7 @@ fn infer(here: Option<&PodStatus>, there: Option<&PodStatus>) -> i32 {
 }
 
 /// The status the pod here should have.
-pub(super) fn forge(here: &Pod, there: &PodStatus, addresses: &Addresses, restarts: &Restarts) -> PodStatus {
+pub(super) fn forge(here: &Pod, there: &PodStatus, addresses: Addresses<'_>, restarts: &Restarts) -> PodStatus {
     let generation = here.metadata.generation;
     let own = |observed: Option<i64>| observed.and(generation);
     let mut status = there.clone();
@@ -64,14 +97,14 @@ pub(super) fn forge(here: &Pod, there: &PodStatus, addresses: &Addresses, restar
     if let Some(class) = here.status.as_ref().and_then(|status| status.qos_class.clone()) {
         status.qos_class = Some(class);
     }
-    let Addresses { node_ip, reflect } = addresses;
+    let Addresses { node_ip, pod_ips } = addresses;
     if status.host_ip.is_some() && !node_ip.is_empty() {
-        status.host_ip = Some(node_ip.clone());
-        status.host_ips = Some(vec![HostIP { ip: node_ip.clone() }]);
+        status.host_ip = Some(node_ip.to_owned());
+        status.host_ips = Some(vec![HostIP { ip: node_ip.to_owned() }]);
     }
-    if !reflect {
-        (status.pod_ip, status.pod_ips) = (None, None);
-    }
+    status.pod_ip = pod_ips.first().cloned();
+    let all: Vec<_> = pod_ips.into_iter().map(|ip| PodIP { ip }).collect();
+    status.pod_ips = (!all.is_empty()).then_some(all);
     status
 }
 
@@ -109,10 +142,11 @@ mod tests {
         );
     }
 
-    fn forged(here: &Pod, there: Value, reflect: bool) -> Value {
-        let addresses = Addresses { node_ip: "10.244.0.42".into(), reflect };
+    fn forged(here: &Pod, there: Value, pod_ips: &[&str]) -> Value {
+        let pod_ips = pod_ips.iter().map(|ip| (*ip).to_owned()).collect();
+        let addresses = Addresses { node_ip: "10.244.0.42", pod_ips };
         let known = Restarts { here: None, there: None, extra: 2 };
-        serde_json::to_value(forge(here, &serde_json::from_value(there).unwrap(), &addresses, &known)).unwrap()
+        serde_json::to_value(forge(here, &serde_json::from_value(there).unwrap(), addresses, &known)).unwrap()
     }
 
     #[test]
@@ -134,13 +168,56 @@ mod tests {
         expected["observedGeneration"] = json!(4);
         expected["conditions"][0]["observedGeneration"] = json!(4);
         expected["containerStatuses"][0]["restartCount"] = json!(3);
-        assert_eq!(forged(&here, there.clone(), true), expected);
-        let hidden = forged(&here, there, false);
+        assert_eq!(forged(&here, there.clone(), &["10.0.0.9", "fd00::9"]), expected);
+        expected["podIP"] = json!("10.245.0.9");
+        expected["podIPs"] = json!([{"ip": "10.245.0.9"}]);
+        assert_eq!(forged(&here, there.clone(), &["10.245.0.9"]), expected);
+        let hidden = forged(&here, there, &[]);
         assert_eq!((&hidden["podIP"], &hidden["podIPs"]), (&Value::Null, &Value::Null));
     }
 
     #[test]
+    fn addresses_are_translated_as_far_as_possible_and_nothing_else_waits_for_them() {
+        let there = |ips: &[&str]| -> PodStatus {
+            let all: Vec<_> = ips.iter().map(|ip| json!({"ip": ip})).collect();
+            serde_json::from_value(json!({"podIP": ips.first(), "podIPs": all, "startTime": "2026-11-20T23:23:12Z"}))
+                .unwrap()
+        };
+        let told = |start: &str| -> Pod {
+            serde_json::from_value(
+                json!({"status": {"podIP": "10.245.0.7", "podIPs": [{"ip": "10.245.0.7"}], "startTime": start}}),
+            )
+            .unwrap()
+        };
+        let same_run = told("2026-11-20T23:23:12Z");
+        let answer = |ip: IpAddr| match ip.to_string().as_str() {
+            "10.244.0.1" => Answer::Known("10.245.0.1".parse().unwrap()),
+            "fd00::1" => Answer::Known("fd01::1".parse().unwrap()),
+            "10.244.0.2" => Answer::Asking,
+            _ => Answer::Failed,
+        };
+        for (theirs, ours) in [
+            (&["10.244.0.1"][..], Some(&["10.245.0.1"][..])),
+            (&["10.244.0.1", "fd00::1"], Some(&["10.245.0.1", "fd01::1"])),
+            (&["10.244.0.1", "fd00::9"], Some(&["10.245.0.1"])),
+            (&["fd00::9", "10.244.0.1"], Some(&["10.245.0.1"])),
+            (&["10.244.0.2", "fd00::1"], None),
+            (&[], Some(&[])),
+            (&["10.244.0.9"], Some(&["10.245.0.7"])),
+        ] {
+            let expected = ours.map(|ours| ours.iter().map(|ip| (*ip).to_owned()).collect::<Vec<_>>());
+            assert_eq!(pod_ips(&same_run, &there(theirs), answer), expected, "{theirs:?}");
+        }
+        let another_run = told("2026-11-20T23:00:00Z");
+        assert_eq!(
+            pod_ips(&another_run, &there(&["10.244.0.9"]), answer),
+            Some(vec![]),
+            "that address was another pod's"
+        );
+    }
+
+    #[test]
     fn a_pod_without_a_node_there_has_no_addresses() {
-        assert_eq!(forged(&Pod::default(), json!({"phase": "Pending"}), true), json!({"phase": "Pending"}));
+        assert_eq!(forged(&Pod::default(), json!({"phase": "Pending"}), &[]), json!({"phase": "Pending"}));
     }
 }

@@ -8,7 +8,9 @@ fn pods(provided: bool) -> Pods {
     Pods {
         link: Arc::new(Link::example()),
         support: ApiSupport::Disabled,
-        addresses: Addresses { node_ip: "10.244.0.42".into(), reflect: true },
+        here_view: Some(View::Same),
+        there_view: View::Same,
+        complain: Arc::new(|_, _| {}),
         provided: Box::new(move |_| provided),
         exists: Box::new(|_| true),
         restarts: Mutex::default(),
@@ -119,4 +121,28 @@ fn metadata_follows_and_the_spec_stays() {
     let mut labels = Link::example().labels();
     labels.insert("app".into(), "other".into());
     assert_eq!((twin.labels(), twin.annotations().len()), (&labels, 1));
+}
+
+#[test]
+fn the_api_server_is_known_there_by_its_address_there() {
+    let own = || ApiServer { host: "kubernetes.default".into(), port: "443".into(), alias: Some("10.96.0.1".into()) };
+    let known = |_| Answer::Known("10.98.0.2".parse().unwrap());
+    let translated = ApiServer { alias: Some("10.98.0.2".into()), ..own() };
+    assert_eq!(support_there(&ApiSupport::Tokens(own()), known), Some(ApiSupport::Tokens(translated)));
+    for unknown in [Answer::Asking, Answer::Failed] {
+        assert_eq!(support_there(&ApiSupport::Tokens(own()), |_| unknown), None, "the pod waits");
+    }
+    let named = ApiServer { host: "api.example.org".into(), alias: None, ..own() };
+    for support in [ApiSupport::Disabled, ApiSupport::Tokens(named)] {
+        assert_eq!(support_there(&support, |_| Answer::Failed), Some(support.clone()), "nothing to translate");
+    }
+}
+
+#[test]
+fn without_ip_reflection_a_pod_has_no_address() {
+    let pods = Pods { here_view: None, ..pods(true) };
+    let mut seen = seen();
+    seen.status =
+        from_value(json!({"phase": "Running", "podIP": "10.244.0.7", "podIPs": [{"ip": "10.244.0.7"}]})).unwrap();
+    assert_eq!(pods.back(&here(), Some(&shadow()), Some(&seen)), Back::Soon(json!({"phase": "Running"})));
 }

@@ -1,0 +1,193 @@
+//! The gateway: one end of the tunnels to all peers.
+//!
+//! Every gateway pod keeps the namespace, the tunnel and all peers ready; the active one also pings, tells and is
+//! found. All state is read from the cluster and from the kernel again and again: nothing is lost with the process, and
+//! the namespace outlives a crash.
+//!
+//! Watches: `TunnelEndpoint`, `NatMapping`, the key Secret, gateway Pods, the gateway Service, the Lease. Writes: status of
+//! `TunnelEndpoint`s, and what [`duty`], [`key`] and [`election`] say. Removes: its links and namespace at the end.
+
+mod check;
+mod duty;
+mod election;
+mod key;
+mod message;
+pub(crate) mod metrics;
+mod mtu;
+mod path;
+mod peers;
+mod resolve;
+mod rules;
+mod space;
+mod status;
+mod world;
+
+use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
+
+use liqo_kube::{
+    Cluster,
+    args::RuntimeArgs,
+    life::{self, Life},
+};
+use liqo_netlink::{Kernel, Netns};
+use liqo_tunnel::Implementation;
+use tokio::sync::{Notify, watch};
+
+use crate::layout::NAMESPACE;
+
+/// Flags of the gateway; those with a dot are those of Liqo 0.8.3.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(name = "liqo-gateway", about = "One end of the tunnels to all peers", version)]
+pub struct GatewayArgs {
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
+    /// Namespace Liqo is installed in.
+    #[arg(long = "liqo-namespace", alias = "namespace", env = "POD_NAMESPACE", default_value = "liqo")]
+    pub namespace: String,
+    /// Name of this pod.
+    #[arg(long, env = "POD_NAME")]
+    pub pod_name: String,
+    /// Address of this pod, which is that of its node.
+    #[arg(long, env = "POD_IP")]
+    pub pod_ip: IpAddr,
+    /// UDP port of WireGuard.
+    #[arg(long = "gateway.listening-port", default_value_t = crate::layout::WIREGUARD_PORT)]
+    pub listening_port: u16,
+    /// Largest packet in the tunnel, bytes; 0: what the node's network carries. What a path really carries is
+    /// measured in any case.
+    #[arg(long = "gateway.mtu", default_value_t = 0)]
+    pub mtu: u16,
+    /// Who moves the packets: kernel (or, where the kernel cannot, this process) or userspace (this process).
+    #[arg(long, env = "WIREGUARD_IMPLEMENTATION", default_value = "kernel", value_parser = ["kernel", "userspace"])]
+    pub wireguard_implementation: String,
+    /// Several gateways choose one that is active. Off: this one is, always.
+    #[arg(long = "gateway.leader-elect", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub leader_elect: bool,
+    /// A gateway that does not answer and has not renewed its lease for so long is replaced.
+    #[arg(long = "gateway.lease-duration", default_value = "7s", value_parser = duration)]
+    pub lease_duration: Duration,
+    /// Accepted for compatibility: a gateway cut off from the API server goes on until another one has taken over.
+    #[arg(long = "gateway.renew-deadline", hide = true, default_value = "5s", value_parser = duration)]
+    pub renew_deadline: Duration,
+    /// Pause between renewals of the lease while there are other gateways.
+    #[arg(long = "gateway.retry-period", default_value = "2s", value_parser = duration)]
+    pub retry_period: Duration,
+    /// Accepted for compatibility: pings come often enough to notice a dead path within a second.
+    #[arg(long = "gateway.ping-interval", hide = true, default_value = "2s", value_parser = duration)]
+    pub ping_interval: Duration,
+    /// Accepted for compatibility, like --gateway.ping-interval.
+    #[arg(long = "gateway.ping-loss-threshold", hide = true, default_value_t = 5)]
+    pub ping_loss_threshold: u32,
+    /// Accepted for compatibility: a latency is told again every 30 s.
+    #[arg(long = "gateway.ping-latency-update-interval", hide = true, default_value = "30s", value_parser = duration)]
+    pub ping_latency_update_interval: Duration,
+    /// Address of the peers' metrics; empty: they are served with the health checks only.
+    #[arg(long, default_value = "")]
+    pub metrics_bind_addr: String,
+}
+
+/// Parses a duration as Go writes it: `300ms`, `7s`, `2m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let units = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
+    let parsed = units.iter().find_map(|(unit, millis)| {
+        let count: u64 = text.strip_suffix(unit)?.parse().ok()?;
+        Some(Duration::from_millis(count.checked_mul(*millis)?))
+    });
+    parsed.ok_or_else(|| format!("{text:?} must look like 300ms, 7s or 2m"))
+}
+
+/// Runs the gateway until SIGTERM.
+///
+/// # Errors
+/// A text that says why it could not start.
+pub async fn run(args: GatewayArgs) -> Result<(), String> {
+    let life = Life::start("gateway", &args.runtime)?;
+    let (client, _) = life::home_client(&args.runtime).await?;
+    let cluster = Cluster::new(client, "liqo-gateway");
+    let calls = Arc::clone(cluster.calls());
+    life.metrics(move || calls.text("home"));
+    let bell = Arc::new(Notify::new());
+    let space = Space::open().map_err(|error| told(&error))?;
+    let (active, standing) = watch::channel(!args.leader_elect);
+    let gateway = world::Gateway::start(&args, cluster.clone(), space, standing, bell)?;
+    life.metrics(gateway.figures());
+    if !args.metrics_bind_addr.is_empty() {
+        life.serve_metrics(&args.metrics_bind_addr)?;
+    }
+    if args.leader_elect {
+        let candidate = election::Candidate {
+            cluster: cluster.clone(),
+            namespace: args.namespace.clone(),
+            me: args.pod_name.clone(),
+            terms: election::Terms { duration: args.lease_duration, retry: args.retry_period },
+            pods: gateway.pods(),
+        };
+        life.spawn("election", candidate.run(active));
+        let address = args.pod_ip;
+        life.spawn("heartbeat", async move { election::answer(address).await });
+    }
+    let busy = life.busy();
+    let end = gateway.run(busy, life.until_signal()).await;
+    if args.leader_elect {
+        let name = crate::layout::GATEWAY_LEASE;
+        liqo_kube::lease::release(&cluster, &args.namespace, name, &args.pod_name).await;
+    }
+    end
+}
+
+/// The two places in the kernel a gateway works in.
+pub(crate) struct Space {
+    node: Kernel,
+    netns: Netns,
+    inside: Kernel,
+}
+
+impl Space {
+    fn open() -> Result<Self, liqo_netlink::Error> {
+        let node = Kernel::open(&Netns::current()?)?;
+        let netns = Netns::create(Path::new(NAMESPACE))?;
+        let inside = Kernel::open(&netns)?;
+        Ok(Self { node, netns, inside })
+    }
+}
+
+/// What the flag says; the kernel is only ever a preference.
+fn wish(args: &GatewayArgs) -> Option<Implementation> {
+    (args.wireguard_implementation == "userspace").then_some(Implementation::Userspace)
+}
+
+/// An error with its causes, on one line.
+pub(crate) fn told(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[test]
+    fn the_flags_of_0_8_3_are_understood() {
+        let args = GatewayArgs::parse_from([
+            "liqo-gateway",
+            "--pod-name=gw",
+            "--pod-ip=172.30.0.11",
+            "--gateway.leader-elect=true",
+            "--gateway.mtu=1340",
+            "--gateway.lease-duration=7s",
+            "--gateway.ping-interval=2s",
+            "--gateway.listening-port=5871",
+        ]);
+        assert!(args.leader_elect);
+        assert_eq!((args.mtu, args.lease_duration), (1340, Duration::from_secs(7)));
+        assert_eq!(duration("300ms"), Ok(Duration::from_millis(300)));
+        assert!(duration("7").is_err());
+    }
+}

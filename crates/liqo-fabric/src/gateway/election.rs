@@ -1,0 +1,290 @@
+//! Which gateway is the active one.
+//!
+//! Who holds the lease is active. The others watch the lease and, over UDP, the holder itself: a holder that
+//! answered and has fallen silent is replaced within a second, one that never answered (a firewall between the
+//! nodes) when its lease has run out. An active gateway steps down only when it sees another name in the lease: as long as
+//! nobody else can do better, cut off from the API server it goes on.
+//!
+//! Watches: the Lease `1d5hml1.gateway.net.liqo.io`, gateway Pods. Writes: that Lease.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use k8s_openapi::{
+    api::{
+        coordination::v1::{Lease, LeaseSpec},
+        core::v1::Pod,
+    },
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+    jiff::Timestamp,
+};
+use kube::{ResourceExt, core::ObjectMeta};
+use liqo_kube::{Cluster, KubeError, Store};
+use serde_json::json;
+use tokio::{
+    net::UdpSocket,
+    sync::{Notify, watch},
+    time::{Instant, timeout},
+};
+
+use crate::layout::{GATEWAY_LEASE, HEARTBEAT_PORT};
+
+/// Pause between two questions to the holder.
+const BEAT: Duration = Duration::from_millis(200);
+/// A holder that has answered before and is silent for so long is gone.
+const SILENT: Duration = Duration::from_millis(850);
+/// Pause between renewals while there is no other gateway.
+const ALONE: Duration = Duration::from_secs(10);
+
+/// How the lease is held.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    /// A lease that has not moved for so long is free.
+    pub(crate) duration: Duration,
+    /// Pause between renewals.
+    pub(crate) retry: Duration,
+}
+
+/// What is known of a holder that is not us.
+#[derive(Clone, Copy, Debug, Default)]
+struct Evidence {
+    /// For how long the lease has not moved, by our clock.
+    unmoved: Duration,
+    /// For how long the holder has been silent; none if it never answered.
+    silent: Option<Duration>,
+}
+
+/// What is to be done about the lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Move {
+    Create,
+    Take,
+    Renew,
+    Wait,
+}
+
+fn plan(lease: Option<&LeaseSpec>, me: &str, evidence: Evidence, renew_due: bool, terms: Terms) -> Move {
+    let Some(lease) = lease else { return Move::Create };
+    let holder = lease.holder_identity.as_deref().unwrap_or_default();
+    if holder == me {
+        return if renew_due { Move::Renew } else { Move::Wait };
+    }
+    let fell_silent = evidence.silent.is_some_and(|silent| silent >= SILENT);
+    // A holder that answers but cannot reach the API server serves better than nobody knows whom.
+    let has_run_out = evidence.silent.is_none() && evidence.unmoved >= terms.duration;
+    if holder.is_empty() || fell_silent || has_run_out { Move::Take } else { Move::Wait }
+}
+
+/// This candidate.
+pub(crate) struct Candidate {
+    pub(crate) cluster: Cluster,
+    pub(crate) namespace: String,
+    /// Name of the own pod.
+    pub(crate) me: String,
+    pub(crate) terms: Terms,
+    /// The gateway pods.
+    pub(crate) pods: Store<Pod>,
+}
+
+impl Candidate {
+    /// Takes part for ever; `active` always tells the current standing.
+    pub(crate) async fn run(self, active: watch::Sender<bool>) {
+        let news = Arc::new(Notify::new());
+        let bell = Arc::clone(&news);
+        let lease = self.cluster.watch::<Lease>(&self.namespace).fields(&format!("metadata.name={GATEWAY_LEASE}"));
+        let lease = lease.start(move |_| bell.notify_one());
+        lease.ready().await;
+        let mut rival = Rival::default();
+        let mut renewed: Option<Instant> = None;
+        loop {
+            let seen = lease.get(&self.namespace, GATEWAY_LEASE);
+            let spec = seen.as_ref().and_then(|lease| lease.spec.as_ref());
+            let holder = spec.and_then(|spec| spec.holder_identity.clone()).unwrap_or_default();
+            let is_mine = holder == self.me;
+            active.send_if_modified(|active| std::mem::replace(active, is_mine) != is_mine);
+            let evidence = rival.judge(seen.as_ref().and_then(|lease| lease.resource_version()), &holder);
+            let period = if self.pods.all().len() > 1 { self.terms.retry } else { ALONE };
+            let renew_due = renewed.is_none_or(|renewed| renewed.elapsed() >= period);
+            let step = plan(spec, &self.me, evidence, renew_due, self.terms);
+            if step != Move::Wait {
+                renewed = Some(Instant::now());
+                match self.write(step, seen.as_deref()).await {
+                    Ok(()) => tracing::debug!(?step, "lease written"),
+                    Err(error) if error.is_conflict() => tracing::debug!("another gateway was quicker"),
+                    Err(error) => tracing::warn!(error = %error, "lease not written, will be tried again"),
+                }
+                // What the watch says counts, also after our own write.
+                let _ = timeout(self.terms.retry.min(Duration::from_secs(1)), news.notified()).await;
+            } else if is_mine {
+                let _ = timeout(period.min(self.terms.retry), news.notified()).await;
+            } else {
+                let address = self.pods.get(&self.namespace, &holder).as_deref().and_then(address_of);
+                tokio::select! {
+                    () = news.notified() => {}
+                    () = rival.ask(address) => {}
+                }
+            }
+        }
+    }
+
+    async fn write(&self, step: Move, seen: Option<&Lease>) -> Result<(), KubeError> {
+        let now = MicroTime(Timestamp::now());
+        let seconds = i32::try_from(self.terms.duration.as_secs()).unwrap_or(i32::MAX);
+        let Some(seen) = seen else {
+            let metadata = ObjectMeta {
+                name: Some(GATEWAY_LEASE.to_owned()),
+                namespace: Some(self.namespace.clone()),
+                ..ObjectMeta::default()
+            };
+            let spec = LeaseSpec {
+                holder_identity: Some(self.me.clone()),
+                lease_duration_seconds: Some(seconds),
+                acquire_time: Some(now.clone()),
+                renew_time: Some(now),
+                lease_transitions: Some(0),
+                ..LeaseSpec::default()
+            };
+            return self.cluster.create(&Lease { metadata, spec: Some(spec) }).await.map(drop);
+        };
+        let mut spec = json!({"holderIdentity": self.me, "leaseDurationSeconds": seconds, "renewTime": now});
+        if step == Move::Take {
+            let transitions = seen.spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or_default();
+            spec["acquireTime"] = json!(now);
+            spec["leaseTransitions"] = json!(transitions.saturating_add(1));
+        }
+        let patch = json!({"metadata": {"resourceVersion": seen.resource_version()}, "spec": spec});
+        self.cluster.merge(seen, patch).await.map(drop)
+    }
+}
+
+fn address_of(pod: &Pod) -> Option<IpAddr> {
+    pod.status.as_ref()?.pod_ip.as_deref()?.parse().ok()
+}
+
+/// What was seen of the holder, by our own clock.
+#[derive(Default)]
+struct Rival {
+    holder: String,
+    version: Option<String>,
+    moved: Option<Instant>,
+    heard: Option<Instant>,
+    wire: Option<(IpAddr, UdpSocket)>,
+    number: u64,
+}
+
+impl Rival {
+    fn judge(&mut self, version: Option<String>, holder: &str) -> Evidence {
+        if self.holder != holder {
+            (self.holder, self.heard, self.wire) = (holder.to_owned(), None, None);
+        }
+        if self.version != version || self.moved.is_none() {
+            (self.version, self.moved) = (version, Some(Instant::now()));
+        }
+        let unmoved = self.moved.map(|moved| moved.elapsed()).unwrap_or_default();
+        Evidence { unmoved, silent: self.heard.map(|heard| heard.elapsed()) }
+    }
+
+    /// Asks the holder once whether it is there, and waits for one beat.
+    async fn ask(&mut self, address: Option<IpAddr>) {
+        let begun = Instant::now();
+        if let Some(address) = address
+            && let Err(error) = self.question(address).await
+        {
+            tracing::trace!(error = %error, "the active gateway cannot be asked");
+        }
+        tokio::time::sleep_until(begun + BEAT).await;
+    }
+
+    async fn question(&mut self, address: IpAddr) -> std::io::Result<()> {
+        if self.wire.as_ref().is_none_or(|(old, _)| *old != address) {
+            let any: IpAddr = if address.is_ipv4() { [0, 0, 0, 0].into() } else { [0_u16; 8].into() };
+            let socket = UdpSocket::bind(SocketAddr::new(any, 0)).await?;
+            socket.connect(SocketAddr::new(address, HEARTBEAT_PORT)).await?;
+            self.wire = Some((address, socket));
+        }
+        let Some((_, socket)) = &self.wire else { return Ok(()) };
+        self.number += 1;
+        let question = self.number.to_be_bytes();
+        socket.send(&question).await?;
+        let mut answer = [0; 8];
+        let wait = async {
+            while socket.recv(&mut answer).await? != question.len() || answer != question {}
+            std::io::Result::Ok(())
+        };
+        if timeout(BEAT, wait).await.is_ok_and(|outcome| outcome.is_ok()) {
+            self.heard = Some(Instant::now());
+        }
+        Ok(())
+    }
+}
+
+/// Answers the other gateways for ever: eight bytes come back as they are.
+///
+/// # Errors
+/// When the port cannot be used.
+pub(crate) async fn answer(address: IpAddr) -> std::io::Result<()> {
+    let socket = UdpSocket::bind(SocketAddr::new(address, HEARTBEAT_PORT)).await?;
+    let mut question = [0; 16];
+    loop {
+        // Errors of earlier answers (a gateway that has gone) come here; they mean nothing.
+        if let Ok((8, from)) = socket.recv_from(&mut question).await {
+            let _ = socket.send_to(&question[..8], from).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TERMS: Terms = Terms { duration: Duration::from_secs(7), retry: Duration::from_secs(2) };
+
+    fn held_by(holder: &str) -> LeaseSpec {
+        LeaseSpec { holder_identity: Some(holder.into()), ..LeaseSpec::default() }
+    }
+
+    #[test]
+    fn a_lease_is_taken_only_from_the_gone() {
+        let ms = Duration::from_millis;
+        let cases = [
+            ("", ms(0), None, Move::Take),
+            ("b", ms(0), None, Move::Wait),
+            ("b", ms(6900), None, Move::Wait),
+            ("b", ms(7000), None, Move::Take),
+            ("b", ms(9000), Some(ms(100)), Move::Wait),
+            ("b", ms(0), Some(ms(800)), Move::Wait),
+            ("b", ms(0), Some(ms(900)), Move::Take),
+        ];
+        for (holder, unmoved, silent, wanted) in cases {
+            let evidence = Evidence { unmoved, silent };
+            assert_eq!(plan(Some(&held_by(holder)), "a", evidence, true, TERMS), wanted, "{holder} {evidence:?}");
+        }
+        assert_eq!(plan(None, "a", Evidence::default(), false, TERMS), Move::Create);
+    }
+
+    #[test]
+    fn a_holder_renews_when_it_is_due() {
+        let evidence = Evidence { unmoved: Duration::from_secs(60), silent: None };
+        assert_eq!(plan(Some(&held_by("a")), "a", evidence, true, TERMS), Move::Renew);
+        assert_eq!(plan(Some(&held_by("a")), "a", evidence, false, TERMS), Move::Wait);
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_heard_and_its_end_too() {
+        let address = IpAddr::from([127, 0, 0, 1]);
+        let gateway = tokio::spawn(answer(address));
+        let mut rival = Rival::default();
+        rival.judge(None, "b");
+        while rival.heard.is_none() {
+            rival.ask(Some(address)).await;
+        }
+        gateway.abort();
+        let _ = gateway.await;
+        let heard = rival.heard;
+        rival.ask(Some(address)).await;
+        assert_eq!(rival.heard, heard);
+    }
+}

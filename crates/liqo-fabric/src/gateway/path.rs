@@ -1,0 +1,280 @@
+//! Whether a peer answers, how fast, and how much is lost: what is known of one path, from packets that crossed it.
+//!
+//! A ping is answered or not; nothing else counts. Answered ones come every [`CALM`]; after a miss they come every
+//! [`ALARM`], so that a dead path is known after [`DEAD`] while a lossy one is not mistaken for it: nine pings must
+//! be lost in a row.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use super::mtu::Prober;
+
+/// Pause between pings that are answered.
+const CALM: Duration = Duration::from_millis(250);
+/// Pause between pings while one is missing.
+const ALARM: Duration = Duration::from_millis(60);
+/// No answer to anything sent in this time, or in four round trips: the path is dead.
+const DEAD: Duration = Duration::from_millis(700);
+/// Pause between pings on a dead path: it need not be quick, but must be noticed when it comes back.
+const LOST: Duration = Duration::from_millis(250);
+/// Pings the loss is counted over.
+const WINDOW: usize = 256;
+/// An answer that is later than this is no answer.
+const TOO_LATE: Duration = Duration::from_secs(3);
+
+/// A ping to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Due {
+    /// Its number, to be found again when the answer comes.
+    pub(crate) number: u64,
+    /// Size of the packet; 0: as short as possible.
+    pub(crate) size: u16,
+}
+
+/// What an answer was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// One to nothing we asked, or one that was counted before.
+    Unknown,
+    /// One to a ping; `back`: the peer had not answered for a while.
+    Ping { back: bool },
+    /// One to a probe of some size.
+    Probe,
+}
+
+/// What can be said of a path.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Report {
+    /// Answers come.
+    pub(crate) connected: bool,
+    /// Round trip time, smoothed.
+    pub(crate) rtt: Option<Duration>,
+    /// Part of the last pings that were not answered, 0 to 1.
+    pub(crate) loss: f64,
+    /// Largest packet that passes.
+    pub(crate) mtu: Option<u16>,
+}
+
+#[derive(Debug)]
+struct Sent {
+    number: u64,
+    at: Instant,
+    size: u16,
+}
+
+/// One path. Time is an argument.
+#[derive(Debug)]
+pub(crate) struct Path {
+    prober: Prober,
+    connected: bool,
+    sent: VecDeque<Sent>,
+    number: u64,
+    next: Instant,
+    /// When the last answer came, and since when there are unanswered pings after it.
+    waiting: Option<Instant>,
+    rtt: Option<Duration>,
+    outcomes: VecDeque<bool>,
+}
+
+impl Path {
+    /// A path nothing is known of.
+    pub(crate) fn new(ceiling: u16, now: Instant) -> Self {
+        Self {
+            prober: Prober::new(ceiling, now),
+            connected: false,
+            sent: VecDeque::new(),
+            number: 0,
+            next: now,
+            waiting: None,
+            rtt: None,
+            outcomes: VecDeque::new(),
+        }
+    }
+
+    /// The peer turned out to carry no more than this.
+    pub(crate) fn limit(&mut self, ceiling: u16, now: Instant) {
+        self.prober.restart(ceiling, now);
+    }
+
+    /// What is to be sent now, at most one ping and one probe.
+    pub(crate) fn due(&mut self, now: Instant) -> Vec<Due> {
+        self.forget(now);
+        let mut due = Vec::new();
+        if now >= self.next {
+            let alarmed = self.waiting.is_some();
+            self.next = now
+                + if !self.connected {
+                    LOST
+                } else if alarmed {
+                    ALARM
+                } else {
+                    CALM
+                };
+            due.push(self.send(0, now));
+        }
+        if self.connected && self.waiting.is_none_or(|since| now.duration_since(since) < ALARM * 2) {
+            let size = self.prober.due(now, self.rtt.unwrap_or_default());
+            due.extend(size.map(|size| self.send(size, now)));
+        }
+        due
+    }
+
+    fn send(&mut self, size: u16, now: Instant) -> Due {
+        self.number += 1;
+        if size == 0 {
+            self.waiting.get_or_insert(now);
+        }
+        self.sent.push_back(Sent { number: self.number, at: now, size });
+        Due { number: self.number, size }
+    }
+
+    /// An answer came.
+    pub(crate) fn answered(&mut self, number: u64, now: Instant) -> Answer {
+        let place = self.sent.iter().position(|sent| sent.number == number);
+        let Some(sent) = place.and_then(|place| self.sent.remove(place)) else { return Answer::Unknown };
+        if sent.size > 0 {
+            self.prober.passed(sent.size, now);
+            return Answer::Probe;
+        }
+        self.waiting =
+            self.sent.iter().filter(|other| other.size == 0 && other.at > sent.at).map(|other| other.at).min();
+        self.record(true);
+        let sample = now.duration_since(sent.at);
+        // As TCP does it (RFC 6298): an eighth of each new sample.
+        self.rtt = Some(self.rtt.map_or(sample, |rtt| rtt - rtt / 8 + sample / 8));
+        let back = !self.connected;
+        self.connected = true;
+        Answer::Ping { back }
+    }
+
+    fn forget(&mut self, now: Instant) {
+        while let Some(old) = self.sent.front().filter(|sent| now.duration_since(sent.at) > TOO_LATE) {
+            let was_ping = old.size == 0;
+            self.sent.pop_front();
+            if was_ping {
+                self.record(false);
+            }
+        }
+    }
+
+    fn record(&mut self, answered: bool) {
+        self.outcomes.push_back(answered);
+        if self.outcomes.len() > WINDOW {
+            self.outcomes.pop_front();
+        }
+    }
+
+    /// Whether the path has just died: true once.
+    pub(crate) fn died(&mut self, now: Instant) -> bool {
+        let dead = self.connected && self.waiting.is_some_and(|since| now.duration_since(since) >= self.dead_after());
+        if dead {
+            self.connected = false;
+            self.rtt = None;
+        }
+        dead
+    }
+
+    fn dead_after(&self) -> Duration {
+        DEAD.max(self.rtt.unwrap_or_default() * 4)
+    }
+
+    /// When something is to be done next.
+    pub(crate) fn wake(&self, now: Instant) -> Instant {
+        let death = self.waiting.filter(|_| self.connected).map(|since| since + self.dead_after());
+        death.map_or(self.next, |death| death.min(self.next)).max(now)
+    }
+
+    /// What is known.
+    pub(crate) fn report(&self) -> Report {
+        let lost = self.outcomes.iter().filter(|answered| !**answered).count();
+        #[expect(clippy::cast_precision_loss, reason = "there are 256 at most")]
+        let loss = if self.outcomes.is_empty() { 0.0 } else { lost as f64 / self.outcomes.len() as f64 };
+        Report { connected: self.connected, rtt: self.rtt, loss, mtu: self.prober.mtu() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STEP: Duration = Duration::from_millis(10);
+
+    /// Lets time pass; `lost` says whether the ping sent at that time is lost. Returns the times of death.
+    fn run(path: &mut Path, begin: Instant, length: Duration, mut lost: impl FnMut(Duration) -> bool) -> Vec<Duration> {
+        let mut deaths = Vec::new();
+        let mut passed = Duration::ZERO;
+        let mut flying: Vec<(Instant, u64)> = Vec::new();
+        while passed < length {
+            let now = begin + passed;
+            if path.died(now) {
+                deaths.push(passed);
+            }
+            for due in path.due(now) {
+                if !lost(passed) {
+                    flying.push((now + STEP, due.number));
+                }
+            }
+            let (arrived, rest): (Vec<_>, Vec<_>) = flying.into_iter().partition(|(at, _)| *at <= now);
+            flying = rest;
+            for (_, number) in arrived {
+                assert_ne!(path.answered(number, now), Answer::Unknown);
+            }
+            passed += STEP;
+        }
+        deaths
+    }
+
+    #[test]
+    fn a_dead_path_is_known_in_less_than_a_second() {
+        let begin = Instant::now();
+        let mut path = Path::new(1420, begin);
+        assert!(run(&mut path, begin, Duration::from_secs(5), |_| false).is_empty());
+        assert!(path.report().connected);
+        for offset in (0..300).step_by(30) {
+            let mut path = Path::new(1420, begin);
+            let cut = Duration::from_secs(2) + Duration::from_millis(offset);
+            let deaths = run(&mut path, begin, Duration::from_secs(10), |at| at >= cut);
+            assert_eq!(deaths.len(), 1, "once");
+            let took = deaths[0] - cut;
+            assert!(took > Duration::from_millis(600) && took < Duration::from_secs(1), "{took:?}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_loses_a_tenth_is_not_dead() {
+        let begin = Instant::now();
+        let mut path = Path::new(1420, begin);
+        let mut dice = 12345_u64;
+        let deaths = run(&mut path, begin, Duration::from_secs(3600), |_| {
+            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (dice >> 33).is_multiple_of(10)
+        });
+        assert!(deaths.is_empty(), "{deaths:?}");
+        let loss = path.report().loss;
+        assert!(loss > 0.02 && loss < 0.3, "{loss}");
+    }
+
+    #[test]
+    fn a_path_comes_back() {
+        let begin = Instant::now();
+        let mut path = Path::new(1420, begin);
+        let cut = Duration::from_secs(2)..Duration::from_secs(60);
+        let deaths = run(&mut path, begin, Duration::from_secs(61), |at| cut.contains(&at));
+        assert_eq!(deaths.len(), 1);
+        assert!(path.report().connected);
+        assert_eq!(path.report().mtu, Some(1420));
+    }
+
+    #[test]
+    fn an_answer_counts_once_and_unknown_ones_never() {
+        let begin = Instant::now();
+        let mut path = Path::new(1420, begin);
+        let due = path.due(begin);
+        assert_eq!(path.answered(99, begin), Answer::Unknown);
+        assert_eq!(path.answered(due[0].number, begin + STEP), Answer::Ping { back: true });
+        assert_eq!(path.answered(due[0].number, begin + STEP), Answer::Unknown);
+        assert_eq!(path.report().rtt, Some(STEP));
+    }
+}

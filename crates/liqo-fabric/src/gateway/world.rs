@@ -1,0 +1,349 @@
+//! The gateway at work: looks at everything, makes it so, waits for news.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    future::Future,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    os::fd::AsFd,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use k8s_openapi::api::core::v1::{Pod, Service};
+use liqo_api::net::{NatMapping, TunnelEndpoint};
+use liqo_kube::{Cluster, Store, life::Busy};
+use liqo_netlink::{Kernel, Netns, Realm, State};
+use liqo_tunnel::{Device, Engine, PrivateKey};
+use rustix::net::sockopt;
+use tokio::sync::{Notify, watch};
+
+use super::{
+    GatewayArgs, Space,
+    check::{self, Checks},
+    duty,
+    key::Keys,
+    metrics::{self, Figures, Row},
+    path::Report,
+    peers::{self, Peers},
+    resolve::Resolver,
+    space, status, told, wish,
+};
+use crate::layout::{GATEWAY_LABEL, NAMESPACE, TUNNEL, TUNNEL_OVERHEAD_V4, VETH_HOST};
+
+/// Everything is looked at again after this, news or not.
+const AGAIN: Duration = Duration::from_secs(5);
+/// Pause after a failure.
+const RETRY: Duration = Duration::from_millis(500);
+/// What Ethernet carries, where the kernel does not tell.
+const ETHERNET: u16 = 1500;
+
+/// A gateway.
+pub(super) struct Gateway {
+    args: GatewayArgs,
+    cluster: Cluster,
+    space: Space,
+    bell: Arc<Notify>,
+    standing: watch::Receiver<bool>,
+    tunnels: Store<TunnelEndpoint>,
+    mappings: Store<NatMapping>,
+    pods: Store<Pod>,
+    services: Store<Service>,
+    keys: Keys,
+    resolver: Resolver,
+    checks: Checks,
+    figures: Arc<Mutex<Figures>>,
+    tunnel: Option<Tunnel>,
+    settled: BTreeMap<&'static str, State>,
+    /// What our side carries outside the tunnel, bytes.
+    outside: u16,
+}
+
+/// A running tunnel, and what it was last told.
+struct Tunnel {
+    engine: Box<dyn Engine>,
+    key: PrivateKey,
+    peers: Vec<liqo_tunnel::Peer>,
+    /// Peers have been told that this gateway is the active one.
+    made_known: bool,
+    check: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        self.check.abort();
+    }
+}
+
+impl Gateway {
+    /// Starts watching.
+    pub(super) fn start(
+        args: &GatewayArgs,
+        cluster: Cluster,
+        space: Space,
+        standing: watch::Receiver<bool>,
+        bell: Arc<Notify>,
+    ) -> Result<Self, String> {
+        let ring = || {
+            let bell = Arc::clone(&bell);
+            move || bell.notify_one()
+        };
+        let (tunnels, mappings, pods, services) = (ring(), ring(), ring(), ring());
+        let outside = carries(args.pod_ip);
+        Ok(Self {
+            tunnels: cluster.watch("").start(move |_| tunnels()),
+            mappings: cluster.watch("").start(move |_| mappings()),
+            pods: cluster.watch(&args.namespace).labels(GATEWAY_LABEL).start(move |_| pods()),
+            services: cluster
+                .watch(&args.namespace)
+                .labels(&format!("{GATEWAY_LABEL}=true"))
+                .start(move |_| services()),
+            keys: Keys::watch(&cluster, &args.namespace, &bell),
+            resolver: Resolver::start(Arc::clone(&bell)),
+            checks: Checks::new(Arc::clone(&bell)),
+            figures: Arc::default(),
+            args: args.clone(),
+            cluster,
+            space,
+            bell,
+            standing,
+            tunnel: None,
+            settled: BTreeMap::new(),
+            outside: if args.mtu == 0 { outside } else { outside.min(args.mtu.saturating_add(TUNNEL_OVERHEAD_V4)) },
+        })
+    }
+
+    /// The gateway pods.
+    pub(super) fn pods(&self) -> Store<Pod> {
+        self.pods.clone()
+    }
+
+    /// The metrics, as they are whenever they are asked for.
+    pub(super) fn figures(&self) -> impl Fn() -> String + Send + Sync + use<> {
+        let figures = Arc::clone(&self.figures);
+        move || metrics::text(&figures.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Works until `end`, then leaves nothing behind.
+    pub(super) async fn run(mut self, busy: Busy, end: impl Future<Output = ()>) -> Result<(), String> {
+        let mut busy = Some(busy);
+        let mut end = std::pin::pin!(end);
+        let outside = self.events()?;
+        self.tunnels.ready().await;
+        self.mappings.ready().await;
+        self.pods.ready().await;
+        loop {
+            let pause = match self.settle().await {
+                Ok(()) => {
+                    drop(busy.take());
+                    AGAIN
+                }
+                Err(why) => {
+                    tracing::warn!("{why}; will be tried again");
+                    RETRY
+                }
+            };
+            tokio::select! {
+                () = &mut end => break,
+                () = self.bell.notified() => {}
+                () = outside.notified() => {}
+                changed = self.standing.changed() => {
+                    changed.map_err(|_| "the election has ended".to_owned())?;
+                    tracing::info!(active = *self.standing.borrow(), "this gateway's standing");
+                }
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+        self.leave()
+    }
+
+    /// Rings when others change something of ours in the kernel.
+    fn events(&self) -> Result<Arc<Notify>, String> {
+        let news = Arc::new(Notify::new());
+        for (kernel, realm) in [(&self.space.node, space::node_realm()), (&self.space.inside, space::namespace_realm())]
+        {
+            let mut events = kernel.events(&realm).map_err(|error| told(&error))?;
+            let news = Arc::clone(&news);
+            tokio::spawn(async move {
+                while events.changed().await.is_ok() {
+                    news.notify_one();
+                    // A burst is looked at once.
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            });
+        }
+        Ok(news)
+    }
+
+    async fn settle(&mut self) -> Result<(), String> {
+        let active = *self.standing.borrow_and_update();
+        let key = self.keys.current().await.map_err(|error| told(&error))?;
+        let Some(key) = key else { return Ok(()) };
+        let tunnels = self.tunnels.all();
+        let peers = peers::read(&tunnels, &self.mappings.all(), &self.resolver, self.outside);
+        self.resolver.keep(&tunnels.iter().map(|tunnel| tunnel.spec.endpoint_ip.as_str()).collect::<BTreeSet<_>>());
+        self.make("node", space::node_realm(), space::node())?;
+        self.open(key)?;
+        let reports = self.checks.reports();
+        self.tell_tunnel(&peers, active)?;
+        let inside: Vec<_> =
+            peers.good.iter().map(|peer| peer.space(reports.get(peer.id()).and_then(|report| report.mtu))).collect();
+        self.make("namespace", space::namespace_realm(), space::namespace(&inside, self.tunnel_mtu()))?;
+        let targets = peers.good.iter().filter(|_| active).filter_map(|peer| peer.target.clone()).collect();
+        self.checks.set(targets);
+        self.measure(&peers, &reports, active);
+        if active {
+            let announced =
+                duty::announce(&self.cluster, &self.args.pod_name, self.args.pod_ip, &self.pods, &self.services).await;
+            announced.map_err(|error| told(&error))?;
+            self.tell(&peers, &reports).await?;
+        }
+        Ok(())
+    }
+
+    fn tunnel_mtu(&self) -> u32 {
+        u32::from(self.outside.saturating_sub(TUNNEL_OVERHEAD_V4))
+    }
+
+    /// Makes one of the two places look as wanted, and counts what somebody else had changed.
+    fn make(&mut self, place: &'static str, realm: Realm, wanted: State) -> Result<(), String> {
+        let kernel: &Kernel = if place == "node" { &self.space.node } else { &self.space.inside };
+        let repairs = kernel.settle(&realm, &wanted).map_err(|error| told(&error))?;
+        if self.settled.get(place) == Some(&wanted) {
+            let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+            for (kind, count) in repairs.made {
+                tracing::warn!(place, kind = %kind, count, "repaired: somebody had changed it");
+                *figures.repairs.entry(kind.to_string()).or_default() += count as u64;
+            }
+        } else {
+            self.settled.insert(place, wanted);
+        }
+        Ok(())
+    }
+
+    /// Opens the tunnel if it is not open, or was broken; gives it the key.
+    fn open(&mut self, key: PrivateKey) -> Result<(), String> {
+        if let Some(tunnel) = &mut self.tunnel {
+            match tunnel.engine.check() {
+                Ok(()) if tunnel.key == key => return Ok(()),
+                Ok(()) => {
+                    tunnel.engine.set_key(&key).map_err(|error| told(&error))?;
+                    tunnel.key = key;
+                    return Ok(());
+                }
+                Err(why) => {
+                    tracing::error!("{}", told(&why));
+                    self.tunnel = None;
+                }
+            }
+        }
+        let device = Device {
+            interface: TUNNEL.to_owned(),
+            port: self.args.listening_port,
+            key: key.clone(),
+            mtu: self.tunnel_mtu(),
+        };
+        let engine = liqo_tunnel::open(&device, self.space.netns.as_fd(), wish(&self.args));
+        let engine = engine.map_err(|error| told(&error))?;
+        let implementation = engine.implementation();
+        tracing::info!(
+            implementation = implementation.as_str(),
+            reason = engine.fallback_reason(),
+            port = engine.port(),
+            mtu = device.mtu,
+            "tunnel open"
+        );
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner).implementation = Some(implementation);
+        let socket = self.space.netns.enter(check::socket).map_err(|error| told(&error))?;
+        let socket = socket.and_then(tokio::net::UdpSocket::from_std);
+        let socket = socket.map_err(|error| format!("opening the socket of the connection check: {error}"))?;
+        let check = tokio::spawn(self.checks.clone().run(socket));
+        self.tunnel = Some(Tunnel { engine, key, peers: Vec::new(), made_known: false, check });
+        Ok(())
+    }
+
+    /// Gives the tunnel its peers. A standby keeps them ready and silent: a single packet of its would lead the peer to it.
+    fn tell_tunnel(&mut self, peers: &Peers, active: bool) -> Result<(), String> {
+        let Some(tunnel) = &mut self.tunnel else { return Ok(()) };
+        let mut seen = BTreeSet::new();
+        let wired = peers.good.iter().map(|peer| peer.wire.clone());
+        let mut wired: Vec<_> = wired.filter(|peer| seen.insert(peer.key)).collect();
+        for peer in &mut wired {
+            peer.keepalive = peer.keepalive.filter(|_| active);
+        }
+        if tunnel.peers != wired {
+            tunnel.engine.set_peers(&wired).map_err(|error| told(&error))?;
+            tunnel.peers = wired;
+        }
+        if active && !tunnel.made_known {
+            for peer in tunnel.peers.iter().filter(|peer| peer.endpoint.is_some()) {
+                if let Err(error) = tunnel.engine.handshake(&peer.key) {
+                    tracing::debug!(error = told(&error), "the peer is not told yet");
+                }
+            }
+        }
+        tunnel.made_known = active;
+        Ok(())
+    }
+
+    fn measure(&self, peers: &Peers, reports: &HashMap<String, Report>, active: bool) {
+        let traffic = self.tunnel.as_ref().and_then(|tunnel| tunnel.engine.peers().ok()).unwrap_or_default();
+        let rows = peers.good.iter().map(|peer| Row {
+            id: peer.id().to_owned(),
+            name: peer.tunnel.spec.cluster_identity.cluster_name.clone(),
+            report: reports.get(peer.id()).copied(),
+            traffic: traffic.iter().find(|state| state.key == peer.wire.key).cloned(),
+        });
+        let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        figures.rows = rows.collect();
+        figures.active = active;
+    }
+
+    /// Writes the statuses that have news.
+    async fn tell(&self, peers: &Peers, reports: &HashMap<String, Report>) -> Result<(), String> {
+        let Some(tunnel) = &self.tunnel else { return Ok(()) };
+        let veth = self.space.node.link(VETH_HOST).map_err(|error| told(&error))?.map(|link| link.index);
+        let now = liqo_kube::now();
+        let good = peers.good.iter().map(|peer| (&peer.tunnel, Ok(&peer.networks), reports.get(peer.id()).copied()));
+        let bad = peers.bad.iter().map(|(tunnel, why)| (tunnel, Err(why.as_str()), None));
+        for (object, networks, report) in good.chain(bad) {
+            let facts = status::Facts {
+                spec: &object.spec,
+                networks,
+                report,
+                node: self.args.pod_ip,
+                veth,
+                implementation: tunnel.engine.implementation(),
+                now: &now,
+            };
+            if let Some(status) = status::plan(&facts, object.status.as_ref()) {
+                match self.cluster.put_status(&**object, &status).await {
+                    Err(error) if !error.is_not_found() => return Err(told(&error)),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what was made.
+    fn leave(mut self) -> Result<(), String> {
+        drop(self.tunnel.take());
+        let cleared = self.space.node.clear(&space::node_realm()).map_err(|error| told(&error));
+        drop(self.space);
+        Netns::remove(Path::new(NAMESPACE)).map_err(|error| told(&error)).and(cleared.map(drop))
+    }
+}
+
+/// What the node's network carries, towards where packets without a better way go; asks the kernel, sends nothing.
+fn carries(node: IpAddr) -> u16 {
+    // A documentation address (RFC 5737): routed like any other.
+    let anywhere: SocketAddr =
+        if node.is_ipv4() { ([192, 0, 2, 1], 9).into() } else { ([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1], 9).into() };
+    let socket = UdpSocket::bind(SocketAddr::new(node, 0)).and_then(|socket| {
+        socket.connect(anywhere)?;
+        Ok(socket)
+    });
+    let mtu = socket.and_then(|socket| Ok(sockopt::ip_mtu(socket.as_fd())?));
+    mtu.ok().and_then(|mtu| u16::try_from(mtu).ok()).unwrap_or(ETHERNET)
+}

@@ -1,0 +1,209 @@
+//! Role `liqo-network-manager`: who uses which addresses, what peers are told of our networks, which tunnels exist.
+//!
+//! Every replica answers the IPAM service; one of them decides, the others wait. Each part says in its own file what it
+//! watches, writes and removes: [`ledger`] the addresses, [`peer`] the exchange with one peer, [`mapping`] what gateways
+//! translate.
+
+mod announce;
+mod connect;
+mod endpoint;
+mod ledger;
+mod mapping;
+mod peer;
+mod service;
+mod write;
+
+use std::{
+    fmt::Write,
+    net::SocketAddr,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use liqo_api::names;
+use liqo_ipam::Plan;
+use liqo_kube::{
+    Cluster, Queue,
+    args::RuntimeArgs,
+    lease,
+    life::{self, Life},
+    server,
+};
+use tokio::net::TcpListener;
+
+use self::{
+    ledger::Ledger,
+    peer::Peers,
+    service::{Counts, Service},
+};
+
+/// Under this name this role writes.
+const WRITER: &str = "liqo-network-manager";
+/// The lease that says which replica decides.
+const LEASE: &str = "network-manager.net.liqo.io";
+/// Pause before the API server is asked again at the start.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Flags of the network manager; those with `manager.` are those of Liqo 0.8.3.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(
+    name = "liqo-network-manager",
+    version,
+    about = "Gives addresses to peers, tells them our networks, keeps tunnels as agreed"
+)]
+pub struct ManagerArgs {
+    /// How the own cluster is reached.
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
+    /// Namespace Liqo is installed in.
+    #[arg(long = "liqo-namespace", alias = "namespace", env = "POD_NAMESPACE", default_value = names::LIQO_NAMESPACE)]
+    pub namespace: String,
+    /// Network of this cluster's pods, like 10.244.0.0/16; cannot be changed later.
+    #[arg(long = "manager.pod-cidr", value_name = "CIDR")]
+    pub pod_cidr: String,
+    /// Network of this cluster's Services, like 10.96.0.0/12; cannot be changed later.
+    #[arg(long = "manager.service-cidr", value_name = "CIDR")]
+    pub service_cidr: String,
+    /// Networks never used for peers, like those of the nodes, separated by commas.
+    #[arg(long = "manager.reserved-pools", value_name = "CIDR,...", value_delimiter = ',')]
+    pub reserved_pools: Vec<String>,
+    /// Networks peers are put into, besides those of RFC 1918, separated by commas.
+    #[arg(long = "manager.additional-pools", value_name = "CIDR,...", value_delimiter = ',')]
+    pub additional_pools: Vec<String>,
+    /// Address of the IPAM service.
+    #[arg(long = "manager.ipam-address", value_name = "HOST:PORT", default_value = ":6000")]
+    pub ipam_address: String,
+    /// With several replicas: only one decides, all answer.
+    #[arg(long = "manager.leader-elect", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub leader_elect: bool,
+    /// Name of this replica, for leader election.
+    #[arg(long, env = "POD_NAME", default_value = "liqo-network-manager")]
+    pub pod_name: String,
+}
+
+impl ManagerArgs {
+    /// What the flags make of a plan, or one line that says which of them cannot be.
+    fn configure(&self, plan: &Plan) -> Result<Plan, String> {
+        let given = |texts: &[String]| texts.iter().filter(|text| !text.trim().is_empty()).cloned().collect::<Vec<_>>();
+        let (reserved, pools) = (given(&self.reserved_pools), given(&self.additional_pools));
+        let configured = plan.configure(&self.pod_cidr, &self.service_cidr, &reserved, &pools);
+        configured.map_err(|why| format!("the flags --manager.* cannot be followed: {why}"))
+    }
+}
+
+/// Runs the network manager until SIGTERM.
+///
+/// # Errors
+/// A text that says why it could not start.
+pub async fn run(args: ManagerArgs) -> Result<(), String> {
+    // Before anything is asked or answered: flags that can never be followed.
+    args.configure(&Plan::default())?;
+    let address = server::address(&args.ipam_address)?;
+    let life = Life::start("network-manager", &args.runtime)?;
+    let (client, _) = life::home_client(&args.runtime).await?;
+    let cluster = Cluster::new(client, WRITER);
+    let calls = Arc::clone(cluster.calls());
+    life.metrics(move || calls.text("home"));
+    let news = News::default();
+    let heard = news.clone();
+    let ledger = Ledger::start(&cluster, &life, move |peers| heard.differ(&peers));
+    let busy = life.busy();
+    configured(&args, &ledger).await?;
+    serve(&ledger, &life, address).await?;
+    drop(busy);
+    tokio::select! {
+        () = life.until_signal() => {
+            if args.leader_elect {
+                lease::release(&cluster, &args.namespace, LEASE, &args.pod_name).await;
+            }
+            Ok(())
+        }
+        () = decide(&args, &cluster, &life, &ledger, &news) => Ok(()),
+    }
+}
+
+/// Puts the flags into the plan; every replica does so, with the same result.
+async fn configured(args: &ManagerArgs, ledger: &Ledger) -> Result<(), String> {
+    loop {
+        let flags = args.clone();
+        let change = move |plan: &Plan| match flags.configure(plan) {
+            Ok(new) => (new, Ok(())),
+            Err(why) => (plan.clone(), Err(why)),
+        };
+        match ledger.change(change).await {
+            Ok(outcome) => return outcome,
+            Err(away) => tracing::warn!(error = %away, "not configured, will be tried again"),
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Answers the IPAM service from now on.
+async fn serve(ledger: &Ledger, life: &Life, address: SocketAddr) -> Result<(), String> {
+    ledger.ready().await;
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.map_err(|error| format!("listening at --manager.ipam-address {address}: {error}"))?;
+    let counts = Arc::new(Counts::default());
+    let (counted, stored) = (Arc::clone(&counts), ledger.clone());
+    life.metrics(move || counted.text() + &stored.latest().map(|plan| figures(&plan)).unwrap_or_default());
+    let service = Arc::new(Service::new(ledger.clone(), counts));
+    life.spawn("ipam", liqo_ipam_rpc::serve(listener, service));
+    Ok(())
+}
+
+/// How full the plan is, in the Prometheus text format.
+fn figures(plan: &Plan) -> String {
+    let (used, room) = plan.endpoint_count();
+    let mut text = String::new();
+    for (name, value) in [
+        ("liqo_ipam_peers", plan.peers().count() as u128),
+        ("liqo_ipam_external_addresses_used", used as u128),
+        ("liqo_ipam_external_addresses_room", room),
+    ] {
+        let _ = writeln!(text, "# TYPE {name} gauge\n{name} {value}");
+    }
+    text
+}
+
+/// Decides, as soon as this replica may, for ever.
+async fn decide(args: &ManagerArgs, cluster: &Cluster, life: &Life, ledger: &Ledger, news: &News) {
+    if args.leader_elect {
+        lease::lead(cluster, life, &args.namespace, LEASE, &args.pod_name).await;
+    }
+    let peers = Arc::new(Peers::watch(cluster, ledger.clone(), &args.namespace));
+    // Only now is there anybody to tell; what was before is looked at as a whole.
+    let _ = news.peers.set(Arc::clone(&peers));
+    let writes = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&writes);
+    life.metrics(move || {
+        let name = "liqo_natmapping_writes_total";
+        format!("# TYPE {name} counter\n{name} {}\n", counted.load(Ordering::Relaxed))
+    });
+    life.spawn("nat-mapping", mapping::run(cluster.clone(), ledger.clone(), news.mappings.clone(), writes));
+    peers.run().await;
+}
+
+/// Who is told when something has changed in the plan.
+#[derive(Clone)]
+struct News {
+    mappings: Queue<String>,
+    peers: Arc<OnceLock<Arc<Peers>>>,
+}
+
+impl Default for News {
+    fn default() -> Self {
+        Self { mappings: Queue::new(), peers: Arc::default() }
+    }
+}
+
+impl News {
+    fn differ(&self, peers: &std::collections::BTreeSet<String>) {
+        peers.iter().for_each(|peer| self.mappings.push(peer.clone()));
+        if let Some(listening) = self.peers.get() {
+            listening.differ(peers);
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! What we tell a peer of our networks: the local `NetworkConfig` (data-plane 7.4, steps 0 and 1).
+//!
+//! Pure. A peering that is established wants one; one that has ended wants none; whatever is between changes neither,
+//! so that a peer that is away keeps its tunnel. In-band peerings are introduced by `liqoctl`, which writes the
+//! `NetworkConfig`s of both sides by hand before there is a way to replicate them: they are never made or removed here,
+//! but kept current, whoever made them.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use ipnet::IpNet;
+use kube::ResourceExt;
+use liqo_api::{
+    ClusterIdentity,
+    discovery::{ForeignCluster, PeeringConditionStatus, PeeringConditionType, PeeringType},
+    meta::label,
+    net::{NetworkConfig, NetworkConfigSpec},
+};
+use liqo_core::naming::unique_name;
+use liqo_kube::owner_reference;
+
+use super::endpoint::Endpoint;
+
+/// Who makes local `NetworkConfig`s, as [`label::OWNERSHIP`] says it.
+pub(crate) const OWNERSHIP: &str = "netcfgCreator";
+/// The only VPN technology.
+const BACKEND: &str = "wireguard";
+
+/// What shall be done about the local `NetworkConfig`s of one peer.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[must_use]
+pub(crate) struct Announcement {
+    /// Which are in excess.
+    pub(crate) remove: Vec<Arc<NetworkConfig>>,
+    /// What the one that stays becomes.
+    pub(crate) write: Option<Write>,
+    /// Why there is none though there should be, or why the one there is may be out of date.
+    pub(crate) problem: Option<String>,
+}
+
+/// One write.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Write {
+    /// There is none yet.
+    Create(Box<NetworkConfig>),
+    /// This one shall say that.
+    Replace(Arc<NetworkConfig>, Box<NetworkConfigSpec>),
+}
+
+/// Whether a peering wants our networks to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    /// Tell them.
+    Tell,
+    /// Keep current what has been told.
+    Follow,
+    /// Take back what we told.
+    TakeBack,
+}
+
+fn wish(foreign: Option<&ForeignCluster>) -> Wish {
+    use PeeringConditionStatus::{Denied, Disconnecting, EmptyDenied, Established, None as Nothing};
+    let Some(foreign) = foreign else { return Wish::TakeBack };
+    if foreign.spec.peering_type == PeeringType::InBand {
+        return Wish::Follow;
+    }
+    if foreign.metadata.deletion_timestamp.is_some() {
+        return Wish::TakeBack;
+    }
+    let of = |wanted: PeeringConditionType| {
+        let conditions = foreign.status.as_ref().map(|status| status.peering_conditions.as_slice()).unwrap_or_default();
+        conditions.iter().find(|one| one.type_ == wanted).map_or(Nothing, |one| one.status)
+    };
+    let directions = [of(PeeringConditionType::OutgoingPeering), of(PeeringConditionType::IncomingPeering)];
+    if directions.contains(&Established) {
+        Wish::Tell
+    } else if directions.iter().all(|one| matches!(one, Nothing | Disconnecting | Denied | EmptyDenied)) {
+        Wish::TakeBack
+    } else {
+        Wish::Follow
+    }
+}
+
+/// Decides about the local `NetworkConfig`s in the namespace `tenant`. Of several the oldest stays.
+pub(crate) fn plan(
+    tenant: &str,
+    foreign: Option<&ForeignCluster>,
+    locals: &[Arc<NetworkConfig>],
+    own: Option<[IpNet; 3]>,
+    gateway: &Result<Endpoint, String>,
+) -> Announcement {
+    let wish = wish(foreign);
+    let mut staying: Vec<_> = locals.iter().filter(|one| one.metadata.deletion_timestamp.is_none()).cloned().collect();
+    if wish == Wish::TakeBack {
+        staying.retain(|one| one.labels().get(label::OWNERSHIP).is_some_and(|owner| owner == OWNERSHIP));
+        return Announcement { remove: staying, ..Announcement::default() };
+    }
+    staying.sort_by_key(|one| (one.creation_timestamp(), one.uid()));
+    let remove = if staying.is_empty() { Vec::new() } else { staying.split_off(1) };
+    let current = staying.pop();
+    // One on its way out keeps the name: its successor comes when it is gone.
+    let may_create = wish == Wish::Tell && locals.is_empty();
+    if current.is_none() && !may_create {
+        return Announcement { remove, ..Announcement::default() };
+    }
+    let (endpoint, own) = match (gateway, own) {
+        (Ok(endpoint), Some(own)) => (endpoint, own),
+        (Err(why), _) => return Announcement { remove, problem: Some(why.clone()), ..Announcement::default() },
+        (_, None) => return Announcement { remove, ..Announcement::default() },
+    };
+    let write = match (current, foreign) {
+        (Some(current), _) => {
+            let wanted = spec(&current.spec.cluster, own, endpoint);
+            (current.spec != wanted).then(|| Write::Replace(current, Box::new(wanted)))
+        }
+        (None, Some(foreign)) => create(tenant, foreign, own, endpoint),
+        (None, None) => None,
+    };
+    Announcement { remove, write, problem: None }
+}
+
+fn create(tenant: &str, foreign: &ForeignCluster, own: [IpNet; 3], endpoint: &Endpoint) -> Option<Write> {
+    let peer = foreign.spec.cluster_identity.as_ref().filter(|peer| !peer.cluster_id.is_empty())?;
+    let mut config = NetworkConfig::new(&unique_name(peer), spec(peer, own, endpoint));
+    config.metadata.namespace = Some(tenant.to_owned());
+    let labels = [(label::REPLICATION, "true"), (label::OWNERSHIP, OWNERSHIP), (label::REMOTE_ID, &peer.cluster_id)];
+    config.metadata.labels = Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into());
+    config.metadata.owner_references = Some(vec![owner_reference(foreign, true)]);
+    Some(Write::Create(Box::new(config)))
+}
+
+fn spec(peer: &ClusterIdentity, [pod, _, external]: [IpNet; 3], endpoint: &Endpoint) -> NetworkConfigSpec {
+    let parameters = [("port", endpoint.port.to_string()), ("publicKey", endpoint.public_key.clone())];
+    NetworkConfigSpec {
+        cluster: peer.clone(),
+        pod_cidr: pod.to_string(),
+        external_cidr: external.to_string(),
+        endpoint_ip: endpoint.address.clone(),
+        backend_type: BACKEND.to_owned(),
+        backend_config: BTreeMap::from(parameters.map(|(key, value)| (key.to_owned(), value))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

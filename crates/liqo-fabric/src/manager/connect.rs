@@ -1,0 +1,182 @@
+//! What a peer tells us of its networks, and the tunnel that follows (data-plane 7.4, steps 3 to 6).
+//!
+//! Pure. The peer's networks have a place here for as long as its `NetworkConfig` exists; it knows ours for as long as
+//! our own `NetworkConfig` exists and the peer has processed it; the `TunnelEndpoint` exists while both hold.
+
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::{Resource, ResourceExt};
+use liqo_api::{
+    discovery::ForeignCluster,
+    meta::label,
+    net::{NetworkConfig, NetworkConfigStatus, TunnelEndpoint, TunnelEndpointSpec},
+};
+use liqo_core::naming::unique_name;
+use liqo_ipam::{NOT_REMAPPED, Plan, Refusal};
+use liqo_kube::owner_reference;
+
+/// The peer's `NetworkConfig`, as it is found in the tenant namespace.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Told {
+    /// The peer has told nothing, or has taken it back.
+    Nothing,
+    /// This.
+    This(Arc<NetworkConfig>),
+    /// Several things; only the peer can say which one counts.
+    Several,
+}
+
+/// What a peer told: of several, those that are going do not count.
+pub(crate) fn told(remotes: &[Arc<NetworkConfig>]) -> Told {
+    let mut live = remotes.iter().filter(|one| is_live(&***one));
+    match (live.next(), live.next()) {
+        (None, _) => Told::Nothing,
+        (Some(one), None) => Told::This(Arc::clone(one)),
+        _ => Told::Several,
+    }
+}
+
+/// Our own `NetworkConfig` for the peer: the oldest that stays.
+pub(crate) fn ours(locals: &[Arc<NetworkConfig>]) -> Option<&Arc<NetworkConfig>> {
+    locals.iter().filter(|one| is_live(&***one)).min_by_key(|one| (one.creation_timestamp(), one.uid()))
+}
+
+/// Whether an object is there to stay.
+pub(crate) fn is_live<K: Resource>(object: &K) -> bool {
+    object.meta().deletion_timestamp.is_none()
+}
+
+/// What of the peer's words could not be agreed to. Then what was agreed before stays.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Refused {
+    /// Its networks.
+    Networks(Refusal),
+    /// How it sees ours.
+    View(Refusal),
+}
+
+/// The address plan, once what the peer tells, and how it sees us, are in it; and what could not be.
+#[must_use]
+pub(crate) fn agreed(
+    plan: &Plan,
+    peer: &str,
+    remote: Option<&NetworkConfig>,
+    local: Option<&NetworkConfig>,
+) -> (Plan, Option<Refused>) {
+    let Some(remote) = remote else { return (plan.forget(peer), None) };
+    let assigned = match plan.assign(peer, &remote.spec.pod_cidr, &remote.spec.external_cidr) {
+        Ok(assigned) => assigned,
+        Err(refusal) => return (plan.clone(), Some(Refused::Networks(refusal))),
+    };
+    let Some(status) = local.and_then(|local| local.status.as_ref()).filter(|status| status.processed) else {
+        return (assigned.unlearn(peer), None);
+    };
+    let nat = |text: &Option<String>| text.clone().filter(|text| !text.is_empty() && text != NOT_REMAPPED);
+    let (pod, external) = (nat(&status.pod_cidr_nat), nat(&status.external_cidr_nat));
+    match assigned.learn(peer, pod.as_deref(), external.as_deref()) {
+        Ok(learnt) => (learnt, None),
+        Err(refusal) => (assigned, Some(Refused::View(refusal))),
+    }
+}
+
+/// What the peer is answered: under which networks we see its own.
+pub(crate) fn answer(plan: &Plan, peer: &str, remote: &NetworkConfig) -> Option<NetworkConfigStatus> {
+    let known = plan.peer(peer)?;
+    let nat = |used: String, announced: &str| if used == announced { NOT_REMAPPED.to_owned() } else { used };
+    Some(NetworkConfigStatus {
+        processed: true,
+        pod_cidr_nat: Some(nat(known.pod.used.to_string(), remote.spec.pod_cidr.trim())),
+        external_cidr_nat: Some(nat(known.external.used.to_string(), remote.spec.external_cidr.trim())),
+    })
+}
+
+/// The references a peer's `NetworkConfig` shall have: the `ForeignCluster`, plainly, so that the copy goes with it.
+/// `None` when they are as they should be.
+pub(crate) fn owners_of_copy(remote: &NetworkConfig, foreign: Option<&ForeignCluster>) -> Option<Vec<OwnerReference>> {
+    let wanted = owner_reference(foreign.filter(|one| is_live(*one))?, false);
+    let mut all = remote.owner_references().to_vec();
+    if all.iter().any(|one| one.uid == wanted.uid) {
+        return None;
+    }
+    // An earlier ForeignCluster of this peer is gone: its reference would only have the copy collected.
+    all.retain(|one| one.kind != wanted.kind);
+    all.push(wanted);
+    Some(all)
+}
+
+/// What shall be done about the tunnels of one peer.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[must_use]
+pub(crate) struct Tunnels {
+    /// Which are in excess.
+    pub(crate) remove: Vec<Arc<TunnelEndpoint>>,
+    /// What the one that stays becomes.
+    pub(crate) write: Option<Write>,
+}
+
+/// One write.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Write {
+    /// There is none yet.
+    Create(Box<TunnelEndpoint>),
+    /// This one shall say that, and belong to these.
+    Replace(Arc<TunnelEndpoint>, Box<TunnelEndpointSpec>, Vec<OwnerReference>),
+}
+
+/// The tunnel when both sides agree; none otherwise. Of several the oldest stays.
+pub(crate) fn tunnels(
+    plan: &Plan,
+    peer: &str,
+    remote: Option<&NetworkConfig>,
+    local: Option<&NetworkConfig>,
+    existing: &[Arc<TunnelEndpoint>],
+) -> Tunnels {
+    let mut staying: Vec<_> = existing.iter().filter(|one| is_live(&***one)).cloned().collect();
+    let wanted = remote.zip(local).and_then(|(remote, local)| forge(plan, peer, remote, local));
+    let Some(wanted) = wanted else { return Tunnels { remove: staying, write: None } };
+    staying.sort_by_key(|one| (one.creation_timestamp(), one.uid()));
+    let remove = if staying.is_empty() { Vec::new() } else { staying.split_off(1) };
+    let write = match staying.pop() {
+        Some(current) => {
+            let owners = wanted.owner_references().to_vec();
+            let same = current.spec == wanted.spec && current.owner_references() == owners;
+            (!same).then(|| Write::Replace(current, Box::new(wanted.spec), owners))
+        }
+        // One on its way out keeps the name: its successor comes when it is gone.
+        None if existing.is_empty() => Some(Write::Create(Box::new(wanted))),
+        None => None,
+    };
+    Tunnels { remove, write }
+}
+
+fn forge(plan: &Plan, peer: &str, remote: &NetworkConfig, local: &NetworkConfig) -> Option<TunnelEndpoint> {
+    let known = plan.peer(peer)?;
+    let seen = known.seen?;
+    let [pod, _, external] = plan.own().ok()?;
+    let nat = |used: String, original: &str| if used == original { NOT_REMAPPED.to_owned() } else { used };
+    let (remote_pod, remote_external) = (remote.spec.pod_cidr.trim(), remote.spec.external_cidr.trim());
+    let spec = TunnelEndpointSpec {
+        cluster_identity: local.spec.cluster.clone(),
+        local_pod_cidr: pod.to_string(),
+        local_nat_pod_cidr: nat(seen.pod.to_string(), &pod.to_string()),
+        local_external_cidr: external.to_string(),
+        local_nat_external_cidr: nat(seen.external.to_string(), &external.to_string()),
+        remote_pod_cidr: remote_pod.to_owned(),
+        remote_nat_pod_cidr: nat(known.pod.used.to_string(), remote_pod),
+        remote_external_cidr: remote_external.to_owned(),
+        remote_nat_external_cidr: nat(known.external.used.to_string(), remote_external),
+        endpoint_ip: remote.spec.endpoint_ip.clone(),
+        backend_type: remote.spec.backend_type.clone(),
+        backend_config: remote.spec.backend_config.clone(),
+    };
+    let mut tunnel = TunnelEndpoint::new(&unique_name(&local.spec.cluster), spec);
+    tunnel.metadata.namespace = local.namespace();
+    tunnel.metadata.labels = Some([(label::TUNNEL_CLUSTER_ID.to_owned(), peer.to_owned())].into());
+    let controller = local.owner_references().iter().find(|one| one.controller == Some(true)).cloned();
+    tunnel.metadata.owner_references = Some([owner_reference(local, false)].into_iter().chain(controller).collect());
+    Some(tunnel)
+}
+
+#[cfg(test)]
+mod tests;

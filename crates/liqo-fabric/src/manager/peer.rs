@@ -1,0 +1,340 @@
+//! One peer's networks: what we tell it, what it tells us, the tunnel that follows.
+//!
+//! Keeps true: what a peer was told is what is so now; a tunnel exists exactly while both sides have agreed; what cannot
+//! be is told on the `ForeignCluster` (annotation [`PROBLEM`], and an Event when it changes) and changes nothing.
+//!
+//! Watches   tenant `Namespace`s, `ForeignCluster`, `NetworkConfig`, `TunnelEndpoint`; the Service and the key of our gateway;
+//!           the address plan.
+//! Writes    `NetworkConfig`: our own ones, and of the peer's copies the owner and `status`; on both the finalizer
+//!           [`FINALIZER`]. `TunnelEndpoint`. Of the `ForeignCluster` the annotation [`PROBLEM`]. The address plan.
+//! Removes   our own `NetworkConfig`s when the peering has ended, `TunnelEndpoint`s, the networks of peers that are gone.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
+use kube::ResourceExt;
+use liqo_api::{
+    discovery::ForeignCluster,
+    meta::label,
+    net::{NetworkConfig, TunnelEndpoint},
+};
+use liqo_ipam::Plan;
+use liqo_kube::{Cluster, KubeError, Object, Queue, Store, drive};
+use serde_json::{Value, json};
+
+use super::{
+    announce,
+    connect::{self, Refused, Told},
+    endpoint::endpoint,
+    ledger::Ledger,
+    write,
+};
+use crate::layout::{GATEWAY_LABEL, KEY_LABEL};
+
+/// Held on `NetworkConfig`s while they have consequences here.
+pub(crate) const FINALIZER: &str = "tunnelendpointcreator.net.liqo.io";
+/// Annotation of a `ForeignCluster`: why its network is not as it should be, in one sentence; absent when it is.
+pub(crate) const PROBLEM: &str = "net.liqo.io/problem";
+/// Who tells Events.
+const COMPONENT: &str = "liqo-network-manager";
+/// How soon to try again what cannot be: room in the pools may come back.
+const LATER: Duration = Duration::from_secs(30);
+/// How soon to try again what failed.
+const SOON: Duration = Duration::from_secs(1);
+/// Peers settled at the same time.
+const WORKERS: usize = 4;
+
+/// Everything the decisions look at. Keys are tenant namespaces.
+pub(crate) struct Peers {
+    cluster: Cluster,
+    ledger: Ledger,
+    queue: Queue<String>,
+    tenants: Store<Namespace>,
+    foreigns: Store<ForeignCluster>,
+    configs: Store<NetworkConfig>,
+    tunnels: Store<TunnelEndpoint>,
+    services: Store<Service>,
+    keys: Store<Secret>,
+}
+
+/// What is seen of one peer.
+struct Sight {
+    tenant: String,
+    peer: String,
+    foreign: Option<Arc<ForeignCluster>>,
+    locals: Vec<Arc<NetworkConfig>>,
+    remotes: Vec<Arc<NetworkConfig>>,
+    tunnels: Vec<Arc<TunnelEndpoint>>,
+}
+
+/// What the user must know: one word for programs, one sentence for people.
+struct Problem {
+    reason: &'static str,
+    text: String,
+}
+
+impl Peers {
+    /// Starts watching. Of the plan, changes are heard by [`Peers::differ`].
+    pub(crate) fn watch(cluster: &Cluster, ledger: Ledger, namespace: &str) -> Self {
+        let queue = Queue::new();
+        let (tenant, foreign) = (queue.clone(), queue.clone());
+        let selector = format!("{}=true", label::TENANT_NAMESPACE);
+        let tenants = cluster.watch::<Namespace>("").labels(&selector).start(move |one: &Namespace| {
+            tenant.push(one.name_any());
+        });
+        let foreigns = cluster.watch::<ForeignCluster>("").start(move |one: &ForeignCluster| {
+            let status = one.status.as_ref().and_then(|status| status.tenant_namespace.local.clone());
+            status.into_iter().for_each(|tenant| foreign.push(tenant));
+        });
+        let gateway = format!("{GATEWAY_LABEL}=true");
+        let key = format!("{KEY_LABEL}=wireguard");
+        Self {
+            services: cluster.watch::<Service>(namespace).labels(&gateway).start(everybody(&queue, &tenants)),
+            keys: cluster.watch::<Secret>(namespace).labels(&key).start(everybody(&queue, &tenants)),
+            configs: cluster.watch("").start(namespace_of(&queue)),
+            tunnels: cluster.watch("").start(namespace_of(&queue)),
+            cluster: cluster.clone(),
+            ledger,
+            queue,
+            tenants,
+            foreigns,
+        }
+    }
+
+    /// Something has changed in the plan for these peers.
+    pub(crate) fn differ(&self, peers: &BTreeSet<String>) {
+        let theirs = self.tenants.filter(|tenant| peer_of(tenant).is_some_and(|peer| peers.contains(peer)));
+        theirs.iter().for_each(|tenant| self.queue.push(tenant.name_any()));
+    }
+
+    /// Runs for ever.
+    pub(crate) async fn run(&self) {
+        self.ledger.ready().await;
+        self.tenants.ready().await;
+        self.foreigns.ready().await;
+        self.configs.ready().await;
+        self.tunnels.ready().await;
+        self.services.ready().await;
+        self.keys.ready().await;
+        // The name of no namespace: looks after peers that have none.
+        self.queue.push(String::new());
+        drive("peer-network", self.queue.clone(), WORKERS, |tenant| self.settle(tenant)).await;
+    }
+
+    async fn settle(&self, tenant: String) -> Result<Option<Duration>, KubeError> {
+        let namespace = self.tenants.get("", &tenant);
+        let Some(peer) = namespace.as_ref().and_then(|one| peer_of(one)) else { return self.sweep().await };
+        let sight = self.sight(tenant, peer.to_owned());
+        let untold = self.announce(&sight).await?;
+        let refused = match self.connect(&sight).await? {
+            Ok(refused) => refused,
+            Err(away) => {
+                tracing::warn!(peer, error = %away, "networks not settled, will be tried again");
+                return Ok(Some(SOON));
+            }
+        };
+        let again = refused.as_ref().map(|_| LATER);
+        self.tell(&sight, untold.or(refused)).await?;
+        Ok(again)
+    }
+
+    fn sight(&self, tenant: String, peer: String) -> Sight {
+        let mut foreigns = self
+            .foreigns
+            .filter(|one| one.spec.cluster_identity.as_ref().is_some_and(|identity| identity.cluster_id == peer));
+        foreigns.sort_by_key(|one| (one.creation_timestamp(), one.uid()));
+        let here = |one: &NetworkConfig| one.namespace().as_deref() == Some(&tenant);
+        let has = |one: &NetworkConfig, key: &str, value: &str| one.labels().get(key).is_some_and(|it| it == value);
+        Sight {
+            foreign: foreigns.into_iter().next(),
+            locals: self
+                .configs
+                .filter(|one| here(one) && has(one, label::REPLICATION, "true") && has(one, label::REMOTE_ID, &peer)),
+            // Only what this peer may say: its namespace holds nobody else's words, whatever their labels say.
+            remotes: self
+                .configs
+                .filter(|one| here(one) && has(one, label::REPLICATED, "true") && has(one, label::ORIGIN_ID, &peer)),
+            tunnels: self.tunnels.filter(|one| one.namespace().as_deref() == Some(&tenant)),
+            tenant,
+            peer,
+        }
+    }
+
+    /// Tells the peer our networks.
+    async fn announce(&self, sight: &Sight) -> Result<Option<Problem>, KubeError> {
+        let own = self.ledger.latest().and_then(|plan| plan.own().ok());
+        let gateway = endpoint(&self.services.all(), &self.keys.all());
+        let plan = announce::plan(&sight.tenant, sight.foreign.as_deref(), &sight.locals, own, &gateway);
+        for excess in plan.remove {
+            self.cluster.remove(&*excess).await?;
+        }
+        match plan.write {
+            Some(announce::Write::Create(new)) => drop(self.cluster.create(&*new).await?),
+            Some(announce::Write::Replace(old, spec)) => {
+                write::put(&self.cluster, &*old, false, &[("/spec", json!(spec))]).await?;
+            }
+            None => {}
+        }
+        Ok(plan.problem.map(|text| Problem { reason: "GatewayNotReachable", text }))
+    }
+
+    /// Takes in what the peer tells, answers it, makes or removes the tunnel, and lets go what is going.
+    async fn connect(&self, sight: &Sight) -> Result<Result<Option<Problem>, super::ledger::Away>, KubeError> {
+        let remote = match connect::told(&sight.remotes) {
+            Told::Nothing => None,
+            Told::This(remote) => Some(self.take(&remote, sight.foreign.as_deref()).await?),
+            Told::Several => {
+                let text = format!("cluster {} has announced its networks more than once", sight.peer);
+                return Ok(Ok(Some(Problem { reason: "AnnouncementAmbiguous", text })));
+            }
+        };
+        let local = match connect::ours(&sight.locals) {
+            Some(local) => Some(self.hold(local).await?),
+            None => None,
+        };
+        let (plan, refused) = match self.agree(sight, remote.as_deref(), local.as_deref()).await {
+            Ok(agreed) => agreed,
+            Err(away) => return Ok(Err(away)),
+        };
+        if let Some(remote) = remote.as_deref().filter(|_| !matches!(refused, Some(Refused::Networks(_)))) {
+            let answer = connect::answer(&plan, &sight.peer, remote);
+            if let Some(answer) = answer.filter(|answer| remote.status.as_ref() != Some(answer)) {
+                self.cluster.put_status(remote, &answer).await?;
+            }
+        }
+        if refused.is_none() {
+            self.tunnel(sight, &plan, remote.as_deref(), local.as_deref()).await?;
+        }
+        for config in sight.remotes.iter().chain(&sight.locals).filter(|one| !connect::is_live(&***one)) {
+            if config.finalizers().iter().any(|one| one == FINALIZER) {
+                self.cluster.release(&**config, FINALIZER).await?;
+            }
+        }
+        Ok(Ok(refused.map(|refused| match refused {
+            Refused::Networks(why) | Refused::View(why) => {
+                Problem { reason: "AnnouncementRefused", text: why.to_string() }
+            }
+        })))
+    }
+
+    /// The peer's `NetworkConfig`, held and owned.
+    async fn take(
+        &self,
+        remote: &Arc<NetworkConfig>,
+        foreign: Option<&ForeignCluster>,
+    ) -> Result<Arc<NetworkConfig>, KubeError> {
+        let held = self.hold(remote).await?;
+        let Some(owners) = connect::owners_of_copy(&held, foreign) else { return Ok(held) };
+        let fields = [("/metadata/ownerReferences", json!(owners))];
+        write::put(&self.cluster, &*held, true, &fields).await.map(Arc::new)
+    }
+
+    async fn hold(&self, config: &Arc<NetworkConfig>) -> Result<Arc<NetworkConfig>, KubeError> {
+        if config.finalizers().iter().any(|one| one == FINALIZER) {
+            return Ok(Arc::clone(config));
+        }
+        self.cluster.hold(&**config, FINALIZER).await.map(Arc::new)
+    }
+
+    /// The plan with this peer in it; written only if that changes it.
+    async fn agree(
+        &self,
+        sight: &Sight,
+        remote: Option<&NetworkConfig>,
+        local: Option<&NetworkConfig>,
+    ) -> Result<(Plan, Option<Refused>), super::ledger::Away> {
+        let latest = self.ledger.latest().unwrap_or_default();
+        let agreed = connect::agreed(&latest, &sight.peer, remote, local);
+        if agreed.0 == *latest {
+            return Ok(agreed);
+        }
+        let (peer, remote, local) = (sight.peer.clone(), remote.cloned(), local.cloned());
+        let change = move |plan: &Plan| {
+            let agreed = connect::agreed(plan, &peer, remote.as_ref(), local.as_ref());
+            (agreed.0.clone(), agreed)
+        };
+        self.ledger.change(change).await
+    }
+
+    async fn tunnel(
+        &self,
+        sight: &Sight,
+        plan: &Plan,
+        remote: Option<&NetworkConfig>,
+        local: Option<&NetworkConfig>,
+    ) -> Result<(), KubeError> {
+        let plan = connect::tunnels(plan, &sight.peer, remote, local, &sight.tunnels);
+        for excess in plan.remove {
+            self.cluster.remove(&*excess).await?;
+        }
+        match plan.write {
+            Some(connect::Write::Create(new)) => drop(self.cluster.create(&*new).await?),
+            Some(connect::Write::Replace(old, spec, owners)) => {
+                let fields = [("/spec", json!(spec)), ("/metadata/ownerReferences", json!(owners))];
+                write::put(&self.cluster, &*old, false, &fields).await?;
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Says what the user must know, when it changes.
+    async fn tell(&self, sight: &Sight, problem: Option<Problem>) -> Result<(), KubeError> {
+        let Some(foreign) = &sight.foreign else {
+            if let Some(problem) = problem {
+                tracing::warn!(peer = sight.peer, reason = problem.reason, "{}", problem.text);
+            }
+            return Ok(());
+        };
+        let text = problem.as_ref().map(|problem| problem.text.as_str());
+        if foreign.annotations().get(PROBLEM).map(String::as_str) == text || !connect::is_live(&**foreign) {
+            return Ok(());
+        }
+        let annotation = text.map_or(Value::Null, Value::from);
+        let patch = json!({"metadata": {"uid": foreign.uid(), "annotations": {PROBLEM: annotation}}});
+        self.cluster.merge(&**foreign, patch).await?;
+        if let Some(Problem { reason, text }) = problem {
+            tracing::warn!(peer = sight.peer, reason, "{text}");
+            self.cluster.event(&**foreign, COMPONENT, "Warning", reason, &text).await;
+        }
+        Ok(())
+    }
+
+    /// Frees the networks of peers that have no namespace here and say nothing any longer: they went while nobody looked.
+    async fn sweep(&self) -> Result<Option<Duration>, KubeError> {
+        let tenants = self.tenants.all();
+        let present: BTreeSet<String> = tenants.iter().filter_map(|one| peer_of(one)).map(str::to_owned).collect();
+        let gone = move |plan: &Plan| {
+            let gone: Vec<String> = plan.peers().filter(|peer| !present.contains(*peer)).map(str::to_owned).collect();
+            (gone.iter().fold(plan.clone(), |plan, peer| plan.forget(peer)), gone)
+        };
+        if self.ledger.latest().is_none_or(|plan| gone(&plan).1.is_empty()) {
+            return Ok(None);
+        }
+        match self.ledger.change(gone).await {
+            Ok(gone) => {
+                tracing::info!(peers = gone.join(", "), "networks of peers without a tenant namespace freed");
+                Ok(None)
+            }
+            Err(away) => {
+                tracing::warn!(error = %away, "networks of gone peers not freed, will be tried again");
+                Ok(Some(SOON))
+            }
+        }
+    }
+}
+
+/// The peer a tenant namespace belongs to.
+fn peer_of(tenant: &Namespace) -> Option<&str> {
+    tenant.labels().get(label::CLUSTER_ID).map(String::as_str).filter(|id| !id.is_empty())
+}
+
+fn namespace_of<K: Object>(queue: &Queue<String>) -> impl Fn(&K) + Send + Sync + 'static {
+    let queue = queue.clone();
+    move |one| queue.push(one.namespace().unwrap_or_default())
+}
+
+fn everybody<K: Object>(queue: &Queue<String>, tenants: &Store<Namespace>) -> impl Fn(&K) + Send + Sync + 'static {
+    let (queue, tenants) = (queue.clone(), tenants.clone());
+    move |_| tenants.all().iter().for_each(|tenant| queue.push(tenant.name_any()))
+}

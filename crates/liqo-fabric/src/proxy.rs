@@ -1,0 +1,248 @@
+//! Role `liqo-proxy`: the way of an in-band peer to our API server.
+//!
+//! An HTTP/1.1 proxy that knows one method, CONNECT, and two ends: the API server of this cluster, and the
+//! authentication service when the target names it. As with the proxy of Liqo 0.8.3 it does not matter which
+//! address of the API server the target says: peers know it under one that cannot be reached from inside the
+//! tunnel. What flows is TLS from end to end, so the proxy authenticates nobody and reads nothing.
+//!
+//! Keeps true: no address chosen by a client is ever connected to; an end that is closed is closed on the other
+//! side too, and only in that direction; a tunnel without traffic holds no buffer.
+
+mod count;
+mod relay;
+mod route;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt::Display,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header::ALLOW};
+use hyper::{body::Incoming, upgrade::Upgraded};
+use hyper_util::rt::TokioIo;
+use liqo_kube::{
+    args::RuntimeArgs,
+    life::Life,
+    server::{self, Reply, text},
+};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+
+use count::{Counts, Refused};
+use relay::{End, Limits};
+use route::{Destination, Routes};
+
+/// How long connecting to an end may take, the look-up of its name included.
+const CONNECT: Duration = Duration::from_secs(10);
+/// How long the look-up of the authentication service may take before a target is not taken for it.
+const LOOK_UP: Duration = Duration::from_secs(2);
+/// A peer that does not answer for three minutes is gone: longer than a partition that must do no harm.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(15), 8);
+
+/// Flags of the proxy.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(name = "liqo-proxy", version, about = "Lets in-band peers reach the API server of this cluster")]
+pub struct ProxyArgs {
+    /// How much is logged and where health is told; the cluster is not asked anything.
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
+    /// TCP port of the proxy, on all addresses.
+    #[arg(long, default_value_t = 8118, value_name = "PORT")]
+    pub listening_port: u16,
+    /// Host of the API server; in a pod, the address of the Service `kubernetes`.
+    #[arg(long, env = "KUBERNETES_SERVICE_HOST", default_value = "kubernetes.default.svc", value_name = "HOST")]
+    pub api_server_host: String,
+    /// Port of the API server.
+    #[arg(long, env = "KUBERNETES_SERVICE_PORT", default_value_t = 443, value_name = "PORT")]
+    pub api_server_port: u16,
+    /// Namespace Liqo is installed in.
+    #[arg(long = "liqo-namespace", alias = "namespace", env = "POD_NAMESPACE", default_value = "liqo")]
+    pub namespace: String,
+    /// The authentication service: a target with this name or address leads there. Without it, `liqo-auth` in the
+    /// namespace of Liqo, port 443.
+    #[arg(long, value_parser = route::service, value_name = "HOST:PORT")]
+    pub auth_service: Option<(String, u16)>,
+    /// Tunnels at the same time; more are refused.
+    #[arg(long, default_value_t = 2048, value_name = "NUMBER")]
+    pub max_tunnels: u32,
+    /// Seconds without a byte in either direction after which a tunnel is closed.
+    #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
+    pub idle_timeout: u64,
+    /// Seconds without a byte after which a tunnel that one side has closed is closed altogether.
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    pub half_closed_timeout: u64,
+    /// Seconds tunnels are given to end by themselves when the proxy is told to stop.
+    #[arg(long, default_value_t = 10, value_name = "SECONDS")]
+    pub grace_period: u64,
+}
+
+/// Runs the proxy until SIGTERM.
+///
+/// # Errors
+/// A text that says why it could not start.
+pub async fn run(args: ProxyArgs) -> Result<(), String> {
+    let life = Life::start("liqo-proxy", &args.runtime)?;
+    let busy = life.busy();
+    let (port, grace) = (args.listening_port, Duration::from_secs(args.grace_period));
+    let listener = listen(port).await.map_err(|error| {
+        format!("listening on port {port}: {error}; is another proxy running here? choose another --listening-port")
+    })?;
+    let proxy = Proxy::new(args);
+    let counts = Arc::clone(&proxy.counts);
+    life.metrics(move || counts.text());
+    tracing::info!(port, "in-band peers can connect");
+    drop(busy);
+    tokio::select! {
+        () = proxy.clone().serve(listener) => {}
+        () = life.until_signal() => {}
+    }
+    let _stopping = life.busy();
+    if !proxy.ended(grace).await {
+        tracing::info!("tunnels are still in use, closing them");
+    }
+    Ok(())
+}
+
+/// On all addresses of both families, or of the one that the node has.
+async fn listen(port: u16) -> std::io::Result<TcpListener> {
+    match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+        Ok(listener) => Ok(listener),
+        Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await,
+    }
+}
+
+/// The proxy; copies share it.
+#[derive(Clone)]
+struct Proxy {
+    routes: Arc<Routes>,
+    limits: Limits,
+    most: u32,
+    tunnels: Arc<Semaphore>,
+    counts: Arc<Counts>,
+}
+
+impl Proxy {
+    fn new(args: ProxyArgs) -> Self {
+        let limits = Limits {
+            idle: Duration::from_secs(args.idle_timeout.max(1)),
+            half_closed: Duration::from_secs(args.half_closed_timeout.max(1)),
+        };
+        let auth = args.auth_service.unwrap_or_else(|| (format!("liqo-auth.{}.svc", args.namespace), 443));
+        Self {
+            routes: Arc::new(Routes { api_server: (args.api_server_host, args.api_server_port), auth }),
+            limits,
+            most: args.max_tunnels,
+            tunnels: Arc::new(Semaphore::new(args.max_tunnels as usize)),
+            counts: Arc::default(),
+        }
+    }
+
+    /// Accepts connections until dropped; tunnels live on.
+    async fn serve(self, listener: TcpListener) {
+        server::serve(listener, None, move |request, _peer| {
+            let proxy = self.clone();
+            async move { proxy.answer(request).await }
+        })
+        .await;
+    }
+
+    /// Waits until there is no tunnel any more; `false` when that takes longer than `limit`.
+    async fn ended(&self, limit: Duration) -> bool {
+        tokio::time::timeout(limit, self.tunnels.acquire_many(self.most)).await.is_ok()
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Reply> {
+        if request.method() != Method::CONNECT {
+            self.counts.refused(Refused::Method);
+            let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "this is a proxy for the method CONNECT only\n");
+            refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("CONNECT"));
+            return refusal;
+        }
+        let Some((host, port)) = route::target(request.uri()) else {
+            return self.refuse(Refused::Target, "the target of CONNECT must look like HOST:PORT");
+        };
+        let known = if self.routes.may_be_auth(port) { self.auth_addresses().await } else { Vec::new() };
+        let destination = match self.routes.lead(&host, port, &known) {
+            Ok(destination) => destination,
+            Err(why) => return self.refuse(Refused::Forbidden, &why),
+        };
+        let Ok(permit) = Arc::clone(&self.tunnels).try_acquire_owned() else {
+            let why = format!("{} tunnels are in use, that is the limit (--max-tunnels)", self.most);
+            return self.refuse(Refused::Full, &why);
+        };
+        match self.connect(destination).await {
+            Ok(upstream) => {
+                self.counts.opened(destination);
+                let proxy = self.clone();
+                tokio::spawn(async move { proxy.tunnel(request, upstream, permit).await });
+                Response::new(server::full(Bytes::new()))
+            }
+            Err(why) => {
+                tracing::warn!(?destination, reason = why, "not connected");
+                self.refuse(Refused::Unreachable, &why)
+            }
+        }
+    }
+
+    fn refuse(&self, why: Refused, words: &str) -> Response<Reply> {
+        self.counts.refused(why);
+        text(why.code(), &format!("{words}\n"))
+    }
+
+    /// What the name of the authentication service means at the moment.
+    async fn auth_addresses(&self) -> Vec<SocketAddr> {
+        let (host, port) = &self.routes.auth;
+        match tokio::time::timeout(LOOK_UP, tokio::net::lookup_host((host.as_str(), *port))).await {
+            Ok(Ok(found)) => found.collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    async fn connect(&self, destination: Destination) -> Result<TcpStream, String> {
+        let (host, port) = self.routes.end(destination);
+        let failed = |why: &dyn Display| format!("connecting to {} at {host}:{port}: {why}", destination.text());
+        let stream = tokio::time::timeout(CONNECT, TcpStream::connect((host.as_str(), *port))).await;
+        let stream = stream.map_err(|_| failed(&format!("no answer within {} s", CONNECT.as_secs())))?;
+        stream.map_err(|error| failed(&error))
+    }
+
+    /// Passes bytes until both sides have ended. `_permit` is held as long.
+    async fn tunnel(self, request: Request<Incoming>, upstream: TcpStream, _permit: OwnedSemaphorePermit) {
+        match hyper::upgrade::on(request).await.map(socket) {
+            Ok(Some((client, early))) => {
+                keep_alive(&client);
+                keep_alive(&upstream);
+                match relay::relay(&client, &upstream, &early, self.limits, &self.counts).await {
+                    End::Finished => {}
+                    End::Silent => tracing::info!("a tunnel in which nothing flowed any more is closed"),
+                    End::Broken(error) => tracing::debug!(error = %error, "tunnel broken"),
+                }
+            }
+            Ok(None) => tracing::error!("a connection is no TCP socket"),
+            Err(error) => tracing::debug!(error = %error, "the client left before the tunnel stood"),
+        }
+        self.counts.closed();
+    }
+}
+
+/// The socket under a connection, and what the client sent before it was told to.
+fn socket(upgraded: Upgraded) -> Option<(TcpStream, Bytes)> {
+    let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
+    Some((parts.io.into_inner(), parts.read_buf))
+}
+
+/// Small writes leave at once, and a peer that vanished is noticed. Best effort: a tunnel works without.
+fn keep_alive(stream: &TcpStream) {
+    let (idle, interval, retries) = KEEPALIVE;
+    let keepalive = TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(retries);
+    let _ = stream.set_nodelay(true);
+    let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
+}

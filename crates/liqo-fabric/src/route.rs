@@ -1,0 +1,243 @@
+//! The route agent: leads a node's packets to the gateway and those of peers back.
+//!
+//! Watches: Nodes, `TunnelEndpoint`s, the annotation `net.liqo.io/gatewayNodeIP` of the Service `liqo-gateway`. Writes nothing
+//! to the API server. Removes: everything it made, at the end.
+
+mod plan;
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    os::fd::AsFd,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use k8s_openapi::api::core::v1::{Node, Service};
+use kube::ResourceExt;
+use liqo_api::{meta::label, net::TunnelEndpoint};
+use liqo_kube::{
+    Cluster, Store,
+    args::RuntimeArgs,
+    life::{self, Busy, Life},
+};
+use liqo_netlink::{Kernel, Netns};
+use rustix::net::sockopt;
+use tokio::sync::Notify;
+
+use crate::{
+    gateway::{metrics, told},
+    layout::{GATEWAY_LABEL, GATEWAY_NODE_IP, GATEWAY_SERVICE, OVERLAY_OVERHEAD},
+    network,
+};
+
+/// Everything is looked at again after this, news or not.
+const AGAIN: Duration = Duration::from_secs(5);
+/// Pause after a failure.
+const RETRY: Duration = Duration::from_millis(500);
+/// What Ethernet carries, where the kernel does not tell.
+const ETHERNET: u32 = 1500;
+
+/// Flags of the route agent; those with a dot are those of Liqo 0.8.3.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(name = "liqo-route", about = "Leads a node's packets to peers and back", version)]
+pub struct RouteArgs {
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
+    /// Namespace Liqo is installed in.
+    #[arg(long = "liqo-namespace", alias = "namespace", env = "POD_NAMESPACE", default_value = "liqo")]
+    pub namespace: String,
+    /// Name of this node.
+    #[arg(long, env = "NODE_NAME")]
+    pub node_name: String,
+    /// Address of this node.
+    #[arg(long, env = "POD_IP")]
+    pub pod_ip: IpAddr,
+    /// Largest packet on the overlay, bytes; 0: what the nodes' network carries.
+    #[arg(long = "route.vxlan-mtu", default_value_t = 0)]
+    pub vxlan_mtu: u32,
+    /// Accepted for compatibility: all nodes of a cluster must agree.
+    #[arg(long = "route.vxlan-vni", hide = true, default_value_t = crate::layout::OVERLAY_VNI)]
+    pub vxlan_vni: u32,
+    /// Accepted for compatibility, like --route.vxlan-vni.
+    #[arg(long = "route.vxlan-vtep-port", hide = true, default_value_t = crate::layout::OVERLAY_PORT)]
+    pub vxlan_port: u16,
+    /// Address of the metrics; empty: they are served with the health checks only.
+    #[arg(long, default_value = "")]
+    pub metrics_bind_addr: String,
+}
+
+/// Runs the route agent until SIGTERM.
+///
+/// # Errors
+/// A text that says why it could not start.
+pub async fn run(args: RouteArgs) -> Result<(), String> {
+    let life = Life::start("route", &args.runtime)?;
+    let (client, _) = life::home_client(&args.runtime).await?;
+    let cluster = Cluster::new(client, "liqo-route");
+    let calls = Arc::clone(cluster.calls());
+    life.metrics(move || calls.text("home"));
+    let kernel = Netns::current().and_then(|netns| Kernel::open(&netns)).map_err(|error| told(&error))?;
+    let mut agent = Agent::start(args, &cluster, kernel);
+    let repairs = Arc::clone(&agent.repairs);
+    life.metrics(move || metrics::repairs(&repairs.lock().unwrap_or_else(PoisonError::into_inner)));
+    if !agent.args.metrics_bind_addr.is_empty() {
+        life.serve_metrics(&agent.args.metrics_bind_addr)?;
+    }
+    agent.run(life.busy(), life.until_signal()).await
+}
+
+struct Agent {
+    args: RouteArgs,
+    kernel: Kernel,
+    bell: Arc<Notify>,
+    nodes: Store<Node>,
+    services: Store<Service>,
+    tunnels: Store<TunnelEndpoint>,
+    /// What was last made.
+    settled: Option<plan::View>,
+    repairs: Arc<Mutex<BTreeMap<String, u64>>>,
+}
+
+impl Agent {
+    fn start(args: RouteArgs, cluster: &Cluster, kernel: Kernel) -> Self {
+        let bell = Arc::new(Notify::new());
+        let ring = || {
+            let bell = Arc::clone(&bell);
+            move || bell.notify_one()
+        };
+        let (nodes, services, tunnels) = (ring(), ring(), ring());
+        let no_virtual = format!("{}!={}", label::TYPE, label::VIRTUAL_NODE);
+        Self {
+            nodes: cluster.watch("").labels(&no_virtual).trim(trim).start(move |_| nodes()),
+            services: cluster
+                .watch(&args.namespace)
+                .labels(&format!("{GATEWAY_LABEL}=true"))
+                .start(move |_| services()),
+            tunnels: cluster.watch("").start(move |_| tunnels()),
+            args,
+            kernel,
+            bell,
+            settled: None,
+            repairs: Arc::default(),
+        }
+    }
+
+    async fn run(&mut self, busy: Busy, end: impl Future<Output = ()>) -> Result<(), String> {
+        let mut busy = Some(busy);
+        let mut end = std::pin::pin!(end);
+        let mut events = self.kernel.events(&plan::realm()).map_err(|error| told(&error))?;
+        self.nodes.ready().await;
+        self.services.ready().await;
+        self.tunnels.ready().await;
+        loop {
+            let pause = match self.settle() {
+                Ok(()) => {
+                    drop(busy.take());
+                    AGAIN
+                }
+                Err(why) => {
+                    tracing::warn!("{why}; will be tried again");
+                    RETRY
+                }
+            };
+            tokio::select! {
+                () = &mut end => break,
+                () = self.bell.notified() => {}
+                changed = events.changed() => changed.map_err(|error| told(&error))?,
+                () = tokio::time::sleep(pause) => {}
+            }
+            // A burst of news is looked at once.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.kernel.clear(&plan::realm()).map(drop).map_err(|error| told(&error))
+    }
+
+    fn settle(&mut self) -> Result<(), String> {
+        let view = self.view();
+        let repairs = self.kernel.settle(&plan::realm(), &plan::wanted(&view)).map_err(|error| told(&error))?;
+        if self.settled.as_ref() == Some(&view) {
+            let mut counts = self.repairs.lock().unwrap_or_else(PoisonError::into_inner);
+            for (kind, count) in repairs.made {
+                tracing::warn!(kind = %kind, count, "repaired: somebody had changed it");
+                *counts.entry(kind.to_string()).or_default() += count as u64;
+            }
+        } else {
+            tracing::info!(gateway = ?view.gateway, nodes = view.others.len() + 1, peers = view.peers.len(), "settled");
+            self.settled = Some(view);
+        }
+        Ok(())
+    }
+
+    fn view(&self) -> plan::View {
+        let me = self.args.pod_ip;
+        let nodes = self.nodes.all();
+        let mut others: Vec<_> =
+            nodes.iter().filter(|node| node.name_any() != self.args.node_name).filter_map(|node| read(node)).collect();
+        others.retain(|node| node.ip != me && node.ip.is_ipv4() == me.is_ipv4());
+        others.sort_by_key(|node| node.ip);
+        others.dedup_by_key(|node| node.ip);
+        let service = self.services.all().into_iter().find(|service| service.name_any() == GATEWAY_SERVICE);
+        let gateway = service.and_then(|service| service.annotations().get(GATEWAY_NODE_IP)?.parse().ok());
+        let tunnels = self.tunnels.all();
+        let (usable, _) = network::usable(tunnels.iter().map(AsRef::as_ref));
+        let peers = usable.into_iter().map(|(_, networks)| networks).collect();
+        let mtu = match self.args.vxlan_mtu {
+            0 => carries(me, others.first().map(|node| node.ip)).saturating_sub(u32::from(OVERLAY_OVERHEAD)),
+            mtu => mtu,
+        };
+        plan::View { me, others, gateway, peers, mtu }
+    }
+}
+
+/// What a node is to the overlay; a node without an address is none yet.
+fn read(node: &Node) -> Option<plan::Node> {
+    let addresses = node.status.as_ref()?.addresses.as_ref()?;
+    let ip = addresses.iter().find(|address| address.type_ == "InternalIP")?.address.parse().ok()?;
+    let spec = node.spec.as_ref();
+    let all = spec.and_then(|spec| spec.pod_cidrs.clone()).unwrap_or_default();
+    let all = if all.is_empty() { spec.and_then(|spec| spec.pod_cidr.clone()).into_iter().collect() } else { all };
+    let pods = all.iter().filter_map(|cidr| cidr.parse().ok()).map(|net: ipnet::IpNet| net.trunc()).collect();
+    Some(plan::Node { ip, pods })
+}
+
+/// Images and conditions of nodes are large and change often; nothing here reads them.
+fn trim(node: &mut Node) {
+    liqo_kube::strip(node);
+    if let Some(status) = &mut node.status {
+        *status = k8s_openapi::api::core::v1::NodeStatus { addresses: status.addresses.take(), ..Default::default() };
+    }
+    node.metadata.annotations = None;
+}
+
+/// What the network between the nodes carries; asks the kernel, sends nothing.
+fn carries(me: IpAddr, other: Option<IpAddr>) -> u32 {
+    let Some(other) = other else { return ETHERNET };
+    let socket = UdpSocket::bind(SocketAddr::new(me, 0)).and_then(|socket| {
+        socket.connect(SocketAddr::new(other, 9))?;
+        Ok(socket)
+    });
+    socket.and_then(|socket| Ok(sockopt::ip_mtu(socket.as_fd())?)).unwrap_or(ETHERNET)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_node_is_its_address_and_its_pods() {
+        let node = |spec: serde_json::Value, addresses: serde_json::Value| {
+            serde_json::from_value::<Node>(json!({"spec": spec, "status": {"addresses": addresses}})).unwrap()
+        };
+        let address = json!([{"type": "Hostname", "address": "n"}, {"type": "InternalIP", "address": "172.30.0.11"}]);
+        let both =
+            node(json!({"podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24", "fd00::/64"]}), address.clone());
+        let read = read(&both).unwrap();
+        assert_eq!(read.pods.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.244.1.0/24", "fd00::/64"]);
+        let old = node(json!({"podCIDR": "10.244.1.0/24"}), address);
+        assert_eq!(super::read(&old).unwrap().pods.len(), 1);
+        assert_eq!(super::read(&node(json!({}), json!([]))), None);
+    }
+}

@@ -1,0 +1,134 @@
+//! Client and server, over real connections.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use liqo_ipam_rpc::{Call, Ipam, IpamClient, Refusal, serve};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+
+/// Adds one to the last octet for peer `known`, knows nobody else.
+struct PlusOne;
+
+fn plus_one(cluster_id: &str, ip: IpAddr) -> Result<IpAddr, Refusal> {
+    match (cluster_id, ip) {
+        ("known", IpAddr::V4(ip)) => Ok(IpAddr::from((u32::from(ip) + 1).to_be_bytes())),
+        ("later", _) => Err(Refusal::NotYet("cluster later has not told its networks yet".to_owned())),
+        _ => Err(Refusal::Unknown(format!("cluster {cluster_id} is unknown"))),
+    }
+}
+
+impl Ipam for PlusOne {
+    async fn map_endpoint_ip(&self, cluster_id: &str, ip: IpAddr) -> Result<IpAddr, Refusal> {
+        if cluster_id == "slow" {
+            std::future::pending::<()>().await;
+        }
+        plus_one(cluster_id, ip)
+    }
+    async fn unmap_endpoint_ip(&self, cluster_id: &str, ip: IpAddr) -> Result<(), Refusal> {
+        plus_one(cluster_id, ip).map(drop)
+    }
+    async fn home_pod_ip(&self, cluster_id: &str, ip: IpAddr) -> Result<IpAddr, Refusal> {
+        plus_one(cluster_id, ip)
+    }
+    async fn belongs_to_pod_cidr(&self, ip: IpAddr) -> Result<bool, Refusal> {
+        Ok(ip == IpAddr::from([10, 0, 0, 1]))
+    }
+}
+
+async fn started(address: &str) -> (SocketAddr, JoinHandle<Result<(), String>>) {
+    let listener = TcpListener::bind(address).await.expect("an address to listen on");
+    let address = listener.local_addr().expect("a bound socket has an address");
+    (address, tokio::spawn(serve(listener, Arc::new(PlusOne))))
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+#[tokio::test]
+async fn four_calls_are_answered() {
+    let (address, _server) = started("127.0.0.1:0").await;
+    let client = IpamClient::new(&address.to_string()).unwrap();
+    assert_eq!(client.map_endpoint_ip("known", ip("10.0.0.1")).await.unwrap(), ip("10.0.0.2"));
+    client.unmap_endpoint_ip("known", ip("10.0.0.1")).await.unwrap();
+    assert_eq!(client.home_pod_ip("known", ip("10.0.0.7")).await.unwrap(), ip("10.0.0.8"));
+    assert!(client.belongs_to_pod_cidr(ip("10.0.0.1")).await.unwrap());
+    assert!(!client.belongs_to_pod_cidr(ip("fd00::1")).await.unwrap());
+}
+
+#[tokio::test]
+async fn an_error_tells_the_call_the_argument_and_the_reason() {
+    let (address, _server) = started("127.0.0.1:0").await;
+    let client = IpamClient::new(&address.to_string()).unwrap();
+    let error = client.map_endpoint_ip("nobody", ip("10.0.0.1")).await.unwrap_err();
+    assert_eq!(error.to_string(), "MapEndpointIP of address 10.0.0.1 for cluster nobody: cluster nobody is unknown");
+    assert_eq!((error.call(), error.is_unreachable(), error.is_invalid()), (Call::MapEndpointIp, false, false));
+    let error = client.home_pod_ip("", ip("10.0.0.1")).await.unwrap_err();
+    assert!(error.is_invalid() && error.message() == "the cluster ID is empty", "{error}");
+}
+
+#[tokio::test]
+async fn a_call_has_a_deadline() {
+    let (address, _server) = started("127.0.0.1:0").await;
+    let client = IpamClient::new(&address.to_string()).unwrap().with_deadline(Duration::from_millis(100));
+    let error = client.map_endpoint_ip("slow", ip("10.0.0.1")).await.unwrap_err();
+    assert!(error.is_unreachable(), "{error}");
+    assert!(client.belongs_to_pod_cidr(ip("10.0.0.1")).await.unwrap(), "others are answered on the same connection");
+}
+
+#[tokio::test]
+async fn a_server_that_comes_later_or_again_is_found() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let client = IpamClient::new(&address).unwrap();
+    let away = client.belongs_to_pod_cidr(ip("10.0.0.1")).await.unwrap_err();
+    assert!(away.is_unreachable() && away.to_string().contains("refused"), "{away}");
+    for _ in 0..2 {
+        // A runtime of its own: ending it ends the connections, as the end of a process does.
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let (bound, is_bound) = tokio::sync::oneshot::channel();
+        let at = address.clone();
+        let server = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = TcpListener::bind(&at).await.unwrap();
+                bound.send(()).unwrap();
+                let until = tokio::task::spawn_blocking(move || stopped.recv());
+                tokio::select! {
+                    _ = serve(listener, Arc::new(PlusOne)) => {}
+                    _ = until => {}
+                }
+            });
+        });
+        is_bound.await.unwrap();
+        assert!(answered(&client).await);
+        stop.send(()).unwrap();
+        tokio::task::spawn_blocking(|| server.join().unwrap()).await.unwrap();
+    }
+}
+
+/// The end of the old connection may be noticed by the very call that needs it: at most one call fails.
+async fn answered(client: &IpamClient) -> bool {
+    match client.belongs_to_pod_cidr(ip("10.0.0.1")).await {
+        Ok(answer) => answer,
+        Err(_) => client.belongs_to_pod_cidr(ip("10.0.0.1")).await.expect("the second call works"),
+    }
+}
+
+#[tokio::test]
+async fn an_open_stream_is_enough() {
+    let (address, _server) = started("127.0.0.1:0").await;
+    let client = IpamClient::over(TcpStream::connect(address).await.unwrap());
+    assert_eq!(client.map_endpoint_ip("known", ip("10.0.0.1")).await.unwrap(), ip("10.0.0.2"));
+    let (ours, theirs) = tokio::io::duplex(1024);
+    drop(theirs);
+    let dead = IpamClient::over(ours).belongs_to_pod_cidr(ip("10.0.0.1")).await.unwrap_err();
+    assert!(dead.is_unreachable(), "{dead}");
+}

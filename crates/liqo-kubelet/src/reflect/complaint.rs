@@ -1,0 +1,32 @@
+//! What about an object's addresses the user must know: an Event, once for each new text.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use kube::ResourceExt;
+use liqo_kube::{Cluster, Object};
+
+use super::component;
+
+/// Called for the object of a name with what is wrong with it; with nothing when all is well, or it is gone.
+pub(super) type Complain<K> = Arc<dyn Fn(&str, Option<(&K, String)>) + Send + Sync>;
+
+/// Complaints that users of a kind find in the Events of its objects.
+pub(super) fn by_event<K: Object>(home: &Cluster, kind: &'static str) -> Complain<K> {
+    let (home, told) = (home.clone(), Mutex::<HashMap<String, String>>::default());
+    Arc::new(move |name, complaint| {
+        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((object, text)) = complaint else { return drop(told.remove(name)) };
+        if told.insert(name.to_owned(), text.clone()).as_ref() == Some(&text) {
+            return;
+        }
+        let (cluster, object) = (home.clone(), object.clone());
+        tracing::warn!(kind, namespace = object.namespace(), name, reason = text, "an address is missing");
+        // Nobody waits for an Event.
+        tokio::spawn(async move {
+            cluster.event(&object, &component(kind), "Warning", "FailedReflection", &text).await;
+        });
+    })
+}

@@ -1,0 +1,208 @@
+//! Addresses of one cluster as the other one must write them.
+//!
+//! Where Liqo connects the networks, pods and endpoints have other addresses on the other side; the IPAM (gRPC)
+//! knows which. Its answers are remembered: objects are forged from memory, and looked at again when an answer
+//! comes or changes. While nobody answers everything that needs no new answer goes on.
+//!
+//! Watches   `TunnelEndpoint` of the peer: other networks may mean other addresses.
+//! Writes    nothing; asks the IPAM for addresses while they are wanted.
+//! Removes   mappings of endpoints nobody wants any more, see [`memory`], also those of an earlier process, see
+//!           [`leftovers`]. Those of a peer that goes are the IPAM's own business.
+
+mod asker;
+mod leftovers;
+mod memory;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use liqo_api::{
+    meta::label,
+    net::{TunnelEndpoint, TunnelEndpointSpec},
+};
+use liqo_ipam_rpc::IpamClient;
+use liqo_kube::{Cluster, Queue, Store, drive, life::Life};
+use tokio::sync::Notify;
+
+use self::asker::Asker;
+use crate::{link::Link, reflect::Pairs};
+
+pub(crate) use asker::Wishes;
+pub(crate) use memory::Answer;
+
+/// Questions to the IPAM at the same time, for each way.
+const WORKERS: usize = 8;
+
+/// What becomes of addresses on their way to the other cluster and back.
+#[derive(Clone)]
+pub(crate) enum Addresses {
+    /// They are kept to ourselves.
+    Hidden,
+    /// They are the same on both sides.
+    Same,
+    /// The IPAM translates them.
+    Translated(Translated),
+}
+
+/// The two ways of addresses.
+#[derive(Clone)]
+pub(crate) struct Translated {
+    /// Endpoints here, for the peer.
+    out: Arc<Asker>,
+    /// Pods of the peer, for us.
+    home: Arc<Asker>,
+}
+
+impl Addresses {
+    /// Addresses translated by the IPAM at `server`.
+    ///
+    /// # Errors
+    /// A text that says why `server` is no address.
+    pub(crate) fn translated(server: &str, peer: &str) -> Result<Self, String> {
+        let ipam = IpamClient::new(server).map_err(|error| format!("--ipam-server: {error}"))?;
+        let ipam = ipam.with_deadline(asker::DEADLINE);
+        let out = Arc::new(Asker::out(ipam.clone(), peer));
+        let home = Arc::new(Asker::home(ipam, peer));
+        Ok(Self::Translated(Translated { out, home }))
+    }
+
+    /// Whether they are kept to ourselves.
+    pub(crate) fn are_hidden(&self) -> bool {
+        matches!(self, Self::Hidden)
+    }
+
+    /// How endpoints here look there, for one kind of objects in one namespace. Whoever waits for an answer is
+    /// named in the queue when it comes.
+    pub(crate) fn endpoints(&self, scope: &str, queue: &Queue<String>) -> View {
+        match self {
+            Self::Translated(both) => View::Translated(Wishes::new(&both.out, scope, queue)),
+            Self::Hidden | Self::Same => View::Same,
+        }
+    }
+
+    /// How pods there look here, likewise.
+    pub(crate) fn pods(&self, scope: &str, queue: &Queue<String>) -> View {
+        match self {
+            Self::Translated(both) => View::Translated(Wishes::new(&both.home, scope, queue)),
+            Self::Hidden | Self::Same => View::Same,
+        }
+    }
+
+    /// Starts to ask, and to clear up what an earlier process left.
+    pub(crate) fn start(&self, life: &Life, home: &Cluster, link: &Arc<Link>, pairs: &Arc<Pairs>) {
+        let Self::Translated(Translated { out, home: back }) = self else { return };
+        for (name, asker) in [("endpoint-addresses", out), ("pod-addresses", back)] {
+            let (asker, queue) = (Arc::clone(asker), asker.queue().clone());
+            life.spawn(name, async move { drive(name, queue, WORKERS, |ip| asker.settle(ip)).await });
+        }
+        let both = [Arc::clone(out), Arc::clone(back)];
+        life.metrics(move || {
+            let lines: String = both.iter().map(|asker| asker.metrics()).collect();
+            format!(
+                "# HELP liqo_virtual_kubelet_addresses Addresses the IPAM was asked to translate.\n\
+                 # TYPE liqo_virtual_kubelet_addresses gauge\n{lines}"
+            )
+        });
+        life.spawn("networks", follow(watch(home, link), [Arc::clone(out), Arc::clone(back)]));
+        let leftovers = leftovers::Leftovers {
+            home: home.clone(),
+            peer: link.there.cluster_id.clone(),
+            asker: Arc::clone(out),
+            pairs: Arc::clone(pairs),
+        };
+        life.spawn("leftover-addresses", leftovers.run());
+    }
+}
+
+/// How addresses look on the other side, for one kind of objects in one namespace.
+pub(crate) enum View {
+    /// As they are.
+    Same,
+    /// As the IPAM says.
+    Translated(Wishes),
+}
+
+impl View {
+    /// What is known about an address.
+    pub(crate) fn answer(&self, ip: IpAddr) -> Answer {
+        match self {
+            Self::Same => Answer::Known(ip),
+            Self::Translated(wishes) => wishes.answer(ip),
+        }
+    }
+
+    /// The one that translates.
+    pub(crate) fn wishes(&self) -> Option<&Wishes> {
+        match self {
+            Self::Same => None,
+            Self::Translated(wishes) => Some(wishes),
+        }
+    }
+
+    /// From now on the object `name` wants exactly these addresses.
+    pub(crate) fn set(&self, name: &str, wanted: BTreeSet<IpAddr>) {
+        if let Self::Translated(wishes) = self {
+            wishes.set(name, wanted);
+        }
+    }
+}
+
+struct Tunnels {
+    store: Store<TunnelEndpoint>,
+    news: Arc<Notify>,
+}
+
+fn watch(home: &Cluster, link: &Link) -> Tunnels {
+    let news = Arc::new(Notify::new());
+    let selector = format!("{}={}", label::TUNNEL_CLUSTER_ID, link.there.cluster_id);
+    let store = home.watch::<TunnelEndpoint>(&link.tenant_namespace).labels(&selector).start({
+        let news = Arc::clone(&news);
+        move |_| news.notify_one()
+    });
+    Tunnels { store, news }
+}
+
+/// Doubts every answer whenever the networks of a tunnel have changed.
+async fn follow(tunnels: Tunnels, askers: [Arc<Asker>; 2]) {
+    tunnels.store.ready().await;
+    let mut before = None;
+    loop {
+        let all = tunnels.store.all();
+        let now: BTreeMap<_, _> = all.iter().map(|one| (one.metadata.uid.clone(), networks(&one.spec))).collect();
+        if before.as_ref() != Some(&now) {
+            tracing::debug!(tunnels = now.len(), "networks of the tunnel known or changed");
+            askers.iter().for_each(|asker| asker.doubt());
+            before = Some(now);
+        }
+        tunnels.news.notified().await;
+    }
+}
+
+/// What of a tunnel translations are made from.
+fn networks(spec: &TunnelEndpointSpec) -> [String; 8] {
+    let TunnelEndpointSpec {
+        local_pod_cidr,
+        local_nat_pod_cidr,
+        local_external_cidr,
+        local_nat_external_cidr,
+        remote_pod_cidr,
+        remote_nat_pod_cidr,
+        remote_external_cidr,
+        remote_nat_external_cidr,
+        ..
+    } = spec;
+    [
+        local_pod_cidr,
+        local_nat_pod_cidr,
+        local_external_cidr,
+        local_nat_external_cidr,
+        remote_pod_cidr,
+        remote_nat_pod_cidr,
+        remote_external_cidr,
+        remote_nat_external_cidr,
+    ]
+    .map(String::clone)
+}
