@@ -36,7 +36,7 @@ use super::{
     condition::{self, Fact, tell},
     identity::{self, Standing},
     tenant::{self, Tenant},
-    world::{World, id_of, is_original, is_replica, overtaken},
+    world::{World, id_of, is_original, is_replica},
 };
 
 /// A peer that has not answered for so long is dead, as far as taking leave of it goes.
@@ -55,8 +55,7 @@ pub(crate) async fn settle(world: &World, name: String) -> Result<Option<Duratio
         forget(world);
         return Ok(None);
     };
-    let again = overtaken(Pass { world, one: &one }.run().await)?;
-    if let Some(pause) = again {
+    if let Some(pause) = (Pass { world, one: &one }).run().await? {
         world.later.set(&world.queues.foreign_clusters, name, pause);
     }
     Ok(None)
@@ -313,10 +312,7 @@ impl Pass<'_> {
         if new == old {
             return Ok(());
         }
-        match self.world.home.cluster.put_status(self.one.as_ref(), &new).await {
-            Err(error) if !error.is_not_found() => Err(error),
-            _ => Ok(()),
-        }
+        self.world.home.cluster.put_status(self.one.as_ref(), &new).await.map(drop)
     }
 }
 

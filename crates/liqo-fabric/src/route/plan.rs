@@ -13,8 +13,8 @@ use ipnet::IpNet;
 use liqo_netlink::{
     Address, Family, Fdb, Link, LinkKind, Neighbour, Realm, Route, Rule, State, mac_of,
     nft::{
-        self, Base, Chain, ChainKind, Hook, Item, Key, KeyType, Set, Statement, Table, Target, Verdict, is, not,
-        outside, rule, within,
+        self, Base, Chain, ChainKind, Hook, Item, Key, KeyType, Set, Statement, Table, Target, is, not, outside, rule,
+        within,
     },
 };
 
@@ -157,13 +157,13 @@ fn table(view: &View) -> Table {
 }
 
 fn postrouting(pods: IpNet) -> Vec<nft::Rule> {
-    let stay = Statement::Snat(Target::Own(Key::Saddr));
+    // Accepting would not do: it ends this chain, not the one of the network plugin.
+    let stay = || Statement::Snat(Target::Own(Key::Saddr));
     let to_peers = within(&[Key::Daddr], PEERS);
     let from_peers = || within(&[Key::Saddr], PEERS);
-    let inside = Statement::Verdict(Verdict::Accept);
     vec![
-        rule("pods are seen as themselves by peers", [is(Key::Saddr, pods), to_peers, stay]),
-        rule("peers are seen as themselves by pods", [from_peers(), is(Key::Daddr, pods), inside]),
+        rule("pods are seen as themselves by peers", [is(Key::Saddr, pods), to_peers, stay()]),
+        rule("peers are seen as themselves by pods", [from_peers(), is(Key::Daddr, pods), stay()]),
         rule(
             "outside the cluster nobody knows the way back to peers",
             [

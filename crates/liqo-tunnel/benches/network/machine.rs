@@ -66,6 +66,18 @@ impl Clock {
     }
 }
 
+/// Waits until others use less than a tenth of a processor for half a second, or until `patience` is over.
+pub(crate) fn calm(patience: std::time::Duration) {
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < patience {
+        let clock = Clock::now(&[]);
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        if clock.since(&[]).foreign < 0.1 {
+            return;
+        }
+    }
+}
+
 /// User and system seconds of a process; with 4 fields those of its ended children too.
 fn process(pid: &str, fields: usize) -> f64 {
     let stat = read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

@@ -38,7 +38,7 @@ pub(crate) fn measure() {
 
 fn idle(peers: u16) -> (u64, f64) {
     let sides = [Netns::new(), Netns::new()];
-    sides[0].join(&sides[1], "wire");
+    sides[0].join("wire", &sides[1], "wire");
     for (side, address) in sides.iter().zip(OUTER) {
         side.ip(&format!("address add {address}/24 dev wire"));
         side.ip("link set dev wire up");

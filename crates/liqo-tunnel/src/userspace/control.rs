@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::link::Link;
-use crate::plan::{Present, Wanted, plan};
 use super::routes::Routes;
 use super::table::{Board, Entry, Identity, Table};
+use crate::plan::{Present, Wanted, plan};
 use crate::{Error, Peer, PrivateKey, PublicKey};
 
 /// What is wished and what is there.

@@ -70,9 +70,9 @@ impl Netns {
         })
     }
 
-    /// A wire to another namespace, called `name` on both ends.
-    pub(crate) fn join(&self, other: &Self, name: &str) {
-        self.ip(&format!("link add dev {name} type veth peer name {name} netns {}", other.path()));
+    /// A wire from `name` here to `other_name` in another namespace.
+    pub(crate) fn join(&self, name: &str, other: &Self, other_name: &str) {
+        self.ip(&format!("link add dev {name} type veth peer name {other_name} netns {}", other.path()));
     }
 
     /// The same namespace once more.
@@ -102,7 +102,7 @@ impl Switch {
 
     /// Plugs `netns` in as `eth0` with 192.0.2.N and 2001:db8::N.
     pub(crate) fn plug(&self, netns: &Netns, n: u8) {
-        self.0.ip(&format!("link add dev port{n} type veth peer name eth0 netns {}", netns.path()));
+        self.0.join(&format!("port{n}"), netns, "eth0");
         self.0.ip(&format!("link set dev port{n} master switch up"));
         netns.ip(&format!("address add 192.0.2.{n}/24 dev eth0"));
         netns.ip(&format!("address add 2001:db8::{n}/64 dev eth0 nodad"));

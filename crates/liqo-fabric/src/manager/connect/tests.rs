@@ -1,1 +1,226 @@
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use liqo_api::{discovery::ForeignClusterSpec, net::NetworkConfigSpec};
+use serde_json::json;
 
+use super::*;
+
+const PEER: &str = "16fbeaec-e4e4-41dc-9eea-170ce95d7dd9";
+
+fn plan() -> Plan {
+    Plan::default().configure("10.244.0.0/16", "10.96.0.0/16", &[], &[]).unwrap()
+}
+
+fn foreign() -> ForeignCluster {
+    let mut foreign = ForeignCluster::new("provider", ForeignClusterSpec::default());
+    foreign.metadata.uid = Some("751094e2".to_owned());
+    foreign
+}
+
+/// What the peer told, as recorded.
+fn remote() -> NetworkConfig {
+    let spec = json!({
+        "backendType": "wireguard",
+        "backend_config": {"port": "32481", "publicKey": "fAtXqFbclsLrEwLCMmP18WQmRtocQDjKtHV8rRnTSW0="},
+        "cluster": {"clusterID": "09897b82-7830-483b-b786-9cf90899f809", "clusterName": "consumer"},
+        "endpointIP": "172.30.0.12",
+        "externalCIDR": "10.97.0.0/16",
+        "podCIDR": "10.244.0.0/16",
+    });
+    let spec: NetworkConfigSpec = serde_json::from_value(spec).unwrap();
+    NetworkConfig::new("consumer-ed03b8", spec)
+}
+
+/// What we told, and how the peer answered.
+fn local(status: Option<(&str, &str)>) -> NetworkConfig {
+    let mut local = NetworkConfig::new("provider-ca6261", remote().spec);
+    local.spec.cluster = liqo_api::ClusterIdentity::new(PEER, "provider");
+    local.metadata.namespace = Some("liqo-tenant-provider-ca6261".to_owned());
+    local.metadata.uid = Some("505de0e8".to_owned());
+    local.metadata.owner_references = Some(vec![owner_reference(&foreign(), true)]);
+    local.status = status.map(|(pod, external)| NetworkConfigStatus {
+        processed: true,
+        pod_cidr_nat: Some(pod.to_owned()),
+        external_cidr_nat: Some(external.to_owned()),
+    });
+    local
+}
+
+fn going<K: Resource>(mut object: K) -> K {
+    object.meta_mut().deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+    object
+}
+
+fn both() -> Plan {
+    let local = local(Some(("10.245.0.0/16", "10.98.0.0/16")));
+    let (plan, refused) = agreed(&plan(), PEER, Some(&remote()), Some(&local));
+    assert_eq!(refused, None);
+    plan
+}
+
+fn made(plan: &Plan) -> TunnelEndpoint {
+    let local = local(Some(("10.245.0.0/16", "10.98.0.0/16")));
+    match tunnels(plan, PEER, Some(&remote()), Some(&local), &[]).write {
+        Some(Write::Create(tunnel)) => *tunnel,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_tunnel_of_two_equal_clusters_is_the_recorded_one() {
+    let expected = json!({
+        "apiVersion": "net.liqo.io/v1alpha1",
+        "kind": "TunnelEndpoint",
+        "metadata": {
+            "labels": {"clusterID": PEER},
+            "name": "provider-ca6261",
+            "namespace": "liqo-tenant-provider-ca6261",
+            "ownerReferences": [
+                {"apiVersion": "net.liqo.io/v1alpha1", "kind": "NetworkConfig", "name": "provider-ca6261", "uid": "505de0e8"},
+                {
+                    "apiVersion": "discovery.liqo.io/v1alpha1", "blockOwnerDeletion": true, "controller": true,
+                    "kind": "ForeignCluster", "name": "provider", "uid": "751094e2",
+                },
+            ],
+        },
+        "spec": {
+            "backendType": "wireguard",
+            "backend_config": {"port": "32481", "publicKey": "fAtXqFbclsLrEwLCMmP18WQmRtocQDjKtHV8rRnTSW0="},
+            "clusterIdentity": {"clusterID": PEER, "clusterName": "provider"},
+            "endpointIP": "172.30.0.12",
+            "localExternalCIDR": "10.97.0.0/16",
+            "localNATExternalCIDR": "10.98.0.0/16",
+            "localNATPodCIDR": "10.245.0.0/16",
+            "localPodCIDR": "10.244.0.0/16",
+            "remoteExternalCIDR": "10.97.0.0/16",
+            "remoteNATExternalCIDR": "10.98.0.0/16",
+            "remoteNATPodCIDR": "10.245.0.0/16",
+            "remotePodCIDR": "10.244.0.0/16",
+        },
+    });
+    assert_eq!(serde_json::to_value(made(&both())).unwrap(), expected);
+}
+
+#[test]
+fn the_peer_is_answered_under_which_networks_we_see_its_own() {
+    let (assigned, _) = agreed(&plan(), PEER, Some(&remote()), None);
+    let answered = answer(&assigned, PEER, &remote()).unwrap();
+    let expected = json!({"processed": true, "podCIDRNAT": "10.245.0.0/16", "externalCIDRNAT": "10.98.0.0/16"});
+    assert_eq!(serde_json::to_value(answered).unwrap(), expected, "as recorded");
+    let mut elsewhere = remote();
+    (elsewhere.spec.pod_cidr, elsewhere.spec.external_cidr) = ("10.1.0.0/16".to_owned(), "10.2.0.0/16".to_owned());
+    let (assigned, _) = agreed(&plan(), PEER, Some(&elsewhere), None);
+    let answered = answer(&assigned, PEER, &elsewhere).unwrap();
+    let expected = json!({"processed": true, "podCIDRNAT": "None", "externalCIDRNAT": "None"});
+    assert_eq!(serde_json::to_value(answered).unwrap(), expected);
+    assert_eq!(answer(&plan(), PEER, &remote()), None);
+}
+
+#[test]
+fn what_a_peer_cannot_mean_changes_nothing() {
+    let before = both();
+    for (pod, external) in
+        [("0.0.0.0/0", "10.97.0.0/16"), ("garbage", "10.97.0.0/16"), ("10.244.0.0/16", "224.0.0.0/8"), ("", "")]
+    {
+        let mut bad = remote();
+        (bad.spec.pod_cidr, bad.spec.external_cidr) = (pod.to_owned(), external.to_owned());
+        let (plan, refused) = agreed(&before, PEER, Some(&bad), Some(&local(Some(("None", "None")))));
+        assert!(matches!(refused, Some(Refused::Networks(_))), "{pod} {external}");
+        assert_eq!(plan, before, "{pod} {external}");
+    }
+    for (pod, external) in [("10.1.0.0/17", "None"), ("None", "rubbish"), ("0.0.0.0/0", "None")] {
+        let (plan, refused) = agreed(&before, PEER, Some(&remote()), Some(&local(Some((pod, external)))));
+        assert!(matches!(refused, Some(Refused::View(_))), "{pod} {external}");
+        assert_eq!(plan, before, "{pod} {external}");
+    }
+}
+
+#[test]
+fn what_was_agreed_ends_with_either_side() {
+    let all = both();
+    let done = local(Some(("10.245.0.0/16", "10.98.0.0/16")));
+    assert_eq!(agreed(&all, PEER, Some(&remote()), Some(&done)), (all.clone(), None), "the same again is nothing");
+    let existing = [Arc::new(made(&all))];
+    // Ours is gone: the peer keeps its networks here, but no longer sees us.
+    let (half, _) = agreed(&all, PEER, Some(&remote()), None);
+    assert!(half.peer(PEER).is_some_and(|peer| peer.seen.is_none()));
+    assert_eq!(tunnels(&half, PEER, Some(&remote()), None, &existing).remove, existing);
+    // The peer's is gone: everything is free again.
+    let (none, _) = agreed(&all, PEER, None, Some(&done));
+    assert_eq!(none, plan());
+    assert_eq!(tunnels(&none, PEER, None, Some(&done), &existing).remove, existing);
+    // The peer has not processed ours yet.
+    let (waiting, _) = agreed(&plan(), PEER, Some(&remote()), Some(&local(None)));
+    assert_eq!(tunnels(&waiting, PEER, Some(&remote()), Some(&local(None)), &[]), Tunnels::default());
+}
+
+#[test]
+fn a_tunnel_follows_each_change_of_the_peer_and_nothing_else() {
+    let plan = both();
+    let done = local(Some(("10.245.0.0/16", "10.98.0.0/16")));
+    let existing = [Arc::new(made(&plan))];
+    assert_eq!(tunnels(&plan, PEER, Some(&remote()), Some(&done), &existing), Tunnels::default());
+    let change = |change: &dyn Fn(&mut NetworkConfigSpec)| {
+        let mut remote = remote();
+        change(&mut remote.spec);
+        match tunnels(&plan, PEER, Some(&remote), Some(&done), &existing).write {
+            Some(Write::Replace(_, spec, _)) => *spec,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(change(&|spec| spec.endpoint_ip = "rome.it".into()).endpoint_ip, "rome.it");
+    let key = change(&|spec| drop(spec.backend_config.insert("publicKey".into(), "other".into())));
+    assert_eq!(key.backend_config["publicKey"], "other");
+    let (moved, _) = agreed(&plan, PEER, Some(&remote()), Some(&local(Some(("None", "10.3.0.0/16")))));
+    let Some(Write::Replace(_, spec, _)) = tunnels(&moved, PEER, Some(&remote()), Some(&done), &existing).write else {
+        panic!("not followed")
+    };
+    assert_eq!((spec.local_nat_pod_cidr.as_str(), spec.local_nat_external_cidr.as_str()), ("None", "10.3.0.0/16"));
+    let mut again = done.clone();
+    again.metadata.uid = Some("another".to_owned());
+    let Some(Write::Replace(_, _, owners)) = tunnels(&plan, PEER, Some(&remote()), Some(&again), &existing).write
+    else {
+        panic!("not owned")
+    };
+    assert_eq!(owners[0].uid, "another");
+}
+
+#[test]
+fn of_several_tunnels_the_oldest_stays_and_one_that_is_going_keeps_its_name() {
+    let plan = both();
+    let done = local(Some(("10.245.0.0/16", "10.98.0.0/16")));
+    let aged = |age: i64| {
+        let mut one = made(&plan);
+        one.metadata.creation_timestamp = Some(Time(Timestamp::from_second(age).unwrap()));
+        Arc::new(one)
+    };
+    let planned = tunnels(&plan, PEER, Some(&remote()), Some(&done), &[aged(2), aged(1)]);
+    assert_eq!(planned, Tunnels { remove: vec![aged(2)], write: None });
+    let leaving = [Arc::new(going(made(&plan)))];
+    assert_eq!(tunnels(&plan, PEER, Some(&remote()), Some(&done), &leaving), Tunnels::default());
+}
+
+#[test]
+fn only_one_thing_told_counts() {
+    let (one, leaving) = (Arc::new(remote()), Arc::new(going(remote())));
+    assert_eq!(told(&[]), Told::Nothing);
+    assert_eq!(told(&[Arc::clone(&leaving)]), Told::Nothing);
+    assert_eq!(told(&[leaving, Arc::clone(&one)]), Told::This(Arc::clone(&one)));
+    assert_eq!(told(&[Arc::clone(&one), one]), Told::Several);
+}
+
+#[test]
+fn a_copy_belongs_to_the_foreign_cluster_plainly() {
+    let owners = owners_of_copy(&remote(), Some(&foreign())).unwrap();
+    let expected = json!([{
+        "apiVersion": "discovery.liqo.io/v1alpha1", "kind": "ForeignCluster", "name": "provider", "uid": "751094e2",
+    }]);
+    assert_eq!(serde_json::to_value(&owners).unwrap(), expected, "as recorded");
+    let mut owned = remote();
+    owned.metadata.owner_references = Some(owners);
+    assert_eq!(owners_of_copy(&owned, Some(&foreign())), None);
+    let mut new = foreign();
+    new.metadata.uid = Some("new".to_owned());
+    assert_eq!(owners_of_copy(&owned, Some(&new)).unwrap().len(), 1, "the one of an earlier ForeignCluster is dropped");
+    assert_eq!(owners_of_copy(&remote(), None), None);
+    assert_eq!(owners_of_copy(&remote(), Some(&going(foreign()))), None);
+}
