@@ -79,7 +79,12 @@ fn arguments_follow_the_values() {
     assert_eq!(args(&objects, ROUTE), ["--route.vxlan-mtu=1400", "--health-probe-address=127.0.0.1:5874", "--v=2"]);
     assert_eq!(
         args(&objects, MANAGER)[2..],
-        ["--manager.reserved-pools=192.0.2.0/24,198.51.100.0/24", "--manager.additional-pools=100.64.0.0/10", "--v=3",]
+        [
+            "--manager.reserved-pools=192.0.2.0/24,198.51.100.0/24",
+            "--manager.additional-pools=100.64.0.0/10",
+            "--manager.leader-elect",
+            "--v=3",
+        ]
     );
     assert_eq!(args(&objects, PROXY), ["--listening-port=8119", "--auth-service=liqo-auth.liqo.svc:5000", "--v=4"]);
     assert_eq!(objects["Service/liqo-proxy"]["spec"]["ports"][0]["port"], json!(8119));
