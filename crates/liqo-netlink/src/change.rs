@@ -28,10 +28,8 @@ pub enum Change {
     RemoveFdb(Fdb),
     /// Writes a value below `/proc/sys/net`.
     SetSysctl(String, String),
-    /// Replaces the nftables table, or makes it, in one transaction.
-    SetTable(nft::Table),
-    /// Adds and removes elements of sets of the table, in one transaction.
-    SetElements(nft::Elements),
+    /// Changes the nftables table, in one transaction.
+    Transact(nft::Transaction),
     /// Removes the table.
     RemoveTable(nft::Family, String),
     /// Adds a route or replaces the one of its table and prefix.
@@ -58,8 +56,7 @@ impl Display for Change {
             Self::SetFdb(it) => write!(f, "forwarding {} on {} to {}", it.mac, it.dev, it.dst),
             Self::RemoveFdb(it) => write!(f, "no longer forwarding {} on {} to {}", it.mac, it.dev, it.dst),
             Self::SetSysctl(path, value) => write!(f, "setting net/{path} to {value}"),
-            Self::SetTable(it) => write!(f, "replacing nftables table {}", it.name),
-            Self::SetElements(it) => write!(f, "changing {} elements of nftables table {}", it.len(), it.table),
+            Self::Transact(it) => write!(f, "changing nftables table {}", it.table()),
             Self::RemoveTable(_, name) => write!(f, "removing nftables table {name}"),
             Self::SetRoute(it) => write!(f, "setting route {it}"),
             Self::RemoveRoute(it) => write!(f, "removing route {it}"),
@@ -82,7 +79,7 @@ pub enum Kind {
     Fdb,
     /// A value below `/proc/sys/net`.
     Sysctl,
-    /// The nftables table as a whole.
+    /// The nftables table: its sets, chains and rules.
     Table,
     /// Elements of its sets.
     Elements,
@@ -119,8 +116,8 @@ impl Change {
             Self::SetNeighbour(_) | Self::RemoveNeighbour(_) => Kind::Neighbour,
             Self::SetFdb(_) | Self::RemoveFdb(_) => Kind::Fdb,
             Self::SetSysctl(..) => Kind::Sysctl,
-            Self::SetTable(_) | Self::RemoveTable(..) => Kind::Table,
-            Self::SetElements(_) => Kind::Elements,
+            Self::Transact(it) if it.is_of_elements() => Kind::Elements,
+            Self::Transact(_) | Self::RemoveTable(..) => Kind::Table,
             Self::SetRoute(_) | Self::RemoveRoute(_) => Kind::Route,
             Self::AddRule(_) | Self::RemoveRule(_) => Kind::Rule,
         }

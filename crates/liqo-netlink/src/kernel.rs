@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::AsFd as _;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use rustix::io::Errno;
 
@@ -31,7 +31,7 @@ pub struct Kernel {
     route: Socket,
     netfilter: Socket,
     /// The table as last read, and the number of transactions the namespace had seen before it was read.
-    memo: Mutex<Option<(u32, Option<Seal>)>>,
+    memo: Mutex<Option<(u32, Option<Arc<Seal>>)>>,
 }
 
 /// A link as it is.

@@ -1,24 +1,24 @@
 //! One nftables table as a value: sets and maps, chains, rules.
 //!
-//! The kernel holds at most one table of ours in a namespace. Its structure (sets without elements, chains, rules) is
-//! replaced as a whole in one transaction, packets see the old or the new; elements come and go in transactions of
-//! their own, so that one more peer costs the same among a thousand as among ten.
+//! The kernel holds at most one table of ours in a namespace. Rules are exchanged in one transaction: packets see the
+//! old or the new ones. Elements come and go alone, so that one more peer costs little among a thousand.
 
 mod element;
 mod encode;
 mod expression;
 mod read;
 mod seal;
+mod transaction;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-pub use element::{Element, Elements};
-pub use seal::{Difference, Seal};
+pub use seal::Seal;
+pub use transaction::Transaction;
 
-pub(crate) use encode::{change_elements, remove_table, replace};
+pub(crate) use encode::write;
 pub(crate) use read::{generation, notice, seal};
 
 /// Which packets a table sees.
@@ -350,3 +350,6 @@ pub fn outside(keys: &[Key], set: &str) -> Statement {
 pub fn rule(comment: &str, statements: impl IntoIterator<Item = Statement>) -> Rule {
     Rule { comment: comment.into(), statements: statements.into_iter().collect() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! What leads from what is seen to what is wanted. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -14,7 +15,7 @@ pub struct Seen {
     /// All but the table; `state.table` is `None`.
     pub state: State,
     /// The table.
-    pub table: Option<nft::Seal>,
+    pub table: Option<Arc<nft::Seal>>,
     /// Names of links that exist, of all that the realm and the wanted state name.
     pub present: BTreeSet<String>,
 }
@@ -32,7 +33,7 @@ pub fn plan(realm: &Realm, wanted: &State, seen: &Seen) -> Vec<Change> {
             steps.add.push(Change::SetSysctl(path.clone(), value.clone()));
         }
     }
-    table(&mut steps, realm, wanted.table.as_ref(), seen.table.as_ref());
+    table(&mut steps, realm, wanted.table.as_ref(), seen.table.as_deref());
     routes(&mut steps, &ground, wanted, &seen.state);
     rules(&mut steps, wanted, &seen.state);
     steps.add.extend(steps.remove.into_iter().rev());
@@ -131,11 +132,7 @@ fn on_links(steps: &mut Steps, ground: &Ground<'_>, wanted: &State, seen: &State
 
 fn table(steps: &mut Steps, realm: &Realm, wanted: Option<&nft::Table>, seen: Option<&nft::Seal>) {
     match (wanted, seen) {
-        (Some(table), seen) => match table.compare(seen) {
-            nft::Difference::None => {}
-            nft::Difference::Elements(elements) => steps.add.push(Change::SetElements(elements)),
-            nft::Difference::Structure => steps.add.push(Change::SetTable(table.clone())),
-        },
+        (Some(table), seen) => steps.add.extend(table.transactions(seen).into_iter().map(Change::Transact)),
         (None, Some(_)) => {
             let ours = realm.table.iter();
             steps.remove.extend(ours.map(|(family, name)| Change::RemoveTable(*family, name.clone())));
@@ -174,3 +171,6 @@ fn plain(rule: &Rule) -> Rule {
     let plain = |net: Option<IpNet>| net.filter(|net| net.prefix_len() > 0).map(|net| net.trunc());
     Rule { from: plain(rule.from), to: plain(rule.to), ..rule.clone() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,5 @@
 //! Links, addresses, neighbours, routes and rules in real namespaces, looked at with `ip`. Needs root.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 #[path = "bed/bed.rs"]
 mod bed;
@@ -9,7 +10,7 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::time::Duration;
 
-use bed::Ns;
+use bed::{Ns, Spot};
 use liqo_netlink::{
     Address, Family, Fdb, Kernel, Kind, Link, LinkKind, Neighbour, Netns, Realm, Route, Rule, State, mac_of,
 };
@@ -180,7 +181,8 @@ fn what_is_not_ours_is_never_touched() {
 #[test]
 fn a_pair_into_a_namespace_that_was_made_anew_is_made_anew() {
     let host = Ns::new();
-    let path = Path::new("/run/netns").join(format!("lnt-{}-again", std::process::id()));
+    let spot = Spot::new("again");
+    let path = spot.0.clone();
     let first = Netns::create(&path).unwrap();
     let (realm, wanted) = (realm(&["liqo.host", "liqo.vxlan"]), node(&path));
     host.kernel.settle(&realm, &wanted).unwrap();
@@ -188,12 +190,9 @@ fn a_pair_into_a_namespace_that_was_made_anew_is_made_anew() {
     // Somebody holds the old one: the pair would live on.
     Netns::remove(&path).unwrap();
     let second = Netns::create(&path).unwrap();
-    let repaired = host.kernel.settle(&realm, &wanted);
-    let inside = Kernel::open(&second).unwrap().link("liqo.gateway");
-    Netns::remove(&path).unwrap();
-    repaired.unwrap();
+    host.kernel.settle(&realm, &wanted).unwrap();
     assert_ne!(host.kernel.link("liqo.host").unwrap().unwrap().index, old);
-    assert!(inside.unwrap().is_some());
+    assert!(Kernel::open(&second).unwrap().link("liqo.gateway").unwrap().is_some());
     drop(first);
 }
 
@@ -246,7 +245,8 @@ fn a_route_is_replaced_without_a_gap_and_many_are_listed() {
 
 #[test]
 fn a_stale_file_becomes_a_namespace_and_entering_moves_nobody() {
-    let path = Path::new("/run/netns").join(format!("lnt-{}-stale", std::process::id()));
+    let spot = Spot::new("stale");
+    let path = spot.0.clone();
     std::fs::create_dir_all("/run/netns").unwrap();
     std::fs::write(&path, "").unwrap();
     assert!(Netns::open(&path).is_err());
@@ -283,14 +283,23 @@ fn errors_say_what_was_done_and_what_the_kernel_said() {
 #[tokio::test]
 async fn changes_by_others_are_told_and_our_own_are_not() {
     let (host, inside) = (Ns::new(), Ns::new());
-    let (realm, wanted) = (realm(&["liqo.host", "liqo.vxlan"]), node(&inside.path));
+    let mut realm = realm(&["liqo.host", "liqo.vxlan"]);
+    realm.table = Some((liqo_netlink::nft::Family::Ip, "liqo".into()));
+    let mut wanted = node(&inside.path);
+    wanted.table = Some(liqo_netlink::nft::Table {
+        family: liqo_netlink::nft::Family::Ip,
+        name: "liqo".into(),
+        sets: BTreeMap::new(),
+        chains: BTreeMap::from([("c".into(), liqo_netlink::nft::Chain::default())]),
+    });
     let mut events = host.kernel.events(&realm).unwrap();
     host.kernel.settle(&realm, &wanted).unwrap();
     let quiet = |time| Duration::from_millis(time);
     // Links of ours appear: the kernel tells some of it in its own name.
     while tokio::time::timeout(quiet(300), events.changed()).await.is_ok() {}
     host.run(
-        "ip link add other type veth peer name rest && ip link set other up && ip route add 10.200.0.0/16 dev other",
+        "ip link add other type veth peer name rest && ip link set other up && ip route add 10.200.0.0/16 dev other && \
+         nft add table ip other && nft add table inet liqo && nft delete table ip other",
     );
     host.kernel
         .act(&realm, &[liqo_netlink::Change::SetRoute(route("10.80.0.0/16", None, "liqo.host", 18952))])
@@ -303,6 +312,7 @@ async fn changes_by_others_are_told_and_our_own_are_not() {
         "ip route flush table 18952",
         "ip rule del priority 1000",
         "ip link del liqo.host",
+        "nft flush ruleset",
     ] {
         host.run(break_it);
         tokio::time::timeout(quiet(2000), events.changed()).await.expect(break_it).unwrap();

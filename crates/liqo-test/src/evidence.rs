@@ -8,7 +8,12 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{Cluster, assets, record::Record, run::write};
+use crate::{
+    Cluster, assets,
+    cluster::Node,
+    record::Record,
+    run::{command, output, write},
+};
 
 /// Gathers all into `target/testbed-logs/<name>-<time>`, which it returns.
 pub fn save(record: &Record) -> Result<PathBuf> {
@@ -32,8 +37,33 @@ fn components(cluster: &Cluster, directory: &Path) -> Result<()> {
             fs::copy(log.path(), directory.join(name))?;
         }
         pod_logs(&node.dir.join("podlogs"), directory)?;
+        write(&directory.join(format!("{}-network.txt", node.name)), network(&node))?;
     }
     Ok(())
+}
+
+/// Links, addresses, neighbours, routes and rules: of the node, and of every namespace that was kept there.
+fn network(node: &Node) -> String {
+    let kept = fs::read_dir(node.kept_netns("")).into_iter().flatten().flatten().map(|entry| entry.path());
+    let questions = [
+        "ip -d address",
+        "ip neighbour",
+        "ip rule",
+        "ip route show table all",
+        "bridge fdb",
+        "nft list ruleset",
+        "ss -tuanp",
+    ];
+    let mut told = String::new();
+    for place in std::iter::once(node.netns_file()).chain(kept) {
+        for question in questions {
+            let mut ask = command("nsenter");
+            ask.arg(format!("--net={}", place.display())).args(question.split_whitespace());
+            let answer = output(&mut ask).unwrap_or_else(|error| format!("{error:#}"));
+            told += &format!("=== {}: {question}\n{answer}\n", place.display());
+        }
+    }
+    told
 }
 
 /// The files that the kubelet keeps: they are there even when the API server is not.

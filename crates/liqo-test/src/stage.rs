@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::{Cluster, ClusterSpec, Product, Testbed, wait_for};
+use crate::{Cluster, ClusterSpec, Product, Testbed, assets, record, wait_for};
 
 /// Long enough for anything that works, on a machine others use too.
 pub const LONG: Duration = Duration::from_secs(90);
@@ -21,6 +21,16 @@ pub struct Stage {
     pub product: Product,
     /// The clusters, as they were named.
     pub clusters: Vec<Cluster>,
+    network: Network,
+}
+
+/// Who connects the pods of different clusters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Network {
+    /// The wire: routes lead from each cluster to the others.
+    Wire,
+    /// The product.
+    Product,
 }
 
 impl Stage {
@@ -37,29 +47,57 @@ impl Stage {
     /// # Errors
     /// As [`Stage::raise`].
     pub fn of(bed: &str, specs: Vec<ClusterSpec>) -> Result<Self> {
-        let product = Product::build()?;
-        let bed = Testbed::new(bed)?;
-        let clusters = bed.start_all(specs)?;
-        bed.join_pod_networks(&clusters.iter().collect::<Vec<_>>())?;
-        product.load(&clusters.iter().collect::<Vec<_>>())?;
-        Ok(Self { bed, product, clusters })
+        let stage = Self::build(bed, specs, Network::Wire)?;
+        stage.bed.join_pod_networks(&stage.clusters.iter().collect::<Vec<_>>())?;
+        Ok(stage)
     }
 
-    /// The same with the product installed everywhere.
+    /// Clusters as specified whose pods reach each other only if the product connects them.
+    ///
+    /// # Errors
+    /// As [`Stage::raise`].
+    pub fn apart(bed: &str, specs: Vec<ClusterSpec>) -> Result<Self> {
+        Self::build(bed, specs, Network::Product)
+    }
+
+    fn build(bed: &str, specs: Vec<ClusterSpec>, network: Network) -> Result<Self> {
+        let product = Product::build()?;
+        let bed = raised(bed)?;
+        let there = bed.existing()?;
+        let missing =
+            specs.iter().filter(|spec| there.iter().all(|cluster| cluster.name() != spec.name)).cloned().collect();
+        bed.start_all(missing)?;
+        let clusters = specs.iter().map(|spec| bed.find(&spec.name)).collect::<Result<Vec<_>>>()?;
+        product.load(&clusters.iter().collect::<Vec<_>>())?;
+        Ok(Self { bed, product, clusters, network })
+    }
+
+    /// The same as [`Stage::raise`] with the product installed everywhere.
     ///
     /// # Errors
     /// As [`Stage::raise`], or when an installation fails.
     pub fn ready(bed: &str, names: &[&str]) -> Result<Self> {
         let stage = Self::raise(bed, names)?;
+        stage.install_all(&[])?;
+        Ok(stage)
+    }
+
+    /// [`Stage::install`] in all clusters, each under its name.
+    ///
+    /// # Errors
+    /// When an installation fails.
+    ///
+    /// # Panics
+    /// When an installation does.
+    pub fn install_all(&self, more: &[&str]) -> Result<()> {
         std::thread::scope(|scope| {
-            let installs: Vec<_> = stage
+            let installs: Vec<_> = self
                 .clusters
                 .iter()
-                .map(|cluster| scope.spawn(|| stage.install(cluster, cluster.name(), &[])))
+                .map(|cluster| scope.spawn(|| self.install(cluster, cluster.name(), more)))
                 .collect();
             installs.into_iter().try_for_each(|install| install.join().expect("an installation does not panic"))
-        })?;
-        Ok(stage)
+        })
     }
 
     /// The cluster of that name.
@@ -96,7 +134,11 @@ impl Stage {
     pub fn install(&self, cluster: &Cluster, name: &str, more: &[&str]) -> Result<()> {
         let base = ["install", "kubeadm", "--cluster-name", name, "--service-type", "NodePort"];
         let image = ["--set", "image=localhost/liqo", "--set", "tag=dev"];
-        self.liqoctl(cluster, &[&base[..], &image, more].concat()).map(drop)
+        let network: &[&str] = match self.network {
+            Network::Wire => &["--set", "networking.internal=false"],
+            Network::Product => &[],
+        };
+        self.liqoctl(cluster, &[&base[..], &image, network, more].concat()).map(drop)
     }
 
     /// Peers `consumer` with `provider`, by the command that `provider` generates; gives how long the peering took.
@@ -149,6 +191,16 @@ impl Stage {
         consumer.apply(&format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}"))?;
         self.liqoctl(consumer, &[&["offload", "namespace", namespace], more].concat()).map(drop)
     }
+}
+
+/// A test bed of that name for this process. With `LIQO_STAY` it stays when the process ends, and the next one finds
+/// it: for work on a story, by hand.
+fn raised(name: &str) -> Result<Testbed> {
+    if !assets::switch("LIQO_STAY") {
+        return Testbed::new(name);
+    }
+    let exists = record::all()?.iter().any(|record| record.name == name);
+    if exists { Testbed::open(name) } else { Testbed::persistent(name) }
 }
 
 impl Cluster {

@@ -94,6 +94,14 @@ impl Testbed {
         &self.record
     }
 
+    /// Keeps what there is to read now, and says where.
+    pub fn keep_evidence(&self) {
+        match evidence::save(&self.record) {
+            Ok(path) => out::note(&format!("logs of the test bed {}: {}", self.name(), path.display())),
+            Err(error) => out::note(&format!("cannot keep the logs of {}: {error:#}", self.name())),
+        }
+    }
+
     /// Keeps the logs when this is dropped, as if the test had failed.
     pub fn keep_logs(&mut self) {
         self.keep_logs = true;
@@ -121,10 +129,7 @@ impl Drop for Testbed {
         }
         let failed = thread::panicking();
         if failed || self.keep_logs {
-            match evidence::save(&self.record) {
-                Ok(path) => out::note(&format!("logs of the test bed {}: {}", self.name(), path.display())),
-                Err(error) => out::note(&format!("cannot keep the logs of {}: {error:#}", self.name())),
-            }
+            self.keep_evidence();
         }
         if failed && assets::switch("LIQO_TESTBED_KEEP") {
             self.abandon();

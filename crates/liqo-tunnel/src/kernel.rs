@@ -137,7 +137,9 @@ impl Engine for Kernel {
     fn handshake(&self, peer: &PublicKey) -> Result<(), Error> {
         let mut state = self.lock();
         let wished = state.wished.iter().find(|wished| wished.key == *peer).ok_or(Error::Unknown(*peer))?.keepalive;
-        for interval in [Some(0), Some(1), wished.is_none().then_some(0), wished.map(codec::seconds)].into_iter().flatten() {
+        for interval in
+            [Some(0), Some(1), wished.is_none().then_some(0), wished.map(codec::seconds)].into_iter().flatten()
+        {
             state.wireguard.set(&self.name, vec![WireguardAttribute::Peers(vec![codec::keepalive(peer, interval)])])?;
         }
         Ok(())

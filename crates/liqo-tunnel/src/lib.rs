@@ -13,8 +13,8 @@
 //! Everything here is synchronous: [`Engine`] may be called from any thread, and calls return without waiting for packets.
 
 mod error;
-mod key;
 mod kernel;
+mod key;
 mod namespace;
 mod plan;
 mod sys;
@@ -152,10 +152,14 @@ pub fn open(
     tun_namespace: BorrowedFd<'_>,
     wish: Option<Implementation>,
 ) -> Result<Box<dyn Engine>, Error> {
-    if device.interface.is_empty() || device.interface.len() > 15 || device.interface.contains(|c: char| c == '/' || c.is_whitespace()) {
+    if device.interface.is_empty()
+        || device.interface.len() > 15
+        || device.interface.contains(|c: char| c == '/' || c.is_whitespace())
+    {
         return Err(Error::Name(device.interface.clone()));
     }
-    let userspace = |reason| userspace::open(device, tun_namespace, reason).map(|engine| Box::new(engine) as Box<dyn Engine>);
+    let userspace =
+        |reason| userspace::open(device, tun_namespace, reason).map(|engine| Box::new(engine) as Box<dyn Engine>);
     match wish {
         Some(Implementation::Userspace) => userspace(None),
         Some(Implementation::Kernel) => Ok(Box::new(kernel::open(device, tun_namespace)?)),

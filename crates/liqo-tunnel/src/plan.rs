@@ -35,7 +35,8 @@ pub(crate) struct Wanted {
 #[must_use]
 pub(crate) fn plan(present: &[Present], own: &PublicKey, wished: &[Peer]) -> Vec<Wanted> {
     let keys: HashSet<&PublicKey> = wished.iter().map(|peer| &peer.key).collect();
-    let pairs: HashMap<(&PublicKey, &PublicKey), usize> = present.iter().enumerate().map(|(i, p)| ((&p.ours, &p.key), i)).collect();
+    let pairs: HashMap<(&PublicKey, &PublicKey), usize> =
+        present.iter().enumerate().map(|(i, p)| ((&p.ours, &p.key), i)).collect();
     let mut taken = HashSet::new();
     wished
         .iter()

@@ -128,10 +128,35 @@ pub(crate) fn open_udp(port: u16, wait: std::time::Duration) -> io::Result<(Owne
             option(fd, libc::SOL_SOCKET, wish, 7 << 20)?;
         }
     }
+    only_wireguard(fd)?;
     // Missing before Linux 5.0: datagrams then come one by one.
     let _ = option(fd, libc::IPPROTO_UDP, UDP_GRO, 1);
     rustix::net::sockopt::set_socket_timeout(&socket, rustix::net::sockopt::Timeout::Recv, Some(wait))?;
     Ok((socket, v6))
+}
+
+/// Lets the kernel drop what cannot be a message before it takes room in the queue: the first four bytes are a type from 1 to 4 and zeros.
+fn only_wireguard(fd: BorrowedFd<'_>) -> io::Result<()> {
+    const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    // The filter sees the UDP header too, hence 8. Loads are in network order. A packet too short to load is dropped.
+    let mut program = [
+        step(LOAD, 0, 0, 8),
+        step(EQUAL, 4, 0, 0x0100_0000),
+        step(EQUAL, 3, 0, 0x0200_0000),
+        step(EQUAL, 2, 0, 0x0300_0000),
+        step(EQUAL, 1, 0, 0x0400_0000),
+        step(RETURN, 0, 0, 0),
+        step(RETURN, 0, 0, u32::MAX),
+    ];
+    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    let length = size_of::<libc::sock_fprog>() as libc::socklen_t;
+    // SAFETY: points to a program of that many steps, which the kernel checks and copies.
+    checked(unsafe {
+        libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, (&raw const filter).cast(), length)
+    })
 }
 
 fn bound_socket(family: libc::c_int, port: u16) -> io::Result<OwnedFd> {

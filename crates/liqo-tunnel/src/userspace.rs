@@ -156,7 +156,8 @@ impl Engine for Userspace {
         self.check()?;
         let link = self.shared.lock().current(peer).ok_or(Error::Unknown(*peer))?;
         let mut scratch = [0; SMALLEST];
-        let sent = send_now(&self.shared.wire, &link, &mut scratch, |state, buffer| state.greet(Instant::now(), buffer));
+        let sent =
+            send_now(&self.shared.wire, &link, &mut scratch, |state, buffer| state.greet(Instant::now(), buffer));
         if sent { Ok(()) } else { Err(Error::NoEndpoint(*peer)) }
     }
 
@@ -262,7 +263,9 @@ impl Wire {
             let length = message.size.min(message.length - offset);
             let datagram = Outgoing { start: message.start + offset, length, size: length, ..*message };
             let Err(error) = sys::send(self.socket.as_fd(), self.v6, buffer, &[datagram]) else { continue };
-            if error.raw_os_error() == Some(libc::EINVAL) && message.endpoint.from.is_some() {
+            // What the kernel says of a source that is no address of ours any more depends on the routes.
+            let no_source = matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENETUNREACH | libc::EHOSTUNREACH));
+            if no_source && message.endpoint.from.is_some() {
                 let endpoint = Endpoint::new(message.endpoint.to);
                 let _ = sys::send(self.socket.as_fd(), self.v6, buffer, &[Outgoing { endpoint, ..datagram }]);
             }

@@ -12,6 +12,7 @@ use kube::ResourceExt;
 use liqo_api::{
     discovery::{ForeignCluster, PeeringConditionStatus as Status, PeeringConditionType as Type, PeeringType},
     meta::label,
+    net::TunnelEndpoint,
 };
 use liqo_kube::Cluster;
 use serde_json::json;
@@ -132,6 +133,17 @@ async fn forget_peer(cluster: &Cluster, name: &str, deadline: Deadline, out: Out
             cluster.remove(&secret).await?;
         }
     }
-    step.done("Foreign cluster resource successfully removed");
+    // A tunnel that is just going down would be taken for a new one by whoever peers again at once.
+    let tunnel =
+        Watched::<TunnelEndpoint>::labelled(cluster, "", &format!("{}={}", label::TUNNEL_CLUSTER_ID, who.cluster_id));
+    match tunnel.gone(deadline).await {
+        Ok(()) => step.done("Foreign cluster resource successfully removed"),
+        Err(error) => {
+            let held = tunnel.now().first().map(|one| one.finalizers().join(", ")).unwrap_or_default();
+            step.warn(format!(
+                "Foreign cluster resource successfully removed, but its tunnel is still there ({error}): held by {held}"
+            ));
+        }
+    }
     Ok(())
 }

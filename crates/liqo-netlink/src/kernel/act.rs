@@ -8,13 +8,12 @@ use rustix::io::Errno;
 use crate::change::Change;
 use crate::error::{Error, Result};
 use crate::kernel::{Kernel, refused};
-use crate::nft;
+use crate::nft::{self, Transaction};
 use crate::rt::neighbour::Table;
 use crate::rt::{address, link, neighbour, route, rule};
 use crate::socket::Refusal;
 use crate::state::{Fdb, Link, LinkKind, Neighbour, Realm};
 use crate::sysctl;
-use crate::wire::Writer;
 
 type Answer = std::result::Result<(), Refusal>;
 
@@ -41,9 +40,8 @@ pub(super) fn act(kernel: &Kernel, realm: &Realm, change: &Change) -> Result<()>
         Change::RemoveFdb(Fdb { dev, mac, dst }) => {
             gone(kernel.index(dev).and_then(|index| neighbour::remove(socket, Table::Forwarding, index, *dst, *mac)))
         }
-        Change::SetTable(table) => transact(kernel, |w| nft::replace(w, table)),
-        Change::SetElements(elements) => transact(kernel, |w| nft::change_elements(w, elements)),
-        Change::RemoveTable(family, name) => gone(transact(kernel, |w| nft::remove_table(w, *family, name))),
+        Change::Transact(it) => transact(kernel, it),
+        Change::RemoveTable(family, name) => gone(transact(kernel, &Transaction::removal(*family, name))),
         Change::SetRoute(it) => kernel.index(&it.dev).and_then(|index| route::set(socket, index, realm.protocol, it)),
         Change::RemoveRoute(it) if it.dev.is_empty() => gone(route::remove(socket, 0, it)),
         Change::RemoveRoute(it) => gone(kernel.index(&it.dev).and_then(|index| route::remove(socket, index, it))),
@@ -67,10 +65,10 @@ fn add_link(kernel: &Kernel, name: &str, wanted: &Link) -> Result<()> {
         .map_err(|no| refused(doing(), no))
 }
 
-/// One nftables transaction. Another one that runs at the same moment makes the kernel begin anew by itself.
-fn transact(kernel: &Kernel, messages: impl FnOnce(&mut Writer)) -> Answer {
+/// Another transaction that runs at the same moment makes the kernel begin anew by itself.
+fn transact(kernel: &Kernel, transaction: &Transaction) -> Answer {
     let mut writer = kernel.netfilter().writer(1 << 16);
-    messages(&mut writer);
+    nft::write(&mut writer, transaction);
     kernel.netfilter().exchange(&writer, |_| ()).map_err(|no| {
         let place = no.sequence.wrapping_sub(writer.first());
         let said = no.said.map(|said| format!(": {said}")).unwrap_or_default();

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::error::Result;
 use crate::kernel::{Kernel, refused};
@@ -164,7 +165,7 @@ impl<'a> Peers<'a> {
 }
 
 /// The table, read only if a transaction, whoever's, went through since it was read last.
-fn table(kernel: &Kernel, realm: &Realm, wanted: Option<&nft::Table>) -> Result<Option<Seal>> {
+fn table(kernel: &Kernel, realm: &Realm, wanted: Option<&nft::Table>) -> Result<Option<Arc<Seal>>> {
     let named = wanted.map(|table| (table.family, table.name.as_str()));
     let Some((family, name)) = named.or(realm.table.as_ref().map(|(family, name)| (*family, name.as_str()))) else {
         return Ok(None);
@@ -179,9 +180,7 @@ fn table(kernel: &Kernel, realm: &Realm, wanted: Option<&nft::Table>) -> Result<
     {
         return Ok(seal.clone());
     }
-    let chains = wanted.into_iter().flat_map(|table| table.chains.keys());
-    let sets = wanted.into_iter().flat_map(|table| table.sets.iter().map(|(name, set)| (name, set.shape())));
-    let seal = nft::seal(kernel.netfilter(), family, name, chains, sets).map_err(failed)?;
+    let seal = nft::seal(kernel.netfilter(), family, name, wanted).map_err(failed)?.map(Arc::new);
     *memo = Some((generation, seal.clone()));
     Ok(seal)
 }

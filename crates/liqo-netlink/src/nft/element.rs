@@ -1,21 +1,21 @@
 //! Elements of sets as the kernel holds them: bytes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
-use crate::nft::{DataType, Datum, Family, Item, KeyType, Set, Verdict};
+use crate::nft::{DataType, Datum, Item, KeyType, Set, Verdict};
 use crate::rt::octets;
 
 /// An element: a key, or all keys from one to another, and what it holds.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Element {
+pub(crate) struct Element {
     /// First key: its fields one after the other, each padded to four bytes.
-    pub(crate) low: Vec<u8>,
+    pub(super) low: Vec<u8>,
     /// Last key; the same in a set without intervals.
-    pub(crate) high: Vec<u8>,
+    pub(super) high: Vec<u8>,
     /// What it holds.
-    pub(crate) data: Payload,
+    pub(super) data: Payload,
 }
 
 /// What an element holds.
@@ -40,39 +40,6 @@ pub(crate) enum Shape {
     Ranges,
 }
 
-/// Elements to add to and to remove from sets of a table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Elements {
-    /// The table's family.
-    pub(crate) family: Family,
-    /// The table.
-    pub(crate) table: String,
-    /// By set.
-    pub(crate) sets: BTreeMap<String, SetChange>,
-}
-
-impl Elements {
-    /// How many elements are added or removed.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.sets.values().map(|set| set.add.len() + set.remove.len()).sum()
-    }
-
-    /// Whether nothing changes.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-/// What changes in one set.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct SetChange {
-    pub(crate) shape: Shape,
-    pub(crate) remove: Vec<Element>,
-    pub(crate) add: Vec<Element>,
-}
-
 impl Set {
     pub(crate) fn shape(&self) -> Shape {
         match (self.interval, self.keys.len()) {
@@ -85,15 +52,14 @@ impl Set {
     /// All elements as bytes. An item of another type than its field makes a key of another length, which the kernel
     /// refuses.
     pub(crate) fn encoded(&self) -> BTreeSet<Element> {
+        let length = self.keys.iter().map(|key| key.length().next_multiple_of(4)).sum();
         let one = |(key, datum): (&Vec<Item>, &Option<Datum>)| {
-            let (mut low, mut high) = (Vec::new(), Vec::new());
+            let (mut low, mut high) = (Vec::with_capacity(length), Vec::with_capacity(length));
             for (kind, item) in self.keys.iter().zip(key) {
-                let (first, last) = bounds(*kind, item);
-                for (bytes, bound) in [(&mut low, first), (&mut high, last)] {
-                    bytes.extend(bound);
-                    if self.keys.len() > 1 {
-                        bytes.resize(bytes.len().next_multiple_of(4), 0);
-                    }
+                bounds(&mut low, &mut high, *kind, item);
+                if self.keys.len() > 1 {
+                    low.resize(low.len().next_multiple_of(4), 0);
+                    high.resize(high.len().next_multiple_of(4), 0);
                 }
             }
             Element { low, high, data: datum.as_ref().map_or(Payload::Nothing, payload) }
@@ -159,11 +125,25 @@ pub(crate) fn ends(net: IpNet) -> (Vec<u8>, Vec<u8>) {
     (octets(net.network()), octets(net.broadcast()))
 }
 
-fn bounds(kind: KeyType, item: &Item) -> (Vec<u8>, Vec<u8>) {
+/// Appends the first and the last value that an item stands for. A hub has ten thousand of them: no allocations.
+fn bounds(low: &mut Vec<u8>, high: &mut Vec<u8>, kind: KeyType, item: &Item) {
     match item {
-        Item::Net(net) => ends(*net),
-        Item::Name(text) => (name(text), name(text)),
-        Item::Number(value) => (number(kind.length(), *value), number(kind.length(), *value)),
+        Item::Net(IpNet::V4(net)) => {
+            low.extend(net.network().octets());
+            high.extend(net.broadcast().octets());
+        }
+        Item::Net(IpNet::V6(net)) => {
+            low.extend(net.network().octets());
+            high.extend(net.broadcast().octets());
+        }
+        Item::Name(text) => {
+            low.extend(name(text));
+            high.extend(name(text));
+        }
+        Item::Number(value) => {
+            low.extend(number(kind.length(), *value));
+            high.extend(number(kind.length(), *value));
+        }
     }
 }
 

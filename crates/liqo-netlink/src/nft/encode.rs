@@ -1,11 +1,12 @@
-//! Transactions: a table as a whole, elements alone, removal (`linux/netfilter/nfnetlink.h`, `nf_tables.h`).
+//! Transactions as messages (`linux/netfilter/nfnetlink.h`, `nf_tables.h`).
 
 use sha2::{Digest as _, Sha256};
 
-use crate::nft::element::{Element, Elements, Payload, SetChange, Shape, next};
+use crate::nft::element::{Element, Payload, Shape, next};
 use crate::nft::expression::{self, NFTA_DATA_VALUE, NFTA_DATA_VERDICT, NFTA_VERDICT_CHAIN, NFTA_VERDICT_CODE};
-use crate::nft::seal::Hash;
-use crate::nft::{Base, Chain, ChainKind, DataType, Family, Hook, KeyType, Rule, Set, Table};
+use crate::nft::seal::{Declaration, Hooked};
+use crate::nft::transaction::{Encoded, Step, Transaction};
+use crate::nft::{DataType, Family, KeyType, Rule, Set, Table};
 use crate::wire::{APPEND, CREATE, Writer};
 
 pub(super) const SUBSYSTEM: u16 = 10 << 8;
@@ -14,9 +15,13 @@ pub(super) const GETTABLE: u16 = SUBSYSTEM | 1;
 const DELTABLE: u16 = SUBSYSTEM | 2;
 pub(super) const NEWCHAIN: u16 = SUBSYSTEM | 3;
 pub(super) const GETCHAIN: u16 = SUBSYSTEM | 4;
+const DELCHAIN: u16 = SUBSYSTEM | 5;
 pub(super) const NEWRULE: u16 = SUBSYSTEM | 6;
 pub(super) const GETRULE: u16 = SUBSYSTEM | 7;
-const NEWSET: u16 = SUBSYSTEM | 9;
+const DELRULE: u16 = SUBSYSTEM | 8;
+pub(super) const NEWSET: u16 = SUBSYSTEM | 9;
+pub(super) const GETSET: u16 = SUBSYSTEM | 10;
+const DELSET: u16 = SUBSYSTEM | 11;
 pub(super) const NEWSETELEM: u16 = SUBSYSTEM | 12;
 pub(super) const GETSETELEM: u16 = SUBSYSTEM | 13;
 const DELSETELEM: u16 = SUBSYSTEM | 14;
@@ -35,40 +40,76 @@ const UDATA_SET_DATA_INTERVAL: u8 = 6;
 /// Room for a comment in 256 bytes of user data.
 const COMMENT_ROOM: usize = 100;
 
-/// Replaces the table, or makes it.
-pub(crate) fn replace(w: &mut Writer, table: &Table) {
-    batch(w, |w| {
-        let header = header(table.family);
-        w.message(NEWTABLE, CREATE, &header, |w| w.put_str(1, &table.name));
-        w.message(DELTABLE, 0, &header, |w| w.put_str(1, &table.name));
-        let hash = structure_hash(table);
-        w.message(NEWTABLE, CREATE, &header, |w| {
-            w.put_str(1, &table.name);
-            w.put(6, &udata(&[(UDATA_HASH, &hash)]));
-        });
-        structure(w, table, |w, table| {
-            for (name, set) in &table.sets {
-                let elements = set.encoded();
-                send_elements(w, NEWSETELEM, (table.family, &table.name, name), set.shape(), elements.iter());
-            }
-        });
-    });
-}
-
-/// Adds and removes elements.
-pub(crate) fn change_elements(w: &mut Writer, elements: &Elements) {
-    batch(w, |w| {
-        for (name, SetChange { shape, remove, add }) in &elements.sets {
-            let set = (elements.family, elements.table.as_str(), name.as_str());
-            send_elements(w, DELSETELEM, set, *shape, remove.iter());
-            send_elements(w, NEWSETELEM, set, *shape, add.iter());
+/// Writes a transaction. It is all or nothing, and must not be empty.
+pub(crate) fn write(w: &mut Writer, transaction: &Transaction) {
+    let [high, low] = (SUBSYSTEM >> 8).to_be_bytes();
+    let of_nftables = [0, 0, high, low];
+    w.message(BATCH_BEGIN, 0, &of_nftables, |_| ());
+    let mut sets = 0;
+    for step in &transaction.steps {
+        if matches!(step, Step::AddSet(..)) {
+            sets += 1;
         }
-    });
+        write_step(w, transaction, step, sets);
+    }
+    // Kernels before 6.10 do not answer the end itself.
+    w.acknowledge();
+    w.message(BATCH_END, 0, &of_nftables, |_| ());
 }
 
-/// Removes the table.
-pub(crate) fn remove_table(w: &mut Writer, family: Family, name: &str) {
-    batch(w, |w| w.message(DELTABLE, 0, &header(family), |w| w.put_str(1, name)));
+/// `set` numbers the sets of a transaction.
+fn write_step(w: &mut Writer, transaction: &Transaction, step: &Step, set: u32) {
+    let Transaction { family, table, .. } = transaction;
+    let header = header(*family);
+    match step {
+        Step::AddTable => w.message(NEWTABLE, CREATE, &header, |w| w.put_str(1, table)),
+        Step::RemoveTable => w.message(DELTABLE, 0, &header, |w| w.put_str(1, table)),
+        Step::AddSet(name, it) => w.message(NEWSET, CREATE, &header, |w| {
+            w.put_str(1, table);
+            w.put_str(2, name);
+            declare_set(w, it, set);
+        }),
+        Step::RemoveSet(name) => w.message(DELSET, 0, &header, |w| {
+            w.put_str(1, table);
+            w.put_str(2, name);
+        }),
+        Step::AddElements(name, shape, elements) => {
+            write_elements(w, (NEWSETELEM, CREATE), (*family, table, name), *shape, elements);
+        }
+        Step::RemoveElements(name, shape, elements) => {
+            write_elements(w, (DELSETELEM, 0), (*family, table, name), *shape, elements);
+        }
+        Step::AddChain(name, hooked) => w.message(NEWCHAIN, CREATE, &header, |w| {
+            w.put_str(1, table);
+            w.put_str(3, name);
+            if let Some(hooked) = hooked {
+                hook(w, hooked);
+            }
+        }),
+        Step::RemoveChain(name) => w.message(DELCHAIN, 0, &header, |w| {
+            w.put_str(1, table);
+            w.put_str(3, name);
+        }),
+        Step::Flush(chain) => w.message(DELRULE, 0, &header, |w| {
+            w.put_str(1, table);
+            w.put_str(2, chain);
+        }),
+        Step::AddRule(chain, rule) => w.message(NEWRULE, CREATE | APPEND, &header, |w| {
+            w.put_str(1, table);
+            w.put_str(2, chain);
+            w.nest(4, |w| w.raw(&rule.expressions));
+            w.put(7, &udata(&[(UDATA_COMMENT, &comment(&rule.comment)), (UDATA_HASH, &rule.hash)]));
+        }),
+    }
+}
+
+/// A rule as bytes.
+pub(super) fn rule(table: &Table, rule: &Rule) -> Encoded {
+    let mut w = Writer::default();
+    expression::write(&mut w, table, rule);
+    let expressions = w.bytes().to_vec();
+    let digest = Sha256::digest([&expressions, rule.comment.as_bytes()].concat());
+    Encoded { comment: rule.comment.clone(), hash: std::array::from_fn(|at| digest[at]), expressions }
 }
 
 /// `nfgenmsg`.
@@ -81,78 +122,16 @@ pub(super) fn header(family: Family) -> [u8; 4] {
     [family, 0, 0, 0]
 }
 
-/// All or nothing; there must be a message.
-fn batch(w: &mut Writer, messages: impl FnOnce(&mut Writer)) {
-    let [high, low] = (SUBSYSTEM >> 8).to_be_bytes();
-    let of_nftables = [0, 0, high, low];
-    w.message(BATCH_BEGIN, 0, &of_nftables, |_| ());
-    messages(w);
-    // Kernels before 6.10 do not answer the end itself.
-    w.acknowledge();
-    w.message(BATCH_END, 0, &of_nftables, |_| ());
-}
-
-/// A hash of all that the table is but its elements.
-pub(super) fn structure_hash(table: &Table) -> Hash {
-    let mut w = Writer::new(1);
-    structure(&mut w, table, |_, _| ());
-    hash(w.bytes())
-}
-
-/// A hash of the rule's expressions.
-pub(super) fn rule_hash(table: &Table, rule: &Rule) -> Hash {
-    let mut w = Writer::new(1);
-    expression::write(&mut w, table, rule);
-    hash(&[w.bytes(), rule.comment.as_bytes()].concat())
-}
-
-fn hash(bytes: &[u8]) -> Hash {
-    let digest = Sha256::digest(bytes);
-    std::array::from_fn(|at| digest[at])
-}
-
-/// Sets, chains, then `elements` (verdicts name chains), then rules (they name sets).
-fn structure(w: &mut Writer, table: &Table, elements: impl FnOnce(&mut Writer, &Table)) {
-    for (id, (name, set)) in (1..).zip(&table.sets) {
-        w.message(NEWSET, CREATE, &header(table.family), |w| declare_set(w, table, name, set, id));
+fn declare_set(w: &mut Writer, set: &Set, id: u32) {
+    let declaration = Declaration::of(set);
+    w.put_be32(3, declaration.flags);
+    w.put_be32(4, declaration.key_type);
+    w.put_be32(5, declaration.key_length);
+    if let Some((kind, length)) = declaration.data {
+        w.put_be32(6, kind);
+        w.put_be32(7, length);
     }
-    for (name, chain) in &table.chains {
-        w.message(NEWCHAIN, CREATE, &header(table.family), |w| declare_chain(w, table, name, chain));
-    }
-    elements(w, table);
-    for (name, chain) in &table.chains {
-        for rule in &chain.rules {
-            let hash = rule_hash(table, rule);
-            w.message(NEWRULE, CREATE | APPEND, &header(table.family), |w| {
-                w.put_str(1, &table.name);
-                w.put_str(2, name);
-                w.nest(4, |w| expression::write(w, table, rule));
-                w.put(7, &udata(&[(UDATA_COMMENT, &comment(&rule.comment)), (UDATA_HASH, &hash)]));
-            });
-        }
-    }
-}
-
-fn declare_set(w: &mut Writer, table: &Table, name: &str, set: &Set, id: u32) {
-    const INTERVAL: u32 = 4;
-    const MAP: u32 = 8;
-    const CONCAT: u32 = 0x80;
-    let padded = |key: &KeyType| key.length().next_multiple_of(4);
-    let (concat, length) = match set.keys.as_slice() {
-        [key] => (0, key.length()),
-        keys => (CONCAT, keys.iter().map(padded).sum()),
-    };
-    w.put_str(1, &table.name);
-    w.put_str(2, name);
-    let interval = if set.interval { INTERVAL } else { 0 };
-    w.put_be32(3, interval | concat | if set.data.is_some() { MAP } else { 0 });
-    w.put_be32(4, set.keys.iter().fold(0, |all, key| (all << 6) | key_type(*key)));
-    w.put_be32(5, length as u32);
-    if let Some(data) = set.data {
-        w.put_be32(6, data_type(data));
-        w.put_be32(7, data.length() as u32);
-    }
-    if concat != 0 {
+    if set.keys.len() > 1 {
         w.nest(9, |w| {
             w.nest(2, |w| {
                 for key in &set.keys {
@@ -169,64 +148,24 @@ fn declare_set(w: &mut Writer, table: &Table, name: &str, set: &Set, id: u32) {
     w.put(13, &udata(&[order, (UDATA_SET_DATA_INTERVAL, &ranges.to_ne_bytes())]));
 }
 
-/// Numbers by which `nft` knows types.
-fn key_type(key: KeyType) -> u32 {
-    match key {
-        KeyType::Ipv4 => 7,
-        KeyType::Ipv6 => 8,
-        KeyType::Protocol => 12,
-        KeyType::Port => 13,
-        KeyType::Mark => 19,
-        KeyType::Name => 41,
-    }
+fn hook(w: &mut Writer, hooked: &Hooked) {
+    w.nest(4, |w| {
+        w.put_be32(1, hooked.hook);
+        w.put_be32(2, hooked.priority.cast_unsigned());
+    });
+    w.put_be32(5, hooked.policy);
+    w.put_str(7, &hooked.kind);
 }
 
-fn data_type(data: DataType) -> u32 {
-    match data {
-        DataType::Ipv4 | DataType::Prefix4 => 7,
-        DataType::Ipv6 | DataType::Prefix6 => 8,
-        DataType::Verdict => 0xffff_ff00,
-    }
-}
-
-fn declare_chain(w: &mut Writer, table: &Table, name: &str, chain: &Chain) {
-    w.put_str(1, &table.name);
-    w.put_str(3, name);
-    if let Some(Base { kind, hook, priority, drop }) = chain.base {
-        w.nest(4, |w| {
-            w.put_be32(
-                1,
-                match hook {
-                    Hook::Prerouting => 0,
-                    Hook::Input => 1,
-                    Hook::Forward => 2,
-                    Hook::Output => 3,
-                    Hook::Postrouting => 4,
-                },
-            );
-            w.put_be32(2, priority.cast_unsigned());
-        });
-        w.put_be32(5, u32::from(!drop));
-        w.put_str(
-            7,
-            match kind {
-                ChainKind::Filter => "filter",
-                ChainKind::Nat => "nat",
-                ChainKind::Route => "route",
-            },
-        );
-    }
-}
-
-fn send_elements<'a>(
+/// As many messages as it takes.
+fn write_elements(
     w: &mut Writer,
-    kind: u16,
+    (kind, flags): (u16, u16),
     (family, table, set): (Family, &str, &str),
     shape: Shape,
-    elements: impl Iterator<Item = &'a Element>,
+    elements: &[Element],
 ) {
-    let mut elements = elements.peekable();
-    let flags = if kind == NEWSETELEM { CREATE } else { 0 };
+    let mut elements = elements.iter().peekable();
     while elements.peek().is_some() {
         w.message(kind, flags, &header(family), |w| {
             w.put_str(1, table);

@@ -1,20 +1,19 @@
 //! What the kernel gives back of a table.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use crate::nft::Family;
 use crate::nft::element::{Element, Payload, Shape, previous};
 use crate::nft::encode::{
-    GETCHAIN, GETGEN, GETRULE, GETSETELEM, GETTABLE, NEWCHAIN, NEWGEN, NEWRULE, NEWSETELEM, NEWTABLE, SUBSYSTEM,
-    UDATA_HASH, header,
+    GETCHAIN, GETGEN, GETRULE, GETSET, GETSETELEM, GETTABLE, NEWCHAIN, NEWGEN, NEWRULE, NEWSET, NEWSETELEM, NEWTABLE,
+    SUBSYSTEM, UDATA_HASH, header,
 };
 use crate::nft::expression::{NFTA_DATA_VALUE, NFTA_DATA_VERDICT, NFTA_VERDICT_CHAIN, NFTA_VERDICT_CODE};
-use crate::nft::seal::{Hash, Seal, Structure};
+use crate::nft::seal::{Declaration, Found, Hash, Hooked, Seal, VERDICTS};
+use crate::nft::{Family, Table};
 use crate::socket::{Refusal, Socket};
-use crate::wire::{Message, attributes, be32_at, find, text};
+use crate::wire::{Message, Writer, attributes, be32_at, find, text};
 
 /// Number of transactions that this namespace has seen: unchanged means that nothing changed, ours or others'.
 pub(crate) fn generation(socket: &Socket) -> Result<u32, Refusal> {
@@ -33,31 +32,36 @@ pub(crate) fn generation(socket: &Socket) -> Result<u32, Refusal> {
     Ok(generation)
 }
 
-/// The table as it is; `None`: there is none. Only chains and sets of these names are looked at, others are told by
-/// their number. All listings are restricted to the table by the kernel.
-pub(crate) fn seal<'a>(
+/// The table as it is; `None`: there is none. An empty chain is seen only if `wanted` names it: the kernel lists chains
+/// of all tables or one by one. All is restricted to the table by the kernel.
+pub(crate) fn seal(
     socket: &Socket,
     family: Family,
     table: &str,
-    chains: impl Iterator<Item = &'a String>,
-    sets: impl Iterator<Item = (&'a String, Shape)>,
+    wanted: Option<&Table>,
 ) -> Result<Option<Seal>, Refusal> {
-    let Some(mut structure) = read_table(socket, family, table)? else { return Ok(None) };
-    for chain in chains {
-        if let Some(drop) = read_policy(socket, family, table, chain)? {
-            structure.drops.insert(chain.clone(), drop);
-        }
+    let Some(members) = read_table(socket, family, table)? else { return Ok(None) };
+    let mut seal = Seal { members, ..Seal::default() };
+    let mut rules: BTreeMap<String, Vec<Option<Hash>>> = BTreeMap::new();
+    for name in wanted.iter().flat_map(|table| table.chains.keys()) {
+        rules.insert(name.clone(), Vec::new());
     }
     for (chain, hash) in read_rules(socket, family, table)? {
-        structure.rules.entry(chain).or_default().push(hash);
+        rules.entry(chain).or_default().push(hash);
     }
-    let mut elements = BTreeMap::new();
-    for (set, shape) in sets {
-        if let Some(found) = read_elements(socket, (family, table, set), shape)? {
-            elements.insert(set.clone(), found);
+    for (name, rules) in rules {
+        if let Some(hooked) = read_chain(socket, family, table, &name)? {
+            seal.chains.insert(name, Found { hooked, rules });
         }
     }
-    Ok(Some(Seal { structure, elements: Arc::new(elements) }))
+    for (name, declaration) in read_sets(socket, family, table)? {
+        let elements = match wanted.and_then(|table| table.sets.get(&name)) {
+            Some(set) => read_elements(socket, (family, table, &name), set.shape())?,
+            None => BTreeSet::new(),
+        };
+        seal.sets.insert(name, (declaration, elements));
+    }
+    Ok(Some(seal))
 }
 
 /// Whether a notice is about a table of this name.
@@ -77,8 +81,9 @@ fn absent<T: Default>(answer: Result<T, Refusal>) -> Result<T, Refusal> {
     }
 }
 
-fn read_table(socket: &Socket, family: Family, table: &str) -> Result<Option<Structure>, Refusal> {
-    let mut found = None;
+/// How many chains and sets the table has.
+fn read_table(socket: &Socket, family: Family, table: &str) -> Result<Option<u32>, Refusal> {
+    let mut members = None;
     absent(socket.request(
         GETTABLE,
         0,
@@ -86,30 +91,56 @@ fn read_table(socket: &Socket, family: Family, table: &str) -> Result<Option<Str
         |w| w.put_str(1, table),
         |message| {
             if message.kind == NEWTABLE {
-                found = Some(Structure {
-                    hash: value(message, 6).and_then(udata_hash),
-                    members: value(message, 3).and_then(|value| be32_at(value, 0)).unwrap_or(0),
-                    ..Structure::default()
-                });
+                members = number(message, 3);
             }
         },
     ))?;
-    Ok(found)
+    Ok(members)
 }
 
-/// Whether a base chain drops what is not decided; `None`: no base chain, or none at all.
-fn read_policy(socket: &Socket, family: Family, table: &str, chain: &str) -> Result<Option<bool>, Refusal> {
-    let mut drop = None;
-    let names = |w: &mut crate::wire::Writer| {
+/// Where a chain stands, if it is a base chain; `None`: there is no such chain.
+fn read_chain(socket: &Socket, family: Family, table: &str, chain: &str) -> Result<Option<Option<Hooked>>, Refusal> {
+    let mut found = None;
+    let names = |w: &mut Writer| {
         w.put_str(1, table);
         w.put_str(3, chain);
     };
     absent(socket.request(GETCHAIN, 0, &header(family), names, |message| {
         if message.kind == NEWCHAIN {
-            drop = value(message, 5).and_then(|value| be32_at(value, 0)).map(|policy| policy == 0);
+            found = Some(value(message, 4).map(|hook| {
+                let number = |kind| find(hook, kind).and_then(|value| be32_at(value, 0)).unwrap_or(u32::MAX);
+                Hooked {
+                    kind: value(message, 7).map(text).unwrap_or_default(),
+                    hook: number(1),
+                    priority: number(2).cast_signed(),
+                    policy: self::number(message, 5).unwrap_or(u32::MAX),
+                }
+            }));
         }
     }))?;
-    Ok(drop)
+    Ok(found)
+}
+
+/// Names and types of the table's sets.
+fn read_sets(socket: &Socket, family: Family, table: &str) -> Result<Vec<(String, Declaration)>, Refusal> {
+    absent(socket.list(
+        GETSET,
+        &header(family),
+        |w| w.put_str(1, table),
+        |message| {
+            if message.kind != NEWSET || text(value(message, 1)?) != table {
+                return None;
+            }
+            let length = |kind| if kind == VERDICTS { 0 } else { number(message, 7).unwrap_or(0) };
+            let declaration = Declaration {
+                flags: number(message, 3).unwrap_or(0),
+                key_type: number(message, 4).unwrap_or(0),
+                key_length: number(message, 5).unwrap_or(0),
+                data: number(message, 6).map(|kind| (kind, length(kind))),
+            };
+            Some((text(value(message, 2)?), declaration))
+        },
+    ))
 }
 
 fn read_rules(socket: &Socket, family: Family, table: &str) -> Result<Vec<(String, Option<Hash>)>, Refusal> {
@@ -130,20 +161,16 @@ fn read_elements(
     socket: &Socket,
     (family, table, set): (Family, &str, &str),
     shape: Shape,
-) -> Result<Option<BTreeSet<Element>>, Refusal> {
-    let names = |w: &mut crate::wire::Writer| {
+) -> Result<BTreeSet<Element>, Refusal> {
+    let names = |w: &mut Writer| {
         w.put_str(1, table);
         w.put_str(2, set);
     };
-    let answer = socket.list(GETSETELEM, &header(family), names, |message| {
+    let parts = absent(socket.list(GETSETELEM, &header(family), names, |message| {
         let list = if message.kind == NEWSETELEM { value(message, 3)? } else { return None };
         Some(attributes(list, 0).filter_map(|(_, element)| decode(element)).collect::<Vec<_>>())
-    });
-    match answer {
-        Err(Refusal { errno: Errno::NOENT, .. }) => Ok(None),
-        Err(refusal) => Err(refusal),
-        Ok(parts) => Ok(Some(join(parts.into_iter().flatten().collect(), shape))),
-    }
+    }))?;
+    Ok(join(parts.into_iter().flatten().collect(), shape))
 }
 
 /// An element as listed: in a tree the end of a range is one of its own, without data.
@@ -208,4 +235,9 @@ fn udata_hash(mut udata: &[u8]) -> Option<Hash> {
 /// The first attribute of this number.
 fn value(message: Message<'_>, kind: u16) -> Option<&[u8]> {
     attributes(message.body, 4).find(|(found, _)| *found == kind).map(|(_, value)| value)
+}
+
+/// A number in network order.
+fn number(message: Message<'_>, kind: u16) -> Option<u32> {
+    value(message, kind).and_then(|value| be32_at(value, 0))
 }

@@ -1,99 +1,118 @@
-//! Telling "the table is as we wrote it" from what the kernel gives back.
+//! What is read back of a table, and the same of the one that is wanted.
 //!
-//! The kernel's listing of a rule is not what was sent: counters move, defaults appear. So each rule carries a hash of
-//! itself in its user data, the table one of its structure; who edits a rule, even by one flag, makes a new rule whose
-//! user data is not ours. Elements come back byte for byte and are compared as they are.
+//! Chains, sets and elements come back as they were sent. A rule does not: counters move, defaults appear. So each
+//! rule carries a hash of itself in its user data; who edits a rule makes a new one, whose user data is not ours.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use crate::nft::element::{Element, Elements, SetChange};
-use crate::nft::{Table, encode};
+use crate::nft::element::Element;
+use crate::nft::{Base, ChainKind, DataType, Hook, KeyType, Set, Table};
 
 /// A hash of 128 bits.
 pub(crate) type Hash = [u8; 16];
 
-/// What can be read back of a table.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What was read back of a table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seal {
-    pub(crate) structure: Structure,
-    /// By set. Shared: the kernel keeps the last one read.
-    pub(crate) elements: Arc<BTreeMap<String, BTreeSet<Element>>>,
+    /// How many chains and sets there are, ours and others.
+    pub(super) members: u32,
+    /// Chains that were asked for or hold rules.
+    pub(super) chains: BTreeMap<String, Found>,
+    /// All sets; elements of those that were asked for.
+    pub(super) sets: BTreeMap<String, (Declaration, BTreeSet<Element>)>,
 }
 
 impl Seal {
-    /// Whether what was looked at is all that this table names.
+    /// Whether all that this table names was looked at and found.
     pub(crate) fn covers(&self, table: &Table) -> bool {
-        self.elements.len() == table.sets.len() && table.sets.keys().all(|set| self.elements.contains_key(set))
+        table.sets.keys().all(|set| self.sets.contains_key(set))
+            && table.chains.keys().all(|chain| self.chains.contains_key(chain))
     }
 }
 
-/// All of a table but the elements.
+/// A chain as read back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Structure {
-    /// The table's own hash; `None`: not ours.
-    pub(crate) hash: Option<Hash>,
-    /// How many chains and sets there are.
-    pub(crate) members: u32,
-    /// Hashes of the rules by chain; `None`: not ours.
-    pub(crate) rules: BTreeMap<String, Vec<Option<Hash>>>,
-    /// Base chains: what they do with what is not decided.
-    pub(crate) drops: BTreeMap<String, bool>,
+pub(super) struct Found {
+    pub(super) hooked: Option<Hooked>,
+    /// Hashes of the rules in order; `None`: not ours.
+    pub(super) rules: Vec<Option<Hash>>,
 }
 
-/// How a table differs from the one that is wanted.
+/// Where a base chain stands, in the kernel's numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Difference {
-    /// Not at all.
-    None,
-    /// In elements only.
-    Elements(Elements),
-    /// In more: it is replaced.
-    Structure,
+pub(super) struct Hooked {
+    pub(super) kind: String,
+    pub(super) hook: u32,
+    pub(super) priority: i32,
+    pub(super) policy: u32,
 }
 
-impl Table {
-    /// What reading this table back must give.
-    #[must_use]
-    pub fn seal(&self) -> Seal {
-        Seal {
-            structure: self.structure(),
-            elements: Arc::new(self.sets.iter().map(|(name, set)| (name.clone(), set.encoded())).collect()),
-        }
-    }
+/// The type of a set, in the kernel's numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Declaration {
+    pub(super) flags: u32,
+    /// Six bits a field, by the numbers of `nft`.
+    pub(super) key_type: u32,
+    pub(super) key_length: u32,
+    /// Type and length; verdicts have no length of their own.
+    pub(super) data: Option<(u32, u32)>,
+}
 
-    /// How what was read back differs from this table.
-    #[must_use]
-    pub fn compare(&self, seen: Option<&Seal>) -> Difference {
-        let Some(seen) = seen.filter(|seen| seen.structure == self.structure()) else {
-            return Difference::Structure;
-        };
-        let mut sets = BTreeMap::new();
-        for (name, set) in &self.sets {
-            let wanted = set.encoded();
-            let Some(seen) = seen.elements.get(name) else { return Difference::Structure };
-            let remove: Vec<_> = seen.difference(&wanted).cloned().collect();
-            let add: Vec<_> = wanted.difference(seen).cloned().collect();
-            if !(remove.is_empty() && add.is_empty()) {
-                sets.insert(name.clone(), SetChange { shape: set.shape(), remove, add });
+/// Flags of a set (`NFT_SET_*`).
+const INTERVAL: u32 = 0x04;
+const MAP: u32 = 0x08;
+const CONCAT: u32 = 0x80;
+/// The number of verdicts (`NFT_DATA_VERDICT`).
+pub(super) const VERDICTS: u32 = 0xffff_ff00;
+
+impl Declaration {
+    pub(super) fn of(set: &Set) -> Self {
+        let mut flags = if set.interval { INTERVAL } else { 0 };
+        flags |= if set.data.is_some() { MAP } else { 0 };
+        let padded = |key: &KeyType| key.length().next_multiple_of(4);
+        let key_length = match set.keys.as_slice() {
+            [key] => key.length(),
+            keys => {
+                flags |= CONCAT;
+                keys.iter().map(padded).sum()
             }
-        }
-        if sets.is_empty() {
-            return Difference::None;
-        }
-        Difference::Elements(Elements { family: self.family, table: self.name.clone(), sets })
-    }
-
-    fn structure(&self) -> Structure {
-        let rules = |(name, chain): (&String, &crate::nft::Chain)| {
-            (name.clone(), chain.rules.iter().map(|rule| Some(encode::rule_hash(self, rule))).collect())
         };
-        let base = |(name, chain): (&String, &crate::nft::Chain)| Some((name.clone(), chain.base?.drop));
-        Structure {
-            hash: Some(encode::structure_hash(self)),
-            members: (self.sets.len() + self.chains.len()) as u32,
-            rules: self.chains.iter().filter(|(_, chain)| !chain.rules.is_empty()).map(rules).collect(),
-            drops: self.chains.iter().filter_map(base).collect(),
-        }
+        let key_type = set.keys.iter().fold(0, |all, key| (all << 6) | number(*key));
+        let data = set.data.map(|data| match data {
+            DataType::Ipv4 | DataType::Prefix4 => (number(KeyType::Ipv4), data.length() as u32),
+            DataType::Ipv6 | DataType::Prefix6 => (number(KeyType::Ipv6), data.length() as u32),
+            DataType::Verdict => (VERDICTS, 0),
+        });
+        Self { flags, key_type, key_length: key_length as u32, data }
+    }
+}
+
+/// Numbers by which `nft` knows types.
+fn number(key: KeyType) -> u32 {
+    match key {
+        KeyType::Ipv4 => 7,
+        KeyType::Ipv6 => 8,
+        KeyType::Protocol => 12,
+        KeyType::Port => 13,
+        KeyType::Mark => 19,
+        KeyType::Name => 41,
+    }
+}
+
+impl Hooked {
+    pub(super) fn of(base: Base) -> Self {
+        let kind = match base.kind {
+            ChainKind::Filter => "filter",
+            ChainKind::Nat => "nat",
+            ChainKind::Route => "route",
+        };
+        let hook = match base.hook {
+            Hook::Prerouting => 0,
+            Hook::Input => 1,
+            Hook::Forward => 2,
+            Hook::Output => 3,
+            Hook::Postrouting => 4,
+        };
+        Self { kind: kind.into(), hook, priority: base.priority, policy: u32::from(!base.drop) }
     }
 }

@@ -21,7 +21,12 @@ const IFA_F_NODAD: u8 = 0x02;
 pub(crate) fn list(socket: &Socket, index: u32) -> Result<Vec<IpNet>, Refusal> {
     let mut header = [0; IFADDRMSG];
     header[4..8].copy_from_slice(&index.to_ne_bytes());
-    socket.list(RTM_GETADDR, &header, |_| (), decode)
+    socket.list(
+        RTM_GETADDR,
+        &header,
+        |_| (),
+        |message| (message.kind == RTM_NEWADDR).then(|| decode(message)).flatten(),
+    )
 }
 
 /// Adds an address.
@@ -34,9 +39,10 @@ pub(crate) fn remove(socket: &Socket, index: u32, net: IpNet) -> Result<(), Refu
     send(socket, RTM_DELADDR, ACK, index, net)
 }
 
-/// Index of the link a notice is about.
+/// Index of the link a notice is about, if the address is one that would be listed.
 pub(crate) fn notice(message: Message<'_>) -> Option<u32> {
-    matches!(message.kind, RTM_NEWADDR | RTM_DELADDR).then(|| u32_at(message.body, 4)).flatten()
+    matches!(message.kind, RTM_NEWADDR | RTM_DELADDR).then(|| decode(message)).flatten()?;
+    u32_at(message.body, 4)
 }
 
 fn send(socket: &Socket, kind: u16, flags: u16, index: u32, net: IpNet) -> Result<(), Refusal> {
@@ -53,9 +59,6 @@ fn send(socket: &Socket, kind: u16, flags: u16, index: u32, net: IpNet) -> Resul
 }
 
 fn decode(message: Message<'_>) -> Option<IpNet> {
-    if message.kind != RTM_NEWADDR {
-        return None;
-    }
     let (mut local, mut other) = (None, None);
     for (kind, value) in attributes(message.body, IFADDRMSG) {
         match kind {

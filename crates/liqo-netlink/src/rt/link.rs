@@ -179,9 +179,9 @@ pub(crate) fn nsid(socket: &Socket, netns: BorrowedFd<'_>) -> Result<Option<i32>
     Ok(id.filter(|id| *id >= 0))
 }
 
-/// Whether a notice is about a link of one of these names; gives its index too.
+/// Index and name of the link a notice is about. Those of a protocol's own settings (IPv6 has its timers) are not told.
 pub(crate) fn notice(message: Message<'_>) -> Option<(u32, String)> {
-    matches!(message.kind, RTM_NEWLINK | RTM_DELLINK)
+    (matches!(message.kind, RTM_NEWLINK | RTM_DELLINK) && message.body.first() == Some(&(libc::AF_UNSPEC as u8)))
         .then(|| decode_any(message))
         .flatten()
         .map(|found| (found.index, found.name))

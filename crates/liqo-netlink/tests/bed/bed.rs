@@ -57,6 +57,21 @@ impl Drop for Ns {
     }
 }
 
+/// A path for a namespace, freed when dropped, also by a panic.
+pub(crate) struct Spot(pub(crate) PathBuf);
+
+impl Spot {
+    pub(crate) fn new(name: &str) -> Self {
+        Self(Path::new("/run/netns").join(format!("lnt-{}-{name}", std::process::id())))
+    }
+}
+
+impl Drop for Spot {
+    fn drop(&mut self) {
+        let _ = Netns::remove(&self.0);
+    }
+}
+
 /// A cable between two namespaces: each end's name, address and peer's address, up.
 pub(crate) fn cable(a: &Ns, a_name: &str, a_net: &str, b: &Ns, b_name: &str, b_net: &str) {
     let netns = b.path.file_name().unwrap().to_str().unwrap().to_owned();

@@ -26,8 +26,10 @@ pub(super) fn isolate(node: &Node) -> Result<()> {
     let file = format!("--mount={}", namespace.display());
     output(command("unshare").args([&file, "--propagation", "unchanged", "true"]))
         .context("cannot make a mount namespace")?;
-    // Private first: what covers /run/netns here must not cover it elsewhere.
-    let cover = format!("mount --make-private /run/netns && mount --bind {dir}/netns /run/netns");
+    // Private first: what covers /run/netns here must not cover it elsewhere. Shared then, with nobody: containerd asks
+    // that of what lies below, too, before it lets a container bind something there.
+    let own = "mount --make-private /run/netns && mount --make-shared /run/netns";
+    let cover = format!("{own} && mount --bind {dir}/netns /run/netns");
     output(command("nsenter").args([&file, "sh", "-c", &cover])).context("cannot give a node its /run/netns").map(drop)
 }
 

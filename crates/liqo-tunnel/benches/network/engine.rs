@@ -71,7 +71,9 @@ pub(crate) fn start(kind: Kind, wire: &Wire) -> Tunnel {
         .map(|i| {
             let peer = format!("{}:{PORT}", OUTER[1 - i]).parse::<SocketAddr>().unwrap();
             let (own, other) = (&keys[i], &keys[1 - i]);
-            wire.sides[i].run(|| if kind == Kind::Go { go(NAMES[i], own, other, peer) } else { ours(NAMES[i], own, other, peer) })
+            wire.sides[i].run(|| {
+                if kind == Kind::Go { go(NAMES[i], own, other, peer) } else { ours(NAMES[i], own, other, peer) }
+            })
         })
         .collect();
     let tunnel = Tunnel(children);

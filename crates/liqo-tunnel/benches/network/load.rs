@@ -55,7 +55,7 @@ pub(crate) struct Trip {
 impl Wire {
     pub(crate) fn new() -> Self {
         let sides = [Netns::new(), Netns::new()];
-        sides[0].join(&sides[1], "wire");
+        sides[0].join("wire", &sides[1], "wire");
         for (side, address) in sides.iter().zip(OUTER) {
             side.ip(&format!("address add {address}/24 dev wire"));
             side.ip("link set dev wire up");
@@ -91,7 +91,12 @@ impl Wire {
     pub(crate) fn tcp(&self, streams: u32, time: Duration, tunnel: &Tunnel) -> Flow {
         let pids = tunnel.pids();
         let mut server = self.sides[1].run(|| {
-            Command::new("iperf3").args(["-s", "-1", "-p", "5201"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+            Command::new("iperf3")
+                .args(["-s", "-1", "-p", "5201"])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap()
         });
         std::thread::sleep(Duration::from_millis(300));
         let clock = Clock::now(&pids);

@@ -9,7 +9,11 @@ const HERTZ: f64 = 100.0;
 pub(crate) fn describe() -> String {
     let cpus = read_to_string("/proc/cpuinfo").unwrap_or_default();
     let count = cpus.matches("processor\t").count();
-    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1)).unwrap_or("unknown").to_owned();
+    let model = cpus
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1))
+        .unwrap_or("unknown")
+        .to_owned();
     let kernel = read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     format!("{count} processors, {model}, Linux {}", kernel.trim())
 }
@@ -39,8 +43,14 @@ pub(crate) struct Used {
 impl Clock {
     pub(crate) fn now(tunnels: &[u32]) -> Self {
         let stat = read_to_string("/proc/stat").expect("/proc");
-        let fields: Vec<f64> =
-            stat.lines().next().unwrap_or_default().split_whitespace().skip(1).filter_map(|field| field.parse().ok()).collect();
+        let fields: Vec<f64> = stat
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .split_whitespace()
+            .skip(1)
+            .filter_map(|field| field.parse().ok())
+            .collect();
         // user nice system idle iowait irq softirq
         let busy = [0, 1, 2, 5, 6].iter().map(|i| fields[*i]).sum::<f64>() / HERTZ;
         let tunnels: f64 = tunnels.iter().map(|pid| process(&pid.to_string(), 2)).sum();
@@ -53,6 +63,18 @@ impl Clock {
         let own = now.own - self.own;
         let foreign = ((now.busy - self.busy - own) / seconds).max(0.0);
         Used { seconds, own, tunnels: now.tunnels - self.tunnels, foreign }
+    }
+}
+
+/// Waits until others use less than a tenth of a processor for half a second, or until `patience` is over.
+pub(crate) fn calm(patience: std::time::Duration) {
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < patience {
+        let clock = Clock::now(&[]);
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        if clock.since(&[]).foreign < 0.1 {
+            return;
+        }
     }
 }
 

@@ -70,7 +70,10 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "| figure, median [range] | raw veth | wireguard-go | ours | ours ÷ wireguard-go, per round | goal | foreign CPU, most |")?;
+        writeln!(
+            f,
+            "| figure, median [range] | raw veth | wireguard-go | ours | ours ÷ wireguard-go, per round | goal | foreign CPU, most |"
+        )?;
         writeln!(f, "|---|---|---|---|---|---|---|")?;
         for (name, unit, of, foreign, goal) in ROWS {
             let [raw, go, ours] = [Kind::Raw, Kind::Go, Kind::Ours].map(|kind| self.all(kind, of));
@@ -81,7 +84,8 @@ impl fmt::Display for Report {
             } else {
                 spread(&ratios)
             };
-            let most = [Kind::Raw, Kind::Go, Kind::Ours].iter().flat_map(|kind| self.all(*kind, foreign)).fold(0.0, f64::max);
+            let most =
+                [Kind::Raw, Kind::Go, Kind::Ours].iter().flat_map(|kind| self.all(*kind, foreign)).fold(0.0, f64::max);
             let (raw, go, ours) = (spread(&raw), spread(&go), spread(&ours));
             writeln!(f, "| {name}, {unit} | {raw} | {go} | {ours} | {ratio} | {goal} | {most:.2} |")?;
         }

@@ -27,14 +27,18 @@ pub(crate) fn measure() {
         if peers == 1 {
             alone = memory;
         }
-        let each = if peers == 1 { String::from("-") } else { format!("{:.1}", (memory - alone) as f64 * 1.024 / f64::from(peers - 1)) };
+        let each = if peers == 1 {
+            String::from("-")
+        } else {
+            format!("{:.1}", (memory - alone) as f64 * 1.024 / f64::from(peers - 1))
+        };
         println!("| {peers} | {:.2} | {each} | {cpu:.5} |", memory as f64 / 1024.0);
     }
 }
 
 fn idle(peers: u16) -> (u64, f64) {
     let sides = [Netns::new(), Netns::new()];
-    sides[0].join(&sides[1], "wire");
+    sides[0].join("wire", &sides[1], "wire");
     for (side, address) in sides.iter().zip(OUTER) {
         side.ip(&format!("address add {address}/24 dev wire"));
         side.ip("link set dev wire up");
@@ -102,7 +106,9 @@ pub(crate) fn serve_many(arguments: &[String]) {
             let device = Device { interface: format!("spoke{n}"), port: SPOKES + n, key: key(n), mtu: 1420 };
             let engine = liqo_tunnel::open(&device, here.as_fd(), Some(Implementation::Userspace)).unwrap();
             let allowed = vec!["10.0.0.0/8".parse().unwrap()];
-            engine.set_peers(&[Peer { key: key(0).public(), endpoint: endpoint(0, HUB), allowed, keepalive: KEEPALIVE }]).unwrap();
+            engine
+                .set_peers(&[Peer { key: key(0).public(), endpoint: endpoint(0, HUB), allowed, keepalive: KEEPALIVE }])
+                .unwrap();
             engine
         })
         .collect();

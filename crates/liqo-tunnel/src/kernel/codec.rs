@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use ipnet::IpNet;
 use netlink_packet_core::Emitable;
 use netlink_packet_wireguard::{
-    WireguardAddressFamily, WireguardAllowedIp, WireguardAllowedIpAttr, WireguardAttribute, WireguardPeer, WireguardPeerAttribute,
-    WireguardPeerFlags,
+    WireguardAddressFamily, WireguardAllowedIp, WireguardAllowedIpAttr, WireguardAttribute, WireguardPeer,
+    WireguardPeerAttribute, WireguardPeerFlags,
 };
 
 use crate::plan::Wanted;

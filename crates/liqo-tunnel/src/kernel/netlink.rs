@@ -4,8 +4,8 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkDeserializable, NetlinkMessage, NetlinkPayload,
-    NetlinkSerializable,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkDeserializable, NetlinkMessage,
+    NetlinkPayload, NetlinkSerializable,
 };
 use netlink_packet_generic::GenlMessage;
 use netlink_packet_generic::ctrl::nlas::GenlCtrlAttrs;
@@ -84,7 +84,8 @@ impl Wireguard {
     /// Looks the family up, whose number the kernel chose when it started.
     pub(super) fn new() -> Result<Self, Error> {
         let socket = open(NETLINK_GENERIC)?;
-        let ask = GenlCtrl { cmd: GenlCtrlCmd::GetFamily, nlas: vec![GenlCtrlAttrs::FamilyName("wireguard".to_owned())] };
+        let ask =
+            GenlCtrl { cmd: GenlCtrlCmd::GetFamily, nlas: vec![GenlCtrlAttrs::FamilyName("wireguard".to_owned())] };
         let answers = request(&socket, GenlMessage::from_payload(ask), NLM_F_REQUEST | NLM_F_ACK)
             .map_err(|error| Error::NoKernel(error.to_string()))?;
         let family = answers.iter().flat_map(|answer| &answer.payload.nlas).find_map(|attribute| match attribute {
@@ -110,7 +111,12 @@ impl Wireguard {
         answer.map(drop).map_err(|error| Error::io(format!("change the tunnel `{name}`"), error))
     }
 
-    fn message(&self, cmd: WireguardCmd, name: &str, attributes: Vec<WireguardAttribute>) -> GenlMessage<WireguardMessage> {
+    fn message(
+        &self,
+        cmd: WireguardCmd,
+        name: &str,
+        attributes: Vec<WireguardAttribute>,
+    ) -> GenlMessage<WireguardMessage> {
         let attributes = std::iter::once(WireguardAttribute::IfName(name.to_owned())).chain(attributes).collect();
         let mut message = GenlMessage::from_payload(WireguardMessage { cmd, attributes });
         message.set_resolved_family_id(self.family);

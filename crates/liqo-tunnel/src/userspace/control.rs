@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::link::Link;
-use crate::plan::{Present, Wanted, plan};
 use super::routes::Routes;
 use super::table::{Board, Entry, Identity, Table};
+use crate::plan::{Present, Wanted, plan};
 use crate::{Error, Peer, PrivateKey, PublicKey};
 
 /// What is wished and what is there.
@@ -102,8 +102,11 @@ impl Control {
 
     /// Keeps the pairs of the plan only; a successor takes over the counters of the pair it replaces.
     fn replace(&mut self, pairs: &[(Arc<Link>, Option<Arc<Link>>)]) {
-        let kept: HashSet<u32> =
-            pairs.iter().flat_map(|(link, before)| [Some(link.slot), before.as_ref().map(|link| link.slot)]).flatten().collect();
+        let kept: HashSet<u32> = pairs
+            .iter()
+            .flat_map(|(link, before)| [Some(link.slot), before.as_ref().map(|link| link.slot)])
+            .flatten()
+            .collect();
         for gone in self.links.iter().filter(|link| !kept.contains(&link.slot)) {
             if let Some((heir, _)) = pairs.iter().find(|(link, _)| link.key == gone.key) {
                 let before = gone.lock();
@@ -113,7 +116,8 @@ impl Control {
         let before = pairs.iter().filter_map(|(_, before)| before.clone());
         self.links = pairs.iter().map(|(link, _)| link.clone()).chain(before).collect();
         let own = self.own();
-        self.identities.retain(|identity| identity.public == own || self.links.iter().any(|link| link.ours == identity.public));
+        self.identities
+            .retain(|identity| identity.public == own || self.links.iter().any(|link| link.ours == identity.public));
     }
 
     fn table(&self, pairs: &[(Arc<Link>, Option<Arc<Link>>)]) -> Table {
@@ -130,7 +134,8 @@ impl Control {
                 table.entries[slot] = Some(Entry { link: pair.clone(), group, eager });
             }
         }
-        let prefixes = (0..).zip(&self.wished).flat_map(|(group, peer)| peer.allowed.iter().map(move |net| (*net, group)));
+        let prefixes =
+            (0..).zip(&self.wished).flat_map(|(group, peer)| peer.allowed.iter().map(move |net| (*net, group)));
         table.routes = Routes::new(prefixes);
         table
     }

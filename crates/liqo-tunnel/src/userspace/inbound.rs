@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use boringtun::noise::handshake::parse_handshake_anon;
 use boringtun::noise::{Packet, TunnResult};
 
+use super::Shared;
 use super::limit::Limit;
 use super::link::{COOKIE, DATA, INITIATION, OVERHEAD, Opened, RESPONSE, SMALLEST, State};
 use super::merge::{Merger, Output};
 use super::outbound::send_now;
 use super::table::{Entry, Identity, Reader, Table};
-use super::Shared;
 use crate::PublicKey;
 use crate::sys::{Datagrams, Endpoint, Outgoing, Tun};
 
@@ -61,8 +61,10 @@ impl Inbound {
     /// Until the tunnel ends.
     pub(crate) fn run(&mut self) -> io::Result<()> {
         while !self.shared.is_stopping() {
+            let received = self.shared.wire.receive(&mut self.datagrams);
+            // After the wait, not before: what has arrived since must meet what is wished since.
             let table = self.reader.refresh(&self.shared.board);
-            match self.shared.wire.receive(&mut self.datagrams) {
+            match received {
                 Ok(count) => self.batch(&table, count),
                 // Time to look at the clock, or news of a datagram sent earlier: ICMP errors are a matter of one peer.
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Err(error),
@@ -136,6 +138,11 @@ impl Arena {
         }
         if authentic {
             state.seen_at(endpoint);
+            // The first packet under keys we answered for: what waited for them can go.
+            let room = self.bytes.get_mut(self.used..).unwrap_or_default();
+            while let Some(length) = state.queued(room) {
+                shared.wire.send(room, &[Outgoing { start: 0, length, size: length, endpoint }]);
+            }
             drop(state);
             if entry.link.establish() {
                 shared.settle();
@@ -144,7 +151,8 @@ impl Arena {
     }
 
     fn open_one(&mut self, table: &Table, entry: &Entry, state: &mut State, message: &[u8], tun: &Tun) -> bool {
-        let Some(room) = self.bytes.get_mut(self.used..).filter(|room| room.len() >= message.len().max(SMALLEST)) else {
+        let Some(room) = self.bytes.get_mut(self.used..).filter(|room| room.len() >= message.len().max(SMALLEST))
+        else {
             return false;
         };
         match state.open(message, room) {
@@ -228,8 +236,14 @@ impl Desk<'_> {
     }
 
     fn deliver(&mut self, entry: Option<&Entry>, identity: &Identity, message: &[u8], endpoint: Endpoint) {
-        let Some(entry) = entry.filter(|entry| entry.link.ours == identity.public || message[0] == COOKIE) else { return };
+        let Some(entry) = entry.filter(|entry| entry.link.ours == identity.public || message[0] == COOKIE) else {
+            return;
+        };
         let mut state = entry.link.lock();
+        // The library dates sessions by its last look at the clock, and the younger of two is the one it uses.
+        if let (Some(known), Some(length)) = (state.endpoint(), state.tick(Instant::now(), entry.eager, self.scratch)) {
+            self.shared.wire.send(self.scratch, &[Outgoing { start: 0, length, size: length, endpoint: known }]);
+        }
         match state.open(message, self.scratch) {
             Opened::Answer(length) => {
                 state.seen_at(endpoint);

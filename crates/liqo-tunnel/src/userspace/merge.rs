@@ -226,7 +226,9 @@ fn alone(arena: &[u8], span: Span, output: &mut impl Output) {
 /// with a checksum.
 fn candidate(packet: &[u8], uso: bool) -> Option<Candidate> {
     let (protocol, start) = match *packet.first()? {
-        0x45 if get16(packet, 6) & 0x3fff == 0 && usize::from(get16(packet, 2)) == packet.len() => (*packet.get(9)?, 20),
+        0x45 if get16(packet, 6) & 0x3fff == 0 && usize::from(get16(packet, 2)) == packet.len() => {
+            (*packet.get(9)?, 20)
+        }
         byte if byte >> 4 == 6 && usize::from(get16(packet, 4)) + 40 == packet.len() => (*packet.get(6)?, 40),
         _ => return None,
     };
@@ -238,10 +240,19 @@ fn candidate(packet: &[u8], uso: bool) -> Option<Candidate> {
             }
             start + usize::from(packet[start + 12] >> 4) * 4
         }
-        UDP if uso && usize::from(get16(packet, start + 4)) + start == packet.len() && get16(packet, start + 6) != 0 => start + 8,
+        UDP if uso
+            && usize::from(get16(packet, start + 4)) + start == packet.len()
+            && get16(packet, start + 6) != 0 =>
+        {
+            start + 8
+        }
         _ => return None,
     };
-    (head >= start + if protocol == TCP { 20 } else { 8 } && head < packet.len()).then_some(Candidate { protocol, start, head })
+    (head >= start + if protocol == TCP { 20 } else { 8 } && head < packet.len()).then_some(Candidate {
+        protocol,
+        start,
+        head,
+    })
 }
 
 /// Addresses and the four bytes where ports are.

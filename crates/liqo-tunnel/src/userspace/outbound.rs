@@ -103,7 +103,9 @@ impl Outbound {
 impl Batch {
     /// Appends what `write` writes, if there is room for `need` bytes.
     fn put(&mut self, endpoint: Endpoint, need: usize, write: impl FnOnce(&mut [u8]) -> Option<usize>) {
-        let Some(room) = self.buffer.get_mut(self.used..).filter(|room| room.len() >= need.max(SMALLEST)) else { return };
+        let Some(room) = self.buffer.get_mut(self.used..).filter(|room| room.len() >= need.max(SMALLEST)) else {
+            return;
+        };
         let Some(length) = write(room) else { return };
         let start = self.used;
         self.used += length;

@@ -100,8 +100,13 @@ mod tests {
     use super::Routes;
 
     fn naive(prefixes: &[(IpNet, u32)], address: IpAddr) -> Option<u32> {
-        let longest = prefixes.iter().filter(|(net, _)| net.contains(&address)).map(|(net, _)| net.prefix_len()).max()?;
-        prefixes.iter().rev().find(|(net, _)| net.contains(&address) && net.prefix_len() == longest).map(|(_, owner)| *owner)
+        let longest =
+            prefixes.iter().filter(|(net, _)| net.contains(&address)).map(|(net, _)| net.prefix_len()).max()?;
+        prefixes
+            .iter()
+            .rev()
+            .find(|(net, _)| net.contains(&address) && net.prefix_len() == longest)
+            .map(|(_, owner)| *owner)
     }
 
     fn prefix() -> impl Strategy<Value = (IpNet, u32)> {

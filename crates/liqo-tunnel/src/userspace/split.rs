@@ -29,7 +29,12 @@ pub(crate) struct Malformed;
 
 /// Calls `each` with every packet of the frame in `buffer[..length]`, complete with checksums and padded with zeros to a multiple
 /// of 16 bytes, but not beyond `mtu` (WireGuard white paper, 5.4.6). The buffer needs [`TAIL`] bytes after the frame.
-pub(crate) fn split(buffer: &mut [u8], length: usize, mtu: usize, mut each: impl FnMut(&[u8])) -> Result<(), Malformed> {
+pub(crate) fn split(
+    buffer: &mut [u8],
+    length: usize,
+    mtu: usize,
+    mut each: impl FnMut(&[u8]),
+) -> Result<(), Malformed> {
     let (header, packet) = buffer.split_at_mut_checked(VNET).ok_or(Malformed)?;
     let length = length.checked_sub(VNET).filter(|length| length + TAIL <= packet.len()).ok_or(Malformed)?;
     let little = |at: usize| usize::from(u16::from_le_bytes([header[at], header[at + 1]]));

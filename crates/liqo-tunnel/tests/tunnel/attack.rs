@@ -31,7 +31,9 @@ fn tap(machine: &Machine) -> impl Fn(Duration) -> Vec<Vec<u8>> + use<> {
 
 /// The datagrams to the tunnel's port among IPv4 frames.
 fn datagrams(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    let to_port = |frame: &&Vec<u8>| frame.len() > 42 && frame[12..14] == [8, 0] && frame[23] == 17 && frame[36..38] == [0x16, 0xef];
+    let to_port = |frame: &&Vec<u8>| {
+        frame.len() > 42 && frame[12..14] == [8, 0] && frame[23] == 17 && frame[36..38] == [0x16, 0xef]
+    };
     frames.iter().filter(to_port).map(|frame| frame[42..].to_vec()).collect()
 }
 
@@ -193,7 +195,14 @@ fn errors_of_the_socket_do_not_end_it() {
     let machines = full_mesh(&switch, 2);
     let (a, b) = (&machines[0], &machines[1]);
     assert!(echo(a, b, b.inner4(), SOON));
-    for endpoint in ["192.0.2.2:9", "192.0.2.200:5871", "203.0.113.1:5871", "[2001:db8::2]:9", "[2001:db8:ffff::1]:5871", "127.0.0.1:1"] {
+    for endpoint in [
+        "192.0.2.2:9",
+        "192.0.2.200:5871",
+        "203.0.113.1:5871",
+        "[2001:db8::2]:9",
+        "[2001:db8:ffff::1]:5871",
+        "127.0.0.1:1",
+    ] {
         let lost = Peer { endpoint: Some(endpoint.parse().unwrap()), ..b.peer() };
         a.engine().set_peers(&[lost]).unwrap();
         echo(a, b, b.inner4(), Duration::from_millis(100));

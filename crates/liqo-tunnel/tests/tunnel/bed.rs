@@ -41,7 +41,10 @@ impl Netns {
     }
 
     /// Starts a thread inside that goes on.
-    pub(crate) fn spawn<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> std::thread::JoinHandle<T> {
+    pub(crate) fn spawn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> std::thread::JoinHandle<T> {
         let file = self.0.try_clone().unwrap();
         std::thread::spawn(move || {
             move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
@@ -58,14 +61,18 @@ impl Netns {
         self.run(|| {
             let output = Command::new(program).args(arguments.split_whitespace()).output().unwrap();
             let told = String::from_utf8_lossy(&output.stdout).into_owned();
-            assert!(output.status.success(), "{program} {arguments}: {told}{}", String::from_utf8_lossy(&output.stderr));
+            assert!(
+                output.status.success(),
+                "{program} {arguments}: {told}{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
             told
         })
     }
 
-    /// A wire to another namespace, called `name` on both ends.
-    pub(crate) fn join(&self, other: &Self, name: &str) {
-        self.ip(&format!("link add dev {name} type veth peer name {name} netns {}", other.path()));
+    /// A wire from `name` here to `other_name` in another namespace.
+    pub(crate) fn join(&self, name: &str, other: &Self, other_name: &str) {
+        self.ip(&format!("link add dev {name} type veth peer name {other_name} netns {}", other.path()));
     }
 
     /// The same namespace once more.
@@ -95,7 +102,7 @@ impl Switch {
 
     /// Plugs `netns` in as `eth0` with 192.0.2.N and 2001:db8::N.
     pub(crate) fn plug(&self, netns: &Netns, n: u8) {
-        self.0.ip(&format!("link add dev port{n} type veth peer name eth0 netns {}", netns.path()));
+        self.0.join(&format!("port{n}"), netns, "eth0");
         self.0.ip(&format!("link set dev port{n} master switch up"));
         netns.ip(&format!("address add 192.0.2.{n}/24 dev eth0"));
         netns.ip(&format!("address add 2001:db8::{n}/64 dev eth0 nodad"));
@@ -159,7 +166,10 @@ impl Machine {
         Peer {
             key: self.key.public(),
             endpoint: Some(SocketAddr::new(format!("192.0.2.{}", self.n).parse().unwrap(), PORT)),
-            allowed: vec![format!("10.0.{}.0/24", self.n).parse().unwrap(), format!("fd00:{}::/64", self.n).parse().unwrap()],
+            allowed: vec![
+                format!("10.0.{}.0/24", self.n).parse().unwrap(),
+                format!("fd00:{}::/64", self.n).parse().unwrap(),
+            ],
             keepalive: None,
         }
     }

@@ -80,7 +80,11 @@ fn answers_leave_from_the_address_that_was_asked() {
     b.engine().set_peers(&[Peer { endpoint: None, ..a.peer() }]).unwrap();
     a.engine().set_peers(&[peer]).unwrap();
     assert!(echo(a, b, b.inner4(), SOON));
-    assert_eq!(a.state_of(b).endpoint, Some("192.0.2.88:5871".parse().unwrap()), "the routing table would have said 192.0.2.2");
+    assert_eq!(
+        a.state_of(b).endpoint,
+        Some("192.0.2.88:5871".parse().unwrap()),
+        "the routing table would have said 192.0.2.2"
+    );
 }
 
 #[test]
@@ -119,7 +123,9 @@ fn our_new_key_serves_peers_that_only_know_the_old_one() {
     assert!(echo(&a, &b, b.inner4(), NOT));
     b.key = next;
     a.engine().set_peers(&[b.peer()]).unwrap();
-    eventually("the new key alone", || a.engine().peers().unwrap().len() == 1 && a.state_of(&b).last_handshake.is_some());
+    eventually("the new key alone", || {
+        a.engine().peers().unwrap().len() == 1 && a.state_of(&b).last_handshake.is_some()
+    });
     assert!(echo(&a, &b, b.inner4(), NOT) && echo(&b, &a, a.inner4(), NOT));
 }
 
@@ -191,7 +197,11 @@ fn without_the_kernels_wireguard_ours_is_taken_and_says_why() {
     // What the kernel itself says decides what is expected, so this holds on machines that have it.
     let has = a.outside.run(|| {
         #[expect(clippy::disallowed_methods, reason = "asks the kernel by another way")]
-        std::process::Command::new("/usr/sbin/ip").args(["link", "add", "probe", "type", "wireguard"]).status().unwrap().success()
+        std::process::Command::new("/usr/sbin/ip")
+            .args(["link", "add", "probe", "type", "wireguard"])
+            .status()
+            .unwrap()
+            .success()
     });
     let engine = open(None).unwrap();
     assert_ne!(engine.port(), 0);

@@ -75,7 +75,11 @@ fn bursts_arrive_one_by_one_and_in_order() {
             let mut got = [0; 2000];
             for i in 0..60u32 {
                 let length = server.recv(&mut got).unwrap();
-                assert_eq!((&got[..4], length), (&i.to_be_bytes()[..], if i % 20 == 19 { 300 } else { 700 }), "burst {burst}");
+                assert_eq!(
+                    (&got[..4], length),
+                    (&i.to_be_bytes()[..], if i % 20 == 19 { 300 } else { 700 }),
+                    "burst {burst}"
+                );
             }
         }
     }

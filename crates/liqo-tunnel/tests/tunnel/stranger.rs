@@ -5,6 +5,7 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use liqo_tunnel::PublicKey;
@@ -12,6 +13,9 @@ use liqo_tunnel::PublicKey;
 use crate::bed::{Machine, Netns, Switch, echo, eventually, stream};
 
 const SOON: Duration = Duration::from_secs(5);
+
+/// Sockets of wireguard-go lie in one directory, whatever the namespace: names must differ.
+static COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// A machine whose tunnel is wireguard-go's. Its interface and its socket are in one namespace, as it knows no other way.
 struct Stranger {
@@ -31,7 +35,7 @@ impl Stranger {
         let told = Command::new(path).output().unwrap();
         assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
         let program = String::from_utf8(told.stdout).unwrap();
-        let name = format!("go{n}-{}", std::process::id() % 100_000);
+        let name = format!("go{}-{}", COUNT.fetch_add(1, Ordering::Relaxed), std::process::id() % 100_000);
         let process = machine.inside.run(|| {
             Command::new(program.trim())
                 .args(["-f", &name])

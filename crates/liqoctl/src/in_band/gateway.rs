@@ -114,7 +114,9 @@ fn on_its_node(service: &Service) -> Option<(String, u16)> {
 
 fn wireguard_port(service: &Service) -> Option<&ServicePort> {
     let ports = service.spec.as_ref()?.ports.as_deref()?;
-    ports.iter().find(|port| port.name.as_deref() == Some("wireguard")).or_else(|| ports.first())
+    let named = |port: &&ServicePort| port.name.as_deref() == Some("wireguard");
+    let udp = |port: &&ServicePort| port.protocol.as_deref() == Some("UDP");
+    ports.iter().find(named).or_else(|| ports.iter().find(udp))
 }
 
 fn annotation(service: &Service, key: &str) -> Option<String> {

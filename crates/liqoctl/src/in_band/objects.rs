@@ -130,7 +130,10 @@ pub(crate) fn check<'a>(
     peer: &ClusterIdentity,
 ) -> Result<Option<&'a ForeignCluster>, String> {
     let name = &peer.cluster_name;
-    if let Some(one) = known.iter().find(|one| plan::id_of(one) == peer.cluster_id) {
+    let same_id = known.iter().find(|one| plan::id_of(one) == peer.cluster_id);
+    let same_name = known.iter().find(|one| one.name_any() == *name);
+    // One whose ID has not been learnt yet may be the peer.
+    if let Some(one) = same_id.or(same_name.filter(|one| plan::id_of(one).is_empty())) {
         let (is, wanted) = (one.spec.peering_type, PeeringType::InBand);
         if is != wanted && !plan::is_leaving(one) {
             return Err(format!(
@@ -141,7 +144,7 @@ pub(crate) fn check<'a>(
         }
         return Ok(Some(one));
     }
-    match known.iter().find(|one| one.name_any() == *name && !plan::id_of(one).is_empty()) {
+    match same_name {
         Some(other) => Err(format!(
             "the name {name:?} of the remote cluster belongs to another cluster (cluster ID {}) already",
             plan::id_of(other)
@@ -312,6 +315,10 @@ mod tests {
         assert!(
             matches!(foreign_cluster(&[out_of_band], &milan(), &urls()), Ok(Plan::Wait(name)) if name == "provider")
         );
+        let mut unknown = new(&ClusterIdentity::new("", "provider"), &urls());
+        unknown.metadata.labels = None;
+        assert!(matches!(check(std::slice::from_ref(&unknown), &milan()), Ok(Some(_))));
+        assert!(matches!(foreign_cluster(&[unknown], &milan(), &urls()), Ok(Plan::Update(..))));
         let namesake = new(&ClusterIdentity::new("other", "provider"), &urls());
         assert!(check(&[namesake], &milan()).unwrap_err().contains("belongs to another cluster (cluster ID other)"));
     }

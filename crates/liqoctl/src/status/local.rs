@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn a_gateway_that_cannot_be_reached_says_why() {
         let service = serde_json::json!({"metadata": {"annotations": {"net.liqo.io/gatewayNodeIP": "10.0.0.1"}},
-            "spec": {"type": "ClusterIP", "ports": [{"port": 5871}]}});
+            "spec": {"type": "ClusterIP", "ports": [{"port": 5871, "protocol": "UDP"}]}});
         let service: Service = serde_json::from_value(service).unwrap();
         assert_eq!(gateway_url(Some(&service)), "not available: service liqo-gateway is of type ClusterIP");
         assert!(gateway_url(None).starts_with("not available: service liqo-gateway does not exist"));

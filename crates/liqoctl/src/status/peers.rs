@@ -233,7 +233,7 @@ mod tests {
         let report = report(&[one], &[], &none(), &[]);
         let told = text(&report, "rome", true);
         for part in [
-            "    Type: InBand\n",
+            "InBand\n",
             "        Auth Proxy URL: http://10.98.0.3:8118\n",
             "    Network\n        Status: Established\n        NetWorkConfig Not Found\n        TunnelEndpoint Not Found\n",
         ] {

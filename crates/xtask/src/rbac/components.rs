@@ -127,15 +127,18 @@ pub(super) const ROUTE_NAMESPACED: &[Rule] = &[rule("", &["configmaps", "pods", 
 /// Network manager, everywhere.
 pub(super) const NETWORK_MANAGER: &[Rule] = &[
     rule("", &["events"], &["create", "patch"]),
-    rule("discovery.liqo.io", &["foreignclusters"], RO),
-    rule("discovery.liqo.io", &["foreignclusters/finalizers", "foreignclusters/status"], STATUS),
-    rule("net.liqo.io", &["ipamstorages", "natmappings", "tunnelendpoints"], RW),
-    rule("net.liqo.io", &["networkconfigs"], super::ALL),
-    rule("net.liqo.io", &["networkconfigs/finalizers", "networkconfigs/status", "tunnelendpoints/status"], STATUS),
+    rule("", &["namespaces"], RO),
+    rule("discovery.liqo.io", &["foreignclusters"], &["get", "list", "watch", "patch"]),
+    rule("discovery.liqo.io", &["foreignclusters/finalizers"], &["update", "patch"]),
+    rule("net.liqo.io", &["ipamstorages"], &["get", "list", "watch", "create", "patch"]),
+    rule(
+        "net.liqo.io",
+        &["natmappings", "networkconfigs", "tunnelendpoints"],
+        &["get", "list", "watch", "create", "patch", "delete"],
+    ),
+    rule("net.liqo.io", &["networkconfigs/status"], &["patch"]),
 ];
 
 /// Network manager, in the Liqo namespace.
-pub(super) const NETWORK_MANAGER_NAMESPACED: &[Rule] = &[
-    rule("", &["configmaps", "secrets", "services"], RO),
-    rule("coordination.k8s.io", &["leases"], &["get", "list", "watch", "create", "update", "patch"]),
-];
+pub(super) const NETWORK_MANAGER_NAMESPACED: &[Rule] =
+    &[rule("", &["secrets", "services"], RO), rule("coordination.k8s.io", &["leases"], &["get", "create", "patch"])];

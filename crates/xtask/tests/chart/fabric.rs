@@ -39,14 +39,14 @@ fn arguments_by_default() {
         args(&objects, GATEWAY),
         [
             "--gateway.leader-elect=true",
-            "--gateway.mtu=1340",
+            "--gateway.mtu=0",
             "--gateway.listening-port=5871",
             "--health-probe-address=127.0.0.1:5873",
         ]
     );
-    assert_eq!(args(&objects, ROUTE), ["--route.vxlan-mtu=1340", "--health-probe-address=127.0.0.1:5874"]);
+    assert_eq!(args(&objects, ROUTE), ["--route.vxlan-mtu=0", "--health-probe-address=127.0.0.1:5874"]);
     assert_eq!(args(&objects, MANAGER), ["--manager.pod-cidr=10.244.0.0/16", "--manager.service-cidr=10.96.0.0/12"]);
-    assert_eq!(args(&objects, PROXY), ["--listening-port=8118"]);
+    assert_eq!(args(&objects, PROXY), ["--listening-port=8118", "--auth-service=liqo-auth.liqo.svc:443"]);
     for (name, command) in
         [(GATEWAY, "liqo-gateway"), (ROUTE, "liqo-route"), (MANAGER, "liqo-network-manager"), (PROXY, "liqo-proxy")]
     {
@@ -61,7 +61,7 @@ fn arguments_follow_the_values() {
         "--set=gateway.config.wireguardImplementation=userspace,gateway.pod.extraArgs={--v=1},route.pod.extraArgs={--v=2}",
         "--set=networkManager.config.reservedSubnets={192.0.2.0/24,198.51.100.0/24}",
         "--set=networkManager.config.additionalPools={100.64.0.0/10},networkManager.pod.extraArgs={--v=3}",
-        "--set=proxy.config.listeningPort=8119,proxy.pod.extraArgs={--v=4}",
+        "--set=proxy.config.listeningPort=8119,proxy.pod.extraArgs={--v=4},auth.tls=false,networkManager.replicas=2",
     ]);
     assert_eq!(
         args(&objects, GATEWAY),
@@ -79,9 +79,14 @@ fn arguments_follow_the_values() {
     assert_eq!(args(&objects, ROUTE), ["--route.vxlan-mtu=1400", "--health-probe-address=127.0.0.1:5874", "--v=2"]);
     assert_eq!(
         args(&objects, MANAGER)[2..],
-        ["--manager.reserved-pools=192.0.2.0/24,198.51.100.0/24", "--manager.additional-pools=100.64.0.0/10", "--v=3",]
+        [
+            "--manager.reserved-pools=192.0.2.0/24,198.51.100.0/24",
+            "--manager.additional-pools=100.64.0.0/10",
+            "--manager.leader-elect",
+            "--v=3",
+        ]
     );
-    assert_eq!(args(&objects, PROXY), ["--listening-port=8119", "--v=4"]);
+    assert_eq!(args(&objects, PROXY), ["--listening-port=8119", "--auth-service=liqo-auth.liqo.svc:5000", "--v=4"]);
     assert_eq!(objects["Service/liqo-proxy"]["spec"]["ports"][0]["port"], json!(8119));
     assert_eq!(objects["Service/liqo-gateway"]["spec"]["ports"][0]["port"], json!(5999));
     assert_eq!(

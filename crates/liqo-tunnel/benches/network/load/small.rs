@@ -49,7 +49,9 @@ pub(super) fn run(wire: &Wire, target: IpAddr, rate: Option<f64>, time: Duration
 fn enlarge(socket: &UdpSocket) {
     let size: libc::c_int = 7 << 20;
     // SAFETY: points to an int of that length.
-    unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, (&raw const size).cast(), 4) };
+    unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, (&raw const size).cast(), 4)
+    };
 }
 
 /// One call; how many packets it moved.
@@ -65,7 +67,14 @@ fn batch(socket: &UdpSocket, call: libc::c_long, flags: libc::c_int) -> u64 {
     }
     // SAFETY: every header points to one live piece, every piece to 64 live bytes.
     let moved = unsafe {
-        libc::syscall(call, socket.as_raw_fd(), headers.as_mut_ptr(), BATCH, flags, std::ptr::null_mut::<libc::timespec>())
+        libc::syscall(
+            call,
+            socket.as_raw_fd(),
+            headers.as_mut_ptr(),
+            BATCH,
+            flags,
+            std::ptr::null_mut::<libc::timespec>(),
+        )
     };
     u64::try_from(moved).unwrap_or(0)
 }

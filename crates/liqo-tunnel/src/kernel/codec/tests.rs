@@ -4,7 +4,8 @@ use ipnet::IpNet;
 use netlink_packet_core::{Emitable, NetlinkMessage};
 use netlink_packet_generic::GenlMessage;
 use netlink_packet_wireguard::{
-    WireguardAttribute, WireguardCmd, WireguardMessage, WireguardPeer, WireguardPeerAttribute, WireguardPeerFlags, WireguardTimeSpec,
+    WireguardAttribute, WireguardCmd, WireguardMessage, WireguardPeer, WireguardPeerAttribute, WireguardPeerFlags,
+    WireguardTimeSpec,
 };
 
 use super::{MOST, Seen, changes, messages, peers};
@@ -140,7 +141,8 @@ fn prefixes_of_one_peer_are_divided_too() {
     wished.allowed = (0..3000u32).map(|n| format!("10.{}.{}.0/24", n >> 8, n & 255).parse().unwrap()).collect();
     let all = changes(&[], &[], &[wished.clone()], &[NEW]);
     assert_eq!(all.len(), 6);
-    let replacing = |peer: &WireguardPeer| peer.0.iter().any(|attribute| matches!(attribute, WireguardPeerAttribute::Flags(_)));
+    let replacing =
+        |peer: &WireguardPeer| peer.0.iter().any(|attribute| matches!(attribute, WireguardPeerAttribute::Flags(_)));
     assert!(replacing(&all[0]) && !all[1..].iter().any(replacing), "only the first replaces");
     // As the kernel tells it back: the same peer several times.
     let told: Vec<WireguardAttribute> = messages(all).into_iter().map(WireguardAttribute::Peers).collect();

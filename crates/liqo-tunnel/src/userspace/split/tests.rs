@@ -37,7 +37,13 @@ pub(crate) fn frame(v4: bool, tcp: bool, options: usize, payload: &[u8], size: u
     packet.extend_from_slice(payload);
     let mut header = [0; VNET];
     header[0] = NEEDS_CHECKSUM;
-    header[1] = if !tcp { GSO_UDP } else if v4 { GSO_TCP4 } else { GSO_TCP6 };
+    header[1] = if !tcp {
+        GSO_UDP
+    } else if v4 {
+        GSO_TCP4
+    } else {
+        GSO_TCP6
+    };
     let field = if tcp { 16 } else { 6 };
     for (at, value) in [(2, head), (4, size), (6, start), (8, field)] {
         header[at..at + 2].copy_from_slice(&(value as u16).to_le_bytes());
@@ -82,7 +88,13 @@ impl Output for Frames {
 /// Lets all packets through a merger, as one batch.
 fn merged(packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let mut arena = Vec::new();
-    let spans: Vec<_> = packets.iter().map(|packet| { arena.extend_from_slice(packet); (arena.len() - packet.len(), packet.len()) }).collect();
+    let spans: Vec<_> = packets
+        .iter()
+        .map(|packet| {
+            arena.extend_from_slice(packet);
+            (arena.len() - packet.len(), packet.len())
+        })
+        .collect();
     let (mut merger, mut frames) = (Merger::new(true), Frames::default());
     for span in spans {
         merger.push(&mut arena, span, &mut frames);
@@ -139,7 +151,9 @@ proptest! {
 
 #[test]
 fn padding_ends_at_sixteen_or_the_mtu() {
-    for (length, mtu, wanted) in [(1, 1420, 32), (1380, 1420, 1408), (1392, 1420, 1420), (1400, 1420, 1428), (4, 1420, 32)] {
+    for (length, mtu, wanted) in
+        [(1, 1420, 32), (1380, 1420, 1408), (1392, 1420, 1420), (1400, 1420, 1428), (4, 1420, 32)]
+    {
         let mut plain = frame(true, false, 0, &vec![1; length], 0, 1);
         plain[1] = 0;
         assert_eq!(cut(&plain, mtu)[0].len(), wanted, "{length} bytes");

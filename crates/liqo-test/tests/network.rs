@@ -1,0 +1,338 @@
+//! The network fabric: pods of two clusters with equal ranges talk as if there were one network, whatever happens.
+//!
+//! One stage for all tests of this file; each leaves it whole.
+
+mod network {
+    pub(crate) mod application;
+    pub(crate) mod fabric;
+    pub(crate) mod matrix;
+    pub(crate) mod places;
+}
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use liqo_test::{
+    Cluster,
+    echo::{self, Conversation, PORT, Way},
+    fault::Garbage,
+    netns::Netns,
+    out,
+    process::Process,
+    run::{command, output},
+    wait_for,
+};
+use network::{
+    fabric::{Fabric, SOON, active_gateway, on_stage, role, wait_connection},
+    places::{self, Place, mapped},
+};
+
+/// A gateway that dies is replaced in this time.
+const FAILOVER: Duration = Duration::from_secs(2);
+
+#[test]
+fn every_place_reaches_every_other_one_by_every_way() -> Result<()> {
+    on_stage(|fabric| {
+        fabric.whole("after peering", SOON)?;
+        both_endpoints_answer(fabric)?;
+        outsiders_reach_node_ports(fabric)?;
+        pods_are_pinged(fabric)?;
+        a_remote_pod_reaches_the_api_server_of_its_home(fabric)?;
+        let forbidden = [fabric.rome().forbidden()?, fabric.milan().forbidden()?].concat();
+        ensure!(forbidden.is_empty(), "rights are missing: {forbidden:#?}");
+        Ok(())
+    })
+}
+
+/// A Service with endpoints in both clusters is balanced over both, asked from either.
+fn both_endpoints_answer(fabric: &mut Fabric) -> Result<()> {
+    let wanted: BTreeSet<_> = [&fabric.application.here, &fabric.application.there].map(|pod| pod.name.clone()).into();
+    for (from, to) in [
+        (&fabric.application.here, fabric.application.at_home.both),
+        (&fabric.application.there, fabric.application.abroad.both),
+    ] {
+        let answers = (0..24).map(|_| echo::ask(&from.netns, to, Way::Tcp(10)).map(|answer| answer.name));
+        let names = answers.collect::<Result<BTreeSet<_>>>()?;
+        ensure!(names == wanted, "{} is answered by {names:?} only", from.name);
+    }
+    Ok(())
+}
+
+/// Who is outside of both clusters asks a node port of one and is answered by a pod of the other.
+fn outsiders_reach_node_ports(fabric: &mut Fabric) -> Result<()> {
+    let outside = Netns::of(Process::me())?;
+    let there = fabric.application.there.name.clone();
+    for node in fabric.rome().nodes() {
+        let to = SocketAddr::new(node.ip.parse()?, fabric.application.at_home.away);
+        for way in [Way::Tcp(100_000), Way::Udp(3000)] {
+            let answer = echo::ask(&outside, to, way)?;
+            ensure!(answer.name == there, "{} answers at {to}", answer.name);
+        }
+    }
+    Ok(())
+}
+
+/// ICMP, small and larger than any link carries at once.
+fn pods_are_pinged(fabric: &mut Fabric) -> Result<()> {
+    let (places, views) = (fabric.places()?, places::views(&fabric.stage)?);
+    let pods = |cluster: &str| places.iter().filter(|one| one.is_pod && one.cluster == cluster).collect::<Vec<_>>();
+    for (one, other) in [("rome", "milan"), ("milan", "rome")] {
+        let view = views.get(&(one.to_owned(), other.to_owned())).context("no tunnel")?;
+        for (from, to) in pods(one).into_iter().zip(pods(other)) {
+            let to = mapped(to.ip, &view.remote_pods)?.to_string();
+            for size in ["56", "3000"] {
+                let mut ping = command("nsenter");
+                ping.arg(format!("--net={}", from.file.display())).args(["busybox", "ping", "-c3", "-W2", "-s", size]);
+                output(ping.arg(&to)).with_context(|| format!("{} pings {to}", from.name))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// By the name that every pod knows it by, and with the certificate that this name has at home.
+fn a_remote_pod_reaches_the_api_server_of_its_home(fabric: &mut Fabric) -> Result<()> {
+    let application = &fabric.application;
+    let authority = fabric.rome().logs_dir().join("pki/ca.crt");
+    let mut curl = command("nsenter");
+    curl.arg(format!("--net={}", application.there.file.display())).args(["curl", "-sS", "--fail", "--noproxy", "*"]);
+    curl.args(["--max-time", "5", "--cacert"]).arg(authority);
+    curl.args(["--resolve", &format!("kubernetes.default:443:{}", application.api_server)]);
+    let version = output(curl.arg("https://kubernetes.default/version"))?;
+    ensure!(version.contains("gitVersion"), "{version}");
+    Ok(())
+}
+
+/// A connection between a pod of each cluster, in use all the time.
+fn conversation(fabric: &mut Fabric) -> Result<Conversation> {
+    let (places, views) = (fabric.places()?, places::views(&fabric.stage)?);
+    let view = views.get(&("rome".into(), "milan".into())).context("no tunnel")?;
+    let pod = |cluster: &str| -> Result<&Place> {
+        // On the node of the control plane, which no test takes away.
+        places.iter().find(|one| one.is_pod && one.node == format!("{cluster}-1")).context("no pod")
+    };
+    let to = SocketAddr::new(mapped(pod("milan")?.ip, &view.remote_pods)?.into(), PORT);
+    Conversation::open(&pod("rome")?.netns, to)
+}
+
+#[test]
+fn every_agent_may_die() -> Result<()> {
+    on_stage(|fabric| {
+        fabric.whole("before anything dies", SOON)?;
+        let talk = conversation(fabric)?;
+        for cluster in [fabric.rome().clone(), fabric.milan().clone()] {
+            for name in ["route", "network-manager", "controller-manager"] {
+                for (pod, _) in role(&cluster, name)? {
+                    cluster.kill_pod_process("liqo", &pod, name)?;
+                }
+            }
+        }
+        fabric.whole("route agents and managers killed", SOON)?;
+        let longest = talk.end()?;
+        ensure!(longest < Duration::from_secs(1), "packets waited {longest:?} for agents that carry none");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_gateway_that_dies_is_replaced_within_two_seconds() -> Result<()> {
+    on_stage(|fabric| {
+        fabric.whole("before the gateways die", SOON)?;
+        for cluster in [fabric.rome().clone(), fabric.milan().clone()] {
+            standby_is_ready(&cluster)?;
+            let talk = conversation(fabric)?;
+            thread::sleep(Duration::from_millis(500));
+            let (pod, node) = active_gateway(&cluster)?;
+            cluster.kill_pod_process("liqo", &pod, "gateway")?;
+            wait_for("another gateway is active", SOON, || Ok((active_gateway(&cluster)?.1 != node).then_some(())))?;
+            fabric.whole(&format!("gateway of {} on {node} killed", cluster.name()), SOON)?;
+            let longest = talk.end()?;
+            out::note(&format!("  the longest pause of a connection: {longest:?}"));
+            ensure!(longest < FAILOVER, "a connection had to wait {longest:?}");
+        }
+        Ok(())
+    })
+}
+
+/// Two gateways run, so that one can take over.
+fn standby_is_ready(cluster: &Cluster) -> Result<()> {
+    wait_for("two gateways", SOON * 2, || Ok((role(cluster, "gateway")?.len() == 2).then_some(())))
+}
+
+#[test]
+fn a_gateway_moves_when_its_node_is_drained() -> Result<()> {
+    on_stage(|fabric| {
+        fabric.whole("before the gateway moves", SOON)?;
+        let milan = fabric.milan().clone();
+        standby_is_ready(&milan)?;
+        let talk = conversation(fabric)?;
+        let (pod, node) = active_gateway(&milan)?;
+        milan.kubectl(&["cordon", &node])?;
+        milan.kubectl(&["delete", "pod", "-n", "liqo", &pod, "--wait=false"])?;
+        wait_for("the gateway is elsewhere", SOON, || Ok((active_gateway(&milan)?.1 != node).then_some(())))?;
+        fabric.whole(&format!("gateway moved away from {node}"), SOON)?;
+        let longest = talk.end()?;
+        milan.kubectl(&["uncordon", &node])?;
+        ensure!(longest < FAILOVER, "a connection had to wait {longest:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn nodes_come_and_go_and_change_their_address() -> Result<()> {
+    on_stage(|fabric| {
+        fabric.whole("before nodes change", SOON)?;
+        let milan = fabric.milan().clone();
+        let fresh = milan.add_node()?;
+        fabric.stage.product.load(&[&milan])?;
+        fabric.whole(&format!("node {} added", fresh.name), SOON)?;
+        milan.remove_node(&fresh.name)?;
+        fabric.whole("and removed", SOON)?;
+
+        let (_, gateway) = active_gateway(&milan)?;
+        let other = milan.nodes().into_iter().find(|node| node.name != gateway && node.name != milan.first());
+        let other = other.context("a node that is neither first nor the gateway's")?.name;
+        milan.reboot_with_another_address(&other)?;
+        fabric.refresh()?;
+        fabric.node_whole("node with another address, its own places", &other, SOON)?;
+        fabric.whole(&format!("node {other} with another address"), SOON)
+    })
+}
+
+#[test]
+fn a_gateway_node_changes_its_address() -> Result<()> {
+    on_stage(|fabric| {
+        fabric.whole("before the gateway's node changes", SOON)?;
+        let milan = fabric.milan().clone();
+        let (_, node) = active_gateway(&milan)?;
+        if node == milan.first() {
+            // The node of the control plane keeps its address: the gateway has to be elsewhere first.
+            standby_is_ready(&milan)?;
+            milan.kubectl(&["delete", "pod", "-n", "liqo", &active_gateway(&milan)?.0])?;
+            wait_for("the gateway is elsewhere", SOON, || Ok((active_gateway(&milan)?.1 != node).then_some(())))?;
+        }
+        let (_, node) = active_gateway(&milan)?;
+        milan.reboot_with_another_address(&node)?;
+        fabric.refresh()?;
+        fabric.whole(&format!("gateway's node {node} with another address"), SOON * 2)
+    })
+}
+
+#[test]
+fn bad_wires_carry_what_they_can() -> Result<()> {
+    on_stage(|fabric| {
+        fabric.whole("before the wire gets bad", SOON)?;
+        let milan = fabric.milan().clone();
+        milan.link().loss(5)?;
+        fabric.whole("5 % of the frames lost", SOON)?;
+        milan.link().loss(0)?;
+        milan.link().delay(50)?;
+        fabric.whole("50 ms each way", SOON)?;
+        milan.link().delay(0)?;
+        milan.link().black_hole(1280)?;
+        fabric.whole("what is longer than 1280 vanishes", Duration::from_secs(15))?;
+        milan.link().black_hole(0)?;
+        fabric.whole("and all is well again", SOON)
+    })
+}
+
+#[test]
+fn rules_flushed_by_others_come_back() -> Result<()> {
+    on_stage(|fabric| {
+        fabric.whole("before the rules are flushed", SOON)?;
+        let rome = fabric.rome().clone();
+        for node in rome.nodes() {
+            rome.flush_nftables(&node.name)?;
+        }
+        fabric.whole("all rules of all nodes flushed", SOON)
+    })
+}
+
+#[test]
+fn garbage_harms_nobody() -> Result<()> {
+    on_stage(|fabric| {
+        fabric.whole("before the garbage", SOON)?;
+        let rome = fabric.rome().clone();
+        let (_, node) = active_gateway(&rome)?;
+        let gateway = rome.node(&node)?.ip;
+        let outside = Netns::of(Process::me())?;
+        let pod = fabric.places()?.into_iter().find(|one| one.is_pod && one.cluster == "milan").context("no pod")?;
+        let tunnel = tunnel_address(fabric)?;
+        let restarts = restarts(&rome)?;
+        {
+            let thrown = [
+                Garbage::throw(&outside, format!("{gateway}:5871").parse()?)?,
+                Garbage::throw(&pod.netns, format!("{tunnel}:12345").parse()?)?,
+            ];
+            fabric.whole("under garbage at 5871 and 12345", SOON)?;
+            for one in &thrown {
+                ensure!(one.sent() > 10_000, "only {} datagrams of garbage", one.sent());
+            }
+        }
+        ensure!(self::restarts(&rome)? == restarts, "something of ours was restarted");
+        wait_connection(&rome, "milan", "Connected", SOON)?;
+        wait_connection(fabric.milan(), "rome", "Connected", SOON)
+    })
+}
+
+/// Where milan's connection checks go: the second address of rome's external network, as milan sees it.
+fn tunnel_address(fabric: &Fabric) -> Result<std::net::Ipv4Addr> {
+    let tunnels = fabric.milan().items(&["tunnelendpoints", "-A"])?;
+    let text = |key: &str| tunnels[0]["spec"][key].as_str().unwrap_or_default().to_owned();
+    let network = match text("remoteNATExternalCIDR") {
+        same if same == "None" || same.is_empty() => text("remoteExternalCIDR"),
+        other => other,
+    };
+    liqo_test::cidr::nth(&network, 1)
+}
+
+fn restarts(cluster: &Cluster) -> Result<Vec<(String, String)>> {
+    let pods = cluster.items(&["pods", "-n", "liqo"])?;
+    let count = |pod: &serde_json::Value| pod["status"]["containerStatuses"][0]["restartCount"].to_string();
+    Ok(pods.iter().map(|pod| (pod["metadata"]["name"].to_string(), count(pod))).collect())
+}
+
+#[test]
+fn a_key_is_rotated() -> Result<()> {
+    on_stage(|fabric| {
+        fabric.whole("before the key changes", SOON)?;
+        let milan = fabric.milan().clone();
+        let key = || -> Result<String> {
+            let secret = milan.json(&["secret", "-n", "liqo", "wireguard-pubkey"])?;
+            Ok(secret["data"]["publicKey"].as_str().unwrap_or_default().to_owned())
+        };
+        let old = key()?;
+        milan.kubectl(&["delete", "secret", "-n", "liqo", "wireguard-pubkey"])?;
+        wait_for("another key", SOON, || Ok((key()? != old).then_some(())))?;
+        fabric.whole("the key of milan is another one", SOON)
+    })
+}
+
+#[test]
+fn a_minute_apart_changes_nothing() -> Result<()> {
+    on_stage(|fabric| {
+        fabric.whole("before the clusters are parted", SOON)?;
+        let (rome, milan) = (fabric.rome().clone(), fabric.milan().clone());
+        let pods = |fabric: &Fabric| (fabric.application.here.name.clone(), fabric.application.there.name.clone());
+        let before = pods(fabric);
+        let parted = Instant::now();
+        fabric.stage.bed.part(&rome, &milan)?;
+        for (cluster, peer) in [(&rome, "milan"), (&milan, "rome")] {
+            wait_connection(cluster, peer, "Connecting", Duration::from_secs(5))
+                .or_else(|_| wait_connection(cluster, peer, "Error", Duration::from_secs(5)))?;
+        }
+        wait_for("a minute has passed", Duration::from_secs(70), || {
+            Ok((parted.elapsed() > Duration::from_secs(60)).then_some(()))
+        })?;
+        fabric.stage.bed.heal()?;
+        fabric.whole("after a minute apart", SOON)?;
+        fabric.refresh()?;
+        ensure!(pods(fabric) == before, "pods were replaced");
+        Ok(())
+    })
+}

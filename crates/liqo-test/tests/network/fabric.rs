@@ -1,0 +1,140 @@
+//! The stage of the stories about the network: two clusters of three nodes with equal ranges, peered by the product alone.
+
+use std::{
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use liqo_test::{Cluster, ClusterSpec, Stage, cluster::ProxyMode, stage::LONG, wait_for};
+use serde_json::Value;
+
+use super::{
+    application::{self, Application},
+    matrix::Matrix,
+    places::{self, Finder, Place, running},
+};
+
+/// Long enough for whatever heals by itself.
+pub(crate) const SOON: Duration = Duration::from_secs(30);
+pub(crate) const PODS: &str = "10.244.0.0/16";
+pub(crate) const SERVICES: &str = "10.96.0.0/16";
+
+/// The stage and what is known of it.
+pub(crate) struct Fabric {
+    pub(crate) stage: Stage,
+    pub(crate) application: Application,
+    finder: Finder,
+}
+
+static FABRIC: OnceLock<Mutex<Fabric>> = OnceLock::new();
+
+/// Runs a test on the one stage of this file, one at a time; if it fails, everything there is to read is kept.
+pub(crate) fn on_stage(test: impl FnOnce(&mut Fabric) -> Result<()>) -> Result<()> {
+    let mut fabric = lock();
+    fabric.stage.bed.heal()?;
+    test(&mut fabric).inspect_err(|_| fabric.stage.bed.keep_evidence())
+}
+
+fn lock() -> MutexGuard<'static, Fabric> {
+    let fabric = FABRIC.get_or_init(|| Mutex::new(Fabric::raise().expect("the stage is raised")));
+    fabric.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Fabric {
+    fn raise() -> Result<Self> {
+        let spec = |name, proxy| {
+            ClusterSpec::new(name, 1).cidrs(PODS, SERVICES).nodes(3).strict_paths().proxy(proxy).audited()
+        };
+        let specs = vec![spec("rome", ProxyMode::Nftables), spec("milan", ProxyMode::Iptables)];
+        let stage = Stage::apart("network", specs)?;
+        let mut finder = Finder::default();
+        let application = Self::furnish(&stage, &mut finder).inspect_err(|_| stage.bed.keep_evidence())?;
+        Ok(Self { stage, application, finder })
+    }
+
+    fn furnish(stage: &Stage, finder: &mut Finder) -> Result<Application> {
+        places::furnish(stage)?;
+        stage.install_all(&["--set", "gateway.replicas=2,gateway.metrics.enabled=true"])?;
+        let (rome, milan) = (stage.cluster("rome"), stage.cluster("milan"));
+        if rome.items(&["foreignclusters"])?.is_empty() {
+            stage.peer(rome, milan)?;
+        }
+        for (cluster, peer) in [(rome, "milan"), (milan, "rome")] {
+            cluster.wait_peering(peer, "NetworkStatus", "Established")?;
+        }
+        application::perform(stage, finder)
+    }
+
+    pub(crate) fn rome(&self) -> &Cluster {
+        self.stage.cluster("rome")
+    }
+
+    pub(crate) fn milan(&self) -> &Cluster {
+        self.stage.cluster("milan")
+    }
+
+    /// Looks for pods again: of those that were replaced the network is another one.
+    pub(crate) fn refresh(&mut self) -> Result<()> {
+        let (stage, finder) = (&self.stage, &mut self.finder);
+        self.application = wait_for("the application", LONG, || application::perform(stage, finder).map(Some))?;
+        Ok(())
+    }
+
+    /// Where one can be now.
+    pub(crate) fn places(&mut self) -> Result<Vec<Place>> {
+        let mut all = Vec::new();
+        for cluster in &self.stage.clusters {
+            let finder = &mut self.finder;
+            all.extend(wait_for("places", LONG, || finder.places(cluster).map(Some))?);
+        }
+        Ok(all)
+    }
+
+    /// Everybody reaches everybody, at the latest after `limit`.
+    pub(crate) fn whole(&mut self, after: &str, limit: Duration) -> Result<()> {
+        let places = self.places()?;
+        let views = places::views(&self.stage)?;
+        Matrix::new(&places, &views, &self.application)?.whole(after, limit)
+    }
+
+    /// The same from and to the places of one node.
+    pub(crate) fn node_whole(&mut self, after: &str, node: &str, limit: Duration) -> Result<()> {
+        let places = self.places()?;
+        let views = places::views(&self.stage)?;
+        Matrix::new(&places, &views, &self.application)?.of_node(node).whole(after, limit)
+    }
+}
+
+/// The pods of a role, with their nodes.
+pub(crate) fn role(cluster: &Cluster, name: &str) -> Result<Vec<(String, String)>> {
+    let pods = running(cluster, "liqo", &format!("app.kubernetes.io/name={name}"))?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    Ok(pods.iter().map(|pod| (text(&pod["metadata"]["name"]), text(&pod["spec"]["nodeName"]))).collect())
+}
+
+/// The active gateway of a cluster and its node.
+pub(crate) fn active_gateway(cluster: &Cluster) -> Result<(String, String)> {
+    wait_for("one active gateway", LONG, || {
+        let pods = running(cluster, "liqo", "net.liqo.io/gateway=active")?;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let one = (pods.len() == 1).then(|| (text(&pods[0]["metadata"]["name"]), text(&pods[0]["spec"]["nodeName"])));
+        Ok(one)
+    })
+}
+
+/// How a cluster says that its tunnel to a peer is.
+pub(crate) fn connection(cluster: &Cluster, peer: &str) -> Result<Value> {
+    let tunnels = cluster.items(&["tunnelendpoints", "-A"])?;
+    let tunnel = tunnels.into_iter().find(|one| one["spec"]["clusterIdentity"]["clusterName"] == peer);
+    Ok(tunnel.with_context(|| format!("{} has no tunnel to {peer}", cluster.name()))?["status"]["connection"].clone())
+}
+
+/// Waits until a cluster says that its tunnel to a peer is so.
+pub(crate) fn wait_connection(cluster: &Cluster, peer: &str, status: &str, limit: Duration) -> Result<()> {
+    wait_for(&format!("tunnel of {} to {peer} {status}", cluster.name()), limit, || {
+        let now = connection(cluster, peer)?;
+        ensure!(now["status"] == status, "{now}");
+        Ok(Some(()))
+    })
+}
