@@ -113,6 +113,7 @@ pub async fn run(args: ManagerArgs) -> Result<(), String> {
     let busy = life.busy();
     configured(&args, &ledger).await?;
     serve(&ledger, &life, address).await?;
+    life.spawn("configure", keep_configured(args.clone(), ledger.clone()));
     drop(busy);
     tokio::select! {
         () = life.until_signal() => {
@@ -138,6 +139,19 @@ async fn configured(args: &ManagerArgs, ledger: &Ledger) -> Result<(), String> {
             Err(away) => tracing::warn!(error = %away, "not configured, will be tried again"),
         }
         tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// A storage that somebody deletes is made again; peers then get networks anew.
+async fn keep_configured(args: ManagerArgs, ledger: Ledger) {
+    loop {
+        ledger.ready().await;
+        ledger.blank().await;
+        tracing::warn!("the address storage is gone, it is made again");
+        if let Err(why) = configured(&args, &ledger).await {
+            tracing::error!("{why}");
+            return;
+        }
     }
 }
 

@@ -192,6 +192,7 @@ fn networks_are_exchanged_and_addresses_given_out_by_two_replicas() {
     what_cannot_be(&stage);
     let (first, second) = addresses(&stage, first, second);
     mappings_are_put_right(&stage);
+    a_lost_storage_is_made_again(&stage);
     leaving(&stage, &empty);
     drop((first, second));
 }
@@ -315,6 +316,15 @@ fn mappings_are_put_right(stage: &Stage) {
     until("a wrong mapping is put right", || Ok(stage.mappings()? == right));
     stage.cluster.kubectl(&["delete", "natmapping", "--all"]).unwrap();
     until("a missing mapping is made again", || Ok(stage.mappings()? == right));
+}
+
+fn a_lost_storage_is_made_again(stage: &Stage) {
+    stage.cluster.kubectl(&["delete", "ipamstorage", "--all"]).unwrap();
+    let answer = json!({"processed": true, "podCIDRNAT": "10.245.0.0/16", "externalCIDRNAT": "10.98.0.0/16"});
+    until("all are where they were", || {
+        let same = stage.storage()["clusterSubnets"][PEER]["remotePodCIDR"] == "10.245.0.0/16";
+        Ok(same && stage.config(THEIRS)?["status"] == answer && stage.problem()?.is_null())
+    });
 }
 
 fn leaving(stage: &Stage, empty: &Value) {

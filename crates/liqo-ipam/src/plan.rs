@@ -30,13 +30,6 @@ pub struct Range {
     pub used: IpNet,
 }
 
-impl Range {
-    /// Whether this cluster uses another network than `announced` for it.
-    pub fn is_remapped(&self, announced: &IpNet) -> bool {
-        self.used != *announced
-    }
-}
-
 /// How a peer sees our networks. Both have the size of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {

@@ -191,7 +191,9 @@ mod tests {
         no_node_port.spec.as_mut().unwrap().ports.as_mut().unwrap()[1].node_port = None;
         assert!(found(no_node_port).unwrap_err().contains("not been given a node port yet"));
         let node = service("NodePort", json!({"net.liqo.io/gatewayNodeIP": "172.30.0.11"}), none());
-        assert!(endpoint(&[node.clone()], &[] as &[Secret]).unwrap_err().contains("has not made the Secret"));
+        assert!(
+            endpoint(std::slice::from_ref(&node), &[] as &[Secret]).unwrap_err().contains("has not made the Secret")
+        );
         assert!(endpoint(&[node], &[secret("rubbish")]).unwrap_err().contains("is no WireGuard key"));
         assert!(endpoint(&[] as &[Service], &[secret(KEY)]).unwrap_err().contains("there is no Service liqo-gateway"));
     }

@@ -119,6 +119,12 @@ impl Ledger {
         let known = |plan: &Option<Arc<Plan>>| plan.as_ref().is_some_and(|plan| plan.own().is_ok());
         let _ = self.latest.clone().wait_for(known).await;
     }
+
+    /// Returns when the plan is known and does not say which networks are ours: the storage is new, or was deleted.
+    pub(crate) async fn blank(&self) {
+        let blank = |plan: &Option<Arc<Plan>>| plan.as_ref().is_some_and(|plan| plan.own().is_err());
+        let _ = self.latest.clone().wait_for(blank).await;
+    }
 }
 
 /// Tells everybody the plan as it is stored now.

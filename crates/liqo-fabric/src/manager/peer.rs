@@ -1,12 +1,12 @@
 //! One peer's networks: what we tell it, what it tells us, the tunnel that follows.
 //!
 //! Keeps true: what a peer was told is what is so now; a tunnel exists exactly while both sides have agreed; what cannot
-//! be is told on the `ForeignCluster` (annotation [`PROBLEM`], and an Event when it changes) and changes nothing.
+//! be is told on the `ForeignCluster` (annotation [`NETWORK_PROBLEM`], and an Event when it changes) and changes nothing.
 //!
 //! Watches   tenant `Namespace`s, `ForeignCluster`, `NetworkConfig`, `TunnelEndpoint`; the Service and the key of our gateway;
 //!           the address plan.
 //! Writes    `NetworkConfig`: our own ones, and of the peer's copies the owner and `status`; on both the finalizer
-//!           [`FINALIZER`]. `TunnelEndpoint`. Of the `ForeignCluster` the annotation [`PROBLEM`]. The address plan.
+//!           [`FINALIZER`]. `TunnelEndpoint`. Of the `ForeignCluster` the annotation [`NETWORK_PROBLEM`]. The address plan.
 //! Removes   our own `NetworkConfig`s when the peering has ended, `TunnelEndpoint`s, the networks of peers that are gone.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
 use kube::ResourceExt;
 use liqo_api::{
     discovery::ForeignCluster,
-    meta::label,
+    meta::{annotation::NETWORK_PROBLEM, label},
     net::{NetworkConfig, TunnelEndpoint},
 };
 use liqo_ipam::Plan;
@@ -33,8 +33,6 @@ use crate::layout::{GATEWAY_LABEL, KEY_LABEL};
 
 /// Held on `NetworkConfig`s while they have consequences here.
 pub(crate) const FINALIZER: &str = "tunnelendpointcreator.net.liqo.io";
-/// Annotation of a `ForeignCluster`: why its network is not as it should be, in one sentence; absent when it is.
-pub(crate) const PROBLEM: &str = "net.liqo.io/problem";
 /// Who tells Events.
 const COMPONENT: &str = "liqo-network-manager";
 /// How soon to try again what cannot be: room in the pools may come back.
@@ -124,6 +122,10 @@ impl Peers {
     async fn settle(&self, tenant: String) -> Result<Option<Duration>, KubeError> {
         let namespace = self.tenants.get("", &tenant);
         let Some(peer) = namespace.as_ref().and_then(|one| peer_of(one)) else { return self.sweep().await };
+        if self.ledger.latest().is_none_or(|plan| plan.own().is_err()) {
+            // Somebody deleted the storage; it is being made again.
+            return Ok(Some(SOON));
+        }
         let sight = self.sight(tenant, peer.to_owned());
         let untold = self.announce(&sight).await?;
         let refused = match self.connect(&sight).await? {
@@ -287,11 +289,11 @@ impl Peers {
             return Ok(());
         };
         let text = problem.as_ref().map(|problem| problem.text.as_str());
-        if foreign.annotations().get(PROBLEM).map(String::as_str) == text || !connect::is_live(&**foreign) {
+        if foreign.annotations().get(NETWORK_PROBLEM).map(String::as_str) == text || !connect::is_live(&**foreign) {
             return Ok(());
         }
         let annotation = text.map_or(Value::Null, Value::from);
-        let patch = json!({"metadata": {"uid": foreign.uid(), "annotations": {PROBLEM: annotation}}});
+        let patch = json!({"metadata": {"uid": foreign.uid(), "annotations": {NETWORK_PROBLEM: annotation}}});
         self.cluster.merge(&**foreign, patch).await?;
         if let Some(Problem { reason, text }) = problem {
             tracing::warn!(peer = sight.peer, reason, "{text}");
