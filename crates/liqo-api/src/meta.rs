@@ -98,6 +98,9 @@ pub mod annotation {
     pub const FORCE_REMOTE_NODE_PORT: &str = "liqo.io/force-remote-node-port";
     /// Present: the object is never reflected.
     pub const SKIP_REFLECTION: &str = "liqo.io/skip-reflection";
+    /// On a foreign cluster: why its network is not as it should be, in one sentence; absent when it is. The network
+    /// manager says so, the conditions show it. Not of Liqo 0.8.3.
+    pub const NETWORK_PROBLEM: &str = "net.liqo.io/problem";
     /// `soft`, `hard` or `propagate`.
     pub const ANTI_AFFINITY_PRESET: &str = "liqo.io/anti-affinity-preset";
     /// Comma separated label keys used by the preset.

@@ -28,7 +28,7 @@ use liqo_api::{
     meta::label,
     virtualkubelet::NamespaceMap,
 };
-use liqo_kube::{KubeError, Queue, Store, life::Life, strip};
+use liqo_kube::{Queue, Store, life::Life, strip};
 
 use crate::{home::Home, manager::ManagerArgs};
 
@@ -105,14 +105,6 @@ pub(crate) fn provider_of(object: &impl ResourceExt) -> &str {
 /// Whether an object is on its way out.
 pub(crate) fn is_leaving(object: &impl ResourceExt) -> bool {
     object.meta().deletion_timestamp.is_some()
-}
-
-/// What is left of an outcome when the object we knew is out of date: nothing, the watch brings us back.
-pub(crate) fn unless_outdated<T>(outcome: Result<T, KubeError>) -> Result<Option<T>, KubeError> {
-    match outcome {
-        Err(error) if error.is_conflict() => Ok(None),
-        other => other.map(Some),
-    }
 }
 
 /// Starts every loop; they run as long as the process.

@@ -30,6 +30,9 @@ pub(crate) fn parse(what: &str, text: &str) -> Result<IpNet, Refusal> {
     if network != network.trunc() {
         return Err(Refusal::HostBits { what: what.to_owned(), text: text.to_owned(), network: network.trunc() });
     }
+    if network.prefix_len() == 0 {
+        return Err(Refusal::Everything { what: what.to_owned(), network });
+    }
     for (range, reason) in UNROUTABLE {
         let range: IpNet = range.parse().expect("the table holds networks");
         if overlap(&network, &range) {
@@ -141,7 +144,7 @@ mod tests {
             ("10.0.0/8", "is not a network"),
             ("\u{0}10.0.0.0/8", "is not a network"),
             ("10.0.0.1/8", "the network is 10.0.0.0/8"),
-            ("0.0.0.0/0", "\"this network\""),
+            ("0.0.0.0/0", "every address there is"),
             ("0.0.0.0/1", "\"this network\""),
             ("128.0.0.0/1", "link-local"),
             ("127.0.0.0/8", "loopback"),
@@ -150,7 +153,8 @@ mod tests {
             ("224.0.0.0/4", "multicast"),
             ("239.1.0.0/16", "multicast"),
             ("255.255.255.252/30", "broadcast"),
-            ("::/0", "unspecified"),
+            ("::/0", "every address there is"),
+            ("::/1", "unspecified"),
             ("fe80::/64", "link-local"),
             ("ff02::/16", "multicast"),
             ("10.0.0.0/31", "too small"),

@@ -25,6 +25,14 @@ pub enum Refusal {
         /// What was probably meant.
         network: IpNet,
     },
+    /// All addresses of an IP version.
+    #[error("{what} {network} means every address there is: it would take all traffic of this cluster")]
+    Everything {
+        /// Which network.
+        what: String,
+        /// What was given.
+        network: IpNet,
+    },
     /// Addresses no pod can have.
     #[error("{what} {network} contains {range}, {reason}: no pod can be reached there")]
     Unroutable {

@@ -147,6 +147,16 @@ impl KubeError {
         matches!(self.code(), Some(401 | 403))
     }
 
+    /// The test in a JSON patch failed. What is not valid has the same code and says so.
+    fn is_failed_test(&self) -> bool {
+        self.code() == Some(422) && !self.is_invalid()
+    }
+
+    /// The API server finds the object, or the change of it, invalid.
+    pub fn is_invalid(&self) -> bool {
+        self.code() == Some(422) && self.source.to_string().contains("is invalid")
+    }
+
     /// A webhook the API server had to ask did not answer it; nothing was changed.
     pub fn is_webhook_away(&self) -> bool {
         self.code() == Some(500) && self.source.to_string().contains("failed calling webhook")
@@ -273,12 +283,20 @@ impl Cluster {
         self.ask::<K, K>("patch", &name_of(object), request).await
     }
 
-    /// Makes `status` the whole status of exactly this object (its UID is checked).
-    pub async fn put_status<K: Object>(&self, object: &K, status: &(impl Serialize + Sync)) -> Result<K, KubeError> {
+    /// Makes `status` the whole status of exactly this object (its UID is checked). Nothing happens, and nothing is
+    /// given back, when that object is gone, or another one has its name.
+    pub async fn put_status<K: Object>(
+        &self,
+        object: &K,
+        status: &(impl Serialize + Sync),
+    ) -> Result<Option<K>, KubeError> {
         let status = serde_json::to_value(status).expect("a status is JSON");
         let patch = Patch::<Value>::Json(status_patch(object.uid(), status));
         let request = path_of(object).patch_subresource("status", &object.name_any(), &self.as_writer(), &patch);
-        self.ask::<K, K>("put-status", &name_of(object), request).await
+        match self.ask::<K, K>("put-status", &name_of(object), request).await {
+            Err(error) if error.is_not_found() || error.is_failed_test() => Ok(None),
+            outcome => outcome.map(Some),
+        }
     }
 
     /// Adds a finalizer to the object as we know it; a changed object is a conflict.

@@ -53,8 +53,10 @@ impl Life {
     pub fn start(role: &'static str, args: &RuntimeArgs) -> Result<Self, String> {
         let level = match args.verbosity {
             // Failed calls are told by whoever made them.
-            0 => "info,kube_client::client::builder=off",
-            1..=3 => "info,liqo=debug,liqo_control=debug,liqo_kubelet=debug,liqo_kube=debug",
+            0 => "info,kube_client::client::builder=off,boringtun=error",
+            1..=3 => {
+                "info,boringtun=error,liqo=debug,liqo_control=debug,liqo_fabric=debug,liqo_kubelet=debug,liqo_kube=debug"
+            }
             4..=6 => "debug",
             _ => "trace",
         };

@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, PoisonError, RwLock, RwLockWriteGuard},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::StreamExt;
@@ -237,20 +237,27 @@ async fn keep(
     }
 }
 
-/// 200 ms, doubling to [`LONGEST_PAUSE`], started over as soon as a watch works.
+/// 200 ms, doubling to [`LONGEST_PAUSE`], started over when a watch has worked for a while: the beginning of a list
+/// that is then refused counts as success, too.
 #[derive(Debug, Default)]
-struct Pause(u32);
+struct Pause {
+    failures: u32,
+    last: Option<Instant>,
+}
 
 impl Iterator for Pause {
     type Item = Duration;
     fn next(&mut self) -> Option<Duration> {
-        self.0 = self.0.saturating_add(1).min(6);
-        Some(Duration::from_millis(100 << self.0).min(LONGEST_PAUSE))
+        self.failures = self.failures.saturating_add(1).min(6);
+        self.last = Some(Instant::now());
+        Some(Duration::from_millis(100 << self.failures).min(LONGEST_PAUSE))
     }
 }
 
 impl Backoff for Pause {
     fn reset(&mut self) {
-        self.0 = 0;
+        if self.last.is_none_or(|last| last.elapsed() > LONGEST_PAUSE * 2) {
+            self.failures = 0;
+        }
     }
 }

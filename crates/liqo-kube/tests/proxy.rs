@@ -1,5 +1,6 @@
 //! An identity with a proxy: everything goes through it, requests and upgraded connections, and TLS goes through
 //! from end to end. The server has no address of its own that could be reached: only the proxy knows the way.
+#![expect(clippy::unwrap_used, reason = "helpers of tests: whatever fails here fails the test")]
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

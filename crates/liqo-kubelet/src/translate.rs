@@ -98,6 +98,14 @@ impl Addresses {
             let (asker, queue) = (Arc::clone(asker), asker.queue().clone());
             life.spawn(name, async move { drive(name, queue, WORKERS, |ip| asker.settle(ip)).await });
         }
+        let both = [Arc::clone(out), Arc::clone(back)];
+        life.metrics(move || {
+            let lines: String = both.iter().map(|asker| asker.metrics()).collect();
+            format!(
+                "# HELP liqo_virtual_kubelet_addresses Addresses the IPAM was asked to translate.\n\
+                 # TYPE liqo_virtual_kubelet_addresses gauge\n{lines}"
+            )
+        });
         life.spawn("networks", follow(watch(home, link), [Arc::clone(out), Arc::clone(back)]));
         let leftovers = leftovers::Leftovers {
             home: home.clone(),

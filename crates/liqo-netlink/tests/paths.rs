@@ -16,7 +16,7 @@ use bed::{Ns, cable};
 use ipnet::IpNet;
 use liqo_netlink::nft::{
     Base, Chain, ChainKind, DataType, Datum, Family, Hook, Item, Key, KeyType, Rule, Set, Statement, TCP_SYN, Table,
-    Target, is, not, outside, rule, within,
+    Target, Verdict, is, not, outside, rule, within,
 };
 use liqo_netlink::{Link, LinkKind, Realm, Route, State};
 
@@ -255,7 +255,7 @@ fn variant(number: u32) -> Table {
     }
     if number % 8 > 3 {
         table.sets.insert("more".into(), keys(&[KeyType::Ipv4], &[(&["10.99.0.0/16"], None)], None));
-        let stop = Statement::Verdict(liqo_netlink::nft::Verdict::Drop);
+        let stop = Statement::Verdict(Verdict::Drop);
         table
             .chains
             .insert("more".into(), nat(Hook::Prerouting, -99, vec![rule("", [within(&[Key::Daddr], "more"), stop])]));
@@ -307,4 +307,22 @@ fn replacing_the_table_under_traffic_loses_nothing() {
     });
     println!("{replaced} replacements under {trips} round trips of 4 KiB and {questions} new connections");
     assert!(trips > 100 && questions > 100 && replaced > 20, "{trips} {questions} {replaced}");
+}
+
+#[test]
+fn only_a_fixed_source_escapes_the_masquerading_of_others() {
+    let bed = Bed::new();
+    udp_service(&bed.peer, "10.71.2.7:7000");
+    bed.peer.run("ip route add 10.244.0.0/16 via 192.0.2.1");
+    bed.router.nft("table ip other { chain post { type nat hook postrouting priority 100; masquerade; }; }");
+    let with = |statement: Statement| {
+        let post = nat(Hook::Postrouting, 99, vec![rule("", [is(Key::Saddr, net("10.244.0.0/16")), statement])]);
+        let chains = BTreeMap::from([("post".into(), post)]);
+        bed.settle(Table { family: Family::Ip, name: "liqo".into(), sets: BTreeMap::new(), chains }, None);
+        udp_ask(&bed.pod, "10.244.1.5:0", "10.71.2.7:7000").unwrap()
+    };
+    bed.router.run("nft delete table inet liqo");
+    assert_eq!(with(Statement::Snat(Target::Own(Key::Saddr))), "10.244.1.5");
+    // A verdict ends this chain, not the hook: the next chain translates.
+    assert_eq!(with(Statement::Verdict(Verdict::Accept)), "192.0.2.1");
 }

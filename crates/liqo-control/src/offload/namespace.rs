@@ -32,7 +32,7 @@ use self::{
     news::News,
     status::{Facts, Wish},
 };
-use super::{Shared, answers, is_leaving, is_original, provider_of, unless_outdated};
+use super::{Shared, answers, is_leaving, is_original, provider_of};
 
 /// What may have changed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -103,9 +103,7 @@ impl Loop {
         }
         let mut current = (*offloading).clone();
         if !held {
-            let held = unless_outdated(cluster.hold(&current, finalizer::NAMESPACE_OFFLOADING).await)?;
-            let Some(held) = held else { return Ok(()) };
-            current = held;
+            current = cluster.hold(&current, finalizer::NAMESPACE_OFFLOADING).await?;
         }
         // From here on pods go through the webhook; only then they are promised anything.
         let known = self.shared.namespaces.get("", name);
@@ -123,14 +121,13 @@ impl Loop {
         let (wishes, outcome) = self.map(name, wishes).await;
         let status = status::of(&offloading, &wishes, &self.shared.home.identity, &now());
         if offloading.status.as_ref() != Some(&status) {
-            current = cluster.put_status(&current, &status).await?;
+            let Some(told) = cluster.put_status(&current, &status).await? else { return Ok(()) };
+            current = told;
         }
         outcome?;
         if leaving && status.remote_namespaces_conditions.is_empty() {
-            let released = cluster.release(&current, finalizer::NAMESPACE_OFFLOADING).await;
-            if unless_outdated(released)?.is_some() {
-                tracing::info!(namespace = name, "namespace no longer offloaded");
-            }
+            cluster.release(&current, finalizer::NAMESPACE_OFFLOADING).await?;
+            tracing::info!(namespace = name, "namespace no longer offloaded");
         }
         Ok(())
     }

@@ -27,7 +27,7 @@ use serde_json::json;
 use tokio::sync::Mutex;
 
 use self::plan::{Owner, Wish, look, originals, owner_of};
-use super::{Shared, is_leaving, is_original, tenant_of, unless_outdated};
+use super::{Shared, is_leaving, is_original, tenant_of};
 
 /// Namespaces of one map handled at the same time.
 const AT_ONCE: usize = 8;
@@ -105,9 +105,7 @@ impl Loop {
         let Some(origin) = origin else { return Ok(None) };
         let mut current = map.clone();
         if !held {
-            let held = unless_outdated(cluster.hold(&current, finalizer::NAMESPACE_MAP).await)?;
-            let Some(held) = held else { return Ok(None) };
-            current = held;
+            current = cluster.hold(&current, finalizer::NAMESPACE_MAP).await?;
         }
         let empty = BTreeMap::new();
         let desired = if leaving { &empty } else { &map.spec.desired_mapping };
@@ -115,13 +113,12 @@ impl Loop {
         let left = self.clear(map, desired).await;
         let (status, trouble) = status(map, outcomes, left);
         if map.status.as_ref().unwrap_or(&NamespaceMapStatus::default()) != &status {
-            current = cluster.put_status(&current, &status).await?;
+            let Some(told) = cluster.put_status(&current, &status).await? else { return Ok(None) };
+            current = told;
         }
         trouble.map_or(Ok(()), Err)?;
-        if leaving
-            && status.current_mapping.is_empty()
-            && unless_outdated(cluster.release(&current, finalizer::NAMESPACE_MAP).await)?.is_some()
-        {
+        if leaving && status.current_mapping.is_empty() {
+            cluster.release(&current, finalizer::NAMESPACE_MAP).await?;
             tracing::info!(map = id(map), "every namespace of the peer is gone");
         }
         let refused = |one: &RemoteNamespaceStatus| one.phase == Some(MappingPhase::CreationLoopBackOff);

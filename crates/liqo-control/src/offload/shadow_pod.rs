@@ -228,11 +228,7 @@ impl Loop {
         else {
             return Ok(());
         };
-        match self.cluster.put_status(shadow, &ShadowPodStatus { phase }).await {
-            // The shadow went away, or another one has its name.
-            Err(error) if !error.is_not_found() && error.code() != Some(422) => Err(error),
-            _ => Ok(()),
-        }
+        self.cluster.put_status(shadow, &ShadowPodStatus { phase }).await.map(drop)
     }
 
     /// Tells the user what is wrong, once for each new reason.

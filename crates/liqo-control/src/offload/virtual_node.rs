@@ -20,7 +20,7 @@ use liqo_core::naming;
 use liqo_kube::{KubeError, Queue, drive, owner_reference};
 use serde_json::json;
 
-use super::{Shared, answers, is_leaving, is_original, provider_of, unless_outdated};
+use super::{Shared, answers, is_leaving, is_original, provider_of};
 
 /// How soon to look again for something no watch tells us about.
 const SOON: Duration = Duration::from_secs(5);
@@ -130,11 +130,7 @@ async fn act(shared: &Shared, node: &Node, steps: Vec<Step>) -> Result<Option<Du
     let mut again = None;
     for step in steps {
         match step {
-            Step::Hold => {
-                if unless_outdated(cluster.hold(node, finalizer::VIRTUAL_NODE).await)?.is_none() {
-                    return Ok(None);
-                }
-            }
+            Step::Hold => drop(cluster.hold(node, finalizer::VIRTUAL_NODE).await?),
             Step::Create(map) => match cluster.create(&*map).await {
                 Ok(_) => tracing::info!(node = node.name_any(), map = map.name_any(), "namespace map created"),
                 // The watch has not shown it to us yet.
@@ -147,9 +143,8 @@ async fn act(shared: &Shared, node: &Node, steps: Vec<Step>) -> Result<Option<Du
             }
             Step::Remove(map) => cluster.remove(&*map).await?,
             Step::Release => {
-                if unless_outdated(cluster.release(node, finalizer::VIRTUAL_NODE).await)?.is_some() {
-                    tracing::info!(node = node.name_any(), "virtual node released");
-                }
+                cluster.release(node, finalizer::VIRTUAL_NODE).await?;
+                tracing::info!(node = node.name_any(), "virtual node released");
             }
             Step::Wait => again = Some(SOON),
         }

@@ -62,16 +62,16 @@ fn network_none(namespace: &str) -> Fact {
     fact(Type::NetworkStatus, Status::None, "TunnelEndpointNotFound", message)
 }
 
-/// What the tunnel says of itself, unless there is an error that keeps one from being made: a tunnel that is up is up.
+/// What the tunnel says of itself, unless there is a problem that keeps one from being made: a tunnel that is up is up.
 /// Nothing new while a tunnel says nothing.
-pub(crate) fn network(namespace: &str, tunnel: Option<&TunnelEndpoint>, error: Option<&str>) -> Option<Fact> {
+pub(crate) fn network(namespace: &str, tunnel: Option<&TunnelEndpoint>, problem: Option<&str>) -> Option<Fact> {
     let connection = tunnel.map(|tunnel| {
         let status = tunnel.status.as_ref();
         status.and_then(|status| status.connection.clone()).unwrap_or_default()
     });
     let state = connection.as_ref().and_then(|connection| connection.status.as_deref());
-    if let Some(error) = error.filter(|error| !error.is_empty() && state != Some("Connected")) {
-        return Some(fact(Type::NetworkStatus, Status::Error, "NetworkConfigError", error));
+    if let Some(problem) = problem.filter(|problem| !problem.is_empty() && state != Some("Connected")) {
+        return Some(fact(Type::NetworkStatus, Status::Error, "NetworkConfigError", problem));
     }
     let Some(connection) = &connection else { return Some(network_none(namespace)) };
     let found = format!("The TunnelEndpoint has been successfully found in the Tenant Namespace {namespace}");
@@ -199,7 +199,7 @@ mod tests {
         let down = tunnel(json!({"status": "Error", "statusMessage": "no route"}));
         let (silent, fresh) = (tunnel(json!({})), TunnelEndpoint::default());
         let wrong = Some("Service liqo-gateway is of type ClusterIP");
-        for (tunnel, error, status, reason, end) in [
+        for (tunnel, problem, status, reason, end) in [
             (None, None, Status::None, "TunnelEndpointNotFound", "in the Tenant Namespace ns"),
             (None, Some(""), Status::None, "TunnelEndpointNotFound", "in the Tenant Namespace ns"),
             (None, wrong, Status::Error, "NetworkConfigError", "of type ClusterIP"),
@@ -210,7 +210,7 @@ mod tests {
             (Some(&up), None, Status::Established, "TunnelEndpointAvailable", "ns and it is connected"),
             (Some(&up), wrong, Status::Established, "TunnelEndpointAvailable", "ns and it is connected"),
         ] {
-            let fact = network("ns", tunnel, error).unwrap();
+            let fact = network("ns", tunnel, problem).unwrap();
             assert_eq!((fact.status, fact.reason), (status, reason));
             assert!(fact.message.ends_with(end), "{}", fact.message);
         }

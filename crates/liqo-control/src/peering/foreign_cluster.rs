@@ -19,7 +19,7 @@ use kube::ResourceExt;
 use liqo_api::{
     ClusterIdentity,
     discovery::{ForeignCluster, ForeignClusterStatus, PeeringType, ResourceRequest, ResourceRequestSpec},
-    meta::{finalizer, label},
+    meta::{annotation, finalizer, label},
 };
 use liqo_core::naming::dns_label_error;
 use liqo_kube::{KubeError, now, owner_reference};
@@ -36,7 +36,7 @@ use super::{
     condition::{self, Fact, tell},
     identity::{self, Standing},
     tenant::{self, Tenant},
-    world::{World, id_of, is_original, is_replica, overtaken},
+    world::{World, id_of, is_original, is_replica},
 };
 
 /// A peer that has not answered for so long is dead, as far as taking leave of it goes.
@@ -46,17 +46,13 @@ const WHO_AGAIN: Duration = Duration::from_secs(5);
 /// Pause before a tenant namespace that could not be used is tried again, should no event come.
 const TENANT_AGAIN: Duration = Duration::from_secs(10);
 
-/// On a `ForeignCluster`: why there can be no tunnel to it, in one sentence for people. The network manager says so.
-const NETWORK_ERROR: &str = "net.liqo.io/network-error";
-
 /// Settles one `ForeignCluster`.
 pub(crate) async fn settle(world: &World, name: String) -> Result<Option<Duration>, KubeError> {
     let Some(one) = world.foreign_clusters.get("", &name) else {
         forget(world);
         return Ok(None);
     };
-    let again = overtaken(Pass { world, one: &one }.run().await)?;
-    if let Some(pause) = again {
+    if let Some(pause) = (Pass { world, one: &one }).run().await? {
         world.later.set(&world.queues.foreign_clusters, name, pause);
     }
     Ok(None)
@@ -238,8 +234,8 @@ impl Pass<'_> {
     fn network(&self, peer: &ClusterIdentity, namespace: &str) -> Option<Fact> {
         let Some(tunnels) = &self.world.tunnels else { return Some(condition::network_external()) };
         let found = tunnels.filter(|one| one.labels().get(label::TUNNEL_CLUSTER_ID) == Some(&peer.cluster_id));
-        let error = self.one.annotations().get(NETWORK_ERROR).map(String::as_str);
-        condition::network(namespace, found.first().map(AsRef::as_ref), error)
+        let problem = self.one.annotations().get(annotation::NETWORK_PROBLEM).map(String::as_str);
+        condition::network(namespace, found.first().map(AsRef::as_ref), problem)
     }
 
     /// Does to the request what the plan says.
@@ -313,10 +309,7 @@ impl Pass<'_> {
         if new == old {
             return Ok(());
         }
-        match self.world.home.cluster.put_status(self.one.as_ref(), &new).await {
-            Err(error) if !error.is_not_found() => Err(error),
-            _ => Ok(()),
-        }
+        self.world.home.cluster.put_status(self.one.as_ref(), &new).await.map(drop)
     }
 }
 

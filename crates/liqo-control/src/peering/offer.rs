@@ -33,7 +33,7 @@ use serde_json::json;
 
 use super::{
     foreign_cluster::is_nobody,
-    world::{World, is_original, is_replica, overtaken},
+    world::{World, is_original, is_replica},
 };
 use crate::offload::virtual_kubelet;
 use plan::{Course, Seen, plan};
@@ -70,7 +70,7 @@ pub(crate) async fn settle(world: &World, namespace: String) -> Result<Option<Du
     let mut again = None;
     for offer in offers {
         let pass = Pass { world, namespace: &namespace, peer: &peer, offer: &offer };
-        again = again.or(overtaken(pass.run().await)?);
+        again = again.or(pass.run().await?);
     }
     Ok(again)
 }
@@ -195,7 +195,7 @@ impl Pass<'_> {
         if self.offer.status.as_ref() == Some(&status) {
             return Ok(None);
         }
-        self.world.home.cluster.put_status(self.offer, &status).await.map(Some)
+        self.world.home.cluster.put_status(self.offer, &status).await
     }
 }
 

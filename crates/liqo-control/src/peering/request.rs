@@ -36,7 +36,7 @@ use serde_json::json;
 use super::{
     foreign_cluster::{accepts, is_dead, is_nobody},
     monitor, permissions,
-    world::{World, is_original, overtaken},
+    world::{World, is_original},
 };
 use crate::manager;
 use plan::{Seen, Step, foul, plan, principal};
@@ -48,7 +48,7 @@ const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 pub(crate) async fn settle(world: &World, namespace: String) -> Result<Option<Duration>, KubeError> {
     let Some(peer) = world.peer_in(&namespace) else { return Ok(None) };
     let pass = Pass { world, namespace: &namespace, peer: &peer };
-    if let Some(pause) = overtaken(pass.run().await)? {
+    if let Some(pause) = pass.run().await? {
         world.later_offers.set(&world.queues.requests, namespace, pause);
     }
     Ok(None)
@@ -86,10 +86,7 @@ impl Pass<'_> {
         if let Some(request) = request.filter(|request| request.metadata.deletion_timestamp.is_none())
             && let Some(status) = plan.status(request.status.as_ref(), &now())
         {
-            match self.world.home.cluster.put_status(request.as_ref(), &status).await {
-                Err(error) if !error.is_not_found() => return Err(error),
-                _ => {}
-            }
+            self.world.home.cluster.put_status(request.as_ref(), &status).await?;
         }
         Ok(dead_in.filter(|_| plan.waits_for_the_consumer))
     }

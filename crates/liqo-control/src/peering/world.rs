@@ -22,14 +22,11 @@ use liqo_api::{
     sharing::ResourceOffer,
 };
 use liqo_core::endpoint;
-use liqo_kube::{KubeError, Object, Queue, Store};
+use liqo_kube::{Object, Queue, Store};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::{checker::Checker, identity::Attempts, monitor, offer::Ensured, permissions, settings::Settings, tenant};
 use crate::{home::Home, manager::ManagerArgs};
-
-/// Pause after somebody else was quicker.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Something has changed; who has to look?
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -287,17 +284,6 @@ pub(crate) fn id_of(foreign_cluster: &ForeignCluster) -> &str {
 /// The smaller, the older.
 pub(crate) fn age_key(one: &ForeignCluster) -> (Option<i64>, String) {
     (one.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()), one.uid().unwrap_or_default())
-}
-
-/// Somebody else has changed the object meanwhile: look again, with what the watch brings.
-pub(crate) fn overtaken(outcome: Result<Option<Duration>, KubeError>) -> Result<Option<Duration>, KubeError> {
-    match outcome {
-        Err(error) if error.is_conflict() => {
-            tracing::debug!(error = &error as &dyn std::error::Error, "overtaken, looking again");
-            Ok(Some(LOOK_AGAIN))
-        }
-        other => other,
-    }
 }
 
 fn labelled<K: Object>(object: &K, key: &str, value: &str) -> bool {

@@ -13,15 +13,15 @@ use ipnet::IpNet;
 use liqo_netlink::{
     Address, Family, Fdb, Link, LinkKind, Neighbour, Realm, Route, Rule, State, mac_of,
     nft::{
-        self, Base, Chain, ChainKind, Hook, Item, Key, KeyType, Set, Statement, Table, Target, Verdict, is, not,
-        outside, rule, within,
+        self, Base, Chain, ChainKind, Hook, Item, Key, KeyType, Set, Statement, Table, Target, is, not, outside, rule,
+        within,
     },
 };
 
 use crate::{
     layout::{
         NFT_TABLE, OVERLAY, OVERLAY_PORT, OVERLAY_VNI, RULE_TO_NODES, RULE_TO_PEERS, TABLE_TO_NODES, TABLE_TO_PEERS,
-        VETH_GATEWAY_IP, VETH_HOST,
+        TUNNEL_IP, VETH_GATEWAY_IP, VETH_HOST,
     },
     network::Networks,
 };
@@ -84,7 +84,7 @@ pub(super) fn wanted(view: &View) -> State {
         fdb: view.others.iter().map(hops).map(|(dev, dst, mac)| Fdb { dev, mac, dst }).collect(),
         sysctls: [
             ("ipv4/ip_forward".to_owned(), "1".to_owned()),
-            // Errors from the tunnel's namespace (packet too big) have a source no route leads to.
+            // As 0.8.3 has it; the routes here fit a strict filter as well.
             (format!("ipv4/conf/{OVERLAY}/rp_filter"), "2".to_owned()),
         ]
         .into(),
@@ -103,7 +103,9 @@ fn to_peers(view: &View) -> impl Iterator<Item = Route> {
         let src = Some(view.me);
         Route { table: TABLE_TO_PEERS, prefix, via, dev: dev.to_owned(), onlink: true, mtu: None, src }
     };
-    view.peers.iter().filter(move |_| via.is_some()).flat_map(Networks::remote).map(route)
+    // What does not fit into the tunnel is told by its end: that has to have come from where the peers are.
+    let tunnel = std::iter::once(IpNet::from(IpAddr::V4(TUNNEL_IP))).filter(|_| !view.peers.is_empty());
+    tunnel.chain(view.peers.iter().flat_map(Networks::remote)).filter(move |_| via.is_some()).map(route)
 }
 
 /// From the tunnel to the other nodes and their pods.
@@ -157,13 +159,13 @@ fn table(view: &View) -> Table {
 }
 
 fn postrouting(pods: IpNet) -> Vec<nft::Rule> {
-    let stay = Statement::Snat(Target::Own(Key::Saddr));
+    // Accepting would not do: it ends this chain, not the one of the network plugin.
+    let stay = || Statement::Snat(Target::Own(Key::Saddr));
     let to_peers = within(&[Key::Daddr], PEERS);
     let from_peers = || within(&[Key::Saddr], PEERS);
-    let inside = Statement::Verdict(Verdict::Accept);
     vec![
-        rule("pods are seen as themselves by peers", [is(Key::Saddr, pods), to_peers, stay]),
-        rule("peers are seen as themselves by pods", [from_peers(), is(Key::Daddr, pods), inside]),
+        rule("pods are seen as themselves by peers", [is(Key::Saddr, pods), to_peers, stay()]),
+        rule("peers are seen as themselves by pods", [from_peers(), is(Key::Daddr, pods), stay()]),
         rule(
             "outside the cluster nobody knows the way back to peers",
             [
@@ -209,12 +211,20 @@ mod tests {
         let state = wanted(&view(Some("172.30.0.12")));
         assert_eq!(
             way(&state, TABLE_TO_PEERS),
-            ["10.98.0.0/16 via 172.30.0.12 dev liqo.vxlan", "10.245.0.0/16 via 172.30.0.12 dev liqo.vxlan"]
+            [
+                "10.98.0.0/16 via 172.30.0.12 dev liqo.vxlan",
+                "10.245.0.0/16 via 172.30.0.12 dev liqo.vxlan",
+                "169.254.0.1/32 via 172.30.0.12 dev liqo.vxlan",
+            ]
         );
         let state = wanted(&view(Some("172.30.0.11")));
         assert_eq!(
             way(&state, TABLE_TO_PEERS),
-            ["10.98.0.0/16 via 169.254.100.1 dev liqo.host", "10.245.0.0/16 via 169.254.100.1 dev liqo.host"]
+            [
+                "10.98.0.0/16 via 169.254.100.1 dev liqo.host",
+                "10.245.0.0/16 via 169.254.100.1 dev liqo.host",
+                "169.254.0.1/32 via 169.254.100.1 dev liqo.host",
+            ]
         );
         assert!(way(&wanted(&view(None)), TABLE_TO_PEERS).is_empty());
     }

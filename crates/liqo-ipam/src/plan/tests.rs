@@ -102,7 +102,7 @@ fn a_whole_free_pool_is_given_only_when_nothing_else_is_left() {
 fn what_a_peer_cannot_announce_is_refused_and_changes_nothing() {
     let plan = plan();
     let cases = [
-        ("0.0.0.0/0", "10.1.0.0/16", "this network"),
+        ("0.0.0.0/0", "10.1.0.0/16", "every address there is"),
         ("10.1.0.0/16", "0.0.0.0/0", "external network of cluster x"),
         ("127.0.0.0/8", "10.1.0.0/16", "loopback"),
         ("224.0.0.0/16", "10.1.0.0/16", "multicast"),

@@ -140,7 +140,13 @@ impl<R: Reflect> Pair<R> {
         lock(&self.held).remove(name);
         match news {
             Here::Keep | Here::Hold(_) | Here::Soon(_) => {}
-            Here::Status(status) => cluster.put_status(&*here, &status).await.map(drop).or_else(gone)?,
+            Here::Status(status) => match cluster.put_status(&*here, &status).await {
+                // Not every change there is a change the API server allows here; the next one may be.
+                Err(error) if error.is_invalid() => {
+                    tracing::debug!(name, error = crate::queue::chain(&error), "refused")
+                }
+                outcome => drop(outcome?),
+            },
             Here::Release(finalizer) => cluster.release(&*here, finalizer).await?,
             Here::Delete => cluster.remove_now(&*here).await?,
         }
@@ -271,11 +277,6 @@ fn fingerprint<K: Object>(twin: &K) -> u64 {
 /// The twin as what news come from, where both are the same kind.
 fn itself<R: Reflect>(there: Option<&R::There>) -> Option<&R::Seen> {
     there.and_then(|there| (there as &dyn std::any::Any).downcast_ref())
-}
-
-/// An object that went away meanwhile, or changed its UID, needs no status.
-fn gone(error: KubeError) -> Result<(), KubeError> {
-    if error.is_not_found() || error.code() == Some(422) { Ok(()) } else { Err(error) }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -81,16 +81,13 @@ impl Fallback {
         match judge(&pod, &now()) {
             Verdict::Nothing => {}
             Verdict::Delete => self.home.remove_now(&*pod).await?,
-            Verdict::Reject(status) => match self.home.put_status(&*pod, &*status).await {
-                // Gone, or another pod by now: its own events bring it back.
-                Err(error) if error.is_not_found() || error.code() == Some(422) => {}
-                other => {
-                    other?;
+            Verdict::Reject(status) => {
+                if self.home.put_status(&*pod, &*status).await?.is_some() {
                     let text =
                         format!("Reflection to cluster \"{}\" disabled for namespace \"{namespace}\"", self.peer);
                     self.home.event(&*pod, &component("Pod"), "Warning", "ReflectionDisabled", &text).await;
                 }
-            },
+            }
         }
         Ok(None)
     }

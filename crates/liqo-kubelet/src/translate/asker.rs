@@ -72,6 +72,18 @@ impl Asker {
         lock(&self.memory)
     }
 
+    /// In the Prometheus text format.
+    pub(super) fn metrics(&self) -> String {
+        let name = "liqo_virtual_kubelet_addresses";
+        let way = match self.way {
+            Way::Out => "endpoints",
+            Way::Home => "pods",
+        };
+        let states = ["known", "asking", "failed"].into_iter().zip(self.memory().count());
+        let line = |(state, count)| format!("{name}{{kind=\"{way}\",state=\"{state}\"}} {count}\n");
+        states.map(line).collect()
+    }
+
     fn push(&self, addresses: Vec<IpAddr>) {
         addresses.into_iter().for_each(|ip| self.queue.push(ip));
     }

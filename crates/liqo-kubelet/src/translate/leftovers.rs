@@ -37,17 +37,20 @@ pub(super) struct Leftovers {
 impl Leftovers {
     /// Runs for ever; there is nothing to do any more when the last leftover is gone.
     pub(super) async fn run(self) {
+        let mut is_told = false;
         let mut all = loop {
             match self.find().await {
                 Ok(all) => break all,
+                Err(error) if is_told => {
+                    tracing::debug!(error = &error as &dyn std::error::Error, "mappings still not known");
+                }
                 Err(error) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "mappings of an earlier process are not known: addresses it did not give back stay taken"
-                    );
-                    tokio::time::sleep(RETRY).await;
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "mappings of an earlier process are not known, what it took stays taken");
+                    is_told = true;
                 }
             }
+            tokio::time::sleep(RETRY).await;
         };
         while !all.is_empty() {
             self.pairs.known().await;

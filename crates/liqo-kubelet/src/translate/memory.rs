@@ -261,6 +261,16 @@ impl Memory {
         true
     }
 
+    /// How many addresses are known, being asked for, and without an answer.
+    pub(super) fn count(&self) -> [usize; 3] {
+        let of = |wanted: fn(Answer) -> bool| self.entries.keys().filter(|ip| wanted(self.answer(**ip))).count();
+        [
+            of(|answer| matches!(answer, Answer::Known(_))),
+            of(|answer| answer == Answer::Asking),
+            of(|answer| answer == Answer::Failed),
+        ]
+    }
+
     /// Whether the last question found nobody.
     pub(super) fn is_out(&self) -> bool {
         self.outage.is_some()

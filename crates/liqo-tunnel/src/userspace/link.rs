@@ -20,6 +20,8 @@ use crate::{Peer, PrivateKey, PublicKey};
 pub(crate) const OVERHEAD: usize = 32;
 /// The shortest buffer a message is written to: a handshake initiation.
 pub(crate) const SMALLEST: usize = 148;
+/// The longest a message can be: what a UDP datagram holds.
+const LONGEST: usize = 65_507;
 /// Types of messages (white paper, 5.4).
 pub(crate) const INITIATION: u8 = 1;
 pub(crate) const RESPONSE: u8 = 2;
@@ -167,9 +169,9 @@ impl State {
     pub(crate) fn seal(&mut self, packet: &[u8], buffer: &mut [u8]) -> Option<usize> {
         match self.tunnel.encapsulate(packet, buffer) {
             TunnResult::WriteToNetwork(message) => {
-                self.sent += packet.len() as u64;
-                self.messages += 1;
-                Some(message.len())
+                let length = message.len();
+                self.count(message[0] == DATA, length);
+                Some(length)
             }
             _ => None,
         }
@@ -234,15 +236,30 @@ impl State {
         }
     }
 
-    /// The next packet that waited for the handshake, as a message.
+    /// The next packet that waited for the handshake, as a message. The buffer must be as long as for [`State::seal`]; one that is
+    /// too short gets nothing.
     pub(crate) fn queued(&mut self, buffer: &mut [u8]) -> Option<usize> {
-        self.waiting = 0;
+        if self.waiting == 0 || buffer.len() < LONGEST {
+            return None;
+        }
         match self.tunnel.decapsulate(None, &[], buffer) {
             TunnResult::WriteToNetwork(message) => {
-                self.messages += 1;
-                Some(message.len())
+                let length = message.len();
+                self.count(message[0] == DATA, length);
+                Some(length)
             }
-            _ => None,
+            _ => {
+                self.waiting = 0;
+                None
+            }
+        }
+    }
+
+    /// A message of this length goes out.
+    fn count(&mut self, data: bool, length: usize) {
+        self.messages += 1;
+        if data {
+            self.sent += length.saturating_sub(OVERHEAD) as u64;
         }
     }
 

@@ -46,7 +46,7 @@ fn arguments_by_default() {
     );
     assert_eq!(args(&objects, ROUTE), ["--route.vxlan-mtu=0", "--health-probe-address=127.0.0.1:5874"]);
     assert_eq!(args(&objects, MANAGER), ["--manager.pod-cidr=10.244.0.0/16", "--manager.service-cidr=10.96.0.0/12"]);
-    assert_eq!(args(&objects, PROXY), ["--listen-address=:8118", "--auth-service=liqo-auth.liqo.svc:443"]);
+    assert_eq!(args(&objects, PROXY), ["--listening-port=8118", "--auth-service=liqo-auth.liqo.svc:443"]);
     for (name, command) in
         [(GATEWAY, "liqo-gateway"), (ROUTE, "liqo-route"), (MANAGER, "liqo-network-manager"), (PROXY, "liqo-proxy")]
     {
@@ -79,9 +79,14 @@ fn arguments_follow_the_values() {
     assert_eq!(args(&objects, ROUTE), ["--route.vxlan-mtu=1400", "--health-probe-address=127.0.0.1:5874", "--v=2"]);
     assert_eq!(
         args(&objects, MANAGER)[2..],
-        ["--manager.reserved-pools=192.0.2.0/24,198.51.100.0/24", "--manager.additional-pools=100.64.0.0/10", "--v=3",]
+        [
+            "--manager.reserved-pools=192.0.2.0/24,198.51.100.0/24",
+            "--manager.additional-pools=100.64.0.0/10",
+            "--manager.leader-elect",
+            "--v=3",
+        ]
     );
-    assert_eq!(args(&objects, PROXY), ["--listen-address=:8119", "--auth-service=liqo-auth.liqo.svc:5000", "--v=4"]);
+    assert_eq!(args(&objects, PROXY), ["--listening-port=8119", "--auth-service=liqo-auth.liqo.svc:5000", "--v=4"]);
     assert_eq!(objects["Service/liqo-proxy"]["spec"]["ports"][0]["port"], json!(8119));
     assert_eq!(objects["Service/liqo-gateway"]["spec"]["ports"][0]["port"], json!(5999));
     assert_eq!(

@@ -91,12 +91,14 @@ fn while_nobody_answers_one_question_stands_for_all() {
     assert_eq!(memory.answer(ip(1)), Answer::Failed);
     let until = now + OUTAGE_PAUSE;
     assert_eq!(memory.step(ip(2), now), Step::Postpone(until));
+    assert_eq!(memory.count(), [0, 1, 1]);
     assert_eq!(memory.postpone(ip(2), until, now), [user("b")]);
     assert_eq!((memory.answer(ip(2)), memory.step(ip(2), now)), (Answer::Failed, Step::Wait(OUTAGE_PAUSE)));
     assert!(memory.postpone(ip(2), until, now).is_empty(), "no news");
     assert_eq!(memory.step(ip(2), until), Step::Ask);
     assert_eq!(memory.learn(ip(2), Ok(mapped(2)), until), [user("b")]);
     assert!(!memory.is_out());
+    assert_eq!(memory.count(), [1, 0, 1]);
 }
 
 #[test]

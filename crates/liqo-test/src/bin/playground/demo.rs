@@ -50,7 +50,7 @@ fn install(place: &Place, product: &Product, sites: &[Site; 2], log: &mut Log) -
         let mut liqoctl = product.liqoctl_command(&site.kubeconfig);
         liqoctl.args(["install", "kubeadm", "--cluster-name", site.name, "--version", &version, "--local-chart-path"]);
         liqoctl.arg(&chart).args(["--service-type", "NodePort"]);
-        for value in ["networking.internal=false", &format!("image={image}"), &format!("tag={tag}")] {
+        for value in [&format!("image={image}"), &format!("tag={tag}")] {
             liqoctl.args(["--set", value]);
         }
         run::output(&mut liqoctl).with_context(|| format!("in {}", site.name))
