@@ -1,7 +1,7 @@
 //! The gateway: one end of the tunnels to all peers.
 //!
-//! Every gateway pod keeps the namespace, the tunnel and all peers ready; the active one also pings, tells and is
-//! found. All state is read from the cluster and from the kernel again and again: nothing is lost with the process, and
+//! Every gateway pod keeps the namespace, the tunnel's interface, routes and rules for all peers ready; the active one also speaks to
+//! the peers, pings, tells and is found. All state is read from the cluster and from the kernel again and again: nothing is lost with the process, and
 //! the namespace outlives a crash.
 //!
 //! Watches: `TunnelEndpoint`, `NatMapping`, the key Secret, gateway Pods, the gateway Service, the Lease. Writes: status of

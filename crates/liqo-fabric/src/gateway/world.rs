@@ -64,8 +64,6 @@ struct Tunnel {
     engine: Box<dyn Engine>,
     key: PrivateKey,
     peers: Vec<liqo_tunnel::Peer>,
-    /// Peers have been told that this gateway is the active one.
-    made_known: bool,
     check: tokio::task::JoinHandle<()>,
 }
 
@@ -257,31 +255,21 @@ impl Gateway {
         let socket = socket.and_then(tokio::net::UdpSocket::from_std);
         let socket = socket.map_err(|error| format!("opening the socket of the connection check: {error}"))?;
         let check = tokio::spawn(self.checks.clone().run(socket));
-        self.tunnel = Some(Tunnel { engine, key, peers: Vec::new(), made_known: false, check });
+        self.tunnel = Some(Tunnel { engine, key, peers: Vec::new(), check });
         Ok(())
     }
 
-    /// Gives the tunnel its peers. A standby keeps them ready and silent: a single packet of its would lead the peer to it.
+    /// Gives the tunnel its peers, which it greets at once. That of a standby has none: it would answer packets that still go
+    /// to it, and with a peer's active gateway it would keep a tunnel alive that leads nowhere.
     fn tell_tunnel(&mut self, peers: &Peers, active: bool) -> Result<(), String> {
         let Some(tunnel) = &mut self.tunnel else { return Ok(()) };
         let mut seen = BTreeSet::new();
-        let wired = peers.good.iter().map(|peer| peer.wire.clone());
-        let mut wired: Vec<_> = wired.filter(|peer| seen.insert(peer.key)).collect();
-        for peer in &mut wired {
-            peer.keepalive = peer.keepalive.filter(|_| active);
-        }
+        let wired = peers.good.iter().filter(|_| active).map(|peer| peer.wire.clone());
+        let wired: Vec<_> = wired.filter(|peer| seen.insert(peer.key)).collect();
         if tunnel.peers != wired {
             tunnel.engine.set_peers(&wired).map_err(|error| told(&error))?;
             tunnel.peers = wired;
         }
-        if active && !tunnel.made_known {
-            for peer in tunnel.peers.iter().filter(|peer| peer.endpoint.is_some()) {
-                if let Err(error) = tunnel.engine.handshake(&peer.key) {
-                    tracing::debug!(error = told(&error), "the peer is not told yet");
-                }
-            }
-        }
-        tunnel.made_known = active;
         Ok(())
     }
 
