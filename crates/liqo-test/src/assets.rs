@@ -70,7 +70,13 @@ pub(crate) fn state() -> PathBuf {
 
 /// A switch of the environment: set and neither empty nor 0.
 pub fn switch(name: &str) -> bool {
-    env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0")
+    word(name).is_some()
+}
+
+/// What a switch of the environment says, if it is on.
+pub(crate) fn word(name: &str) -> Option<String> {
+    let value = env::var_os(name)?.to_string_lossy().into_owned();
+    (!value.is_empty() && value != "0").then_some(value)
 }
 
 /// A directory that the environment names.

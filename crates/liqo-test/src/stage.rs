@@ -193,14 +193,13 @@ impl Stage {
     }
 }
 
-/// A test bed of that name for this process. With `LIQO_STAY` it stays when the process ends, and the next one finds
-/// it: for work on a story, by hand.
+/// A test bed of that name for this process. With `LIQO_STAY` it stays when the process ends, and the next one finds it: for
+/// work on a story, by hand. What `LIQO_STAY` says, but for 1, becomes part of the name, so that two may work at a time.
 fn raised(name: &str) -> Result<Testbed> {
-    if !assets::switch("LIQO_STAY") {
-        return Testbed::new(name);
-    }
+    let Some(word) = assets::word("LIQO_STAY") else { return Testbed::new(name) };
+    let name = if word == "1" { name.to_owned() } else { format!("{name}-{word}") };
     let exists = record::all()?.iter().any(|record| record.name == name);
-    if exists { Testbed::open(name) } else { Testbed::persistent(name) }
+    if exists { Testbed::open(&name) } else { Testbed::persistent(&name) }
 }
 
 impl Cluster {
