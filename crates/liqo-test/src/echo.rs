@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn an_echo_says_who_it_is_and_what_was_said() {
         let here = Netns::of(crate::process::Process::me()).unwrap();
-        serve(&here, "me").unwrap();
+        serve(&here, "me", Ipv4Addr::LOCALHOST).unwrap();
         let to = SocketAddr::from(([127, 0, 0, 1], PORT));
         let me = Answer { name: "me".into(), seen: to.ip() };
         for way in [Way::Tcp(0), Way::Tcp(1 << 20), Way::Udp(1), Way::Udp(9000)] {
