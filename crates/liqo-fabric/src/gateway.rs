@@ -109,11 +109,12 @@ pub async fn run(args: GatewayArgs) -> Result<(), String> {
     let bell = Arc::new(Notify::new());
     let space = Space::open().map_err(|error| told(&error))?;
     let (active, standing) = watch::channel(!args.leader_elect);
-    let gateway = world::Gateway::start(&args, cluster.clone(), space, standing, bell)?;
+    let mut gateway = world::Gateway::start(&args, cluster.clone(), space, standing, bell)?;
     life.metrics(gateway.figures());
     if !args.metrics_bind_addr.is_empty() {
         life.serve_metrics(&args.metrics_bind_addr)?;
     }
+    let (leave, leaving) = watch::channel(false);
     if args.leader_elect {
         let candidate = election::Candidate {
             cluster: cluster.clone(),
@@ -121,18 +122,21 @@ pub async fn run(args: GatewayArgs) -> Result<(), String> {
             me: args.pod_name.clone(),
             terms: election::Terms { duration: args.lease_duration, retry: args.retry_period },
             pods: gateway.pods(),
+            leaving,
         };
         life.spawn("election", candidate.run(active));
         let address = args.pod_ip;
         life.spawn("heartbeat", async move { election::answer(address).await });
     }
     let busy = life.busy();
-    let end = gateway.run(busy, life.until_signal()).await;
+    let outcome = gateway.run(busy, life.until_signal()).await;
     if args.leader_elect {
+        // Another gateway takes over while this one tidies up.
+        leave.send_replace(true);
         let name = crate::layout::GATEWAY_LEASE;
         liqo_kube::lease::release(&cluster, &args.namespace, name, &args.pod_name).await;
     }
-    end
+    outcome.and(gateway.leave())
 }
 
 /// The two places in the kernel a gateway works in.

@@ -87,6 +87,8 @@ pub(crate) struct Candidate {
     pub(crate) terms: Terms,
     /// The gateway pods.
     pub(crate) pods: Store<Pod>,
+    /// The process is ending: the lease, given back, must not be taken once more.
+    pub(crate) leaving: watch::Receiver<bool>,
 }
 
 impl Candidate {
@@ -109,6 +111,9 @@ impl Candidate {
             let period = if self.pods.all().len() > 1 { self.terms.retry } else { ALONE };
             let renew_due = renewed.is_none_or(|renewed| renewed.elapsed() >= period);
             let step = plan(spec, &self.me, evidence, renew_due, self.terms);
+            if *self.leaving.borrow() {
+                return std::future::pending().await;
+            }
             if step != Move::Wait {
                 renewed = Some(Instant::now());
                 match self.write(step, seen.as_deref()).await {

@@ -124,8 +124,8 @@ impl Gateway {
         move || metrics::text(&figures.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Works until `end`, then leaves nothing behind.
-    pub(super) async fn run(mut self, busy: Busy, end: impl Future<Output = ()>) -> Result<(), String> {
+    /// Works until `end`.
+    pub(super) async fn run(&mut self, busy: Busy, end: impl Future<Output = ()>) -> Result<(), String> {
         let mut busy = Some(busy);
         let mut end = std::pin::pin!(end);
         let outside = self.events()?;
@@ -144,7 +144,7 @@ impl Gateway {
                 }
             };
             tokio::select! {
-                () = &mut end => break,
+                () = &mut end => return Ok(()),
                 () = self.bell.notified() => {}
                 () = outside.notified() => {}
                 changed = self.standing.changed() => {
@@ -154,7 +154,6 @@ impl Gateway {
                 () = tokio::time::sleep(pause) => {}
             }
         }
-        self.leave()
     }
 
     /// Rings when others change something of ours in the kernel.
@@ -327,7 +326,7 @@ impl Gateway {
     }
 
     /// Removes what was made.
-    fn leave(mut self) -> Result<(), String> {
+    pub(super) fn leave(mut self) -> Result<(), String> {
         drop(self.tunnel.take());
         let cleared = self.space.node.clear(&space::node_realm()).map_err(|error| told(&error));
         drop(self.space);

@@ -14,6 +14,7 @@ use kube::ResourceExt;
 use liqo_api::{
     discovery::{ForeignCluster, PeeringConditionStatus as Status, PeeringConditionType as Type, PeeringType},
     meta::label,
+    net::{NetworkConfig, TunnelEndpoint},
 };
 use liqo_core::naming;
 use serde_json::json;
@@ -31,6 +32,8 @@ use crate::{
 
 /// How long a tunnel must be dead before nobody waits for the other side to agree any more.
 const DEAD: Duration = Duration::from_secs(20);
+/// How long a tunnel may take to go down before the rest begins to go, too.
+const TUNNEL: Duration = Duration::from_secs(10);
 
 /// Ends the peering of two clusters; gives the remote one as the local one knew it last.
 pub(crate) async fn run(
@@ -153,13 +156,22 @@ async fn clear(pair: &Pair, known: &[Option<ForeignCluster>; 2], deadline: Deadl
             side.cluster.remove(&secret).await?;
         }
     }
-    // Both begin to go before either is waited for: what holds one may be held by the other.
-    let mut going = Vec::new();
+    let mut rooms = Vec::new();
     for (side, peer) in pair.ways() {
-        going.push((side, peer, tenants(side, peer).await.with_context(|| side.called())?));
+        rooms.push((side, peer, tenants(side, peer).await.with_context(|| side.called())?));
     }
-    for (side, peer, namespaces) in going {
-        gone(side, peer, &namespaces, deadline).await.with_context(|| side.called())?;
+    // Both sides begin before either is waited for: what holds one may be held by the other.
+    for (side, _, namespaces) in &rooms {
+        disconnect(side, namespaces).await.with_context(|| side.called())?;
+    }
+    for (side, _, namespaces) in &rooms {
+        disconnected(side, namespaces, deadline).await;
+        for one in namespaces.iter().filter(|one| one.metadata.deletion_timestamp.is_none()) {
+            side.cluster.remove(one).await.with_context(|| side.called())?;
+        }
+    }
+    for (side, peer, namespaces) in &rooms {
+        gone(side, peer, namespaces, deadline).await.with_context(|| side.called())?;
     }
     Ok(())
 }
@@ -195,14 +207,31 @@ async fn forget(side: &Side, peer: &Side, foreign: &ForeignCluster, deadline: De
     Ok(())
 }
 
-/// Begins to delete the tenant namespaces of the other side; gives those there were.
+/// The tenant namespaces of the other side.
 async fn tenants(side: &Side, peer: &Side) -> anyhow::Result<Vec<Namespace>> {
     let selector = format!("{}=true,{}={}", label::TENANT_NAMESPACE, label::CLUSTER_ID, peer.identity.cluster_id);
-    let all: Vec<Namespace> = side.cluster.list("", &selector).await?;
-    for one in all.iter().filter(|one| one.metadata.deletion_timestamp.is_none()) {
-        side.cluster.remove(one).await?;
+    Ok(side.cluster.list("", &selector).await?)
+}
+
+/// Takes back what makes the tunnel. A namespace in which objects are still held when it is deleted goes seconds later
+/// than an empty one.
+async fn disconnect(side: &Side, namespaces: &[Namespace]) -> anyhow::Result<()> {
+    for one in namespaces {
+        for config in side.cluster.list::<NetworkConfig>(&one.name_any(), "").await? {
+            side.cluster.remove(&config).await?;
+        }
     }
-    Ok(all)
+    Ok(())
+}
+
+/// Waits until the tunnel is down. Should that take long, the namespace will tell what holds it.
+async fn disconnected(side: &Side, namespaces: &[Namespace], deadline: Deadline) {
+    let _step = side.out.step("Removing the tunnel");
+    let deadline = deadline.within(TUNNEL);
+    for one in namespaces {
+        let _ = Watched::<NetworkConfig>::labelled(&side.cluster, &one.name_any(), "").gone(deadline).await;
+        let _ = Watched::<TunnelEndpoint>::labelled(&side.cluster, &one.name_any(), "").gone(deadline).await;
+    }
 }
 
 async fn gone(side: &Side, peer: &Side, namespaces: &[Namespace], deadline: Deadline) -> anyhow::Result<()> {

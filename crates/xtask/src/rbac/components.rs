@@ -99,30 +99,23 @@ pub(super) const CRD_REPLICATOR_NAMESPACED: &[Rule] =
 
 /// Gateway, everywhere.
 pub(super) const GATEWAY: &[Rule] = &[
-    rule("", &["events"], &["create", "patch"]),
-    rule("net.liqo.io", &["natmappings"], RO),
-    rule("net.liqo.io", &["tunnelendpoints"], CHANGE),
-    rule("net.liqo.io", &["tunnelendpoints/finalizers", "tunnelendpoints/status"], STATUS),
+    rule("net.liqo.io", &["natmappings", "tunnelendpoints"], RO),
+    rule("net.liqo.io", &["tunnelendpoints/status"], &["patch"]),
 ];
 
 /// Gateway, in the Liqo namespace: its lease and key, who of its like is active, where peers find the active one.
 pub(super) const GATEWAY_NAMESPACED: &[Rule] = &[
-    rule("", &["configmaps"], RO),
     rule("", &["pods"], &["get", "list", "watch", "patch"]),
-    rule("", &["secrets"], &["get", "list", "watch", "create", "update", "patch"]),
+    rule("", &["secrets"], &["get", "list", "watch", "create"]),
     rule("", &["services"], &["get", "list", "watch", "patch"]),
     rule("coordination.k8s.io", &["leases"], &["get", "list", "watch", "create", "update", "patch"]),
 ];
 
 /// Route agent, everywhere.
-pub(super) const ROUTE: &[Rule] = &[
-    rule("", &["events"], &["create", "patch"]),
-    rule("", &["nodes"], RO),
-    rule("net.liqo.io", &["tunnelendpoints"], &["get", "list", "watch", "patch"]),
-];
+pub(super) const ROUTE: &[Rule] = &[rule("", &["nodes"], RO), rule("net.liqo.io", &["tunnelendpoints"], RO)];
 
 /// Route agent, in the Liqo namespace.
-pub(super) const ROUTE_NAMESPACED: &[Rule] = &[rule("", &["configmaps", "pods", "services"], RO)];
+pub(super) const ROUTE_NAMESPACED: &[Rule] = &[rule("", &["services"], RO)];
 
 /// Network manager, everywhere.
 pub(super) const NETWORK_MANAGER: &[Rule] = &[

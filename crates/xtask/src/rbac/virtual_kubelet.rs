@@ -20,7 +20,7 @@ pub(super) const LOCAL: &[Rule] = &[
     rule("coordination.k8s.io", &["leases"], &["get", "create", "update", "patch", "delete"]),
     rule("discovery.k8s.io", &["endpointslices"], RO),
     rule("discovery.liqo.io", &["foreignclusters", "foreignclusters/status"], RO),
-    rule("net.liqo.io", &["tunnelendpoints"], RO),
+    rule("net.liqo.io", &["natmappings", "tunnelendpoints"], RO),
     rule("networking.k8s.io", &["ingresses"], RO),
     rule("sharing.liqo.io", &["resourceoffers"], &["get", "list", "watch", "update", "patch", "delete"]),
     rule("sharing.liqo.io", &["resourceoffers/status"], CHANGE),

@@ -1,0 +1,195 @@
+//! `bench/network/path`: from pod to pod through everything, beside the tunnel alone on the same wire; and how long faults last.
+
+mod tunnel;
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use liqo_test::{
+    Cluster, ClusterSpec, Stage,
+    echo::{self, Conversation, PORT},
+    netns::Netns,
+    out, run, wait_for,
+};
+use tunnel::Tunnel;
+
+/// Measures the way between pods of two fresh clusters of this machine.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Rounds; the median counts.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Seconds of each stream.
+    #[arg(long, default_value_t = 5)]
+    seconds: u32,
+}
+
+/// Time allowed for anything that is waited for.
+const LIMIT: Duration = Duration::from_secs(60);
+const PODS: &str = "10.244.0.0/16";
+const SERVICES: &str = "10.96.0.0/16";
+
+fn main() -> Result<()> {
+    let Args { rounds, seconds } = Args::parse();
+    ensure!(rounds > 0 && seconds > 0, "--rounds and --seconds must be at least 1");
+    out::note("two clusters of two nodes with equal ranges, the product installed ...");
+    let spec = |name| ClusterSpec::new(name, 1).cidrs(PODS, SERVICES).nodes(2).strict_paths();
+    let stage = Stage::apart("network-path", vec![spec("rome"), spec("milan")])?;
+    stage.install_all(&["--set", "gateway.replicas=2"])?;
+    let (rome, milan) = (stage.cluster("rome"), stage.cluster("milan"));
+    stage.peer(rome, milan)?;
+    milan.wait_peering("rome", "NetworkStatus", "Established")?;
+    // The worst case: both pods on nodes without the gateway, so that both overlays are on the way.
+    let (here, there) = (End::beside_gateway(rome)?, End::beside_gateway(milan)?);
+    let target = translated(rome, &there.ip)?;
+    let alone = Tunnel::between(&rome.node(&rome.first())?, &milan.node(&milan.first())?)?;
+
+    let mut table = String::from(
+        "| figure | the tunnel alone | pod to pod | ratio, median [range] | goal |\n|---|---|---|---|---|\n",
+    );
+    for streams in [1, 4] {
+        let (mut baseline, mut ours) = (Vec::new(), Vec::new());
+        for round in 1..=rounds {
+            out::note(&format!("{streams} streams, round {round} of {rounds} ..."));
+            baseline.push(alone.stream(streams, seconds)?);
+            ours.push(stream(&here.file, &there.file, &target, streams, seconds)?);
+        }
+        let mut ratios: Vec<_> = ours.iter().zip(&baseline).map(|(ours, baseline)| ours / baseline).collect();
+        ratios.sort_by(f64::total_cmp);
+        let (low, high) = (ratios[0], ratios[ratios.len() - 1]);
+        table += &format!(
+            "| TCP, {streams} streams, Gbit/s | {:.2} | {:.2} | {:.2} [{low:.2}–{high:.2}] | ≥ 0.7 |\n",
+            median(baseline),
+            median(ours),
+            median(ratios),
+        );
+    }
+    drop(alone);
+    out::note("a gateway is killed ...");
+    let (mut failover, mut dead) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        failover.push(failed_over(rome, &here, &target)?);
+        dead.push(noticed(&stage, rome, milan)?);
+    }
+    let seconds = |times: Vec<f64>| format!("{:.2} s", median(times));
+    table +=
+        &format!("| a gateway killed: longest pause of a TCP connection | – | {} | – | < 2 s |\n", seconds(failover));
+    table += &format!("| a path cut: TunnelEndpoint says so after | – | {} | – | < 1 s |\n", seconds(dead));
+    out::say(&table);
+    Ok(())
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// A pod, and its network.
+struct End {
+    file: PathBuf,
+    netns: Netns,
+    ip: String,
+}
+
+impl End {
+    /// On a node that does not have the active gateway.
+    fn beside_gateway(cluster: &Cluster) -> Result<Self> {
+        let gateway = active(cluster)?.1;
+        let node = cluster.nodes().into_iter().find(|node| node.name != gateway).context("there is one node only")?;
+        cluster.apply(&format!(
+            "apiVersion: v1
+kind: Pod
+metadata: {{name: end, namespace: default}}
+spec: {{nodeName: {}, terminationGracePeriodSeconds: 0, tolerations: [{{operator: Exists}}],
+  containers: [{{name: web, image: 'localhost/busybox:1', imagePullPolicy: IfNotPresent}}]}}
+",
+            node.name
+        ))?;
+        cluster.wait(&["pod/end", "-n", "default", "--for=condition=Ready"], LIMIT)?;
+        let pod = cluster.json(&["pod", "end", "-n", "default"])?;
+        let process = cluster.container_process("default", "end", "web")?;
+        let file = PathBuf::from(format!("/proc/{}/ns/net", process.pid));
+        let netns = Netns::of(process)?;
+        echo::serve(&netns, "end")?;
+        Ok(Self { file, netns, ip: pod["status"]["podIP"].as_str().context("the pod has no address")?.to_owned() })
+    }
+}
+
+/// Name of the active gateway's pod and its node.
+fn active(cluster: &Cluster) -> Result<(String, String)> {
+    wait_for("an active gateway", LIMIT, || {
+        let pods = cluster.pods("liqo", "net.liqo.io/gateway=active")?;
+        Ok((pods.len() == 1).then(|| pods[0].clone()))
+    })
+}
+
+/// The address under which `cluster` reaches a pod of its only peer.
+fn translated(cluster: &Cluster, ip: &str) -> Result<String> {
+    let tunnels = cluster.items(&["tunnelendpoints", "-A"])?;
+    let network = tunnels[0]["spec"]["remoteNATPodCIDR"].as_str().context("no tunnel")?;
+    let (prefix, host) = (network.split('.').take(2), ip.split('.').skip(2));
+    Ok(prefix.chain(host).collect::<Vec<_>>().join("."))
+}
+
+/// Gbit/s of TCP from one network namespace into another.
+pub(crate) fn stream(from: &PathBuf, to: &PathBuf, target: &str, streams: u32, seconds: u32) -> Result<f64> {
+    let iperf = |netns: &PathBuf| {
+        let mut command = run::command("nsenter");
+        command.arg(format!("--net={}", netns.display())).arg("iperf3");
+        command
+    };
+    let mut server = iperf(to).args(["-s", "-1"]).stdout(std::process::Stdio::null()).spawn()?;
+    let report = wait_for("iperf3 connects", Duration::from_secs(20 + u64::from(seconds)), || {
+        let arguments = ["-J", "-c", target, "-P", &streams.to_string(), "-t", &seconds.to_string()];
+        run::output(iperf(from).args(arguments)).map(Some)
+    });
+    let _ = server.kill();
+    server.wait()?;
+    let report: serde_json::Value = serde_json::from_str(&report?).context("iperf3 gave no JSON")?;
+    let bits = report["end"]["sum_received"]["bits_per_second"].as_f64().context("iperf3 gave no rate")?;
+    Ok(bits / 1e9)
+}
+
+/// The longest pause of a connection over a gateway that is killed, seconds.
+fn failed_over(rome: &Cluster, here: &End, target: &str) -> Result<f64> {
+    wait_for("two gateways", LIMIT, || {
+        let pods = rome.items(&["pods", "-n", "liqo", "-l", "net.liqo.io/gateway"])?;
+        let ready = pods.iter().filter(|pod| pod["status"]["containerStatuses"][0]["ready"] == true).count();
+        Ok((ready == 2).then_some(()))
+    })?;
+    let address: SocketAddr = format!("{target}:{PORT}").parse()?;
+    let talk = Conversation::open(&here.netns, address)?;
+    std::thread::sleep(Duration::from_secs(2));
+    rome.kill_pod_process("liqo", &active(rome)?.0, "gateway")?;
+    std::thread::sleep(Duration::from_secs(5));
+    Ok(talk.end()?.as_secs_f64())
+}
+
+/// How long a cut is not told, seconds.
+fn noticed(stage: &Stage, rome: &Cluster, milan: &Cluster) -> Result<f64> {
+    let path = rome.items(&["tunnelendpoints", "-A"])?[0]["metadata"].clone();
+    let text = |key: &str| path[key].as_str().unwrap_or_default().to_owned();
+    let path = format!("/apis/net.liqo.io/v1alpha1/namespaces/{}/tunnelendpoints/{}", text("namespace"), text("name"));
+    let is = |wanted: bool| -> Result<()> {
+        let began = Instant::now();
+        while (rome.api().get(&path)?["status"]["connection"]["status"] == "Connected") != wanted {
+            ensure!(began.elapsed() < LIMIT, "the TunnelEndpoint does not change");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    };
+    is(true)?;
+    std::thread::sleep(Duration::from_secs(2));
+    stage.bed.part(rome, milan)?;
+    let cut = Instant::now();
+    is(false)?;
+    let took = cut.elapsed().as_secs_f64();
+    stage.bed.heal()?;
+    is(true)?;
+    Ok(took)
+}
