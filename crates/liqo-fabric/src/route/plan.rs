@@ -28,8 +28,8 @@ use crate::{
 
 /// Our number among those who write routes.
 const PROTOCOL: u8 = 119;
-/// Just before the masquerading of the network plugin.
-const BEFORE_SOURCE_NAT: i32 = 99;
+/// Before the masquerading of the network plugin, which is at 100 or just before it.
+const BEFORE_SOURCE_NAT: i32 = 90;
 /// Before anything looks at marks.
 const MANGLE: i32 = -150;
 const PEERS: &str = "peers";
