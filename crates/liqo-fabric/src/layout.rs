@@ -35,10 +35,14 @@ pub const OVERLAY_PORT: u16 = 4879;
 pub const TABLE_TO_PEERS: u32 = 18952;
 /// Routing table of what leads back to the nodes, on gateway nodes.
 pub const TABLE_TO_NODES: u32 = 18953;
-/// Priority of the rule that looks into [`TABLE_TO_NODES`].
+/// Priority of the rule that looks into [`TABLE_TO_NODES`], for packets that came in by [`VETH_HOST`] and carry
+/// [`MARK_FROM_PEERS`]. The link alone would not do: the reverse-path filter asks for the way back of a packet as if it had
+/// come in where it goes out, and would not accept that of a node (asking for a node port) by any link but the overlay.
 pub const RULE_TO_NODES: u32 = 32763;
 /// Priority of the rule that looks into [`TABLE_TO_PEERS`].
 pub const RULE_TO_PEERS: u32 = 32764;
+/// Mark of packets that have come out of the tunnel's namespace, on gateway nodes.
+pub const MARK_FROM_PEERS: u32 = 0x10;
 /// The nftables table, in the namespace and on the nodes.
 pub const NFT_TABLE: &str = "liqo";
 

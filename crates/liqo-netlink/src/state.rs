@@ -145,6 +145,8 @@ pub struct Rule {
     pub table: u32,
     /// Only packets that came in by this link.
     pub iif: Option<String>,
+    /// Only packets whose mark has all these bits.
+    pub mark: Option<u32>,
     /// Only packets from here.
     pub from: Option<IpNet>,
     /// Only packets to here.

@@ -32,7 +32,7 @@ fn route(prefix: &str, via: Option<&str>, dev: &str, table: u32) -> Route {
 
 fn rule(family: Family, priority: u32, iif: Option<&str>, to: Option<&str>) -> Rule {
     let to = to.map(|to| to.parse().unwrap());
-    Rule { family, priority, table: 18952, iif: iif.map(Into::into), from: None, to }
+    Rule { family, priority, table: 18952, iif: iif.map(Into::into), mark: iif.map(|_| 0x10), from: None, to }
 }
 
 fn realm(links: &[&str]) -> Realm {

@@ -5,7 +5,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
     thread,
     time::{Duration, Instant},
 };
@@ -39,12 +39,13 @@ pub struct Answer {
     pub seen: IpAddr,
 }
 
-/// Makes an echo called `name` in a namespace; it answers as long as this process lives.
+/// Makes an echo called `name` in a namespace; it answers as long as this process lives. Where there are several addresses it has
+/// to be told which one is asked for: a datagram is answered from the address that the way back suggests, otherwise.
 ///
 /// # Errors
 /// When the port cannot be used.
-pub fn serve(place: &Netns, name: &str) -> Result<()> {
-    let bind = || -> Result<_> { Ok((TcpListener::bind(("0.0.0.0", PORT))?, UdpSocket::bind(("0.0.0.0", PORT))?)) };
+pub fn serve(place: &Netns, name: &str, at: Ipv4Addr) -> Result<()> {
+    let bind = move || -> Result<_> { Ok((TcpListener::bind((at, PORT))?, UdpSocket::bind((at, PORT))?)) };
     let (tcp, udp) = place.run(bind)?.with_context(|| format!("cannot listen for {name}"))?;
     let (one, other) = (name.to_owned(), name.to_owned());
     thread::spawn(move || {
@@ -211,7 +212,7 @@ mod tests {
     #[test]
     fn an_echo_says_who_it_is_and_what_was_said() {
         let here = Netns::of(crate::process::Process::me()).unwrap();
-        serve(&here, "me").unwrap();
+        serve(&here, "me", Ipv4Addr::LOCALHOST).unwrap();
         let to = SocketAddr::from(([127, 0, 0, 1], PORT));
         let me = Answer { name: "me".into(), seen: to.ip() };
         for way in [Way::Tcp(0), Way::Tcp(1 << 20), Way::Udp(1), Way::Udp(9000)] {

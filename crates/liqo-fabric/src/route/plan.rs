@@ -20,16 +20,18 @@ use liqo_netlink::{
 
 use crate::{
     layout::{
-        NFT_TABLE, OVERLAY, OVERLAY_PORT, OVERLAY_VNI, RULE_TO_NODES, RULE_TO_PEERS, TABLE_TO_NODES, TABLE_TO_PEERS,
-        TUNNEL_IP, VETH_GATEWAY_IP, VETH_HOST,
+        MARK_FROM_PEERS, NFT_TABLE, OVERLAY, OVERLAY_PORT, OVERLAY_VNI, RULE_TO_NODES, RULE_TO_PEERS, TABLE_TO_NODES,
+        TABLE_TO_PEERS, TUNNEL_IP, VETH_GATEWAY_IP, VETH_HOST,
     },
     network::Networks,
 };
 
 /// Our number among those who write routes.
 const PROTOCOL: u8 = 119;
-/// Just before the masquerading of the network plugin.
-const BEFORE_SOURCE_NAT: i32 = 99;
+/// Before the masquerading of the network plugin, which is at 100 or just before it.
+const BEFORE_SOURCE_NAT: i32 = 90;
+/// Before anything looks at marks.
+const MANGLE: i32 = -150;
 const PEERS: &str = "peers";
 const NODES: &str = "nodes";
 
@@ -84,7 +86,7 @@ pub(super) fn wanted(view: &View) -> State {
         fdb: view.others.iter().map(hops).map(|(dev, dst, mac)| Fdb { dev, mac, dst }).collect(),
         sysctls: [
             ("ipv4/ip_forward".to_owned(), "1".to_owned()),
-            // As 0.8.3 has it; the routes here fit a strict filter as well.
+            // Pods of other nodes come by the overlay while the network plugin's route leads elsewhere; as with 0.8.3.
             (format!("ipv4/conf/{OVERLAY}/rp_filter"), "2".to_owned()),
         ]
         .into(),
@@ -131,6 +133,7 @@ fn rules() -> BTreeSet<Rule> {
         priority,
         table,
         iif: iif.map(str::to_owned),
+        mark: iif.map(|_| MARK_FROM_PEERS),
         from: None,
         to: None,
     };
@@ -153,8 +156,12 @@ fn table(view: &View) -> Table {
         Some(peer) => postrouting(peer.local_pods),
         None => Vec::new(),
     };
-    let base = Base { kind: ChainKind::Nat, hook: Hook::Postrouting, priority: BEFORE_SOURCE_NAT, drop: false };
-    let chains = [("postrouting".to_owned(), Chain { base: Some(base), rules })];
+    let base = |kind, hook, priority| Some(Base { kind, hook, priority, drop: false });
+    let mark = rule("the way back is the overlay's", [is(Key::Iif, VETH_HOST), Statement::SetMark(MARK_FROM_PEERS)]);
+    let chains = [
+        ("prerouting".to_owned(), Chain { base: base(ChainKind::Filter, Hook::Prerouting, MANGLE), rules: vec![mark] }),
+        ("postrouting".to_owned(), Chain { base: base(ChainKind::Nat, Hook::Postrouting, BEFORE_SOURCE_NAT), rules }),
+    ];
     Table { family: nft::Family::Ip, name: NFT_TABLE.to_owned(), sets: sets.into(), chains: chains.into() }
 }
 

@@ -23,7 +23,7 @@ fn route(prefix: &str, dev: &str) -> Route {
 
 fn rule(to: Option<&str>) -> Rule {
     let to = to.map(|to| to.parse().unwrap());
-    Rule { family: Family::V4, priority: 10, table: 7, iif: None, from: None, to }
+    Rule { family: Family::V4, priority: 10, table: 7, iif: None, mark: None, from: None, to }
 }
 
 /// One of each, on link `a`.

@@ -15,7 +15,9 @@ const FRA_DST: u16 = 1;
 const FRA_SRC: u16 = 2;
 const FRA_IIFNAME: u16 = 3;
 const FRA_PRIORITY: u16 = 6;
+const FRA_FWMARK: u16 = 10;
 const FRA_TABLE: u16 = 15;
+const FRA_FWMASK: u16 = 16;
 const FRA_PROTOCOL: u16 = 21;
 const FR_ACT_TO_TBL: u8 = 1;
 
@@ -54,6 +56,10 @@ fn body(w: &mut Writer, protocol: u8, rule: &Rule) {
     if let Some(iif) = &rule.iif {
         w.put_str(FRA_IIFNAME, iif);
     }
+    if let Some(mark) = rule.mark {
+        w.put_u32(FRA_FWMARK, mark);
+        w.put_u32(FRA_FWMASK, mark);
+    }
     if let Some(from) = rule.from {
         w.put(FRA_SRC, &octets(from.addr()));
     }
@@ -68,12 +74,13 @@ fn decode(message: Message<'_>, family: Family, protocol: u8) -> Option<Rule> {
     }
     let (to_length, from_length) = (*message.body.get(1)?, *message.body.get(2)?);
     let table = u32::from(*message.body.get(4)?);
-    let mut rule = Rule { family, priority: 0, table, iif: None, from: None, to: None };
+    let mut rule = Rule { family, priority: 0, table, iif: None, mark: None, from: None, to: None };
     for (kind, value) in attributes(message.body, FIB_RULE_HDR) {
         match kind {
             FRA_PRIORITY => rule.priority = u32_at(value, 0)?,
             FRA_TABLE => rule.table = u32_at(value, 0)?,
             FRA_IIFNAME => rule.iif = Some(text(value)),
+            FRA_FWMARK => rule.mark = Some(u32_at(value, 0)?).filter(|mark| *mark != 0),
             FRA_SRC => rule.from = IpNet::new(address(value)?, from_length).ok(),
             FRA_DST => rule.to = IpNet::new(address(value)?, to_length).ok(),
             _ => {}

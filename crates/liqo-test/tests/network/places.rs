@@ -62,11 +62,11 @@ impl Finder {
         let mut places = Vec::new();
         for node in nodes {
             let netns = Netns::open(&node.netns_file())?;
-            if self.served.insert(node.netns.clone()) {
-                echo::serve(&netns, &node.name)?;
+            let ip = node.ip.parse()?;
+            if self.served.insert(format!("{} {ip}", node.netns)) {
+                echo::serve(&netns, &node.name, ip)?;
             }
             let (name, file) = (node.name.clone(), node.netns_file());
-            let ip = node.ip.parse()?;
             places.push(Place {
                 cluster: cluster.name().into(),
                 node: name.clone(),
@@ -90,7 +90,7 @@ impl Finder {
         let process = cluster.container_process(&namespace, &name, &text("/spec/containers/0/name"))?;
         let netns = Netns::of(process)?;
         if self.served.insert(format!("{process:?}")) {
-            echo::serve(&netns, &name)?;
+            echo::serve(&netns, &name, Ipv4Addr::UNSPECIFIED)?;
         }
         let ip = text("/status/podIP").parse().with_context(|| format!("pod {name} has no address"))?;
         let file = PathBuf::from(format!("/proc/{}/ns/net", process.pid));

@@ -3,7 +3,7 @@
 mod tunnel;
 
 use std::{
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -115,7 +115,7 @@ spec: {{nodeName: {}, terminationGracePeriodSeconds: 0, tolerations: [{{operator
         let process = cluster.container_process("default", "end", "web")?;
         let file = PathBuf::from(format!("/proc/{}/ns/net", process.pid));
         let netns = Netns::of(process)?;
-        echo::serve(&netns, "end")?;
+        echo::serve(&netns, "end", Ipv4Addr::UNSPECIFIED)?;
         Ok(Self { file, netns, ip: pod["status"]["podIP"].as_str().context("the pod has no address")?.to_owned() })
     }
 }
