@@ -2,8 +2,9 @@
 //!
 //! Every replica answers the IPAM service; one of them decides, the others wait. Each part says in its own file what it
 //! watches, writes and removes: [`ledger`] the addresses, [`peer`] the exchange with one peer, [`mapping`] what gateways
-//! translate.
+//! translate, [`absence`] what tunnels say when no gateway is there to say it.
 
+mod absence;
 mod announce;
 mod connect;
 mod endpoint;
@@ -196,6 +197,7 @@ async fn decide(args: &ManagerArgs, cluster: &Cluster, life: &Life, ledger: &Led
         let name = "liqo_natmapping_writes_total";
         format!("# TYPE {name} counter\n{name} {}\n", counted.load(Ordering::Relaxed))
     });
+    life.spawn("absence", absence::run(cluster.clone(), args.namespace.clone()));
     life.spawn("nat-mapping", mapping::run(cluster.clone(), ledger.clone(), news.mappings.clone(), writes));
     peers.run().await;
 }

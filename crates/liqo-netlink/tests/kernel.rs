@@ -111,7 +111,10 @@ fn a_node_is_settled_in_one_go_and_stays() {
     assert!(host.run("ip -6 route show table 18952").contains("fd00:72::/64 via fd00:30::12 dev liqo.vxlan"));
     assert!(host.run("ip route show table 18953").contains("10.73.0.0/16 dev liqo.vxlan proto 76 scope link"));
     let rules = host.run("ip rule");
-    assert!(rules.contains("1001:\tfrom all to 10.0.0.0/8 iif liqo.host lookup 18952 proto 76"), "{rules}");
+    assert!(
+        rules.contains("1001:\tfrom all to 10.0.0.0/8 fwmark 0x10/0x10 iif liqo.host lookup 18952 proto 76"),
+        "{rules}"
+    );
     let fdb = host.run("bridge fdb show dev liqo.vxlan");
     assert!(fdb.contains("0a:4c:ac:1e:00:0c dst 172.30.0.12 self permanent"), "{fdb}");
     assert!(host.run("ip neigh show dev liqo.host").contains("169.254.100.1 lladdr 0a:4c:a9:fe:64:01 PERMANENT"));

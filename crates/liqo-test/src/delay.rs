@@ -50,7 +50,7 @@ pub(crate) fn set(record: &Record, node: &Node, milliseconds: u32) -> Result<()>
     ip(&wan, &format!("link add {bridge} type bridge"))?;
     for (device, master) in [(&near, bridge.as_str()), (&far, home.as_str())] {
         ip(&wan, &format!("tuntap add dev {device} mode tap"))?;
-        ip(&wan, &format!("link set dev {device} master {master} up"))?;
+        ip(&wan, &format!("link set dev {device} txqueuelen {QUEUE} master {master} up"))?;
     }
     ip(&wan, &format!("link set dev {bridge} up"))?;
     ip(&wan, &format!("link set dev {leg} master {bridge}"))?;

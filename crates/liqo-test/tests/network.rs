@@ -1,4 +1,4 @@
-//! The network fabric: pods of two clusters with equal ranges talk as if there were one network, whatever happens.
+//! The network fabric: pods of clusters with equal ranges talk as if there were one network, whatever happens.
 //!
 //! One stage for all tests of this file; each leaves it whole.
 
@@ -39,24 +39,25 @@ const FAILOVER: Duration = Duration::from_secs(2);
 fn every_place_reaches_every_other_one_by_every_way() -> Result<()> {
     on_stage(|fabric| {
         fabric.whole("after peering", SOON)?;
-        both_endpoints_answer(fabric)?;
+        all_endpoints_answer(fabric)?;
         outsiders_reach_node_ports(fabric)?;
         pods_are_pinged(fabric)?;
         a_remote_pod_reaches_the_api_server_of_its_home(fabric)?;
-        let forbidden = [fabric.rome().forbidden()?, fabric.milan().forbidden()?].concat();
+        let forbidden = fabric.clusters().iter().map(Cluster::forbidden).collect::<Result<Vec<_>>>()?.concat();
         ensure!(forbidden.is_empty(), "rights are missing: {forbidden:#?}");
         Ok(())
     })
 }
 
-/// A Service with endpoints in both clusters is balanced over both, asked from either.
-fn both_endpoints_answer(fabric: &mut Fabric) -> Result<()> {
-    let wanted: BTreeSet<_> = [&fabric.application.here, &fabric.application.there].map(|pod| pod.name.clone()).into();
-    for (from, to) in [
-        (&fabric.application.here, fabric.application.at_home.both),
-        (&fabric.application.there, fabric.application.abroad.both),
-    ] {
-        let answers = (0..24).map(|_| echo::ask(&from.netns, to, Way::Tcp(10)).map(|answer| answer.name));
+/// A Service with endpoints in three clusters is balanced over all, asked from any. What two providers say to each other goes
+/// through their consumer.
+fn all_endpoints_answer(fabric: &mut Fabric) -> Result<()> {
+    let application = &fabric.application;
+    let pods = [&application.here, &application.there, &application.far];
+    let wanted: BTreeSet<_> = pods.map(|pod| pod.name.clone()).into();
+    for from in pods {
+        let to = application.services[&from.cluster].all;
+        let answers = (0..48).map(|_| echo::ask(&from.netns, to, Way::Tcp(10)).map(|answer| answer.name));
         let names = answers.collect::<Result<BTreeSet<_>>>()?;
         ensure!(names == wanted, "{} is answered by {names:?} only", from.name);
     }
@@ -68,7 +69,7 @@ fn outsiders_reach_node_ports(fabric: &mut Fabric) -> Result<()> {
     let outside = Netns::of(Process::me())?;
     let there = fabric.application.there.name.clone();
     for node in fabric.rome().nodes() {
-        let to = SocketAddr::new(node.ip.parse()?, fabric.application.at_home.away);
+        let to = SocketAddr::new(node.ip.parse()?, fabric.application.services["rome"].away);
         for way in [Way::Tcp(100_000), Way::Udp(3000)] {
             let answer = echo::ask(&outside, to, way)?;
             ensure!(answer.name == there, "{} answers at {to}", answer.name);
@@ -229,10 +230,10 @@ fn bad_wires_carry_what_they_can() -> Result<()> {
         fabric.whole("before the wire gets bad", SOON)?;
         let milan = fabric.milan().clone();
         milan.link().loss(5)?;
-        fabric.whole("5 % of the frames lost", SOON)?;
+        fabric.whole_at_last("5 % of the frames lost", SOON * 2)?;
         milan.link().loss(0)?;
         milan.link().delay(50)?;
-        fabric.whole("50 ms each way", SOON)?;
+        fabric.whole_at_last("50 ms each way", SOON * 2)?;
         milan.link().delay(0)?;
         milan.link().black_hole(1280)?;
         fabric.whole("what is longer than 1280 vanishes", Duration::from_secs(15))?;
@@ -269,7 +270,7 @@ fn garbage_harms_nobody() -> Result<()> {
                 Garbage::throw(&outside, format!("{gateway}:5871").parse()?)?,
                 Garbage::throw(&pod.netns, format!("{tunnel}:12345").parse()?)?,
             ];
-            fabric.whole("under garbage at 5871 and 12345", SOON)?;
+            fabric.whole_at_last("under garbage at 5871 and 12345", SOON * 2)?;
             for one in &thrown {
                 ensure!(one.sent() > 10_000, "only {} datagrams of garbage", one.sent());
             }

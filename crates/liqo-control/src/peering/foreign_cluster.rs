@@ -233,7 +233,11 @@ impl Pass<'_> {
 
     fn network(&self, peer: &ClusterIdentity, namespace: &str) -> Option<Fact> {
         let Some(tunnels) = &self.world.tunnels else { return Some(condition::network_external()) };
-        let found = tunnels.filter(|one| one.labels().get(label::TUNNEL_CLUSTER_ID) == Some(&peer.cluster_id));
+        // One that is being deleted says nothing about the next peering.
+        let found = tunnels.filter(|one| {
+            one.metadata.deletion_timestamp.is_none()
+                && one.labels().get(label::TUNNEL_CLUSTER_ID) == Some(&peer.cluster_id)
+        });
         let problem = self.one.annotations().get(annotation::NETWORK_PROBLEM).map(String::as_str);
         condition::network(namespace, found.first().map(AsRef::as_ref), problem)
     }

@@ -1,4 +1,5 @@
-//! The stage of the stories about the network: two clusters of three nodes with equal ranges, peered by the product alone.
+//! The stage of the stories about the network: two clusters of three nodes and one of a single node, all with equal ranges.
+//! `rome` is peered with the two others by the product alone; those do not know each other.
 
 use std::{
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
@@ -11,7 +12,7 @@ use serde_json::Value;
 
 use super::{
     application::{self, Application},
-    matrix::Matrix,
+    matrix::{Again, Matrix},
     places::{self, Finder, Place, running},
 };
 
@@ -43,10 +44,14 @@ fn lock() -> MutexGuard<'static, Fabric> {
 
 impl Fabric {
     fn raise() -> Result<Self> {
-        let spec = |name, proxy| {
-            ClusterSpec::new(name, 1).cidrs(PODS, SERVICES).nodes(3).strict_paths().proxy(proxy).audited()
+        let spec = |name, nodes, proxy| {
+            ClusterSpec::new(name, 1).cidrs(PODS, SERVICES).nodes(nodes).strict_paths().proxy(proxy).audited()
         };
-        let specs = vec![spec("rome", ProxyMode::Nftables), spec("milan", ProxyMode::Iptables)];
+        let specs = vec![
+            spec("rome", 3, ProxyMode::Nftables),
+            spec("milan", 3, ProxyMode::Iptables),
+            spec("turin", 1, ProxyMode::Nftables),
+        ];
         let stage = Stage::apart("network", specs)?;
         let mut finder = Finder::default();
         let application = Self::furnish(&stage, &mut finder).inspect_err(|_| stage.bed.keep_evidence())?;
@@ -56,12 +61,14 @@ impl Fabric {
     fn furnish(stage: &Stage, finder: &mut Finder) -> Result<Application> {
         places::furnish(stage)?;
         stage.install_all(&["--set", "gateway.replicas=2,gateway.metrics.enabled=true"])?;
-        let (rome, milan) = (stage.cluster("rome"), stage.cluster("milan"));
+        let rome = stage.cluster("rome");
         if rome.items(&["foreignclusters"])?.is_empty() {
-            stage.peer(rome, milan)?;
+            for provider in ["milan", "turin"] {
+                stage.peer(rome, stage.cluster(provider))?;
+            }
         }
-        for (cluster, peer) in [(rome, "milan"), (milan, "rome")] {
-            cluster.wait_peering(peer, "NetworkStatus", "Established")?;
+        for (cluster, peer) in [("rome", "milan"), ("milan", "rome"), ("rome", "turin"), ("turin", "rome")] {
+            stage.cluster(cluster).wait_peering(peer, "NetworkStatus", "Established")?;
         }
         application::perform(stage, finder)
     }
@@ -91,18 +98,32 @@ impl Fabric {
         Ok(all)
     }
 
+    /// All clusters.
+    pub(crate) fn clusters(&self) -> &[Cluster] {
+        &self.stage.clusters
+    }
+
     /// Everybody reaches everybody, at the latest after `limit`.
     pub(crate) fn whole(&mut self, after: &str, limit: Duration) -> Result<()> {
+        self.asked(after, limit, Again::All)
+    }
+
+    /// The same on a wire that loses some of what is said.
+    pub(crate) fn whole_at_last(&mut self, after: &str, limit: Duration) -> Result<()> {
+        self.asked(after, limit, Again::Wrong)
+    }
+
+    fn asked(&mut self, after: &str, limit: Duration, again: Again) -> Result<()> {
         let places = self.places()?;
         let views = places::views(&self.stage)?;
-        Matrix::new(&places, &views, &self.application)?.whole(after, limit)
+        Matrix::new(&places, &views, &self.application)?.whole(after, limit, again)
     }
 
     /// The same from and to the places of one node.
     pub(crate) fn node_whole(&mut self, after: &str, node: &str, limit: Duration) -> Result<()> {
         let places = self.places()?;
         let views = places::views(&self.stage)?;
-        Matrix::new(&places, &views, &self.application)?.of_node(node).whole(after, limit)
+        Matrix::new(&places, &views, &self.application)?.of_node(node).whole(after, limit, Again::All)
     }
 }
 

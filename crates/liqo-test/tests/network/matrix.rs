@@ -13,12 +13,10 @@ use liqo_test::{
 };
 
 use super::{
-    application::{Application, Services},
+    application::Application,
     places::{Place, View, mapped},
 };
 
-/// How often a datagram is sent before it counts as lost on purpose.
-const DATAGRAMS: usize = 5;
 /// Small and large, connections and datagrams. The last one is longer than any packet may be.
 const WAYS: [Way; 4] = [Way::Tcp(100), Way::Tcp(200_000), Way::Udp(100), Way::Udp(4000)];
 
@@ -33,10 +31,27 @@ struct Question {
     seen: Option<IpAddr>,
 }
 
-/// All there is to ask, by the place it is asked from.
+/// A question, from where it is asked and by which ways.
+#[derive(Clone, Debug)]
+struct Asked<'a> {
+    from: &'a Place,
+    question: Question,
+    ways: Vec<Way>,
+}
+
+/// All there is to ask.
 #[derive(Debug)]
 pub(crate) struct Matrix<'a> {
-    rows: Vec<(&'a Place, Vec<Question>)>,
+    all: Vec<Asked<'a>>,
+}
+
+/// What has to be asked anew when some answers were wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Again {
+    /// Everything: the network is whole when all goes well at once.
+    All,
+    /// What went wrong: the wire loses some of it, and nobody but the asker can help that.
+    Wrong,
 }
 
 impl<'a> Matrix<'a> {
@@ -46,73 +61,73 @@ impl<'a> Matrix<'a> {
         views: &BTreeMap<(String, String), View>,
         application: &Application,
     ) -> Result<Self> {
-        let mut rows = Vec::new();
+        let mut all = Vec::new();
         for from in places {
             let mut questions = Vec::new();
             for to in places.iter().filter(|to| to.is_pod && to.name != from.name) {
                 questions.extend(pod(from, to, views)?);
             }
-            let services = if from.cluster == "rome" { &application.at_home } else { &application.abroad };
-            questions.extend(of_the_application(from, services, application, places));
-            rows.push((from, questions));
+            questions.extend(of_the_application(from, application, places));
+            all.extend(questions.into_iter().map(|question| Asked { from, question, ways: WAYS.to_vec() }));
         }
-        Ok(Self { rows })
-    }
-
-    /// How many questions that are.
-    pub(crate) fn size(&self) -> usize {
-        self.rows.iter().map(|(_, questions)| questions.len() * WAYS.len()).sum()
-    }
-
-    /// Asks everything at once; gives what went wrong.
-    pub(crate) fn ask(&self) -> Result<Vec<String>> {
-        let mut asking = Vec::new();
-        for (from, questions) in &self.rows {
-            for question in questions {
-                let (question, name) = (question.clone(), format!("{}/{}", from.cluster, from.name));
-                asking.push(from.netns.spawn(move || {
-                    let wrong = WAYS.iter().filter_map(|way| patiently(&question, *way).err());
-                    wrong.map(|error| format!("{name} → {}: {error:#}", question.what)).collect::<Vec<_>>()
-                })?);
-            }
-        }
-        let mut all = Vec::new();
-        for one in asking {
-            all.extend(one.join().expect("asking does not panic")?);
-        }
-        Ok(all)
+        Ok(Self { all })
     }
 
     /// Asks until nothing is wrong; says how long that took.
-    pub(crate) fn whole(&self, after: &str, limit: Duration) -> Result<()> {
-        let began = Instant::now();
+    pub(crate) fn whole(self, after: &str, limit: Duration, again: Again) -> Result<()> {
+        let (began, size) = (Instant::now(), count(&self.all));
+        let mut left = self.all.clone();
         loop {
             let asked = Instant::now();
-            let wrong = self.ask()?;
+            let (wrong, errors) = ask(&left)?;
             if wrong.is_empty() {
                 let (all, last) = (began.elapsed().as_secs_f64(), asked.elapsed().as_secs_f64());
-                out::note(&format!("{after}: {} answers, whole after {all:.1} s (asking {last:.1} s)", self.size()));
+                out::note(&format!("{after}: {size} answers, whole after {all:.1} s (asking {last:.1} s)"));
                 return Ok(());
             }
             if began.elapsed() > limit {
-                let (count, size) = (wrong.len(), self.size());
-                let some: Vec<_> = wrong.into_iter().take(40).collect();
-                bail!("{after}: {count} of {size} questions go wrong after {limit:?}: {some:#?}");
+                let some = &errors[..errors.len().min(40)];
+                bail!("{after}: {} of {size} questions go wrong after {limit:?}: {some:#?}", errors.len());
+            }
+            if again == Again::Wrong {
+                left = wrong;
             }
         }
     }
 
-    /// Only what is asked from or of the places of one node.
+    /// Only what is asked from the places of one node.
     pub(crate) fn of_node(mut self, node: &str) -> Self {
-        self.rows.retain(|(from, _)| from.node == node);
+        self.all.retain(|one| one.from.node == node);
         self
     }
 }
 
-/// A wire may lose a datagram, and nobody but the asker sends it again.
-fn patiently(question: &Question, way: Way) -> Result<()> {
-    let again = if matches!(way, Way::Udp(_)) { DATAGRAMS - 1 } else { 0 };
-    (0..again).find_map(|_| wrong(question, way).ok()).map_or_else(|| wrong(question, way), Ok)
+/// How many answers are awaited.
+fn count(all: &[Asked]) -> usize {
+    all.iter().map(|one| one.ways.len()).sum()
+}
+
+/// Asks everything at once; gives what is to be asked again, and why.
+fn ask<'a>(all: &[Asked<'a>]) -> Result<(Vec<Asked<'a>>, Vec<String>)> {
+    let mut asking = Vec::new();
+    for one in all {
+        let (question, ways) = (one.question.clone(), one.ways.clone());
+        asking.push(one.from.netns.spawn(move || {
+            ways.into_iter().filter_map(|way| Some((way, wrong(&question, way).err()?))).collect::<Vec<_>>()
+        })?);
+    }
+    let (mut left, mut errors) = (Vec::new(), Vec::new());
+    for (one, asking) in all.iter().zip(asking) {
+        let wrong = asking.join().expect("asking does not panic")?;
+        let Asked { from, question, .. } = one;
+        errors.extend(
+            wrong.iter().map(|(_, error)| format!("{}/{} → {}: {error:#}", from.cluster, from.name, question.what)),
+        );
+        if !wrong.is_empty() {
+            left.push(Asked { ways: wrong.into_iter().map(|(way, _)| way).collect(), ..one.clone() });
+        }
+    }
+    Ok((left, errors))
 }
 
 fn wrong(question: &Question, way: Way) -> Result<()> {
@@ -143,19 +158,23 @@ fn pod(from: &Place, to: &Place, views: &BTreeMap<(String, String), View>) -> Re
     }))
 }
 
-fn of_the_application(from: &Place, services: &Services, application: &Application, places: &[Place]) -> Vec<Question> {
-    let (here, there) = (application.here.name.clone(), application.there.name.clone());
+/// From anywhere to the Services of the application, whose endpoints are in this cluster, in the other or in a third one.
+fn of_the_application(from: &Place, application: &Application, places: &[Place]) -> Vec<Question> {
+    let services = &application.services[&from.cluster];
+    let [here, there, far] = [&application.here, &application.there, &application.far].map(|pod| pod.name.clone());
     let question =
         |what: &str, to: SocketAddr, names: Vec<String>| Question { what: what.into(), to, names, seen: None };
     let mut all = vec![
-        question("Service of both", services.both, vec![here.clone(), there.clone()]),
+        question("Service of all", services.all, vec![here.clone(), there.clone(), far.clone()]),
         question("Service of a host's pod", services.host, vec![application.host.clone()]),
     ];
     // The node ports of its own node, and of another one.
     let nodes = places.iter().filter(|place| place.cluster == from.cluster && !place.is_pod);
     let (mine, others): (Vec<_>, Vec<_>) = nodes.partition(|node| node.node == from.node);
     for node in mine.into_iter().chain(others.into_iter().take(1)) {
-        for (what, port, name) in [("away", services.away, &there), ("home", services.home, &here)] {
+        let ports =
+            [("away", services.away, &there), ("distant", services.distant, &far), ("home", services.home, &here)];
+        for (what, port, name) in ports {
             let to = SocketAddr::new(node.ip.into(), port);
             all.push(question(&format!("node port {what} of {}", node.name), to, vec![name.clone()]));
         }

@@ -129,9 +129,11 @@ pub(super) const NETWORK_MANAGER: &[Rule] = &[
         &["natmappings", "networkconfigs", "tunnelendpoints"],
         &["get", "list", "watch", "create", "patch", "delete"],
     ),
-    rule("net.liqo.io", &["networkconfigs/status"], &["patch"]),
+    rule("net.liqo.io", &["networkconfigs/status", "tunnelendpoints/status"], &["patch"]),
 ];
 
 /// Network manager, in the Liqo namespace.
-pub(super) const NETWORK_MANAGER_NAMESPACED: &[Rule] =
-    &[rule("", &["secrets", "services"], RO), rule("coordination.k8s.io", &["leases"], &["get", "create", "patch"])];
+pub(super) const NETWORK_MANAGER_NAMESPACED: &[Rule] = &[
+    rule("", &["secrets", "services"], RO),
+    rule("coordination.k8s.io", &["leases"], &["get", "list", "watch", "create", "patch"]),
+];
