@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Parser;
 use liqo_fabric::manager::{self, ManagerArgs};
 use liqo_ipam_rpc::IpamClient;
@@ -242,11 +242,23 @@ fn what_the_peer_tells(stage: &Stage) {
 fn what_cannot_be(stage: &Stage) {
     let version = || stage.tunnel().unwrap()["metadata"]["resourceVersion"].clone();
     let before = (version(), stage.storage());
-    stage.tell("0.0.0.0/0", "milan.it");
-    until("the user is told that this cannot be", || {
-        Ok(stage.problem()?.as_str().is_some_and(|text| text.contains("0.0.0.0/0")))
-    });
-    assert_eq!(before, (version(), stage.storage()), "nothing else has changed");
+    for (announced, why) in [
+        ("0.0.0.0/0", "0.0.0.0/0 means every address there is"),
+        ("127.0.0.0/8", "127.0.0.0/8 contains"),
+        ("224.0.0.0/4", "224.0.0.0/4 contains"),
+        ("10.244.0.7/16", "has bits set behind its mask"),
+        ("10.244.0.0/31", "is too small"),
+        // It overlaps our own network, and nothing as large is free.
+        ("10.0.0.0/8", "no pool has a free network of size /8"),
+    ] {
+        stage.tell(announced, "milan.it");
+        until(&format!("the user is told that {announced} cannot be"), || {
+            let problem = stage.problem()?;
+            ensure!(problem.as_str().is_some_and(|text| text.contains(why)), "{problem}");
+            Ok(true)
+        });
+        assert_eq!(before, (version(), stage.storage()), "nothing else has changed");
+    }
     stage.tell("10.244.0.0/16", "rome.it");
     until("no problem is left", || Ok(stage.problem()?.is_null()));
 }

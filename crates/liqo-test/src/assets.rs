@@ -5,6 +5,7 @@
 use std::{
     env,
     ffi::OsString,
+    fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::OnceLock,
@@ -36,6 +37,17 @@ pub fn ensure() -> Result<()> {
     let mut lines = printed.lines().map(PathBuf::from);
     let paths = lines.next().zip(lines.next()).context("testbed/install --paths prints two lines")?;
     let _ = PATHS.set(paths);
+    room_for_watchers()
+}
+
+/// Kubelets, containerds and our own components watch files: several test beds need more instances than a machine grants.
+fn room_for_watchers() -> Result<()> {
+    const LIMIT: &str = "/proc/sys/fs/inotify/max_user_instances";
+    const ENOUGH: u32 = 1024;
+    let granted: u32 = fs::read_to_string(LIMIT)?.trim().parse().with_context(|| format!("cannot read {LIMIT}"))?;
+    if granted < ENOUGH {
+        fs::write(LIMIT, ENOUGH.to_string()).with_context(|| format!("cannot raise {LIMIT} to {ENOUGH}"))?;
+    }
     Ok(())
 }
 

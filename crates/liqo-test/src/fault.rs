@@ -32,10 +32,12 @@ struct Faults {
     apart: Vec<(String, String)>,
 }
 
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Leg {
     loss: u8,
     mtu: u32,
+    /// The legs on this side of the black hole.
+    home: Vec<String>,
     rate: u32,
     delay: u32,
 }
@@ -76,9 +78,11 @@ impl Link {
         self.change(|leg| leg.loss = percent)
     }
 
-    /// Swallows IP packets longer than this, without a word to the sender: an MTU black hole; 0 ends it.
+    /// Swallows IP packets to and from other clusters that are longer than this, without a word to the sender: an MTU black
+    /// hole on the way between them; 0 ends it. Between the nodes themselves, and with the host, nothing changes.
     pub fn black_hole(&self, mtu: u32) -> Result<()> {
-        self.change(|leg| leg.mtu = mtu)
+        let home: Vec<_> = self.nodes.iter().map(Node::leg).collect();
+        self.change(|leg| (leg.mtu, leg.home) = (mtu, home.clone()))
     }
 
     /// Lets no more than this many Mbit/s into the nodes; 0 ends it.
@@ -95,7 +99,7 @@ impl Link {
         alter(&self.record, |faults| {
             for node in &self.nodes {
                 let leg = faults.legs.entry(node.leg()).or_default();
-                let before = *leg;
+                let before = leg.clone();
                 change(leg);
                 // One frame, one packet: what offloading glued together would be lost or swallowed as a whole.
                 ip(&node.netns, "link set dev eth0 gso_max_segs 1")?;
@@ -150,14 +154,16 @@ fn alter(record: &Record, change: impl FnOnce(&mut Faults) -> Result<()>) -> Res
 fn rules(faults: &Faults) -> String {
     let mut rules = String::new();
     for (leg, fault) in &faults.legs {
-        for direction in ["iifname", "oifname"] {
+        let home = format!("{{ host, {} }}", fault.home.join(", "));
+        for (direction, other) in [("iifname", "oifname"), ("oifname", "iifname")] {
             match fault.loss {
                 0 => {}
                 100 => rules += &format!("  {direction} {leg} drop\n"),
                 loss => rules += &format!("  {direction} {leg} numgen random mod 100 < {loss} drop\n"),
             }
             if fault.mtu > 0 {
-                rules += &format!("  {direction} {leg} ether type ip meta length > {} drop\n", fault.mtu);
+                rules +=
+                    &format!("  {direction} {leg} {other} != {home} ether type ip meta length > {} drop\n", fault.mtu);
             }
         }
     }
@@ -193,11 +199,15 @@ mod tests {
     #[test]
     fn a_fault_acts_in_both_directions() {
         let mut faults = Faults::default();
-        faults.legs.insert("leg1".into(), Leg { loss: 10, mtu: 1400, ..Leg::default() });
+        let home = vec!["leg1".to_owned(), "leg3".to_owned()];
+        faults.legs.insert("leg1".into(), Leg { loss: 10, mtu: 1400, home, ..Leg::default() });
         faults.apart.push(("leg1".into(), "leg2".into()));
         let rules = rules(&faults);
-        for rule in ["iifname leg1 numgen", "oifname leg1 numgen", "oifname leg1 ether type ip meta length > 1400 drop"]
-        {
+        for rule in [
+            "iifname leg1 numgen",
+            "oifname leg1 numgen",
+            "oifname leg1 iifname != { host, leg1, leg3 } ether type ip meta length > 1400 drop",
+        ] {
             assert!(rules.contains(rule), "{rule} is not in {rules}");
         }
         assert!(rules.contains("iifname { leg2, far2 } oifname { leg1, far1 } drop"));

@@ -15,6 +15,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Testbed {
     record: Record,
+    /// Whether it goes with this value.
+    mine: bool,
     reaper: Option<Reaper>,
     keep_logs: bool,
 }
@@ -41,13 +43,13 @@ impl Testbed {
         let record = record::all()?.into_iter().find(|record| record.name == name);
         let record =
             record.with_context(|| format!("there is no test bed called {name}; `testbed list` names them"))?;
-        Ok(Self { record, reaper: None, keep_logs: false })
+        Ok(Self { record, mine: false, reaper: None, keep_logs: false })
     }
 
     fn make(name: &str, persistent: bool) -> Result<Self> {
         assets::ensure()?;
         sweep()?;
-        Ok(Self { record: Record::claim(name, persistent)?, reaper: None, keep_logs: false })
+        Ok(Self { record: Record::claim(name, persistent)?, mine: !persistent, reaper: None, keep_logs: false })
     }
 
     pub fn name(&self) -> &str {
@@ -117,14 +119,14 @@ impl Testbed {
         if let Some(reaper) = self.reaper.take() {
             reaper.dismiss();
         }
-        self.record.owner = None;
+        self.mine = false;
         result
     }
 }
 
 impl Drop for Testbed {
     fn drop(&mut self) {
-        if self.record.owner.is_none() {
+        if !self.mine {
             return;
         }
         let failed = thread::panicking();
@@ -144,6 +146,7 @@ impl Drop for Testbed {
 impl Testbed {
     /// Makes it persistent after all, for a person to look at.
     fn abandon(&mut self) {
+        self.mine = false;
         self.record.owner = None;
         let _ = self.record.save();
         if let Some(reaper) = self.reaper.take() {

@@ -21,8 +21,9 @@ fn two_consumers_behind_routers_use_a_provider_through_its_wireguard_port() -> R
     let specs = vec![spec("rome", 1).behind_nat(), spec("turin", 2).behind_nat(), spec("milan", 3)];
     let stage = Stage::apart("in-band", specs)?;
     let (rome, turin, milan) = (stage.cluster("rome"), stage.cluster("turin"), stage.cluster("milan"));
-    for (cluster, more) in [(rome, &[][..]), (turin, &["--set", "gateway.service.type=ClusterIP"]), (milan, &[])] {
-        stage.install(cluster, cluster.name(), more)?;
+    for (cluster, more) in [(rome, ""), (turin, ",gateway.service.type=ClusterIP"), (milan, "")] {
+        // Nobody needs to reach the authentication service from outside.
+        stage.install(cluster, cluster.name(), &["--set", &format!("auth.service.type=ClusterIP{more}")])?;
     }
     only_udp(milan)?;
     refused_before_anything_is_written(&stage)?;

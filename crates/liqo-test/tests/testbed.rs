@@ -146,20 +146,23 @@ fn faults_of_the_wire_bite_and_heal(bed: &Testbed, rome: &Cluster, milan: &Clust
         rome.kubectl(&["exec", &pods(rome)[0].0, "--", "timeout", "2", "wget", "-qO-", &url]).is_ok()
     };
     assert!(from_rome());
+    // Who only looks takes nothing down.
+    drop(Testbed::open(bed.name()).unwrap());
+    assert!(from_rome());
     bed.part(rome, milan).unwrap();
     assert!(!from_rome() && answers(rome) && answers(milan));
     bed.heal().unwrap();
     assert!(from_rome());
 
     milan.link().delay(100).unwrap();
-    assert!((200..400).contains(&round_trip(milan)), "{} ms", round_trip(milan));
+    assert!((200..400).contains(&round_trip(rome, milan)), "{} ms", round_trip(rome, milan));
     milan.link().delay(0).unwrap();
-    assert!(round_trip(milan) < 100);
+    assert!(round_trip(rome, milan) < 100);
 
     milan.link().black_hole(1000).unwrap();
-    assert!(pings(milan, 900) && !pings(milan, 1100));
+    assert!(pings(rome, milan, 900) && !pings(rome, milan, 1100) && !pings(milan, rome, 1100));
     milan.link().black_hole(0).unwrap();
-    assert!(pings(milan, 1100));
+    assert!(pings(rome, milan, 1100));
 }
 
 fn faults_of_processes_bite_and_heal(milan: &Cluster) {
@@ -193,16 +196,17 @@ fn reaches(url: &str) -> bool {
     Command::new("curl").args(["-so", "/dev/null", "--noproxy", "*", "-m", "2", url]).status().unwrap().success()
 }
 
-fn pings(cluster: &Cluster, length: u32) -> bool {
-    // The length of the packet, of which 28 octets are headers.
-    let size = (length - 28).to_string();
-    let ping = ["ping", "-c1", "-W1", "-q", "-s", &size, &cluster.node_ip()].map(str::to_owned);
-    Command::new("busybox").args(ping).stdout(Stdio::null()).status().unwrap().success()
+/// Whether a packet of so many octets, of which 28 are headers, gets from a node to another cluster's and back.
+fn pings(from: &Cluster, to: &Cluster, length: u32) -> bool {
+    let netns = from.nodes()[0].netns.clone();
+    let (size, to) = ((length - 28).to_string(), to.node_ip());
+    let ping = [netns.as_str(), "busybox", "ping", "-c1", "-W1", "-q", "-s", &size, &to];
+    Command::new("ip").args(["netns", "exec"]).args(ping).stdout(Stdio::null()).status().unwrap().success()
 }
 
-fn round_trip(cluster: &Cluster) -> u128 {
+fn round_trip(from: &Cluster, to: &Cluster) -> u128 {
     let began = std::time::Instant::now();
-    assert!(pings(cluster, 100));
+    assert!(pings(from, to, 100));
     began.elapsed().as_millis()
 }
 

@@ -6,14 +6,18 @@
 
 use std::{
     io::{self, IsTerminal, Write},
+    sync::LazyLock,
     time::Duration,
 };
 
 use anstream::AutoStream;
 use anstyle::{AnsiColor, Style};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use liqo_kube::KubeError;
 use serde::Serialize;
+
+/// Everything under way, one line each, on the terminal behind stderr; lines that stay are printed above.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
 /// How results are printed for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -81,9 +85,8 @@ impl Out {
 
     /// Starts something that takes a while.
     pub(crate) fn step(self, doing: impl Into<String>) -> Step {
-        let target = if self.data_only { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::stdout() };
-        let terminal = if self.data_only { io::stderr().is_terminal() } else { io::stdout().is_terminal() };
-        let bar = if terminal { ProgressBar::with_draw_target(None, target) } else { ProgressBar::hidden() };
+        let terminal = io::stderr().is_terminal() && (self.data_only || io::stdout().is_terminal());
+        let bar = if terminal { BARS.add(ProgressBar::new_spinner()) } else { ProgressBar::hidden() };
         let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})").expect("the template is valid");
         bar.set_style(style);
         bar.set_message(self.about(&doing.into()));
@@ -126,11 +129,13 @@ impl Out {
     /// A line for people, without prefix.
     pub(crate) fn plain(self, text: impl AsRef<str>) {
         let text = text.as_ref();
-        let _ = if self.data_only {
-            writeln!(AutoStream::auto(io::stderr()), "{text}")
-        } else {
-            writeln!(AutoStream::auto(io::stdout()), "{text}")
-        };
+        let _ = BARS.suspend(|| {
+            if self.data_only {
+                writeln!(AutoStream::auto(io::stderr()), "{text}")
+            } else {
+                writeln!(AutoStream::auto(io::stdout()), "{text}")
+            }
+        });
     }
 
     /// What was asked for.

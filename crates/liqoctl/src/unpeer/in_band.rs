@@ -44,11 +44,9 @@ pub(crate) async fn run(
 ) -> anyhow::Result<Option<PeerView>> {
     let pair = Pair::meet(args, connection, out).await.context(FAILED)?;
     let known = disable(&pair).await.context(FAILED)?;
-    for ((side, peer), foreign) in pair.ways().into_iter().zip(&known) {
-        if let Some(foreign) = foreign {
-            ended(side, peer, foreign, deadline).await?;
-        }
-    }
+    // Both at once: a dead tunnel is seen from both sides, and need not be waited for twice.
+    let [here, there] = pair.ways();
+    tokio::try_join!(ended(here, known[0].as_ref(), deadline), ended(there, known[1].as_ref(), deadline))?;
     let last = pair.local.knows(&pair.remote).await.context(FAILED)?;
     clear(&pair, &known, deadline).await.context(FAILED)?;
     Ok(last.as_ref().map(PeerView::of))
@@ -94,7 +92,12 @@ fn already(name: &str) -> String {
 
 /// Waits until neither takes anything from the other. A tunnel that stays dead is not waited for: we can reach both
 /// sides without it.
-async fn ended(side: &Side, peer: &Side, foreign: &ForeignCluster, deadline: Deadline) -> anyhow::Result<()> {
+async fn ended(
+    (side, peer): (&Side, &Side),
+    foreign: Option<&ForeignCluster>,
+    deadline: Deadline,
+) -> anyhow::Result<()> {
+    let Some(foreign) = foreign else { return Ok(()) };
     let name = &peer.identity.cluster_name;
     let step = side.out.step(format!("Unpeering from the remote cluster {name:?}"));
     let watched = Watched::<ForeignCluster>::one(&side.cluster, "", &foreign.name_any());
@@ -147,15 +150,8 @@ async fn clear(pair: &Pair, known: &[Option<ForeignCluster>; 2], deadline: Deadl
                 .warn(format!("addresses for remote cluster {:?} not unmapped: {error:#}", peer.identity.cluster_name));
         }
     }
-    for ((side, peer), foreign) in pair.ways().into_iter().zip(known) {
-        if let Some(foreign) = foreign {
-            forget(side, peer, foreign, deadline).await.with_context(|| side.called())?;
-        }
-        let tokens = format!("{},{}={}", label::AUTH_TOKEN, label::CLUSTER_ID, peer.identity.cluster_id);
-        for secret in side.cluster.list::<Secret>(&side.namespace, &tokens).await? {
-            side.cluster.remove(&secret).await?;
-        }
-    }
+    let [here, there] = pair.ways();
+    tokio::try_join!(forget(here, known[0].as_ref(), deadline), forget(there, known[1].as_ref(), deadline))?;
     let mut rooms = Vec::new();
     for (side, peer) in pair.ways() {
         rooms.push((side, peer, tenants(side, peer).await.with_context(|| side.called())?));
@@ -193,7 +189,23 @@ async fn hide(side: &Side, peer: &Side) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn forget(side: &Side, peer: &Side, foreign: &ForeignCluster, deadline: Deadline) -> anyhow::Result<()> {
+/// Removes what one side knows of the other: its `ForeignCluster` and its token.
+async fn forget(
+    (side, peer): (&Side, &Side),
+    foreign: Option<&ForeignCluster>,
+    deadline: Deadline,
+) -> anyhow::Result<()> {
+    if let Some(foreign) = foreign {
+        unknown((side, peer), foreign, deadline).await.with_context(|| side.called())?;
+    }
+    let tokens = format!("{},{}={}", label::AUTH_TOKEN, label::CLUSTER_ID, peer.identity.cluster_id);
+    for secret in side.cluster.list::<Secret>(&side.namespace, &tokens).await? {
+        side.cluster.remove(&secret).await?;
+    }
+    Ok(())
+}
+
+async fn unknown((side, peer): (&Side, &Side), foreign: &ForeignCluster, deadline: Deadline) -> anyhow::Result<()> {
     let name = &peer.identity.cluster_name;
     let step = side.out.step(format!("Deleting foreigncluster for remote cluster {name:?}"));
     side.cluster.remove(foreign).await?;

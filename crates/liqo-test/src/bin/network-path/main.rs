@@ -1,5 +1,6 @@
 //! `bench/network/path`: from pod to pod through everything, beside the tunnel alone on the same wire; and how long faults last.
 
+mod load;
 mod tunnel;
 
 use std::{
@@ -16,6 +17,7 @@ use liqo_test::{
     netns::Netns,
     out, run, wait_for,
 };
+use load::Load;
 use tunnel::Tunnel;
 
 /// Measures the way between pods of two fresh clusters of this machine.
@@ -50,20 +52,22 @@ fn main() -> Result<()> {
     let alone = Tunnel::between(&rome.node(&rome.first())?, &milan.node(&milan.first())?)?;
 
     let mut table = String::from(
-        "| figure | the tunnel alone | pod to pod | ratio, median [range] | goal |\n|---|---|---|---|---|\n",
+        "| figure | the tunnel alone | pod to pod | ratio, median [range] | goal | foreign CPU, most |\n|---|---|---|---|---|---|\n",
     );
     for streams in [1, 4] {
-        let (mut baseline, mut ours) = (Vec::new(), Vec::new());
+        let (mut baseline, mut ours, mut foreign) = (Vec::new(), Vec::new(), 0.0_f64);
         for round in 1..=rounds {
             out::note(&format!("{streams} streams, round {round} of {rounds} ..."));
+            let load = Load::now()?;
             baseline.push(alone.stream(streams, seconds)?);
             ours.push(stream(&here.file, &there.file, &target, streams, seconds)?);
+            foreign = foreign.max(load.foreign()?);
         }
         let mut ratios: Vec<_> = ours.iter().zip(&baseline).map(|(ours, baseline)| ours / baseline).collect();
         ratios.sort_by(f64::total_cmp);
         let (low, high) = (ratios[0], ratios[ratios.len() - 1]);
         table += &format!(
-            "| TCP, {streams} streams, Gbit/s | {:.2} | {:.2} | {:.2} [{low:.2}–{high:.2}] | ≥ 0.7 |\n",
+            "| TCP, {streams} streams, Gbit/s | {:.2} | {:.2} | {:.2} [{low:.2}–{high:.2}] | ≥ 0.7 | {foreign:.2} |\n",
             median(baseline),
             median(ours),
             median(ratios),
@@ -72,14 +76,18 @@ fn main() -> Result<()> {
     drop(alone);
     out::note("a gateway is killed ...");
     let (mut failover, mut dead) = (Vec::new(), Vec::new());
+    let load = Load::now()?;
     for _ in 0..rounds {
         failover.push(failed_over(rome, &here, &target)?);
         dead.push(noticed(&stage, rome, milan)?);
     }
-    let seconds = |times: Vec<f64>| format!("{:.2} s", median(times));
+    let (foreign, seconds) = (load.foreign()?, |times: Vec<f64>| format!("{:.2} s", median(times)));
+    table += &format!(
+        "| a gateway killed: longest pause of a TCP connection | – | {} | – | < 2 s | {foreign:.2} |\n",
+        seconds(failover)
+    );
     table +=
-        &format!("| a gateway killed: longest pause of a TCP connection | – | {} | – | < 2 s |\n", seconds(failover));
-    table += &format!("| a path cut: TunnelEndpoint says so after | – | {} | – | < 1 s |\n", seconds(dead));
+        &format!("| a path cut: TunnelEndpoint says so after | – | {} | – | < 1 s | {foreign:.2} |\n", seconds(dead));
     out::say(&table);
     Ok(())
 }
