@@ -1,9 +1,10 @@
 //! The route agent: leads a node's packets to the gateway and those of peers back.
 //!
-//! Watches: Nodes, `TunnelEndpoint`s, the annotation `net.liqo.io/gatewayNodeIP` of the Service `liqo-gateway`. Writes nothing
-//! to the API server. Removes: everything it made, at the end.
+//! Watches: Nodes, `TunnelEndpoint`s, the annotation `net.liqo.io/gatewayNodeIP` of the Service `liqo-gateway`, on nodes
+//! with a gateway Pods. Writes nothing to the API server. Removes: everything it made, at the end.
 
 mod plan;
+mod pods;
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use kube::ResourceExt;
 use liqo_api::{meta::label, net::TunnelEndpoint};
 use liqo_kube::{
@@ -27,7 +28,7 @@ use tokio::sync::Notify;
 
 use crate::{
     gateway::{metrics, told},
-    layout::{GATEWAY_LABEL, GATEWAY_NODE_IP, GATEWAY_SERVICE, OVERLAY_OVERHEAD},
+    layout::{GATEWAY_LABEL, GATEWAY_NODE_IP, GATEWAY_SERVICE, OVERLAY_OVERHEAD, VETH_HOST},
     network,
 };
 
@@ -89,11 +90,14 @@ pub async fn run(args: RouteArgs) -> Result<(), String> {
 
 struct Agent {
     args: RouteArgs,
+    cluster: Cluster,
     kernel: Kernel,
     bell: Arc<Notify>,
     nodes: Store<Node>,
     services: Store<Service>,
     tunnels: Store<TunnelEndpoint>,
+    /// Only where a gateway is, active or not: what comes out of the tunnel there has to find them.
+    pods: Option<Store<Pod>>,
     /// What was last made.
     settled: Option<plan::View>,
     repairs: Arc<Mutex<BTreeMap<String, u64>>>,
@@ -115,7 +119,9 @@ impl Agent {
                 .labels(&format!("{GATEWAY_LABEL}=true"))
                 .start(move |_| services()),
             tunnels: cluster.watch("").start(move |_| tunnels()),
+            pods: None,
             args,
+            cluster: cluster.clone(),
             kernel,
             bell,
             settled: None,
@@ -130,8 +136,14 @@ impl Agent {
         self.nodes.ready().await;
         self.services.ready().await;
         self.tunnels.ready().await;
+        self.look_for_pods();
+        if let Some(pods) = &self.pods {
+            pods.ready().await;
+        }
+        let mut is_news = false;
         loop {
-            let pause = match self.settle() {
+            self.look_for_pods();
+            let pause = match self.settle(is_news) {
                 Ok(()) => {
                     drop(busy.take());
                     AGAIN
@@ -141,9 +153,10 @@ impl Agent {
                     RETRY
                 }
             };
+            is_news = false;
             tokio::select! {
                 () = &mut end => break,
-                () = self.bell.notified() => {}
+                () = self.bell.notified() => is_news = true,
                 changed = events.changed() => changed.map_err(|error| told(&error))?,
                 () = tokio::time::sleep(pause) => {}
             }
@@ -153,8 +166,25 @@ impl Agent {
         self.kernel.clear(&plan::realm()).map(drop).map_err(|error| told(&error))
     }
 
-    fn settle(&mut self) -> Result<(), String> {
+    /// Begins or ends to watch pods.
+    fn look_for_pods(&mut self) {
+        match self.kernel.link(VETH_HOST) {
+            Ok(None) => self.pods = None,
+            Ok(Some(_)) if self.pods.is_none() => {
+                let bell = Arc::clone(&self.bell);
+                let pods = self.cluster.watch("").trim(pods::trim);
+                self.pods = Some(pods.start(move |_: &Pod| bell.notify_one()));
+            }
+            Ok(Some(_)) | Err(_) => {}
+        }
+    }
+
+    /// Makes this node what it shall be. News that change nothing are no reason to look at the kernel.
+    fn settle(&mut self, is_news: bool) -> Result<(), String> {
         let view = self.view();
+        if is_news && self.settled.as_ref() == Some(&view) {
+            return Ok(());
+        }
         let repairs = self.kernel.settle(&plan::realm(), &plan::wanted(&view)).map_err(|error| told(&error))?;
         if self.settled.as_ref() == Some(&view) {
             let mut counts = self.repairs.lock().unwrap_or_else(PoisonError::into_inner);
@@ -172,13 +202,16 @@ impl Agent {
     fn view(&self) -> plan::View {
         let me = self.args.pod_ip;
         let nodes = self.nodes.all();
-        let mut others: Vec<_> =
-            nodes.iter().filter(|node| node.name_any() != self.args.node_name).filter_map(|node| read(node)).collect();
+        let mut named: BTreeMap<_, _> = nodes.iter().filter_map(|node| Some((node.name_any(), read(node)?))).collect();
+        if let Some(pods) = self.pods.as_ref().filter(|pods| pods.is_ready()) {
+            let placed: Vec<_> = pods.all().iter().filter_map(|pod| pods::read(pod)).collect();
+            pods::locate(&mut named, &placed);
+        }
+        named.remove(&self.args.node_name);
+        let mut others: Vec<_> = named.into_values().collect();
         others.retain(|node| node.ip != me && node.ip.is_ipv4() == me.is_ipv4());
         others.sort_by_key(|node| node.ip);
         others.dedup_by_key(|node| node.ip);
-        let service = self.services.all().into_iter().find(|service| service.name_any() == GATEWAY_SERVICE);
-        let gateway = service.and_then(|service| service.annotations().get(GATEWAY_NODE_IP)?.parse().ok());
         let tunnels = self.tunnels.all();
         let (usable, _) = network::usable(tunnels.iter().map(AsRef::as_ref));
         let peers = usable.into_iter().map(|(_, networks)| networks).collect();
@@ -186,7 +219,13 @@ impl Agent {
             0 => carries(me, others.first().map(|node| node.ip)).saturating_sub(u32::from(OVERLAY_OVERHEAD)),
             mtu => mtu,
         };
-        plan::View { me, others, gateway, peers, mtu }
+        plan::View { me, others, gateway: self.gateway(), peers, mtu }
+    }
+
+    /// Address of the node of the active gateway.
+    fn gateway(&self) -> Option<IpAddr> {
+        let service = self.services.all().into_iter().find(|service| service.name_any() == GATEWAY_SERVICE)?;
+        service.annotations().get(GATEWAY_NODE_IP)?.parse().ok()
     }
 }
 

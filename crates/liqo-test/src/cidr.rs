@@ -19,6 +19,12 @@ pub fn nth(cidr: &str, n: u32) -> Result<Ipv4Addr> {
     Ok(Ipv4Addr::from_bits(first + n))
 }
 
+/// The network that lies in the upper half of `all` as `one` does in the lower half.
+pub fn upper_half(all: &str, one: &str) -> Result<String> {
+    let ((_, all), (first, length)) = (parse(all)?, parse(one)?);
+    Ok(format!("{}/{length}", Ipv4Addr::from_bits(first | 1 << (31 - all))))
+}
+
 /// Whether two networks share an address.
 pub fn overlap(one: &str, other: &str) -> Result<bool> {
     let ((a, x), (b, y)) = (parse(one)?, parse(other)?);

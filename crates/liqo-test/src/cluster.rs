@@ -52,6 +52,10 @@ pub struct ClusterSpec {
     /// The nodes are behind a router that translates their addresses: they reach everybody, and only the host reaches them.
     #[serde(default)]
     pub behind_nat: bool,
+    /// The network plugin takes addresses of pods from ranges of its own, as Calico and Cilium do, and not from those that
+    /// Kubernetes assigns to nodes.
+    #[serde(default)]
+    pub own_ranges: bool,
 }
 
 /// What kube-proxy writes its rules with.
@@ -87,6 +91,7 @@ impl ClusterSpec {
             proxy: ProxyMode::default(),
             strict_paths: false,
             behind_nat: false,
+            own_ranges: false,
         }
     }
 
@@ -112,6 +117,10 @@ impl ClusterSpec {
 
     pub fn behind_nat(self) -> Self {
         Self { behind_nat: true, ..self }
+    }
+
+    pub fn own_ranges(self) -> Self {
+        Self { own_ranges: true, ..self }
     }
 
     pub fn cidrs(self, pods: &str, services: &str) -> Self {

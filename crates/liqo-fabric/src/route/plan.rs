@@ -1,7 +1,7 @@
 //! What the route agent makes on a node.
 //!
 //! Nodes are each other's next hops by their own addresses, over an overlay that carries no other address: nothing
-//! has to be invented that could collide. Routes are per peer and per node, never per pod. The way back from the
+//! has to be invented that could collide. Routes are per peer and per node. The way back from the
 //! gateway goes by the overlay as well, so that a strict reverse-path filter finds every packet where it expects it.
 
 use std::{
@@ -39,7 +39,7 @@ const NODES: &str = "nodes";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Node {
     pub(super) ip: IpAddr,
-    /// Where its pods are.
+    /// Where its pods are: its ranges or, where those say nothing, each of them.
     pub(super) pods: Vec<IpNet>,
 }
 

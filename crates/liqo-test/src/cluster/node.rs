@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::{Cluster, control_plane::words, mounts};
 use crate::{
-    nat,
+    cidr, nat,
     process::Daemon,
     record::Record,
     run::{command, output, write},
@@ -183,9 +183,10 @@ impl Node {
         let given = wait_for(&what, Duration::from_secs(60), || {
             Ok(api.get(&path)?["spec"]["podCIDR"].as_str().map(str::to_owned))
         })?;
+        let used = if cluster.spec.own_ranges { cidr::upper_half(&cluster.spec.pod_cidr, &given)? } else { given };
         // In place, with one write: containerd looks again when a file is written, not when one is moved in.
-        write(&self.dir.join("cni/10-bridge.conflist"), cni(self, &given))?;
-        self.pod_cidr = Some(given);
+        write(&self.dir.join("cni/10-bridge.conflist"), cni(self, &used))?;
+        self.pod_cidr = Some(used);
         self.save()
     }
 

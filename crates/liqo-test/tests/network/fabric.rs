@@ -49,7 +49,7 @@ impl Fabric {
         };
         let specs = vec![
             spec("rome", 3, ProxyMode::Nftables),
-            spec("milan", 3, ProxyMode::Iptables),
+            spec("milan", 3, ProxyMode::Iptables).own_ranges(),
             spec("turin", 1, ProxyMode::Nftables),
         ];
         let stage = Stage::apart("network", specs)?;

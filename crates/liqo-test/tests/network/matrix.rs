@@ -17,8 +17,9 @@ use super::{
     places::{Place, View, mapped},
 };
 
-/// Small and large, connections and datagrams. The last one is longer than any packet may be.
-const WAYS: [Way; 4] = [Way::Tcp(100), Way::Tcp(200_000), Way::Udp(100), Way::Udp(4000)];
+/// Small and large, connections and datagrams: one that a narrow path has to refuse, so that its sender learns of it, and
+/// one that is longer than any packet may be.
+const WAYS: [Way; 5] = [Way::Tcp(100), Way::Tcp(200_000), Way::Udp(100), Way::Udp(1300), Way::Udp(4000)];
 
 /// One thing to ask from a place.
 #[derive(Clone, Debug)]

@@ -112,7 +112,7 @@ pub(super) const GATEWAY_NAMESPACED: &[Rule] = &[
 ];
 
 /// Route agent, everywhere.
-pub(super) const ROUTE: &[Rule] = &[rule("", &["nodes"], RO), rule("net.liqo.io", &["tunnelendpoints"], RO)];
+pub(super) const ROUTE: &[Rule] = &[rule("", &["nodes", "pods"], RO), rule("net.liqo.io", &["tunnelendpoints"], RO)];
 
 /// Route agent, in the Liqo namespace.
 pub(super) const ROUTE_NAMESPACED: &[Rule] = &[rule("", &["services"], RO)];
