@@ -1,8 +1,8 @@
 //! A client whose connections notice when their path has died.
 //!
-//! A watch mostly listens: nothing would tell it that the other end has forgotten the connection. The API server of an in-band peer is
-//! reached through address translation on gateways, whose memory goes with them; connections through it are then heard of no more,
-//! or live on once something is sent. So something is sent whenever they are silent.
+//! A watch mostly listens: nothing would tell it that the other end has forgotten the connection. The API server of an
+//! in-band peer is reached through address translation on gateways, whose memory goes with them; connections through it
+//! are then heard of no more, until something is sent. So something is sent whenever they are silent.
 
 use std::time::Duration;
 
