@@ -17,6 +17,7 @@ mod queue;
 pub mod server;
 pub mod twin;
 mod watch;
+mod wire;
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 

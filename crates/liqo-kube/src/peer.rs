@@ -108,7 +108,7 @@ impl PeerIdentity {
         }
         // Whoever asks decides when to ask again, and whether the other cluster still answers.
         config.default_retry = false;
-        Client::try_from(config).map_err(|error| failed(&error))
+        crate::wire::client(config).map_err(|error| failed(&error))
     }
 }
 

@@ -55,6 +55,8 @@ pub(super) struct Gateway {
     figures: Arc<Mutex<Figures>>,
     tunnel: Option<Tunnel>,
     settled: BTreeMap<&'static str, State>,
+    /// IDs of the peers that answered at the last look.
+    answering: BTreeSet<String>,
     /// What our side carries outside the tunnel, bytes.
     outside: u16,
 }
@@ -107,6 +109,7 @@ impl Gateway {
             standing,
             tunnel: None,
             settled: BTreeMap::new(),
+            answering: BTreeSet::new(),
             outside: if args.mtu == 0 { outside } else { outside.min(args.mtu.saturating_add(TUNNEL_OVERHEAD_V4)) },
         })
     }
@@ -183,6 +186,7 @@ impl Gateway {
         self.open(key)?;
         let reports = self.checks.reports();
         self.tell_tunnel(&peers, active)?;
+        self.greet_silent(&peers, &reports);
         let inside: Vec<_> =
             peers.good.iter().map(|peer| peer.space(reports.get(peer.id()).and_then(|report| report.mtu))).collect();
         self.make("namespace", space::namespace_realm(), space::namespace(&inside, self.tunnel_mtu()))?;
@@ -271,6 +275,18 @@ impl Gateway {
             tunnel.peers = wired;
         }
         Ok(())
+    }
+
+    /// A peer that has just fallen silent may have lost our keys: one with Liqo 0.8.3 does when it is told another endpoint
+    /// of ours, and asks for new ones once in five seconds. WireGuard would notice after fifteen; we ask at once.
+    fn greet_silent(&mut self, peers: &Peers, reports: &HashMap<String, Report>) {
+        let answering = reports.iter().filter(|(_, report)| report.connected).map(|(id, _)| id.clone()).collect();
+        let before = std::mem::replace(&mut self.answering, answering);
+        let Some(tunnel) = &self.tunnel else { return };
+        for peer in peers.good.iter().filter(|peer| before.contains(peer.id()) && !self.answering.contains(peer.id())) {
+            // One without an address must come to us; one that cannot be asked now is pinged all the same.
+            let _ = tunnel.engine.handshake(&peer.wire.key);
+        }
     }
 
     fn measure(&self, peers: &Peers, reports: &HashMap<String, Report>, active: bool) {

@@ -241,7 +241,8 @@ impl Desk<'_> {
         };
         let mut state = entry.link.lock();
         // The library dates sessions by its last look at the clock, and the younger of two is the one it uses.
-        if let (Some(known), Some(length)) = (state.endpoint(), state.tick(Instant::now(), entry.eager, self.scratch)) {
+        let length = state.tick(Instant::now(), entry.eager, self.scratch);
+        if let (Some(known), Some(length)) = (state.endpoint(), length) {
             self.shared.wire.send(self.scratch, &[Outgoing { start: 0, length, size: length, endpoint: known }]);
         }
         match state.open(message, self.scratch) {

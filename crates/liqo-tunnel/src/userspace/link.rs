@@ -29,9 +29,12 @@ pub(crate) const COOKIE: u8 = 3;
 pub(crate) const DATA: u8 = 4;
 /// Packets that may wait for a first handshake, per peer. The library would keep 256, which is 360 kB.
 const WAITING: u16 = 24;
-/// How soon a handshake that somebody waits for is repeated, and how often; then the protocol's own five seconds.
+/// How soon a handshake that somebody waits for is repeated, and how often.
 const HURRY: Duration = Duration::from_millis(900);
 const HURRIED: u8 = 10;
+/// How soon after that, while somebody still waits: the protocol's own pause. The protocol itself would stop when it has answered
+/// the peer, though answers may be lost, too.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One pair of keys.
 pub(crate) struct Link {
@@ -49,6 +52,8 @@ pub(crate) struct Link {
 pub(crate) struct State {
     tunnel: Tunn,
     endpoint: Option<Endpoint>,
+    /// Where its last authentic packet came from.
+    seen: Option<Endpoint>,
     allowed: Vec<IpNet>,
     /// As last wished: where the peer really is may differ.
     wished: Option<SocketAddr>,
@@ -86,6 +91,7 @@ impl Link {
         let state = State {
             tunnel,
             endpoint: peer.endpoint.map(Endpoint::new),
+            seen: None,
             allowed: peer.allowed.clone(),
             wished: peer.endpoint,
             keepalive: peer.keepalive,
@@ -124,6 +130,7 @@ impl State {
         self.allowed.clone_from(&peer.allowed);
         if self.wished != peer.endpoint {
             self.wished = peer.endpoint;
+            self.seen = None;
             if let Some(endpoint) = peer.endpoint {
                 self.endpoint = Some(Endpoint::new(endpoint));
             }
@@ -145,6 +152,20 @@ impl State {
         if self.endpoint != Some(endpoint) {
             self.endpoint = Some(endpoint);
         }
+        self.seen = self.endpoint;
+    }
+
+    /// Until the first handshake: tries the other of the two places where the peer may be, where it was seen and where it
+    /// is expected. That packets come from a place does not prove that answers are heard there: `boringtun`, which peers
+    /// with Liqo 0.8.3 may have, connects a socket to where a pair of keys was last in use, and takes whatever comes from there
+    /// as of that pair, also while another one shakes hands.
+    fn try_elsewhere(&mut self) {
+        if self.last_handshake.is_some() {
+            return;
+        }
+        let expected = self.wished.map(Endpoint::new);
+        let is_expected = self.endpoint.map(|endpoint| endpoint.to) == self.wished;
+        self.endpoint = if is_expected { self.seen.or(expected) } else { expected.or(self.endpoint) };
     }
 
     /// Bytes received and sent, and when keys were last agreed on.
@@ -276,8 +297,10 @@ impl State {
             _ => None,
         };
         let message = message.or_else(|| match self.hurry {
-            Some((asked, left)) if now.duration_since(asked) >= HURRY => {
-                self.hurry = left.checked_sub(1).map(|left| (now, left));
+            Some((asked, left)) if now.duration_since(asked) >= if left > 0 { HURRY } else { PATIENCE } => {
+                let left = if eager { Some(left.saturating_sub(1)) } else { left.checked_sub(1) };
+                self.hurry = left.map(|left| (now, left));
+                self.try_elsewhere();
                 self.initiate(true, buffer)
             }
             _ => None,

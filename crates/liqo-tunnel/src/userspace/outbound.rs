@@ -136,7 +136,9 @@ pub(crate) fn send_now(
 ) -> bool {
     let message = {
         let mut state = link.lock();
-        state.endpoint().and_then(|endpoint| write(&mut state, scratch).map(|length| (endpoint, length)))
+        // What is written may have another destination than what came before.
+        let length = state.endpoint().and_then(|_| write(&mut state, scratch));
+        state.endpoint().zip(length)
     };
     let Some((endpoint, length)) = message else { return false };
     wire.send(scratch, &[Outgoing { start: 0, length, size: length, endpoint }]);

@@ -130,6 +130,35 @@ fn our_new_key_serves_peers_that_only_know_the_old_one() {
 }
 
 #[test]
+fn our_new_key_reaches_a_peer_that_is_heard_from_where_it_does_not_listen() {
+    let switch = Switch::new();
+    let mut machines = full_mesh(&switch, 2);
+    let mut b = machines.pop().unwrap();
+    let a = machines.pop().unwrap();
+    a.outside.ip("address add 192.0.2.88/24 dev eth0");
+    let expected = |machine: &Machine| Peer { endpoint: Some("192.0.2.88:5871".parse().unwrap()), ..machine.peer() };
+    b.engine().set_peers(&[expected(&a)]).unwrap();
+    assert!(echo(&b, &a, a.inner4(), SOON));
+    // What goes to where its own initiations come from is lost.
+    for rule in [
+        "add table ip deaf",
+        "add chain ip deaf input { type filter hook input priority 0 ; }",
+        "add rule ip deaf input ip daddr 192.0.2.1 drop",
+    ] {
+        a.outside.command("/usr/sbin/nft", rule);
+    }
+    let next = PrivateKey::generate().unwrap();
+    b.engine().set_key(&next).unwrap();
+    b.key = next;
+    a.engine().set_peers(&[b.peer()]).unwrap();
+    eventually("the new key alone", || {
+        [&a, &b].iter().all(|machine| machine.engine().peers().unwrap().len() == 1)
+            && a.state_of(&b).last_handshake.is_some()
+    });
+    assert!(echo(&a, &b, b.inner4(), NOT) && echo(&b, &a, a.inner4(), NOT));
+}
+
+#[test]
 fn a_peer_that_left_is_heard_no_more() {
     let switch = Switch::new();
     let (a, b) = pair(&switch);
