@@ -24,6 +24,9 @@ const IFF_TUN: i16 = 0x0001;
 const IFF_NO_PI: i16 = 0x1000;
 const IFF_VNET_HDR: i16 = 0x4000;
 const IFF_TUN_EXCL: u16 = 0x8000;
+/// Packets that may wait in the interface until they are read. The kernel's 500 are gone in the blink in which another thread has the
+/// processor, and every one more is lost: this is what the UDP socket holds on the other side.
+const QUEUE: i32 = 4096;
 /// `linux/udp.h`
 const UDP_GRO: libc::c_int = 104;
 /// `linux/in.h`, `linux/in6.h`: do not fragment, and take no notice of what path MTU discovery learned.
@@ -62,12 +65,15 @@ fn set_offloads(file: &File, offloads: libc::c_ulong) -> io::Result<()> {
     checked(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETOFFLOAD as _, offloads) })
 }
 
-/// Sets the MTU of an interface and brings it up.
+/// Sets MTU and queue of an interface and brings it up.
 fn set_link(name: &str, mtu: u32) -> io::Result<()> {
     let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)?;
     let mut request = Request::new(name);
     request.value(mtu.cast_signed());
     request.call(socket.as_fd(), libc::SIOCSIFMTU as _)?;
+    let mut request = Request::new(name);
+    request.value(QUEUE);
+    request.call(socket.as_fd(), libc::SIOCSIFTXQLEN as _)?;
     let mut request = Request::new(name);
     request.call(socket.as_fd(), libc::SIOCGIFFLAGS as _)?;
     let up = request.get_flags() | libc::IFF_UP as i16;
@@ -103,7 +109,7 @@ impl Request {
     }
 
     fn call(&mut self, fd: BorrowedFd<'_>, number: libc::c_ulong) -> io::Result<()> {
-        // SAFETY: `self` has the size and layout of `struct ifreq`, which all four calls read or write and do not keep.
+        // SAFETY: `self` has the size and layout of `struct ifreq`, which all these calls read or write and do not keep.
         checked(unsafe { libc::ioctl(fd.as_raw_fd(), number as _, std::ptr::from_mut(self)) })
     }
 }

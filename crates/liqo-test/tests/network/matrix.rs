@@ -80,10 +80,10 @@ impl<'a> Matrix<'a> {
         let mut left = self.all.clone();
         loop {
             let asked = Instant::now();
-            let (wrong, errors) = ask(&left)?;
+            let (wrong, errors, slowest) = ask(&left)?;
             if wrong.is_empty() {
                 let (all, last) = (began.elapsed().as_secs_f64(), asked.elapsed().as_secs_f64());
-                out::note(&format!("{after}: {size} answers, whole after {all:.1} s (asking {last:.1} s)"));
+                out::note(&format!("{after}: {size} answers, whole after {all:.1} s (asking {last:.1} s; {slowest})"));
                 return Ok(());
             }
             if began.elapsed() > limit {
@@ -108,27 +108,38 @@ fn count(all: &[Asked]) -> usize {
     all.iter().map(|one| one.ways.len()).sum()
 }
 
-/// Asks everything at once; gives what is to be asked again, and why.
-fn ask<'a>(all: &[Asked<'a>]) -> Result<(Vec<Asked<'a>>, Vec<String>)> {
+/// Asks everything at once; gives what is to be asked again, why, and which answer took longest.
+fn ask<'a>(all: &[Asked<'a>]) -> Result<(Vec<Asked<'a>>, Vec<String>, String)> {
     let mut asking = Vec::new();
     for one in all {
         let (question, ways) = (one.question.clone(), one.ways.clone());
         asking.push(one.from.netns.spawn(move || {
-            ways.into_iter().filter_map(|way| Some((way, wrong(&question, way).err()?))).collect::<Vec<_>>()
+            let timed = ways.into_iter().map(|way| {
+                let began = Instant::now();
+                (way, wrong(&question, way), began.elapsed())
+            });
+            timed.collect::<Vec<_>>()
         })?);
     }
-    let (mut left, mut errors) = (Vec::new(), Vec::new());
+    let (mut left, mut errors, mut slowest) = (Vec::new(), Vec::new(), (Duration::ZERO, String::new()));
     for (one, asking) in all.iter().zip(asking) {
-        let wrong = asking.join().expect("asking does not panic")?;
         let Asked { from, question, .. } = one;
-        errors.extend(
-            wrong.iter().map(|(_, error)| format!("{}/{} → {}: {error:#}", from.cluster, from.name, question.what)),
-        );
-        if !wrong.is_empty() {
-            left.push(Asked { ways: wrong.into_iter().map(|(way, _)| way).collect(), ..one.clone() });
+        let what = format!("{}/{} → {}", from.cluster, from.name, question.what);
+        let mut ways = Vec::new();
+        for (way, answer, took) in asking.join().expect("asking does not panic")? {
+            if took > slowest.0 {
+                slowest = (took, format!("the slowest {:.1} s: {what} by {way:?}", took.as_secs_f64()));
+            }
+            if let Err(error) = answer {
+                errors.push(format!("{what}: {error:#}"));
+                ways.push(way);
+            }
+        }
+        if !ways.is_empty() {
+            left.push(Asked { ways, ..one.clone() });
         }
     }
-    Ok((left, errors))
+    Ok((left, errors, slowest.1))
 }
 
 fn wrong(question: &Question, way: Way) -> Result<()> {
