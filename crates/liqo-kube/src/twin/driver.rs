@@ -6,7 +6,7 @@
 use std::{
     collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -26,6 +26,9 @@ const LAG: Duration = Duration::from_secs(2);
 
 /// So long news nobody waits for are held back, to be told together with what follows them.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// So long a watch may take to show that a twin is gone; then it is asked for.
+const DOUBT: Duration = Duration::from_secs(5);
 
 /// What a mirror needs. The stores may be shared with others; whoever fills them pushes the names (as
 /// they are *here*) of changed objects into the queue.
@@ -82,7 +85,13 @@ async fn run<R: Reflect>(parts: Parts<R>) {
     }
     let queue = parts.queue.clone();
     let workers = parts.workers;
-    let pair = Pair { parts, told: Mutex::default(), sent: Mutex::default(), held: Mutex::default() };
+    let pair = Pair {
+        parts,
+        told: Mutex::default(),
+        sent: Mutex::default(),
+        removed: Mutex::default(),
+        held: Mutex::default(),
+    };
     drive(R::NAME, queue, workers, |name| pair.settle(name)).await;
 }
 
@@ -92,6 +101,8 @@ struct Pair<R: Reflect> {
     told: Mutex<HashMap<String, String>>,
     /// What was applied last for a name and when, until the watch shows it.
     sent: Mutex<HashMap<String, (u64, Instant)>>,
+    /// When the other cluster first agreed to remove the twin of a name, until the watch shows that it is gone.
+    removed: Mutex<HashMap<String, Instant>>,
     /// Since when news of a name are held back.
     held: Mutex<HashMap<String, Instant>>,
 }
@@ -109,7 +120,7 @@ impl<R: Reflect> Pair<R> {
         let Parts { reflector, here: cluster, namespace_here, namespace_there, sources, twins, seen, .. } = &self.parts;
         let name_there = reflector.name_there(name);
         let here = sources.get(namespace_here, name);
-        let there = twins.get(namespace_there, &name_there);
+        let there = self.still(name, twins.get(namespace_there, &name_there)).await?;
         let other = seen.as_ref().and_then(|seen| seen.get(namespace_there, &name_there));
         let seen = if seen.is_some() { other.as_deref() } else { itself::<R>(there.as_deref()) };
         reflector.look(name, here.as_deref(), there.as_deref(), seen);
@@ -121,8 +132,7 @@ impl<R: Reflect> Pair<R> {
             There::Apply(twin) => self.apply(name, name_there, twin, here.as_deref(), there.as_deref()).await?,
             other => {
                 lock(&self.sent).remove(name);
-                self.act_there(name, other, here.as_deref(), there.as_deref()).await?;
-                None
+                self.act_there(name, other, here.as_deref(), there.as_deref()).await?
             }
         };
         let Some(here) = here else {
@@ -151,6 +161,28 @@ impl<R: Reflect> Pair<R> {
             Here::Delete => cluster.remove_now(&*here).await?,
         }
         Ok(again)
+    }
+
+    /// The twin as the watch shows it, unless it was removed and the watch has missed that: its path may have died
+    /// meanwhile, and a peer that has said farewell lets us look no more.
+    async fn still(&self, name: &str, there: Option<Arc<R::There>>) -> Result<Option<Arc<R::There>>, KubeError> {
+        let Some(twin) = &there else {
+            lock(&self.removed).remove(name);
+            return Ok(None);
+        };
+        let removed = lock(&self.removed).get(name).copied();
+        if removed.is_none_or(|when| when.elapsed() < DOUBT) {
+            return Ok(there);
+        }
+        let meta = twin.meta();
+        let (namespace, name) =
+            (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
+        match self.parts.there.get::<R::There>(namespace, name).await {
+            Ok(Some(now)) if now.meta().uid == meta.uid => Ok(there),
+            Ok(_) => Ok(None),
+            Err(error) if error.is_forbidden() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether news of a name are to be held back still; if they are for the first time, when to look again.
@@ -208,25 +240,26 @@ impl<R: Reflect> Pair<R> {
         plan: There<R::There>,
         here: Option<&R::Here>,
         there: Option<&R::There>,
-    ) -> Result<(), KubeError> {
+    ) -> Result<Option<Duration>, KubeError> {
         let Parts { there: cluster, peer, .. } = &self.parts;
         match plan {
-            There::Keep | There::Apply(_) => Ok(()),
+            There::Keep | There::Apply(_) => {}
             There::Taken => {
                 let text = format!("Error reflecting object to cluster \"{peer}\": remote object already exists");
                 self.tell(name, here, "Warning", "FailedReflection", &text);
-                Ok(())
             }
             There::Refused(reason) => {
                 let text = format!("Reflection to cluster \"{peer}\" disabled {reason}");
                 self.tell(name, here, "Normal", "ReflectionDisabled", &text);
-                Ok(())
             }
-            There::Remove => match there {
-                Some(twin) => cluster.remove(twin).await,
-                None => Ok(()),
-            },
+            There::Remove => {
+                let Some(twin) = there else { return Ok(None) };
+                cluster.remove(twin).await?;
+                lock(&self.removed).entry(name.to_owned()).or_insert_with(Instant::now);
+                return Ok(Some(DOUBT));
+            }
         }
+        Ok(None)
     }
 
     /// Tells the user what has become of an object, once for each new message.
