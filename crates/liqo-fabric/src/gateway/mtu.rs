@@ -2,8 +2,8 @@
 //!
 //! A search halves the range between a size that came through and one that did not. Between searches the size in
 //! use is tried again and again: a path that begins to swallow large packets without telling (RFC 2923) is searched
-//! anew after two losses, and a path that has become wider is noticed after a while. Sizes are those of packets in
-//! the tunnel; RFC 8899 describes the method.
+//! anew after a few losses in a row, and a path that has become wider is noticed after a while. Sizes are those of packets
+//! in the tunnel; RFC 8899 describes the method. Who asks must know that a loss is one of size: see [`Prober::lost`].
 
 use std::time::{Duration, Instant};
 
@@ -11,16 +11,11 @@ use std::time::{Duration, Instant};
 pub(crate) const FLOOR: u16 = 576;
 /// A search ends when it is this exact: WireGuard pads packets to multiples of 16.
 const GRAIN: u16 = 16;
-/// A size counts as too large when so many probes in a row are lost.
-const ATTEMPTS: u8 = 3;
 /// The size in use is tried this often.
 const CONFIRM: Duration = Duration::from_secs(2);
-/// Losses in a row of the size in use that start a search.
-const SUSPICIOUS: u8 = 2;
-/// A size below the ceiling is tried to be raised this often.
-const RAISE: Duration = Duration::from_secs(600);
-/// The least time a probe is waited for.
-const PATIENCE: Duration = Duration::from_millis(200);
+/// A size below the ceiling is tried to be raised after this, then ever more seldom.
+const RAISE: Duration = Duration::from_secs(10);
+const SELDOM: Duration = Duration::from_secs(600);
 
 /// The search for one path. Time is an argument.
 #[derive(Debug)]
@@ -31,18 +26,19 @@ pub(crate) struct Prober {
     /// The largest size known to pass, and the smallest known not to.
     range: (u16, u16),
     searching: bool,
-    /// Size and time of the probe under way, and how many of this size were lost.
-    probe: Option<(u16, Instant)>,
+    /// How many of the size that is tried were lost in a row.
     losses: u8,
     next: Instant,
+    /// When the last search ended, and how long to wait before more is tried.
     searched: Instant,
+    pause: Duration,
 }
 
 impl Prober {
     /// Nothing is known yet; no size above `ceiling` is ever tried.
     pub(crate) fn new(ceiling: u16, now: Instant) -> Self {
         let range = (FLOOR, ceiling.saturating_add(1));
-        Self { ceiling, found: None, range, searching: true, probe: None, losses: 0, next: now, searched: now }
+        Self { ceiling, found: None, range, searching: true, losses: 0, next: now, searched: now, pause: RAISE }
     }
 
     /// The largest size known to pass.
@@ -55,48 +51,48 @@ impl Prober {
         *self = Self { found: self.found.map(|found| found.min(ceiling)), ..Self::new(ceiling, now) };
     }
 
-    /// The size to be tried now, if any. Call it often; `patience` is how long an answer may take.
-    pub(crate) fn due(&mut self, now: Instant, rtt: Duration) -> Option<u16> {
-        if let Some((size, sent)) = self.probe {
-            if now.duration_since(sent) < PATIENCE.max(rtt * 3) {
-                return None;
-            }
-            self.lost(size, now);
-        }
-        if !self.searching && self.found < Some(self.ceiling) && now.duration_since(self.searched) >= RAISE {
+    /// The size to be tried now, if any. Call it often, and not while the last one is under way.
+    pub(crate) fn due(&mut self, now: Instant) -> Option<u16> {
+        if !self.searching && self.found < Some(self.ceiling) && now.duration_since(self.searched) >= self.pause {
+            self.pause = (self.pause * 2).min(SELDOM);
             self.begin(self.found.unwrap_or(FLOOR), now);
         }
         if now < self.next {
             return None;
         }
-        let size = if self.searching { self.middle() } else { self.found? };
-        self.probe = Some((size, now));
-        Some(size)
+        if self.searching { Some(self.middle()) } else { self.found }
     }
 
-    /// A packet of that size came through, both ways.
+    /// A packet of that size came through, both ways, perhaps late.
     pub(crate) fn passed(&mut self, size: u16, now: Instant) {
-        if self.probe.is_some_and(|(probe, _)| probe == size) {
-            self.probe = None;
-        }
         self.losses = 0;
-        if !self.searching {
-            self.next = now + CONFIRM;
-        } else if size < self.range.1 {
+        if size >= self.range.1 {
+            // It was not the size, after all.
+            self.range.1 = self.ceiling.saturating_add(1);
+            self.searching = true;
+        }
+        if self.searching {
             self.range.0 = self.range.0.max(size);
             self.conclude(now);
+        } else {
+            self.next = now + CONFIRM;
         }
     }
 
-    fn lost(&mut self, size: u16, now: Instant) {
-        self.probe = None;
+    /// A packet of that size was lost, while a short one sent right after it came through. `enough` losses in a row are
+    /// taken to be due to the size.
+    pub(crate) fn lost(&mut self, size: u16, enough: u8, now: Instant) {
         self.losses += 1;
         self.next = now;
-        if self.searching && self.losses >= ATTEMPTS {
-            self.losses = 0;
+        if self.losses < enough {
+            return;
+        }
+        self.losses = 0;
+        if self.searching {
             self.range.1 = self.range.1.min(size);
             self.conclude(now);
-        } else if !self.searching && self.losses >= SUSPICIOUS {
+        } else {
+            self.pause = RAISE;
             self.begin(FLOOR, now);
         }
     }
@@ -133,18 +129,19 @@ mod tests {
 
     /// Lets time pass over a path that carries `limit` until `end`; returns what was found and when it last changed.
     fn run(prober: &mut Prober, limit: u16, begin: Instant, end: Duration) -> (Option<u16>, Duration) {
-        let rtt = Duration::from_millis(1);
         let (mut found, mut changed) = (prober.mtu(), Duration::ZERO);
         let mut passed = Duration::ZERO;
         while passed < end {
             let now = begin + passed;
-            if let Some(size) = prober.due(now, rtt).filter(|size| *size <= limit) {
-                prober.passed(size, now + rtt);
+            match prober.due(now) {
+                Some(size) if size <= limit => prober.passed(size, now),
+                Some(size) => prober.lost(size, 3, now),
+                None => {}
             }
             if prober.mtu() != found {
                 (found, changed) = (prober.mtu(), passed);
             }
-            passed += Duration::from_millis(50);
+            passed += Duration::from_millis(100);
         }
         (found, changed)
     }
@@ -178,8 +175,32 @@ mod tests {
         let mut prober = Prober::new(1420, begin);
         assert!(run(&mut prober, 1000, begin, Duration::from_secs(20)).0.unwrap() <= 1000);
         let later = begin + Duration::from_secs(20);
-        let found = run(&mut prober, 1500, later, RAISE + Duration::from_secs(10)).0;
+        let found = run(&mut prober, 1500, later, RAISE * 2).0;
         assert_eq!(found, Some(1420));
+    }
+
+    #[test]
+    fn more_is_tried_ever_more_seldom() {
+        let begin = Instant::now();
+        let mut prober = Prober::new(1420, begin);
+        run(&mut prober, 1000, begin, Duration::from_secs(10_000));
+        assert_eq!(prober.pause, SELDOM);
+        let (found, when) = run(&mut prober, 900, begin + Duration::from_secs(10_000), Duration::from_secs(9));
+        assert!(found.unwrap() <= 900 && when < Duration::from_secs(9));
+        assert_eq!(prober.pause, RAISE, "a path that has changed may change again");
+    }
+
+    #[test]
+    fn an_answer_that_comes_late_counts() {
+        let begin = Instant::now();
+        let mut prober = Prober::new(1420, begin);
+        for _ in 0..3 {
+            assert_eq!(prober.due(begin), Some(1420));
+            prober.lost(1420, 3, begin);
+        }
+        assert!(prober.due(begin) < Some(1420));
+        prober.passed(1420, begin);
+        assert_eq!(prober.mtu(), Some(1420));
     }
 
     #[test]
@@ -188,9 +209,9 @@ mod tests {
         let mut prober = Prober::new(1420, begin);
         run(&mut prober, 1500, begin, Duration::from_secs(5));
         let later = begin + Duration::from_secs(8);
-        assert_eq!(prober.due(later, Duration::ZERO), Some(1420));
-        let answer = prober.due(later + Duration::from_secs(1), Duration::ZERO);
-        assert_eq!(answer, Some(1420), "tried again at once");
+        assert_eq!(prober.due(later), Some(1420));
+        prober.lost(1420, 3, later);
+        assert_eq!(prober.due(later), Some(1420), "tried again at once");
         prober.passed(1420, later + Duration::from_secs(1));
         assert_eq!(prober.mtu(), Some(1420));
         assert!(!prober.searching);

@@ -2,7 +2,8 @@
 //!
 //! A ping is answered or not; nothing else counts. Answered ones come every [`CALM`]; after a miss they come every
 //! [`ALARM`], so that a dead path is known after [`DEAD`] while a lossy one is not mistaken for it: nine pings must
-//! be lost in a row.
+//! be lost in a row. A probe of some size counts as lost only when the ping sent right after it is answered: what else is
+//! lost says nothing of the size.
 
 use std::{
     collections::VecDeque,
@@ -19,6 +20,12 @@ const ALARM: Duration = Duration::from_millis(60);
 const DEAD: Duration = Duration::from_millis(700);
 /// Pause between pings on a dead path: it need not be quick, but must be noticed when it comes back.
 const LOST: Duration = Duration::from_millis(250);
+/// A probe whose companion is answered is waited for so much longer, or one round trip.
+const GRACE: Duration = Duration::from_millis(50);
+/// Probes in a row that must be lost on a path that loses nothing else.
+const ATTEMPTS: f64 = 3.0;
+/// How many more on one that does: at a loss of a fifth, ten in a row are lost by chance once in ten millions.
+const MORE: f64 = 35.0;
 /// Pings the loss is counted over.
 const WINDOW: usize = 256;
 /// An answer that is later than this is no answer.
@@ -64,10 +71,21 @@ struct Sent {
     size: u16,
 }
 
+/// A probe under way, and the ping that was sent right after it.
+#[derive(Debug)]
+struct Trial {
+    size: u16,
+    at: Instant,
+    companion: u64,
+    /// When the companion was answered.
+    heard: Option<Instant>,
+}
+
 /// One path. Time is an argument.
 #[derive(Debug)]
 pub(crate) struct Path {
     prober: Prober,
+    trial: Option<Trial>,
     connected: bool,
     sent: VecDeque<Sent>,
     number: u64,
@@ -83,6 +101,7 @@ impl Path {
     pub(crate) fn new(ceiling: u16, now: Instant) -> Self {
         Self {
             prober: Prober::new(ceiling, now),
+            trial: None,
             connected: false,
             sent: VecDeque::new(),
             number: 0,
@@ -96,9 +115,10 @@ impl Path {
     /// The peer turned out to carry no more than this.
     pub(crate) fn limit(&mut self, ceiling: u16, now: Instant) {
         self.prober.restart(ceiling, now);
+        self.trial = None;
     }
 
-    /// What is to be sent now, at most one ping and one probe.
+    /// What is to be sent now: at most one ping, and one probe with its companion.
     pub(crate) fn due(&mut self, now: Instant) -> Vec<Due> {
         self.forget(now);
         let mut due = Vec::new();
@@ -114,11 +134,37 @@ impl Path {
                 };
             due.push(self.send(0, now));
         }
-        if self.connected && self.waiting.is_none_or(|since| now.duration_since(since) < ALARM * 2) {
-            let size = self.prober.due(now, self.rtt.unwrap_or_default());
-            due.extend(size.map(|size| self.send(size, now)));
+        self.judge(now);
+        if self.trial.is_none()
+            && self.connected
+            && self.waiting.is_none_or(|since| now.duration_since(since) < ALARM * 2)
+            && let Some(size) = self.prober.due(now)
+        {
+            due.push(self.send(size, now));
+            let companion = self.send(0, now);
+            self.trial = Some(Trial { size, at: now, companion: companion.number, heard: None });
+            due.push(companion);
         }
         due
+    }
+
+    /// Gives up the probe under way when there is nothing more to wait for.
+    fn judge(&mut self, now: Instant) {
+        let Some(trial) = &self.trial else { return };
+        let grace = GRACE.max(self.rtt.unwrap_or_default());
+        if trial.heard.is_some_and(|heard| now.duration_since(heard) >= grace) {
+            self.prober.lost(trial.size, self.attempts(), now);
+            self.trial = None;
+        } else if now.duration_since(trial.at) > TOO_LATE {
+            self.trial = None;
+        }
+    }
+
+    /// How many probes in a row must be lost for the size to be the reason.
+    fn attempts(&self) -> u8 {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "38 at most")]
+        let attempts = (ATTEMPTS + MORE * self.report().loss) as u8;
+        attempts
     }
 
     fn send(&mut self, size: u16, now: Instant) -> Due {
@@ -135,8 +181,12 @@ impl Path {
         let place = self.sent.iter().position(|sent| sent.number == number);
         let Some(sent) = place.and_then(|place| self.sent.remove(place)) else { return Answer::Unknown };
         if sent.size > 0 {
+            self.trial = self.trial.take().filter(|trial| trial.at != sent.at);
             self.prober.passed(sent.size, now);
             return Answer::Probe;
+        }
+        if let Some(trial) = self.trial.as_mut().filter(|trial| trial.companion == number) {
+            trial.heard = Some(now);
         }
         self.waiting =
             self.sent.iter().filter(|other| other.size == 0 && other.at > sent.at).map(|other| other.at).min();
@@ -183,7 +233,9 @@ impl Path {
     /// When something is to be done next.
     pub(crate) fn wake(&self, now: Instant) -> Instant {
         let death = self.waiting.filter(|_| self.connected).map(|since| since + self.dead_after());
-        death.map_or(self.next, |death| death.min(self.next)).max(now)
+        let verdict =
+            self.trial.as_ref().and_then(|trial| Some(trial.heard? + GRACE.max(self.rtt.unwrap_or_default())));
+        [death, verdict].into_iter().flatten().fold(self.next, Instant::min).max(now)
     }
 
     /// What is known.
@@ -201,8 +253,13 @@ mod tests {
 
     const STEP: Duration = Duration::from_millis(10);
 
-    /// Lets time pass; `lost` says whether the ping sent at that time is lost. Returns the times of death.
-    fn run(path: &mut Path, begin: Instant, length: Duration, mut lost: impl FnMut(Duration) -> bool) -> Vec<Duration> {
+    /// Lets time pass; `lost` says whether the ping of that size sent at that time is lost. Returns the times of death.
+    fn run(
+        path: &mut Path,
+        begin: Instant,
+        length: Duration,
+        mut lost: impl FnMut(Duration, u16) -> bool,
+    ) -> Vec<Duration> {
         let mut deaths = Vec::new();
         let mut passed = Duration::ZERO;
         let mut flying: Vec<(Instant, u64)> = Vec::new();
@@ -212,7 +269,7 @@ mod tests {
                 deaths.push(passed);
             }
             for due in path.due(now) {
-                if !lost(passed) {
+                if !lost(passed, due.size) {
                     flying.push((now + STEP, due.number));
                 }
             }
@@ -230,12 +287,12 @@ mod tests {
     fn a_dead_path_is_known_in_less_than_a_second() {
         let begin = Instant::now();
         let mut path = Path::new(1420, begin);
-        assert!(run(&mut path, begin, Duration::from_secs(5), |_| false).is_empty());
+        assert!(run(&mut path, begin, Duration::from_secs(5), |_, _| false).is_empty());
         assert!(path.report().connected);
         for offset in (0..300).step_by(30) {
             let mut path = Path::new(1420, begin);
             let cut = Duration::from_secs(2) + Duration::from_millis(offset);
-            let deaths = run(&mut path, begin, Duration::from_secs(10), |at| at >= cut);
+            let deaths = run(&mut path, begin, Duration::from_secs(10), |at, _| at >= cut);
             assert_eq!(deaths.len(), 1, "once");
             let took = deaths[0] - cut;
             assert!(took > Duration::from_millis(600) && took < Duration::from_secs(1), "{took:?}");
@@ -247,13 +304,28 @@ mod tests {
         let begin = Instant::now();
         let mut path = Path::new(1420, begin);
         let mut dice = 12345_u64;
-        let deaths = run(&mut path, begin, Duration::from_secs(3600), |_| {
+        let deaths = run(&mut path, begin, Duration::from_secs(3600), |_, _| {
             dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (dice >> 33).is_multiple_of(10)
         });
         assert!(deaths.is_empty(), "{deaths:?}");
         let loss = path.report().loss;
         assert!(loss > 0.02 && loss < 0.3, "{loss}");
+        assert_eq!(path.report().mtu, Some(1420), "what is lost by chance says nothing of the size");
+    }
+
+    #[test]
+    fn only_what_its_companion_survives_is_too_large() {
+        let begin = Instant::now();
+        let mut path = Path::new(1420, begin);
+        run(&mut path, begin, Duration::from_secs(5), |_, _| false);
+        assert_eq!(path.report().mtu, Some(1420));
+        // Half a second of every second nothing passes at all.
+        run(&mut path, begin + Duration::from_secs(5), Duration::from_secs(600), |at, _| at.subsec_millis() >= 500);
+        assert_eq!(path.report().mtu, Some(1420));
+        run(&mut path, begin + Duration::from_secs(605), Duration::from_secs(10), |_, size| size > 1220);
+        let mtu = path.report().mtu.unwrap();
+        assert!(mtu <= 1220 && mtu > 1200, "{mtu}");
     }
 
     #[test]
@@ -261,7 +333,7 @@ mod tests {
         let begin = Instant::now();
         let mut path = Path::new(1420, begin);
         let cut = Duration::from_secs(2)..Duration::from_secs(60);
-        let deaths = run(&mut path, begin, Duration::from_secs(61), |at| cut.contains(&at));
+        let deaths = run(&mut path, begin, Duration::from_secs(61), |at, _| cut.contains(&at));
         assert_eq!(deaths.len(), 1);
         assert!(path.report().connected);
         assert_eq!(path.report().mtu, Some(1420));

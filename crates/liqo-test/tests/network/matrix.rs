@@ -19,7 +19,8 @@ use super::{
 
 /// Small and large, connections and datagrams: one that a narrow path has to refuse, so that its sender learns of it, and
 /// one that is longer than any packet may be.
-const WAYS: [Way; 5] = [Way::Tcp(100), Way::Tcp(200_000), Way::Udp(100), Way::Udp(1300), Way::Udp(4000)];
+const WAYS: [Way; 5] = [Way::Tcp(100), Way::Tcp(200_000), Way::Udp(100), Way::Udp(1300), IN_PIECES];
+const IN_PIECES: Way = Way::Udp(4000);
 
 /// One thing to ask from a place.
 #[derive(Clone, Debug)]
@@ -51,7 +52,8 @@ pub(crate) struct Matrix<'a> {
 pub(crate) enum Again {
     /// Everything: the network is whole when all goes well at once.
     All,
-    /// What went wrong: the wire loses some of it, and nobody but the asker can help that.
+    /// What went wrong: the wire loses some of it, and nobody but the asker can help that. What travels in several pieces,
+    /// of which none may be lost, is not asked at all.
     Wrong,
 }
 
@@ -75,7 +77,10 @@ impl<'a> Matrix<'a> {
     }
 
     /// Asks until nothing is wrong; says how long that took.
-    pub(crate) fn whole(self, after: &str, limit: Duration, again: Again) -> Result<()> {
+    pub(crate) fn whole(mut self, after: &str, limit: Duration, again: Again) -> Result<()> {
+        if again == Again::Wrong {
+            self.all.iter_mut().for_each(|one| one.ways.retain(|way| *way != IN_PIECES));
+        }
         let (began, size) = (Instant::now(), count(&self.all));
         let mut left = self.all.clone();
         loop {
