@@ -95,6 +95,12 @@ impl<'a> Matrix<'a> {
                 let some = &errors[..errors.len().min(40)];
                 bail!("{after}: {} of {size} questions go wrong after {limit:?}: {some:#?}", errors.len());
             }
+            out::note(&format!(
+                "  after {:.1} s {} wrong, as {}",
+                began.elapsed().as_secs_f64(),
+                errors.len(),
+                errors[0]
+            ));
             if again == Again::Wrong {
                 left = wrong;
             }
