@@ -213,6 +213,10 @@ pub enum Key {
     Dport,
     /// Flags of TCP, a bit set: SYN is 2, RST 4; implies the protocol.
     TcpFlags,
+    /// Type and code of ICMP, as one number of two octets: see [`ICMP_TOO_BIG`]. Compare the protocol first.
+    IcmpKind,
+    /// IPv4 destination of the packet that an ICMP error is about. Compare the protocol first.
+    IcmpDaddr,
     /// Type of the destination by the routing table: local is 2 (`fib daddr type`).
     DaddrType,
 }
@@ -232,6 +236,9 @@ pub mod ct {
     /// Status: the destination is translated.
     pub const DNAT: u32 = 1 << 5;
 }
+
+/// [`Key::IcmpKind`]: destination unreachable, fragmentation needed (RFC 1191).
+pub const ICMP_TOO_BIG: u32 = 0x0304;
 
 /// Flag SYN of [`Key::TcpFlags`].
 pub const TCP_SYN: u32 = 2;

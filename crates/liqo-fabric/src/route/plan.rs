@@ -13,8 +13,8 @@ use ipnet::IpNet;
 use liqo_netlink::{
     Address, Family, Fdb, Link, LinkKind, Neighbour, Realm, Route, Rule, State, mac_of,
     nft::{
-        self, Base, Chain, ChainKind, Hook, Item, Key, KeyType, Set, Statement, Table, Target, is, not, outside, rule,
-        within,
+        self, Base, Chain, ChainKind, Hook, ICMP_TOO_BIG, Item, Key, KeyType, Set, Statement, Table, Target, Value,
+        Verdict, is, not, outside, rule, within,
     },
 };
 
@@ -32,6 +32,8 @@ const PROTOCOL: u8 = 119;
 const BEFORE_SOURCE_NAT: i32 = 90;
 /// Before anything looks at marks.
 const MANGLE: i32 = -150;
+/// Its number over IP.
+const ICMP: u32 = 1;
 const PEERS: &str = "peers";
 const NODES: &str = "nodes";
 
@@ -161,8 +163,26 @@ fn table(view: &View) -> Table {
     let chains = [
         ("prerouting".to_owned(), Chain { base: base(ChainKind::Filter, Hook::Prerouting, MANGLE), rules: vec![mark] }),
         ("postrouting".to_owned(), Chain { base: base(ChainKind::Nat, Hook::Postrouting, BEFORE_SOURCE_NAT), rules }),
+        ("input".to_owned(), Chain { base: base(ChainKind::Filter, Hook::Input, 0), rules: input() }),
     ];
     Table { family: nft::Family::Ip, name: NFT_TABLE.to_owned(), sets: sets.into(), chains: chains.into() }
+}
+
+/// What is too large for a tunnel is told to whoever sent it. To a node that had asked a node port of another one this
+/// comes from that node and seems to speak of the path to it; the overlay takes that path, would carry less, and say so in
+/// the same way, until next to nothing passes. A node says nothing of the path to itself otherwise. TCP does not need to
+/// be told: its segments fit.
+fn input() -> Vec<nft::Rule> {
+    vec![rule(
+        "node ports say nothing of the path between nodes",
+        [
+            is(Key::Protocol, Value::Number(ICMP)),
+            is(Key::IcmpKind, Value::Number(ICMP_TOO_BIG)),
+            within(&[Key::Saddr], NODES),
+            within(&[Key::IcmpDaddr], NODES),
+            Statement::Verdict(Verdict::Drop),
+        ],
+    )]
 }
 
 fn postrouting(pods: IpNet) -> Vec<nft::Rule> {

@@ -82,6 +82,9 @@ impl Key {
             Self::Sport => Source::Payload { base: 2, offset: 0 },
             Self::Dport => Source::Payload { base: 2, offset: 2 },
             Self::TcpFlags => Source::Payload { base: 2, offset: 13 },
+            Self::IcmpKind => Source::Payload { base: 2, offset: 0 },
+            // Behind eight octets of ICMP, at its place in the inner header.
+            Self::IcmpDaddr => Source::Payload { base: 2, offset: 8 + 16 },
             Self::DaddrType => Source::DaddrType,
         }
     }
@@ -89,7 +92,7 @@ impl Key {
     fn length(self) -> usize {
         match self {
             Self::Protocol | Self::TcpFlags => 1,
-            Self::Sport | Self::Dport => 2,
+            Self::Sport | Self::Dport | Self::IcmpKind => 2,
             Self::Iif | Self::Oif | Self::Saddr6 | Self::Daddr6 => 16,
             Self::Mark
             | Self::CtMark
@@ -97,6 +100,7 @@ impl Key {
             | Self::CtStatus
             | Self::Saddr
             | Self::Daddr
+            | Self::IcmpDaddr
             | Self::DaddrType => 4,
         }
     }
