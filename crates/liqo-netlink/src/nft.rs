@@ -329,6 +329,8 @@ pub enum Statement {
     Dnat(Target),
     /// Lowers the maximum segment size of a SYN to what the route's MTU carries (`tcp option maxseg size set rt mtu`).
     ClampMss,
+    /// Clears "don't fragment" of IPv4 (RFC 791): what is too large on the way is cut, and the sender hears nothing of it.
+    AllowFragments,
     /// Sets the packet's mark.
     SetMark(u32),
 }

@@ -30,6 +30,8 @@ use crate::{
 const PROTOCOL: u8 = 119;
 /// Before the masquerading of the network plugin, which is at 100 or just before it.
 const BEFORE_SOURCE_NAT: i32 = 90;
+/// After the translation of Services, which is at -100.
+const AFTER_DNAT: i32 = -90;
 /// Before anything looks at marks.
 const MANGLE: i32 = -150;
 /// Its number over IP.
@@ -163,15 +165,24 @@ fn table(view: &View) -> Table {
     let chains = [
         ("prerouting".to_owned(), Chain { base: base(ChainKind::Filter, Hook::Prerouting, MANGLE), rules: vec![mark] }),
         ("postrouting".to_owned(), Chain { base: base(ChainKind::Nat, Hook::Postrouting, BEFORE_SOURCE_NAT), rules }),
+        (
+            "translated".to_owned(),
+            Chain { base: base(ChainKind::Filter, Hook::Prerouting, AFTER_DNAT), rules: translated() },
+        ),
         ("input".to_owned(), Chain { base: base(ChainKind::Filter, Hook::Input, 0), rules: input() }),
     ];
     Table { family: nft::Family::Ip, name: NFT_TABLE.to_owned(), sets: sets.into(), chains: chains.into() }
 }
 
+/// What a node asks a node port of another one, and has to go to a peer from there.
+fn translated() -> Vec<nft::Rule> {
+    let (nodes, peers) = (within(&[Key::Saddr], NODES), within(&[Key::Daddr], PEERS));
+    vec![rule("nodes are not told what a tunnel carries, see below", [nodes, peers, Statement::AllowFragments])]
+}
+
 /// What is too large for a tunnel is told to whoever sent it. To a node that had asked a node port of another one this
-/// comes from that node and seems to speak of the path to it; the overlay takes that path, would carry less, and say so in
-/// the same way, until next to nothing passes. A node says nothing of the path to itself otherwise. TCP does not need to
-/// be told: its segments fit.
+/// would come from that node and seem to speak of the path to it; the overlay takes that path, would carry less, and say so
+/// in the same way, until next to nothing passed. A node says nothing of the path to itself otherwise.
 fn input() -> Vec<nft::Rule> {
     vec![rule(
         "node ports say nothing of the path between nodes",

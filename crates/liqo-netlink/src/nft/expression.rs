@@ -159,6 +159,7 @@ impl Expressions<'_> {
             Statement::Snat(target) => self.translate(0, target),
             Statement::Dnat(target) => self.translate(1, target),
             Statement::ClampMss => self.clamp(),
+            Statement::AllowFragments => self.allow_fragments(),
             Statement::SetMark(mark) => {
                 self.immediate(FIRST, &mark.to_ne_bytes());
                 self.expression("meta", |w| {
@@ -366,6 +367,29 @@ impl Expressions<'_> {
             w.put_be32(3, mask.len() as u32);
             w.nest(4, |w| w.put(NFTA_DATA_VALUE, mask));
             w.nest(5, |w| w.put(NFTA_DATA_VALUE, &vec![0; mask.len()]));
+        });
+    }
+
+    fn allow_fragments(&mut self) {
+        const FLAGS: u32 = 6;
+        const CHECKSUM: u32 = 10;
+        const NFT_PAYLOAD_CSUM_INET: u32 = 1;
+        self.assume(Version::V4);
+        self.expression("payload", |w| {
+            w.put_be32(1, FIRST);
+            w.put_be32(2, 1);
+            w.put_be32(3, FLAGS);
+            w.put_be32(4, 2);
+        });
+        self.mask(&[0xbf, 0xff]);
+        self.expression("payload", |w| {
+            w.put_be32(5, FIRST);
+            w.put_be32(2, 1);
+            w.put_be32(3, FLAGS);
+            w.put_be32(4, 2);
+            w.put_be32(6, NFT_PAYLOAD_CSUM_INET);
+            w.put_be32(7, CHECKSUM);
+            w.put_be32(8, 0);
         });
     }
 
