@@ -24,7 +24,7 @@ use liqo_kube::{
 };
 use liqo_netlink::{Kernel, Netns};
 use rustix::net::sockopt;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     gateway::{metrics, told},
@@ -98,6 +98,8 @@ struct Agent {
     tunnels: Store<TunnelEndpoint>,
     /// Only where a gateway is, active or not: what comes out of the tunnel there has to find them.
     pods: Option<Store<Pod>>,
+    /// Index of the link to that gateway.
+    link: Option<u32>,
     /// What was last made.
     settled: Option<plan::View>,
     repairs: Arc<Mutex<BTreeMap<String, u64>>>,
@@ -120,6 +122,7 @@ impl Agent {
                 .start(move |_| services()),
             tunnels: cluster.watch("").start(move |_| tunnels()),
             pods: None,
+            link: None,
             args,
             cluster: cluster.clone(),
             kernel,
@@ -136,55 +139,61 @@ impl Agent {
         self.nodes.ready().await;
         self.services.ready().await;
         self.tunnels.ready().await;
-        self.look_for_pods();
+        let mut must = self.look_for_pods();
         if let Some(pods) = &self.pods {
             pods.ready().await;
         }
-        let mut is_news = false;
+        let mut due = Instant::now();
         loop {
-            self.look_for_pods();
-            let pause = match self.settle(is_news) {
-                Ok(()) => {
-                    drop(busy.take());
-                    AGAIN
-                }
-                Err(why) => {
-                    tracing::warn!("{why}; will be tried again");
-                    RETRY
-                }
-            };
-            is_news = false;
+            let view = self.view();
+            // News that change nothing are no reason to look at the kernel; nor do they put off the next look.
+            if must || self.settled.as_ref() != Some(&view) {
+                let pause = match self.settle(view) {
+                    Ok(()) => {
+                        drop(busy.take());
+                        AGAIN
+                    }
+                    Err(why) => {
+                        tracing::warn!("{why}; will be tried again");
+                        RETRY
+                    }
+                };
+                due = Instant::now() + pause;
+            }
+            must = false;
             tokio::select! {
                 () = &mut end => break,
-                () = self.bell.notified() => is_news = true,
-                changed = events.changed() => changed.map_err(|error| told(&error))?,
-                () = tokio::time::sleep(pause) => {}
+                () = self.bell.notified() => {}
+                changed = events.changed() => {
+                    changed.map_err(|error| told(&error))?;
+                    must = true;
+                }
+                () = tokio::time::sleep_until(due) => must = true,
             }
             // A burst of news is looked at once.
             tokio::time::sleep(Duration::from_millis(20)).await;
+            must |= self.look_for_pods();
         }
         self.kernel.clear(&plan::realm()).map(drop).map_err(|error| told(&error))
     }
 
-    /// Begins or ends to watch pods.
-    fn look_for_pods(&mut self) {
-        match self.kernel.link(VETH_HOST) {
-            Ok(None) => self.pods = None,
-            Ok(Some(_)) if self.pods.is_none() => {
-                let bell = Arc::clone(&self.bell);
-                let pods = self.cluster.watch("").trim(pods::trim);
-                self.pods = Some(pods.start(move |_: &Pod| bell.notify_one()));
-            }
-            Ok(Some(_)) | Err(_) => {}
+    /// Begins or ends to watch pods, as a gateway comes or goes; says whether its link is another one than before: what
+    /// led there has gone with the old one, without a word.
+    fn look_for_pods(&mut self) -> bool {
+        let Ok(link) = self.kernel.link(VETH_HOST) else { return true };
+        let link = link.map(|link| link.index);
+        if link.is_none() {
+            self.pods = None;
+        } else if self.pods.is_none() {
+            let bell = Arc::clone(&self.bell);
+            let pods = self.cluster.watch("").trim(pods::trim);
+            self.pods = Some(pods.start(move |_: &Pod| bell.notify_one()));
         }
+        std::mem::replace(&mut self.link, link) != link
     }
 
-    /// Makes this node what it shall be. News that change nothing are no reason to look at the kernel.
-    fn settle(&mut self, is_news: bool) -> Result<(), String> {
-        let view = self.view();
-        if is_news && self.settled.as_ref() == Some(&view) {
-            return Ok(());
-        }
+    /// Makes this node what it shall be.
+    fn settle(&mut self, view: plan::View) -> Result<(), String> {
         let repairs = self.kernel.settle(&plan::realm(), &plan::wanted(&view)).map_err(|error| told(&error))?;
         if self.settled.as_ref() == Some(&view) {
             let mut counts = self.repairs.lock().unwrap_or_else(PoisonError::into_inner);

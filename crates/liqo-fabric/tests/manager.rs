@@ -249,7 +249,7 @@ fn what_cannot_be(stage: &Stage) {
         ("10.244.0.7/16", "has bits set behind its mask"),
         ("10.244.0.0/31", "is too small"),
         // It overlaps our own network, and nothing as large is free.
-        ("10.0.0.0/8", "no pool has a free network of size /8"),
+        ("10.128.0.0/9", "no pool has a free network of size /9"),
     ] {
         stage.tell(announced, "milan.it");
         until(&format!("the user is told that {announced} cannot be"), || {

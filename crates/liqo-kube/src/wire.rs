@@ -34,6 +34,7 @@ pub(crate) fn client(config: Config) -> kube::Result<Client> {
     connector.set_keepalive(Some(SILENCE));
     connector.set_keepalive_interval(Some(PAUSE));
     connector.set_keepalive_retries(Some(TIMES));
+    #[cfg(target_os = "linux")]
     connector.set_tcp_user_timeout(Some(SILENCE + PAUSE * TIMES));
     let http = Http::builder(TokioExecutor::new());
     let namespace = config.default_namespace.clone();

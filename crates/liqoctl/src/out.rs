@@ -1,7 +1,7 @@
 //! The only place that prints.
 //!
-//! Keeps true: what was asked for is on stdout; progress goes there too, unless the command prints data
-//! for programs, then stdout holds nothing but data; errors go to stderr. Without a terminal there is no
+//! Keeps true: what was asked for is on stdout; what was done is told there too, unless the command prints data
+//! for programs, then stdout holds nothing but data; errors and spinners go to stderr. Without a terminal there is no
 //! spinner and no colour, and `NO_COLOR` is honoured. A closed pipe is nobody's failure.
 
 use std::{

@@ -33,9 +33,9 @@ use tokio::{
 use crate::layout::{GATEWAY_LEASE, HEARTBEAT_PORT};
 
 /// Pause between two questions to the holder.
-const BEAT: Duration = Duration::from_millis(200);
+const BEAT: Duration = Duration::from_millis(150);
 /// A holder that has answered before and is silent for so long is gone.
-const SILENT: Duration = Duration::from_millis(850);
+const SILENT: Duration = Duration::from_millis(600);
 /// Pause between renewals while there is no other gateway.
 const ALONE: Duration = Duration::from_secs(10);
 
@@ -115,9 +115,11 @@ impl Candidate {
                 return std::future::pending().await;
             }
             if step != Move::Wait {
-                renewed = Some(Instant::now());
                 match self.write(step, seen.as_deref()).await {
-                    Ok(()) => tracing::debug!(?step, "lease written"),
+                    Ok(()) => {
+                        renewed = Some(Instant::now());
+                        tracing::debug!(?step, "lease written");
+                    }
                     Err(error) if error.is_conflict() => tracing::debug!("another gateway was quicker"),
                     Err(error) => tracing::warn!(error = %error, "lease not written, will be tried again"),
                 }
@@ -260,8 +262,8 @@ mod tests {
             ("b", ms(6900), None, Move::Wait),
             ("b", ms(7000), None, Move::Take),
             ("b", ms(9000), Some(ms(100)), Move::Wait),
-            ("b", ms(0), Some(ms(800)), Move::Wait),
-            ("b", ms(0), Some(ms(900)), Move::Take),
+            ("b", ms(0), Some(ms(550)), Move::Wait),
+            ("b", ms(0), Some(ms(600)), Move::Take),
         ];
         for (holder, unmoved, silent, wanted) in cases {
             let evidence = Evidence { unmoved, silent };

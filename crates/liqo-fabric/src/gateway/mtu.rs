@@ -65,6 +65,9 @@ impl Prober {
 
     /// A packet of that size came through, both ways, perhaps late.
     pub(crate) fn passed(&mut self, size: u16, now: Instant) {
+        if size > self.ceiling {
+            return;
+        }
         self.losses = 0;
         if size >= self.range.1 {
             // It was not the size, after all.

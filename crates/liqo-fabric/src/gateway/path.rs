@@ -121,9 +121,11 @@ impl Path {
     /// What is to be sent now: at most one ping, and one probe with its companion.
     pub(crate) fn due(&mut self, now: Instant) -> Vec<Due> {
         self.forget(now);
+        let rtt = self.rtt.unwrap_or_default();
         let mut due = Vec::new();
         if now >= self.next {
-            let alarmed = self.waiting.is_some();
+            // What is merely on its way is no reason for alarm.
+            let alarmed = self.waiting.is_some_and(|since| now.duration_since(since) > ALARM + rtt);
             self.next = now
                 + if !self.connected {
                     LOST
@@ -137,7 +139,7 @@ impl Path {
         self.judge(now);
         if self.trial.is_none()
             && self.connected
-            && self.waiting.is_none_or(|since| now.duration_since(since) < ALARM * 2)
+            && self.waiting.is_none_or(|since| now.duration_since(since) < ALARM * 2 + rtt)
             && let Some(size) = self.prober.due(now)
         {
             due.push(self.send(size, now));
@@ -155,7 +157,7 @@ impl Path {
         if trial.heard.is_some_and(|heard| now.duration_since(heard) >= grace) {
             self.prober.lost(trial.size, self.attempts(), now);
             self.trial = None;
-        } else if now.duration_since(trial.at) > TOO_LATE {
+        } else if now.duration_since(trial.at) > self.dead_after() {
             self.trial = None;
         }
     }
@@ -258,8 +260,20 @@ mod tests {
         path: &mut Path,
         begin: Instant,
         length: Duration,
-        mut lost: impl FnMut(Duration, u16) -> bool,
+        lost: impl FnMut(Duration, u16) -> bool,
     ) -> Vec<Duration> {
+        far(path, STEP, begin, length, lost).0
+    }
+
+    /// The same with another round trip time; returns also how many pings were sent.
+    fn far(
+        path: &mut Path,
+        rtt: Duration,
+        begin: Instant,
+        length: Duration,
+        mut lost: impl FnMut(Duration, u16) -> bool,
+    ) -> (Vec<Duration>, u32) {
+        let mut sent = 0;
         let mut deaths = Vec::new();
         let mut passed = Duration::ZERO;
         let mut flying: Vec<(Instant, u64)> = Vec::new();
@@ -269,8 +283,9 @@ mod tests {
                 deaths.push(passed);
             }
             for due in path.due(now) {
+                sent += 1;
                 if !lost(passed, due.size) {
-                    flying.push((now + STEP, due.number));
+                    flying.push((now + rtt, due.number));
                 }
             }
             let (arrived, rest): (Vec<_>, Vec<_>) = flying.into_iter().partition(|(at, _)| *at <= now);
@@ -280,7 +295,7 @@ mod tests {
             }
             passed += STEP;
         }
-        deaths
+        (deaths, sent)
     }
 
     #[test]
@@ -312,6 +327,24 @@ mod tests {
         let loss = path.report().loss;
         assert!(loss > 0.02 && loss < 0.3, "{loss}");
         assert_eq!(path.report().mtu, Some(1420), "what is lost by chance says nothing of the size");
+    }
+
+    #[test]
+    fn far_peers_are_asked_no_more_often_and_their_paths_searched_as_well() {
+        for rtt in [20, 70, 100, 200, 300, 600].map(Duration::from_millis) {
+            let begin = Instant::now();
+            let mut path = Path::new(1420, begin);
+            let mut once = true;
+            let minute = Duration::from_secs(60);
+            let lost = |at: Duration, size| size > 1220 || at > minute / 2 && std::mem::take(&mut once);
+            let (deaths, _) = far(&mut path, rtt, begin, minute, lost);
+            let (later, sent) = far(&mut path, rtt, begin + minute, minute, |_, size| size > 1220);
+            assert!(deaths.is_empty() && later.is_empty(), "{rtt:?}: {deaths:?} {later:?}");
+            let mtu = path.report().mtu.unwrap();
+            assert!(mtu <= 1220 && mtu > 1200, "{rtt:?}: {mtu}");
+            // Four pings a second, twice as many now and then for probes.
+            assert!(sent < 60 * 6, "{rtt:?}: {sent}");
+        }
     }
 
     #[test]

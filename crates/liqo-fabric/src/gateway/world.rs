@@ -278,7 +278,8 @@ impl Gateway {
     }
 
     /// A peer that has just fallen silent may have lost our keys: one with Liqo 0.8.3 does when it is told another endpoint
-    /// of ours, and asks for new ones once in five seconds. WireGuard would notice after fifteen; we ask at once.
+    /// of ours, and asks for new ones once in five seconds. WireGuard would notice after fifteen; we ask at once. (The kernel's WireGuard, whose
+    /// keys seem good to it, is only made to send something.)
     fn greet_silent(&mut self, peers: &Peers, reports: &HashMap<String, Report>) {
         let answering = reports.iter().filter(|(_, report)| report.connected).map(|(id, _)| id.clone()).collect();
         let before = std::mem::replace(&mut self.answering, answering);

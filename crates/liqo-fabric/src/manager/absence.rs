@@ -1,12 +1,12 @@
 //! What tunnels say while no gateway of this cluster is active.
 //!
-//! A gateway tells how its tunnels are. When the last one is gone, nobody is left to take back what it said: then this does.
-//! The next gateway tells the truth again as soon as it is active.
+//! A gateway tells how its tunnels are. When the last one is gone, nobody is left to take back what it said: then this does,
+//! once. The next gateway tells the truth again as soon as it is active.
 //!
 //! Watches   the Lease of the gateways, `TunnelEndpoint`.
 //! Writes    `TunnelEndpoint.status.connection`.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt;
@@ -26,7 +26,7 @@ const UNMOVED: Duration = Duration::from_secs(25);
 /// Pause between two looks at the clock.
 const LOOK: Duration = Duration::from_secs(1);
 /// What tunnels say then.
-const MESSAGE: &str = "No gateway of this cluster is active";
+const MESSAGE: &str = "Nothing is heard of an active gateway of this cluster";
 
 /// Watches over the tunnels for ever.
 pub(crate) async fn run(cluster: Cluster, namespace: String) {
@@ -37,19 +37,33 @@ pub(crate) async fn run(cluster: Cluster, namespace: String) {
     let tunnels: Store<TunnelEndpoint> = cluster.watch("").start(|_| ());
     leases.ready().await;
     tunnels.ready().await;
-    let (mut seen, mut since) = (None, Instant::now());
+    let (mut seen, mut since, mut told) = (None, Instant::now(), BTreeSet::new());
     loop {
-        let lease = leases.get(&namespace, GATEWAY_LEASE);
+        let mut lease = leases.get(&namespace, GATEWAY_LEASE);
+        if since.elapsed() >= UNMOVED / 2 {
+            // What counts is the time in which we would have seen it move.
+            match cluster.get::<Lease>(&namespace, GATEWAY_LEASE).await {
+                Ok(now) => lease = now.map(Arc::new),
+                Err(_) => since = Instant::now(),
+            }
+        }
         let version = lease.as_ref().and_then(|lease| lease.resource_version());
         if seen != version {
             (seen, since) = (version, Instant::now());
+            told.clear();
         }
         if is_absent(lease.as_deref(), since.elapsed()) {
             for tunnel in tunnels.all() {
+                if told.contains(&tunnel.uid()) {
+                    continue;
+                }
                 let Some(status) = silenced(tunnel.status.as_ref()) else { continue };
                 tracing::warn!(tunnel = tunnel.name_any(), "no gateway is active");
-                if let Err(error) = cluster.put_status(&*tunnel, &status).await {
-                    tracing::warn!(tunnel = tunnel.name_any(), error = %error, "not told, will be tried again");
+                match cluster.put_status(&*tunnel, &status).await {
+                    Ok(_) => drop(told.insert(tunnel.uid())),
+                    Err(error) => {
+                        tracing::warn!(tunnel = tunnel.name_any(), error = %error, "not told, will be tried again");
+                    }
                 }
             }
         }

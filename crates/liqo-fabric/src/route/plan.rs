@@ -38,6 +38,8 @@ const MANGLE: i32 = -150;
 const ICMP: u32 = 1;
 const PEERS: &str = "peers";
 const NODES: &str = "nodes";
+/// Pairs of a node and the same node.
+const THEMSELVES: &str = "themselves";
 
 /// A node of this cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,10 +153,13 @@ fn table(view: &View) -> Table {
         data: None,
         elements: nets.filter(|net| net.addr().is_ipv4()).map(|net| (vec![Item::Net(net)], None)).collect(),
     };
-    let everyone = view.others.iter().map(|node| node.ip).chain([view.me]);
+    let everyone = || view.others.iter().map(|node| node.ip).chain([view.me]);
+    let themselves = everyone().filter(IpAddr::is_ipv4).map(|ip| (vec![ip.into(), ip.into()], None));
+    let themselves = Set { keys: vec![KeyType::Ipv4; 2], interval: false, data: None, elements: themselves.collect() };
     let sets = [
         (PEERS.to_owned(), set(&mut view.peers.iter().flat_map(Networks::remote))),
-        (NODES.to_owned(), set(&mut everyone.map(IpNet::from))),
+        (NODES.to_owned(), set(&mut everyone().map(IpNet::from))),
+        (THEMSELVES.to_owned(), themselves),
     ];
     let rules = match view.peers.first() {
         Some(peer) => postrouting(peer.local_pods),
@@ -177,7 +182,9 @@ fn table(view: &View) -> Table {
 /// What a node asks a node port of another one, and has to go to a peer from there.
 fn translated() -> Vec<nft::Rule> {
     let (nodes, peers) = (within(&[Key::Saddr], NODES), within(&[Key::Daddr], PEERS));
-    vec![rule("nodes are not told what a tunnel carries, see below", [nodes, peers, Statement::AllowFragments])]
+    let translated = Statement::AnyBit(Key::CtStatus, nft::ct::DNAT);
+    let rules = [nodes, peers, translated, Statement::AllowFragments];
+    vec![rule("nodes are not told what a tunnel carries, see below", rules)]
 }
 
 /// What is too large for a tunnel is told to whoever sent it. To a node that had asked a node port of another one this
@@ -189,8 +196,7 @@ fn input() -> Vec<nft::Rule> {
         [
             is(Key::Protocol, Value::Number(ICMP)),
             is(Key::IcmpKind, Value::Number(ICMP_TOO_BIG)),
-            within(&[Key::Saddr], NODES),
-            within(&[Key::IcmpDaddr], NODES),
+            within(&[Key::Saddr, Key::IcmpDaddr], THEMSELVES),
             Statement::Verdict(Verdict::Drop),
         ],
     )]

@@ -16,6 +16,8 @@ use super::plan::Node;
 pub(super) struct Placed {
     node: String,
     addresses: Vec<IpAddr>,
+    /// It is being deleted: its address may be another one's already.
+    leaving: bool,
 }
 
 /// Where a pod is; none if it has no address, that of its node, or gave it back when it ended.
@@ -26,7 +28,8 @@ pub(super) fn read(pod: &Pod) -> Option<Placed> {
         return None;
     }
     let addresses: Vec<_> = status.pod_ips.iter().flatten().filter_map(|one| one.ip.parse().ok()).collect();
-    (!addresses.is_empty()).then(|| Some(Placed { node: spec.node_name.clone()?, addresses })).flatten()
+    let leaving = pod.metadata.deletion_timestamp.is_some();
+    (!addresses.is_empty()).then(|| Some(Placed { node: spec.node_name.clone()?, addresses, leaving })).flatten()
 }
 
 /// Everything else of a pod is of no interest here.
@@ -47,19 +50,29 @@ pub(super) fn trim(pod: &mut Pod) {
 
 /// Puts the addresses of pods in place of the ranges of nodes, unless every pod has one of its own node's range.
 pub(super) fn locate(nodes: &mut BTreeMap<String, Node>, pods: &[Placed]) {
-    let here = |node: &Node, address: &IpAddr| node.pods.iter().any(|range| range.contains(address));
+    let here = |node: &Node, address: &IpAddr| {
+        address.is_ipv4() != node.ip.is_ipv4() || node.pods.iter().any(|range| range.contains(address))
+    };
     // What is on virtual nodes is not in this cluster.
     let known = || pods.iter().filter(|pod| nodes.contains_key(&pod.node));
     if known().all(|pod| pod.addresses.iter().all(|address| here(&nodes[&pod.node], address))) {
         return;
     }
-    let mut found: BTreeMap<String, Vec<IpNet>> = BTreeMap::new();
+    let mut found: BTreeMap<IpAddr, &Placed> = BTreeMap::new();
     for pod in known() {
-        found.entry(pod.node.clone()).or_default().extend(pod.addresses.iter().copied().map(IpNet::from));
+        for address in &pod.addresses {
+            found
+                .entry(*address)
+                .and_modify(|other| {
+                    if other.leaving {
+                        *other = pod
+                    }
+                })
+                .or_insert(pod);
+        }
     }
-    for (name, node) in nodes {
-        node.pods = found.remove(name).unwrap_or_default();
-        node.pods.sort();
+    for (name, node) in nodes.iter_mut() {
+        node.pods = found.iter().filter(|(_, pod)| pod.node == *name).map(|(ip, _)| IpNet::from(*ip)).collect();
     }
 }
 
@@ -78,7 +91,7 @@ mod tests {
     }
 
     fn pod(node: &str, ip: &str) -> Placed {
-        Placed { node: node.into(), addresses: vec![ip.parse().unwrap()] }
+        Placed { node: node.into(), addresses: vec![ip.parse().unwrap()], leaving: false }
     }
 
     fn located(pods: &[Placed]) -> Vec<String> {
@@ -99,6 +112,15 @@ mod tests {
     fn pods_are_where_they_are_when_one_is_elsewhere() {
         let told = located(&[pod("a", "10.244.1.7"), pod("b", "10.244.1.8"), pod("liqo-milan", "10.245.0.9")]);
         assert_eq!(told, ["a 10.244.1.7/32", "b 10.244.1.8/32"]);
+    }
+
+    #[test]
+    fn an_address_is_where_its_next_pod_is() {
+        let old = Placed { leaving: true, ..pod("a", "10.244.9.9") };
+        let new = pod("b", "10.244.9.9");
+        for pods in [[old.clone(), new.clone()], [new, old]] {
+            assert_eq!(located(&pods), ["b 10.244.9.9/32"]);
+        }
     }
 
     #[test]

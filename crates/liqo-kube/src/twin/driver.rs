@@ -101,8 +101,8 @@ struct Pair<R: Reflect> {
     told: Mutex<HashMap<String, String>>,
     /// What was applied last for a name and when, until the watch shows it.
     sent: Mutex<HashMap<String, (u64, Instant)>>,
-    /// When the other cluster first agreed to remove the twin of a name, until the watch shows that it is gone.
-    removed: Mutex<HashMap<String, Instant>>,
+    /// Which twin of a name the other cluster has agreed to remove and when it first did, until the watch shows that it is gone.
+    removed: Mutex<HashMap<String, (Option<String>, Instant)>>,
     /// Since when news of a name are held back.
     held: Mutex<HashMap<String, Instant>>,
 }
@@ -120,8 +120,13 @@ impl<R: Reflect> Pair<R> {
         let Parts { reflector, here: cluster, namespace_here, namespace_there, sources, twins, seen, .. } = &self.parts;
         let name_there = reflector.name_there(name);
         let here = sources.get(namespace_here, name);
-        let there = self.still(name, twins.get(namespace_there, &name_there)).await?;
-        let other = seen.as_ref().and_then(|seen| seen.get(namespace_there, &name_there));
+        let shown = twins.get(namespace_there, &name_there);
+        let there = self.still(name, shown.clone()).await?;
+        let mut other = seen.as_ref().and_then(|seen| seen.get(namespace_there, &name_there));
+        if let (Some(_), None, Some(one)) = (&shown, &there, &other) {
+            // Both watches go the same way.
+            other = self.ask(one).await?;
+        }
         let seen = if seen.is_some() { other.as_deref() } else { itself::<R>(there.as_deref()) };
         reflector.look(name, here.as_deref(), there.as_deref(), seen);
         let plan: Plan<R::There> = decide(reflector, here.as_deref(), there.as_deref(), seen);
@@ -170,15 +175,21 @@ impl<R: Reflect> Pair<R> {
             lock(&self.removed).remove(name);
             return Ok(None);
         };
-        let removed = lock(&self.removed).get(name).copied();
-        if removed.is_none_or(|when| when.elapsed() < DOUBT) {
+        let removed = lock(&self.removed).get(name).cloned();
+        let Some((_, when)) = removed.filter(|(uid, _)| *uid == twin.meta().uid) else {
+            lock(&self.removed).remove(name);
             return Ok(there);
-        }
-        let meta = twin.meta();
+        };
+        if when.elapsed() < DOUBT { Ok(there) } else { self.ask(twin).await }
+    }
+
+    /// Whether an object of the other cluster, as a watch shows it, is still there.
+    async fn ask<K: Object>(&self, shown: &Arc<K>) -> Result<Option<Arc<K>>, KubeError> {
+        let meta = shown.meta();
         let (namespace, name) =
             (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
-        match self.parts.there.get::<R::There>(namespace, name).await {
-            Ok(Some(now)) if now.meta().uid == meta.uid => Ok(there),
+        match self.parts.there.get::<K>(namespace, name).await {
+            Ok(Some(now)) if now.meta().uid == meta.uid => Ok(Some(Arc::clone(shown))),
             Ok(_) => Ok(None),
             Err(error) if error.is_forbidden() => Ok(None),
             Err(error) => Err(error),
@@ -255,11 +266,12 @@ impl<R: Reflect> Pair<R> {
             There::Remove => {
                 let Some(twin) = there else { return Ok(None) };
                 cluster.remove(twin).await?;
-                lock(&self.removed).entry(name.to_owned()).or_insert_with(Instant::now);
-                return Ok(Some(DOUBT));
+                let removed = (twin.meta().uid.clone(), Instant::now());
+                lock(&self.removed).entry(name.to_owned()).or_insert(removed);
             }
         }
-        Ok(None)
+        // Until it is seen to be gone.
+        Ok(lock(&self.removed).contains_key(name).then_some(DOUBT))
     }
 
     /// Tells the user what has become of an object, once for each new message.
