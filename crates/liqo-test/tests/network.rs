@@ -233,7 +233,7 @@ fn a_wire_that_loses_frames_carries_the_rest() -> Result<()> {
         fabric.whole_at_last("5 % of the frames lost", SOON * 2)?;
         milan.link().loss(0)?;
         milan.link().delay(50)?;
-        fabric.whole_at_last("50 ms each way", SOON * 2)
+        fabric.connected_at_last("50 ms each way", SOON * 2)
     })
 }
 

@@ -113,6 +113,11 @@ impl Fabric {
         self.asked(after, limit, Again::Wrong)
     }
 
+    /// The same, of connections only.
+    pub(crate) fn connected_at_last(&mut self, after: &str, limit: Duration) -> Result<()> {
+        self.asked(after, limit, Again::WrongConnections)
+    }
+
     fn asked(&mut self, after: &str, limit: Duration, again: Again) -> Result<()> {
         let places = self.places()?;
         let views = places::views(&self.stage)?;
