@@ -4,5 +4,6 @@ pub mod gateway;
 pub mod layout;
 pub mod manager;
 pub mod network;
+mod pace;
 pub mod proxy;
 pub mod route;

@@ -30,12 +30,9 @@ use crate::{
     gateway::{metrics, told},
     layout::{GATEWAY_LABEL, GATEWAY_NODE_IP, GATEWAY_SERVICE, OVERLAY_OVERHEAD, VETH_HOST},
     network,
+    pace::Pace,
 };
 
-/// Everything is looked at again after this, news or not.
-const AGAIN: Duration = Duration::from_secs(5);
-/// Pause after a failure.
-const RETRY: Duration = Duration::from_millis(500);
 /// What Ethernet carries, where the kernel does not tell.
 const ETHERNET: u32 = 1500;
 
@@ -133,7 +130,7 @@ impl Agent {
     }
 
     async fn run(&mut self, busy: Busy, end: impl Future<Output = ()>) -> Result<(), String> {
-        let mut busy = Some(busy);
+        let mut pace = Pace::new(busy);
         let mut end = std::pin::pin!(end);
         let mut events = self.kernel.events(&plan::realm()).map_err(|error| told(&error))?;
         self.nodes.ready().await;
@@ -148,16 +145,7 @@ impl Agent {
             let view = self.view();
             // News that change nothing are no reason to look at the kernel; nor do they put off the next look.
             if must || self.settled.as_ref() != Some(&view) {
-                let pause = match self.settle(view) {
-                    Ok(()) => {
-                        drop(busy.take());
-                        AGAIN
-                    }
-                    Err(why) => {
-                        tracing::warn!("{why}; will be tried again");
-                        RETRY
-                    }
-                };
+                let pause = pace.after(self.settle(view));
                 due = Instant::now() + pause;
             }
             must = false;

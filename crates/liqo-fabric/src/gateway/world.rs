@@ -29,12 +29,11 @@ use super::{
     resolve::Resolver,
     space, status, told, wish,
 };
-use crate::layout::{GATEWAY_LABEL, NAMESPACE, TUNNEL, TUNNEL_OVERHEAD_V4, VETH_HOST};
+use crate::{
+    layout::{GATEWAY_LABEL, NAMESPACE, TUNNEL, TUNNEL_OVERHEAD_V4, VETH_HOST},
+    pace::Pace,
+};
 
-/// Everything is looked at again after this, news or not.
-const AGAIN: Duration = Duration::from_secs(5);
-/// Pause after a failure.
-const RETRY: Duration = Duration::from_millis(500);
 /// What Ethernet carries, where the kernel does not tell.
 const ETHERNET: u16 = 1500;
 
@@ -127,23 +126,14 @@ impl Gateway {
 
     /// Works until `end`.
     pub(super) async fn run(&mut self, busy: Busy, end: impl Future<Output = ()>) -> Result<(), String> {
-        let mut busy = Some(busy);
+        let mut pace = Pace::new(busy);
         let mut end = std::pin::pin!(end);
         let outside = self.events()?;
         self.tunnels.ready().await;
         self.mappings.ready().await;
         self.pods.ready().await;
         loop {
-            let pause = match self.settle().await {
-                Ok(()) => {
-                    drop(busy.take());
-                    AGAIN
-                }
-                Err(why) => {
-                    tracing::warn!("{why}; will be tried again");
-                    RETRY
-                }
-            };
+            let pause = pace.after(self.settle().await);
             tokio::select! {
                 () = &mut end => return Ok(()),
                 () = self.bell.notified() => {}
