@@ -7,3 +7,4 @@ pub mod network;
 mod pace;
 pub mod proxy;
 pub mod route;
+mod wire;

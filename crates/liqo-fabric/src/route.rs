@@ -8,8 +8,7 @@ mod pods;
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr, UdpSocket},
-    os::fd::AsFd,
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -23,7 +22,6 @@ use liqo_kube::{
     life::{self, Busy, Life},
 };
 use liqo_netlink::{Kernel, Netns};
-use rustix::net::sockopt;
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
@@ -31,10 +29,8 @@ use crate::{
     layout::{GATEWAY_LABEL, GATEWAY_NODE_IP, GATEWAY_SERVICE, OVERLAY_OVERHEAD, VETH_HOST},
     network,
     pace::Pace,
+    wire,
 };
-
-/// What Ethernet carries, where the kernel does not tell.
-const ETHERNET: u32 = 1500;
 
 /// Flags of the route agent; those with a dot are those of Liqo 0.8.3.
 #[derive(Clone, Debug, clap::Parser)]
@@ -213,7 +209,7 @@ impl Agent {
         let (usable, _) = network::usable(tunnels.iter().map(AsRef::as_ref));
         let peers = usable.into_iter().map(|(_, networks)| networks).collect();
         let mtu = match self.args.vxlan_mtu {
-            0 => carries(me, others.first().map(|node| node.ip)).saturating_sub(u32::from(OVERLAY_OVERHEAD)),
+            0 => u32::from(wire::carries(me, others.first().map(|node| node.ip)).saturating_sub(OVERLAY_OVERHEAD)),
             mtu => mtu,
         };
         plan::View { me, others, gateway: self.gateway(), peers, mtu }
@@ -244,16 +240,6 @@ fn trim(node: &mut Node) {
         *status = k8s_openapi::api::core::v1::NodeStatus { addresses: status.addresses.take(), ..Default::default() };
     }
     node.metadata.annotations = None;
-}
-
-/// What the network between the nodes carries; asks the kernel, sends nothing.
-fn carries(me: IpAddr, other: Option<IpAddr>) -> u32 {
-    let Some(other) = other else { return ETHERNET };
-    let socket = UdpSocket::bind(SocketAddr::new(me, 0)).and_then(|socket| {
-        socket.connect(SocketAddr::new(other, 9))?;
-        Ok(socket)
-    });
-    socket.and_then(|socket| Ok(sockopt::ip_mtu(socket.as_fd())?)).unwrap_or(ETHERNET)
 }
 
 #[cfg(test)]

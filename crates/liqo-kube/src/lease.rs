@@ -23,7 +23,7 @@ const RETRY: Duration = Duration::from_secs(2);
 
 /// Waits until the lease `namespace/name` is held by `holder`, then keeps it for as long as the process lives.
 pub async fn lead(cluster: &Cluster, life: &Life, namespace: &str, name: &str, holder: &str) {
-    let mut rival = Rival::default();
+    let mut rival = Stillness::default();
     loop {
         match attempt(cluster, namespace, name, holder, &mut rival).await {
             Ok(true) => break,
@@ -37,7 +37,7 @@ pub async fn lead(cluster: &Cluster, life: &Life, namespace: &str, name: &str, h
         (cluster.clone(), namespace.to_owned(), name.to_owned(), holder.to_owned());
     life.spawn("lease", async move {
         let mut renewed = Instant::now();
-        let mut rival = Rival::default();
+        let mut rival = Stillness::default();
         while renewed.elapsed() < DEADLINE {
             tokio::time::sleep(RETRY).await;
             let attempt = attempt(&cluster, &namespace, &name, &holder, &mut rival);
@@ -53,10 +53,10 @@ pub async fn lead(cluster: &Cluster, life: &Life, namespace: &str, name: &str, h
 }
 
 /// Gives the lease back at the end of a process, so that another replica need not wait until it has run out.
-pub async fn release(cluster: &Cluster, namespace: &str, name: &str, holder: &str) {
+pub async fn release(cluster: &Cluster, namespace: &str, name: &str, me: &str) {
     let outcome = async {
         let Some(lease) = cluster.get::<Lease>(namespace, name).await? else { return Ok(()) };
-        if lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()) != Some(holder) {
+        if holder(Some(&lease)) != me {
             return Ok(());
         }
         let meta = json!({"resourceVersion": lease.resource_version()});
@@ -68,72 +68,85 @@ pub async fn release(cluster: &Cluster, namespace: &str, name: &str, holder: &st
     }
 }
 
-/// What was last seen of another holder, by our own clock.
+/// For how long a lease has not moved, by our own clock: those of others may be wrong.
 #[derive(Debug, Default)]
-struct Rival {
-    version: String,
+pub struct Stillness {
+    version: Option<String>,
     since: Option<Instant>,
 }
 
-impl Rival {
-    /// Whether the lease has not moved for its whole duration.
-    fn expired(&mut self, version: Option<String>, duration: Duration) -> bool {
-        let version = version.unwrap_or_default();
+impl Stillness {
+    /// Looks at the lease (none: there is none); zero when it has moved since the last look.
+    pub fn of(&mut self, lease: Option<&Lease>) -> Duration {
+        let version = lease.and_then(ResourceExt::resource_version);
         match self.since {
-            Some(since) if self.version == version => since.elapsed() > duration,
+            Some(since) if self.version == version => since.elapsed(),
             _ => {
                 *self = Self { version, since: Some(Instant::now()) };
-                false
+                Duration::ZERO
             }
         }
     }
+}
+
+/// Who holds a lease; nobody: an empty text.
+pub fn holder(lease: Option<&Lease>) -> &str {
+    lease.and_then(|lease| lease.spec.as_ref()?.holder_identity.as_deref()).unwrap_or_default()
+}
+
+/// Makes the lease, takes it or renews it for `me`: whatever leads there from `seen`.
+///
+/// # Errors
+/// A conflict when it is no longer as it was seen; what the API server says.
+pub async fn hold(
+    cluster: &Cluster,
+    (namespace, name): (&str, &str),
+    seen: Option<&Lease>,
+    me: &str,
+    duration: Duration,
+) -> Result<(), KubeError> {
+    let now = MicroTime(Timestamp::now());
+    let seconds = i32::try_from(duration.as_secs()).unwrap_or(i32::MAX);
+    let Some(seen) = seen else {
+        let metadata =
+            ObjectMeta { name: Some(name.to_owned()), namespace: Some(namespace.to_owned()), ..ObjectMeta::default() };
+        let spec = LeaseSpec {
+            holder_identity: Some(me.to_owned()),
+            lease_duration_seconds: Some(seconds),
+            acquire_time: Some(now.clone()),
+            renew_time: Some(now),
+            lease_transitions: Some(0),
+            ..LeaseSpec::default()
+        };
+        return cluster.create(&Lease { metadata, spec: Some(spec) }).await.map(drop);
+    };
+    let mut spec = json!({"holderIdentity": me, "leaseDurationSeconds": seconds, "renewTime": now});
+    if holder(Some(seen)) != me {
+        let transitions = seen.spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or_default();
+        spec["acquireTime"] = json!(now);
+        spec["leaseTransitions"] = json!(transitions.saturating_add(1));
+    }
+    let patch = json!({"metadata": {"resourceVersion": seen.resource_version()}, "spec": spec});
+    cluster.merge(seen, patch).await.map(drop)
 }
 
 async fn attempt(
     cluster: &Cluster,
     namespace: &str,
     name: &str,
-    holder: &str,
-    rival: &mut Rival,
+    me: &str,
+    rival: &mut Stillness,
 ) -> Result<bool, KubeError> {
-    let now = MicroTime(Timestamp::now());
-    let seconds = i32::try_from(DURATION.as_secs()).expect("a few seconds");
-    let Some(lease) = cluster.get::<Lease>(namespace, name).await? else {
-        let lease = Lease {
-            metadata: ObjectMeta {
-                name: Some(name.to_owned()),
-                namespace: Some(namespace.to_owned()),
-                ..ObjectMeta::default()
-            },
-            spec: Some(LeaseSpec {
-                holder_identity: Some(holder.to_owned()),
-                lease_duration_seconds: Some(seconds),
-                acquire_time: Some(now.clone()),
-                renew_time: Some(now),
-                lease_transitions: Some(0),
-                ..LeaseSpec::default()
-            }),
-        };
-        return match cluster.create(&lease).await {
-            Err(error) if error.is_conflict() => Ok(false),
-            other => other.map(|_| true),
-        };
-    };
-    let spec = lease.spec.clone().unwrap_or_default();
-    let mine = spec.holder_identity.as_deref() == Some(holder);
-    let free = spec.holder_identity.as_deref().unwrap_or_default().is_empty();
-    let theirs = Duration::from_secs(u64::try_from(spec.lease_duration_seconds.unwrap_or(seconds)).unwrap_or(15));
-    if !mine && !free && !rival.expired(lease.resource_version(), theirs) {
+    let lease = cluster.get::<Lease>(namespace, name).await?;
+    let theirs = lease.as_ref().and_then(|lease| lease.spec.as_ref()?.lease_duration_seconds);
+    let theirs = theirs.and_then(|seconds| u64::try_from(seconds).ok()).map_or(DURATION, Duration::from_secs);
+    let still = rival.of(lease.as_ref());
+    let is_others = !["", me].contains(&holder(lease.as_ref()));
+    if is_others && still <= theirs {
         return Ok(false);
     }
-    let mut new = json!({"holderIdentity": holder, "leaseDurationSeconds": seconds, "renewTime": now});
-    if !mine {
-        new["acquireTime"] = json!(now);
-        new["leaseTransitions"] = json!(spec.lease_transitions.unwrap_or_default() + 1);
-    }
-    let patch = json!({"metadata": {"resourceVersion": lease.resource_version()}, "spec": new});
-    match cluster.merge(&lease, patch).await {
+    match hold(cluster, (namespace, name), lease.as_ref(), me, DURATION).await {
         Err(error) if error.is_conflict() => Ok(false),
-        other => other.map(|_| true),
+        other => other.map(|()| true),
     }
 }

@@ -199,6 +199,8 @@ pub enum Key {
     CtState,
     /// Connection status, a bit set: see [`ct`].
     CtStatus,
+    /// IPv4 destination that the connection was opened to, before any translation (`ct original ip daddr`).
+    OriginalDaddr,
     /// IPv4 source.
     Saddr,
     /// IPv4 destination.
@@ -333,6 +335,8 @@ pub enum Statement {
     AllowFragments,
     /// Sets the packet's mark.
     SetMark(u32),
+    /// Keeps the packet out of connection tracking, and so out of every translation; before that looks at it (-200).
+    NoTrack,
 }
 
 /// The property is the value.

@@ -53,7 +53,7 @@ pub struct ClusterSpec {
     #[serde(default)]
     pub behind_nat: bool,
     /// The network plugin takes addresses of pods from ranges of its own, as Calico and Cilium do, and not from those that
-    /// Kubernetes assigns to nodes.
+    /// Kubernetes assigns to nodes. Like the latter, it does not masquerade what pods send to nodes.
     #[serde(default)]
     pub own_ranges: bool,
 }

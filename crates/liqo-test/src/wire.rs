@@ -86,6 +86,8 @@ pub(crate) fn sync(record: &Record) -> Result<()> {
         let reached: Vec<_> = clusters.iter().filter(reaches).collect();
         let direct: Vec<_> = reached.iter().map(|other| other.spec().pod_cidr.as_str()).collect();
         let peers: Vec<Node> = reached.iter().flat_map(|other| other.nodes()).collect();
+        let own_nodes = cluster.nodes().into_iter().filter(|_| cluster.spec().own_ranges).map(|node| node.ip);
+        let direct: Vec<_> = direct.into_iter().map(str::to_owned).chain(own_nodes).collect();
         for node in cluster.nodes() {
             masquerade(&node, &cluster.spec().pod_cidr, &direct)?;
             route(&node, &peers)?;
@@ -94,7 +96,7 @@ pub(crate) fn sync(record: &Record) -> Result<()> {
     Ok(())
 }
 
-fn masquerade(node: &Node, own: &str, direct: &[&str]) -> Result<()> {
+fn masquerade(node: &Node, own: &str, direct: &[String]) -> Result<()> {
     let direct = direct.join(", ");
     nft(
         &node.netns,

@@ -19,12 +19,13 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use liqo_test::{
     Cluster,
+    cluster::Node,
     echo::{self, Conversation, PORT, Way},
     fault::Garbage,
     netns::Netns,
     out,
     process::Process,
-    run::{command, output},
+    run::{command, inside, output},
     wait_for,
 };
 use network::{
@@ -43,6 +44,7 @@ fn every_place_reaches_every_other_one_by_every_way() -> Result<()> {
         outsiders_reach_node_ports(fabric)?;
         pods_are_pinged(fabric)?;
         a_remote_pod_reaches_the_api_server_of_its_home(fabric)?;
+        peers_are_measured(fabric)?;
         let forbidden = fabric.clusters().iter().map(Cluster::forbidden).collect::<Result<Vec<_>>>()?.concat();
         ensure!(forbidden.is_empty(), "rights are missing: {forbidden:#?}");
         Ok(())
@@ -107,6 +109,39 @@ fn a_remote_pod_reaches_the_api_server_of_its_home(fabric: &mut Fabric) -> Resul
     let version = output(curl.arg("https://kubernetes.default/version"))?;
     ensure!(version.contains("gitVersion"), "{version}");
     Ok(())
+}
+
+/// The active gateway tells of each peer what 0.8.3 told, with its labels.
+fn peers_are_measured(fabric: &mut Fabric) -> Result<()> {
+    let rome = fabric.rome();
+    let gateway = rome.node(&active_gateway(rome)?.1)?;
+    let metrics = metrics(&gateway, &format!("{}:5872", gateway.ip))?;
+    for (peer, name) in ["milan", "turin"].into_iter().flat_map(|peer| MEASURED.map(|name| (peer, name))) {
+        let id = &rome.json(&["foreignclusters", peer])?["spec"]["clusterIdentity"]["clusterID"];
+        let labels = format!(r#"driver="wireguard",device="liqo.tunnel",cluster_id={id},cluster_name="{peer}""#);
+        let value = value(&metrics, &format!("{name}{{{labels}}}"));
+        ensure!(value.is_some_and(|value| value > 0.0), "{name} of {peer} is {value:?} in:\n{metrics}");
+    }
+    ensure!(value(&metrics, "liqo_gateway_is_active") == Some(1.0), "{metrics}");
+    Ok(())
+}
+
+const MEASURED: [&str; 4] = [
+    "liqo_peer_receive_bytes_total",
+    "liqo_peer_transmit_bytes_total",
+    "liqo_peer_latency_us",
+    "liqo_peer_is_connected",
+];
+
+/// What is served to Prometheus at an address, as a node sees it.
+fn metrics(node: &Node, address: &str) -> Result<String> {
+    let url = format!("http://{address}/metrics");
+    output(inside(&node.netns, "curl").args(["-sS", "--fail", "--noproxy", "*", "--max-time", "5", &url]))
+}
+
+/// One sample, by its name and labels.
+fn value(metrics: &str, sample: &str) -> Option<f64> {
+    metrics.lines().find_map(|line| line.strip_prefix(sample)?.trim().parse().ok())
 }
 
 /// A connection between a pod of each cluster, in use all the time.
@@ -233,7 +268,7 @@ fn a_wire_that_loses_frames_carries_the_rest() -> Result<()> {
         fabric.whole_at_last("5 % of the frames lost", SOON * 2)?;
         milan.link().loss(0)?;
         milan.link().delay(50)?;
-        fabric.connected_at_last("50 ms each way", SOON * 2)
+        fabric.whole_at_last("50 ms each way", SOON * 2)
     })
 }
 
@@ -257,7 +292,13 @@ fn rules_flushed_by_others_come_back() -> Result<()> {
         for node in rome.nodes() {
             rome.flush_nftables(&node.name)?;
         }
-        fabric.whole("all rules of all nodes flushed", SOON)
+        fabric.whole("all rules of all nodes flushed", SOON)?;
+        for node in rome.nodes() {
+            let metrics = metrics(&node, "127.0.0.1:5874")?;
+            let repairs = value(&metrics, r#"liqo_fabric_repairs_total{kind="table"}"#);
+            ensure!(repairs.is_some_and(|count| count > 0.0), "{} counts {repairs:?} in:\n{metrics}", node.name);
+        }
+        Ok(())
     })
 }
 
@@ -265,27 +306,34 @@ fn rules_flushed_by_others_come_back() -> Result<()> {
 fn garbage_harms_nobody() -> Result<()> {
     on_stage(|fabric| {
         fabric.whole("before the garbage", SOON)?;
-        let rome = fabric.rome().clone();
-        let (_, node) = active_gateway(&rome)?;
-        let gateway = rome.node(&node)?.ip;
+        let (rome, milan) = (fabric.rome().clone(), fabric.milan().clone());
+        let gateway = format!("{}:5871", rome.node(&active_gateway(&rome)?.1)?.ip).parse()?;
+        let check = format!("{}:12345", tunnel_address(fabric)?).parse()?;
         let outside = Netns::of(Process::me())?;
         let pod = fabric.places()?.into_iter().find(|one| one.is_pod && one.cluster == "milan").context("no pod")?;
-        let tunnel = tunnel_address(fabric)?;
         let restarts = restarts(&rome)?;
-        {
-            let thrown = [
-                Garbage::throw(&outside, format!("{gateway}:5871").parse()?)?,
-                Garbage::throw(&pod.netns, format!("{tunnel}:12345").parse()?)?,
-            ];
-            fabric.whole_at_last("under garbage at 5871 and 12345", SOON * 2)?;
-            for one in &thrown {
-                ensure!(one.sent() > 10_000, "only {} datagrams of garbage", one.sent());
-            }
-        }
+        under(&[(&outside, gateway), (&pod.netns, check)], || {
+            fabric.whole_at_last("under garbage at 5871, and at 12345 from a pod", SOON * 2)
+        })?;
+        // A peer's gateway does what it likes: what it carries itself may suffer.
+        let peer = milan.node(&active_gateway(&milan)?.1)?.kept_netns("liqo-netns");
+        under(&[(&Netns::open(&peer)?, check)], || {
+            fabric.whole_without("milan", "under garbage at 12345 from the gateway of milan", SOON * 2)
+        })?;
         ensure!(self::restarts(&rome)? == restarts, "something of ours was restarted");
         wait_connection(&rome, "milan", "Connected", SOON)?;
-        wait_connection(fabric.milan(), "rome", "Connected", SOON)
+        wait_connection(&milan, "rome", "Connected", SOON)
     })
+}
+
+/// While garbage is thrown from some places at others.
+fn under(thrown: &[(&Netns, SocketAddr)], act: impl FnOnce() -> Result<()>) -> Result<()> {
+    let thrown = thrown.iter().map(|(from, to)| Garbage::throw(from, *to)).collect::<Result<Vec<_>>>()?;
+    act()?;
+    for one in &thrown {
+        ensure!(one.sent() > 10_000, "only {} datagrams of garbage", one.sent());
+    }
+    Ok(())
 }
 
 /// Where milan's connection checks go: the second address of rome's external network, as milan sees it.

@@ -13,17 +13,11 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::{
-    api::{
-        coordination::v1::{Lease, LeaseSpec},
-        core::v1::Pod,
-    },
-    apimachinery::pkg::apis::meta::v1::MicroTime,
-    jiff::Timestamp,
+use k8s_openapi::api::{coordination::v1::Lease, core::v1::Pod};
+use liqo_kube::{
+    Cluster, Store,
+    lease::{self, Stillness},
 };
-use kube::{ResourceExt, core::ObjectMeta};
-use liqo_kube::{Cluster, KubeError, Store};
-use serde_json::json;
 use tokio::{
     net::UdpSocket,
     sync::{Notify, watch},
@@ -68,9 +62,9 @@ enum Move {
     Wait,
 }
 
-fn plan(lease: Option<&LeaseSpec>, me: &str, evidence: Evidence, renew_due: bool, terms: Terms) -> Move {
+fn plan(lease: Option<&Lease>, me: &str, evidence: Evidence, renew_due: bool, terms: Terms) -> Move {
     let Some(lease) = lease else { return Move::Create };
-    let holder = lease.holder_identity.as_deref().unwrap_or_default();
+    let holder = lease::holder(Some(lease));
     if holder == me {
         return if renew_due { Move::Renew } else { Move::Wait };
     }
@@ -105,19 +99,19 @@ impl Candidate {
         let mut renewed: Option<Instant> = None;
         loop {
             let seen = lease.get(&self.namespace, GATEWAY_LEASE);
-            let spec = seen.as_ref().and_then(|lease| lease.spec.as_ref());
-            let holder = spec.and_then(|spec| spec.holder_identity.clone()).unwrap_or_default();
+            let holder = lease::holder(seen.as_deref()).to_owned();
             let is_mine = holder == self.me;
             active.send_if_modified(|active| std::mem::replace(active, is_mine) != is_mine);
-            let evidence = rival.judge(seen.as_ref().and_then(|lease| lease.resource_version()), &holder);
+            let evidence = rival.judge(seen.as_deref(), &holder);
             let period = if self.pods.all().len() > 1 { self.terms.retry } else { ALONE };
             let renew_due = renewed.is_none_or(|renewed| renewed.elapsed() >= period);
-            let step = plan(spec, &self.me, evidence, renew_due, self.terms);
+            let step = plan(seen.as_deref(), &self.me, evidence, renew_due, self.terms);
             if *self.leaving.borrow() {
                 return std::future::pending().await;
             }
             if step != Move::Wait {
-                match self.write(step, seen.as_deref()).await {
+                let lease = (self.namespace.as_str(), GATEWAY_LEASE);
+                match lease::hold(&self.cluster, lease, seen.as_deref(), &self.me, self.terms.duration).await {
                     Ok(()) => {
                         renewed = Some(Instant::now());
                         tracing::debug!(?step, "lease written");
@@ -138,35 +132,6 @@ impl Candidate {
             }
         }
     }
-
-    async fn write(&self, step: Move, seen: Option<&Lease>) -> Result<(), KubeError> {
-        let now = MicroTime(Timestamp::now());
-        let seconds = i32::try_from(self.terms.duration.as_secs()).unwrap_or(i32::MAX);
-        let Some(seen) = seen else {
-            let metadata = ObjectMeta {
-                name: Some(GATEWAY_LEASE.to_owned()),
-                namespace: Some(self.namespace.clone()),
-                ..ObjectMeta::default()
-            };
-            let spec = LeaseSpec {
-                holder_identity: Some(self.me.clone()),
-                lease_duration_seconds: Some(seconds),
-                acquire_time: Some(now.clone()),
-                renew_time: Some(now),
-                lease_transitions: Some(0),
-                ..LeaseSpec::default()
-            };
-            return self.cluster.create(&Lease { metadata, spec: Some(spec) }).await.map(drop);
-        };
-        let mut spec = json!({"holderIdentity": self.me, "leaseDurationSeconds": seconds, "renewTime": now});
-        if step == Move::Take {
-            let transitions = seen.spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or_default();
-            spec["acquireTime"] = json!(now);
-            spec["leaseTransitions"] = json!(transitions.saturating_add(1));
-        }
-        let patch = json!({"metadata": {"resourceVersion": seen.resource_version()}, "spec": spec});
-        self.cluster.merge(seen, patch).await.map(drop)
-    }
 }
 
 fn address_of(pod: &Pod) -> Option<IpAddr> {
@@ -177,23 +142,18 @@ fn address_of(pod: &Pod) -> Option<IpAddr> {
 #[derive(Default)]
 struct Rival {
     holder: String,
-    version: Option<String>,
-    moved: Option<Instant>,
+    lease: Stillness,
     heard: Option<Instant>,
     wire: Option<(IpAddr, UdpSocket)>,
     number: u64,
 }
 
 impl Rival {
-    fn judge(&mut self, version: Option<String>, holder: &str) -> Evidence {
+    fn judge(&mut self, lease: Option<&Lease>, holder: &str) -> Evidence {
         if self.holder != holder {
             (self.holder, self.heard, self.wire) = (holder.to_owned(), None, None);
         }
-        if self.version != version || self.moved.is_none() {
-            (self.version, self.moved) = (version, Some(Instant::now()));
-        }
-        let unmoved = self.moved.map(|moved| moved.elapsed()).unwrap_or_default();
-        Evidence { unmoved, silent: self.heard.map(|heard| heard.elapsed()) }
+        Evidence { unmoved: self.lease.of(lease), silent: self.heard.map(|heard| heard.elapsed()) }
     }
 
     /// Asks the holder once whether it is there, and waits for one beat.
@@ -249,12 +209,15 @@ pub(crate) async fn answer(address: IpAddr) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::coordination::v1::LeaseSpec;
+
     use super::*;
 
     const TERMS: Terms = Terms { duration: Duration::from_secs(7), retry: Duration::from_secs(2) };
 
-    fn held_by(holder: &str) -> LeaseSpec {
-        LeaseSpec { holder_identity: Some(holder.into()), ..LeaseSpec::default() }
+    fn held_by(holder: &str) -> Lease {
+        let spec = LeaseSpec { holder_identity: Some(holder.into()), ..LeaseSpec::default() };
+        Lease { spec: Some(spec), ..Lease::default() }
     }
 
     #[test]

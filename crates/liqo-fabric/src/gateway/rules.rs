@@ -12,7 +12,7 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 use liqo_netlink::nft::{
     Base, Chain, ChainKind, DataType, Datum, Family, Hook, Item, Key, KeyType, Rule, Set, Statement, TCP_SYN, Table,
-    Target, Value, Verdict, ct, is, not, rule, within,
+    Target, Verdict, ct, is, not, rule, within,
 };
 
 use crate::{
@@ -28,6 +28,10 @@ const REMAPPED: &str = "remapped";
 const DIRECT: &str = "direct";
 const SOURCES: &str = "sources";
 const HOSTS: &str = "hosts";
+/// Where peers' connection checks are answered, as we see it.
+const CHECKED: &str = "checked";
+/// Where peers' connection checks come from: the address their gateway itself is seen by, which is no pod's.
+const CHECKERS: &str = "checkers";
 const TCP: u32 = 6;
 const UDP: u32 = 17;
 const ICMP: u32 = 1;
@@ -64,6 +68,8 @@ fn sets() -> BTreeMap<String, Set> {
         (DIRECT, set(&pair, None)),
         (SOURCES, set(&pair[..1], Some(DataType::Prefix4))),
         (HOSTS, set(&pair[..1], Some(DataType::Ipv4))),
+        (CHECKED, set(&pair[..1], None)),
+        (CHECKERS, set(&pair[..1], None)),
     ]
     .map(|(name, set)| (name.to_owned(), set))
     .into()
@@ -86,6 +92,10 @@ fn fill(sets: &mut BTreeMap<String, Set>, networks: &Networks, exports: &Exports
             put(SOURCES, vec![network.into()], Some(Datum::Prefix(networks.local_pods_there)));
         }
         put(HOSTS, vec![network.into()], Some(Datum::Address(networks.local_pods_there.network())));
+    }
+    put(CHECKERS, vec![networks.remote_pods.network().into()], None);
+    if let Some(address) = tunnel_address(networks.remote_external) {
+        put(CHECKED, vec![address.into()], None);
     }
 }
 
@@ -113,7 +123,13 @@ fn forward() -> Vec<Rule> {
     let accept = || Statement::Verdict(Verdict::Accept);
     let pair = [Key::Saddr, Key::Daddr];
     let syn = [is(Key::Protocol, TCP), Statement::AnyBit(Key::TcpFlags, TCP_SYN), Statement::ClampMss];
+    let [udp, port] = connection_check();
+    let drop = Statement::Verdict(Verdict::Drop);
     vec![
+        rule(
+            "nobody but the gateway itself checks the connection",
+            [is(Key::Iif, VETH_GATEWAY), udp, port, within(&[Key::Daddr], CHECKED), drop],
+        ),
         rule("segments as large as the path carries", syn),
         rule("", [Statement::AnyBit(Key::CtState, ct::ESTABLISHED | ct::RELATED), accept()]),
         rule("to peers", [is(Key::Iif, VETH_GATEWAY), is(Key::Oif, TUNNEL), accept()]),
@@ -127,15 +143,19 @@ fn forward() -> Vec<Rule> {
 
 fn input() -> Vec<Rule> {
     let accept = || Statement::Verdict(Verdict::Accept);
-    let ping = Value::Number(u32::from(PING_PORT));
+    let [udp, port] = connection_check();
     vec![
         rule("", [Statement::AnyBit(Key::CtState, ct::ESTABLISHED | ct::RELATED), accept()]),
         rule("ping", [is(Key::Protocol, ICMP), accept()]),
         rule(
-            "connection check",
-            [is(Key::Iif, TUNNEL), is(Key::Protocol, UDP), Statement::Compare(Key::Dport, true, ping), accept()],
+            "connection check of a peer's gateway",
+            [is(Key::Iif, TUNNEL), udp, port, within(&[Key::Saddr], CHECKERS), accept()],
         ),
     ]
+}
+
+fn connection_check() -> [Statement; 2] {
+    [is(Key::Protocol, UDP), is(Key::Dport, u32::from(PING_PORT))]
 }
 
 /// What a `NatMapping` exports: addresses outside IPv4 are none of ours.
@@ -182,6 +202,7 @@ mod tests {
         assert_eq!(one.chains.len(), fifty.chains.len());
         let size = |name: &str| fifty.sets[name].elements.len();
         assert_eq!([EXPORTS, REMAPPED, DIRECT, SOURCES, HOSTS].map(size), [50, 25, 25, 50, 100]);
+        assert_eq!([CHECKED, CHECKERS].map(size), [50, 50]);
     }
 
     #[test]

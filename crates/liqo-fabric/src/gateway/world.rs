@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     future::Future,
-    net::{IpAddr, SocketAddr, UdpSocket},
     os::fd::AsFd,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -15,7 +14,6 @@ use liqo_api::net::{NatMapping, TunnelEndpoint};
 use liqo_kube::{Cluster, Store, life::Busy};
 use liqo_netlink::{Kernel, Netns, Realm, State};
 use liqo_tunnel::{Device, Engine, PrivateKey};
-use rustix::net::sockopt;
 use tokio::sync::{Notify, watch};
 
 use super::{
@@ -32,10 +30,8 @@ use super::{
 use crate::{
     layout::{GATEWAY_LABEL, NAMESPACE, TUNNEL, TUNNEL_OVERHEAD_V4, VETH_HOST},
     pace::Pace,
+    wire,
 };
-
-/// What Ethernet carries, where the kernel does not tell.
-const ETHERNET: u16 = 1500;
 
 /// A gateway.
 pub(super) struct Gateway {
@@ -88,7 +84,7 @@ impl Gateway {
             move || bell.notify_one()
         };
         let (tunnels, mappings, pods, services) = (ring(), ring(), ring(), ring());
-        let outside = carries(args.pod_ip);
+        let outside = wire::carries(args.pod_ip, None);
         Ok(Self {
             tunnels: cluster.watch("").start(move |_| tunnels()),
             mappings: cluster.watch("").start(move |_| mappings()),
@@ -327,17 +323,4 @@ impl Gateway {
         drop(self.space);
         Netns::remove(Path::new(NAMESPACE)).map_err(|error| told(&error)).and(cleared.map(drop))
     }
-}
-
-/// What the node's network carries, towards where packets without a better way go; asks the kernel, sends nothing.
-fn carries(node: IpAddr) -> u16 {
-    // A documentation address (RFC 5737): routed like any other.
-    let anywhere: SocketAddr =
-        if node.is_ipv4() { ([192, 0, 2, 1], 9).into() } else { ([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1], 9).into() };
-    let socket = UdpSocket::bind(SocketAddr::new(node, 0)).and_then(|socket| {
-        socket.connect(anywhere)?;
-        Ok(socket)
-    });
-    let mtu = socket.and_then(|socket| Ok(sockopt::ip_mtu(socket.as_fd())?));
-    mtu.ok().and_then(|mtu| u16::try_from(mtu).ok()).unwrap_or(ETHERNET)
 }

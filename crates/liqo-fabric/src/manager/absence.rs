@@ -11,11 +11,11 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt;
 use liqo_api::net::{Connection, ConnectionLatency, TunnelEndpoint, TunnelEndpointStatus};
-use liqo_kube::{Cluster, Store};
-use tokio::{
-    sync::Notify,
-    time::{Instant, timeout},
+use liqo_kube::{
+    Cluster, Store,
+    lease::{self, Stillness},
 };
+use tokio::{sync::Notify, time::timeout};
 
 use crate::layout::GATEWAY_LEASE;
 
@@ -37,22 +37,21 @@ pub(crate) async fn run(cluster: Cluster, namespace: String) {
     let tunnels: Store<TunnelEndpoint> = cluster.watch("").start(|_| ());
     leases.ready().await;
     tunnels.ready().await;
-    let (mut seen, mut since, mut told) = (None, Instant::now(), BTreeSet::new());
+    let (mut still, mut told) = (Stillness::default(), BTreeSet::new());
     loop {
         let mut lease = leases.get(&namespace, GATEWAY_LEASE);
-        if since.elapsed() >= UNMOVED / 2 {
+        if still.of(lease.as_deref()) >= UNMOVED / 2 {
             // What counts is the time in which we would have seen it move.
             match cluster.get::<Lease>(&namespace, GATEWAY_LEASE).await {
                 Ok(now) => lease = now.map(Arc::new),
-                Err(_) => since = Instant::now(),
+                Err(_) => still = Stillness::default(),
             }
         }
-        let version = lease.as_ref().and_then(|lease| lease.resource_version());
-        if seen != version {
-            (seen, since) = (version, Instant::now());
+        let unmoved = still.of(lease.as_deref());
+        if unmoved.is_zero() {
             told.clear();
         }
-        if is_absent(lease.as_deref(), since.elapsed()) {
+        if is_absent(lease.as_deref(), unmoved) {
             for tunnel in tunnels.all() {
                 if told.contains(&tunnel.uid()) {
                     continue;
@@ -73,8 +72,7 @@ pub(crate) async fn run(cluster: Cluster, namespace: String) {
 
 /// Whether there is no active gateway, when the lease has not moved for so long by our own clock.
 fn is_absent(lease: Option<&Lease>, unmoved: Duration) -> bool {
-    let holder = lease.and_then(|lease| lease.spec.as_ref()?.holder_identity.as_deref()).unwrap_or_default();
-    unmoved >= if holder.is_empty() { GIVEN_BACK } else { UNMOVED }
+    unmoved >= if lease::holder(lease).is_empty() { GIVEN_BACK } else { UNMOVED }
 }
 
 /// The status that no longer promises anything, if it does so now.

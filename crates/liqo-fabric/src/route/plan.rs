@@ -32,10 +32,13 @@ const PROTOCOL: u8 = 119;
 const BEFORE_SOURCE_NAT: i32 = 90;
 /// After the translation of Services, which is at -100.
 const AFTER_DNAT: i32 = -90;
+/// Before connections are tracked.
+const RAW: i32 = -300;
 /// Before anything looks at marks.
 const MANGLE: i32 = -150;
-/// Its number over IP.
+/// Their numbers over IP.
 const ICMP: u32 = 1;
+const UDP: u32 = 17;
 const PEERS: &str = "peers";
 const NODES: &str = "nodes";
 /// Pairs of a node and the same node.
@@ -175,8 +178,22 @@ fn table(view: &View) -> Table {
             Chain { base: base(ChainKind::Filter, Hook::Prerouting, AFTER_DNAT), rules: translated() },
         ),
         ("input".to_owned(), Chain { base: base(ChainKind::Filter, Hook::Input, 0), rules: input() }),
+        ("sent".to_owned(), Chain { base: base(ChainKind::Filter, Hook::Output, RAW), rules: overlay(Key::Daddr) }),
+        (
+            "received".to_owned(),
+            Chain { base: base(ChainKind::Filter, Hook::Prerouting, RAW), rules: overlay(Key::Saddr) },
+        ),
     ];
     Table { family: nft::Family::Ip, name: NFT_TABLE.to_owned(), sets: sets.into(), chains: chains.into() }
+}
+
+/// What nodes send each other over the overlay is nobody's to translate. It bears the mark of the packet inside, and where that
+/// still asks for being masqueraded (kube-proxy's), the outer one would be, and its checksum spoilt: the kernel takes it
+/// for one that is to be finished, like the inner one.
+fn overlay(other: Key) -> Vec<nft::Rule> {
+    let port = is(Key::Dport, u32::from(OVERLAY_PORT));
+    let packets = [is(Key::Protocol, UDP), port, within(&[other], NODES), Statement::NoTrack];
+    vec![rule("packets of the overlay are left alone", packets)]
 }
 
 /// What a node asks a node port of another one, and has to go to a peer from there.
@@ -208,7 +225,11 @@ fn postrouting(pods: IpNet) -> Vec<nft::Rule> {
     let to_peers = within(&[Key::Daddr], PEERS);
     let from_peers = || within(&[Key::Saddr], PEERS);
     vec![
-        rule("pods are seen as themselves by peers", [is(Key::Saddr, pods), to_peers, stay()]),
+        // Not those that ask a node port: their pod may be elsewhere, and the answer has to come back by this node.
+        rule(
+            "pods are seen as themselves by peers",
+            [is(Key::Saddr, pods), to_peers, outside(&[Key::OriginalDaddr], NODES), stay()],
+        ),
         rule("peers are seen as themselves by pods", [from_peers(), is(Key::Daddr, pods), stay()]),
         rule(
             "outside the cluster nobody knows the way back to peers",

@@ -33,6 +33,8 @@ const NFT_LOOKUP_F_INV: u32 = 1;
 enum Source {
     Meta(u32),
     Ct(u32),
+    /// Of the connection as its first packet was, before any translation.
+    Original(u32),
     Payload {
         base: u32,
         offset: u32,
@@ -75,6 +77,7 @@ impl Key {
             Self::CtState => Source::Ct(0),
             Self::CtStatus => Source::Ct(2),
             Self::CtMark => Source::Ct(3),
+            Self::OriginalDaddr => Source::Original(20),
             Self::Saddr => Source::Payload { base: 1, offset: 12 },
             Self::Daddr => Source::Payload { base: 1, offset: 16 },
             Self::Saddr6 => Source::Payload { base: 1, offset: 8 },
@@ -98,6 +101,7 @@ impl Key {
             | Self::CtMark
             | Self::CtState
             | Self::CtStatus
+            | Self::OriginalDaddr
             | Self::Saddr
             | Self::Daddr
             | Self::IcmpDaddr
@@ -160,6 +164,7 @@ impl Expressions<'_> {
             Statement::Dnat(target) => self.translate(1, target),
             Statement::ClampMss => self.clamp(),
             Statement::AllowFragments => self.allow_fragments(),
+            Statement::NoTrack => self.expression("notrack", |_| ()),
             Statement::SetMark(mark) => {
                 self.immediate(FIRST, &mark.to_ne_bytes());
                 self.expression("meta", |w| {
@@ -308,6 +313,11 @@ impl Expressions<'_> {
             Source::Ct(ct) => self.expression("ct", |w| {
                 w.put_be32(1, register);
                 w.put_be32(2, ct);
+            }),
+            Source::Original(ct) => self.expression("ct", |w| {
+                w.put_be32(1, register);
+                w.put_be32(2, ct);
+                w.put(3, &[0]);
             }),
             Source::Payload { base, offset } => self.expression("payload", |w| {
                 w.put_be32(1, register);

@@ -127,6 +127,7 @@ fn postrouting() -> Vec<Rule> {
             [
                 is(Key::Saddr, net("10.244.0.0/17")),
                 within(&[Key::Daddr], "peers"),
+                outside(&[Key::OriginalDaddr], "hosts"),
                 Statement::Snat(Target::Own(Key::Saddr)),
             ],
         ),
@@ -186,6 +187,15 @@ pub(crate) fn everything(family: Family, name: &str) -> Table {
                 rules: forward(),
             },
         ),
+        (
+            "raw".into(),
+            base(
+                ChainKind::Filter,
+                Hook::Prerouting,
+                -300,
+                vec![rule("p", [is(Key::Protocol, 17), Statement::NoTrack])],
+            ),
+        ),
         ("side".into(), Chain { base: None, rules: vec![rule("side", [Statement::Counter])] }),
     ]);
     let mut sets = sets();
@@ -217,12 +227,13 @@ pub(crate) fn words(inet: bool, name: &str) -> String {
         map plain {{ type ipv4_addr : ipv4_addr; flags interval; elements = {{ 10.71.0.0/16 : 10.61.0.0 }} }}
         map turns {{ type ipv4_addr : verdict; flags interval; elements = {{ 10.71.0.0/16 : jump side, 10.72.0.0/16 : drop }} }}
         chain side {{ counter comment \"side\"; }}
+        chain raw {{ type filter hook prerouting priority -300; meta l4proto 17 notrack comment \"p\"; }}
         chain pre {{ type nat hook prerouting priority -101;
             iifname \"liqo.tunnel\" dnat {nat}to ip saddr . ip daddr map @exports comment \"a\"
             ip saddr @peers ip daddr 10.61.0.0/16 counter dnat ip prefix to 10.244.0.0/16 comment \"b\"
             ip saddr 10.9.9.0/24 meta l4proto 17 dnat {nat}to 10.1.2.3 comment \"c\"; }}
         chain post {{ type nat hook postrouting priority 99;
-            ip saddr 10.244.0.0/17 ip daddr @peers snat {nat}to ip saddr comment \"d\"
+            ip saddr 10.244.0.0/17 ip daddr @peers ct original ip daddr != @hosts snat {nat}to ip saddr comment \"d\"
             ip saddr != 10.244.0.0/16 snat {nat}to ip daddr map @plain comment \"e\"
             snat ip prefix to ip daddr map @images comment \"f\"
             oifname \"eth0\" ip daddr != @peers masquerade comment \"g\"; }}

@@ -11,7 +11,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use rustix::mount::{UnmountFlags, unmount};
+use rustix::{
+    mount::{UnmountFlags, unmount},
+    process::setpriority_process,
+};
 
 use crate::{
     Cluster,
@@ -82,7 +85,8 @@ fn forget_network(node: &Node) -> Result<()> {
     Ok(())
 }
 
-/// Datagrams that mean nothing, as many as go out; until dropped.
+/// Datagrams that mean nothing, as many as go out; until dropped. Who throws them would do so on machines of their own: here
+/// they get the processor time that nobody else wants.
 #[derive(Debug)]
 pub struct Garbage {
     stop: Arc<AtomicBool>,
@@ -114,8 +118,13 @@ impl Drop for Garbage {
     }
 }
 
+/// The niceness of who gets what is left.
+const LEAST: i32 = 19;
+
 fn throw(to: SocketAddr, stop: &AtomicBool, sent: &AtomicU64) -> Result<()> {
     let socket = UdpSocket::bind(("0.0.0.0", 0)).context("cannot open a socket")?;
+    // Of this thread alone.
+    setpriority_process(None, LEAST).context("cannot step back behind others")?;
     // Numbers of xorshift64: no two runs need differ.
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut datagram = vec![0_u8; 1400];

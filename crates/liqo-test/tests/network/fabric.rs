@@ -113,9 +113,11 @@ impl Fabric {
         self.asked(after, limit, Again::Wrong)
     }
 
-    /// The same, of connections only.
-    pub(crate) fn connected_at_last(&mut self, after: &str, limit: Duration) -> Result<()> {
-        self.asked(after, limit, Again::WrongConnections)
+    /// The same among all but one cluster.
+    pub(crate) fn whole_without(&mut self, cluster: &str, after: &str, limit: Duration) -> Result<()> {
+        let places = self.places()?;
+        let views = places::views(&self.stage)?;
+        Matrix::new(&places, &views, &self.application)?.without(cluster).whole(after, limit, Again::Wrong)
     }
 
     fn asked(&mut self, after: &str, limit: Duration, again: Again) -> Result<()> {

@@ -29,6 +29,8 @@ struct Question {
     to: SocketAddr,
     /// Who may answer.
     names: Vec<String>,
+    /// Where they are.
+    clusters: Vec<String>,
     /// The address the one asked should see.
     seen: Option<IpAddr>,
 }
@@ -55,9 +57,6 @@ pub(crate) enum Again {
     /// What went wrong: the wire loses some of it, and nobody but the asker can help that. What travels in several pieces,
     /// of which none may be lost, is not asked at all.
     Wrong,
-    /// The same, of connections only. While frames of a whole cluster wait, datagrams of a pod to node ports of its own
-    /// cluster have been seen to stay without an answer, for a reason not found yet.
-    WrongConnections,
 }
 
 impl<'a> Matrix<'a> {
@@ -85,7 +84,6 @@ impl<'a> Matrix<'a> {
             one.ways.retain(|way| match again {
                 Again::All => true,
                 Again::Wrong => *way != IN_PIECES,
-                Again::WrongConnections => matches!(way, Way::Tcp(_)),
             });
         }
         let (began, size) = (Instant::now(), count(&self.all));
@@ -112,6 +110,14 @@ impl<'a> Matrix<'a> {
                 left = wrong;
             }
         }
+    }
+
+    /// Only what has nothing to do with one cluster.
+    pub(crate) fn without(mut self, cluster: &str) -> Self {
+        self.all.retain(|one| {
+            one.from.cluster != cluster && one.question.clusters.iter().all(|answering| answering != cluster)
+        });
+        self
     }
 
     /// Only what is asked from the places of one node.
@@ -184,6 +190,7 @@ fn pod(from: &Place, to: &Place, views: &BTreeMap<(String, String), View>) -> Re
         what: format!("{} pod {} on {}", to.cluster, to.name, to.node),
         to: SocketAddr::new(to_ip.into(), PORT),
         names: vec![to.name.clone()],
+        clusters: vec![to.cluster.clone()],
         seen: seen.map(IpAddr::V4),
     }))
 }
@@ -191,22 +198,30 @@ fn pod(from: &Place, to: &Place, views: &BTreeMap<(String, String), View>) -> Re
 /// From anywhere to the Services of the application, whose endpoints are in this cluster, in the other or in a third one.
 fn of_the_application(from: &Place, application: &Application, places: &[Place]) -> Vec<Question> {
     let services = &application.services[&from.cluster];
-    let [here, there, far] = [&application.here, &application.there, &application.far].map(|pod| pod.name.clone());
-    let question =
-        |what: &str, to: SocketAddr, names: Vec<String>| Question { what: what.into(), to, names, seen: None };
+    let [here, there, far] = [&application.here, &application.there, &application.far];
+    let question = |what: &str, to: SocketAddr, names: &[&str], clusters: &[&Place]| Question {
+        what: what.into(),
+        to,
+        names: names.iter().map(|name| (*name).to_owned()).collect(),
+        clusters: clusters.iter().map(|place| place.cluster.clone()).collect(),
+        seen: None,
+    };
+    let of = |what: &str, to, pods: &[&Place]| {
+        question(what, to, &pods.iter().map(|pod| pod.name.as_str()).collect::<Vec<_>>(), pods)
+    };
     let mut all = vec![
-        question("Service of all", services.all, vec![here.clone(), there.clone(), far.clone()]),
-        question("Service of a host's pod", services.host, vec![application.host.clone()]),
+        of("Service of all", services.all, &[here, there, far]),
+        question("Service of a host's pod", services.host, &[&application.host], &[here]),
     ];
     // The node ports of its own node, and of another one.
     let nodes = places.iter().filter(|place| place.cluster == from.cluster && !place.is_pod);
     let (mine, others): (Vec<_>, Vec<_>) = nodes.partition(|node| node.node == from.node);
     for node in mine.into_iter().chain(others.into_iter().take(1)) {
-        let ports =
-            [("away", services.away, &there), ("distant", services.distant, &far), ("home", services.home, &here)];
-        for (what, port, name) in ports {
+        for (what, port, pod) in
+            [("away", services.away, there), ("distant", services.distant, far), ("home", services.home, here)]
+        {
             let to = SocketAddr::new(node.ip.into(), port);
-            all.push(question(&format!("node port {what} of {}", node.name), to, vec![name.clone()]));
+            all.push(of(&format!("node port {what} of {}", node.name), to, &[pod]));
         }
     }
     all
