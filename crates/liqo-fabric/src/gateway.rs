@@ -125,7 +125,7 @@ pub async fn run(args: GatewayArgs) -> Result<(), String> {
             leaving,
         };
         life.spawn("election", candidate.run(active));
-        let address = args.pod_ip;
+        let address = gateway.address();
         life.spawn("heartbeat", async move { election::answer(address).await });
     }
     let busy = life.busy();

@@ -193,14 +193,14 @@ impl Agent {
     }
 
     fn view(&self) -> plan::View {
-        let me = self.args.pod_ip;
         let nodes = self.nodes.all();
         let mut named: BTreeMap<_, _> = nodes.iter().filter_map(|node| Some((node.name_any(), read(node)?))).collect();
         if let Some(pods) = self.pods.as_ref().filter(|pods| pods.is_ready()) {
             let placed: Vec<_> = pods.all().iter().filter_map(|pod| pods::read(pod)).collect();
             pods::locate(&mut named, &placed);
         }
-        named.remove(&self.args.node_name);
+        // What this process was told when it started is not that any longer when the node has got another address.
+        let me = named.remove(&self.args.node_name).map_or(self.args.pod_ip, |node| node.ip);
         let mut others: Vec<_> = named.into_values().collect();
         others.retain(|node| node.ip != me && node.ip.is_ipv4() == me.is_ipv4());
         others.sort_by_key(|node| node.ip);

@@ -6,13 +6,17 @@
 use std::{
     io::{Read, Write},
     net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::netns::Netns;
+use crate::{netns::Netns, wait_for};
 
 /// Where echoes listen.
 pub const PORT: u16 = 7007;
@@ -153,6 +157,7 @@ fn answer(heard: &[u8], said: &[u8]) -> Result<Answer> {
 /// A connection that is used all the time, to see what a fault does to it.
 #[derive(Debug)]
 pub struct Conversation {
+    answered: Arc<AtomicU64>,
     stop: std::sync::mpsc::Sender<()>,
     thread: thread::JoinHandle<Result<Result<Duration>>>,
 }
@@ -164,8 +169,21 @@ impl Conversation {
     /// When the namespace is gone.
     pub fn open(place: &Netns, to: SocketAddr) -> Result<Self> {
         let (stop, stopped) = std::sync::mpsc::channel();
-        let thread = place.spawn(move || talk(to, &stopped))?;
-        Ok(Self { stop, thread })
+        let answered = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&answered);
+        let thread = place.spawn(move || talk(to, &stopped, &count))?;
+        Ok(Self { answered, stop, thread })
+    }
+
+    /// Waits until so many more answers have come.
+    ///
+    /// # Errors
+    /// When that takes longer than `limit`.
+    pub fn goes_on(&self, answers: u64, limit: Duration) -> Result<()> {
+        let wanted = self.answered.load(Ordering::Relaxed) + answers;
+        wait_for(&format!("{answers} more answers"), limit, || {
+            Ok((self.answered.load(Ordering::Relaxed) >= wanted).then_some(()))
+        })
     }
 
     /// Ends it and gives the longest time it had to wait for an answer.
@@ -181,7 +199,7 @@ impl Conversation {
     }
 }
 
-fn talk(to: SocketAddr, stopped: &std::sync::mpsc::Receiver<()>) -> Result<Duration> {
+fn talk(to: SocketAddr, stopped: &std::sync::mpsc::Receiver<()>, answered: &AtomicU64) -> Result<Duration> {
     let mut stream = TcpStream::connect_timeout(&to, PATIENCE).with_context(|| format!("cannot reach {to}"))?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;
@@ -201,6 +219,7 @@ fn talk(to: SocketAddr, stopped: &std::sync::mpsc::Receiver<()>) -> Result<Durat
         }
         longest = longest.max(began.elapsed());
         number += 1;
+        answered.fetch_add(1, Ordering::Relaxed);
     }
     Ok(longest)
 }
@@ -219,7 +238,7 @@ mod tests {
             assert_eq!(ask(&here, to, way).unwrap(), me, "{way:?}");
         }
         let talk = Conversation::open(&here, to).unwrap();
-        thread::sleep(Duration::from_millis(50));
+        talk.goes_on(3, Duration::from_secs(1)).unwrap();
         assert!(talk.end().unwrap() < Duration::from_secs(1));
         assert!(ask(&here, SocketAddr::from(([127, 0, 0, 1], PORT + 1)), Way::Tcp(1)).is_err());
     }

@@ -1,7 +1,7 @@
 //! Which gateway is the active one.
 //!
 //! Who holds the lease is active. The others watch the lease and, over UDP, the holder itself: a holder that
-//! answered and has fallen silent is replaced within a second, one that never answered (a firewall between the
+//! answered and has fallen silent is replaced within a second, sooner if its node says that nobody is there, one that never answered (a firewall between the
 //! nodes) when its lease has run out. An active gateway steps down only when it sees another name in the lease: as long as
 //! nobody else can do better, cut off from the API server it goes on.
 //!
@@ -30,6 +30,8 @@ use crate::layout::{GATEWAY_LEASE, HEARTBEAT_PORT};
 const BEAT: Duration = Duration::from_millis(200);
 /// A holder that has answered before and is silent for so long is gone.
 const SILENT: Duration = Duration::from_millis(850);
+/// So many times in a row must its node have said that nobody listens there any longer (ICMP, RFC 792).
+const REFUSED: u32 = 2;
 /// An answer to one of so many questions before the last one counts as well.
 const LATE: u64 = 3;
 /// Pause between renewals while there is no other gateway.
@@ -51,6 +53,8 @@ struct Evidence {
     unmoved: Duration,
     /// For how long the holder has been silent; none if it never answered.
     silent: Option<Duration>,
+    /// How often its node has said since then that nobody is there.
+    refused: u32,
 }
 
 /// What is to be done about the lease.
@@ -68,7 +72,7 @@ fn plan(lease: Option<&Lease>, me: &str, evidence: Evidence, renew_due: bool, te
     if holder == me {
         return if renew_due { Move::Renew } else { Move::Wait };
     }
-    let fell_silent = evidence.silent.is_some_and(|silent| silent >= SILENT);
+    let fell_silent = evidence.silent.is_some_and(|silent| silent >= SILENT || evidence.refused >= REFUSED);
     // A holder that answers but cannot reach the API server serves better than nobody knows whom.
     let has_run_out = evidence.silent.is_none() && evidence.unmoved >= terms.duration;
     if holder.is_empty() || fell_silent || has_run_out { Move::Take } else { Move::Wait }
@@ -134,8 +138,9 @@ impl Candidate {
     }
 }
 
-fn address_of(pod: &Pod) -> Option<IpAddr> {
-    pod.status.as_ref()?.pod_ip.as_deref()?.parse().ok()
+/// The address of a gateway: that of its node, as it is now. (That of a pod on its node's network may be an earlier one.)
+pub(crate) fn address_of(pod: &Pod) -> Option<IpAddr> {
+    pod.status.as_ref()?.host_ip.as_deref()?.parse().ok()
 }
 
 /// What was seen of the holder, by our own clock.
@@ -144,6 +149,7 @@ struct Rival {
     holder: String,
     lease: Stillness,
     heard: Option<Instant>,
+    refused: u32,
     wire: Option<(IpAddr, UdpSocket)>,
     number: u64,
 }
@@ -151,9 +157,13 @@ struct Rival {
 impl Rival {
     fn judge(&mut self, lease: Option<&Lease>, holder: &str) -> Evidence {
         if self.holder != holder {
-            (self.holder, self.heard, self.wire) = (holder.to_owned(), None, None);
+            (self.holder, self.heard, self.refused, self.wire) = (holder.to_owned(), None, 0, None);
         }
-        Evidence { unmoved: self.lease.of(lease), silent: self.heard.map(|heard| heard.elapsed()) }
+        Evidence {
+            unmoved: self.lease.of(lease),
+            silent: self.heard.map(|heard| heard.elapsed()),
+            refused: self.refused,
+        }
     }
 
     /// Asks the holder once whether it is there, and waits for one beat.
@@ -162,6 +172,7 @@ impl Rival {
         if let Some(address) = address
             && let Err(error) = self.question(address).await
         {
+            self.refused += u32::from(error.kind() == std::io::ErrorKind::ConnectionRefused);
             tracing::trace!(error = %error, "the active gateway cannot be asked");
         }
         tokio::time::sleep_until(begun + BEAT).await;
@@ -185,19 +196,37 @@ impl Rival {
             while socket.recv(&mut answer).await? != question.len() || !recent.contains(&u64::from_be_bytes(answer)) {}
             std::io::Result::Ok(())
         };
-        if timeout(BEAT, wait).await.is_ok_and(|outcome| outcome.is_ok()) {
-            self.heard = Some(Instant::now());
+        if let Ok(outcome) = timeout(BEAT, wait).await {
+            outcome?;
+            (self.heard, self.refused) = (Some(Instant::now()), 0);
         }
         Ok(())
     }
 }
 
-/// Answers the other gateways for ever: eight bytes come back as they are.
+/// Answers the other gateways for ever, at the address this one has now: eight bytes come back as they are.
 ///
 /// # Errors
 /// When the port cannot be used.
-pub(crate) async fn answer(address: IpAddr) -> std::io::Result<()> {
-    let socket = UdpSocket::bind(SocketAddr::new(address, HEARTBEAT_PORT)).await?;
+pub(crate) async fn answer(mut address: watch::Receiver<IpAddr>) -> std::io::Result<()> {
+    loop {
+        let now = *address.borrow_and_update();
+        let changed = match UdpSocket::bind(SocketAddr::new(now, HEARTBEAT_PORT)).await {
+            Ok(socket) => tokio::select! {
+                changed = address.changed() => changed,
+                () = give_back(&socket) => Ok(()),
+            },
+            // The node has another one by now, of which the API server will tell.
+            Err(error) if error.kind() == std::io::ErrorKind::AddrNotAvailable => address.changed().await,
+            Err(error) => return Err(error),
+        };
+        if changed.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
+async fn give_back(socket: &UdpSocket) {
     let mut question = [0; 16];
     loop {
         // Errors of earlier answers (a gateway that has gone) come here; they mean nothing.
@@ -224,16 +253,19 @@ mod tests {
     fn a_lease_is_taken_only_from_the_gone() {
         let ms = Duration::from_millis;
         let cases = [
-            ("", ms(0), None, Move::Take),
-            ("b", ms(0), None, Move::Wait),
-            ("b", ms(6900), None, Move::Wait),
-            ("b", ms(7000), None, Move::Take),
-            ("b", ms(9000), Some(ms(100)), Move::Wait),
-            ("b", ms(0), Some(ms(800)), Move::Wait),
-            ("b", ms(0), Some(ms(900)), Move::Take),
+            ("", ms(0), None, 0, Move::Take),
+            ("b", ms(0), None, 0, Move::Wait),
+            ("b", ms(0), None, 9, Move::Wait),
+            ("b", ms(6900), None, 0, Move::Wait),
+            ("b", ms(7000), None, 0, Move::Take),
+            ("b", ms(9000), Some(ms(100)), 0, Move::Wait),
+            ("b", ms(0), Some(ms(800)), 0, Move::Wait),
+            ("b", ms(0), Some(ms(900)), 0, Move::Take),
+            ("b", ms(0), Some(ms(250)), 1, Move::Wait),
+            ("b", ms(0), Some(ms(450)), 2, Move::Take),
         ];
-        for (holder, unmoved, silent, wanted) in cases {
-            let evidence = Evidence { unmoved, silent };
+        for (holder, unmoved, silent, refused, wanted) in cases {
+            let evidence = Evidence { unmoved, silent, refused };
             assert_eq!(plan(Some(&held_by(holder)), "a", evidence, true, TERMS), wanted, "{holder} {evidence:?}");
         }
         assert_eq!(plan(None, "a", Evidence::default(), false, TERMS), Move::Create);
@@ -241,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_holder_renews_when_it_is_due() {
-        let evidence = Evidence { unmoved: Duration::from_secs(60), silent: None };
+        let evidence = Evidence { unmoved: Duration::from_secs(60), ..Evidence::default() };
         assert_eq!(plan(Some(&held_by("a")), "a", evidence, true, TERMS), Move::Renew);
         assert_eq!(plan(Some(&held_by("a")), "a", evidence, false, TERMS), Move::Wait);
     }
@@ -249,7 +281,10 @@ mod tests {
     #[tokio::test]
     async fn an_answer_is_heard_and_its_end_too() {
         let address = IpAddr::from([127, 0, 0, 1]);
-        let gateway = tokio::spawn(answer(address));
+        // An address of documentation: none of this machine.
+        let (told, tells) = watch::channel(IpAddr::from([192, 0, 2, 1]));
+        let gateway = tokio::spawn(answer(tells));
+        told.send_replace(address);
         let mut rival = Rival::default();
         rival.judge(None, "b");
         while rival.heard.is_none() {
@@ -258,7 +293,10 @@ mod tests {
         gateway.abort();
         let _ = gateway.await;
         let heard = rival.heard;
-        rival.ask(Some(address)).await;
+        for _ in 0..REFUSED {
+            rival.ask(Some(address)).await;
+        }
         assert_eq!(rival.heard, heard);
+        assert_eq!(rival.judge(None, "b").refused, REFUSED, "the machine says that nobody is there");
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     future::Future,
+    net::IpAddr,
     os::fd::AsFd,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -20,6 +21,7 @@ use super::{
     GatewayArgs, Space,
     check::{self, Checks},
     duty,
+    election::address_of,
     key::Keys,
     metrics::{self, Figures, Row},
     path::Report,
@@ -44,6 +46,8 @@ pub(super) struct Gateway {
     mappings: Store<NatMapping>,
     pods: Store<Pod>,
     services: Store<Service>,
+    /// Address of this node.
+    address: watch::Sender<IpAddr>,
     keys: Keys,
     resolver: Resolver,
     checks: Checks,
@@ -93,6 +97,7 @@ impl Gateway {
                 .watch(&args.namespace)
                 .labels(&format!("{GATEWAY_LABEL}=true"))
                 .start(move |_| services()),
+            address: watch::Sender::new(args.pod_ip),
             keys: Keys::watch(&cluster, &args.namespace, &bell),
             resolver: Resolver::start(Arc::clone(&bell)),
             checks: Checks::new(Arc::clone(&bell)),
@@ -112,6 +117,11 @@ impl Gateway {
     /// The gateway pods.
     pub(super) fn pods(&self) -> Store<Pod> {
         self.pods.clone()
+    }
+
+    /// The address of this node: it may change, and what this process was told when it started may be an old one.
+    pub(super) fn address(&self) -> watch::Receiver<IpAddr> {
+        self.address.subscribe()
     }
 
     /// The metrics, as they are whenever they are asked for.
@@ -163,6 +173,10 @@ impl Gateway {
 
     async fn settle(&mut self) -> Result<(), String> {
         let active = *self.standing.borrow_and_update();
+        let me = self.pods.get(&self.args.namespace, &self.args.pod_name);
+        if let Some(now) = me.as_deref().and_then(address_of) {
+            self.address.send_if_modified(|address| std::mem::replace(address, now) != now);
+        }
         let key = self.keys.current().await.map_err(|error| told(&error))?;
         let Some(key) = key else { return Ok(()) };
         let tunnels = self.tunnels.all();
@@ -180,8 +194,9 @@ impl Gateway {
         self.checks.set(targets);
         self.measure(&peers, &reports, active);
         if active {
+            let address = *self.address.borrow();
             let announced =
-                duty::announce(&self.cluster, &self.args.pod_name, self.args.pod_ip, &self.pods, &self.services).await;
+                duty::announce(&self.cluster, &self.args.pod_name, address, &self.pods, &self.services).await;
             announced.map_err(|error| told(&error))?;
             self.tell(&peers, &reports).await?;
         }
@@ -301,7 +316,7 @@ impl Gateway {
                 spec: &object.spec,
                 networks,
                 report,
-                node: self.args.pod_ip,
+                node: *self.address.borrow(),
                 veth,
                 implementation: tunnel.engine.implementation(),
                 now: &now,
