@@ -1,8 +1,8 @@
 //! Which gateway is the active one.
 //!
 //! Who holds the lease is active. The others watch the lease and, over UDP, the holder itself: a holder that
-//! answered and has fallen silent is replaced within a second, sooner if its node says that nobody is there, one that never answered (a firewall between the
-//! nodes) when its lease has run out. An active gateway steps down only when it sees another name in the lease: as long as
+//! answered and has fallen silent is replaced within a second, sooner if its node says that nobody is there, one that never
+//! answered (a firewall between the nodes) when its lease has run out. An active gateway steps down only when it sees another name in the lease: as long as
 //! nobody else can do better, cut off from the API server it goes on.
 //!
 //! Watches: the Lease `1d5hml1.gateway.net.liqo.io`, gateway Pods. Writes: that Lease.
