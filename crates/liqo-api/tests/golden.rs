@@ -10,7 +10,7 @@ use serde_json::Value;
 
 /// Every recorded object, with the file it is from.
 fn recorded() -> Vec<(String, Value)> {
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let golden = Path::new("tests/golden");
     let mut objects = Vec::new();
     for side in ["consumer", "provider"] {
         for entry in fs::read_dir(golden.join(side)).expect("recordings") {

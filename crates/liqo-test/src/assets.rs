@@ -16,11 +16,15 @@ use anyhow::{Context, Result, ensure};
 static PATHS: OnceLock<(PathBuf, PathBuf)> = OnceLock::new();
 
 /// The root of this source tree; `LIQO_SOURCE` names another one when the binary was moved to another machine.
+///
+/// What cargo says when it runs us goes before what it said when it built us: a target directory may be shared by
+/// several clones, and cargo does not build again for another one.
 pub fn source() -> PathBuf {
-    env::var_os("LIQO_SOURCE").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("crates/liqo-test is two deep").to_owned(),
-        PathBuf::from,
-    )
+    if let Some(source) = env::var_os("LIQO_SOURCE") {
+        return source.into();
+    }
+    let package = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&package).ancestors().nth(2).expect("our packages are two deep").to_owned()
 }
 
 #[expect(clippy::disallowed_methods, reason = "the search path of other programs is not known before this one ran")]

@@ -111,7 +111,7 @@ impl Userspace {
         Ok(())
     }
 
-    /// Starts handshakes with pairs that are new.
+    /// Starts handshakes.
     fn greet(&self, links: &[Arc<Link>]) {
         let mut scratch = [0; SMALLEST];
         for link in links {

@@ -4,11 +4,14 @@
 
 use std::path::Path;
 
+use anyhow::Context;
 use xtask::generated;
 
 fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    // Asked of cargo now and not when this was built: several clones may share a target directory.
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").context("this runs by `cargo run -p xtask`")?;
+    let root = Path::new(&package).join("../..");
     match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["gen"] => generated::write(&root),
         ["gen", "--check"] => generated::check(&root),

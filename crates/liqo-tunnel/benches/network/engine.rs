@@ -107,7 +107,7 @@ pub(crate) fn serve(arguments: &[String]) {
 }
 
 fn go(name: &str, own: &PrivateKey, other: &PrivateKey, peer: SocketAddr) -> Child {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../bench/network/wireguard-go");
+    let path = "../../bench/network/wireguard-go";
     let output = Command::new(path).output().unwrap();
     assert!(output.status.success(), "{path}: {}", String::from_utf8_lossy(&output.stderr));
     let program = String::from_utf8(output.stdout).unwrap();

@@ -67,30 +67,30 @@ impl Control {
             })
             .collect();
         let plan = plan(&present, &self.own(), &self.wished);
-        let mut made = Vec::new();
+        let mut strange = Vec::new();
         let mut pairs = Vec::with_capacity(plan.len());
         let mut used: HashSet<u32> = self.links.iter().map(|link| link.slot).collect();
         for (peer, wanted) in self.wished.iter().zip(&plan) {
-            let (link, new) = self.pair(peer, *wanted, &mut used);
+            let (link, is_news) = self.pair(peer, *wanted, &mut used);
             let before = wanted.before.map(|i| self.links[i].clone());
-            if new {
-                made.push(link.clone());
+            if is_news {
+                strange.push(link.clone());
             }
             pairs.push((link, before));
         }
         self.replace(&pairs);
         self.waiting = pairs.iter().any(|(_, before)| before.is_some());
         board.publish(self.table(&pairs));
-        made
+        strange
     }
 
-    /// The pair for a wished peer, kept or made.
+    /// The pair for a wished peer, kept or made, and whether it has yet to shake hands there.
     fn pair(&self, peer: &Peer, wanted: Wanted, used: &mut HashSet<u32>) -> (Arc<Link>, bool) {
         let identity = &self.identities[0];
         match wanted.pair.map(|i| &self.links[i]) {
             Some(link) => {
-                link.lock().wish(peer);
-                (link.clone(), false)
+                let is_news = link.lock().wish(peer);
+                (link.clone(), is_news)
             }
             None => {
                 let slot = (0..).find(|slot| used.insert(*slot)).unwrap_or_default();

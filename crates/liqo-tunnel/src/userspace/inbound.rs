@@ -242,16 +242,19 @@ impl Desk<'_> {
         let mut state = entry.link.lock();
         // The library dates sessions by its last look at the clock, and the younger of two is the one it uses.
         let length = state.tick(Instant::now(), entry.eager, self.scratch);
-        if let (Some(known), Some(length)) = (state.endpoint(), length) {
-            self.shared.wire.send(self.scratch, &[Outgoing { start: 0, length, size: length, endpoint: known }]);
+        if let Some(length) = length
+            && let Some(endpoint) = state.destination(&self.scratch[..length])
+        {
+            self.shared.wire.send(self.scratch, &[Outgoing { start: 0, length, size: length, endpoint }]);
         }
-        match state.open(message, self.scratch) {
-            Opened::Answer(length) => {
-                state.seen_at(endpoint);
-                self.shared.wire.send(self.scratch, &[Outgoing { start: 0, length, size: length, endpoint }]);
-            }
-            _ => return,
+        let Opened::Answer(length) = state.open(message, self.scratch) else { return };
+        if message[0] == RESPONSE {
+            state.answered_at(message, endpoint);
+        } else {
+            state.seen_at(endpoint);
         }
+        let endpoint = state.endpoint().unwrap_or(endpoint);
+        self.shared.wire.send(self.scratch, &[Outgoing { start: 0, length, size: length, endpoint }]);
         // An initiation proves that the peer is there; only the response to ours proves that both have the same keys.
         if message[0] != RESPONSE {
             return;

@@ -36,6 +36,14 @@ const HURRIED: u8 = 10;
 /// the peer, though answers may be lost, too.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Keys younger than this need no new ones yet: the protocol makes them after 120 s (white paper, 6.1).
+const FRESH: Duration = Duration::from_secs(110);
+
+/// The number at this place of a message.
+fn number(message: &[u8], at: usize) -> Option<u32> {
+    message.get(at..).and_then(|rest| rest.first_chunk()).map(|bytes| u32::from_le_bytes(*bytes))
+}
+
 /// One pair of keys.
 pub(crate) struct Link {
     /// Its number in the table, which peers repeat in every packet.
@@ -51,12 +59,17 @@ pub(crate) struct Link {
 /// What the threads share of a link.
 pub(crate) struct State {
     tunnel: Tunn,
+    /// Where it is: where its last authentic packet came from, or where an initiation of ours was answered since.
     endpoint: Option<Endpoint>,
-    /// Where its last authentic packet came from.
-    seen: Option<Endpoint>,
     allowed: Vec<IpNet>,
     /// As last wished: where the peer really is may differ.
     wished: Option<SocketAddr>,
+    /// The wish is newer than what is known of the peer: nothing has come from there, and nothing was answered there.
+    unproven: bool,
+    /// Where our last two initiations went, by the numbers they bear.
+    asked: [Option<(u32, Endpoint)>; 2],
+    /// Initiations since both sides last agreed.
+    tried: u32,
     keepalive: Option<Duration>,
     /// When something was last sent, and `sent` and `messages` then: the keepalive counts from there.
     spoke: (Instant, u64),
@@ -91,9 +104,11 @@ impl Link {
         let state = State {
             tunnel,
             endpoint: peer.endpoint.map(Endpoint::new),
-            seen: None,
             allowed: peer.allowed.clone(),
             wished: peer.endpoint,
+            unproven: false,
+            asked: [None; 2],
+            tried: 0,
             keepalive: peer.keepalive,
             spoke: (Instant::now(), 0),
             messages: 0,
@@ -124,17 +139,19 @@ impl Link {
 }
 
 impl State {
-    /// Follows a changed wish. Where the peer really is stays, unless the wished endpoint is another than before.
-    pub(crate) fn wish(&mut self, peer: &Peer) {
+    /// Follows a changed wish. Tells whether the peer is expected elsewhere than before: then it should be greeted, and what is known
+    /// of it stays valid until it has answered from there.
+    pub(crate) fn wish(&mut self, peer: &Peer) -> bool {
         self.keepalive = peer.keepalive;
         self.allowed.clone_from(&peer.allowed);
-        if self.wished != peer.endpoint {
-            self.wished = peer.endpoint;
-            self.seen = None;
-            if let Some(endpoint) = peer.endpoint {
-                self.endpoint = Some(Endpoint::new(endpoint));
-            }
+        if self.wished == peer.endpoint {
+            return false;
         }
+        self.wished = peer.endpoint;
+        let wished = self.wished.map(Endpoint::new);
+        self.endpoint = self.endpoint.or(wished);
+        self.unproven = self.endpoint.map(|endpoint| endpoint.to) != self.wished && wished.is_some();
+        self.unproven
     }
 
     /// What is sent to it, as last wished.
@@ -151,21 +168,42 @@ impl State {
     pub(crate) fn seen_at(&mut self, endpoint: Endpoint) {
         if self.endpoint != Some(endpoint) {
             self.endpoint = Some(endpoint);
+            self.unproven &= Some(endpoint.to) != self.wished;
         }
-        self.seen = self.endpoint;
     }
 
-    /// Until the first handshake: tries the other of the two places where the peer may be, where it was seen and where it
-    /// is expected. That packets come from a place does not prove that answers are heard there: `boringtun`, which peers
-    /// with Liqo 0.8.3 may have, connects a socket to where a pair of keys was last in use, and takes whatever comes from there
-    /// as of that pair, also while another one shakes hands.
-    fn try_elsewhere(&mut self) {
-        if self.last_handshake.is_some() {
-            return;
+    /// An initiation of ours was answered: where that one went we are heard, wherever the answer came from.
+    pub(crate) fn answered_at(&mut self, response: &[u8], from: Endpoint) {
+        let number = number(response, 8);
+        let asked = self.asked.iter().flatten().find(|(asked, _)| Some(*asked) == number);
+        let place = asked.map(|(_, place)| *place).filter(|place| place.to != from.to);
+        self.seen_at(place.unwrap_or(from));
+    }
+
+    /// Where a message goes that was just written.
+    pub(crate) fn destination(&mut self, message: &[u8]) -> Option<Endpoint> {
+        if message.first() != Some(&INITIATION) {
+            return self.endpoint;
         }
-        let expected = self.wished.map(Endpoint::new);
-        let is_expected = self.endpoint.map(|endpoint| endpoint.to) == self.wished;
-        self.endpoint = if is_expected { self.seen.or(expected) } else { expected.or(self.endpoint) };
+        let place = self.aim()?;
+        self.tried = self.tried.saturating_add(1);
+        self.asked = [number(message, 4).map(|number| (number, place)), self.asked[0]];
+        Some(place)
+    }
+
+    /// Where the next initiation goes. That packets come from a place does not prove that answers are heard there: an address that the peer
+    /// has left may lead from it to us only, and `boringtun`, which peers with Liqo 0.8.3 may have, connects a socket to where a pair of
+    /// keys was last in use, and takes whatever comes from there as of that pair, also while another one shakes hands. So one that
+    /// is not answered is followed by one to the other place.
+    fn aim(&self) -> Option<Endpoint> {
+        let wished = self.wished.map(Endpoint::new);
+        let aside = |one: Option<Endpoint>| one.filter(|one| Some(one.to) != self.wished);
+        if self.unproven {
+            // Keys that are still good are not made anew at the old place.
+            let are_fresh = self.tunnel.time_since_last_handshake().is_some_and(|age| age < FRESH);
+            return if are_fresh || self.tried.is_multiple_of(2) { wished } else { aside(self.endpoint).or(wished) };
+        }
+        if self.tried.is_multiple_of(2) { self.endpoint } else { wished.or(self.endpoint) }
     }
 
     /// Bytes received and sent, and when keys were last agreed on.
@@ -253,6 +291,7 @@ impl State {
         if yes {
             self.answered = false;
             self.hurry = None;
+            self.tried = 0;
             self.last_handshake = Some(SystemTime::now());
         }
     }
@@ -296,11 +335,14 @@ impl State {
             }
             _ => None,
         };
+        if self.unproven && self.hurry.is_none() {
+            self.hurry = Some((now, 0));
+        }
         let message = message.or_else(|| match self.hurry {
             Some((asked, left)) if now.duration_since(asked) >= if left > 0 { HURRY } else { PATIENCE } => {
-                let left = if eager { Some(left.saturating_sub(1)) } else { left.checked_sub(1) };
+                let goes_on = eager || self.unproven;
+                let left = if goes_on { Some(left.saturating_sub(1)) } else { left.checked_sub(1) };
                 self.hurry = left.map(|left| (now, left));
-                self.try_elsewhere();
                 self.initiate(true, buffer)
             }
             _ => None,

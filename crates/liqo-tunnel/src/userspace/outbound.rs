@@ -93,20 +93,24 @@ impl Outbound {
         let ready = state.can_seal();
         // A frame that contradicts itself is dropped, as is one that was cut short.
         let _ = split(&mut self.frame, length, self.mtu, |packet| {
-            self.batch.put(endpoint, packet.len() + OVERHEAD, |buffer| {
-                if ready { state.seal(packet, buffer) } else { state.wait(packet, buffer) }
+            self.batch.put(packet.len() + OVERHEAD, |buffer| {
+                if ready {
+                    return Some((state.seal(packet, buffer)?, endpoint));
+                }
+                let length = state.wait(packet, buffer)?;
+                Some((length, state.destination(&buffer[..length])?))
             });
         });
     }
 }
 
 impl Batch {
-    /// Appends what `write` writes, if there is room for `need` bytes.
-    fn put(&mut self, endpoint: Endpoint, need: usize, write: impl FnOnce(&mut [u8]) -> Option<usize>) {
+    /// Appends what `write` writes for somebody, if there is room for `need` bytes.
+    fn put(&mut self, need: usize, write: impl FnOnce(&mut [u8]) -> Option<(usize, Endpoint)>) {
         let Some(room) = self.buffer.get_mut(self.used..).filter(|room| room.len() >= need.max(SMALLEST)) else {
             return;
         };
-        let Some(length) = write(room) else { return };
+        let Some((length, endpoint)) = write(room) else { return };
         let start = self.used;
         self.used += length;
         if let Some(last) = self.messages.last_mut() {
@@ -136,9 +140,8 @@ pub(crate) fn send_now(
 ) -> bool {
     let message = {
         let mut state = link.lock();
-        // What is written may have another destination than what came before.
         let length = state.endpoint().and_then(|_| write(&mut state, scratch));
-        state.endpoint().zip(length)
+        length.and_then(|length| Some((state.destination(&scratch[..length])?, length)))
     };
     let Some((endpoint, length)) = message else { return false };
     wire.send(scratch, &[Outgoing { start: 0, length, size: length, endpoint }]);

@@ -60,13 +60,64 @@ fn a_peer_that_moves_is_followed() {
     // A wish that has not changed does not call it back.
     a.engine().set_peers(&[b.peer()]).unwrap();
     assert_eq!(a.state_of(&b).endpoint, Some("192.0.2.77:5871".parse().unwrap()));
-    // A changed one does, and the session stays.
-    let agreed = a.state_of(&b).last_handshake;
-    let mut moved = b.peer();
-    moved.endpoint = Some("[2001:db8::2]:5871".parse().unwrap());
-    a.engine().set_peers(&[moved]).unwrap();
+    // A changed one does.
+    let place = "[2001:db8::2]:5871".parse().unwrap();
+    a.engine().set_peers(&[Peer { endpoint: Some(place), ..b.peer() }]).unwrap();
     assert!(echo(&a, &b, b.inner4(), NOT));
-    assert_eq!(a.state_of(&b).last_handshake, agreed);
+    eventually("the wished address", || a.state_of(&b).endpoint == Some(place));
+}
+
+#[test]
+fn the_old_address_is_valid_until_the_new_one_has_answered() {
+    let switch = Switch::new();
+    let (a, b) = pair(&switch);
+    let place = "192.0.2.88:5871".parse().unwrap();
+    a.engine().set_peers(&[Peer { endpoint: Some(place), ..b.peer() }]).unwrap();
+    for _ in 0..20 {
+        assert!(echo(&a, &b, b.inner4(), NOT) && echo(&b, &a, a.inner4(), NOT));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(a.state_of(&b).endpoint, b.peer().endpoint);
+    b.outside.ip("address add 192.0.2.88/24 dev eth0");
+    eventually("the new address", || a.state_of(&b).endpoint == Some(place));
+    assert!(echo(&a, &b, b.inner4(), NOT) && echo(&b, &a, a.inner4(), NOT));
+}
+
+/// A load balancer's address that changed: what the peer sends comes from the old one still, what goes there is lost.
+#[test]
+fn a_peer_is_not_followed_back_to_where_it_is_not_reached() {
+    let switch = Switch::new();
+    let (a, b) = pair(&switch);
+    // B knows no place of A but the one it hears it from.
+    b.engine().set_peers(&[Peer { endpoint: None, ..a.peer() }]).unwrap();
+    b.outside.ip("address add 192.0.2.88/24 dev eth0");
+    deaf(&b, "192.0.2.2");
+    let speaks = std::sync::atomic::AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while speaks.load(std::sync::atomic::Ordering::Relaxed) {
+                echo(&b, &a, a.inner4(), Duration::from_millis(100));
+            }
+        });
+        assert!(!echo(&a, &b, b.inner4(), NOT));
+        let place = "192.0.2.88:5871".parse().unwrap();
+        a.engine().set_peers(&[Peer { endpoint: Some(place), ..b.peer() }]).unwrap();
+        let is_back = echo(&a, &b, b.inner4(), Duration::from_secs(2));
+        speaks.store(false, std::sync::atomic::Ordering::Relaxed);
+        assert!(is_back);
+    });
+    assert!(echo(&a, &b, b.inner4(), NOT) && echo(&b, &a, a.inner4(), NOT));
+}
+
+/// What is sent to this address of a machine is lost.
+fn deaf(machine: &Machine, address: &str) {
+    for rule in [
+        "add table ip deaf",
+        "add chain ip deaf input { type filter hook input priority 0 ; }",
+        &format!("add rule ip deaf input ip daddr {address} drop"),
+    ] {
+        machine.outside.command("/usr/sbin/nft", rule);
+    }
 }
 
 #[test]
@@ -140,13 +191,7 @@ fn our_new_key_reaches_a_peer_that_is_heard_from_where_it_does_not_listen() {
     b.engine().set_peers(&[expected(&a)]).unwrap();
     assert!(echo(&b, &a, a.inner4(), SOON));
     // What goes to where its own initiations come from is lost.
-    for rule in [
-        "add table ip deaf",
-        "add chain ip deaf input { type filter hook input priority 0 ; }",
-        "add rule ip deaf input ip daddr 192.0.2.1 drop",
-    ] {
-        a.outside.command("/usr/sbin/nft", rule);
-    }
+    deaf(&a, "192.0.2.1");
     let next = PrivateKey::generate().unwrap();
     b.engine().set_key(&next).unwrap();
     b.key = next;

@@ -31,7 +31,7 @@ impl Stranger {
         std::mem::swap(&mut machine.inside, &mut machine.outside);
         // Both names stand for the namespace with the wire.
         machine.outside = machine.inside.again();
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../bench/network/wireguard-go");
+        let path = "../../bench/network/wireguard-go";
         let told = Command::new(path).output().unwrap();
         assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
         let program = String::from_utf8(told.stdout).unwrap();

@@ -16,14 +16,14 @@ pub(crate) type Objects = BTreeMap<String, Value>;
 
 /// The chart.
 pub(crate) fn path() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/chart")
+    Path::new("../../deploy/chart").to_owned()
 }
 
 /// Helm: `LIQO_HELM`, else the test bed's, else the one in the path.
 pub(crate) fn command() -> Command {
     let testbed = || {
-        let install = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testbed/install");
-        let paths = String::from_utf8(Command::new(install).arg("--paths").output().ok()?.stdout).ok()?;
+        let paths =
+            String::from_utf8(Command::new("../../testbed/install").arg("--paths").output().ok()?.stdout).ok()?;
         Some(PathBuf::from(paths.lines().next()?).join("helm")).filter(|helm| helm.is_file())
     };
     let helm = env::var_os("LIQO_HELM").map(PathBuf::from).or_else(testbed).unwrap_or_else(|| "helm".into());

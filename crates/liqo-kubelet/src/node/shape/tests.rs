@@ -20,7 +20,7 @@ fn profile() -> Profile {
 }
 
 fn recorded<T: serde::de::DeserializeOwned>(name: &str) -> T {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recorded").join(name);
+    let path = Path::new("tests/recorded").join(name);
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
