@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use liqo_test::{
     Cluster, ClusterSpec, Stage,
-    run::{command, nft, output},
+    run::{command, ip, nft, output},
     stage::{LONG, on},
     wait_for,
 };
@@ -14,6 +14,8 @@ use serde_json::Value;
 
 /// The port milan's gateway moves to.
 const ANOTHER_PORT: &str = "31871";
+/// The name its load balancer gets.
+const BALANCER: &str = "gateway.milan.example";
 
 #[test]
 fn two_consumers_behind_routers_use_a_provider_through_its_wireguard_port() -> Result<()> {
@@ -42,6 +44,10 @@ fn two_consumers_behind_routers_use_a_provider_through_its_wireguard_port() -> R
     }
     shown(&stage, rome)?;
     followed(rome, milan)?;
+    for consumer in [rome, turin] {
+        reached(consumer)?;
+    }
+    followed_by_name(&[rome, turin], milan)?;
     for consumer in [rome, turin] {
         reached(consumer)?;
     }
@@ -238,12 +244,59 @@ fn shown(stage: &Stage, rome: &Cluster) -> Result<()> {
 fn followed(rome: &Cluster, milan: &Cluster) -> Result<()> {
     let ports = format!(r#"[{{"op":"replace","path":"/spec/ports/0/nodePort","value":{ANOTHER_PORT}}}]"#);
     milan.kubectl(&["patch", "service", "-n", "liqo", "liqo-gateway", "--type=json", "-p", &ports])?;
-    wait_for("the new port has reached the consumer", LONG, || {
-        let tunnels = rome.items(&["tunnelendpoints", "-A"])?;
-        let tunnel = tunnels.first().context("there is no tunnel")?;
-        let (port, state) = (&tunnel["spec"]["backend_config"]["port"], &tunnel["status"]["connection"]["status"]);
-        Ok((port == ANOTHER_PORT && state == "Connected").then_some(()))
+    connected_to(rome, &milan.node(&milan.first())?.ip, ANOTHER_PORT)
+}
+
+/// The provider's gateway is behind a load balancer that has a name, and the name gets another address. Consumers look it up
+/// again and again; milan could not tell them, as it cannot reach their routers.
+fn followed_by_name(consumers: &[&Cluster], milan: &Cluster) -> Result<()> {
+    let names = milan.name_server()?;
+    let node = milan.node(&milan.first())?;
+    names.tell(BALANCER, &node.ip)?;
+    let resolver = format!(
+        r#"{{"spec":{{"template":{{"spec":{{"dnsPolicy":"None","dnsConfig":{{"nameservers":["{}"]}}}}}}}}}}"#,
+        names.address
+    );
+    for consumer in consumers {
+        consumer.kubectl(&["patch", "deployment", "-n", "liqo", "liqo-gateway", "-p", &resolver])?;
+        consumer.rolled_out("liqo", "liqo-gateway")?;
+    }
+    let service = ["patch", "service", "-n", "liqo", "liqo-gateway", "-p"];
+    milan.kubectl(&[&service[..], &[r#"{"spec":{"type":"LoadBalancer"}}"#]].concat())?;
+    let published = format!(r#"{{"status":{{"loadBalancer":{{"ingress":[{{"hostname":"{BALANCER}"}}]}}}}}}"#);
+    milan.kubectl(&[&service[..], &[&published, "--subresource=status"]].concat())?;
+    for consumer in consumers {
+        connected_to(consumer, BALANCER, "5871")?;
+    }
+
+    let (net, last) = node.ip.rsplit_once('.').context("the node has no address")?;
+    let another = format!("{net}.{}", last.parse::<u8>()? + 100);
+    ip(&node.netns, &format!("addr add {another}/24 dev eth0"))?;
+    nft(&node.netns, &format!("add rule ip only_udp admit ip daddr {} udp dport != 53 drop\n", node.ip))?;
+    for consumer in consumers {
+        wait_for(&format!("{} hears milan no longer", consumer.name()), LONG, || {
+            Ok((tunnel(consumer)?["status"]["connection"]["status"] != "Connected").then_some(()))
+        })?;
+    }
+    names.tell(BALANCER, &another)?;
+    for consumer in consumers {
+        connected_to(consumer, BALANCER, "5871")?;
+    }
+    Ok(())
+}
+
+fn connected_to(consumer: &Cluster, host: &str, port: &str) -> Result<()> {
+    wait_for(&format!("{} is connected to {host}:{port}", consumer.name()), LONG, || {
+        let tunnel = tunnel(consumer)?;
+        let (spec, state) = (&tunnel["spec"], &tunnel["status"]["connection"]["status"]);
+        ensure!(spec["endpointIP"] == host && spec["backend_config"]["port"] == port, "{spec}");
+        ensure!(state == "Connected", "{}", tunnel["status"]);
+        Ok(Some(()))
     })
+}
+
+fn tunnel(consumer: &Cluster) -> Result<Value> {
+    consumer.items(&["tunnelendpoints", "-A"])?.into_iter().next().context("there is no tunnel")
 }
 
 /// Nothing of a peer is left, besides what every Liqo keeps of itself.
