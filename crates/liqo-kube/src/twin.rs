@@ -120,6 +120,8 @@ pub enum There<T> {
     Apply(Box<T>),
     /// The twin has outlived its reason.
     Remove,
+    /// The object here waits until what is left there is gone.
+    Wait,
 }
 
 /// What to do here.
@@ -208,7 +210,7 @@ fn leaving<R: Reflect>(r: &R, here: &R::Here, ours: Option<&R::There>, seen: Opt
         return Plan { here: Here::Keep, there: There::Remove };
     }
     if ours.is_some() || seen.is_some() {
-        return Plan { here: r.back(here, ours, seen).into(), there: There::Keep };
+        return Plan { here: r.back(here, ours, seen).into(), there: There::Wait };
     }
     let end = match r.farewell(here) {
         Farewell::Nothing => Here::Keep,

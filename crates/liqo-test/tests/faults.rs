@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use liqo_test::{
     Cluster, Stage,
+    run::nft,
     stage::{LONG, on},
     wait_for,
 };
@@ -255,7 +256,24 @@ fn unpeering_from_a_dead_provider_is_clean_here_and_converges_there() -> Result<
     stage.unpeer(rome, "milan")?;
     ensure!(rome.items(&["nodes", "-l", "liqo.io/type=virtual-node"])?.is_empty(), "the virtual node stays");
     ensure!(rome.items(&["foreignclusters"])?.is_empty(), "the foreign cluster stays");
+    // The provider is reached again and reaches nobody yet: when it looks again it may not, and has missed the end of what it watched.
+    let (node, api) = (milan.node(&milan.first())?, rome.node(&rome.first())?.ip);
+    nft(
+        &node.netns,
+        &format!(
+            "table ip no_way_back {{
+               chain admit {{
+                 type filter hook prerouting priority raw;
+                 ip daddr {api} tcp dport 6443 drop
+               }}
+             }}\n"
+        ),
+    )?;
     milan.link().restore()?;
+    wait_for("the request is taken back", LONG, || {
+        Ok(rome.items(&["resourcerequests", "-A"])?.is_empty().then_some(()))
+    })?;
+    nft(&node.netns, "delete table ip no_way_back\n")?;
     wait_for("the provider converges", LONG, || {
         let left = [
             milan.items(&["namespaces", "-l", "liqo.io/remote-cluster-id"])?,

@@ -27,7 +27,7 @@ const LAG: Duration = Duration::from_secs(2);
 /// So long news nobody waits for are held back, to be told together with what follows them.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// So long a watch may take to show that a twin is gone; then it is asked for.
+/// So long a watch may take to show that something is gone; then it is asked for.
 const DOUBT: Duration = Duration::from_secs(5);
 
 /// What a mirror needs. The stores may be shared with others; whoever fills them pushes the names (as
@@ -79,17 +79,21 @@ impl Mirror {
 
 async fn run<R: Reflect>(parts: Parts<R>) {
     parts.sources.ready().await;
-    parts.twins.ready().await;
-    if let Some(seen) = &parts.seen {
-        seen.ready().await;
-    }
+    let there = async {
+        parts.twins.ready().await;
+        if let Some(seen) = &parts.seen {
+            seen.ready().await;
+        }
+    };
+    // A peer that has said farewell shows us nothing any more: what waits here for its end is then asked for by name.
+    let _ = tokio::time::timeout(DOUBT, there).await;
     let queue = parts.queue.clone();
     let workers = parts.workers;
     let pair = Pair {
         parts,
         told: Mutex::default(),
         sent: Mutex::default(),
-        removed: Mutex::default(),
+        fading: Mutex::default(),
         held: Mutex::default(),
     };
     drive(R::NAME, queue, workers, |name| pair.settle(name)).await;
@@ -101,8 +105,8 @@ struct Pair<R: Reflect> {
     told: Mutex<HashMap<String, String>>,
     /// What was applied last for a name and when, until the watch shows it.
     sent: Mutex<HashMap<String, (u64, Instant)>>,
-    /// Which twin of a name the other cluster has agreed to remove and when it first did, until the watch shows that it is gone.
-    removed: Mutex<HashMap<String, (Option<String>, Instant)>>,
+    /// Which object of the other cluster should be gone soon, for a name, and since when, until the watch shows that it is.
+    fading: Mutex<HashMap<String, (Option<String>, Instant)>>,
     /// Since when news of a name are held back.
     held: Mutex<HashMap<String, Instant>>,
 }
@@ -120,13 +124,16 @@ impl<R: Reflect> Pair<R> {
         let Parts { reflector, here: cluster, namespace_here, namespace_there, sources, twins, seen, .. } = &self.parts;
         let name_there = reflector.name_there(name);
         let here = sources.get(namespace_here, name);
-        let shown = twins.get(namespace_there, &name_there);
-        let there = self.still(name, shown.clone()).await?;
-        let mut other = seen.as_ref().and_then(|seen| seen.get(namespace_there, &name_there));
-        if let (Some(_), None, Some(one)) = (&shown, &there, &other) {
-            // Both watches go the same way.
-            other = self.ask(one).await?;
-        }
+        let (there, other) = if twins.is_ready() && seen.as_ref().is_none_or(Store::is_ready) {
+            let there = twins.get(namespace_there, &name_there);
+            let other = seen.as_ref().and_then(|seen| seen.get(namespace_there, &name_there));
+            self.still(name, there, other).await?
+        } else if here.as_ref().is_some_and(|here| here.meta().deletion_timestamp.is_some()) {
+            let other = if seen.is_some() { self.fetch(&name_there).await? } else { None };
+            (self.fetch(&name_there).await?, other)
+        } else {
+            return Ok(Some(DOUBT));
+        };
         let seen = if seen.is_some() { other.as_deref() } else { itself::<R>(there.as_deref()) };
         reflector.look(name, here.as_deref(), there.as_deref(), seen);
         let plan: Plan<R::There> = decide(reflector, here.as_deref(), there.as_deref(), seen);
@@ -137,7 +144,7 @@ impl<R: Reflect> Pair<R> {
             There::Apply(twin) => self.apply(name, name_there, twin, here.as_deref(), there.as_deref()).await?,
             other => {
                 lock(&self.sent).remove(name);
-                self.act_there(name, other, here.as_deref(), there.as_deref()).await?
+                self.act_there(name, other, here.as_deref(), there.as_deref(), seen).await?
             }
         };
         let Some(here) = here else {
@@ -168,31 +175,49 @@ impl<R: Reflect> Pair<R> {
         Ok(again)
     }
 
-    /// The twin as the watch shows it, unless it was removed and the watch has missed that: its path may have died
-    /// meanwhile, and a peer that has said farewell lets us look no more.
-    async fn still(&self, name: &str, there: Option<Arc<R::There>>) -> Result<Option<Arc<R::There>>, KubeError> {
-        let Some(twin) = &there else {
-            lock(&self.removed).remove(name);
-            return Ok(None);
+    /// The twin and what is seen there, as the watches show them, unless they should be gone by now and the watches may have missed
+    /// that: their path may have died meanwhile, and a peer that has said farewell lets us look no more.
+    #[expect(clippy::type_complexity, reason = "what comes in goes out")]
+    async fn still(
+        &self,
+        name: &str,
+        there: Option<Arc<R::There>>,
+        seen: Option<Arc<R::Seen>>,
+    ) -> Result<(Option<Arc<R::There>>, Option<Arc<R::Seen>>), KubeError> {
+        let known = lock(&self.fading).get(name).cloned();
+        let Some((_, since)) = known.filter(|(uid, _)| *uid == first(there.as_deref(), seen.as_deref())) else {
+            lock(&self.fading).remove(name);
+            return Ok((there, seen));
         };
-        let removed = lock(&self.removed).get(name).cloned();
-        let Some((_, when)) = removed.filter(|(uid, _)| *uid == twin.meta().uid) else {
-            lock(&self.removed).remove(name);
-            return Ok(there);
+        if since.elapsed() < DOUBT {
+            return Ok((there, seen));
+        }
+        let there = match &there {
+            Some(shown) => self.ask(shown).await?,
+            None => None,
         };
-        if when.elapsed() < DOUBT { Ok(there) } else { self.ask(twin).await }
+        let seen = match &seen {
+            Some(shown) if there.is_none() => self.ask(shown).await?,
+            _ => seen,
+        };
+        if let Some((_, since)) = lock(&self.fading).get_mut(name) {
+            *since = Instant::now();
+        }
+        Ok((there, seen))
     }
 
     /// Whether an object of the other cluster, as a watch shows it, is still there.
     async fn ask<K: Object>(&self, shown: &Arc<K>) -> Result<Option<Arc<K>>, KubeError> {
         let meta = shown.meta();
-        let (namespace, name) =
-            (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
-        match self.parts.there.get::<K>(namespace, name).await {
-            Ok(Some(now)) if now.meta().uid == meta.uid => Ok(Some(Arc::clone(shown))),
-            Ok(_) => Ok(None),
+        let now = self.fetch::<K>(meta.name.as_deref().unwrap_or_default()).await?;
+        Ok(now.filter(|now| now.meta().uid == meta.uid).map(|_| Arc::clone(shown)))
+    }
+
+    /// What has this name there; nothing, if we may not know.
+    async fn fetch<K: Object>(&self, name_there: &str) -> Result<Option<Arc<K>>, KubeError> {
+        match self.parts.there.get::<K>(&self.parts.namespace_there, name_there).await {
             Err(error) if error.is_forbidden() => Ok(None),
-            Err(error) => Err(error),
+            outcome => Ok(outcome?.map(Arc::new)),
         }
     }
 
@@ -251,6 +276,7 @@ impl<R: Reflect> Pair<R> {
         plan: There<R::There>,
         here: Option<&R::Here>,
         there: Option<&R::There>,
+        seen: Option<&R::Seen>,
     ) -> Result<Option<Duration>, KubeError> {
         let Parts { there: cluster, peer, .. } = &self.parts;
         match plan {
@@ -265,13 +291,20 @@ impl<R: Reflect> Pair<R> {
             }
             There::Remove => {
                 let Some(twin) = there else { return Ok(None) };
-                cluster.remove(twin).await?;
-                let removed = (twin.meta().uid.clone(), Instant::now());
-                lock(&self.removed).entry(name.to_owned()).or_insert(removed);
+                match cluster.remove(twin).await {
+                    // What a peer has taken back itself, it lets us remove no more.
+                    Err(error) if !error.is_forbidden() => return Err(error),
+                    _ => self.fades(name, there, seen),
+                }
             }
+            There::Wait => self.fades(name, there, seen),
         }
         // Until it is seen to be gone.
-        Ok(lock(&self.removed).contains_key(name).then_some(DOUBT))
+        Ok(lock(&self.fading).contains_key(name).then_some(DOUBT))
+    }
+
+    fn fades(&self, name: &str, there: Option<&R::There>, seen: Option<&R::Seen>) {
+        lock(&self.fading).entry(name.to_owned()).or_insert_with(|| (first(there, seen), Instant::now()));
     }
 
     /// Tells the user what has become of an object, once for each new message.
@@ -310,6 +343,11 @@ async fn apply<K: Object>(cluster: &Cluster, twin: &K, there: Option<&K>) -> Res
         Some(known) => cluster.apply(&known).await.map(drop),
         None => Err(error),
     }
+}
+
+/// The UID of the twin, or of what is seen there when there is no twin.
+fn first<T: Resource, S: Resource>(there: Option<&T>, seen: Option<&S>) -> Option<String> {
+    there.map_or_else(|| seen.and_then(|seen| seen.meta().uid.clone()), |there| there.meta().uid.clone())
 }
 
 /// Tells forged twins apart, within this process.

@@ -52,6 +52,7 @@ fn plan(here: Option<&Pod>, there: Option<&ShadowPod>, seen: Option<&Pod>) -> (H
         There::Refused(_) => "refused",
         There::Apply(_) => "apply",
         There::Remove => "remove",
+        There::Wait => "wait",
     };
     (plan.here, there)
 }
@@ -81,8 +82,8 @@ fn the_decision_table() {
         "a conflict does not hold the end"
     );
     assert_eq!(plan(Some(&leaving(&l)), Some(&s), Some(&r)), (Here::Keep, "remove"), "5");
-    assert_eq!(plan(Some(&leaving(&l)), Some(&leaving(&s)), Some(&r)), (running(), "keep"), "6");
-    assert_eq!(plan(Some(&leaving(&l)), None, Some(&leaving(&r))), (running(), "keep"), "6");
+    assert_eq!(plan(Some(&leaving(&l)), Some(&leaving(&s)), Some(&r)), (running(), "wait"), "6");
+    assert_eq!(plan(Some(&leaving(&l)), None, Some(&leaving(&r))), (running(), "wait"), "6");
     let mut aborted = l.clone();
     aborted.status = from_value(json!({"phase": "Failed", "reason": "OffloadingAborted"})).unwrap();
     assert_eq!(plan(Some(&aborted), Some(&s), Some(&r)), (Here::Keep, "remove"), "7");
