@@ -177,7 +177,6 @@ impl<R: Reflect> Pair<R> {
 
     /// The twin and what is seen there, as the watches show them, unless they should be gone by now and the watches may have missed
     /// that: their path may have died meanwhile, and a peer that has said farewell lets us look no more.
-    #[expect(clippy::type_complexity, reason = "what comes in goes out")]
     async fn still(
         &self,
         name: &str,
