@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::KubeError;
 
@@ -47,6 +47,8 @@ struct State<K> {
     /// Came while active.
     again: HashSet<K>,
     failures: HashMap<K, u32>,
+    /// When it comes by itself.
+    due: HashMap<K, Instant>,
 }
 
 impl<K: Clone + Eq + Hash + Send + Sync + 'static> Default for Queue<K> {
@@ -64,6 +66,7 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Queue<K> {
             active: HashSet::new(),
             again: HashSet::new(),
             failures: HashMap::new(),
+            due: HashMap::new(),
         };
         Self(Arc::new(Inner { state: Mutex::new(state), news: Notify::new() }))
     }
@@ -83,12 +86,25 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Queue<K> {
         }
     }
 
-    /// The key shall be settled after a while.
+    /// The key shall be settled after a while, or earlier.
     pub fn push_after(&self, key: K, pause: Duration) {
+        let due = Instant::now() + pause;
+        {
+            let mut state = self.state();
+            if state.due.get(&key).is_some_and(|known| *known <= due) {
+                return;
+            }
+            state.due.insert(key.clone(), due);
+        }
         let queue = self.clone();
         tokio::spawn(async move {
-            tokio::time::sleep(pause).await;
-            queue.push(key);
+            tokio::time::sleep_until(due).await;
+            let mut state = queue.state();
+            if state.due.get(&key) == Some(&due) {
+                state.due.remove(&key);
+                drop(state);
+                queue.push(key);
+            }
         });
     }
 
@@ -221,5 +237,17 @@ mod tests {
         assert_eq!(queue.done(&1, Some(FIRST_PAUSE)), Some(FIRST_PAUSE));
         assert_eq!(pause_after(FIRST_PAUSE_AFTER_CONFLICT, 1), FIRST_PAUSE_AFTER_CONFLICT);
         assert_eq!(pause_after(FIRST_PAUSE, 1000), LONGEST_PAUSE);
+    }
+
+    #[tokio::test]
+    async fn a_key_comes_by_itself_once_and_at_the_earliest_time_asked_for() {
+        let queue = Queue::new();
+        for pause in [60_000, 50, 50, 90_000] {
+            queue.push_after("a", Duration::from_millis(pause));
+        }
+        assert_eq!(queue.next().await, "a");
+        assert_eq!(queue.done(&"a", None), None);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(queue.take(), None);
     }
 }

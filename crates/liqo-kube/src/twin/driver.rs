@@ -6,11 +6,12 @@
 use std::{
     collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use kube::Resource;
+use kube::{Resource, ResourceExt};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
@@ -79,14 +80,23 @@ impl Mirror {
 
 async fn run<R: Reflect>(parts: Parts<R>) {
     parts.sources.ready().await;
-    let there = async {
-        parts.twins.ready().await;
-        if let Some(seen) = &parts.seen {
+    let (twins, seen) = (parts.twins.clone(), parts.seen.clone());
+    let mut shown = pin!(async move {
+        twins.ready().await;
+        if let Some(seen) = seen {
             seen.ready().await;
         }
+    });
+    // A peer that has said farewell shows us nothing any more: then what waits here for its end is asked for by name.
+    let in_time = tokio::time::timeout(DOUBT, &mut shown).await.is_ok();
+    let (queue, sources, namespace) = (parts.queue.clone(), parts.sources.clone(), parts.namespace_here.clone());
+    let late = async {
+        if !in_time {
+            shown.await;
+            let all = sources.filter(|here| here.namespace().unwrap_or_default() == namespace);
+            all.iter().for_each(|here| queue.push(here.name_any()));
+        }
     };
-    // A peer that has said farewell shows us nothing any more: what waits here for its end is then asked for by name.
-    let _ = tokio::time::timeout(DOUBT, there).await;
     let queue = parts.queue.clone();
     let workers = parts.workers;
     let pair = Pair {
@@ -96,7 +106,7 @@ async fn run<R: Reflect>(parts: Parts<R>) {
         fading: Mutex::default(),
         held: Mutex::default(),
     };
-    drive(R::NAME, queue, workers, |name| pair.settle(name)).await;
+    tokio::join!(late, drive(R::NAME, queue, workers, |name| pair.settle(name)));
 }
 
 struct Pair<R: Reflect> {
@@ -105,7 +115,8 @@ struct Pair<R: Reflect> {
     told: Mutex<HashMap<String, String>>,
     /// What was applied last for a name and when, until the watch shows it.
     sent: Mutex<HashMap<String, (u64, Instant)>>,
-    /// Which object of the other cluster should be gone soon, for a name, and since when, until the watch shows that it is.
+    /// Which object of the other cluster should be gone soon, for a name, and since when (or when it was last asked for), until the
+    /// watch shows that it is. Of one that no watch shows no UID is known.
     fading: Mutex<HashMap<String, (Option<String>, Instant)>>,
     /// Since when news of a name are held back.
     held: Mutex<HashMap<String, Instant>>,
@@ -129,10 +140,14 @@ impl<R: Reflect> Pair<R> {
             let other = seen.as_ref().and_then(|seen| seen.get(namespace_there, &name_there));
             self.still(name, there, other).await?
         } else if here.as_ref().is_some_and(|here| here.meta().deletion_timestamp.is_some()) {
+            let since = lock(&self.fading).entry(name.to_owned()).or_insert_with(|| (None, Instant::now())).1;
+            if since.elapsed() < DOUBT {
+                return Ok(Some(DOUBT));
+            }
             let other = if seen.is_some() { self.fetch(&name_there).await? } else { None };
             (self.fetch(&name_there).await?, other)
         } else {
-            return Ok(Some(DOUBT));
+            return Ok(None);
         };
         let seen = if seen.is_some() { other.as_deref() } else { itself::<R>(there.as_deref()) };
         reflector.look(name, here.as_deref(), there.as_deref(), seen);
@@ -212,10 +227,10 @@ impl<R: Reflect> Pair<R> {
         Ok(now.filter(|now| now.meta().uid == meta.uid).map(|_| Arc::clone(shown)))
     }
 
-    /// What has this name there; nothing, if we may not know.
+    /// What has this name there; nothing, if we may not know. (One that does not know us, 401, has taken nothing back.)
     async fn fetch<K: Object>(&self, name_there: &str) -> Result<Option<Arc<K>>, KubeError> {
         match self.parts.there.get::<K>(&self.parts.namespace_there, name_there).await {
-            Err(error) if error.is_forbidden() => Ok(None),
+            Err(error) if error.code() == Some(403) => Ok(None),
             outcome => Ok(outcome?.map(Arc::new)),
         }
     }
@@ -290,9 +305,10 @@ impl<R: Reflect> Pair<R> {
             }
             There::Remove => {
                 let Some(twin) = there else { return Ok(None) };
+                let is_known = lock(&self.fading).contains_key(name);
                 match cluster.remove(twin).await {
-                    // What a peer has taken back itself, it lets us remove no more.
-                    Err(error) if !error.is_forbidden() => return Err(error),
+                    // What a peer has taken back itself, it lets us remove no more. One that is still there is refused for another reason.
+                    Err(error) if is_known || error.code() != Some(403) => return Err(error),
                     _ => self.fades(name, there, seen),
                 }
             }

@@ -73,6 +73,12 @@ impl Control {
         for (peer, wanted) in self.wished.iter().zip(&plan) {
             let (link, is_news) = self.pair(peer, *wanted, &mut used);
             let before = wanted.before.map(|i| self.links[i].clone());
+            // It has the same peer when it is our key that is new; one that stands for a peer's former key stays where that peer was.
+            if let Some(before) = before.as_ref().filter(|before| before.key == peer.key)
+                && before.lock().expect_at(peer.endpoint)
+            {
+                strange.push(before.clone());
+            }
             if is_news {
                 strange.push(link.clone());
             }

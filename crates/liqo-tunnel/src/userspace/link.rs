@@ -39,6 +39,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Keys younger than this need no new ones yet: the protocol makes them after 120 s (white paper, 6.1).
 const FRESH: Duration = Duration::from_secs(110);
 
+/// How often a peer that is well known elsewhere is asked where it is newly expected, before that is left.
+const SEARCH: u32 = 8;
+
 /// The number at this place of a message.
 fn number(message: &[u8], at: usize) -> Option<u32> {
     message.get(at..).and_then(|rest| rest.first_chunk()).map(|bytes| u32::from_le_bytes(*bytes))
@@ -64,7 +67,8 @@ pub(crate) struct State {
     allowed: Vec<IpNet>,
     /// As last wished: where the peer really is may differ.
     wished: Option<SocketAddr>,
-    /// The wish is newer than what is known of the peer: nothing has come from there, and nothing was answered there.
+    /// The wish is newer than what is known of the peer, and it is looked for there: nothing has come from there, nothing was answered
+    /// there, and we have not given up.
     unproven: bool,
     /// Where our last two initiations went, by the numbers they bear.
     asked: [Option<(u32, Endpoint)>; 2],
@@ -78,8 +82,8 @@ pub(crate) struct State {
     waiting: u16,
     /// When we last asked for a handshake that somebody waits for, and how often that may be repeated in a hurry.
     hurry: Option<(Instant, u8)>,
-    /// We answered a handshake; the first packet under its keys will prove that the peer has them.
-    answered: bool,
+    /// Our number for the keys of a handshake that we answered; the first packet that names it proves that the peer has them.
+    answered: Option<u32>,
     last_handshake: Option<SystemTime>,
     sent: u64,
     received: u64,
@@ -114,7 +118,7 @@ impl Link {
             messages: 0,
             waiting: 0,
             hurry: None,
-            answered: false,
+            answered: None,
             last_handshake: None,
             sent: 0,
             received: 0,
@@ -144,14 +148,21 @@ impl State {
     pub(crate) fn wish(&mut self, peer: &Peer) -> bool {
         self.keepalive = peer.keepalive;
         self.allowed.clone_from(&peer.allowed);
-        if self.wished == peer.endpoint {
+        self.expect_at(peer.endpoint)
+    }
+
+    /// The part of [`State::wish`] that a pair follows, too, while another one is to take its place.
+    pub(crate) fn expect_at(&mut self, place: Option<SocketAddr>) -> bool {
+        if self.wished == place {
             return false;
         }
-        self.wished = peer.endpoint;
-        let wished = self.wished.map(Endpoint::new);
+        self.wished = place;
+        let wished = place.map(Endpoint::new);
+        let is_elsewhere = wished.is_some() && self.endpoint.map(|endpoint| endpoint.to) != place;
+        self.unproven = is_elsewhere && self.endpoint.is_some();
         self.endpoint = self.endpoint.or(wished);
-        self.unproven = self.endpoint.map(|endpoint| endpoint.to) != self.wished && wished.is_some();
-        self.unproven
+        self.tried = 0;
+        is_elsewhere
     }
 
     /// What is sent to it, as last wished.
@@ -199,9 +210,10 @@ impl State {
         let wished = self.wished.map(Endpoint::new);
         let aside = |one: Option<Endpoint>| one.filter(|one| Some(one.to) != self.wished);
         if self.unproven {
-            // Keys that are still good are not made anew at the old place.
+            // Good keys are not made anew at the old place, but for the end: the library throws them away when it is not answered for 90 s.
             let are_fresh = self.tunnel.time_since_last_handshake().is_some_and(|age| age < FRESH);
-            return if are_fresh || self.tried.is_multiple_of(2) { wished } else { aside(self.endpoint).or(wished) };
+            let goes_on = (are_fresh && self.tried < SEARCH) || self.tried.is_multiple_of(2);
+            return if goes_on { wished } else { aside(self.endpoint).or(wished) };
         }
         if self.tried.is_multiple_of(2) { self.endpoint } else { wished.or(self.endpoint) }
     }
@@ -265,15 +277,17 @@ impl State {
     /// Opens a message of this peer. The buffer needs the length of the message, and at least [`SMALLEST`] bytes.
     pub(crate) fn open(&mut self, message: &[u8], buffer: &mut [u8]) -> Opened {
         let kind = message.first().copied();
+        // Whether it proves that the peer has the keys that we answered for.
+        let proves = kind == Some(DATA) && self.answered.is_some() && number(message, 4) == self.answered;
         let (length, from) = match self.tunnel.decapsulate(None, message, buffer) {
             TunnResult::Err(_) => return Opened::Refused,
             TunnResult::Done => {
-                self.agree(kind == Some(DATA) && self.answered);
+                self.agree(proves);
                 return Opened::Nothing;
             }
             TunnResult::WriteToNetwork(answer) => {
                 let length = answer.len();
-                self.answered = kind == Some(INITIATION);
+                self.answered = number(answer, 4).filter(|_| kind == Some(INITIATION));
                 self.agree(kind == Some(RESPONSE));
                 self.messages += 1;
                 return Opened::Answer(length);
@@ -281,7 +295,7 @@ impl State {
             TunnResult::WriteToTunnelV4(packet, from) => (packet.len(), IpAddr::V4(from)),
             TunnResult::WriteToTunnelV6(packet, from) => (packet.len(), IpAddr::V6(from)),
         };
-        self.agree(self.answered);
+        self.agree(proves);
         self.received += length as u64;
         Opened::Packet(length, from)
     }
@@ -289,8 +303,9 @@ impl State {
     /// Notes that both sides have the same keys.
     fn agree(&mut self, yes: bool) {
         if yes {
-            self.answered = false;
+            self.answered = None;
             self.hurry = None;
+            self.unproven &= self.tried <= SEARCH;
             self.tried = 0;
             self.last_handshake = Some(SystemTime::now());
         }

@@ -83,6 +83,20 @@ fn the_old_address_is_valid_until_the_new_one_has_answered() {
     assert!(echo(&a, &b, b.inner4(), NOT) && echo(&b, &a, a.inner4(), NOT));
 }
 
+/// While it is looked for there, keys are not made anew; that must end before the keys in use do.
+#[test]
+fn an_address_where_nobody_answers_is_given_up() {
+    let switch = Switch::new();
+    let (a, b) = pair(&switch);
+    let agreed = a.state_of(&b).last_handshake;
+    a.engine().set_peers(&[Peer { endpoint: Some("192.0.2.99:5871".parse().unwrap()), ..b.peer() }]).unwrap();
+    eventually("new keys at the old address", || {
+        assert!(echo(&a, &b, b.inner4(), NOT));
+        a.state_of(&b).last_handshake > agreed
+    });
+    assert_eq!(a.state_of(&b).endpoint, b.peer().endpoint);
+}
+
 /// A load balancer's address that changed: what the peer sends comes from the old one still, what goes there is lost.
 #[test]
 fn a_peer_is_not_followed_back_to_where_it_is_not_reached() {
