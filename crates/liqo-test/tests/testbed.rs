@@ -155,7 +155,8 @@ fn faults_of_the_wire_bite_and_heal(bed: &Testbed, rome: &Cluster, milan: &Clust
     assert!(from_rome());
 
     milan.link().delay(100).unwrap();
-    assert!((200..400).contains(&round_trip(rome, milan)), "{} ms", round_trip(rome, milan));
+    let trip = round_trip(rome, milan);
+    assert!((200..400).contains(&trip), "{trip} ms");
     milan.link().delay(0).unwrap();
     assert!(round_trip(rome, milan) < 100);
 
@@ -204,10 +205,14 @@ fn pings(from: &Cluster, to: &Cluster, length: u32) -> bool {
     Command::new("ip").args(["netns", "exec"]).args(ping).stdout(Stdio::null()).status().unwrap().success()
 }
 
+/// The quickest of three: the first may have to ask for an address, too, and others use this machine.
 fn round_trip(from: &Cluster, to: &Cluster) -> u128 {
-    let began = std::time::Instant::now();
-    assert!(pings(from, to, 100));
-    began.elapsed().as_millis()
+    let trips = [(); 3].map(|()| {
+        let began = std::time::Instant::now();
+        assert!(pings(from, to, 100));
+        began.elapsed().as_millis()
+    });
+    trips.into_iter().min().unwrap_or_default()
 }
 
 fn slot(bed: &Testbed) -> u8 {

@@ -39,6 +39,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Keys younger than this need no new ones yet: the protocol makes them after 120 s (white paper, 6.1).
 const FRESH: Duration = Duration::from_secs(110);
 
+/// So long after a peer has answered at its new place, packets that come from the old one do not lead back: they were on their way.
+const LATE: Duration = Duration::from_secs(5);
+
 /// How often a peer that is well known elsewhere is asked where it is newly expected, before that is left.
 const SEARCH: u32 = 8;
 
@@ -67,9 +70,10 @@ pub(crate) struct State {
     allowed: Vec<IpNet>,
     /// As last wished: where the peer really is may differ.
     wished: Option<SocketAddr>,
-    /// The wish is newer than what is known of the peer, and it is looked for there: nothing has come from there, nothing was answered
-    /// there, and we have not given up.
+    /// The wish is newer than what is known of the peer, and it is looked for there: nothing was answered there, and we have not given up.
     unproven: bool,
+    /// Where it was, and when it answered where it was wished to be.
+    left: Option<(SocketAddr, Instant)>,
     /// Where our last two initiations went, by the numbers they bear.
     asked: [Option<(u32, Endpoint)>; 2],
     /// Initiations since both sides last agreed.
@@ -111,6 +115,7 @@ impl Link {
             allowed: peer.allowed.clone(),
             wished: peer.endpoint,
             unproven: false,
+            left: None,
             asked: [None; 2],
             tried: 0,
             keepalive: peer.keepalive,
@@ -161,6 +166,7 @@ impl State {
         let is_elsewhere = wished.is_some() && self.endpoint.map(|endpoint| endpoint.to) != place;
         self.unproven = is_elsewhere && self.endpoint.is_some();
         self.endpoint = self.endpoint.or(wished);
+        self.left = None;
         self.tried = 0;
         is_elsewhere
     }
@@ -177,18 +183,27 @@ impl State {
 
     /// An authentic packet came from here.
     pub(crate) fn seen_at(&mut self, endpoint: Endpoint) {
-        if self.endpoint != Some(endpoint) {
+        if self.endpoint != Some(endpoint) && !self.is_late(endpoint) {
             self.endpoint = Some(endpoint);
-            self.unproven &= Some(endpoint.to) != self.wished;
         }
+    }
+
+    /// Whether a packet from here was sent before the peer could know that we have moved on.
+    fn is_late(&self, from: Endpoint) -> bool {
+        self.left.is_some_and(|(place, when)| place == from.to && when.elapsed() < LATE)
     }
 
     /// An initiation of ours was answered: where that one went we are heard, wherever the answer came from.
     pub(crate) fn answered_at(&mut self, response: &[u8], from: Endpoint) {
         let number = number(response, 8);
         let asked = self.asked.iter().flatten().find(|(asked, _)| Some(*asked) == number);
-        let place = asked.map(|(_, place)| *place).filter(|place| place.to != from.to);
-        self.seen_at(place.unwrap_or(from));
+        let place = asked.map(|(_, place)| *place).filter(|place| place.to != from.to).unwrap_or(from);
+        if self.unproven && Some(place.to) == self.wished {
+            self.unproven = false;
+            self.left =
+                self.endpoint.map(|before| (before.to, Instant::now())).filter(|(before, _)| *before != place.to);
+        }
+        self.seen_at(place);
     }
 
     /// Where a message goes that was just written.
