@@ -52,10 +52,7 @@ pub(crate) async fn settle(world: &World, name: String) -> Result<Option<Duratio
         forget(world);
         return Ok(None);
     };
-    if let Some(pause) = (Pass { world, one: &one }).run().await? {
-        world.later.set(&world.queues.foreign_clusters, name, pause);
-    }
-    Ok(None)
+    Pass { world, one: &one }.run().await
 }
 
 /// Stops everything about peers that are none any more.

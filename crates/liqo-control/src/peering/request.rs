@@ -47,11 +47,7 @@ const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 /// Settles what happens in one tenant namespace.
 pub(crate) async fn settle(world: &World, namespace: String) -> Result<Option<Duration>, KubeError> {
     let Some(peer) = world.peer_in(&namespace) else { return Ok(None) };
-    let pass = Pass { world, namespace: &namespace, peer: &peer };
-    if let Some(pause) = pass.run().await? {
-        world.later_offers.set(&world.queues.requests, namespace, pause);
-    }
-    Ok(None)
+    Pass { world, namespace: &namespace, peer: &peer }.run().await
 }
 
 /// One look at one tenant namespace.

@@ -3,8 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    sync::{Arc, Mutex},
 };
 
 use k8s_openapi::api::{
@@ -94,10 +93,6 @@ pub(crate) struct World {
     /// Requests that were refused, and this was told.
     pub(crate) told: Mutex<HashSet<String>>,
     pub(crate) ensured: Ensured,
-    /// Foreign clusters to be looked at later.
-    pub(crate) later: Alarms,
-    /// Offers to be looked at later.
-    pub(crate) later_offers: Alarms,
 }
 
 impl World {
@@ -155,8 +150,6 @@ impl World {
             metrics: Mutex::default(),
             told: Mutex::default(),
             ensured: Ensured::default(),
-            later: Alarms::default(),
-            later_offers: Alarms::default(),
         };
         (world, wakes)
     }
@@ -205,7 +198,7 @@ impl World {
                 }
                 Wake::Capacity => {
                     for namespace in self.offers.all().iter().filter_map(|offer| offer.namespace()) {
-                        self.later_offers.set(&self.queues.requests, namespace, monitor::CROWD);
+                        self.queues.requests.push_after(namespace, monitor::CROWD);
                     }
                 }
             }
@@ -327,28 +320,5 @@ fn ring_all<K: Object, const N: usize>(bell: &Bell, wakes: [Wake; N]) -> impl Fn
         for wake in &wakes {
             let _ = bell.send(wake.clone());
         }
-    }
-}
-
-/// Wishes to look again later: of several for one key only the earliest is kept.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Alarms(Arc<Mutex<HashMap<String, Instant>>>);
-
-impl Alarms {
-    /// The key shall be settled after `pause`, unless it will be earlier anyhow.
-    pub(crate) fn set(&self, queue: &Queue<String>, key: String, pause: Duration) {
-        let at = Instant::now() + pause;
-        let mut alarms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if alarms.get(&key).is_some_and(|earlier| *earlier <= at) {
-            return;
-        }
-        alarms.insert(key.clone(), at);
-        drop(alarms);
-        let (alarms, queue) = (self.clone(), queue.clone());
-        tokio::spawn(async move {
-            tokio::time::sleep(pause).await;
-            alarms.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, time| *time != at);
-            queue.push(key);
-        });
     }
 }

@@ -97,7 +97,6 @@ async fn run<R: Reflect>(parts: Parts<R>) {
             all.iter().for_each(|here| queue.push(here.name_any()));
         }
     };
-    let queue = parts.queue.clone();
     let workers = parts.workers;
     let pair = Pair {
         parts,
@@ -106,7 +105,7 @@ async fn run<R: Reflect>(parts: Parts<R>) {
         fading: Mutex::default(),
         held: Mutex::default(),
     };
-    tokio::join!(late, drive(R::NAME, queue, workers, |name| pair.settle(name)));
+    tokio::join!(late, drive(R::NAME, queue.clone(), workers, |name| pair.settle(name)));
 }
 
 struct Pair<R: Reflect> {

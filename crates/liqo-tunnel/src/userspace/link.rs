@@ -223,14 +223,11 @@ impl State {
     /// is not answered is followed by one to the other place.
     fn aim(&self) -> Option<Endpoint> {
         let wished = self.wished.map(Endpoint::new);
-        let aside = |one: Option<Endpoint>| one.filter(|one| Some(one.to) != self.wished);
-        if self.unproven {
-            // Good keys are not made anew at the old place, but for the end: the library throws them away when it is not answered for 90 s.
-            let are_fresh = self.tunnel.time_since_last_handshake().is_some_and(|age| age < FRESH);
-            let goes_on = (are_fresh && self.tried < SEARCH) || self.tried.is_multiple_of(2);
-            return if goes_on { wished } else { aside(self.endpoint).or(wished) };
-        }
-        if self.tried.is_multiple_of(2) { self.endpoint } else { wished.or(self.endpoint) }
+        let (first, second) = if self.unproven { (wished, self.endpoint) } else { (self.endpoint, wished) };
+        // Good keys are not made anew at the old place, but for the end: the library throws them away when it is not answered for 90 s.
+        let are_fresh = || self.tunnel.time_since_last_handshake().is_some_and(|age| age < FRESH);
+        let insists = self.unproven && self.tried < SEARCH && are_fresh();
+        if insists || self.tried.is_multiple_of(2) { first } else { second.or(first) }
     }
 
     /// Bytes received and sent, and when keys were last agreed on.

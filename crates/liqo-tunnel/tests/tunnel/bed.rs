@@ -229,11 +229,16 @@ pub(crate) fn echo(from: &Machine, to: &Machine, address: IpAddr, limit: Duratio
     false
 }
 
-/// Waits for `what`, which must come true within half a minute.
-pub(crate) fn eventually(what: &str, mut test: impl FnMut() -> bool) {
+/// Waits for `what`, which must come true within ten seconds.
+pub(crate) fn eventually(what: &str, test: impl FnMut() -> bool) {
+    within(Duration::from_secs(10), what, test);
+}
+
+/// Waits for `what`, which must come true in this time.
+pub(crate) fn within(limit: Duration, what: &str, mut test: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !test() {
-        assert!(begun.elapsed() < Duration::from_secs(30), "not within 30 s: {what}");
+        assert!(begun.elapsed() < limit, "not within {limit:?}: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
