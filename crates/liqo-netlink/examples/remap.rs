@@ -2,8 +2,13 @@
 //!
 //! A packet on a veth is forwarded inside the sender's `send`, so the sending thread's own CPU time is the whole path:
 //! it does not depend on what else runs on the machine. `flow`: all packets of one connection; `new`: each packet
-//! opens a connection, so each is looked up in the maps. Needs root. Prints one line per round.
-#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a measurement prints its figures or ends")]
+//! opens a connection, so each is looked up in the maps. Needs root. Prints a table.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "a measurement prints its figures or ends"
+)]
 
 #[path = "../tests/bed/bed.rs"]
 mod bed;
@@ -34,8 +39,10 @@ fn main() {
     let realm = Realm { table: Some((Family::Ip, "liqo".into())), ..Realm::default() };
     let sink = peer.netns.enter(|| UdpSocket::bind("100.0.0.7:9")).unwrap().unwrap();
     let socket = pod.netns.enter(|| UdpSocket::bind("10.244.1.5:7777")).unwrap().unwrap();
+    let mut rounds = Vec::new();
     for round in 1..=ROUNDS {
-        for peers in [None, Some(1), Some(1000)] {
+        eprintln!("round {round} of {ROUNDS} ...");
+        rounds.push([None, Some(1), Some(1000)].map(|peers| {
             let wanted = State { table: peers.map(table), ..State::default() };
             let start = Instant::now();
             router.kernel.settle(&realm, &wanted).unwrap();
@@ -43,18 +50,50 @@ fn main() {
             let flow = per_packet(&socket, |_| 9);
             // Ports above the sink's are refused by nobody: the peer drops what is for no socket.
             let new = per_packet(&socket, |at| 1000 + (at % 60_000) as u16);
-            let name = peers.map_or("no table".to_owned(), |peers| format!("{peers} peers"));
-            println!(
-                "round {round} {name:>10}: flow {:>6.0} ns/packet {:>7.0} packets/s, new {:>6.0} ns, settle {settle:.1?}",
-                flow.as_nanos() as f64 / f64::from(PACKETS),
-                f64::from(PACKETS) / flow.as_secs_f64(),
-                new.as_nanos() as f64 / f64::from(PACKETS),
-            );
             let _ = router.attempt("conntrack -F");
-        }
+            Costs { flow, new, settle }
+        }));
     }
+    println!(
+        "| packets through a router, per processor second | plain routing | 1 peer | 1,000 peers | 1 peer ÷ plain, median [range] | 1,000 peers ÷ plain | goal |"
+    );
+    println!("|---|---|---|---|---|---|---|");
+    row("of one connection", ">= 0.75, flat", &rounds, |costs| costs.flow);
+    row("each opens a connection", "", &rounds, |costs| costs.new);
+    let settle = [1, 2].map(|at| median(rounds.iter().map(|round| round[at].settle.as_secs_f64() * 1e3).collect()));
+    println!(
+        "\nThe whole table is made or replaced in {:.1} ms for 1 peer, in {:.1} ms for 1,000.",
+        settle[0], settle[1]
+    );
     one_more(&router, &realm);
     drop(sink);
+}
+
+/// What one round costs with one table.
+struct Costs {
+    flow: Duration,
+    new: Duration,
+    settle: Duration,
+}
+
+/// Prints packets per second of all rounds, and how the tables compare with none in each.
+fn row(name: &str, goal: &str, rounds: &[[Costs; 3]], of: fn(&Costs) -> Duration) {
+    let rates = [0, 1, 2].map(|at| -> Vec<f64> {
+        rounds.iter().map(|round| f64::from(PACKETS) / of(&round[at]).as_secs_f64()).collect()
+    });
+    let ratios = [1, 2].map(|at| {
+        let mut ratios: Vec<_> = rates[at].iter().zip(&rates[0]).map(|(ours, plain)| ours / plain).collect();
+        ratios.sort_by(f64::total_cmp);
+        let (low, high) = (ratios[0], ratios[ratios.len() - 1]);
+        format!("{:.2} [{low:.2}–{high:.2}]", median(ratios))
+    });
+    let [plain, one, thousand] = rates.map(|rates| format!("{:.0}k", median(rates) / 1e3));
+    println!("| {name} | {plain} | {one} | {thousand} | {} | {} | {goal} |", ratios[0], ratios[1]);
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// What this thread has used of a processor.
@@ -74,18 +113,17 @@ fn per_packet(socket: &UdpSocket, port: impl Fn(u32) -> u16) -> Duration {
 
 /// What it costs to look, and to add a peer, beside 10 and 1,000.
 fn one_more(router: &Ns, realm: &Realm) {
+    println!("\n| beside so many peers, processor time | add a peer | look after a change | look |\n|---|---|---|---|");
     for peers in [10, 1000] {
         router.kernel.settle(realm, &State { table: Some(table(peers)), ..State::default() }).unwrap();
         let wanted = State { table: Some(table(peers + 1)), ..State::default() };
         let timed = || {
-            let (start, cpu) = (Instant::now(), used());
+            let start = used();
             router.kernel.settle(realm, &wanted).unwrap();
-            (start.elapsed(), used().saturating_sub(cpu))
+            used().saturating_sub(start)
         };
         let (add, read, same) = (timed(), timed(), timed());
-        println!(
-            "beside {peers} peers (elapsed, CPU): add one {add:.1?}, look after a change {read:.1?}, look {same:.1?}"
-        );
+        println!("| {peers} | {add:.1?} | {read:.1?} | {same:.1?} |");
     }
 }
 

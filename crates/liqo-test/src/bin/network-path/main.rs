@@ -1,15 +1,17 @@
 //! `bench/network/path`: from pod to pod through everything, beside the tunnel alone on the same wire; and how long faults last.
 
 mod load;
+mod share;
 mod tunnel;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
+    process::Stdio,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use liqo_test::{
     Cluster, ClusterSpec, Stage,
@@ -18,6 +20,8 @@ use liqo_test::{
     out, run, wait_for,
 };
 use load::Load;
+use serde_json::Value;
+use share::Share;
 use tunnel::Tunnel;
 
 /// Measures the way between pods of two fresh clusters of this machine.
@@ -49,7 +53,14 @@ fn main() -> Result<()> {
     // The worst case: both pods on nodes without the gateway, so that both overlays are on the way.
     let (here, there) = (End::beside_gateway(rome)?, End::beside_gateway(milan)?);
     let target = translated(rome, &there.ip)?;
+    // The tunnel alone runs in this process, so this process has to be worth as much as a gateway.
+    let home = Share::of(std::process::id())?;
+    let gateway = rome.container_process("liqo", &active(rome)?.0, "gateway")?;
+    Share::of(gateway.pid)?.take(std::process::id())?;
     let alone = Tunnel::between(&rome.node(&rome.first())?, &milan.node(&milan.first())?)?;
+
+    let shares = [&here.share, &there.share];
+    wait_for("the tunnel alone", LIMIT, || stream(&alone.ends(shares), tunnel::TARGET, 1, 1).map(Some))?;
 
     let mut table = String::from(
         "| figure | the tunnel alone | pod to pod | ratio, median [range] | goal | foreign CPU, most |\n|---|---|---|---|---|---|\n",
@@ -59,8 +70,8 @@ fn main() -> Result<()> {
         for round in 1..=rounds {
             out::note(&format!("{streams} streams, round {round} of {rounds} ..."));
             let load = Load::now()?;
-            baseline.push(alone.stream(streams, seconds)?);
-            ours.push(stream(&here.file, &there.file, &target, streams, seconds)?);
+            baseline.push(stream(&alone.ends(shares), tunnel::TARGET, streams, seconds)?);
+            ours.push(stream(&[(&here.file, &here.share), (&there.file, &there.share)], &target, streams, seconds)?);
             foreign = foreign.max(load.foreign()?);
         }
         let mut ratios: Vec<_> = ours.iter().zip(&baseline).map(|(ours, baseline)| ours / baseline).collect();
@@ -74,6 +85,7 @@ fn main() -> Result<()> {
         );
     }
     drop(alone);
+    home.take(std::process::id())?;
     out::note("a gateway is killed ...");
     let (mut failover, mut dead) = (Vec::new(), Vec::new());
     let load = Load::now()?;
@@ -100,6 +112,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 /// A pod, and its network.
 struct End {
     file: PathBuf,
+    share: Share,
     netns: Netns,
     ip: String,
 }
@@ -122,9 +135,15 @@ spec: {{nodeName: {}, terminationGracePeriodSeconds: 0, tolerations: [{{operator
         let pod = cluster.json(&["pod", "end", "-n", "default"])?;
         let process = cluster.container_process("default", "end", "web")?;
         let file = PathBuf::from(format!("/proc/{}/ns/net", process.pid));
+        let share = Share::of(process.pid)?;
         let netns = Netns::of(process)?;
         echo::serve(&netns, "end", Ipv4Addr::UNSPECIFIED)?;
-        Ok(Self { file, netns, ip: pod["status"]["podIP"].as_str().context("the pod has no address")?.to_owned() })
+        Ok(Self {
+            file,
+            share,
+            netns,
+            ip: pod["status"]["podIP"].as_str().context("the pod has no address")?.to_owned(),
+        })
     }
 }
 
@@ -144,23 +163,31 @@ fn translated(cluster: &Cluster, ip: &str) -> Result<String> {
     Ok(prefix.chain(host).collect::<Vec<_>>().join("."))
 }
 
-/// Gbit/s of TCP from one network namespace into another.
-pub(crate) fn stream(from: &PathBuf, to: &PathBuf, target: &str, streams: u32, seconds: u32) -> Result<f64> {
-    let iperf = |netns: &PathBuf| {
+/// Where a load runs: a network namespace, and a share of the processor.
+pub(crate) type Place<'a> = (&'a Path, &'a Share);
+
+/// Gbit/s of TCP from one place to another.
+fn stream([from, to]: &[Place<'_>; 2], target: &str, streams: u32, seconds: u32) -> Result<f64> {
+    let iperf = |place: &Place<'_>, arguments: &[&str]| {
         let mut command = run::command("nsenter");
-        command.arg(format!("--net={}", netns.display())).arg("iperf3");
-        command
+        command.arg(format!("--net={}", place.0.display())).arg("iperf3").args(arguments).stdout(Stdio::piped());
+        let child = command.spawn().context("cannot run iperf3")?;
+        place.1.take(child.id())?;
+        anyhow::Ok(child)
     };
-    let mut server = iperf(to).args(["-s", "-1"]).stdout(std::process::Stdio::null()).spawn()?;
+    let mut server = iperf(to, &["-s", "-1"])?;
     let report = wait_for("iperf3 connects", Duration::from_secs(20 + u64::from(seconds)), || {
-        let arguments = ["-J", "-c", target, "-P", &streams.to_string(), "-t", &seconds.to_string()];
-        run::output(iperf(from).args(arguments)).map(Some)
+        let client = iperf(from, &["-J", "-c", target, "-P", &streams.to_string(), "-t", &seconds.to_string()])?;
+        let report: Value =
+            serde_json::from_slice(&client.wait_with_output()?.stdout).context("iperf3 gave no JSON")?;
+        match report["end"]["sum_received"]["bits_per_second"].as_f64() {
+            Some(bits) => Ok(Some(bits / 1e9)),
+            None => bail!("iperf3 gave no rate: {}", report["error"]),
+        }
     });
     let _ = server.kill();
     server.wait()?;
-    let report: serde_json::Value = serde_json::from_str(&report?).context("iperf3 gave no JSON")?;
-    let bits = report["end"]["sum_received"]["bits_per_second"].as_f64().context("iperf3 gave no rate")?;
-    Ok(bits / 1e9)
+    report
 }
 
 /// The longest pause of a connection over a gateway that is killed, seconds.

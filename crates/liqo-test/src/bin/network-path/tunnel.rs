@@ -1,30 +1,39 @@
 //! The baseline: two ends of the product's tunnel between two nodes, and nothing else.
 
-use std::{fs::File, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    fs::File,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result};
-use liqo_test::{cluster::Node, netns::Netns, run, wait_for};
+use liqo_test::{cluster::Node, netns::Netns, run};
 use liqo_tunnel::{Device, Engine, Peer, PrivateKey};
+
+use crate::{Place, share::Share};
 
 /// No port of the product.
 const PORT: u16 = 5999;
 const NAMES: [&str; 2] = ["bench-a", "bench-b"];
-const ADDRESSES: [&str; 2] = ["192.168.99.1", "192.168.99.2"];
+const ADDRESSES: [&str; 2] = ["192.168.99.1", TARGET];
+/// Where the far end listens.
+pub(crate) const TARGET: &str = "192.168.99.2";
 
 /// Both ends; gone with this value.
 pub(crate) struct Tunnel {
     ends: Vec<Box<dyn Engine>>,
+    files: [PathBuf; 2],
 }
 
 impl Tunnel {
     /// Over the wire between two nodes, with the MTU that the product finds there.
     pub(crate) fn between(one: &Node, other: &Node) -> Result<Self> {
         let keys = [PrivateKey::generate()?, PrivateKey::generate()?];
-        let mut tunnel = Self { ends: Vec::new() };
+        let mut tunnel = Self { ends: Vec::new(), files: NAMES.map(|name| Path::new("/run/netns").join(name)) };
         for (index, (node, far)) in [(one, other), (other, one)].into_iter().enumerate() {
             let _ = run::output(run::command("ip").args(["netns", "del", NAMES[index]]));
             run::output(run::command("ip").args(["netns", "add", NAMES[index]]))?;
-            let inside = File::open(file(index)).context("no namespace")?;
+            let inside = File::open(&tunnel.files[index]).context("no namespace")?;
             let device = Device { interface: "bench".to_owned(), port: PORT, key: keys[index].clone(), mtu: 1440 };
             let opened = Netns::open(&node.netns_file())?.run(move || {
                 use std::os::fd::AsFd;
@@ -42,13 +51,12 @@ impl Tunnel {
             run::ip(name, "link set dev lo up")?;
             tunnel.ends.push(end);
         }
-        wait_for("the tunnel alone", Duration::from_secs(20), || tunnel.stream(1, 1).map(Some))?;
         Ok(tunnel)
     }
 
-    /// Gbit/s of TCP through it.
-    pub(crate) fn stream(&self, streams: u32, seconds: u32) -> Result<f64> {
-        super::stream(&file(0), &file(1), ADDRESSES[1], streams, seconds)
+    /// What sends and what receives, for these shares of the processor.
+    pub(crate) fn ends<'a>(&'a self, [from, to]: [&'a Share; 2]) -> [Place<'a>; 2] {
+        [(&self.files[0], from), (&self.files[1], to)]
     }
 }
 
@@ -59,8 +67,4 @@ impl Drop for Tunnel {
             let _ = run::output(run::command("ip").args(["netns", "del", name]));
         }
     }
-}
-
-fn file(index: usize) -> PathBuf {
-    PathBuf::from("/run/netns").join(NAMES[index])
 }
