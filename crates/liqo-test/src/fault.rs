@@ -32,7 +32,7 @@ struct Faults {
     apart: Vec<(String, String)>,
 }
 
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Leg {
     loss: u8,
     mtu: u32,
@@ -102,7 +102,8 @@ impl Link {
                 let before = leg.clone();
                 change(leg);
                 // One frame, one packet: what offloading glued together would be lost or swallowed as a whole.
-                ip(&node.netns, "link set dev eth0 gso_max_segs 1")?;
+                let segments = if *leg == Leg::default() { 65_535 } else { 1 };
+                ip(&node.netns, &format!("link set dev eth0 gso_max_segs {segments}"))?;
                 if before.rate != leg.rate {
                     shape(&self.record, node, leg.rate)?;
                 }

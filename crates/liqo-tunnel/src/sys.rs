@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-pub(crate) use batch::{Datagrams, Endpoint, Outgoing, send};
+pub(crate) use batch::{Datagrams, Endpoint, MESSAGE, Outgoing, send};
 
 /// `linux/if_tun.h`
 const TUNSETIFF: libc::c_ulong = 0x4004_54ca;

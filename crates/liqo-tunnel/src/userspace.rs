@@ -232,8 +232,8 @@ impl Shared {
 }
 
 impl Wire {
-    fn receive(&self, datagrams: &mut Datagrams) -> io::Result<usize> {
-        datagrams.receive(self.socket.as_fd())
+    fn receive(&self, datagrams: &mut Datagrams, wait: bool) -> io::Result<usize> {
+        datagrams.receive(self.socket.as_fd(), wait)
     }
 
     /// Sends what can be sent. A message that is refused (no route, too large, a firewall) is a lost packet and no more.

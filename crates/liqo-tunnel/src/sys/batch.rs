@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 /// Most messages of one call, both ways.
 pub(crate) const BATCH: usize = 16;
 /// A message holds what UDP can hold, or what the kernel merged into one.
-const MESSAGE: usize = 1 << 16;
+pub(crate) const MESSAGE: usize = 1 << 16;
 /// Room for control data: two headers with an address and a size.
 const CONTROL: usize = 96;
 const NAME: usize = 28;
@@ -84,8 +84,8 @@ impl Datagrams {
         }
     }
 
-    /// Waits for at least one message, for as long as the socket is set to wait, and takes all that are there. 0 when the socket was shut down.
-    pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+    /// Takes all messages that are there; with `wait`, waits for the first for as long as the socket is set to. 0 when the socket was shut down.
+    pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>, wait: bool) -> io::Result<usize> {
         let mut pieces = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: MESSAGE }; BATCH];
         let mut headers = [Header::EMPTY; BATCH];
         for (i, chunk) in self.buffer.chunks_exact_mut(MESSAGE).enumerate() {
@@ -104,7 +104,7 @@ impl Datagrams {
                 socket.as_raw_fd(),
                 headers.as_mut_ptr(),
                 BATCH,
-                libc::MSG_WAITFORONE,
+                if wait { libc::MSG_WAITFORONE } else { libc::MSG_DONTWAIT },
                 std::ptr::null_mut::<libc::timespec>(),
             )
         };

@@ -15,12 +15,12 @@ use super::merge::{Merger, Output};
 use super::outbound::send_now;
 use super::table::{Entry, Identity, Reader, Table};
 use crate::PublicKey;
-use crate::sys::{Datagrams, Endpoint, Outgoing, Tun};
+use crate::sys::{Datagrams, Endpoint, MESSAGE, Outgoing, Tun};
 
 /// How often the clock of the protocol is looked at. Its shortest times are seconds.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
 /// Opened packets that wait for being merged: four full messages.
-const ARENA: usize = 4 << 16;
+const ARENA: usize = 4 * MESSAGE;
 const SCRATCH: usize = 1 << 16;
 const COOKIE_LENGTH: usize = 64;
 
@@ -61,11 +61,11 @@ impl Inbound {
     /// Until the tunnel ends.
     pub(crate) fn run(&mut self) -> io::Result<()> {
         while !self.shared.is_stopping() {
-            let received = self.shared.wire.receive(&mut self.datagrams);
+            let received = self.shared.wire.receive(&mut self.datagrams, true);
             // After the wait, not before: what has arrived since must meet what is wished since.
             let table = self.reader.refresh(&self.shared.board);
             match received {
-                Ok(count) => self.batch(&table, count),
+                Ok(count) => self.gather(&table, count),
                 // Time to look at the clock, or news of a datagram sent earlier: ICMP errors are a matter of one peer.
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Err(error),
                 Err(_) => {}
@@ -79,13 +79,29 @@ impl Inbound {
         Ok(())
     }
 
-    fn batch(&mut self, table: &Table, count: usize) {
+    /// Opens a batch and what follows on its heels, then hands all of it over. A frame of 64 KiB is longer when it is sealed, so it
+    /// takes two messages: without the second look it would go on as two, at twice the price all the way to its receiver.
+    fn gather(&mut self, table: &Table, mut count: usize) {
         self.opened.source = None;
+        while self.batch(table, count) && self.opened.has_room() {
+            match self.shared.wire.receive(&mut self.datagrams, false) {
+                Ok(more @ 1..) => count = more,
+                // Nothing more, or something to be told at the next look.
+                _ => break,
+            }
+        }
+        self.opened.flush(&self.shared.tun);
+    }
+
+    /// Opens messages. Tells whether one of them held several datagrams.
+    fn batch(&mut self, table: &Table, count: usize) -> bool {
+        let mut several = false;
         for i in 0..count {
             let Some((bytes, size, endpoint)) = self.datagrams.message(i) else { continue };
             if self.opened.used + bytes.len() + OVERHEAD > ARENA {
                 self.opened.flush(&self.shared.tun);
             }
+            several |= bytes.len() > size;
             let mut datagrams = bytes.chunks(size).peekable();
             while let Some(datagram) = datagrams.next() {
                 let Some(index) = data_index(datagram) else {
@@ -106,7 +122,7 @@ impl Inbound {
                 self.opened.open(table, entry, run, endpoint, &self.shared);
             }
         }
-        self.opened.flush(&self.shared.tun);
+        several
     }
 
     fn tick(&mut self, table: &Table, now: Instant) {
@@ -122,6 +138,11 @@ impl Inbound {
 }
 
 impl Arena {
+    /// For one more message of the largest size.
+    fn has_room(&self) -> bool {
+        self.used + MESSAGE + OVERHEAD <= ARENA
+    }
+
     /// Opens the messages of one peer and keeps what is for the interface.
     fn open<'a>(
         &mut self,
