@@ -38,6 +38,7 @@ pub mod record;
 pub mod run;
 pub mod stage;
 pub mod testbed;
+pub mod usage;
 pub mod wait;
 pub mod wire;
 

@@ -394,6 +394,17 @@ fn pods_run_with_little_power() {
 }
 
 #[test]
+fn the_gateway_is_sure_of_its_share_of_a_node() {
+    let requests = |more: &[&str]| {
+        with(more)["Deployment/liqo-gateway"]["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]
+            .clone()
+    };
+    assert_eq!(requests(&[]), json!({"cpu": "100m", "memory": "32Mi"}));
+    assert_eq!(requests(&["--set=gateway.pod.resources.requests.cpu=2"]), json!({"cpu": 2, "memory": "32Mi"}));
+    assert_eq!(requests(&["--set=gateway.pod.resources.requests=null"]), json!(null));
+}
+
+#[test]
 fn images() {
     let objects = with(&[
         "--set=image=localhost/liqo,tag=dev,auth.imageName=localhost/auth,crdReplicator.imageName=r@sha256:0,virtualKubelet.imageName=vk",
@@ -458,6 +469,8 @@ fn wrong_values_are_explained() {
         ("networkManager.config.additionalPools={::/8}", "/networkManager/config/additionalPools/0"),
         ("networkConfig.mtu=100", "/networkConfig/mtu"),
         ("gateway.config.wireguardImplementation=go", "'kernel', 'userspace'"),
+        ("gateway.pod.resources.requests.cpu=fast", "/gateway/pod/resources/requests/cpu"),
+        ("auth.pod.resources.limits.memory=64MiB", "/auth/pod/resources/limits/memory"),
     ] {
         let error = error(&["--set", set]);
         assert!(error.contains(wanted), "{set}: {error}");

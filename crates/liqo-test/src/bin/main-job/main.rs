@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use clap::Parser;
+use liqo_test::usage::busy;
 use liqo_test::{
     Cluster, Stage, out,
     stage::{on, web},
     wait_for,
 };
-use probe::{Requests, busy, cpu_seconds, foreign, memory, processes, requests};
+use probe::{Requests, cpu_seconds, foreign, memory, processes, requests};
 
 /// Measures the main job on two fresh clusters of this machine.
 #[derive(Debug, Parser)]

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs};
 
 use anyhow::{Context, Result};
-use liqo_test::{Cluster, run};
+use liqo_test::{Cluster, run, usage};
 use serde_json::Value;
 
 /// A process of ours: its role and its process ID.
@@ -25,12 +25,7 @@ pub(crate) fn processes(cluster: &Cluster) -> Result<Vec<Ours>> {
 
 /// Proportional set size of each process, KiB.
 pub(crate) fn memory(processes: &[Ours]) -> Result<Vec<(String, u64)>> {
-    let pss = |pid: u32| -> Result<u64> {
-        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-        let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).context("no Pss")?;
-        Ok(line.split_whitespace().next().context("no value")?.parse()?)
-    };
-    processes.iter().map(|(role, pid)| Ok((role.clone(), pss(*pid)?))).collect()
+    processes.iter().map(|(role, pid)| Ok((role.clone(), usage::memory(*pid)?.all))).collect()
 }
 
 /// Processor time used so far, user and system.
@@ -44,15 +39,6 @@ pub(crate) fn cpu_seconds(processes: &[Ours]) -> Result<f64> {
         }
     }
     Ok(nanoseconds / 1e9)
-}
-
-/// Processor time all processes of this machine used so far, theirs and the kernel's.
-pub(crate) fn busy() -> Result<f64> {
-    let stat = fs::read_to_string("/proc/stat")?;
-    let fields: Vec<_> = stat.lines().next().context("no processor time")?.split_whitespace().skip(1).collect();
-    // user, nice and system; interrupts; neither idleness nor what was denied.
-    let used = [0, 1, 2, 5, 6].into_iter().filter_map(|place| fields.get(place)?.parse::<f64>().ok());
-    Ok(used.sum::<f64>() / 100.0)
 }
 
 /// Processor time this virtual machine was denied by others so far.

@@ -2,10 +2,9 @@
 
 use std::{fs, time::Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use liqo_test::usage::{TICKS, busy};
 
-/// Ticks of `/proc/stat` in a second: USER_HZ, 100 on every Linux.
-const TICKS: f64 = 100.0;
 /// What the kernel calls the process of a gateway.
 const GATEWAY: &str = "liqo-gateway";
 
@@ -27,15 +26,6 @@ impl Load {
         let spent = (now.busy - self.busy) - (now.ours - self.ours);
         Ok((spent / (now.at - self.at).as_secs_f64()).max(0.0))
     }
-}
-
-/// Seconds all cores together were not idle.
-fn busy() -> Result<f64> {
-    let stat = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
-    let line = stat.lines().next().context("/proc/stat is empty")?;
-    let ticks: Vec<f64> = line.split_whitespace().skip(1).filter_map(|field| field.parse().ok()).collect();
-    // user nice system idle iowait irq softirq
-    Ok([0, 1, 2, 5, 6].iter().filter_map(|field| ticks.get(*field)).sum::<f64>() / TICKS)
 }
 
 /// Seconds this process, its children and all gateways have used.

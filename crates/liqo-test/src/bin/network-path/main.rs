@@ -17,7 +17,7 @@ use liqo_test::{
     Cluster, ClusterSpec, Stage,
     echo::{self, Conversation, PORT},
     netns::Netns,
-    out, run, wait_for,
+    out, run, usage, wait_for,
 };
 use load::Load;
 use serde_json::Value;
@@ -84,6 +84,11 @@ fn main() -> Result<()> {
             median(ratios),
         );
     }
+    let memory = usage::memory(gateway.pid)?;
+    let (all, anonymous) = (memory.all as f64 / 1024.0, memory.anonymous as f64 / 1024.0);
+    table += &format!(
+        "| memory of a gateway after that, MiB, shared pages in parts (of it, its own data) | – | {all:.1} ({anonymous:.1}) | – | ≤ 15 | |\n"
+    );
     drop(alone);
     home.take(std::process::id())?;
     out::note("a gateway is killed ...");

@@ -39,7 +39,7 @@ pub(crate) fn up(own: Own, done: usize, path: &Path) -> Result<()> {
     let seen = steps.step("Use it: requests, logs, exec", AGAIN, |log| exercise(rome, &pods, log))?;
     out::note("");
     out::say(&farewell(&product, &sites, &seen));
-    out::note(&format!("\nAll this took {:.0} s.", began.elapsed().as_secs_f64()));
+    out::note(&format!("\nThe clusters and everything after them took {:.0} s.", began.elapsed().as_secs_f64()));
     Ok(())
 }
 

@@ -224,6 +224,7 @@ pub(crate) fn down(own: Own) -> Result<()> {
         }
         std::fs::remove_dir_all(&directory).context("cannot remove the playground's notes")?;
     }
+    out::note("Nothing of the two clusters remains.");
     Ok(())
 }
 
