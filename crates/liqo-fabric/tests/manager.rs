@@ -14,7 +14,7 @@ use anyhow::{Result, ensure};
 use clap::Parser;
 use liqo_fabric::manager::{self, ManagerArgs};
 use liqo_ipam_rpc::IpamClient;
-use liqo_test::{Cluster, ClusterSpec, Testbed, assets, wait_for};
+use liqo_test::{Cluster, ClusterSpec, Product, Testbed, assets, wait_for};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -34,21 +34,24 @@ struct Replica {
 }
 
 impl Replica {
+    fn flags(kubeconfig: &Path, name: &str, address: &str) -> Vec<String> {
+        vec![
+            format!("--home-kubeconfig={}", kubeconfig.display()),
+            "--health-probe-address=".into(),
+            "--manager.pod-cidr=10.244.0.0/16".into(),
+            "--manager.service-cidr=10.96.0.0/16".into(),
+            "--manager.leader-elect".into(),
+            format!("--manager.ipam-address={address}"),
+            format!("--pod-name={name}"),
+        ]
+    }
+
     fn start(kubeconfig: &Path, name: &str) -> Self {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap().to_string();
         drop(free);
-        let args = ManagerArgs::parse_from([
-            "liqo-network-manager",
-            "--home-kubeconfig",
-            &kubeconfig.display().to_string(),
-            "--health-probe-address=",
-            "--manager.pod-cidr=10.244.0.0/16",
-            "--manager.service-cidr=10.96.0.0/16",
-            "--manager.leader-elect",
-            &format!("--manager.ipam-address={address}"),
-            &format!("--pod-name={name}"),
-        ]);
+        let flags = Self::flags(kubeconfig, name, &address);
+        let args = ManagerArgs::parse_from(std::iter::once("liqo-network-manager".to_owned()).chain(flags));
         let (stop, stopped) = oneshot::channel();
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -190,6 +193,7 @@ fn networks_are_exchanged_and_addresses_given_out_by_two_replicas() {
     what_we_tell(&stage);
     what_the_peer_tells(&stage);
     what_cannot_be(&stage);
+    flags_that_cannot_be(&stage);
     let (first, second) = addresses(&stage, first, second);
     mappings_are_put_right(&stage);
     a_lost_storage_is_made_again(&stage);
@@ -261,6 +265,24 @@ fn what_cannot_be(stage: &Stage) {
     }
     stage.tell("10.244.0.0/16", "rome.it");
     until("no problem is left", || Ok(stage.problem()?.is_null()));
+}
+
+/// A new replica whose flags contradict what peers were given says which, and ends; the others go on and nothing is changed. So a rollout
+/// of such flags stops at its first Pod.
+fn flags_that_cannot_be(stage: &Stage) {
+    let before = (stage.storage(), stage.tunnel().unwrap());
+    let product = Product::build().unwrap();
+    for (wrong, value) in [("--manager.reserved-pools=", "10.245.128.0/17"), ("--manager.pod-cidr=", "10.200.0.0/16")] {
+        let mut flags = Replica::flags(&stage.cluster.kubeconfig(), "third", "127.0.0.1:0");
+        flags.retain(|flag| !flag.starts_with(wrong));
+        flags.push(format!("{wrong}{value}"));
+        let ended = product.server("liqo-network-manager", LIMIT).args(&flags).output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(1), "{said}");
+        let last = said.trim_end().lines().next_back().unwrap_or_default();
+        assert!(last.contains("the flags --manager.* cannot be followed") && last.contains(value), "{said}");
+        assert_eq!(before, (stage.storage(), stage.tunnel().unwrap()), "{said}");
+    }
 }
 
 /// Two replicas give out addresses at the same time; one of them, the leader, is killed in the middle.

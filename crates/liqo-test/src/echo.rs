@@ -189,7 +189,7 @@ impl Conversation {
     /// Ends it and gives the longest time it had to wait for an answer.
     ///
     /// # Errors
-    /// When the connection broke, or an answer did not come within a minute.
+    /// When the connection broke, or an answer did not come within three minutes.
     ///
     /// # Panics
     /// When talking did.
@@ -202,7 +202,8 @@ impl Conversation {
 fn talk(to: SocketAddr, stopped: &std::sync::mpsc::Receiver<()>, answered: &AtomicU64) -> Result<Duration> {
     let mut stream = TcpStream::connect_timeout(&to, PATIENCE).with_context(|| format!("cannot reach {to}"))?;
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    // After a minute without an answer TCP asks again, then only after two.
+    stream.set_read_timeout(Some(Duration::from_secs(180)))?;
     // The name comes first.
     let mut octet = [0];
     while octet[0] != b'\n' {

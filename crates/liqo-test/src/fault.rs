@@ -32,7 +32,7 @@ struct Faults {
     apart: Vec<(String, String)>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Leg {
     loss: u8,
     mtu: u32,
@@ -101,9 +101,9 @@ impl Link {
                 let leg = faults.legs.entry(node.leg()).or_default();
                 let before = leg.clone();
                 change(leg);
-                // One frame, one packet: what offloading glued together would be lost or swallowed as a whole.
-                let segments = if *leg == Leg::default() { 65_535 } else { 1 };
-                ip(&node.netns, &format!("link set dev eth0 gso_max_segs {segments}"))?;
+                // One frame, one packet: what offloading glued together would be lost or swallowed as a whole. It stays so: what comes
+                // from elsewhere must be so, too, and a healed bed is most often hurt again.
+                ip(&node.netns, "link set dev eth0 gso_max_segs 1")?;
                 if before.rate != leg.rate {
                     shape(&self.record, node, leg.rate)?;
                 }

@@ -4,8 +4,9 @@ use std::{
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    process::Output,
+    process::{Command, Output},
     sync::OnceLock,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -87,7 +88,7 @@ impl Product {
         output(self.liqoctl_command(&cluster.kubeconfig()).args(args))
     }
 
-    pub fn liqoctl_command(&self, kubeconfig: &Path) -> std::process::Command {
+    pub fn liqoctl_command(&self, kubeconfig: &Path) -> Command {
         let mut liqoctl = command(self.liqoctl_path());
         liqoctl.env("KUBECONFIG", kubeconfig).current_dir(assets::source());
         liqoctl
@@ -95,6 +96,13 @@ impl Product {
 
     pub fn liqoctl_path(&self) -> PathBuf {
         self.bin.join("liqoctl")
+    }
+
+    /// The server as one of its roles, for no longer than `limit`.
+    pub fn server(&self, role: &str, limit: Duration) -> Command {
+        let mut server = command("timeout");
+        server.arg(limit.as_secs().to_string()).arg(self.bin.join("liqo")).arg(role);
+        server
     }
 
     /// The context that the Containerfile copies: one binary, called by several names.

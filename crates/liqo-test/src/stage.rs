@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::{Cluster, ClusterSpec, Product, Testbed, assets, record, wait_for};
+use crate::{Cluster, ClusterSpec, Product, Testbed, assets, record, run, wait_for};
 
 /// Long enough for anything that works, on a machine others use too.
 pub const LONG: Duration = Duration::from_secs(90);
@@ -277,6 +277,25 @@ impl Cluster {
     /// # Errors
     /// When kubectl fails.
     pub fn leftovers(&self) -> Result<Vec<String>> {
+        Ok([self.objects_left()?, self.traces_on_nodes()?].concat())
+    }
+
+    /// What the fabric makes on a node: links, rules of policy routing, tables, a network namespace.
+    fn traces_on_nodes(&self) -> Result<Vec<String>> {
+        const LOOK: &str = "ip -o link | grep liqo; ip rule | grep -vE 'lookup (local|main|default)'; \
+             ip route show table all | grep liqo; nft list tables | grep liqo; true";
+        let mut found = Vec::new();
+        for node in self.nodes() {
+            let seen = run::output(run::inside(&node.netns, "sh").args(["-c", LOOK]))?;
+            found.extend(seen.lines().map(|line| format!("{}: {}", node.name, line.trim())));
+            if node.kept_netns("liqo-netns").exists() {
+                found.push(format!("{}: the network namespace liqo-netns", node.name));
+            }
+        }
+        Ok(found)
+    }
+
+    fn objects_left(&self) -> Result<Vec<String>> {
         let kinds = self.kubectl(&["api-resources", "--verbs=list", "-o", "name"])?;
         let kinds: Vec<_> = kinds.lines().filter(|kind| !NOISE.contains(kind)).collect();
         let mut found = Vec::new();

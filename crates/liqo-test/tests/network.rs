@@ -121,17 +121,26 @@ fn peers_are_measured(fabric: &mut Fabric) -> Result<()> {
         let id = &rome.json(&["foreignclusters", peer])?["spec"]["clusterIdentity"]["clusterID"];
         let labels = format!(r#"driver="wireguard",device="liqo.tunnel",cluster_id={id},cluster_name="{peer}""#);
         let value = value(&metrics, &format!("{name}{{{labels}}}"));
-        ensure!(value.is_some_and(|value| value > 0.0), "{name} of {peer} is {value:?} in:\n{metrics}");
+        let expected = if name == LOSS { 0.0..1.0 } else { f64::MIN_POSITIVE..f64::INFINITY };
+        ensure!(value.is_some_and(|value| expected.contains(&value)), "{name} of {peer} is {value:?} in:\n{metrics}");
     }
-    ensure!(value(&metrics, "liqo_gateway_is_active") == Some(1.0), "{metrics}");
+    for sample in
+        ["liqo_gateway_is_active", r#"liqo_wireguard_implementation{driver="wireguard",implementation="userspace"}"#]
+    {
+        ensure!(value(&metrics, sample) == Some(1.0), "{sample} is not 1 in:\n{metrics}");
+    }
     Ok(())
 }
 
-const MEASURED: [&str; 4] = [
+const LOSS: &str = "liqo_peer_loss_ratio";
+/// Those of 0.8.3, and ours.
+const MEASURED: [&str; 6] = [
     "liqo_peer_receive_bytes_total",
     "liqo_peer_transmit_bytes_total",
     "liqo_peer_latency_us",
     "liqo_peer_is_connected",
+    "liqo_peer_mtu_bytes",
+    LOSS,
 ];
 
 /// What is served to Prometheus at an address, as a node sees it.
@@ -174,6 +183,26 @@ fn every_agent_may_die() -> Result<()> {
         let longest = talk.end()?;
         ensure!(longest < Duration::from_secs(1), "packets waited {longest:?} for agents that carry none");
         fabric.whole("route agents and managers killed", SOON)
+    })
+}
+
+#[test]
+fn connections_outlive_the_control_plane() -> Result<()> {
+    on_stage(|fabric| {
+        fabric.whole("before the API servers are away", SOON)?;
+        let talk = conversation(fabric)?;
+        let clusters = [fabric.rome().clone(), fabric.milan().clone()];
+        let away = Instant::now();
+        clusters.iter().try_for_each(|cluster| cluster.stop_component("kube-apiserver"))?;
+        // Longer than a gateway's lease.
+        let meanwhile = wait_for("half a minute has passed", SOON * 2, || {
+            Ok((away.elapsed() > Duration::from_secs(30)).then_some(()))
+        });
+        let meanwhile = meanwhile.and_then(|()| talk.goes_on(A_WHILE, SOON));
+        clusters.iter().try_for_each(|cluster| cluster.start_component("kube-apiserver"))?;
+        meanwhile?;
+        pause(talk)?;
+        fabric.whole("the API servers of two clusters away for half a minute", SOON * 2)
     })
 }
 
@@ -293,7 +322,7 @@ fn a_path_that_swallows_large_packets_carries_them_cut() -> Result<()> {
 }
 
 #[test]
-fn rules_flushed_by_others_come_back() -> Result<()> {
+fn rules_and_routes_flushed_by_others_come_back() -> Result<()> {
     on_stage(|fabric| {
         fabric.whole("before the rules are flushed", SOON)?;
         let rome = fabric.rome().clone();
@@ -301,13 +330,27 @@ fn rules_flushed_by_others_come_back() -> Result<()> {
             rome.flush_nftables(&node.name)?;
         }
         fabric.whole("all rules of all nodes flushed", SOON)?;
-        // What an agent makes anew because there is news at the same moment it does not count: one of three is enough.
-        let counted = rome.nodes().into_iter().map(|node| {
-            let metrics = metrics(&node, "127.0.0.1:5874")?;
-            Ok(value(&metrics, r#"liqo_fabric_repairs_total{kind="table"}"#).unwrap_or_default())
-        });
-        let counted = counted.collect::<Result<Vec<_>>>()?;
-        ensure!(counted.iter().sum::<f64>() > 0.0, "the agents of rome count {counted:?} repairs");
+        for node in rome.nodes() {
+            output(inside(&node.netns, "ip").args(["route", "flush", "table", "18952"]))?;
+        }
+        fabric.whole("all routes to peers flushed", SOON)?;
+        let gateway = rome.node(&active_gateway(&rome)?.1)?;
+        let netns = format!("--net={}", gateway.kept_netns("liqo-netns").display());
+        output(command("nsenter").args([&netns, "nft", "flush", "ruleset"]))?;
+        output(command("nsenter").args([&netns, "ip", "route", "flush", "dev", "liqo.tunnel"]))?;
+        fabric.whole("the rules and routes of the gateway flushed", SOON)?;
+        let repairs = |node: &Node, address: &str, kind: &str| {
+            let sample = format!("liqo_fabric_repairs_total{{kind=\"{kind}\"}}");
+            Ok::<_, anyhow::Error>(value(&metrics(node, address)?, &sample).unwrap_or_default())
+        };
+        for kind in ["table", "route"] {
+            // What an agent makes anew because there is news at the same moment it does not count: one of three is enough.
+            let counted: Vec<_> =
+                rome.nodes().iter().map(|node| repairs(node, "127.0.0.1:5874", kind)).collect::<Result<_>>()?;
+            ensure!(counted.iter().sum::<f64>() > 0.0, "the agents of rome count {counted:?} repairs of a {kind}");
+            let counted = repairs(&gateway, &format!("{}:5872", gateway.ip), kind)?;
+            ensure!(counted > 0.0, "the gateway of rome counts no repair of a {kind}");
+        }
         Ok(())
     })
 }
@@ -386,19 +429,60 @@ fn a_minute_apart_changes_nothing() -> Result<()> {
         let (rome, milan) = (fabric.rome().clone(), fabric.milan().clone());
         let pods = |fabric: &Fabric| (fabric.application.here.name.clone(), fabric.application.there.name.clone());
         let before = pods(fabric);
+        let objects = [objects(&rome)?, objects(&milan)?];
+        let talk = conversation(fabric)?;
+        talk.goes_on(A_WHILE / 4, SOON)?;
         let parted = Instant::now();
         fabric.stage.bed.part(&rome, &milan)?;
         for (cluster, peer) in [(&rome, "milan"), (&milan, "rome")] {
             wait_connection(cluster, peer, "Connecting", Duration::from_secs(5))
                 .or_else(|_| wait_connection(cluster, peer, "Error", Duration::from_secs(5)))?;
         }
+        a_dead_path_is_told_everywhere(&rome)?;
         wait_for("a minute has passed", Duration::from_secs(70), || {
             Ok((parted.elapsed() > Duration::from_secs(60)).then_some(()))
         })?;
         fabric.stage.bed.heal()?;
         fabric.whole("after a minute apart", SOON)?;
+        // TCP has waited longer and longer before it asked again.
+        talk.goes_on(A_WHILE, SOON * 3)?;
+        talk.end().context("a connection that was open when the clusters were parted")?;
         fabric.refresh()?;
         ensure!(pods(fabric) == before, "pods were replaced");
+        ensure!([self::objects(&rome)?, self::objects(&milan)?] == objects, "objects were made anew");
         Ok(())
     })
+}
+
+/// What the network between clusters is made of, by their UIDs.
+fn objects(cluster: &Cluster) -> Result<BTreeSet<String>> {
+    let all = cluster.items(&["foreignclusters,networkconfigs,tunnelendpoints,natmappings,resourceoffers", "-A"])?;
+    let told =
+        |one: &serde_json::Value| format!("{} {} {}", one["kind"], one["metadata"]["name"], one["metadata"]["uid"]);
+    Ok(all.iter().map(told).collect())
+}
+
+/// Where people look: the ForeignCluster, the virtual node, the metrics.
+fn a_dead_path_is_told_everywhere(rome: &Cluster) -> Result<()> {
+    let condition = |of: &serde_json::Value, list: &str, kind: &str| {
+        let all = of["status"][list].as_array().cloned().unwrap_or_default();
+        all.into_iter().find(|one| one["type"] == kind).map(|one| one["status"].clone()).unwrap_or_default()
+    };
+    wait_for("the ForeignCluster says that the network is down", SOON, || {
+        let milan = rome.json(&["foreignclusters", "milan"])?;
+        let status = condition(&milan, "peeringConditions", "NetworkStatus");
+        ensure!(["Pending", "Error"].iter().any(|down| status == *down), "{status}");
+        Ok(Some(()))
+    })?;
+    wait_for("the virtual node says so", SOON, || {
+        let node = rome.json(&["node", "liqo-milan"])?;
+        let told = ["NetworkUnavailable", "Ready"].map(|kind| condition(&node, "conditions", kind));
+        ensure!(told == ["True", "False"], "{told:?}");
+        Ok(Some(()))
+    })?;
+    let gateway = rome.node(&active_gateway(rome)?.1)?;
+    let metrics = metrics(&gateway, &format!("{}:5872", gateway.ip))?;
+    let told = metrics.lines().find(|line| line.starts_with("liqo_peer_is_connected") && line.contains("\"milan\""));
+    ensure!(told.is_some_and(|line| line.ends_with(" 0")), "{told:?}");
+    Ok(())
 }

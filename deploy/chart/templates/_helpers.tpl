@@ -112,6 +112,8 @@ loopback address and open to nobody else.
 {{- define "liqo.container" -}}
 image: {{ include "liqo.image" . | quote }}
 imagePullPolicy: {{ .root.Values.pullPolicy }}
+# What a component said last is why it ended: `kubectl describe pod` shows it.
+terminationMessagePolicy: FallbackToLogsOnError
 securityContext:
   {{- if .host }}
   # Links, routes and namespaces of the node; the image's own user is none of root.

@@ -62,21 +62,26 @@ fn network_none(namespace: &str) -> Fact {
     fact(Type::NetworkStatus, Status::None, "TunnelEndpointNotFound", message)
 }
 
-/// What the tunnel says of itself, unless there is a problem that keeps one from being made: a tunnel that is up is up.
-/// Nothing new while a tunnel says nothing.
+/// What the tunnel says of itself, unless there is a problem that keeps one from being made. A tunnel that is up is up, and a problem then
+/// is that something new is not followed. Nothing new while a tunnel says nothing.
 pub(crate) fn network(namespace: &str, tunnel: Option<&TunnelEndpoint>, problem: Option<&str>) -> Option<Fact> {
     let connection = tunnel.map(|tunnel| {
         let status = tunnel.status.as_ref();
         status.and_then(|status| status.connection.clone()).unwrap_or_default()
     });
     let state = connection.as_ref().and_then(|connection| connection.status.as_deref());
-    if let Some(problem) = problem.filter(|problem| !problem.is_empty() && state != Some("Connected")) {
+    let problem = problem.filter(|problem| !problem.is_empty());
+    if let Some(problem) = problem.filter(|_| state != Some("Connected")) {
         return Some(fact(Type::NetworkStatus, Status::Error, "NetworkConfigError", problem));
     }
     let Some(connection) = &connection else { return Some(network_none(namespace)) };
     let found = format!("The TunnelEndpoint has been successfully found in the Tenant Namespace {namespace}");
     let (status, reason, message) = match state {
-        Some("Connected") => (Status::Established, "TunnelEndpointAvailable", format!("{found} and it is connected")),
+        Some("Connected") => {
+            let not_followed = problem.map(|problem| format!("; what was told since is not followed: {problem}"));
+            let message = format!("{found} and it is connected{}", not_followed.unwrap_or_default());
+            (Status::Established, "TunnelEndpointAvailable", message)
+        }
         Some("Connecting") => {
             (Status::Pending, "TunnelEndpointConnecting", format!("{found}, but it is not connected yet"))
         }
@@ -208,7 +213,14 @@ mod tests {
             (Some(&fresh), wrong, Status::Error, "NetworkConfigError", "of type ClusterIP"),
             (Some(&down), None, Status::Error, "TunnelEndpointError", "no route"),
             (Some(&up), None, Status::Established, "TunnelEndpointAvailable", "ns and it is connected"),
-            (Some(&up), wrong, Status::Established, "TunnelEndpointAvailable", "ns and it is connected"),
+            (Some(&up), Some(""), Status::Established, "TunnelEndpointAvailable", "ns and it is connected"),
+            (
+                Some(&up),
+                wrong,
+                Status::Established,
+                "TunnelEndpointAvailable",
+                "is not followed: Service liqo-gateway is of type ClusterIP",
+            ),
         ] {
             let fact = network("ns", tunnel, problem).unwrap();
             assert_eq!((fact.status, fact.reason), (status, reason));

@@ -66,6 +66,8 @@ impl Message {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::{any, prop, prop_assert_eq, proptest};
+
     use super::*;
 
     fn ping(echo: bool) -> Message {
@@ -90,6 +92,33 @@ mod tests {
         assert_eq!(Message::decode(&answer).unwrap().kind, Kind::Pong);
         let plain = ping(false).encode(1400);
         assert!(ping(false).answer(&plain).unwrap().len() < 120);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_is_read_or_is_nothing(bytes in prop::collection::vec(any::<u8>(), 0..LONGEST)) {
+            let _ = Message::decode(&bytes);
+        }
+
+        #[test]
+        fn a_damaged_message_is_nothing_or_what_it_says(
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+            cut in any::<prop::sample::Index>(), echo in any::<bool>(), size in 0_u16..2000,
+        ) {
+            let mut bytes = ping(echo).encode(size);
+            for (at, byte) in damage {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            bytes.truncate(cut.index(bytes.len()) + 1);
+            let Some(read) = Message::decode(&bytes) else { return Ok(()) };
+            prop_assert_eq!(Message::decode(&read.encode(0)), Some(read.clone()));
+            if let Some(answer) = read.clone().answer(&bytes) {
+                let longest = if read.echo { bytes.len() } else { 0 };
+                // Its own JSON is the least an answer can be, and escapes may make it longer than the question.
+                prop_assert_eq!(answer.len(), longest.max(Message { kind: Kind::Pong, ..read }.encode(0).len()));
+            }
+        }
     }
 
     #[test]

@@ -373,6 +373,21 @@ mod tests {
     }
 
     #[test]
+    fn an_hour_apart_is_a_pause() {
+        let begin = Instant::now();
+        let mut path = Path::new(1420, begin);
+        let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3600));
+        let cut = minute..minute + hour;
+        let deaths = run(&mut path, begin, minute + hour - STEP, |at, _| cut.contains(&at));
+        assert_eq!(deaths.len(), 1, "told once");
+        assert!(!path.report().connected);
+        let again = begin + minute + hour;
+        assert!(run(&mut path, again, Duration::from_secs(2), |_, _| false).is_empty());
+        assert!(path.report().connected);
+        assert_eq!(path.report().mtu, Some(1420));
+    }
+
+    #[test]
     fn an_answer_counts_once_and_unknown_ones_never() {
         let begin = Instant::now();
         let mut path = Path::new(1420, begin);

@@ -1,4 +1,5 @@
 use super::*;
+use crate::network::{nth, remap};
 
 const POD: &str = "10.244.0.0/16";
 const SERVICE: &str = "10.96.0.0/16";
@@ -50,6 +51,59 @@ fn ten_clusters_with_equal_networks_get_ten_pairs() {
     let held: Vec<IpNet> = plan.held().map(|(_, network)| network).collect();
     assert_eq!(held.len(), 23);
     assert!(held.iter().enumerate().all(|(i, a)| held[..i].iter().all(|b| !overlap(a, b))));
+}
+
+/// Ten clusters, each a peer of each, some with equal pod networks and some with overlapping ones: whatever pod one calls, the address it
+/// uses leads to that pod and to no other, and what the pod sees as the caller's address leads back.
+#[test]
+fn ten_clusters_all_peers_of_each_other_agree() {
+    let pods = [
+        POD,
+        POD,
+        POD,
+        "10.244.128.0/17",
+        "10.240.0.0/13",
+        "10.245.0.0/16",
+        "10.97.0.0/16",
+        POD,
+        "10.96.0.0/12",
+        "172.20.0.0/16",
+    ];
+    let name = |index: usize| format!("c{index}");
+    let mut plans: Vec<Plan> = pods
+        .iter()
+        .map(|pod| {
+            let service = if *pod == POD { SERVICE } else { "10.112.0.0/16" };
+            Plan::default().configure(pod, service, &[], &[]).unwrap()
+        })
+        .collect();
+    let own: Vec<[IpNet; 3]> = plans.iter().map(|plan| plan.own().unwrap()).collect();
+    let pairs =
+        || (0..10).flat_map(|here| (0..10).map(move |there| (here, there))).filter(|(here, there)| here != there);
+    for (here, there) in pairs() {
+        let [pod, _, external] = own[there];
+        plans[here] = plans[here].assign(&name(there), &pod.to_string(), &external.to_string()).unwrap();
+    }
+    let used = |here: usize, there: usize| *plans[here].peer(&name(there)).unwrap();
+    let told: Vec<_> = pairs().map(|(here, there)| (here, there, used(there, here))).collect();
+    for (here, there, seen) in told {
+        let (pod, external) = (seen.pod.used.to_string(), seen.external.used.to_string());
+        plans[here] = plans[here].learn(&name(there), Some(&pod), Some(&external)).unwrap();
+    }
+    for (here, plan) in plans.iter().enumerate() {
+        let held: Vec<IpNet> = plan.held().map(|(_, network)| network).collect();
+        assert!(held.iter().enumerate().all(|(i, a)| held[..i].iter().all(|b| !overlap(a, b))), "c{here}: {held:?}");
+        assert_eq!(plan.peers().count(), 9);
+    }
+    for (here, there) in pairs() {
+        let pod_there = nth(&own[there][0], 77);
+        let called = plans[here].home_pod_ip(&name(there), pod_there).unwrap();
+        let peer = plans[here].peer(&name(there)).unwrap();
+        assert!(peer.pod.used.contains(&called));
+        assert_eq!(remap(called, &peer.pod.used, &own[there][0]), Some(pod_there), "c{here} calls c{there}");
+        // Our pods as the peer sees them are where the peer has put us.
+        assert_eq!(peer.seen.unwrap().pod, plans[there].peer(&name(here)).unwrap().pod.used);
+    }
 }
 
 #[test]

@@ -21,6 +21,8 @@ use crate::sys::{Datagrams, Endpoint, MESSAGE, Outgoing, Tun};
 pub(crate) const TICK: Duration = Duration::from_millis(250);
 /// Opened packets that wait for being merged: four full messages.
 const ARENA: usize = 4 * MESSAGE;
+/// How often the socket is looked at before what was opened goes on, and before the clock is looked at again.
+const LOOKS: usize = 4;
 const SCRATCH: usize = 1 << 16;
 const COOKIE_LENGTH: usize = 64;
 
@@ -83,12 +85,14 @@ impl Inbound {
     /// takes two messages: without the second look it would go on as two, at twice the price all the way to its receiver.
     fn gather(&mut self, table: &Table, mut count: usize) {
         self.opened.source = None;
-        while self.batch(table, count) && self.opened.has_room() {
+        let mut looks = 1;
+        while self.batch(table, count) && looks < LOOKS {
             match self.shared.wire.receive(&mut self.datagrams, false) {
                 Ok(more @ 1..) => count = more,
                 // Nothing more, or something to be told at the next look.
                 _ => break,
             }
+            looks += 1;
         }
         self.opened.flush(&self.shared.tun);
     }
@@ -138,11 +142,6 @@ impl Inbound {
 }
 
 impl Arena {
-    /// For one more message of the largest size.
-    fn has_room(&self) -> bool {
-        self.used + MESSAGE + OVERHEAD <= ARENA
-    }
-
     /// Opens the messages of one peer and keeps what is for the interface.
     fn open<'a>(
         &mut self,

@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::translate::Addresses;
 
 fn slices(skipped: Option<bool>) -> EndpointSlices {
     EndpointSlices {
@@ -49,6 +50,25 @@ fn the_twin_is_the_recorded_one() {
     for field in ["labels", "annotations"] {
         assert_eq!(twin["metadata"][field], recorded["metadata"][field], "{field}");
     }
+}
+
+/// The IPAM has IPv4 addresses only. The other half of a dual-stack Service is left out, with a reason, and nothing is asked for it.
+#[tokio::test]
+async fn the_ipv6_half_of_a_dual_stack_service_is_left_out_where_addresses_are_translated() {
+    let addresses = Addresses::translated("127.0.0.1:9", "peer").unwrap();
+    let view = addresses.endpoints("slices/demo", &liqo_kube::Queue::new());
+    let translated = EndpointSlices { view: Arc::new(view), ..slices(Some(false)) };
+    let mut six = here();
+    six.address_type = "IPv6".into();
+    for endpoint in six.endpoints.iter_mut().flatten() {
+        endpoint.addresses = vec!["fd00::7".into()];
+    }
+    assert_eq!(translated.forge(&six, None), Forged::Nothing(Some(ONLY_IPV4.into())));
+    translated.look("web-six", Some(&six), None, None);
+    assert!(translated.view.wishes().unwrap().of("web-six").is_empty());
+    translated.look("web-9mskk", Some(&here()), None, None);
+    assert_eq!(translated.view.wishes().unwrap().of("web-9mskk").len(), 2);
+    assert!(matches!(slices(Some(false)).forge(&six, None), Forged::Make(_)), "as it is, where nothing is translated");
 }
 
 #[test]
