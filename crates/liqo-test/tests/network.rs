@@ -45,6 +45,7 @@ fn every_place_reaches_every_other_one_by_every_way() -> Result<()> {
         outsiders_reach_node_ports(fabric)?;
         pods_are_pinged(fabric)?;
         a_remote_pod_reaches_the_api_server_of_its_home(fabric)?;
+        what_is_outside_is_reached_through_its_home(fabric)?;
         peers_are_measured(fabric)?;
         let forbidden = fabric.clusters().iter().map(Cluster::forbidden).collect::<Result<Vec<_>>>()?.concat();
         ensure!(forbidden.is_empty(), "rights are missing: {forbidden:#?}");
@@ -110,6 +111,48 @@ fn a_remote_pod_reaches_the_api_server_of_its_home(fabric: &mut Fabric) -> Resul
     let version = output(curl.arg("https://kubernetes.default/version"))?;
     ensure!(version.contains("gitVersion"), "{version}");
     Ok(())
+}
+
+/// An endpoint that is no pod of any cluster gets an address of the external network for each peer, and the address back when it goes.
+/// It is asked by a node of the cluster that exports it: it knows the way back to no other.
+fn what_is_outside_is_reached_through_its_home(fabric: &mut Fabric) -> Result<()> {
+    const MANIFEST: &str = "apiVersion: v1
+kind: Service
+metadata: {name: outside, namespace: demo}
+spec: {ports: [{port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: outside, namespace: demo, labels: {kubernetes.io/service-name: outside}}
+addressType: IPv4
+ports: [{port: 7007, protocol: TCP}]
+";
+    let (rome, milan) = (fabric.rome(), fabric.milan());
+    let nodes: Vec<String> = rome.nodes().into_iter().map(|node| node.ip).collect();
+    // This machine, at its end of the wire between all nodes.
+    let (wire, _) = nodes.first().and_then(|ip| ip.rsplit_once('.')).context("no node")?;
+    let outside = format!("{wire}.1");
+    echo::serve(&Netns::of(Process::me())?, "outside", outside.parse()?)?;
+    rome.apply(&format!("{MANIFEST}endpoints: [{{addresses: [{outside}]}}]\n"))?;
+    let exported = wait_for("what is outside has an address in milan", SOON, || {
+        let slices = milan.items(&["endpointslices", "-A", "-l", "kubernetes.io/service-name=outside"])?;
+        let address = slices.first().and_then(|slice| slice["endpoints"][0]["addresses"][0].as_str());
+        Ok(address.map(str::to_owned))
+    })?;
+    ensure!(exported != outside, "milan is told the address as it is");
+    let to = SocketAddr::new(exported.parse()?, PORT);
+    for way in [Way::Tcp(100_000), Way::Udp(100)] {
+        let ask = || echo::ask(&fabric.application.there.netns, to, way).map(Some);
+        let answer = wait_for("what is outside answers a pod in milan", SOON, ask)?;
+        ensure!(answer.name == "outside", "{} answers at {to}", answer.name);
+        ensure!(nodes.contains(&answer.seen.to_string()), "asked by {}, which is no node of rome", answer.seen);
+    }
+    rome.kubectl(&["delete", "-n", "demo", "service/outside", "endpointslice/outside"])?;
+    wait_for("the address is given back", SOON, || {
+        let mappings = rome.items(&["natmappings", "-A"])?;
+        let held = mappings.iter().filter(|one| !one["spec"]["clusterMappings"][&outside].is_null()).count();
+        Ok((held == 0).then_some(()))
+    })
 }
 
 /// The active gateway tells of each peer what 0.8.3 told, with its labels.
