@@ -272,7 +272,7 @@ impl Cluster {
         })
     }
 
-    /// Everything of the product that is in this cluster, by kind and name, its CRDs included.
+    /// Everything of the product that is in this cluster, by kind and name, its CRDs included, and on its nodes.
     ///
     /// # Errors
     /// When kubectl fails.

@@ -506,20 +506,16 @@ fn objects(cluster: &Cluster) -> Result<BTreeSet<String>> {
 
 /// Where people look: the ForeignCluster, the virtual node, the metrics.
 fn a_dead_path_is_told_everywhere(rome: &Cluster) -> Result<()> {
-    let condition = |of: &serde_json::Value, list: &str, kind: &str| {
-        let all = of["status"][list].as_array().cloned().unwrap_or_default();
-        all.into_iter().find(|one| one["type"] == kind).map(|one| one["status"].clone()).unwrap_or_default()
-    };
     wait_for("the ForeignCluster says that the network is down", SOON, || {
-        let milan = rome.json(&["foreignclusters", "milan"])?;
-        let status = condition(&milan, "peeringConditions", "NetworkStatus");
-        ensure!(["Pending", "Error"].iter().any(|down| status == *down), "{status}");
+        let now = rome.peering("milan", "NetworkStatus")?;
+        ensure!(["Pending", "Error"].iter().any(|down| now["status"] == *down), "{now}");
         Ok(Some(()))
     })?;
     wait_for("the virtual node says so", SOON, || {
         let node = rome.json(&["node", "liqo-milan"])?;
-        let told = ["NetworkUnavailable", "Ready"].map(|kind| condition(&node, "conditions", kind));
-        ensure!(told == ["True", "False"], "{told:?}");
+        let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let is = |kind: &str, status: &str| conditions.iter().any(|one| one["type"] == kind && one["status"] == status);
+        ensure!(is("NetworkUnavailable", "True") && is("Ready", "False"), "{conditions:?}");
         Ok(Some(()))
     })?;
     let gateway = rome.node(&active_gateway(rome)?.1)?;
