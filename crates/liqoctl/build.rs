@@ -1,4 +1,7 @@
 //! Puts the files of the chart into the binary, so that an installation needs no repository.
+//!
+//! Kept true: nothing here names the place of this tree. Several trees may use one target directory, and what cargo keeps
+//! there must not lead from one tree to the files of another; so the files are copied beside the table that includes them.
 
 use std::{
     env,
@@ -7,23 +10,36 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// From this package, where cargo runs this program.
+const CHART: &str = "../../deploy/chart";
+
 fn main() {
-    let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
-    let chart = here.ancestors().nth(2).expect("the crate is two deep").join("deploy/chart");
-    println!("cargo::rerun-if-changed={}", chart.display());
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed={CHART}");
+    let chart = Path::new(CHART);
     let mut files = Vec::new();
-    collect(&chart, &mut files);
+    collect(chart, &mut files);
     files.sort();
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
+    let copies = out.join("chart");
+    let _ = fs::remove_dir_all(&copies);
     let mut table = String::from("&[\n");
     for file in &files {
-        println!("cargo::rerun-if-changed={}", file.display());
-        let name = file.strip_prefix(&chart).expect("it was found below the chart");
-        writeln!(table, "    ({:?}, include_bytes!({:?})),", name.display(), file.display())
-            .expect("writing to a String");
+        let name = file.strip_prefix(chart).expect("it was found below the chart");
+        let copy = copies.join(name);
+        fs::create_dir_all(copy.parent().expect("it is below the chart")).expect("cargo's directory is writable");
+        fs::write(&copy, fs::read(file).expect("the chart is readable")).expect("cargo's directory is writable");
+        let included = Path::new("/chart").join(name);
+        writeln!(
+            table,
+            "    ({:?}, include_bytes!(concat!(env!(\"OUT_DIR\"), {:?}))),",
+            name.display(),
+            included.display()
+        )
+        .expect("writing to a String");
     }
     table.push_str("]\n");
-    let target = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("chart.rs");
-    fs::write(target, table).expect("cargo's directory is writable");
+    fs::write(out.join("chart.rs"), table).expect("cargo's directory is writable");
 }
 
 fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
