@@ -14,7 +14,7 @@ use anyhow::{Result, ensure};
 use clap::Parser;
 use liqo_fabric::manager::{self, ManagerArgs};
 use liqo_ipam_rpc::IpamClient;
-use liqo_test::{Cluster, ClusterSpec, Product, Testbed, assets, wait_for};
+use liqo_test::{Cluster, ClusterSpec, Product, Story, Testbed, assets, wait_for};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -182,6 +182,7 @@ fn until(what: &str, mut holds: impl FnMut() -> Result<bool>) {
 #[test]
 fn networks_are_exchanged_and_addresses_given_out_by_two_replicas() {
     liqo_kube::certs::install_crypto();
+    let _story = Story::begin("network-manager");
     let stage = Stage::raise().unwrap();
     let kubeconfig = stage.cluster.kubeconfig();
     let first = Replica::start(&kubeconfig, "first");

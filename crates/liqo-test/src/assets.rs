@@ -84,6 +84,11 @@ pub(crate) fn state() -> PathBuf {
     env::var_os("LIQO_TESTBED_DIR").map_or_else(|| PathBuf::from("/var/tmp/liqo-rs"), PathBuf::from)
 }
 
+/// Where cargo puts what it makes, and where tests leave what there is to read.
+pub(crate) fn target() -> PathBuf {
+    directory("CARGO_TARGET_DIR").unwrap_or_else(|| source().join("target"))
+}
+
 /// A switch of the environment: set and neither empty nor 0.
 pub fn switch(name: &str) -> bool {
     word(name).is_some()

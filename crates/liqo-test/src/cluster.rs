@@ -5,6 +5,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
@@ -222,13 +223,20 @@ impl Cluster {
 
     /// Runs kubectl as administrator; gives what it prints.
     pub fn kubectl(&self, args: &[&str]) -> Result<String> {
-        output(command("kubectl").arg("--kubeconfig").arg(self.kubeconfig()).args(args))
+        output(self.kubectl_command().args(args))
+    }
+
+    /// kubectl as administrator, to be given arguments. What it learns of the API server stays with this cluster: addresses
+    /// come again with other clusters behind them.
+    pub fn kubectl_command(&self) -> Command {
+        let mut kubectl = command("kubectl");
+        kubectl.env("KUBECACHEDIR", self.dir.join("cache")).arg("--kubeconfig").arg(self.kubeconfig());
+        kubectl
     }
 
     /// `kubectl apply -f -`.
     pub fn apply(&self, manifest: &str) -> Result<String> {
-        let mut kubectl = command("kubectl");
-        feed(kubectl.arg("--kubeconfig").arg(self.kubeconfig()).args(["apply", "-f", "-"]), manifest)
+        feed(self.kubectl_command().args(["apply", "-f", "-"]), manifest)
     }
 
     /// The real nodes, by number.

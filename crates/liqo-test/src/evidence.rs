@@ -1,8 +1,11 @@
 //! What a failed test leaves to read: component logs, objects, events and pod logs of every cluster.
+//!
+//! Kept true: no more than ten such directories stay; the oldest go first.
 
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -15,12 +18,51 @@ use crate::{
     run::{command, output, write},
 };
 
+/// Directories that stay.
+const ENOUGH: usize = 10;
+/// Those that this process filled since [`forget`].
+static KEPT: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// The directories that were filled and not forgotten.
+pub(crate) fn kept() -> Vec<PathBuf> {
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// Forgets which directories were filled; they stay.
+pub(crate) fn forget() {
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner).clear();
+}
+
+fn directory() -> PathBuf {
+    assets::target().join("testbed-logs")
+}
+
+/// Where the reapers of this machine write what they could not do.
+pub(crate) fn reapers() -> Result<fs::File> {
+    let path = assets::state().join("reaper.log");
+    fs::create_dir_all(assets::state())?;
+    let file = fs::OpenOptions::new().create(true).append(true).open(&path);
+    file.with_context(|| format!("cannot open {}", path.display()))
+}
+
+/// Removes the oldest directories but for `leave`.
+fn prune(logs: &Path, leave: usize) {
+    let entries = fs::read_dir(logs).into_iter().flatten().flatten();
+    let mut all: Vec<_> =
+        entries.filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path()))).collect();
+    all.sort();
+    for (_, path) in all.iter().rev().skip(leave) {
+        let _ = fs::remove_dir_all(path);
+    }
+}
+
 /// Gathers all into `target/testbed-logs/<name>-<time>`, which it returns.
 pub fn save(record: &Record) -> Result<PathBuf> {
     let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let logs = assets::directory("CARGO_TARGET_DIR").unwrap_or_else(|| assets::source().join("target"));
-    let path = logs.join("testbed-logs").join(format!("{}-{time}", record.name));
+    prune(&directory(), ENOUGH - 1);
+    let path = directory().join(format!("{}-{time}", record.name));
     fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(path.clone());
     for cluster in Cluster::all(record)? {
         let directory = path.join(cluster.name());
         fs::create_dir_all(&directory)?;

@@ -1,21 +1,20 @@
-//! The terminal: the only place of this crate that prints.
-#![expect(clippy::print_stderr, reason = "this is the door to the terminal")]
+//! The terminal: the only place of this crate that prints. The test harness keeps what macros print to itself until a test
+//! fails; what is told here is seen while it happens.
 
-use std::io::Write;
+use std::io::{Write, stderr, stdout};
 
 /// What was asked for, on standard output.
 pub fn say(text: &str) {
     // A reader that has seen enough may close the pipe.
-    let _ = writeln!(std::io::stdout(), "{text}");
+    let _ = writeln!(stdout(), "{text}");
 }
 
 /// What happens meanwhile, on standard error.
 pub fn note(text: &str) {
-    eprintln!("{text}");
+    let _ = stderr().write_all(format!("{text}\n").as_bytes());
 }
 
 /// The beginning of a line that `note` ends.
 pub fn begin(text: &str) {
-    eprint!("{text}");
-    let _ = std::io::stderr().flush();
+    let _ = stderr().write_all(text.as_bytes());
 }

@@ -91,6 +91,10 @@ impl Product {
     pub fn liqoctl_command(&self, kubeconfig: &Path) -> Command {
         let mut liqoctl = command(self.liqoctl_path());
         liqoctl.env("KUBECONFIG", kubeconfig).current_dir(assets::source());
+        // helm, which liqoctl calls, keeps what it learnt of an API server; addresses of clusters come again with others.
+        if let Some(directory) = kubeconfig.parent() {
+            liqoctl.env("KUBECACHEDIR", directory.join("cache"));
+        }
         liqoctl
     }
 
@@ -135,8 +139,7 @@ fn compile() -> Result<PathBuf> {
     let mut cargo = command("cargo");
     cargo.args(["build", "--quiet", "--release", "--target", TARGET, "-p", "liqo", "-p", "liqoctl"]);
     output(cargo.current_dir(assets::source())).context("the product does not build")?;
-    let target = assets::directory("CARGO_TARGET_DIR").unwrap_or_else(|| assets::source().join("target"));
-    Ok(target.join(TARGET).join("release"))
+    Ok(assets::target().join(TARGET).join("release"))
 }
 
 /// Images are kept beside the programs of the test bed.

@@ -8,12 +8,13 @@ use std::{
     io::{PipeWriter, Read, Write},
     path::PathBuf,
     process::{Child, Stdio},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result};
 
 use crate::{
-    assets, down,
+    assets, down, evidence, out,
     process::Process,
     record::Record,
     run::{command, output},
@@ -37,7 +38,7 @@ impl Reaper {
             .args(["reap", &record.slot.to_string()])
             .stdin(reader)
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(evidence::reapers()?)
             .current_dir("/")
             .spawn()
             .context("cannot start the reaper")?;
@@ -59,7 +60,17 @@ pub fn reap(record: &Record) -> Result<()> {
     let mut heard = Vec::new();
     // A broken pipe is an end too.
     let _ = std::io::stdin().read_to_end(&mut heard);
-    if heard == FAREWELL { Ok(()) } else { down::down(record) }
+    if heard == FAREWELL {
+        return Ok(());
+    }
+    down::down(record).inspect_err(|error| {
+        out::note(&format!("{}: cannot take down the test bed {}: {error:#}", now(), record.name));
+    })
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// `testbed`: beside this program, one directory up (cargo's tests live in `deps`), or built now.

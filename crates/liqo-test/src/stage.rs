@@ -62,7 +62,8 @@ impl Stage {
 
     fn build(bed: &str, specs: Vec<ClusterSpec>, network: Network) -> Result<Self> {
         let product = Product::build()?;
-        let bed = raised(bed)?;
+        let mut bed = raised(bed)?;
+        bed.keep_logs(true);
         let there = bed.existing()?;
         let missing =
             specs.iter().filter(|spec| there.iter().all(|cluster| cluster.name() != spec.name)).cloned().collect();
@@ -82,21 +83,32 @@ impl Stage {
         Ok(stage)
     }
 
+    /// All is as it should be: nothing needs to be kept when this is dropped. (A stage that is dropped before keeps the logs
+    /// of its clusters.)
+    pub fn is_well(&mut self) {
+        self.bed.keep_logs(false);
+    }
+
     /// [`Stage::install`] in all clusters, each under its name.
     ///
     /// # Errors
     /// When an installation fails.
+    pub fn install_all(&self, more: &[&str]) -> Result<()> {
+        self.everywhere(|cluster| self.install(cluster, cluster.name(), more))
+    }
+
+    /// Does something in all clusters at the same time.
+    ///
+    /// # Errors
+    /// When it fails in one of them.
     ///
     /// # Panics
-    /// When an installation does.
-    pub fn install_all(&self, more: &[&str]) -> Result<()> {
+    /// When it does in one of them.
+    pub fn everywhere(&self, act: impl Fn(&Cluster) -> Result<()> + Sync) -> Result<()> {
         std::thread::scope(|scope| {
-            let installs: Vec<_> = self
-                .clusters
-                .iter()
-                .map(|cluster| scope.spawn(|| self.install(cluster, cluster.name(), more)))
-                .collect();
-            installs.into_iter().try_for_each(|install| install.join().expect("an installation does not panic"))
+            let act = &act;
+            let all: Vec<_> = self.clusters.iter().map(|cluster| scope.spawn(move || act(cluster))).collect();
+            all.into_iter().try_for_each(|one| one.join().expect("no cluster makes it panic"))
         })
     }
 
@@ -190,6 +202,12 @@ impl Stage {
     pub fn offload(&self, consumer: &Cluster, namespace: &str, more: &[&str]) -> Result<()> {
         consumer.apply(&format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}"))?;
         self.liqoctl(consumer, &[&["offload", "namespace", namespace], more].concat()).map(drop)
+    }
+}
+
+impl AsMut<Stage> for Stage {
+    fn as_mut(&mut self) -> &mut Stage {
+        self
     }
 }
 

@@ -104,9 +104,9 @@ impl Testbed {
         }
     }
 
-    /// Keeps the logs when this is dropped, as if the test had failed.
-    pub fn keep_logs(&mut self) {
-        self.keep_logs = true;
+    /// Whether the logs are kept when this is dropped, as if the test had failed.
+    pub fn keep_logs(&mut self, keep: bool) {
+        self.keep_logs = keep;
     }
 
     /// Takes it down now, whether persistent or not, and says what went wrong.
@@ -129,8 +129,8 @@ impl Drop for Testbed {
         if !self.mine {
             return;
         }
-        let failed = thread::panicking();
-        if failed || self.keep_logs {
+        let failed = thread::panicking() || self.keep_logs;
+        if failed {
             self.keep_evidence();
         }
         if failed && assets::switch("LIQO_TESTBED_KEEP") {

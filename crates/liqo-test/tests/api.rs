@@ -6,7 +6,7 @@ use std::{fs, path::PathBuf, sync::Mutex, time::Duration};
 
 use anyhow::Result;
 use liqo_test::{
-    Cluster, ClusterSpec, Testbed, assets,
+    Cluster, ClusterSpec, Story, Testbed, assets,
     run::{command, feed, output},
 };
 use serde_json::{Value, json};
@@ -32,6 +32,7 @@ fn with_definitions(bed: &Testbed) -> Cluster {
 #[test]
 fn recorded_objects_are_stored_as_they_are() {
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(|poison| poison.into_inner());
+    let _story = Story::begin("api-objects");
     let bed = Testbed::new("api-objects").unwrap();
     let cluster = with_definitions(&bed);
     let golden = assets::source().join("crates/liqo-api/tests/golden");
@@ -148,6 +149,7 @@ fn offloading_has_two_versions(cluster: &Cluster) {
 #[test]
 fn helm_leaves_identity_and_certificates_alone() {
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(|poison| poison.into_inner());
+    let _story = Story::begin("api-chart");
     let bed = Testbed::new("api-chart").unwrap();
     let cluster = bed.cluster(ClusterSpec::new("rome", 1)).unwrap();
     helm(&cluster, "install", &["--create-namespace"]).unwrap();
@@ -172,14 +174,8 @@ fn helm_leaves_identity_and_certificates_alone() {
     assert_eq!(self::written(&cluster), written, "after a rollback to before the override");
 
     let rendered = helm(&cluster, "template", &[]).unwrap();
-    let mut apply = command("kubectl");
-    apply.arg("--kubeconfig").arg(cluster.kubeconfig()).args([
-        "apply",
-        "--server-side",
-        "--force-conflicts",
-        "-f",
-        "-",
-    ]);
+    let mut apply = cluster.kubectl_command();
+    apply.args(["apply", "--server-side", "--force-conflicts", "-f", "-"]);
     feed(&mut apply, &rendered).unwrap();
     assert_eq!(self::written(&cluster), written, "after a tool that renders offline");
 
@@ -255,8 +251,7 @@ fn helm(cluster: &Cluster, verb: &str, more: &[&str]) -> Result<String> {
 }
 
 fn kubectl(cluster: &Cluster, args: &[&str], object: &Value) -> Result<String> {
-    let mut kubectl = command("kubectl");
-    feed(kubectl.arg("--kubeconfig").arg(cluster.kubeconfig()).args(args), &object.to_string())
+    feed(cluster.kubectl_command().args(args), &object.to_string())
 }
 
 fn version(kind: &str) -> String {

@@ -8,7 +8,7 @@ use liqo_test::{
     Cluster, ClusterSpec, Stage,
     run::{command, ip, nft, output},
     stage::{LONG, on},
-    wait_for,
+    story, wait_for,
 };
 use serde_json::Value;
 
@@ -21,28 +21,32 @@ const BALANCER: &str = "gateway.milan.example";
 fn two_consumers_behind_routers_use_a_provider_through_its_wireguard_port() -> Result<()> {
     let spec = |name, number| ClusterSpec::new(name, number).cidrs("10.244.0.0/16", "10.96.0.0/16");
     let specs = vec![spec("rome", 1).behind_nat(), spec("turin", 2).behind_nat(), spec("milan", 3)];
-    let stage = Stage::apart("in-band", specs)?;
-    let (rome, turin, milan) = (stage.cluster("rome"), stage.cluster("turin"), stage.cluster("milan"));
-    for (cluster, more) in [(rome, ""), (turin, ",gateway.service.type=ClusterIP"), (milan, "")] {
-        // Nobody needs to reach the authentication service from outside.
-        stage.install(cluster, cluster.name(), &["--set", &format!("auth.service.type=ClusterIP{more}")])?;
-    }
-    only_udp(milan)?;
-    refused_before_anything_is_written(&stage)?;
+    story::alone("in-band", || Stage::apart("in-band", specs), through_one_port)
+}
 
-    let told = peer(&stage, rome, milan, &["--bidirectional"])?;
+fn through_one_port(stage: &Stage) -> Result<()> {
+    let (rome, turin, milan) = (stage.cluster("rome"), stage.cluster("turin"), stage.cluster("milan"));
+    stage.everywhere(|cluster| {
+        let more = if cluster.name() == "turin" { ",gateway.service.type=ClusterIP" } else { "" };
+        // Nobody needs to reach the authentication service from outside.
+        stage.install(cluster, cluster.name(), &["--set", &format!("auth.service.type=ClusterIP{more}")])
+    })?;
+    only_udp(milan)?;
+    refused_before_anything_is_written(stage)?;
+
+    let told = peer(stage, rome, milan, &["--bidirectional"])?;
     told_as_documented(&told)?;
     known_on_both_sides(rome, milan)?;
     // Again, and without asking for the other direction: that one stays.
-    peer(&stage, rome, milan, &[])?;
+    peer(stage, rome, milan, &[])?;
     milan.wait_peering("rome", "OutgoingPeering", "Established")?;
-    let told = peer(&stage, turin, milan, &[])?;
+    let told = peer(stage, turin, milan, &[])?;
     ensure!(told.contains("service liqo-gateway is of type ClusterIP, so it cannot be reached from outside"), "{told}");
 
     for consumer in [rome, turin] {
-        used(&stage, consumer, milan)?;
+        used(stage, consumer, milan)?;
     }
-    shown(&stage, rome)?;
+    shown(stage, rome)?;
     followed(rome, milan)?;
     for consumer in [rome, turin] {
         reached(consumer)?;
@@ -54,19 +58,19 @@ fn two_consumers_behind_routers_use_a_provider_through_its_wireguard_port() -> R
 
     for consumer in [rome, turin] {
         stage.liqoctl(consumer, &["unoffload", "namespace", "demo"])?;
-        unpeer(&stage, consumer, milan)?;
+        unpeer(stage, consumer, milan)?;
     }
     for cluster in [rome, turin, milan] {
         forgotten(cluster)?;
     }
     // What is gone is no failure, and the way back is open.
-    let told = unpeer(&stage, rome, milan)?;
+    let told = unpeer(stage, rome, milan)?;
     ensure!(
         told.contains("it seems that the foreign cluster for remote cluster \"milan\" has been already removed"),
         "{told}"
     );
-    peer(&stage, rome, milan, &[])?;
-    unpeer(&stage, rome, milan).map(drop)
+    peer(stage, rome, milan, &[])?;
+    unpeer(stage, rome, milan).map(drop)
 }
 
 /// From the routers nothing but UDP comes in: neither API server nor authentication service can be reached there.

@@ -4,17 +4,20 @@ use anyhow::{Result, ensure};
 use liqo_test::{
     Stage,
     stage::{LONG, on},
-    wait_for,
+    story, wait_for,
 };
 
 #[test]
 fn a_selector_picks_the_provider_and_both_directions_work() -> Result<()> {
-    let stage = Stage::ready("peers", &["rome", "milan", "turin"])?;
+    story::alone("peers", || Stage::ready("peers", &["rome", "milan", "turin"]), three)
+}
+
+fn three(stage: &Stage) -> Result<()> {
     let (rome, milan, turin) = (stage.cluster("rome"), stage.cluster("milan"), stage.cluster("turin"));
     stage.peer(rome, milan)?;
     stage.peer(rome, turin)?;
-    picked(&stage)?;
-    relabelled(&stage)?;
+    picked(stage)?;
+    relabelled(stage)?;
 
     // Both directions: milan consumes from rome while rome consumes from milan.
     stage.peer(milan, rome)?;
@@ -36,7 +39,7 @@ fn a_selector_picks_the_provider_and_both_directions_work() -> Result<()> {
     stage.unpeer(rome, "turin")?;
     stage.liqoctl(milan, &["unoffload", "namespace", "back"])?;
     stage.unpeer(milan, "rome")?;
-    namesake(&stage)
+    namesake(stage)
 }
 
 /// A namespace offloaded with a selector goes to the one cluster that matches.

@@ -4,28 +4,30 @@ use anyhow::{Result, ensure};
 use liqo_test::{
     Cluster, ClusterSpec, Stage,
     stage::{LONG, SPREAD},
-    wait_for,
+    story, wait_for,
 };
 
 #[test]
 fn two_clusters_become_one_and_two_again_twice() -> Result<()> {
     let specs = [ClusterSpec::new("rome", 1), ClusterSpec::new("milan", 2)];
-    let stage = Stage::of("story", specs.map(ClusterSpec::audited).into())?;
+    story::alone("story", || Stage::of("story", specs.map(ClusterSpec::audited).into()), twice)
+}
+
+fn twice(stage: &Stage) -> Result<()> {
     let (rome, milan) = (stage.cluster("rome"), stage.cluster("milan"));
     let before = [rome.leftovers()?, milan.leftovers()?];
     ensure!(before == [Vec::<String>::new(), Vec::new()], "the clusters are not empty: {before:?}");
     for round in ["first", "second"] {
-        stage.install(rome, "rome", &[])?;
-        stage.install(milan, "milan", &[])?;
-        tell(&stage, rome, milan)?;
-        for cluster in [rome, milan] {
+        stage.install_all(&[])?;
+        tell(stage, rome, milan)?;
+        stage.everywhere(|cluster| {
             stage.liqoctl(cluster, &["uninstall", "--purge"])?;
             let left = wait_for("nothing is left", LONG, || {
                 let left = cluster.leftovers()?;
-                if left.is_empty() { Ok(Some(left)) } else { anyhow::bail!("{left:?}") }
+                if left.is_empty() { Ok(Some(())) } else { anyhow::bail!("{left:?}") }
             });
-            left.map_err(|error| error.context(format!("{round} round, {}", cluster.name())))?;
-        }
+            left.map_err(|error| error.context(format!("{round} round, {}", cluster.name())))
+        })?;
     }
     let forbidden = [rome.forbidden()?, milan.forbidden()?].concat();
     ensure!(forbidden.is_empty(), "rights are missing: {forbidden:#?}");
@@ -114,16 +116,14 @@ fn looked_into(rome: &Cluster) -> Result<()> {
     let logs = rome.kubectl(&["logs", "-n", "demo", remote, "--tail=5"])?;
     ensure!(!logs.is_empty(), "the remote pod's log is empty");
     for websockets in ["true", "false"] {
-        let mut exec = liqo_test::run::command("kubectl");
+        let mut exec = rome.kubectl_command();
         exec.env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", websockets);
-        exec.arg("--kubeconfig").arg(rome.kubeconfig());
         let exec = exec.args(["exec", "-n", "demo", remote, "--", "hostname"]);
         let name = liqo_test::run::output(exec)?;
         ensure!(name.trim() == remote, "exec (WebSockets {websockets}) answered {name}");
     }
-    let mut code = liqo_test::run::command("kubectl");
-    code.arg("--kubeconfig").arg(rome.kubeconfig());
-    let status = code.args(["exec", "-n", "demo", remote, "--", "sh", "-c", "exit 7"]).output()?.status;
+    let status =
+        rome.kubectl_command().args(["exec", "-n", "demo", remote, "--", "sh", "-c", "exit 7"]).output()?.status;
     ensure!(status.code() == Some(7), "exit code 7 came back as {status}");
     Ok(())
 }

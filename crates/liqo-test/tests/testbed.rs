@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use liqo_test::{Cluster, ClusterSpec, Testbed, process::Process, record, wait_for};
+use liqo_test::{Cluster, ClusterSpec, Story, Testbed, process::Process, record, wait_for};
 
 /// Two cores are not enough for two test beds at a time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -49,6 +49,7 @@ spec: {type: NodePort, selector: {app: web}, ports: [{port: 80, targetPort: 8080
 #[test]
 fn clusters_work_side_by_side_and_leave_nothing() {
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(|poison| poison.into_inner());
+    let _story = Story::begin("side-by-side");
     let host_rules = host_rules();
     let bed = Testbed::new("side-by-side").unwrap();
     let (dir, slot) = (bed.dir().to_owned(), slot(&bed));
@@ -78,6 +79,7 @@ fn clusters_work_side_by_side_and_leave_nothing() {
 #[test]
 fn the_reaper_takes_down_what_a_killed_owner_left() {
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(|poison| poison.into_inner());
+    let _story = Story::begin("orphan");
     let mut owner = Command::new(env!("CARGO_BIN_EXE_testbed"))
         .args(["hold", "orphan", "--clusters", "rome"])
         .stdout(Stdio::piped())

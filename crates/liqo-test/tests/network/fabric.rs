@@ -1,13 +1,10 @@
 //! The stage of the stories about the network: two clusters of three nodes and one of a single node, all with equal ranges.
 //! `rome` is peered with the two others by the product alone; those do not know each other.
 
-use std::{
-    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use liqo_test::{Cluster, ClusterSpec, Stage, cluster::ProxyMode, stage::LONG, wait_for};
+use liqo_test::{Cluster, ClusterSpec, Stage, Suite, cluster::ProxyMode, stage::LONG, wait_for};
 use serde_json::Value;
 
 use super::{
@@ -28,18 +25,17 @@ pub(crate) struct Fabric {
     finder: Finder,
 }
 
-static FABRIC: OnceLock<Mutex<Fabric>> = OnceLock::new();
+static SUITE: Suite<Fabric> = Suite::new("network", Fabric::raise);
 
-/// Runs a test on the one stage of this file, one at a time; if it fails, everything there is to read is kept.
+/// Tells a story on the one stage of this file.
 pub(crate) fn on_stage(test: impl FnOnce(&mut Fabric) -> Result<()>) -> Result<()> {
-    let mut fabric = lock();
-    fabric.stage.bed.heal()?;
-    test(&mut fabric).inspect_err(|_| fabric.stage.bed.keep_evidence())
+    SUITE.tell(test)
 }
 
-fn lock() -> MutexGuard<'static, Fabric> {
-    let fabric = FABRIC.get_or_init(|| Mutex::new(Fabric::raise().expect("the stage is raised")));
-    fabric.lock().unwrap_or_else(PoisonError::into_inner)
+impl AsMut<Stage> for Fabric {
+    fn as_mut(&mut self) -> &mut Stage {
+        &mut self.stage
+    }
 }
 
 impl Fabric {
@@ -54,7 +50,7 @@ impl Fabric {
         ];
         let stage = Stage::apart("network", specs)?;
         let mut finder = Finder::default();
-        let application = Self::furnish(&stage, &mut finder).inspect_err(|_| stage.bed.keep_evidence())?;
+        let application = Self::furnish(&stage, &mut finder)?;
         Ok(Self { stage, application, finder })
     }
 

@@ -35,7 +35,7 @@ fn main() -> Result<()> {
     let Args { rounds, pods, rest } = Args::parse();
     ensure!(rounds > 0 && pods > 0 && rest > 0, "--rounds, --pods and --rest must be at least 1");
     out::note("two clusters, the product installed ...");
-    let stage = Stage::ready("bench", &["rome", "milan"])?;
+    let mut stage = Stage::ready("bench", &["rome", "milan"])?;
     let (rome, milan) = (stage.cluster("rome"), stage.cluster("milan"));
 
     out::note("peering ...");
@@ -114,6 +114,7 @@ fn main() -> Result<()> {
     let busiest = shares.into_iter().fold(0.0_f64, f64::max);
     row("foreign CPU during the pods, worst round", "–", format!("{busiest:.1} s"), "low");
     out::say(&table);
+    stage.is_well();
     Ok(())
 }
 

@@ -45,7 +45,7 @@ fn main() -> Result<()> {
     ensure!(rounds > 0 && seconds > 0, "--rounds and --seconds must be at least 1");
     out::note("two clusters of two nodes with equal ranges, the product installed ...");
     let spec = |name| ClusterSpec::new(name, 1).cidrs(PODS, SERVICES).nodes(2).strict_paths();
-    let stage = Stage::apart("network-path", vec![spec("rome"), spec("milan")])?;
+    let mut stage = Stage::apart("network-path", vec![spec("rome"), spec("milan")])?;
     stage.install_all(&["--set", "gateway.replicas=2"])?;
     let (rome, milan) = (stage.cluster("rome"), stage.cluster("milan"));
     stage.peer(rome, milan)?;
@@ -106,6 +106,7 @@ fn main() -> Result<()> {
     table +=
         &format!("| a path cut: TunnelEndpoint says so after | – | {} | – | < 1 s | {foreign:.2} |\n", seconds(dead));
     out::say(&table);
+    stage.is_well();
     Ok(())
 }
 
