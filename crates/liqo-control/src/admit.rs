@@ -38,8 +38,8 @@ use self::{
 };
 use crate::{home::Home, manager::ManagerArgs};
 
-/// Longest review accepted: two objects of the size etcd takes, with room to spare.
-const LONGEST: usize = 8 << 20;
+/// Longest review accepted: two objects of the size etcd takes (1.5 MiB), and what is around them.
+const LONGEST: usize = (3 << 20) + (128 << 10);
 
 /// What answers are made from.
 struct Context {

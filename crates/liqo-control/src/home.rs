@@ -110,8 +110,8 @@ fn new_uuid() -> String {
     }
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    [0..4, 4..6, 6..8, 8..10, 10..16].map(|part| hex(&bytes[part])).join("-")
 }
 
 #[cfg(test)]
@@ -122,7 +122,7 @@ mod tests {
     fn a_new_id_is_a_uuid_and_a_label() {
         let id = new_uuid();
         assert_eq!(id.len(), 36);
-        assert_eq!(&id[14..15], "4");
+        assert_eq!(id.chars().nth(14), Some('4'));
         assert_eq!(dns_label_error(&id), None);
         assert_ne!(id, new_uuid());
     }

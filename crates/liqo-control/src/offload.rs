@@ -113,7 +113,13 @@ pub(crate) fn is_leaving(object: &impl ResourceExt) -> bool {
 /// When a flag about virtual kubelets has a value no pod can have.
 pub fn spawn(home: &Home, args: &ManagerArgs, life: &Life) -> Result<(), String> {
     virtual_kubelet::check(args)?;
-    let (nodes, spaces, maps, slices) = (Queue::new(), Queue::new(), Queue::new(), Queue::new());
+    let (nodes, spaces) = (Queue::new(), Queue::new());
+    let maps = Queue::fair(|key: &namespace_map::Key| match key {
+        namespace_map::Key::Map(namespace, _) | namespace_map::Key::Namespace(namespace) => namespace.clone(),
+    });
+    let slices = Queue::fair(|key: &shadow_endpoint_slice::Key| match key {
+        shadow_endpoint_slice::Key::Slice(owner, _) | shadow_endpoint_slice::Key::Peer(owner) => owner.clone(),
+    });
     let shared = Arc::new(Shared {
         home: home.clone(),
         nodes: watch_nodes(home, nodes.clone(), spaces.clone()),

@@ -46,6 +46,10 @@ use crate::home::{Home, HomeArgs};
 /// Pause before an identity that cannot be used is looked at again.
 const RETRY: Duration = Duration::from_secs(30);
 
+/// Objects of a peer, and their bytes, that are kept in memory: all peers share this process.
+const REPLICAS: usize = 5_000;
+const REPLICAS_BYTES: usize = 64 << 20;
+
 /// Flags of the replicator, those of Liqo 0.8.3.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(
@@ -246,9 +250,9 @@ impl Replicator {
     }
 
     async fn connect(&self, identity: PeerIdentity, remote_id: String) -> Result<Link, String> {
-        let remote = Cluster::new(identity.client().await?, "liqo-crd-replicator");
+        let remote = Cluster::new(identity.client().await?, "liqo-crd-replicator").bounded(REPLICAS, REPLICAS_BYTES);
         let (calls, peer) = (Arc::clone(remote.calls()), remote_id.clone());
-        self.life.metrics(move || calls.text(&peer));
+        self.life.metrics_of(&remote_id, move || calls.text(&peer));
         let namespace = identity.namespace.clone();
         Ok(Link { identity, remote, remote_id, namespace, mirrors: HashMap::new() })
     }

@@ -26,7 +26,13 @@ use kube::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use crate::{count::Calls, now, watch::Watch};
+use crate::{
+    budget::{Budget, TooMuch, weight},
+    count::Calls,
+    now,
+    rate::{Limiter, Rate},
+    watch::Watch,
+};
 
 /// No call may take longer; a peer that does not answer is an error, not a wait.
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -34,6 +40,15 @@ const DEADLINE: Duration = Duration::from_secs(15);
 const WEBHOOK_PAUSE: Duration = Duration::from_millis(300);
 /// Page size of lists: bounds the memory a list needs at its peak.
 const PAGE: u32 = 200;
+/// No list takes longer, with all its pages: another API server may say for ever that there is one more.
+pub(crate) const LIST_DEADLINE: Duration = Duration::from_secs(300);
+/// How often the user is told about one object, and about all objects together, by one process.
+const EVENTS: Rate = Rate::new(20, Duration::from_secs(6));
+const ALL_EVENTS: Rate = Rate::new(500, Duration::from_millis(100));
+/// Objects about which the user was told lately.
+const OBJECTS_TOLD: usize = 4096;
+/// Longest text of an API server that is passed on, in characters.
+const LONGEST_TEXT: usize = 8192;
 
 /// Whether the kinds of a scope live in namespaces.
 pub trait Scope {
@@ -81,6 +96,8 @@ pub struct Cluster {
     writer: &'static str,
     calls: Arc<Calls>,
     patience: Duration,
+    budget: Arc<Budget>,
+    events: Arc<Limiter<String>>,
 }
 
 /// What we were doing when the API server said no, or nothing.
@@ -99,10 +116,25 @@ enum Cause {
     Kube(Box<kube::Error>),
     #[error("no answer within {} s", DEADLINE.as_secs())]
     Deadline,
+    #[error("the list did not end within {} s", LIST_DEADLINE.as_secs())]
+    Endless,
+    #[error(transparent)]
+    TooMuch(TooMuch),
 }
 
-/// The API server's own words where there are any.
+impl Cause {
+    fn of_json(error: serde_json::Error) -> Self {
+        Self::Kube(Box::new(kube::Error::SerdeError(error)))
+    }
+}
+
+/// The API server's own words where there are any: one line, not too long.
 fn kube_text(error: &kube::Error) -> String {
+    let text = full_text(error);
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST_TEXT).collect()
+}
+
+fn full_text(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
         other => {
@@ -128,7 +160,7 @@ impl KubeError {
                 kube::Error::Api(status) => Some(status.code),
                 _ => None,
             },
-            Cause::Deadline => None,
+            Cause::Deadline | Cause::Endless | Cause::TooMuch(_) => None,
         }
     }
 
@@ -171,7 +203,16 @@ impl KubeError {
 impl Cluster {
     /// A cluster reached through `client`, written to under the name `writer`.
     pub fn new(client: Client, writer: &'static str) -> Self {
-        Self { client, writer, calls: Arc::default(), patience: Duration::ZERO }
+        let events = Arc::new(Limiter::new(EVENTS, ALL_EVENTS, OBJECTS_TOLD));
+        let (calls, budget) = Default::default();
+        Self { client, writer, calls, patience: Duration::ZERO, budget, events }
+    }
+
+    /// The same cluster, of which no more is kept in memory, by watches and lists together, than so many objects and
+    /// bytes. What is more is an error of that cluster, and is asked for again later.
+    #[must_use]
+    pub fn bounded(self, objects: usize, bytes: usize) -> Self {
+        Self { budget: Arc::new(Budget::new(objects, bytes)), ..self }
     }
 
     /// The same cluster, written to under another name.
@@ -203,7 +244,7 @@ impl Cluster {
             Some(namespace) => kube::Api::<DynamicObject>::namespaced_with(client, namespace, &kind),
             None => kube::Api::all_with(client, &kind),
         };
-        Watch::new(api, kind.kind, Arc::clone(&self.calls))
+        Watch::new(api, kind.kind, Arc::clone(&self.calls), Arc::clone(&self.budget))
     }
 
     /// The object, if it exists.
@@ -222,10 +263,22 @@ impl Cluster {
         if !labels.is_empty() {
             params = params.labels(labels);
         }
-        let mut all = Vec::new();
+        let began = tokio::time::Instant::now();
+        let (mut all, mut rooms, kind) = (Vec::new(), Vec::new(), K::kind(&()));
+        let failed = |cause| failure("list", &kind, namespace, cause);
         loop {
-            let page: ObjectList<K> = self.ask::<K, _>("list", namespace, path::<K>(namespace).list(&params)).await?;
+            let request = path::<K>(namespace).list(&params).map_err(kube::Error::BuildRequest);
+            let page = self.answer("list", &kind, namespace, request).await?;
+            // A page counts as one more object: there may be nothing on it, again and again.
+            let items = page.get("items").and_then(Value::as_array).into_iter().flatten();
+            for bytes in items.map(weight).chain([0]) {
+                rooms.push(self.budget.room(bytes).map_err(|error| failed(Cause::TooMuch(error)))?);
+            }
+            let page: ObjectList<K> = serde_json::from_value(page).map_err(|error| failed(Cause::of_json(error)))?;
             all.extend(page.items);
+            if began.elapsed() > LIST_DEADLINE {
+                return Err(failed(Cause::Endless));
+            }
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params = params.continue_token(&token),
                 None => return Ok(all),
@@ -372,9 +425,14 @@ impl Cluster {
         self.ask::<CertificateSigningRequest, _>("approve", &name, request).await
     }
 
-    /// Tells the user about `object`: an Event in its namespace. Call it on transitions only.
+    /// Tells the user about `object`: an Event in its namespace. Call it on transitions only. What others can make happen
+    /// often is told 20 times at once, then 10 times a minute for each object.
     pub async fn event<K: Object>(&self, object: &K, component: &str, kind: &str, reason: &str, message: &str) {
         let namespace = object.namespace().unwrap_or_else(|| "default".to_owned());
+        if self.events.take(format!("{} {}", K::kind(&()), name_of(object))).is_err() {
+            tracing::debug!(kind = %K::kind(&()), object = name_of(object), reason, "event not recorded: too many of this object");
+            return;
+        }
         let time = now();
         let event = Event {
             metadata: ObjectMeta {
@@ -416,8 +474,7 @@ impl Cluster {
     ) -> Result<T, KubeError> {
         let (kind, request) = (K::kind(&()), request.map_err(kube::Error::BuildRequest));
         let answer = self.answer(verb, &kind, name, request).await?;
-        serde_json::from_value(answer)
-            .map_err(|error| failure(verb, &kind, name, Cause::Kube(Box::new(kube::Error::SerdeError(error)))))
+        serde_json::from_value(answer).map_err(|error| failure(verb, &kind, name, Cause::of_json(error)))
     }
 
     /// The same for every kind, so that it is compiled once; so are the readers of kinds, which read values only.

@@ -6,23 +6,34 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// Calls by verb and kind.
+/// Calls by verb and kind, and what was too much to be kept, by kind.
 #[derive(Debug, Default)]
-pub struct Calls(Mutex<BTreeMap<(&'static str, String), u64>>);
+pub struct Calls {
+    made: Mutex<BTreeMap<(&'static str, String), u64>>,
+    refused: Mutex<BTreeMap<String, u64>>,
+}
 
 impl Calls {
     pub(crate) fn add(&self, verb: &'static str, kind: &str) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry((verb, kind.to_owned())).or_default() += 1;
+        *self.made.lock().unwrap_or_else(PoisonError::into_inner).entry((verb, kind.to_owned())).or_default() += 1;
     }
 
-    /// In the Prometheus text format, one counter; `cluster` tells the clusters of a process apart.
+    /// What this kind was answered with is more than may be kept.
+    pub(crate) fn refuse(&self, kind: &str) {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner).entry(kind.to_owned()).or_default() += 1;
+    }
+
+    /// In the Prometheus text format, two counters; `cluster` tells the clusters of a process apart.
     pub fn text(&self, cluster: &str) -> String {
         let mut text = String::new();
-        for ((verb, kind), count) in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        for ((verb, kind), count) in self.made.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             let _ = writeln!(
                 text,
                 "liqo_api_requests_total{{cluster=\"{cluster}\",verb=\"{verb}\",kind=\"{kind}\"}} {count}"
             );
+        }
+        for (kind, count) in self.refused.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let _ = writeln!(text, "liqo_api_answers_refused_total{{cluster=\"{cluster}\",kind=\"{kind}\"}} {count}");
         }
         text
     }

@@ -4,16 +4,21 @@
 //! - [`Watch`] and [`Store`]: what an API server holds, kept current, malformed objects left out.
 //! - [`Queue`] and [`drive`]: one control loop; a key is never handled twice at once.
 //! - [`twin`]: the one mirror engine between two clusters.
+//! - [`guard`], [`rate`], [`reach`]: what others send, and how often, and where they lead us, harms nobody else.
 //! - [`life`], [`server`], [`certs`], [`lease`]: what a process needs to live, serve, be trusted and be alone.
 
 pub mod args;
+mod budget;
 pub mod certs;
 mod cluster;
 mod count;
+pub mod guard;
 pub mod lease;
 pub mod life;
 pub mod peer;
 mod queue;
+pub mod rate;
+pub mod reach;
 pub mod server;
 pub mod twin;
 mod watch;

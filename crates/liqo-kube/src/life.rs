@@ -4,6 +4,7 @@
 //! what is half dead is restarted, it does not hide. SIGTERM and SIGINT end it in order.
 
 use std::{
+    collections::BTreeMap,
     future::Future,
     net::SocketAddr,
     process,
@@ -20,6 +21,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     args::RuntimeArgs,
+    guard,
     server::{self, Reply, text},
 };
 
@@ -33,6 +35,8 @@ pub struct Life(Arc<Inner>);
 struct Inner {
     busy: AtomicUsize,
     metrics: Mutex<Vec<Contribution>>,
+    /// The same, of things that come again.
+    named: Mutex<BTreeMap<String, Contribution>>,
 }
 
 /// Held by a component until it is ready.
@@ -80,6 +84,11 @@ impl Life {
         Busy(Arc::clone(&self.0))
     }
 
+    /// Adds text to `/metrics` about something called `name`; what was added for the name before is forgotten.
+    pub fn metrics_of(&self, name: &str, contribution: impl Fn() -> String + Send + Sync + 'static) {
+        self.0.named.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), Box::new(contribution));
+    }
+
     /// Adds text to `/metrics`, in the Prometheus text format.
     pub fn metrics(&self, contribution: impl Fn() -> String + Send + Sync + 'static) {
         self.0.metrics.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(contribution));
@@ -87,7 +96,9 @@ impl Life {
 
     /// Everything contributed to `/metrics`.
     pub fn metrics_text(&self) -> String {
-        self.0.metrics.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|part| part()).collect()
+        let parts = self.0.metrics.lock().unwrap_or_else(PoisonError::into_inner);
+        let named = self.0.named.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.iter().chain(named.values()).map(|part| part()).chain([guard::metrics()]).collect()
     }
 
     /// Serves `/metrics` (and the health checks) on an address of its own.

@@ -11,7 +11,7 @@ use kube::{
     },
 };
 
-use crate::certs;
+use crate::{certs, reach::Reach};
 
 /// Our identity on a peer, as a Secret of Liqo 0.8.3 holds it.
 #[derive(Clone, PartialEq, Eq)]
@@ -70,7 +70,8 @@ impl PeerIdentity {
         certs::facts(self.certificate.as_bytes()).map_or(Timestamp::MIN, |facts| facts.not_after)
     }
 
-    /// A client that acts with this identity.
+    /// A client that acts with this identity. The other cluster has chosen where it leads: never to this machine, see
+    /// [`Reach`]; every answer is bounded.
     ///
     /// # Errors
     /// A text that says what in the identity cannot be used.
@@ -101,14 +102,15 @@ impl PeerIdentity {
         let failed = |error: &dyn std::fmt::Display| format!("using the identity on {}: {error}", self.api_server_url);
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
         let mut config = config.map_err(|error| failed(&error))?;
-        // Said for this peer, so no NO_PROXY of the environment takes it back: inside the tunnel there is no other way.
-        if let Some(url) = &self.proxy_url {
-            let proxy = url.parse().map_err(|error| failed(&format!("{PROXY_URL} {url:?} is no URL: {error}")))?;
-            config.proxy_url = Some(proxy);
-        }
+        // What is said for this peer counts, and no proxy of the environment: it would reach addresses we may not.
+        let proxy = self
+            .proxy_url
+            .as_ref()
+            .map(|url| url.parse().map_err(|error| failed(&format!("{PROXY_URL} {url:?} is no URL: {error}"))));
+        config.proxy_url = proxy.transpose()?;
         // Whoever asks decides when to ask again, and whether the other cluster still answers.
         config.default_retry = false;
-        crate::wire::client(config).map_err(|error| failed(&error))
+        crate::wire::client(&config, Reach::default()).map_err(|error| failed(&error))
     }
 }
 

@@ -1,20 +1,26 @@
 //! The one control loop: keys come in from watches, each is settled, failures come back later.
 //!
 //! Invariants: a key waits at most once; a key is never settled twice at the same time; a key that
-//! comes while it is being settled is settled again afterwards.
+//! comes while it is being settled is settled again afterwards. Keys have owners, who take turns: before a key is
+//! settled that waits alone for its owner, no other owner has more than one settled. A key whose settling panics is a
+//! key that could not be settled; the others go on.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     error::Error,
+    fmt,
     future::Future,
-    hash::Hash,
+    hash::{DefaultHasher, Hash, Hasher},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::{sync::Notify, time::Instant};
 
-use crate::KubeError;
+use crate::{
+    KubeError,
+    guard::{Panicked, guarded},
+};
 
 /// First pause when somebody else was quicker: only our view must catch up.
 const FIRST_PAUSE_AFTER_CONFLICT: Duration = Duration::from_millis(10);
@@ -24,7 +30,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
 /// Keys that wait to be settled. Copies share one queue.
-#[derive(Debug)]
 pub struct Queue<K>(Arc<Inner<K>>);
 
 impl<K> Clone for Queue<K> {
@@ -33,15 +38,26 @@ impl<K> Clone for Queue<K> {
     }
 }
 
-#[derive(Debug)]
+impl<K> fmt::Debug for Queue<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Queue")
+    }
+}
+
+/// Tells the owners of keys apart.
+type OwnerOf<K> = Box<dyn Fn(&K) -> u64 + Send + Sync>;
+
 struct Inner<K> {
+    owner: OwnerOf<K>,
     state: Mutex<State<K>>,
     news: Notify,
 }
 
-#[derive(Debug)]
 struct State<K> {
-    order: VecDeque<K>,
+    /// Owners with waiting keys, in the order of their turns.
+    turns: VecDeque<u64>,
+    /// The waiting keys of each.
+    order: HashMap<u64, VecDeque<K>>,
     waiting: HashSet<K>,
     active: HashSet<K>,
     /// Came while active.
@@ -58,17 +74,28 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Default for Queue<K> {
 }
 
 impl<K: Clone + Eq + Hash + Send + Sync + 'static> Queue<K> {
-    /// An empty queue.
+    /// An empty queue whose keys all have the same owner.
     pub fn new() -> Self {
+        Self::fair(|_| ())
+    }
+
+    /// An empty queue whose keys have owners: who has many keys waiting does not delay the others.
+    pub fn fair<O: Hash>(owner: impl Fn(&K) -> O + Send + Sync + 'static) -> Self {
+        let owner = move |key: &K| {
+            let mut hasher = DefaultHasher::new();
+            owner(key).hash(&mut hasher);
+            hasher.finish()
+        };
         let state = State {
-            order: VecDeque::new(),
+            turns: VecDeque::new(),
+            order: HashMap::new(),
             waiting: HashSet::new(),
             active: HashSet::new(),
             again: HashSet::new(),
             failures: HashMap::new(),
             due: HashMap::new(),
         };
-        Self(Arc::new(Inner { state: Mutex::new(state), news: Notify::new() }))
+        Self(Arc::new(Inner { owner: Box::new(owner), state: Mutex::new(state), news: Notify::new() }))
     }
 
     fn state(&self) -> MutexGuard<'_, State<K>> {
@@ -81,7 +108,12 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Queue<K> {
         if state.active.contains(&key) {
             state.again.insert(key);
         } else if state.waiting.insert(key.clone()) {
-            state.order.push_back(key);
+            let owner = (self.0.owner)(&key);
+            let keys = state.order.entry(owner).or_default();
+            keys.push_back(key);
+            if keys.len() == 1 {
+                state.turns.push_back(owner);
+            }
             self.0.news.notify_one();
         }
     }
@@ -119,10 +151,17 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Queue<K> {
 
     fn take(&self) -> Option<K> {
         let mut state = self.state();
-        let key = state.order.pop_front()?;
+        let owner = state.turns.pop_front()?;
+        let keys = state.order.get_mut(&owner)?;
+        let key = keys.pop_front()?;
+        if keys.is_empty() {
+            state.order.remove(&owner);
+        } else {
+            state.turns.push_back(owner);
+        }
         state.waiting.remove(&key);
         state.active.insert(key.clone());
-        if !state.order.is_empty() {
+        if !state.turns.is_empty() {
             self.0.news.notify_one();
         }
         Some(key)
@@ -153,49 +192,82 @@ fn pause_after(first: Duration, failures: u32) -> Duration {
     first.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(LONGEST_PAUSE)
 }
 
+/// A key is being settled. If that is given up midway, the key waits again.
+struct Turn<'a, K: Clone + Eq + Hash + Send + Sync + 'static> {
+    queue: &'a Queue<K>,
+    key: Option<K>,
+}
+
+impl<K: Clone + Eq + Hash + Send + Sync + 'static> Drop for Turn<'_, K> {
+    fn drop(&mut self) {
+        if let Some(key) = self.key.take() {
+            self.queue.state().active.remove(&key);
+            self.queue.push(key);
+        }
+    }
+}
+
+/// Why a key was not settled.
+enum Failure<E> {
+    Error(E),
+    Panic(Panicked),
+}
+
+impl<E: Error + 'static> Failure<E> {
+    /// Somebody else was quicker: our view was old, the next one is coming. Nothing a person should read.
+    fn is_conflict(&self) -> bool {
+        match self {
+            Self::Error(error) => (error as &dyn Error).downcast_ref::<KubeError>().is_some_and(KubeError::is_conflict),
+            Self::Panic(_) => false,
+        }
+    }
+
+    fn first_pause(&self) -> Duration {
+        if self.is_conflict() { FIRST_PAUSE_AFTER_CONFLICT } else { FIRST_PAUSE }
+    }
+
+    fn tell(&self, controller: &'static str, key: &dyn fmt::Debug) {
+        match self {
+            Self::Error(error) if self.is_conflict() => {
+                tracing::debug!(controller, ?key, error = chain(error), "changed meanwhile, will be tried again");
+            }
+            Self::Error(error) => {
+                tracing::warn!(controller, ?key, error = chain(error), "not settled, will be tried again");
+            }
+            Self::Panic(panic) => tracing::error!(controller, ?key, error = %panic, "not settled, will be tried again"),
+        }
+    }
+}
+
 /// Settles keys for ever, `workers` at a time. `settle` says when it wants to look again, if at all;
-/// an error becomes one log line and one more try.
+/// an error or a panic becomes one log line and one more try.
 pub async fn drive<K, E, F>(name: &'static str, queue: Queue<K>, workers: usize, settle: impl Fn(K) -> F + Send + Sync)
 where
-    K: Clone + Eq + Hash + std::fmt::Debug + Send + Sync + 'static,
+    K: Clone + Eq + Hash + fmt::Debug + Send + Sync + 'static,
     E: Error + Send + Sync + 'static,
     F: Future<Output = Result<Option<Duration>, E>> + Send,
 {
     let worker = || async {
         loop {
             let key = queue.next().await;
-            let outcome = settle(key.clone()).await;
-            let failed = outcome.as_ref().err().map(|error| match is_conflict(error) {
-                true => FIRST_PAUSE_AFTER_CONFLICT,
-                false => FIRST_PAUSE,
-            });
-            let pause = queue.done(&key, failed);
+            let mut turn = Turn { queue: &queue, key: Some(key.clone()) };
+            let outcome = match guarded(name, async { settle(key.clone()).await }).await {
+                Ok(outcome) => outcome.map_err(Failure::Error),
+                Err(panic) => Err(Failure::Panic(panic)),
+            };
+            turn.key = None;
+            let pause = queue.done(&key, outcome.as_ref().err().map(Failure::first_pause));
             match outcome {
                 Ok(None) => tracing::trace!(controller = name, ?key, "settled"),
                 Ok(Some(later)) => queue.push_after(key, later),
-                Err(error) => {
-                    let text = chain(&error);
-                    if is_conflict(&error) {
-                        tracing::debug!(
-                            controller = name,
-                            ?key,
-                            error = text,
-                            "changed meanwhile, will be tried again"
-                        );
-                    } else {
-                        tracing::warn!(controller = name, ?key, error = text, "not settled, will be tried again");
-                    }
+                Err(failure) => {
+                    failure.tell(name, &key);
                     queue.push_after(key, pause.unwrap_or(LONGEST_PAUSE));
                 }
             }
         }
     };
     futures::future::join_all((0..workers.max(1)).map(|_| worker())).await;
-}
-
-/// Somebody else was quicker: our view was old, the next one is coming. Nothing a person should read.
-fn is_conflict(error: &(dyn Error + 'static)) -> bool {
-    error.downcast_ref::<KubeError>().is_some_and(KubeError::is_conflict)
 }
 
 /// An error with all its causes, on one line.
@@ -211,6 +283,11 @@ pub(crate) fn chain(error: &dyn Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{
+        collection::vec,
+        prelude::{prop_assert, proptest},
+    };
+
     use super::*;
 
     #[test]
@@ -237,6 +314,76 @@ mod tests {
         assert_eq!(queue.done(&1, Some(FIRST_PAUSE)), Some(FIRST_PAUSE));
         assert_eq!(pause_after(FIRST_PAUSE_AFTER_CONFLICT, 1), FIRST_PAUSE_AFTER_CONFLICT);
         assert_eq!(pause_after(FIRST_PAUSE, 1000), LONGEST_PAUSE);
+    }
+
+    #[test]
+    fn ten_thousand_keys_of_one_owner_delay_nobody() {
+        let queue = Queue::fair(|(owner, _): &(&'static str, u32)| *owner);
+        (0..10_000).for_each(|i| queue.push(("loud", i)));
+        queue.push(("quiet", 0));
+        queue.push(("shy", 0));
+        let order: Vec<_> = (0..4).filter_map(|_| queue.take()).collect();
+        assert_eq!(order, [("loud", 0), ("quiet", 0), ("shy", 0), ("loud", 1)]);
+        queue.push(("quiet", 1));
+        assert_eq!(queue.take(), Some(("loud", 2)));
+        assert_eq!(queue.take(), Some(("quiet", 1)));
+        assert_eq!(std::iter::from_fn(|| queue.take()).count(), 9_997, "none is lost");
+    }
+
+    proptest! {
+        #[test]
+        fn who_waits_is_overtaken_once_by_each_other_owner(pushes in vec((0u8..5, 0u16..50), 1..300)) {
+            let queue = Queue::fair(|(owner, _): &(u8, u16)| *owner);
+            let mut waiting = HashSet::new();
+            for key in pushes {
+                queue.push(key);
+                waiting.insert(key);
+            }
+            let mut since: HashMap<u8, usize> = HashMap::new();
+            let mut at = 0;
+            while let Some(key) = queue.take() {
+                prop_assert!(waiting.remove(&key), "each comes once");
+                prop_assert!(at - since.insert(key.0, at).unwrap_or(0) <= 5);
+                at += 1;
+            }
+            prop_assert!(waiting.is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_key_that_panics_is_tried_again_and_the_others_go_on() {
+        let queue = Queue::new();
+        ["bad", "good"].into_iter().for_each(|key| queue.push(key));
+        let settled = Arc::new(Mutex::new(Vec::new()));
+        let (driven, seen) = (queue.clone(), Arc::clone(&settled));
+        let task = tokio::spawn(async move {
+            drive("test", driven, 1, |key| {
+                let tries = seen.lock().unwrap().iter().filter(|one| **one == key).count();
+                seen.lock().unwrap().push(key);
+                async move {
+                    assert!(key == "good" || tries > 0, "the first time");
+                    Ok::<_, KubeError>(None)
+                }
+            })
+            .await;
+        });
+        let all = async {
+            while settled.lock().unwrap().len() < 3 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), all).await.unwrap();
+        assert_eq!(*settled.lock().unwrap(), ["bad", "good", "bad"]);
+        task.abort();
+    }
+
+    #[tokio::test]
+    async fn what_is_given_up_midway_waits_again() {
+        let queue = Queue::new();
+        queue.push("a");
+        let forever = drive("test", queue.clone(), 1, |_| std::future::pending::<Result<_, KubeError>>());
+        assert!(tokio::time::timeout(Duration::from_millis(20), forever).await.is_err());
+        assert_eq!(queue.take(), Some("a"));
     }
 
     #[tokio::test]

@@ -1,11 +1,31 @@
 //! A small HTTPS server: HTTP/1.1 with upgrades, TLS with a certificate that can change at run time.
+//!
+//! Keeps true: whoever asks is answered soon, whatever others send. Connections are counted, by source and in all; bodies
+//! are bounded in size, time and memory. Where there is no place left, who has waited longest gives way. Upgraded
+//! connections are out of this: they are their owners'.
 
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+mod places;
 
-use bytes::Bytes;
-use http::{Request, Response, StatusCode, header::CONTENT_TYPE};
-use http_body_util::{BodyExt, Full, Limited, combinators::UnsyncBoxBody};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use std::{
+    future::Future,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use http::{
+    Request, Response, StatusCode,
+    header::{CONTENT_TYPE, RETRY_AFTER},
+};
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use hyper::{
+    body::{Body, Frame, Incoming, SizeHint},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use rustls_pki_types::CertificateDer;
@@ -15,8 +35,54 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// Whoever does not finish a handshake or a request head in this time is dropped.
+use self::places::{Doing, Place, Places, Way};
+use crate::{
+    guard::guarded,
+    rate::{Limiter, Rate, source},
+};
+
+/// Whoever does not finish a handshake, a request head or a request body in this time is dropped; so is whoever is
+/// silent for so long between requests.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// No body stops for so long.
+const SILENCE: Duration = Duration::from_secs(3);
+
+/// What a server bears.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections, besides upgraded ones.
+    pub connections: usize,
+    /// Connections of one source: an address, or a /64 of IPv6.
+    pub per_source: usize,
+    /// Bytes of all request bodies that are being read.
+    pub bodies: usize,
+    /// How long a request may take, from its head to the end of its answer, without the time its body takes; `None`
+    /// where answers are streams.
+    pub answer: Option<Duration>,
+    /// How often one source may ask, and all together; more is answered with 429.
+    pub rate: Option<(Rate, Rate)>,
+}
+
+impl Limits {
+    /// Enough for an API server that asks about 200 writes at once, as many as it takes itself, and no more than a small
+    /// process bears.
+    pub const DEFAULT: Self = Self {
+        connections: 512,
+        per_source: 256,
+        bodies: 64 * 1024 * 1024,
+        answer: Some(Duration::from_secs(60)),
+        rate: None,
+    };
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// Sources whose requests are counted.
+const SOURCES: usize = 4096;
 
 /// What bodies fail with.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -32,7 +98,7 @@ pub struct Peer {
     pub certificate: Option<CertificateDer<'static>>,
 }
 
-/// Serves connections for ever. Without `tls` it speaks plain HTTP.
+/// Serves connections for ever, within the default [`Limits`]. Without `tls` it speaks plain HTTP.
 pub async fn serve<F>(
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
@@ -40,7 +106,30 @@ pub async fn serve<F>(
 ) where
     F: Future<Output = Response<Reply>> + Send + 'static,
 {
-    let tls = tls.map(TlsAcceptor::from);
+    serve_within(Limits::default(), listener, tls, answer).await;
+}
+
+/// [`serve`], within other limits. An answer that panics is an error of that request; the server goes on.
+pub async fn serve_within<F>(
+    limits: Limits,
+    listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    answer: impl Fn(Request<Incoming>, Peer) -> F + Clone + Send + Sync + 'static,
+) where
+    F: Future<Output = Response<Reply>> + Send + 'static,
+{
+    let (tls, places) = (tls.map(TlsAcceptor::from), Places::new(limits));
+    let limiter = limits.rate.map(|(each, all)| Arc::new(Limiter::new(each, all, SOURCES)));
+    let answer = move |request: Request<Incoming>, peer: Peer| {
+        let wait = limiter.as_ref().and_then(|limiter| limiter.take(source(peer.address.ip())).err());
+        let answered = wait.is_none().then(|| answer(request, peer));
+        async move {
+            match answered {
+                Some(answered) => answered.await,
+                None => too_many(wait.unwrap_or_default()),
+            }
+        }
+    };
     loop {
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -51,9 +140,23 @@ pub async fn serve<F>(
                 continue;
             }
         };
+        let Some(place) = places.take(address.ip()) else {
+            tracing::debug!(%address, "too many connections, this one is not served");
+            continue;
+        };
         let _ = stream.set_nodelay(true);
         let (tls, answer) = (tls.clone(), answer.clone());
-        tokio::spawn(async move { connection(stream, address, tls, answer).await });
+        tokio::spawn(async move {
+            let served = guarded("connection", connection(stream, address, tls, place.clone(), answer));
+            tokio::select! {
+                outcome = served => {
+                    if let Err(panic) = outcome {
+                        tracing::error!(%address, error = %panic, "connection ended");
+                    }
+                }
+                () = place.until_cut() => tracing::debug!(%address, "connection ended for others, or overdue"),
+            }
+        });
     }
 }
 
@@ -61,18 +164,19 @@ async fn connection<F>(
     stream: TcpStream,
     address: SocketAddr,
     tls: Option<TlsAcceptor>,
+    place: Place,
     answer: impl Fn(Request<Incoming>, Peer) -> F + Clone + Send + Sync + 'static,
 ) where
     F: Future<Output = Response<Reply>> + Send + 'static,
 {
     let Some(tls) = tls else {
-        return requests(stream, Peer { address, certificate: None }, answer).await;
+        return requests(stream, Peer { address, certificate: None }, place, answer).await;
     };
     match tokio::time::timeout(PATIENCE, tls.accept(stream)).await {
         Ok(Ok(stream)) => {
             let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
             let certificate = shown.map(|certificate| certificate.clone().into_owned());
-            requests(stream, Peer { address, certificate }, answer).await;
+            requests(stream, Peer { address, certificate }, place, answer).await;
         }
         Ok(Err(error)) => tracing::debug!(%address, error = %error, "TLS handshake failed"),
         Err(_) => tracing::debug!(%address, "TLS handshake took too long"),
@@ -82,20 +186,69 @@ async fn connection<F>(
 async fn requests<S, F>(
     stream: S,
     peer: Peer,
+    place: Place,
     answer: impl Fn(Request<Incoming>, Peer) -> F + Clone + Send + Sync + 'static,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Future<Output = Response<Reply>> + Send + 'static,
 {
-    let service = service_fn(move |request| {
-        let answer = answer(request, peer.clone());
-        async move { Ok::<_, std::convert::Infallible>(answer.await) }
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        place.does(Doing::Answering);
+        request.extensions_mut().insert(place.way());
+        let (answer, peer, address, sending) = (answer.clone(), peer.clone(), peer.address, Sending(place.clone()));
+        async move {
+            let answered = guarded("request", async { answer(request, peer).await }).await;
+            let response = answered.unwrap_or_else(|panic| {
+                tracing::error!(%address, error = %panic, "request not answered");
+                text(StatusCode::INTERNAL_SERVER_ERROR, "this request cannot be answered")
+            });
+            Ok::<_, std::convert::Infallible>(response.map(|inner| Sent { inner, _sending: sending }))
+        }
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(64 * 1024);
     if let Err(error) = http.serve_connection(TokioIo::new(stream), service).with_upgrades().await {
         tracing::debug!(error = %error, "connection ended early");
     }
+}
+
+/// A request is being answered; dropped, its connection waits for the next one.
+struct Sending(Place);
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.0.does(Doing::Waiting);
+    }
+}
+
+/// The body of an answer on its way.
+struct Sent {
+    inner: Reply,
+    _sending: Sending,
+}
+
+impl Body for Sent {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.inner).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+fn too_many(wait: Duration) -> Response<Reply> {
+    let seconds = wait.as_secs().saturating_add(1);
+    let mut response = text(StatusCode::TOO_MANY_REQUESTS, &format!("too many requests, try again in {seconds} s"));
+    response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    response
 }
 
 /// An answer in plain text.
@@ -120,12 +273,41 @@ pub fn full(body: Bytes) -> Reply {
     Full::new(body).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// The body of a request, if it is no longer than `limit` bytes.
+/// The body of a request, if it is no longer than `limit` bytes and comes in time. One that says it is longer is not read.
 ///
 /// # Errors
-/// When it is longer, or the connection broke.
+/// When it is longer, is too slow, had to give way to others, or the connection broke.
 pub async fn body(request: Request<Incoming>, limit: usize) -> Result<Bytes, BodyError> {
-    Ok(Limited::new(request.into_body(), limit).collect().await?.to_bytes())
+    let place = request.extensions().get::<Way>().and_then(Way::place);
+    if let Some(place) = &place {
+        place.does(Doing::Waiting);
+    }
+    let read = tokio::time::timeout(PATIENCE, read(request.into_body(), limit, place.as_ref())).await;
+    if let Some(place) = &place {
+        place.does(Doing::Answering);
+    }
+    read.map_err(|_| format!("the body did not come within {} s", PATIENCE.as_secs()))?
+}
+
+async fn read(mut body: Incoming, limit: usize, place: Option<&Place>) -> Result<Bytes, BodyError> {
+    let longer = || BodyError::from(format!("the body is longer than {limit} bytes"));
+    if body.size_hint().lower() > u64::try_from(limit).unwrap_or(u64::MAX) {
+        return Err(longer());
+    }
+    let mut all = BytesMut::new();
+    loop {
+        let frame = tokio::time::timeout(SILENCE, body.frame()).await;
+        let frame = frame.map_err(|_| format!("the body stopped for {} s", SILENCE.as_secs()))?;
+        let Some(frame) = frame.transpose()? else { return Ok(all.freeze()) };
+        let Ok(data) = frame.into_data() else { continue };
+        if all.len() + data.len() > limit {
+            return Err(longer());
+        }
+        if place.is_some_and(|place| !place.reads(data.len())) {
+            return Err("too many long requests at once, try again".into());
+        }
+        all.extend_from_slice(&data);
+    }
 }
 
 /// A socket address as flags write it: `host:port`, or `:port` for all interfaces.

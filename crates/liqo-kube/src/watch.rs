@@ -1,7 +1,8 @@
 //! What an API server holds, kept in memory.
 //!
 //! A malformed object is logged and left out, it never stops a watch. A broken watch is resumed with
-//! a short back-off, for as long as anybody holds the store.
+//! a short back-off, for as long as anybody holds the store. A cluster that shows more than may be kept of it is asked
+//! again after a longer pause; until then the store stays as it was.
 #![expect(clippy::disallowed_types, reason = "the watches of the one door to API servers")]
 
 use std::{
@@ -20,12 +21,21 @@ use kube::{
         watcher::{self, Event},
     },
 };
+use serde_json::Value;
 use tokio::{sync::watch, task::JoinHandle};
 
-use crate::{Object, count::Calls};
+use crate::{
+    Object,
+    budget::{Budget, Room, TooMuch, weight},
+    cluster::LIST_DEADLINE,
+    count::Calls,
+    guard::{guarded, guarded_now},
+};
 
 /// Longest pause between two attempts to watch.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Pause before a cluster that shows too much is asked again.
+const PAUSE_AFTER_TOO_MUCH: Duration = Duration::from_secs(60);
 
 /// A watch that has not been started.
 pub struct Watch<K: Resource> {
@@ -34,6 +44,7 @@ pub struct Watch<K: Resource> {
     config: watcher::Config,
     trim: fn(&mut K),
     calls: Arc<Calls>,
+    budget: Arc<Budget>,
 }
 
 /// Forgets what no decision reads: the managed fields, which are half of an object.
@@ -42,8 +53,8 @@ pub fn strip<K: Resource>(object: &mut K) {
 }
 
 impl<K: Object> Watch<K> {
-    pub(crate) fn new(api: Api<DynamicObject>, kind: String, calls: Arc<Calls>) -> Self {
-        Self { api, kind, config: watcher::Config::default().page_size(200), trim: strip, calls }
+    pub(crate) fn new(api: Api<DynamicObject>, kind: String, calls: Arc<Calls>, budget: Arc<Budget>) -> Self {
+        Self { api, kind, config: watcher::Config::default().page_size(200), trim: strip, calls, budget }
     }
 
     /// Only objects that match a label selector.
@@ -70,17 +81,23 @@ impl<K: Object> Watch<K> {
     /// Starts watching. `seen` is called with every object that came, changed (before and after) or went;
     /// after a relist with every object. It must be quick.
     pub fn start(self, seen: impl Fn(&K) + Send + Sync + 'static) -> Store<K> {
-        let Self { api, kind, config, trim, calls } = self;
+        let Self { api, kind, config, trim, calls, budget } = self;
         let objects: Objects<K> = Arc::default();
         let (ready, is_ready) = watch::channel(false);
-        let held = Held { objects: Arc::clone(&objects), listed: HashMap::new(), trim, seen };
-        let task = tokio::spawn(keep(api, config, kind, calls, ready, Box::new(held)));
+        let held = Held { objects: Arc::clone(&objects), listed: HashMap::new(), trim, seen, budget };
+        let task = tokio::spawn(keep(Source { api, config, kind, calls, ready }, Box::new(held)));
         Store { objects, is_ready, _task: Arc::new(Abort(task)) }
     }
 }
 
 type Key = (String, String);
-type Objects<K> = Arc<RwLock<HashMap<Key, Arc<K>>>>;
+type Objects<K> = Arc<RwLock<HashMap<Key, Kept<K>>>>;
+
+/// An object and the room it takes.
+struct Kept<K> {
+    object: Arc<K>,
+    _room: Room,
+}
 
 /// The objects of a watch. The watch ends with the last copy of its store.
 pub struct Store<K> {
@@ -107,18 +124,18 @@ impl<K> Store<K> {
     /// The object, if it exists. Cluster-wide kinds have the empty namespace.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
         let key = (namespace.to_owned(), name.to_owned());
-        self.objects.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()
+        self.objects.read().unwrap_or_else(PoisonError::into_inner).get(&key).map(|kept| Arc::clone(&kept.object))
     }
 
     /// All objects, in no order.
     pub fn all(&self) -> Vec<Arc<K>> {
-        self.objects.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.filter(|_| true)
     }
 
     /// The objects that `wanted` accepts, in no order.
     pub fn filter(&self, wanted: impl Fn(&K) -> bool) -> Vec<Arc<K>> {
         let objects = self.objects.read().unwrap_or_else(PoisonError::into_inner);
-        objects.values().filter(|object| wanted(object)).cloned().collect()
+        objects.values().map(|kept| &kept.object).filter(|object| wanted(object)).cloned().collect()
     }
 
     /// Returns when the first list is complete.
@@ -133,106 +150,166 @@ impl<K> Store<K> {
     }
 }
 
+/// Why an object is not kept.
+#[derive(Debug, thiserror::Error)]
+enum Unkept {
+    #[error(transparent)]
+    Malformed(#[from] serde_json::Error),
+    #[error(transparent)]
+    TooMuch(#[from] TooMuch),
+}
+
 /// Where a watch puts what it sees. What differs between kinds is behind this, so that the watch itself is
 /// compiled once.
 trait Keeper: Send {
     /// A list begins.
     fn begin(&mut self);
     /// A list has this object.
-    fn list(&mut self, object: DynamicObject) -> Result<(), serde_json::Error>;
+    fn list(&mut self, object: DynamicObject) -> Result<(), Unkept>;
     /// The list is complete.
     fn listed(&mut self);
     /// An object came or changed.
-    fn apply(&mut self, object: DynamicObject) -> Result<(), serde_json::Error>;
+    fn apply(&mut self, object: DynamicObject) -> Result<(), Unkept>;
     /// An object went.
-    fn delete(&mut self, object: DynamicObject) -> Result<(), serde_json::Error>;
+    fn delete(&mut self, object: DynamicObject) -> Result<(), Unkept>;
 }
 
 struct Held<K, F> {
     objects: Objects<K>,
-    listed: HashMap<Key, Arc<K>>,
+    listed: HashMap<Key, Kept<K>>,
     trim: fn(&mut K),
     seen: F,
+    budget: Arc<Budget>,
 }
 
 impl<K: Object, F: Fn(&K) + Send> Held<K, F> {
-    fn objects(&self) -> RwLockWriteGuard<'_, HashMap<Key, Arc<K>>> {
+    fn objects(&self) -> RwLockWriteGuard<'_, HashMap<Key, Kept<K>>> {
         self.objects.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn accept(&self, object: DynamicObject) -> Result<(Key, Arc<K>), serde_json::Error> {
-        let mut object: K = serde_json::from_value(serde_json::to_value(object)?)?;
+    fn read(&self, object: Value) -> Result<(Key, Arc<K>), serde_json::Error> {
+        let mut object: K = serde_json::from_value(object)?;
         (self.trim)(&mut object);
         let key = (object.namespace().unwrap_or_default(), object.name_any());
         Ok((key, Arc::new(object)))
+    }
+
+    fn accept(&self, object: DynamicObject) -> Result<(Key, Kept<K>), Unkept> {
+        let object = serde_json::to_value(object)?;
+        let bytes = weight(&object);
+        let (key, object) = self.read(object)?;
+        Ok((key, Kept { object, _room: self.budget.room(bytes)? }))
     }
 }
 
 impl<K: Object, F: Fn(&K) + Send> Keeper for Held<K, F> {
     fn begin(&mut self) {
-        self.listed.clear();
+        self.listed = HashMap::new();
     }
 
-    fn list(&mut self, object: DynamicObject) -> Result<(), serde_json::Error> {
-        let (key, object) = self.accept(object)?;
-        self.listed.insert(key, object);
+    fn list(&mut self, object: DynamicObject) -> Result<(), Unkept> {
+        let (key, kept) = self.accept(object)?;
+        self.listed.insert(key, kept);
         Ok(())
     }
 
     fn listed(&mut self) {
         self.listed.shrink_to_fit();
         let new = std::mem::take(&mut self.listed);
-        let current: Vec<_> = new.values().cloned().collect();
+        let current: Vec<_> = new.values().map(|kept| Arc::clone(&kept.object)).collect();
         let old = std::mem::replace(&mut *self.objects(), new);
-        old.values().chain(&current).for_each(|object| (self.seen)(object));
+        old.values().map(|kept| &kept.object).chain(&current).for_each(|object| (self.seen)(object));
     }
 
-    fn apply(&mut self, object: DynamicObject) -> Result<(), serde_json::Error> {
-        let (key, object) = self.accept(object)?;
-        let old = self.objects().insert(key, Arc::clone(&object));
-        old.iter().chain([&object]).for_each(|object| (self.seen)(object));
+    fn apply(&mut self, object: DynamicObject) -> Result<(), Unkept> {
+        let (key, kept) = self.accept(object)?;
+        let object = Arc::clone(&kept.object);
+        let old = self.objects().insert(key, kept);
+        old.iter().map(|kept| &kept.object).chain([&object]).for_each(|object| (self.seen)(object));
         Ok(())
     }
 
-    fn delete(&mut self, object: DynamicObject) -> Result<(), serde_json::Error> {
-        let (key, object) = self.accept(object)?;
+    fn delete(&mut self, object: DynamicObject) -> Result<(), Unkept> {
+        let (key, object) = self.read(serde_json::to_value(object)?)?;
         self.objects().remove(&key);
         (self.seen)(&object);
         Ok(())
     }
 }
 
-async fn keep(
+/// What is watched.
+struct Source {
     api: Api<DynamicObject>,
     config: watcher::Config,
     kind: String,
     calls: Arc<Calls>,
     ready: watch::Sender<bool>,
-    mut keeper: Box<dyn Keeper>,
-) {
-    let mut events = watcher::watcher(api, config).backoff(Pause::default()).boxed();
-    while let Some(event) = events.next().await {
+}
+
+/// Why a watch begins anew after a long pause.
+#[derive(Debug, thiserror::Error)]
+enum Excess {
+    #[error(transparent)]
+    TooMuch(#[from] TooMuch),
+    #[error("the list did not end within {} s", LIST_DEADLINE.as_secs())]
+    Endless,
+}
+
+async fn keep(source: Source, mut keeper: Box<dyn Keeper>) {
+    let kind = source.kind.as_str();
+    loop {
+        match guarded("watch", follow(&source, &mut *keeper)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                source.calls.refuse(kind);
+                tracing::warn!(kind, error = %error, "not watched for {} s", PAUSE_AFTER_TOO_MUCH.as_secs());
+            }
+            Err(panic) => tracing::error!(kind, error = %panic, "watch starts over"),
+        }
+        keeper.begin();
+        tokio::time::sleep(PAUSE_AFTER_TOO_MUCH).await;
+    }
+}
+
+async fn follow(source: &Source, keeper: &mut dyn Keeper) -> Result<(), Excess> {
+    let Source { api, config, kind, calls, ready } = source;
+    let mut events = watcher::watcher(api.clone(), config.clone()).backoff(Pause::default()).boxed();
+    let mut listed_by = None;
+    loop {
+        let next = match listed_by {
+            Some(by) => tokio::time::timeout_at(by, events.next()).await.map_err(|_| Excess::Endless)?,
+            None => events.next().await,
+        };
+        let Some(event) = next else { return Ok(()) };
         let (name, outcome) = match event {
             Ok(Event::Init) => {
-                calls.add("watch", &kind);
+                calls.add("watch", kind);
                 keeper.begin();
+                listed_by = Some(tokio::time::Instant::now() + LIST_DEADLINE);
                 continue;
             }
             Ok(Event::InitDone) => {
-                keeper.listed();
+                let _ = guarded_now("watch", || keeper.listed());
                 ready.send_replace(true);
+                listed_by = None;
                 continue;
             }
-            Ok(Event::InitApply(object)) => (object.name_any(), keeper.list(object)),
-            Ok(Event::Apply(object)) => (object.name_any(), keeper.apply(object)),
-            Ok(Event::Delete(object)) => (object.name_any(), keeper.delete(object)),
+            Ok(Event::InitApply(object)) => (object.name_any(), guarded_now("watch", || keeper.list(object))),
+            Ok(Event::Apply(object)) => (object.name_any(), guarded_now("watch", || keeper.apply(object))),
+            Ok(Event::Delete(object)) => (object.name_any(), guarded_now("watch", || keeper.delete(object))),
             Err(error) => {
                 tracing::debug!(kind, error = &error as &dyn std::error::Error, "watch interrupted");
+                listed_by = None;
                 continue;
             }
         };
-        if let Err(error) = outcome {
-            tracing::warn!(kind, name, error = %error, "malformed object left out");
+        match outcome {
+            Ok(Ok(())) => {}
+            Ok(Err(Unkept::TooMuch(error))) => return Err(error.into()),
+            Ok(Err(Unkept::Malformed(error))) => {
+                tracing::warn!(kind, name, error = %error, "malformed object left out")
+            }
+            Err(panic) => tracing::error!(kind, name, error = %panic, "object left out"),
         }
     }
 }

@@ -24,7 +24,7 @@ use liqo_kube::{
     certs::{self, Shown},
     life::Life,
     now,
-    server::{self, Peer, Reply, json, text},
+    server::{self, Limits, Peer, Reply, json, text},
 };
 use rustls::ServerConfig;
 use serde_json::json;
@@ -46,6 +46,9 @@ use crate::{
 const CLIENT_AUTHORITIES: (&str, &str, &str) = ("kube-system", "extension-apiserver-authentication", "client-ca-file");
 /// So long is waited for that; afterwards only tokens count, until it is known.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Answers may be streams that last, like logs that are followed, and all come from the API server.
+const LIMITS: Limits = Limits { connections: 2048, per_source: 1024, answer: None, ..Limits::DEFAULT };
 
 /// What the API needs from the rest of the process.
 pub(crate) struct Surroundings {
@@ -132,7 +135,7 @@ async fn listen(home: Cluster, address: SocketAddr, shown: Arc<Shown>, api: Arc<
             }
         };
         tokio::select! {
-            () = server::serve(listener, Some(tls(&shown, used.as_deref())), answer) => {}
+            () = server::serve_within(LIMITS, listener, Some(tls(&shown, used.as_deref())), answer) => {}
             () = changed => tracing::info!("other client authorities count from now on"),
         }
     }

@@ -198,8 +198,8 @@ fn duration(text: &str) -> Result<Duration, String> {
         let number = rest.find(|c: char| !c.is_ascii_digit()).filter(|at| *at > 0).ok_or_else(wrong)?;
         let (count, tail) = rest.split_at(number);
         let count: u32 = count.parse().map_err(|_| wrong())?;
-        let end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
-        let unit = match &tail[..end] {
+        let (unit, after) = tail.split_at(tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len()));
+        let unit = match unit {
             "h" => Duration::from_secs(3600),
             "m" => Duration::from_secs(60),
             "s" => Duration::from_secs(1),
@@ -207,7 +207,7 @@ fn duration(text: &str) -> Result<Duration, String> {
             _ => return Err(wrong()),
         };
         total = total.saturating_add(unit.saturating_mul(count));
-        rest = &tail[end..];
+        rest = after;
     }
     if text.is_empty() { Err(wrong()) } else { Ok(total) }
 }

@@ -12,6 +12,10 @@ use liqo_kube::peer::PeerIdentity;
 use liqo_kube::{Cluster, Store};
 use tokio::sync::Notify;
 
+/// Objects of the other cluster, and their bytes, that are kept in memory: far more than a node runs pods.
+const OBJECTS: usize = 100_000;
+const OBJECTS_BYTES: usize = 1 << 30;
+
 /// Who is linked.
 #[derive(Clone, Debug)]
 pub(crate) struct Link {
@@ -86,7 +90,7 @@ impl Identity {
             news.notified().await;
         };
         let client = used.client().await?;
-        Ok((Cluster::new(client, REFLECTION_MANAGER), Self { secrets, news, used }))
+        Ok((Cluster::new(client, REFLECTION_MANAGER).bounded(OBJECTS, OBJECTS_BYTES), Self { secrets, news, used }))
     }
 
     /// Returns when another identity should be used.

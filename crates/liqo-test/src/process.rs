@@ -31,7 +31,7 @@ impl Process {
     pub fn find(pid: u32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name, in parentheses, may hold anything; fields are counted after it.
-        let fields: Vec<_> = stat[stat.rfind(')')? + 2..].split(' ').collect();
+        let fields: Vec<_> = stat.rsplit_once(") ")?.1.split(' ').collect();
         (fields[0] != "Z" && fields[0] != "X").then_some(())?;
         Some(Self { pid, born: fields.get(19)?.parse().ok()? })
     }

@@ -47,12 +47,15 @@ fn main() -> ExitCode {
     }
 }
 
-/// A task that panicked must not leave the rest half alive: the process ends and is started again.
+/// A task that panicked must not leave the rest half alive: the process ends and is started again. Work for one key, peer
+/// or request is guarded instead, because what one peer sends must not end the work for all.
 fn end_on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         report(panic);
-        std::process::abort();
+        if !liqo_kube::guard::is_guarded() {
+            std::process::abort();
+        }
     }));
 }
 

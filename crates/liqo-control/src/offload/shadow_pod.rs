@@ -52,7 +52,8 @@ pub(crate) struct Pods {
 impl Pods {
     /// Starts watching.
     pub(crate) fn watch(home: &Home) -> Self {
-        let (queue, nodes) = (Queue::<Key>::new(), Queue::<String>::new());
+        let queue = Queue::fair(|(namespace, _): &Key| namespace.clone());
+        let nodes = Queue::<String>::new();
         let (seen, node) = (queue.clone(), nodes.clone());
         let selector = format!("{}={}", label::MANAGED_BY, label::MANAGED_BY_SHADOW_POD);
         let store = home.cluster.watch::<Pod>("").labels(&selector).trim(trim).start(move |pod| {

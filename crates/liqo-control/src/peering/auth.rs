@@ -25,8 +25,10 @@ use liqo_kube::{
     args::RuntimeArgs,
     certs::{self, Pair, Shown, Subject},
     drive,
+    guard::guarded,
     life::Life,
-    server::{self, Reply},
+    rate::Rate,
+    server::{self, Limits, Reply},
 };
 use tokio::net::TcpListener;
 
@@ -35,6 +37,11 @@ use crate::home::{Home, HomeArgs};
 
 /// No request is longer.
 const LONGEST: usize = 64 * 1024;
+/// Anybody may ask: one source 60 times at once and then five times a second, all together ten times as often.
+const LIMITS: Limits = Limits {
+    rate: Some((Rate::new(60, Duration::from_millis(200)), Rate::new(600, Duration::from_millis(20)))),
+    ..Limits::DEFAULT
+};
 /// Life of a certificate the service makes for itself.
 const OWN_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -115,7 +122,7 @@ pub async fn run(args: AuthArgs) -> Result<(), String> {
         api_server_trusted: args.advertise_api_server_trusted_ca,
     });
     life.spawn("auth", async move {
-        server::serve(listener, tls, move |request, _peer| answer(Arc::clone(&door), request)).await;
+        server::serve_within(LIMITS, listener, tls, move |request, _peer| answer(Arc::clone(&door), request)).await;
     });
     drop(busy);
     life.until_signal().await;
@@ -213,8 +220,11 @@ async fn identity(door: Arc<Door>, request: http::Request<Incoming>) -> Result<w
     let request: wire::Request =
         serde_json::from_slice(&body).map_err(|error| bad(format!("malformed request: {error}")))?;
     // In a task of its own: whoever asks may hang up, what was begun is finished and stored.
-    let work = tokio::spawn(async move { door.grant(request).await });
-    work.await.unwrap_or_else(|_| Err(No(StatusCode::INTERNAL_SERVER_ERROR, "interrupted; try again".to_owned())))
+    let work = tokio::spawn(guarded("identity", async move { door.grant(request).await }));
+    work.await
+        .ok()
+        .and_then(Result::ok)
+        .unwrap_or_else(|| Err(No(StatusCode::INTERNAL_SERVER_ERROR, "interrupted; try again".to_owned())))
 }
 
 impl Door {

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use liqo_kube::{Cluster, peer::PeerIdentity};
+use liqo_kube::{Cluster, guard::supervised, peer::PeerIdentity};
 use tokio::task::JoinHandle;
 
 use super::{
@@ -84,14 +84,16 @@ impl Checker {
         let probe = match self.interval {
             // What was found out with the old identity holds until the new one has found out more.
             Some(interval) => {
-                let task = tokio::spawn(probe(Probing {
+                let probing = Probing {
                     peer: peer.to_owned(),
                     identity: identity.clone(),
                     interval,
                     timeout: self.timeout,
                     bell: self.bell.clone(),
                     peers: Arc::clone(&self.peers),
-                }));
+                };
+                let task = async move { supervised("probe", &probing.peer, || probe(&probing)).await };
+                let task = tokio::spawn(task);
                 Probe { version: identity.version.clone(), health, task: Some(task) }
             }
             None => {
@@ -117,7 +119,7 @@ struct Probing {
     peers: Arc<Mutex<HashMap<String, Probe>>>,
 }
 
-async fn probe(this: Probing) {
+async fn probe(this: &Probing) {
     let cluster = this.identity.client().await.map(|client| Cluster::new(client, "liqo-controller-manager"));
     loop {
         let outcome = match &cluster {

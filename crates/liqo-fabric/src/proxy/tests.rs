@@ -107,7 +107,8 @@ impl Bed {
         let length = answer.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
         let mut body = vec![0; length.unwrap()];
         stream.read_exact(&mut body).await.unwrap();
-        (answer[9..12].parse().unwrap(), format!("{answer}{}", String::from_utf8(body).unwrap()))
+        let code = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        (code, format!("{answer}{}", String::from_utf8(body).unwrap()))
     }
 
     async fn tls(&self, target: &str, pair: &Pair, name: &'static str) -> TlsStream<TcpStream> {

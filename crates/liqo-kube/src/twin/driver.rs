@@ -20,7 +20,7 @@ use super::{
     compare::{self, surplus},
     decide,
 };
-use crate::{Cluster, KubeError, Object, Queue, Store, drive};
+use crate::{Cluster, KubeError, Object, Queue, Store, drive, guard::supervised};
 
 /// So long a watch may take to show what we wrote; meanwhile the same is not written again.
 const LAG: Duration = Duration::from_secs(2);
@@ -72,13 +72,13 @@ impl Drop for Mirror {
 }
 
 impl Mirror {
-    /// Starts mirroring.
+    /// Starts mirroring. A panic in the work for one peer ends nobody else's; mirroring begins again.
     pub fn start<R: Reflect>(parts: Parts<R>) -> Self {
-        Self(tokio::spawn(run(parts)))
+        Self(tokio::spawn(async move { supervised(R::NAME, &parts.peer, || run(&parts)).await }))
     }
 }
 
-async fn run<R: Reflect>(parts: Parts<R>) {
+async fn run<R: Reflect>(parts: &Parts<R>) {
     parts.sources.ready().await;
     let (twins, seen) = (parts.twins.clone(), parts.seen.clone());
     let mut shown = pin!(async move {
@@ -108,8 +108,8 @@ async fn run<R: Reflect>(parts: Parts<R>) {
     tokio::join!(late, drive(R::NAME, queue.clone(), workers, |name| pair.settle(name)));
 }
 
-struct Pair<R: Reflect> {
-    parts: Parts<R>,
+struct Pair<'a, R: Reflect> {
+    parts: &'a Parts<R>,
     /// What the user was last told about a name, so that it is told once.
     told: Mutex<HashMap<String, String>>,
     /// What was applied last for a name and when, until the watch shows it.
@@ -121,7 +121,7 @@ struct Pair<R: Reflect> {
     held: Mutex<HashMap<String, Instant>>,
 }
 
-impl<R: Reflect> Pair<R> {
+impl<R: Reflect> Pair<'_, R> {
     async fn settle(&self, name: String) -> Result<Option<Duration>, KubeError> {
         let outcome = self.try_settle(&name).await;
         if let Some(settled) = &self.parts.settled {
@@ -131,7 +131,7 @@ impl<R: Reflect> Pair<R> {
     }
 
     async fn try_settle(&self, name: &str) -> Result<Option<Duration>, KubeError> {
-        let Parts { reflector, here: cluster, namespace_here, namespace_there, sources, twins, seen, .. } = &self.parts;
+        let Parts { reflector, here: cluster, namespace_here, namespace_there, sources, twins, seen, .. } = self.parts;
         let name_there = reflector.name_there(name);
         let here = sources.get(namespace_here, name);
         let (there, other) = if twins.is_ready() && seen.as_ref().is_none_or(Store::is_ready) {
@@ -257,7 +257,7 @@ impl<R: Reflect> Pair<R> {
         here: Option<&R::Here>,
         there: Option<&R::There>,
     ) -> Result<Option<Duration>, KubeError> {
-        let Parts { there: cluster, namespace_there, peer, .. } = &self.parts;
+        let Parts { there: cluster, namespace_there, peer, .. } = self.parts;
         let meta = twin.meta_mut();
         // A change that was stuck on a cut wire and arrives late must not make a twin anew that is gone by then.
         meta.uid = there.and_then(|there| there.meta().uid.clone());
@@ -291,7 +291,7 @@ impl<R: Reflect> Pair<R> {
         there: Option<&R::There>,
         seen: Option<&R::Seen>,
     ) -> Result<Option<Duration>, KubeError> {
-        let Parts { there: cluster, peer, .. } = &self.parts;
+        let Parts { there: cluster, peer, .. } = self.parts;
         match plan {
             There::Keep | There::Apply(_) => {}
             There::Taken => {

@@ -10,6 +10,8 @@ use crate::Object;
 
 /// How a refused field is told.
 const REFUSED: &str = ": field not declared in schema";
+/// No object has more fields that are refused; the words are the other API server's.
+const MOST: usize = 256;
 
 /// The object without the fields an error names as unknown; `None` when it names none it has.
 pub(super) fn without<K: Object>(object: &K, error: &str) -> Option<K> {
@@ -22,10 +24,9 @@ pub(super) fn without<K: Object>(object: &K, error: &str) -> Option<K> {
 }
 
 fn paths(error: &str) -> impl Iterator<Item = &str> {
-    error.split_inclusive(REFUSED).filter_map(|part| {
+    error.split_inclusive(REFUSED).take(MOST).filter_map(|part| {
         let path = part.strip_suffix(REFUSED)?;
-        let start = path.rfind(char::is_whitespace).map_or(0, |space| space + 1);
-        Some(&path[start..])
+        path.rsplit(char::is_whitespace).next()
     })
 }
 
@@ -61,6 +62,10 @@ fn select<'a>(list: &'a mut Value, selector: &str) -> Option<&'a mut Value> {
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::Pod;
+    use proptest::{
+        collection::vec,
+        prelude::{Just, any, prop_assert, prop_oneof, proptest},
+    };
     use serde_json::json;
 
     use super::*;
@@ -81,5 +86,29 @@ mod tests {
         assert_eq!(serde_json::to_value(without(&pod, &error).unwrap()).unwrap()["spec"], known["spec"]);
         assert!(without(&pod, "apply Pod a: forbidden").is_none());
         assert!(without(&pod, ".spec.other: field not declared in schema").is_none(), "no endless tries");
+    }
+
+    #[test]
+    fn spaces_of_every_width_end_a_path() {
+        for space in ["\u{2003}", "\u{a0}", "\u{85}", "\u{3000}", "\n", " "] {
+            let error = format!("a{space}.spec.x: field not declared in schema");
+            assert_eq!(paths(&error).collect::<Vec<_>>(), [".spec.x"], "{space:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_words_of_another_make_it_panic(
+            parts in vec(prop_oneof![any::<String>(), "[.=,\\[\\]\" \u{2003}a-c0-9]{0,12}", Just(REFUSED.to_owned())], 0..12),
+        ) {
+            let mut body = json!({"a": [{"b": "c", "a": [1, 2]}], "b": {"a": {"c": null}}, "c": "é"});
+            let error = parts.concat();
+            let found: Vec<_> = paths(&error).collect();
+            prop_assert!(found.iter().all(|path| error.contains(path) && !path.contains(char::is_whitespace)));
+            for path in found.into_iter().chain(parts.iter().map(String::as_str)) {
+                let _ = remove(&mut body, path);
+                let _ = select(&mut body["a"], path);
+            }
+        }
     }
 }

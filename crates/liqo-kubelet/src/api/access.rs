@@ -4,6 +4,7 @@
 use std::{
     collections::HashMap,
     hash::Hash,
+    net::IpAddr,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -13,13 +14,25 @@ use k8s_openapi::api::{
     authentication::v1::{TokenReview, TokenReviewSpec},
     authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
 };
-use liqo_kube::{Cluster, KubeError, certs, server::Peer};
+use liqo_kube::{
+    Cluster, KubeError, certs,
+    rate::{Limiter, Rate, source},
+    server::Peer,
+};
 use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
 
 use super::Refusal;
 
 /// How long an answer of the API server is good.
 const GOOD_FOR: Duration = Duration::from_secs(10);
+/// How many answers are remembered.
+const MOST: usize = 4096;
+/// How often one source may show tokens that are not known yet, and all together. The API server shows a certificate.
+const NEW_TOKENS: Rate = Rate::new(20, Duration::from_secs(1));
+const ALL_NEW_TOKENS: Rate = Rate::new(100, Duration::from_millis(100));
+/// Tokens asked about at the same time.
+const AT_ONCE: usize = 8;
 
 /// Somebody.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -33,12 +46,17 @@ pub(super) struct Access {
     home: Cluster,
     node: String,
     tokens: Recent<[u8; 32], Option<User>>,
+    /// Who shows tokens that are not known yet, and how often.
+    strangers: Limiter<IpAddr>,
+    asking: Semaphore,
     allowed: Recent<(User, &'static str, &'static str), bool>,
 }
 
 impl Access {
     pub(super) fn new(home: Cluster, node: String) -> Self {
-        Self { home, node, tokens: Recent::default(), allowed: Recent::default() }
+        let strangers = Limiter::new(NEW_TOKENS, ALL_NEW_TOKENS, MOST);
+        let (tokens, allowed, asking) = (Recent::default(), Recent::default(), Semaphore::new(AT_ONCE));
+        Self { home, node, tokens, strangers, asking, allowed }
     }
 
     /// Whether the sender of a request may do `verb` with a subresource of the node.
@@ -51,7 +69,7 @@ impl Access {
         let user = match from_certificate(peer) {
             Some(user) => Some(user),
             None => match bearer(headers) {
-                Some(token) => self.review(token).await?,
+                Some(token) => self.review(peer, token).await?,
                 None => None,
             },
         };
@@ -72,8 +90,16 @@ impl Access {
         Err(Refusal::new(StatusCode::FORBIDDEN, text))
     }
 
-    async fn review(&self, token: &str) -> Result<Option<User>, Refusal> {
+    async fn review(&self, peer: &Peer, token: &str) -> Result<Option<User>, Refusal> {
         let key: [u8; 32] = Sha256::digest(token).into();
+        if let Some(known) = self.tokens.get(&key) {
+            return Ok(known);
+        }
+        self.strangers.take(source(peer.address.ip())).map_err(|wait| {
+            let text = format!("too many unknown tokens, try again in {} s", wait.as_secs().saturating_add(1));
+            Refusal::new(StatusCode::TOO_MANY_REQUESTS, text)
+        })?;
+        let _asking = self.asking.acquire().await;
         if let Some(known) = self.tokens.get(&key) {
             return Ok(known);
         }
@@ -148,8 +174,12 @@ impl<K: Eq + Hash, V: Clone> Recent<K, V> {
 
     fn put(&self, key: K, value: V) {
         let mut answers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        answers.retain(|_, (since, _)| since.elapsed() < GOOD_FOR);
-        answers.insert(key, (Instant::now(), value));
+        if answers.len() >= MOST {
+            answers.retain(|_, (since, _)| since.elapsed() < GOOD_FOR);
+        }
+        if answers.len() < MOST {
+            answers.insert(key, (Instant::now(), value));
+        }
     }
 }
 
@@ -174,5 +204,7 @@ mod tests {
         let recent = Recent::default();
         recent.put(1, true);
         assert_eq!((recent.get(&1), recent.get(&2)), (Some(true), None));
+        (0..MOST * 2).for_each(|key| recent.put(key, false));
+        assert_eq!((recent.0.lock().unwrap().len(), recent.get(&1)), (MOST, Some(false)), "no more than so many");
     }
 }

@@ -65,7 +65,7 @@ impl Held {
 
     /// The newest authority.
     fn newest(&self) -> &str {
-        self.bundle.find(END).map_or(&self.bundle, |end| &self.bundle[..end + END.len()])
+        self.bundle.split_inclusive(END).next().unwrap_or_default()
     }
 
     fn is_alone(&self) -> bool {

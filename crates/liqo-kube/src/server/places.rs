@@ -1,0 +1,228 @@
+//! Who may be connected, when not all can be: each source has its share, and who has waited longest gives way.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
+
+use tokio::{sync::Notify, time::Instant};
+
+use super::Limits;
+use crate::rate::source;
+
+/// The connections of one server. Copies share them.
+#[derive(Clone)]
+pub(super) struct Places(Arc<Inner>);
+
+struct Inner {
+    limits: Limits,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    next: u64,
+    taken: HashMap<u64, Taken>,
+}
+
+struct Taken {
+    source: IpAddr,
+    doing: Doing,
+    since: Instant,
+    /// Bytes of the body that is being read.
+    bytes: usize,
+    cut: Arc<Notify>,
+}
+
+/// What a connection does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Doing {
+    /// It waits for the other side: for a handshake, a head, or a body.
+    Waiting,
+    /// A request is being answered.
+    Answering,
+}
+
+/// The place of one connection; dropped, it is free. Copies are the same place.
+#[derive(Clone)]
+pub(super) struct Place(Arc<Owned>);
+
+/// Leads to the place of a connection for as long as that is served: an upgraded one has none.
+#[derive(Clone)]
+pub(super) struct Way(Weak<Owned>);
+
+impl Way {
+    pub(super) fn place(&self) -> Option<Place> {
+        self.0.upgrade().map(Place)
+    }
+}
+
+struct Owned {
+    places: Places,
+    id: u64,
+    cut: Arc<Notify>,
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.places.state().taken.remove(&self.id);
+    }
+}
+
+impl Places {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self(Arc::new(Inner { limits, state: Mutex::default() }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for a connection from `address`; none when all it could have are answering.
+    pub(super) fn take(&self, address: IpAddr) -> Option<Place> {
+        let source = source(address);
+        let Limits { connections, per_source, .. } = self.0.limits;
+        let mut state = self.state();
+        if state.taken.values().filter(|taken| taken.source == source).count() >= per_source {
+            state.cut_longest(|taken| taken.source == source)?;
+        } else if state.taken.len() >= connections {
+            let loudest = state.loudest()?;
+            state.cut_longest(|taken| taken.source == loudest)?;
+        }
+        let (id, cut) = (state.next, Arc::new(Notify::new()));
+        state.next += 1;
+        let taken = Taken { source, doing: Doing::Waiting, since: Instant::now(), bytes: 0, cut: Arc::clone(&cut) };
+        state.taken.insert(id, taken);
+        drop(state);
+        Some(Place(Arc::new(Owned { places: self.clone(), id, cut })))
+    }
+}
+
+impl State {
+    /// Ends the connection that has waited longest, of those that may be ended.
+    fn cut_longest(&mut self, may: impl Fn(&Taken) -> bool) -> Option<()> {
+        let waiting = self.taken.iter().filter(|(_, taken)| taken.doing == Doing::Waiting && may(taken));
+        let id = *waiting.min_by_key(|(id, taken)| (taken.since, **id))?.0;
+        self.taken.remove(&id)?.cut.notify_one();
+        Some(())
+    }
+
+    /// The source with most connections, of those of which one waits.
+    fn loudest(&self) -> Option<IpAddr> {
+        let mut counts: HashMap<IpAddr, (usize, bool)> = HashMap::new();
+        for taken in self.taken.values() {
+            let (count, waits) = counts.entry(taken.source).or_default();
+            *count += 1;
+            *waits |= taken.doing == Doing::Waiting;
+        }
+        let waiting = counts.into_iter().filter(|(_, (_, waits))| *waits);
+        waiting.max_by_key(|(_, (count, _))| *count).map(|(source, _)| source)
+    }
+}
+
+impl Place {
+    pub(super) fn way(&self) -> Way {
+        Way(Arc::downgrade(&self.0))
+    }
+
+    pub(super) fn does(&self, doing: Doing) {
+        if let Some(taken) = self.0.places.state().taken.get_mut(&self.0.id) {
+            *taken =
+                Taken { doing, since: Instant::now(), bytes: 0, cut: Arc::clone(&taken.cut), source: taken.source };
+        }
+    }
+
+    /// Makes room for so many more bytes of a body; whose body has been on its way longest gives way. False when there is
+    /// no room.
+    pub(super) fn reads(&self, bytes: usize) -> bool {
+        let (places, id) = (&self.0.places, self.0.id);
+        let mut state = places.state();
+        while state.taken.values().map(|taken| taken.bytes).sum::<usize>().saturating_add(bytes)
+            > places.0.limits.bodies
+        {
+            let mine = state.taken.get(&id).map(|taken| taken.since);
+            // One that began later than this one may be quicker still.
+            let older = |taken: &Taken| taken.bytes > 0 && mine.is_some_and(|mine| taken.since < mine);
+            if state.cut_longest(older).is_none() {
+                return false;
+            }
+        }
+        let mine = state.taken.get_mut(&id);
+        mine.map(|taken| taken.bytes = taken.bytes.saturating_add(bytes)).is_some()
+    }
+
+    /// Returns when the connection must end: somebody else needs the place, or a request has been answered for too long.
+    pub(super) async fn until_cut(&self) {
+        let overdue = async {
+            let Some(longest) = self.0.places.0.limits.answer else { return std::future::pending().await };
+            loop {
+                let since = {
+                    let state = self.0.places.state();
+                    let taken = state.taken.get(&self.0.id).filter(|taken| taken.doing == Doing::Answering);
+                    taken.map_or_else(Instant::now, |taken| taken.since)
+                };
+                if since.elapsed() >= longest {
+                    return;
+                }
+                tokio::time::sleep_until(since + longest).await;
+            }
+        };
+        tokio::select! {
+            () = self.0.cut.notified() => {}
+            () = overdue => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(connections: usize, per_source: usize, bodies: usize) -> Places {
+        Places::new(Limits { connections, per_source, bodies, answer: None, rate: None })
+    }
+
+    fn ip(last: u8) -> IpAddr {
+        [10, 0, 0, last].into()
+    }
+
+    fn is_cut(place: &Place) -> bool {
+        !place.0.places.state().taken.contains_key(&place.0.id)
+    }
+
+    #[tokio::test]
+    async fn who_has_waited_longest_gives_way_and_who_is_answered_does_not() {
+        let places = places(10, 2, 0);
+        let (first, second) = (places.take(ip(1)).unwrap(), places.take(ip(1)).unwrap());
+        first.does(Doing::Answering);
+        let third = places.take(ip(1)).unwrap();
+        assert_eq!((is_cut(&first), is_cut(&second)), (false, true));
+        tokio::time::timeout(std::time::Duration::from_secs(1), second.until_cut()).await.unwrap();
+        third.does(Doing::Answering);
+        assert!(places.take(ip(1)).is_none() && places.take(ip(2)).is_some());
+        drop(third);
+        assert!(places.take(ip(1)).is_some());
+    }
+
+    #[tokio::test]
+    async fn the_loudest_source_gives_way_to_others() {
+        let places = places(5, 4, 0);
+        let loud: Vec<_> = (0..4).map(|_| places.take(ip(1)).unwrap()).collect();
+        let shy = places.take(ip(2)).unwrap();
+        let quiet = places.take(ip(3)).unwrap();
+        assert_eq!(loud.iter().map(is_cut).collect::<Vec<_>>(), [true, false, false, false]);
+        assert!(!is_cut(&shy) && !is_cut(&quiet));
+    }
+
+    #[tokio::test]
+    async fn a_new_body_takes_the_room_of_an_old_one() {
+        let places = places(10, 10, 100);
+        let (old, new) = (places.take(ip(1)).unwrap(), places.take(ip(2)).unwrap());
+        old.does(Doing::Waiting);
+        assert!(old.reads(60) && old.reads(40) && !old.reads(1));
+        new.does(Doing::Waiting);
+        assert!(new.reads(50) && is_cut(&old) && !old.reads(1));
+        assert!(!new.reads(51), "nobody takes from itself");
+    }
+}
