@@ -56,6 +56,9 @@ node's network, so two of them on one node would claim the same ports.
 */}}
 {{- define "liqo.podSpec" -}}
 serviceAccountName: {{ .root.Chart.Name }}-{{ .name }}
+{{- with .values.pod.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
 {{- if .host }}
 hostNetwork: true
 {{- else if not .root.Values.openshiftConfig.enable }}
