@@ -10,6 +10,7 @@
 mod check;
 mod duty;
 mod election;
+mod heartbeat;
 mod key;
 mod message;
 pub(crate) mod metrics;
@@ -122,11 +123,12 @@ pub async fn run(args: GatewayArgs) -> Result<(), String> {
             me: args.pod_name.clone(),
             terms: election::Terms { duration: args.lease_duration, retry: args.retry_period },
             pods: gateway.pods(),
+            secrets: gateway.secrets(),
             leaving,
         };
         life.spawn("election", candidate.run(active));
-        let address = gateway.address();
-        life.spawn("heartbeat", async move { election::answer(address).await });
+        let (address, secrets) = (gateway.address(), gateway.secrets());
+        life.spawn("heartbeat", async move { election::answer(address, secrets).await });
     }
     let busy = life.busy();
     let outcome = gateway.run(busy, life.until_signal()).await;

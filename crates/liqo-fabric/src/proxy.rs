@@ -6,17 +6,19 @@
 //! tunnel. What flows is TLS from end to end, so the proxy authenticates nobody and reads nothing.
 //!
 //! Keeps true: no address chosen by a client is ever connected to; an end that is closed is closed on the other
-//! side too, and only in that direction; a tunnel without traffic holds no buffer.
+//! side too, and only in that direction; a tunnel without traffic holds no buffer; the tunnels of one network are
+//! limited, so that one peer cannot keep the others out.
 
 mod count;
 mod relay;
 mod route;
+mod source;
 #[cfg(test)]
 mod tests;
 
 use std::{
     fmt::Display,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -39,6 +41,7 @@ use tokio::{
 use count::{Counts, Refused};
 use relay::{End, Limits};
 use route::{Destination, Routes};
+use source::{Place, Sources};
 
 /// How long connecting to an end may take, the look-up of its name included.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -73,6 +76,9 @@ pub struct ProxyArgs {
     /// Tunnels at the same time; more are refused.
     #[arg(long, default_value_t = 2048, value_name = "NUMBER")]
     pub max_tunnels: u32,
+    /// Tunnels at the same time from one network of 16 bits (IPv6: 48), as the pods of one peer have; more are refused.
+    #[arg(long, default_value_t = 256, value_name = "NUMBER")]
+    pub max_tunnels_per_source: u32,
     /// Seconds without a byte in either direction after which a tunnel is closed.
     #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
     pub idle_timeout: u64,
@@ -96,8 +102,8 @@ pub async fn run(args: ProxyArgs) -> Result<(), String> {
         format!("listening on port {port}: {error}; is another proxy running here? choose another --listening-port")
     })?;
     let proxy = Proxy::new(args);
-    let counts = Arc::clone(&proxy.counts);
-    life.metrics(move || counts.text());
+    let (counts, sources) = (Arc::clone(&proxy.counts), Arc::clone(&proxy.sources));
+    life.metrics(move || counts.text(&sources.all()));
     tracing::info!(port, "in-band peers can connect");
     drop(busy);
     tokio::select! {
@@ -126,7 +132,14 @@ struct Proxy {
     limits: Limits,
     most: u32,
     tunnels: Arc<Semaphore>,
+    sources: Arc<Sources>,
     counts: Arc<Counts>,
+}
+
+/// What a tunnel takes up as long as it lives.
+struct Share {
+    _tunnel: OwnedSemaphorePermit,
+    _source: Place,
 }
 
 impl Proxy {
@@ -141,15 +154,16 @@ impl Proxy {
             limits,
             most: args.max_tunnels,
             tunnels: Arc::new(Semaphore::new(args.max_tunnels as usize)),
+            sources: Sources::new(args.max_tunnels_per_source),
             counts: Arc::default(),
         }
     }
 
     /// Accepts connections until dropped; tunnels live on.
     async fn serve(self, listener: TcpListener) {
-        server::serve(listener, None, move |request, _peer| {
+        server::serve(listener, None, move |request, peer| {
             let proxy = self.clone();
-            async move { proxy.answer(request).await }
+            async move { proxy.answer(request, peer.address.ip()).await }
         })
         .await;
     }
@@ -159,7 +173,7 @@ impl Proxy {
         tokio::time::timeout(limit, self.tunnels.acquire_many(self.most)).await.is_ok()
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Reply> {
+    async fn answer(&self, request: Request<Incoming>, source: IpAddr) -> Response<Reply> {
         if request.method() != Method::CONNECT {
             self.counts.refused(Refused::Method);
             let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "this is a proxy for the method CONNECT only\n");
@@ -174,15 +188,15 @@ impl Proxy {
             Ok(destination) => destination,
             Err(why) => return self.refuse(Refused::Forbidden, &why),
         };
-        let Ok(permit) = Arc::clone(&self.tunnels).try_acquire_owned() else {
-            let why = format!("{} tunnels are in use, that is the limit (--max-tunnels)", self.most);
-            return self.refuse(Refused::Full, &why);
+        let share = match self.share(source) {
+            Ok(share) => share,
+            Err((why, words)) => return self.refuse(why, &words),
         };
         match self.connect(destination).await {
             Ok(upstream) => {
                 self.counts.opened(destination);
                 let proxy = self.clone();
-                tokio::spawn(async move { proxy.tunnel(request, upstream, permit).await });
+                tokio::spawn(async move { proxy.tunnel(request, upstream, share).await });
                 Response::new(server::full(Bytes::new()))
             }
             Err(why) => {
@@ -190,6 +204,15 @@ impl Proxy {
                 self.refuse(Refused::Unreachable, &why)
             }
         }
+    }
+
+    /// Room for one more tunnel of this source.
+    fn share(&self, source: IpAddr) -> Result<Share, (Refused, String)> {
+        let place = self.sources.take(source).map_err(|why| (Refused::Source, why))?;
+        let permit = Arc::clone(&self.tunnels).try_acquire_owned().map_err(|_| {
+            (Refused::Full, format!("{} tunnels are in use, that is the limit (--max-tunnels)", self.most))
+        })?;
+        Ok(Share { _tunnel: permit, _source: place })
     }
 
     fn refuse(&self, why: Refused, words: &str) -> Response<Reply> {
@@ -214,8 +237,8 @@ impl Proxy {
         stream.map_err(|error| failed(&error))
     }
 
-    /// Passes bytes until both sides have ended. `_permit` is held as long.
-    async fn tunnel(self, request: Request<Incoming>, upstream: TcpStream, _permit: OwnedSemaphorePermit) {
+    /// Passes bytes until both sides have ended. `_share` is held as long.
+    async fn tunnel(self, request: Request<Incoming>, upstream: TcpStream, _share: Share) {
         match hyper::upgrade::on(request).await.map(socket) {
             Ok(Some((client, early))) => {
                 keep_alive(&client);

@@ -100,7 +100,7 @@ fn networks(spec: &IpamStorageSpec) -> Vec<IpNet> {
 
 proptest! {
     #[test]
-    fn networks_never_overlap_and_addresses_are_never_given_twice(steps in prop::collection::vec(step(), 0..40)) {
+    fn fuzz_networks_never_overlap_and_addresses_are_never_given_twice(steps in prop::collection::vec(step(), 0..40)) {
         let mut plan = start();
         for step in &steps {
             plan = after(&plan, step);
@@ -123,7 +123,7 @@ proptest! {
     }
 
     #[test]
-    fn a_peer_sees_each_endpoint_at_an_address_of_its_own(steps in prop::collection::vec(step(), 0..40)) {
+    fn fuzz_a_peer_sees_each_endpoint_at_an_address_of_its_own(steps in prop::collection::vec(step(), 0..40)) {
         let plan = after_all(&steps);
         for (cluster, mapping) in plan.peers().filter_map(|cluster| Some((cluster, plan.nat_mapping(cluster)?))) {
             let external: IpNet = mapping.external_cidr.parse().expect("a network");
@@ -136,7 +136,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_stored_is_what_is_read(steps in prop::collection::vec(step(), 0..40)) {
+    fn fuzz_what_is_stored_is_what_is_read(steps in prop::collection::vec(step(), 0..40)) {
         let plan = after_all(&steps);
         let json = serde_json::to_string(&plan.store()).expect("a spec is JSON");
         let spec: IpamStorageSpec = serde_json::from_str(&json).expect("a spec");
@@ -144,7 +144,7 @@ proptest! {
     }
 
     #[test]
-    fn anything_in_the_store_can_be_read(texts in prop::collection::vec(".{0,20}|[0-9./]{1,18}", 12)) {
+    fn fuzz_anything_in_the_store_can_be_read(texts in prop::collection::vec(".{0,20}|[0-9./]{1,18}", 12)) {
         let mut spec = start().assign("cluster-0", "10.1.0.0/16", "10.2.0.0/16").expect("free networks").store();
         let value = |index: usize| texts[index].clone();
         (spec.pod_cidr, spec.external_cidr) = (value(0), value(1));
@@ -165,7 +165,7 @@ proptest! {
     }
 
     #[test]
-    fn what_a_peer_was_given_comes_back_when_it_goes(steps in prop::collection::vec(step(), 0..30), more in prop::collection::vec(step(), 0..15)) {
+    fn fuzz_what_a_peer_was_given_comes_back_when_it_goes(steps in prop::collection::vec(step(), 0..30), more in prop::collection::vec(step(), 0..15)) {
         let before = after_all(&steps);
         let newcomer = 77;
         let of_newcomer = |step: Step| match step {
@@ -181,7 +181,7 @@ proptest! {
     }
 
     #[test]
-    fn whoever_differs_is_told(steps in prop::collection::vec(step(), 0..30), step in step()) {
+    fn fuzz_whoever_differs_is_told(steps in prop::collection::vec(step(), 0..30), step in step()) {
         let before = after_all(&steps);
         let after = after(&before, &step);
         let differ = before.peers_that_differ(&after);
@@ -193,7 +193,7 @@ proptest! {
     }
 
     #[test]
-    fn mapping_then_unmapping_is_nothing(steps in prop::collection::vec(step(), 0..30), ip in address()) {
+    fn fuzz_mapping_then_unmapping_is_nothing(steps in prop::collection::vec(step(), 0..30), ip in address()) {
         let plan = after_all(&steps);
         let is_mapped = |cluster: &str| plan.translations(cluster).contains_key(&ip);
         for cluster in (0..5).map(id).filter(|cluster| !is_mapped(cluster)) {
@@ -205,7 +205,7 @@ proptest! {
     }
 
     #[test]
-    fn remapping_there_and_back_is_nothing(host in any::<u32>(), a in any::<u32>(), b in any::<u32>(), length in 1_u8..=32) {
+    fn fuzz_remapping_there_and_back_is_nothing(host in any::<u32>(), a in any::<u32>(), b in any::<u32>(), length in 1_u8..=32) {
         let net = |base: u32| IpNet::from(ipnet::Ipv4Net::new(base.into(), length).expect("a length")).trunc();
         let (from, to) = (net(a), net(b));
         let address = liqo_ipam::host_in(Ipv4Addr::from(host).into(), &from).expect("one IP version");

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use rustix::fs::fstatfs;
+use rustix::fs::{fstat, fstatfs};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_bind_recursive, mount_change, unmount};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -81,14 +81,24 @@ impl Netns {
         }
     }
 
+    /// Whether the calling thread is in it.
+    fn is_current(&self) -> bool {
+        let identity = |file: &File| fstat(file).map(|stat| (stat.st_dev, stat.st_ino)).ok();
+        Self::current().is_ok_and(|current| identity(&current.0) == identity(&self.0))
+    }
+
     /// Another handle of the same namespace.
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
         self.0.try_clone().map(Self)
     }
 
-    /// Runs `work` inside the namespace, on a thread of its own that ends with it: the caller's thread never moves.
-    /// Sockets and files opened there stay in the namespace and may be used anywhere.
+    /// Runs `work` inside the namespace, on a thread of its own that ends with it: the caller's thread never moves. In the caller's own
+    /// namespace it just runs, which needs no right to change namespaces. Sockets and files opened there stay in the namespace and may
+    /// be used anywhere.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        if self.is_current() {
+            return Ok(work());
+        }
         std::thread::scope(|scope| {
             join(scope.spawn(|| {
                 move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network))?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::netns::Netns;
@@ -31,6 +32,10 @@ pub(crate) fn write(netns: &Netns, path: &str, value: &str) -> Result<()> {
     netns.enter(write)?.map_err(|error| Error::new(format!("setting net/{path} to {value}"), error))
 }
 
+/// In a container that is not privileged `/proc/sys` cannot be written; what it shows of the network can be mounted here.
+const MOUNTED: &str = "/run/proc-sys-net";
+
 fn file(path: &str) -> String {
-    format!("/proc/sys/net/{path}")
+    let root = if Path::new(MOUNTED).is_dir() { MOUNTED } else { "/proc/sys/net" };
+    format!("{root}/{path}")
 }

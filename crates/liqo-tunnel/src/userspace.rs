@@ -6,7 +6,7 @@
 //!   control    what is wished -> plan -> table        runs in its caller, or in inbound after a handshake
 //! ```
 //!
-//! Nothing is allocated per packet: buffers belong to the threads, not to peers. A peer owns the protocol's state, a few kB.
+//! The two threads hold open files and no capability. Nothing is allocated per packet: buffers belong to the threads, not to peers. A peer owns the protocol's state, a few kB.
 
 mod control;
 mod inbound;
@@ -28,6 +28,7 @@ use std::time::Instant;
 
 use ring::rand::{SecureRandom, SystemRandom};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_no_new_privs};
 
 use crate::sys::{Datagrams, Endpoint, Outgoing, Tun};
 use crate::{Device, Engine, Error, Implementation, Peer, PeerState, PrivateKey, PublicKey, namespace, sys};
@@ -100,7 +101,7 @@ impl Userspace {
     fn spawn(&mut self, name: &str, mut run: impl FnMut() -> io::Result<()> + Send + 'static) -> Result<(), Error> {
         let shared = self.shared.clone();
         let body = move || {
-            if let Err(error) = run() {
+            if let Err(error) = give_up_power().and_then(|()| run()) {
                 tracing::error!(%error, "the tunnel ended: its interface or its socket is gone");
                 *shared.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
                 shared.stop();
@@ -179,6 +180,14 @@ impl Drop for Userspace {
             let _ = thread.join();
         }
     }
+}
+
+/// A thread that reads what strangers send needs nothing but the open files it has: from here on it has no capability, and a program
+/// it would start had none either.
+fn give_up_power() -> io::Result<()> {
+    let none = CapabilitySet::empty();
+    set_no_new_privs(true)?;
+    Ok(set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?)
 }
 
 /// What is known of a peer through all its pairs.

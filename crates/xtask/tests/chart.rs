@@ -3,6 +3,7 @@
 
 mod chart {
     mod fabric;
+    mod guard;
     pub(crate) mod helm;
 }
 
@@ -60,6 +61,8 @@ fn these_objects_and_no_others() {
         ConfigMap/liqo-clusterid-configmap
         Deployment/liqo-auth Deployment/liqo-controller-manager Deployment/liqo-crd-replicator
         MutatingWebhookConfiguration/liqo-webhook ValidatingWebhookConfiguration/liqo-webhook
+        NetworkPolicy/liqo-auth NetworkPolicy/liqo-controller-manager NetworkPolicy/liqo-crd-replicator
+        ResourceQuota/liqo-critical-pods
         Role/liqo-auth Role/liqo-controller-manager Role/liqo-crd-replicator
         RoleBinding/liqo-auth RoleBinding/liqo-controller-manager RoleBinding/liqo-crd-replicator
         Service/liqo-auth Service/liqo-controller-manager
@@ -73,6 +76,7 @@ fn these_objects_and_no_others() {
     }
     let more = "
         DaemonSet/liqo-route Deployment/liqo-gateway Deployment/liqo-network-manager Deployment/liqo-proxy
+        NetworkPolicy/liqo-network-manager NetworkPolicy/liqo-proxy
         Service/liqo-gateway Service/liqo-network-manager Service/liqo-proxy ServiceAccount/liqo-proxy";
     wanted.extend(more.split_whitespace().map(str::to_owned));
     assert_eq!(names(&with(&[])), wanted);

@@ -56,6 +56,9 @@ node's network, so two of them on one node would claim the same ports.
 */}}
 {{- define "liqo.podSpec" -}}
 serviceAccountName: {{ .root.Chart.Name }}-{{ .name }}
+{{- with .values.pod.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
 {{- if .host }}
 hostNetwork: true
 {{- else if not .root.Values.openshiftConfig.enable }}
@@ -106,7 +109,7 @@ podAntiAffinity:
 {{- end }}
 
 {{- /*
-What the containers of all components have in common. On the "host" the health port is asked by the kubelet on the
+What the containers of all components have in common. With "capabilities" one has these and is root, but not privileged. On the "host" the health port is asked by the kubelet on the
 loopback address and open to nobody else.
 */}}
 {{- define "liqo.container" -}}
@@ -115,7 +118,21 @@ imagePullPolicy: {{ .root.Values.pullPolicy }}
 # What a component said last is why it ended: `kubectl describe pod` shows it.
 terminationMessagePolicy: FallbackToLogsOnError
 securityContext:
-  {{- if .host }}
+  {{- if .capabilities }}
+  # Links, routes and rules of the node; the image's own user is none of root.
+  runAsUser: 0
+  allowPrivilegeEscalation: false
+  capabilities:
+    drop:
+      - ALL
+    add:
+      {{- toYaml .capabilities | nindent 6 }}
+  seccompProfile:
+    type: RuntimeDefault
+  # Where SELinux is enforced, no other type of a container may write values of the network.
+  seLinuxOptions:
+    type: spc_t
+  {{- else if .host }}
   # Links, routes and namespaces of the node; the image's own user is none of root.
   privileged: true
   runAsUser: 0

@@ -8,6 +8,7 @@
 //! Watches: the Lease `1d5hml1.gateway.net.liqo.io`, gateway Pods. Writes: that Lease.
 
 use std::{
+    io::ErrorKind,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -24,6 +25,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+use super::heartbeat::{self, Secrets};
 use crate::layout::{GATEWAY_LEASE, HEARTBEAT_PORT};
 
 /// Pause between two questions to the holder.
@@ -87,6 +89,8 @@ pub(crate) struct Candidate {
     pub(crate) terms: Terms,
     /// The gateway pods.
     pub(crate) pods: Store<Pod>,
+    /// What gateways know each other by.
+    pub(crate) secrets: watch::Receiver<Secrets>,
     /// The process is ending: the lease, given back, must not be taken once more.
     pub(crate) leaving: watch::Receiver<bool>,
 }
@@ -99,7 +103,7 @@ impl Candidate {
         let lease = self.cluster.watch::<Lease>(&self.namespace).fields(&format!("metadata.name={GATEWAY_LEASE}"));
         let lease = lease.start(move |_| bell.notify_one());
         lease.ready().await;
-        let mut rival = Rival::default();
+        let mut rival = Rival::new(self.secrets.clone());
         let mut renewed: Option<Instant> = None;
         loop {
             let seen = lease.get(&self.namespace, GATEWAY_LEASE);
@@ -144,17 +148,22 @@ pub(crate) fn address_of(pod: &Pod) -> Option<IpAddr> {
 }
 
 /// What was seen of the holder, by our own clock.
-#[derive(Default)]
 struct Rival {
     holder: String,
     lease: Stillness,
     heard: Option<Instant>,
     refused: u32,
     wire: Option<(IpAddr, UdpSocket)>,
+    secrets: watch::Receiver<Secrets>,
     number: u64,
 }
 
 impl Rival {
+    fn new(secrets: watch::Receiver<Secrets>) -> Self {
+        let (holder, lease) = (String::new(), Stillness::default());
+        Self { holder, lease, heard: None, refused: 0, wire: None, secrets, number: heartbeat::beginning() }
+    }
+
     fn judge(&mut self, lease: Option<&Lease>, holder: &str) -> Evidence {
         if self.holder != holder {
             (self.holder, self.heard, self.refused, self.wire) = (holder.to_owned(), None, 0, None);
@@ -172,7 +181,7 @@ impl Rival {
         if let Some(address) = address
             && let Err(error) = self.question(address).await
         {
-            self.refused += u32::from(error.kind() == std::io::ErrorKind::ConnectionRefused);
+            self.refused += u32::from(error.kind() == ErrorKind::ConnectionRefused);
             tracing::trace!(error = %error, "the active gateway cannot be asked");
         }
         tokio::time::sleep_until(begun + BEAT).await;
@@ -186,38 +195,56 @@ impl Rival {
             self.wire = Some((address, socket));
         }
         let Some((_, socket)) = &self.wire else { return Ok(()) };
-        self.number += 1;
-        let question = self.number.to_be_bytes();
-        socket.send(&question).await?;
-        let mut answer = [0; 8];
-        // Between nodes that are far apart an answer comes after the next question was asked.
-        let recent = self.number.saturating_sub(LATE)..=self.number;
+        self.number = self.number.wrapping_add(1);
+        let secrets = self.secrets.borrow().clone();
+        // Before the key is known only the lease tells.
+        let Some(question) = secrets.question(self.number, address, std::time::Instant::now()) else { return Ok(()) };
+        let mut refused = socket.send(&question).await;
+        // Anybody can say that nobody is there; only a gateway can answer. So the answer counts, whatever else came before it.
         let wait = async {
-            while socket.recv(&mut answer).await? != question.len() || !recent.contains(&u64::from_be_bytes(answer)) {}
-            std::io::Result::Ok(())
+            let mut answer = [0; heartbeat::LENGTH + 1];
+            loop {
+                match socket.recv(&mut answer).await {
+                    Err(error) if error.kind() == ErrorKind::ConnectionRefused => refused = Err(error),
+                    Err(error) => return Err(error),
+                    Ok(length) => {
+                        let number = secrets.read(&answer[..length], address, std::time::Instant::now());
+                        // Between nodes that are far apart an answer comes after the next question was asked.
+                        if number.is_some_and(|number| self.number.wrapping_sub(number) <= LATE) {
+                            return Ok(());
+                        }
+                    }
+                }
+            }
         };
-        if let Ok(outcome) = timeout(BEAT, wait).await {
-            outcome?;
-            (self.heard, self.refused) = (Some(Instant::now()), 0);
+        match timeout(BEAT, wait).await {
+            Ok(outcome) => {
+                outcome?;
+                (self.heard, self.refused) = (Some(Instant::now()), 0);
+                Ok(())
+            }
+            Err(_) => refused.map(|_| ()),
         }
-        Ok(())
     }
 }
 
-/// Answers the other gateways for ever, at the address this one has now: eight bytes come back as they are.
+/// Answers the other gateways for ever, at the address this one has now.
 ///
 /// # Errors
 /// When the port cannot be used.
-pub(crate) async fn answer(mut address: watch::Receiver<IpAddr>) -> std::io::Result<()> {
+pub(crate) async fn answer(
+    mut address: watch::Receiver<IpAddr>,
+    secrets: watch::Receiver<Secrets>,
+) -> std::io::Result<()> {
     loop {
         let now = *address.borrow_and_update();
         let changed = match UdpSocket::bind(SocketAddr::new(now, HEARTBEAT_PORT)).await {
             Ok(socket) => tokio::select! {
                 changed = address.changed() => changed,
-                () = give_back(&socket) => Ok(()),
+                () = give_back(&socket, now, &secrets) => Ok(()),
             },
             // The node has another one by now, of which the API server will tell.
-            Err(error) if error.kind() == std::io::ErrorKind::AddrNotAvailable => address.changed().await,
+            Err(error) if error.kind() == ErrorKind::AddrNotAvailable => address.changed().await,
             Err(error) => return Err(error),
         };
         if changed.is_err() {
@@ -226,12 +253,14 @@ pub(crate) async fn answer(mut address: watch::Receiver<IpAddr>) -> std::io::Res
     }
 }
 
-async fn give_back(socket: &UdpSocket) {
-    let mut question = [0; 16];
+async fn give_back(socket: &UdpSocket, me: IpAddr, secrets: &watch::Receiver<Secrets>) {
+    let mut question = [0; heartbeat::LENGTH + 1];
     loop {
         // Errors of earlier answers (a gateway that has gone) come here; they mean nothing.
-        if let Ok((8, from)) = socket.recv_from(&mut question).await {
-            let _ = socket.send_to(&question[..8], from).await;
+        let Ok((length, from)) = socket.recv_from(&mut question).await else { continue };
+        let answer = secrets.borrow().answer(&question[..length], me, std::time::Instant::now());
+        if let Some(answer) = answer {
+            let _ = socket.send_to(&answer, from).await;
         }
     }
 }
@@ -278,14 +307,21 @@ mod tests {
         assert_eq!(plan(Some(&held_by("a")), "a", evidence, false, TERMS), Move::Wait);
     }
 
+    fn known() -> watch::Sender<Secrets> {
+        let mut secrets = Secrets::default();
+        secrets.follow(&liqo_tunnel::PrivateKey::generate().unwrap(), std::time::Instant::now());
+        watch::Sender::new(secrets)
+    }
+
     #[tokio::test]
     async fn an_answer_is_heard_and_its_end_too() {
         let address = IpAddr::from([127, 0, 0, 1]);
         // An address of documentation: none of this machine.
         let (told, tells) = watch::channel(IpAddr::from([192, 0, 2, 1]));
-        let gateway = tokio::spawn(answer(tells));
+        let secrets = known();
+        let gateway = tokio::spawn(answer(tells, secrets.subscribe()));
         told.send_replace(address);
-        let mut rival = Rival::default();
+        let mut rival = Rival::new(secrets.subscribe());
         rival.judge(None, "b");
         while rival.heard.is_none() {
             rival.ask(Some(address)).await;

@@ -1,6 +1,6 @@
 //! The cluster's WireGuard key pair, in a Secret that all its gateways share.
 //!
-//! Watches: the Secret labelled `net.liqo.io/key=wireguard`. Writes: makes it if there is none.
+//! Watches: the Secret `wireguard-pubkey` and no other. Writes: makes it if there is none.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ impl Keys {
     /// Watches the Secret; `bell` is rung when it changes.
     pub(crate) fn watch(cluster: &Cluster, namespace: &str, bell: &Arc<Notify>) -> Self {
         let bell = Arc::clone(bell);
-        let secrets = cluster.watch::<Secret>(namespace).labels(&format!("{KEY_LABEL}=wireguard"));
+        let secrets = cluster.watch::<Secret>(namespace).fields(&format!("metadata.name={KEY_SECRET}"));
         let secrets = secrets.start(move |_| bell.notify_one());
         Self { cluster: cluster.clone(), namespace: namespace.to_owned(), secrets }
     }
@@ -31,13 +31,14 @@ impl Keys {
     /// The key. A Secret that holds none is left alone: whoever wrote it shall mend it.
     pub(crate) async fn current(&self) -> Result<Option<PrivateKey>, KubeError> {
         self.secrets.ready().await;
-        let mut all = self.secrets.all();
-        all.sort_by_key(|secret| (secret.metadata.creation_timestamp.clone(), secret.metadata.name.clone()));
-        let Some(secret) = all.first() else { return self.create().await.map(|()| None) };
-        let key = read(secret);
+        let Some(secret) = self.secrets.get(&self.namespace, KEY_SECRET) else {
+            return self.create().await.map(|()| None);
+        };
+        let key = read(&secret);
         if key.is_none() {
-            let name = secret.metadata.name.as_deref().unwrap_or_default();
-            tracing::error!("Secret {name}: {PRIVATE_KEY} is no WireGuard key; mend it, or delete it for a new one");
+            tracing::error!(
+                "Secret {KEY_SECRET}: {PRIVATE_KEY} is no WireGuard key; mend it, or delete it for a new one"
+            );
         }
         Ok(key)
     }

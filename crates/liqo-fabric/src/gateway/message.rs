@@ -96,12 +96,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_comes_is_read_or_is_nothing(bytes in prop::collection::vec(any::<u8>(), 0..LONGEST)) {
+        fn fuzz_whatever_comes_is_read_or_is_nothing(bytes in prop::collection::vec(any::<u8>(), 0..LONGEST)) {
             let _ = Message::decode(&bytes);
         }
 
         #[test]
-        fn a_damaged_message_is_nothing_or_what_it_says(
+        fn fuzz_a_damaged_message_is_nothing_or_what_it_says(
             damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
             cut in any::<prop::sample::Index>(), echo in any::<bool>(), size in 0_u16..2000,
         ) {

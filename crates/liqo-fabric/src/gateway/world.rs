@@ -22,6 +22,7 @@ use super::{
     check::{self, Checks},
     duty,
     election::address_of,
+    heartbeat::Secrets,
     key::Keys,
     metrics::{self, Figures, Row},
     path::Report,
@@ -49,6 +50,8 @@ pub(super) struct Gateway {
     /// Address of this node.
     address: watch::Sender<IpAddr>,
     keys: Keys,
+    /// What the other gateways know this one by.
+    secrets: watch::Sender<Secrets>,
     resolver: Resolver,
     checks: Checks,
     figures: Arc<Mutex<Figures>>,
@@ -99,6 +102,7 @@ impl Gateway {
                 .start(move |_| services()),
             address: watch::Sender::new(args.pod_ip),
             keys: Keys::watch(&cluster, &args.namespace, &bell),
+            secrets: watch::Sender::default(),
             resolver: Resolver::start(Arc::clone(&bell)),
             checks: Checks::new(Arc::clone(&bell)),
             figures: Arc::default(),
@@ -122,6 +126,11 @@ impl Gateway {
     /// The address of this node: it may change, and what this process was told when it started may be an old one.
     pub(super) fn address(&self) -> watch::Receiver<IpAddr> {
         self.address.subscribe()
+    }
+
+    /// What gateways know each other by: it follows the key.
+    pub(super) fn secrets(&self) -> watch::Receiver<Secrets> {
+        self.secrets.subscribe()
     }
 
     /// The metrics, as they are whenever they are asked for.
@@ -179,6 +188,7 @@ impl Gateway {
         }
         let key = self.keys.current().await.map_err(|error| told(&error))?;
         let Some(key) = key else { return Ok(()) };
+        self.secrets.send_if_modified(|secrets| secrets.follow(&key, std::time::Instant::now()));
         let tunnels = self.tunnels.all();
         let peers = peers::read(&tunnels, &self.mappings.all(), &self.resolver, self.outside);
         self.resolver.keep(&tunnels.iter().map(|tunnel| tunnel.spec.endpoint_ip.as_str()).collect::<BTreeSet<_>>());

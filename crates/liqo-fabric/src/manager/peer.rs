@@ -29,7 +29,7 @@ use super::{
     ledger::Ledger,
     write,
 };
-use crate::layout::{GATEWAY_LABEL, KEY_LABEL};
+use crate::layout::{GATEWAY_LABEL, KEY_SECRET};
 
 /// Held on `NetworkConfig`s while they have consequences here.
 pub(crate) const FINALIZER: &str = "tunnelendpointcreator.net.liqo.io";
@@ -85,10 +85,10 @@ impl Peers {
             status.into_iter().for_each(|tenant| foreign.push(tenant));
         });
         let gateway = format!("{GATEWAY_LABEL}=true");
-        let key = format!("{KEY_LABEL}=wireguard");
+        let key = format!("metadata.name={KEY_SECRET}");
         Self {
             services: cluster.watch::<Service>(namespace).labels(&gateway).start(everybody(&queue, &tenants)),
-            keys: cluster.watch::<Secret>(namespace).labels(&key).start(everybody(&queue, &tenants)),
+            keys: cluster.watch::<Secret>(namespace).fields(&key).start(everybody(&queue, &tenants)),
             configs: cluster.watch("").start(namespace_of(&queue)),
             tunnels: cluster.watch("").start(namespace_of(&queue)),
             cluster: cluster.clone(),

@@ -1,11 +1,13 @@
 //! What the proxy has done, for `/metrics`.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write,
     sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
 };
 
 use http::StatusCode;
+use ipnet::IpNet;
 
 use super::route::Destination;
 
@@ -16,11 +18,12 @@ pub(super) enum Refused {
     Target,
     Forbidden,
     Full,
+    Source,
     Unreachable,
 }
 
 impl Refused {
-    const ALL: [Self; 5] = [Self::Method, Self::Target, Self::Forbidden, Self::Full, Self::Unreachable];
+    const ALL: [Self; 6] = [Self::Method, Self::Target, Self::Forbidden, Self::Full, Self::Source, Self::Unreachable];
 
     /// What the client is answered with.
     pub(super) fn code(self) -> StatusCode {
@@ -29,6 +32,7 @@ impl Refused {
             Self::Target => StatusCode::BAD_REQUEST,
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::Full => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Source => StatusCode::TOO_MANY_REQUESTS,
             Self::Unreachable => StatusCode::BAD_GATEWAY,
         }
     }
@@ -39,6 +43,7 @@ impl Refused {
             Self::Target => "target",
             Self::Forbidden => "forbidden",
             Self::Full => "full",
+            Self::Source => "source",
             Self::Unreachable => "unreachable",
         }
     }
@@ -82,8 +87,8 @@ impl Counts {
         self.received.fetch_add(bytes as u64, Relaxed);
     }
 
-    /// In the Prometheus text format.
-    pub(super) fn text(&self) -> String {
+    /// In the Prometheus text format; `sources` are the open tunnels of each network.
+    pub(super) fn text(&self, sources: &BTreeMap<IpNet, u32>) -> String {
         let mut text = String::new();
         let mut family = |name: &str, kind: &str, samples: &[(&str, i128)]| {
             let _ = writeln!(text, "# TYPE {name} {kind}");
@@ -93,6 +98,10 @@ impl Counts {
         };
         let of = |counter: &AtomicU64| i128::from(counter.load(Relaxed));
         family("liqo_proxy_tunnels_open", "gauge", &[("", i128::from(self.open.load(Relaxed)))]);
+        let labels: Vec<_> = sources.keys().map(|source| format!("{{source=\"{source}\"}}")).collect();
+        let open: Vec<_> =
+            labels.iter().zip(sources.values()).map(|(label, count)| (label.as_str(), i128::from(*count))).collect();
+        family("liqo_proxy_source_tunnels_open", "gauge", &open);
         let tunnels = [
             ("{destination=\"api-server\"}", of(&self.to_api_server)),
             ("{destination=\"auth-service\"}", of(&self.to_auth_service)),
@@ -121,9 +130,10 @@ mod tests {
         counts.closed();
         counts.refused(Refused::Forbidden);
         counts.sent(7);
-        let text = counts.text();
+        let text = counts.text(&[("10.42.0.0/16".parse().unwrap(), 3)].into());
         for line in [
             "liqo_proxy_tunnels_open 1",
+            "liqo_proxy_source_tunnels_open{source=\"10.42.0.0/16\"} 3",
             "liqo_proxy_tunnels_total{destination=\"api-server\"} 1",
             "liqo_proxy_bytes_total{direction=\"to_upstream\"} 7",
             "liqo_proxy_refused_total{reason=\"forbidden\"} 1",

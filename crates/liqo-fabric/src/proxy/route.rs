@@ -107,7 +107,22 @@ pub(super) fn service(text: &str) -> Result<(String, u16), String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
+
     use super::*;
+
+    proptest! {
+        /// Whatever a target looks like, only the names and addresses of the authentication service lead to it.
+        #[test]
+        fn fuzz_targets(text in "\\PC{0,60}|[a-z.@:0-9\\[\\]]{0,40}|[a-z]{1,9}(\\.[a-z]{1,9}){0,4}:[0-9]{1,5}") {
+            let Some((host, port)) = text.parse::<Uri>().ok().as_ref().and_then(target) else { return Ok(()) };
+            prop_assert!(port != 0 && !host.is_empty() && !host.contains('@'));
+            if lead(&host, port) == Ok(Destination::AuthService) {
+                prop_assert!(host == "10.96.7.7" || host.split('.').next() == Some("liqo-auth"), "{}", host);
+                prop_assert_eq!(port, 443);
+            }
+        }
+    }
 
     fn lead(host: &str, port: u16) -> Result<Destination, String> {
         let routes = Routes { api_server: ("10.96.0.1".into(), 443), auth: ("liqo-auth.liqo.svc".into(), 443) };

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use clap::Parser;
 use liqo_kube::certs::{self, Pair, Shown, Subject};
+use proptest::prelude::{Just, Strategy, any, prop, prop_oneof, proptest};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -119,7 +120,7 @@ impl Bed {
     }
 
     fn metric(&self, name: &str) -> i64 {
-        let text = self.proxy.counts.text();
+        let text = self.proxy.counts.text(&self.proxy.sources.all());
         let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         line.trim().parse().unwrap()
     }
@@ -270,6 +271,70 @@ async fn there_are_never_more_tunnels_than_allowed() {
     drop((first, upstream));
     bed.until_open(1).await;
     assert!(bed.connect("a.b:443").await.1.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn one_network_cannot_take_the_tunnels_of_all() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let bed = bed(listener.local_addr().unwrap(), nobody().await, "--max-tunnels-per-source 1").await;
+    let ask = async |address: [u8; 4]| {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from((address, 0))).unwrap();
+        let mut stream = socket.connect(bed.address).await.unwrap();
+        stream.write_all(b"CONNECT a.b:443 HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let head = head_of(&mut stream).await;
+        (stream, head[9..12].to_owned())
+    };
+    let (first, code) = ask([127, 0, 0, 1]).await;
+    assert_eq!(code, "200");
+    assert_eq!(ask([127, 0, 9, 9]).await.1, "429", "of the same network");
+    assert_eq!(ask([127, 1, 0, 1]).await.1, "200", "of another one");
+    assert_eq!(bed.metric("liqo_proxy_source_tunnels_open{source=\"127.0.0.0/16\"} "), 1);
+    assert_eq!(bed.metric("liqo_proxy_refused_total{reason=\"source\"} "), 1);
+    let (upstream, _) = listener.accept().await.unwrap();
+    drop((first, upstream));
+    bed.until_open(1).await;
+    assert_eq!(ask([127, 0, 0, 1]).await.1, "200", "there is room again");
+}
+
+/// Bytes as clients may send them: a good head, mostly with something wrong in it.
+fn heads() -> impl Strategy<Value = Vec<u8>> {
+    let host = prop_oneof!["[a-z0-9.:-]{0,40}", "\\PC{0,20}", Just("liqo-auth.liqo.svc:443".to_owned())];
+    let damage = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4);
+    (prop::sample::select(vec!["CONNECT", "GET", "PRI", "connect"]), host, damage, any::<bool>()).prop_map(
+        |(method, host, damage, ends)| {
+            let end = if ends { "\r\n\r\n" } else { "" };
+            let mut head = format!("{method} {host} HTTP/1.1\r\nHost: {host}{end}").into_bytes();
+            for (at, byte) in damage {
+                let at = at.index(head.len());
+                head[at] = byte;
+            }
+            head
+        },
+    )
+}
+
+proptest! {
+    /// Nobody listens at either end, so whatever is asked is refused, and the connection ends.
+    #[test]
+    fn fuzz_heads_are_refused_or_lead_to_an_end(heads in prop::collection::vec(heads(), 1..20)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let bed = bed(nobody().await, nobody().await, "").await;
+            for head in heads {
+                let mut stream = TcpStream::connect(bed.address).await.unwrap();
+                stream.write_all(&head).await.unwrap();
+                if !head.windows(4).any(|end| end == b"\r\n\r\n") {
+                    stream.shutdown().await.unwrap();
+                }
+                let mut answer = [0; 64];
+                let end = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut answer)).await;
+                assert!(end.is_ok(), "left open: {}", head.escape_ascii());
+                assert!(!answer.starts_with(b"HTTP/1.1 2"), "let in: {}", head.escape_ascii());
+            }
+            bed.until_open(0).await;
+        });
+    }
 }
 
 #[tokio::test]

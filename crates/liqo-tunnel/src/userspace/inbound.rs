@@ -5,15 +5,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use boringtun::noise::Packet;
 use boringtun::noise::handshake::parse_handshake_anon;
-use boringtun::noise::{Packet, TunnResult};
 
 use super::Shared;
-use super::limit::Limit;
+use super::limit::{Limit, Verdict};
 use super::link::{COOKIE, DATA, INITIATION, OVERHEAD, Opened, RESPONSE, SMALLEST, State};
 use super::merge::{Merger, Output};
 use super::outbound::send_now;
-use super::table::{Entry, Identity, Reader, Table};
+use super::table::{COOKIE_LENGTH, Entry, Identity, Reader, Table};
 use crate::PublicKey;
 use crate::sys::{Datagrams, Endpoint, MESSAGE, Outgoing, Tun};
 
@@ -24,7 +24,6 @@ const ARENA: usize = 4 * MESSAGE;
 /// How often the socket is looked at before what was opened goes on, and before the clock is looked at again.
 const LOOKS: usize = 4;
 const SCRATCH: usize = 1 << 16;
-const COOKIE_LENGTH: usize = 64;
 
 /// The state of the thread.
 pub(crate) struct Inbound {
@@ -130,9 +129,6 @@ impl Inbound {
     }
 
     fn tick(&mut self, table: &Table, now: Instant) {
-        for identity in &table.identities {
-            identity.gate.reset_count();
-        }
         for entry in table.entries() {
             send_now(&self.shared.wire, &entry.link, &mut self.scratch, |state, buffer| {
                 state.tick(now, entry.eager, buffer)
@@ -225,34 +221,44 @@ struct Desk<'a> {
 }
 
 impl Desk<'_> {
-    /// Cheapest first: form, then the first MAC (and the cookie under load), then the rate of its sender, then the keys.
+    /// Cheapest first: form, then the first MAC, then the rate of its sender (and the cookie), then the keys.
     fn handshake(&mut self, datagram: &[u8], endpoint: Endpoint) {
         if !matches!(datagram.first(), Some(&(INITIATION | RESPONSE | COOKIE))) {
             return;
         }
         let table = self.table;
+        let mut cookie = [0; COOKIE_LENGTH];
         for identity in &table.identities {
-            let mut cookie = [0; COOKIE_LENGTH];
-            match identity.gate.verify_packet(Some(endpoint.to.ip()), datagram, &mut cookie) {
-                Ok(Packet::HandshakeInit(message)) if self.limit.take(endpoint.to.ip(), self.now) => {
+            // For another of our keys, or garbage.
+            let Some((packet, proven)) = identity.examine(datagram, endpoint.to.ip(), &mut cookie) else { continue };
+            let entry = match packet {
+                Packet::HandshakeInit(message) => {
+                    if !self.admits(proven, &cookie, endpoint) {
+                        return;
+                    }
                     let Ok(half) = parse_handshake_anon(&identity.secret, &identity.point, &message) else { return };
-                    let peer = PublicKey::from_bytes(half.peer_static_public);
-                    return self.deliver(table.by_keys(identity.public, peer), identity, datagram, endpoint);
+                    table.by_keys(identity.public, PublicKey::from_bytes(half.peer_static_public))
                 }
-                Ok(Packet::HandshakeResponse(message)) => {
-                    return self.deliver(table.by_index(message.receiver_idx), identity, datagram, endpoint);
+                Packet::HandshakeResponse(message) => {
+                    let entry = table.by_index(message.receiver_idx);
+                    let asked = entry.is_some_and(|entry| entry.link.lock().has_asked(message.receiver_idx));
+                    entry.filter(|_| asked || self.admits(proven, &cookie, endpoint))
                 }
-                Ok(Packet::PacketCookieReply(message)) => {
-                    return self.deliver(table.by_index(message.receiver_idx), identity, datagram, endpoint);
-                }
-                Err(TunnResult::WriteToNetwork(reply)) => {
-                    let length = reply.len();
-                    return self.shared.wire.send(&cookie, &[Outgoing { start: 0, length, size: length, endpoint }]);
-                }
-                // For another of our keys, or garbage.
-                _ => {}
-            }
+                Packet::PacketCookieReply(message) => table.by_index(message.receiver_idx),
+                Packet::PacketData(_) => None,
+            };
+            return self.deliver(entry, identity, datagram, endpoint);
         }
+    }
+
+    /// Whether the sender of a message may use up time; if it must first prove its address, it is asked to.
+    fn admits(&mut self, proven: bool, cookie: &[u8], endpoint: Endpoint) -> bool {
+        let verdict = self.limit.judge(endpoint.to.ip(), proven, self.now);
+        if verdict == Verdict::Ask {
+            let length = cookie.len();
+            self.shared.wire.send(cookie, &[Outgoing { start: 0, length, size: length, endpoint }]);
+        }
+        verdict == Verdict::Answer
     }
 
     fn deliver(&mut self, entry: Option<&Entry>, identity: &Identity, message: &[u8], endpoint: Endpoint) {
@@ -288,3 +294,6 @@ impl Desk<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -217,6 +217,11 @@ impl State {
         Some(place)
     }
 
+    /// Whether an initiation of ours bears this number. Only who has seen that one can know.
+    pub(crate) fn has_asked(&self, number: u32) -> bool {
+        self.asked.iter().flatten().any(|(asked, _)| *asked == number)
+    }
+
     /// Where the next initiation goes. That packets come from a place does not prove that answers are heard there: an address that the peer
     /// has left may lead from it to us only, and `boringtun`, which peers with Liqo 0.8.3 may have, connects a socket to where a pair of
     /// keys was last in use, and takes whatever comes from there as of that pair, also while another one shakes hands. So one that

@@ -119,7 +119,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn look_ups_are_those_of_a_plain_search(prefixes in proptest::collection::vec(prefix(), 0..24), high in 0..16u32, low in any::<u8>()) {
+        fn fuzz_look_ups_are_those_of_a_plain_search(prefixes in proptest::collection::vec(prefix(), 0..24), high in 0..16u32, low in any::<u8>()) {
             let routes = Routes::new(prefixes.clone());
             for address in [high << 28 | u32::from(low), high << 28, (high << 28).wrapping_sub(1), u32::MAX] {
                 let address = IpAddr::V4(Ipv4Addr::from(address));

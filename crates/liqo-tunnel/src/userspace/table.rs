@@ -6,15 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use boringtun::noise::rate_limiter::RateLimiter;
+use boringtun::noise::{Packet, Tunn, TunnResult};
 use boringtun::x25519;
 
 use super::link::Link;
 use super::routes::Routes;
 use crate::{PrivateKey, PublicKey};
 
-/// Handshake messages per second that are answered without question. Beyond, senders must first prove their address with a cookie (white
-/// paper, 5.3). One costs about a quarter of a millisecond.
-const HANDSHAKES: u64 = 200;
+/// Bytes of a cookie reply.
+pub(crate) const COOKIE_LENGTH: usize = 64;
 
 /// One of our keys that peers may address: the current one, and former ones that still carry traffic.
 pub(crate) struct Identity {
@@ -22,8 +22,8 @@ pub(crate) struct Identity {
     pub(crate) secret: x25519::StaticSecret,
     pub(crate) point: x25519::PublicKey,
     pub(crate) public: PublicKey,
-    /// Checks the first MAC of every handshake message, and asks for cookies under load.
-    pub(crate) gate: RateLimiter,
+    /// Checks both MACs of every handshake message.
+    gate: RateLimiter,
     /// For the pairs, which see only what passed the gate: counts nothing.
     pub(crate) inner: Arc<RateLimiter>,
 }
@@ -36,8 +36,24 @@ impl Identity {
             secret: private.secret(),
             point: public.point(),
             public,
-            gate: RateLimiter::new(&public.point(), HANDSHAKES),
+            gate: RateLimiter::new(&public.point(), 0),
             inner: Arc::new(RateLimiter::new(&public.point(), u64::MAX)),
+        }
+    }
+
+    /// What a handshake message is, if it was made for this key, and whether its sender has proved that it is at the address it
+    /// wrote. If not, `cookie` holds the message that asks for the proof.
+    pub(crate) fn examine<'a>(
+        &self,
+        datagram: &'a [u8],
+        from: IpAddr,
+        cookie: &mut [u8; COOKIE_LENGTH],
+    ) -> Option<(Packet<'a>, bool)> {
+        match self.gate.verify_packet(Some(from), datagram, cookie) {
+            Ok(packet) => Some((packet, true)),
+            // The first MAC is right, the second is not.
+            Err(TunnResult::WriteToNetwork(_)) => Some((Tunn::parse_incoming_packet(datagram).ok()?, false)),
+            Err(_) => None,
         }
     }
 }

@@ -156,6 +156,15 @@ fn garbage_at_full_rate_harms_nobody() {
     b.engine().check().unwrap();
 }
 
+/// An initiation that holds before the first MAC of `target`, of a key that `target` does not know.
+fn foreign_initiation(attacker: &Machine, target: &Machine) -> Vec<u8> {
+    attacker.engine().set_peers(&[target.peer()]).unwrap();
+    let tapped = tap(target);
+    attacker.engine().handshake(&target.key.public()).unwrap();
+    let copies = datagrams(&tapped(Duration::from_millis(300)));
+    copies.into_iter().find(|copy| copy[0] == 1 && copy.len() == 148).expect("an initiation")
+}
+
 /// Real initiations of a key nobody knows, from one address, faster than anybody needs: the first MAC holds, so only rate and cookie protect.
 #[test]
 fn a_flood_of_handshakes_is_asked_for_cookies() {
@@ -164,11 +173,7 @@ fn a_flood_of_handshakes_is_asked_for_cookies() {
     let (a, b) = (&machines[0], &machines[1]);
     assert!(echo(a, b, b.inner4(), SOON));
     let attacker = Machine::open(&switch, 3);
-    attacker.engine().set_peers(&[b.peer()]).unwrap();
-    let tapped = tap(b);
-    attacker.engine().handshake(&b.key.public()).unwrap();
-    let copies = datagrams(&tapped(Duration::from_millis(300)));
-    let initiation = copies.iter().find(|copy| copy[0] == 1 && copy.len() == 148).expect("an initiation").clone();
+    let initiation = foreign_initiation(&attacker, b);
     let socket = attacker.outside.run(|| UdpSocket::bind("0.0.0.0:0").unwrap());
     socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     for _ in 0..2000 {
@@ -186,6 +191,71 @@ fn a_flood_of_handshakes_is_asked_for_cookies() {
         std::thread::sleep(Duration::from_millis(100));
         a.state_of(b).last_handshake > before
     });
+}
+
+/// The same with the source address of a peer, written by somebody who does not get what is sent there: the peer is asked to prove its
+/// address, and shakes hands while the flood lasts.
+#[test]
+fn initiations_with_a_forged_source_keep_no_peer_out() {
+    let switch = Switch::new();
+    let machines = full_mesh(&switch, 2);
+    let (a, b) = (&machines[0], &machines[1]);
+    assert!(echo(a, b, b.inner4(), SOON));
+    let attacker = Machine::open(&switch, 3);
+    let initiation = foreign_initiation(&attacker, b);
+    // The address of A without a word about it on the wire.
+    attacker.outside.run(|| {
+        std::fs::write("/proc/sys/net/ipv4/conf/all/arp_ignore", "1").unwrap();
+        std::fs::write("/proc/sys/net/ipv4/conf/all/arp_announce", "2").unwrap();
+    });
+    attacker.outside.ip("address add 192.0.2.1/32 dev lo");
+    let done = Arc::new(AtomicBool::new(false));
+    let finished = done.clone();
+    let flood = attacker.outside.spawn(move || {
+        let socket = UdpSocket::bind("192.0.2.1:0").unwrap();
+        let mut sent = 0;
+        while !finished.load(Ordering::Relaxed) {
+            sent += usize::from(socket.send_to(&initiation, "192.0.2.2:5871").is_ok());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        sent
+    });
+    // The limit of A's address is used up by now.
+    std::thread::sleep(Duration::from_millis(500));
+    let before = a.state_of(b).last_handshake;
+    a.engine().handshake(&b.key.public()).unwrap();
+    crate::bed::within(SOON, "a handshake with a cookie", || a.state_of(b).last_handshake > before);
+    assert!(echo(a, b, b.inner4(), SOON));
+    done.store(true, Ordering::Relaxed);
+    let sent = flood.join().unwrap();
+    assert!(sent > 200, "{sent} initiations");
+}
+
+/// The threads that read what strangers send hold open files and nothing else.
+#[test]
+fn packet_threads_have_no_power() {
+    let switch = Switch::new();
+    let _machine = Machine::open(&switch, 1);
+    let powers = |line: &str| {
+        let (name, value) = line.split_once(':')?;
+        ["CapEff", "CapPrm", "CapInh", "CapAmb", "NoNewPrivs"]
+            .contains(&name)
+            .then(|| (name.to_owned(), value.trim().to_owned()))
+    };
+    let powerless = || {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        let statuses = tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("status")).ok());
+        let ours = statuses.filter(|status| status.starts_with("Name:\ttunnel-"));
+        ours.filter(|status| {
+            let powers: Vec<_> = status.lines().filter_map(powers).collect();
+            powers.len() == 5
+                && powers
+                    .iter()
+                    .all(|(name, value)| value.trim_start_matches('0') == if name == "NoNewPrivs" { "1" } else { "" })
+        })
+        .count()
+    };
+    crate::bed::eventually("both threads have given up all power", || powerless() >= 2);
 }
 
 /// A firewall that refuses, a port where nobody listens: errors of the socket are lost packets.

@@ -7,6 +7,9 @@ use super::{CHANGE, RO, RW, Rule, STATUS, named, rule};
 
 const CLUSTER_ID: &[&str] = &[liqo_api::names::CLUSTER_ID_CONFIG_MAP];
 
+/// The Secret with the cluster's WireGuard keys. Lists and watches of this one name are granted by it, too.
+const WIREGUARD_KEY: &[&str] = &["wireguard-pubkey"];
+
 /// The signer of peers' identities.
 const CLIENT_SIGNER: &[&str] = &["kubernetes.io/kube-apiserver-client"];
 /// The signers of virtual kubelets' serving certificates.
@@ -106,7 +109,8 @@ pub(super) const GATEWAY: &[Rule] = &[
 /// Gateway, in the Liqo namespace: its lease and key, who of its like is active, where peers find the active one.
 pub(super) const GATEWAY_NAMESPACED: &[Rule] = &[
     rule("", &["pods"], &["get", "list", "watch", "patch"]),
-    rule("", &["secrets"], &["get", "list", "watch", "create"]),
+    named("", &["secrets"], WIREGUARD_KEY, RO),
+    rule("", &["secrets"], &["create"]),
     rule("", &["services"], &["get", "list", "watch", "patch"]),
     rule("coordination.k8s.io", &["leases"], &["get", "list", "watch", "create", "update", "patch"]),
 ];
@@ -134,6 +138,7 @@ pub(super) const NETWORK_MANAGER: &[Rule] = &[
 
 /// Network manager, in the Liqo namespace.
 pub(super) const NETWORK_MANAGER_NAMESPACED: &[Rule] = &[
-    rule("", &["secrets", "services"], RO),
+    named("", &["secrets"], WIREGUARD_KEY, RO),
+    rule("", &["services"], RO),
     rule("coordination.k8s.io", &["leases"], &["get", "list", "watch", "create", "patch"]),
 ];

@@ -95,7 +95,7 @@ fn arguments_follow_the_values() {
     );
 }
 
-/// Only what touches the node's network is privileged, and what it opens there is on ports of its own.
+/// Only what touches the node's network has power, and what it opens there is on ports of its own.
 #[test]
 fn agents_share_the_network_of_the_node() {
     let objects = with(&[]);
@@ -104,8 +104,6 @@ fn agents_share_the_network_of_the_node() {
         assert_eq!(pod(&objects, name)["hostNetwork"], json!(true), "{name}");
         assert_eq!(pod(&objects, name).get("securityContext"), None, "{name}");
         let container = container(&objects, name);
-        let power = json!({"privileged": true, "runAsUser": 0, "readOnlyRootFilesystem": true});
-        assert_eq!(container["securityContext"], power, "{name}");
         for (probe, path) in [("readinessProbe", "/readyz"), ("livenessProbe", "/healthz")] {
             let get = &container[probe]["httpGet"];
             assert_eq!((&get["host"], &get["path"]), (&json!("127.0.0.1"), &json!(path)), "{name}");
@@ -118,6 +116,8 @@ fn agents_share_the_network_of_the_node() {
         assert_eq!(names[..4], ["POD_NAME", "POD_NAMESPACE", "POD_IP", "NODE_NAME"], "{name}");
     }
     let gateway = container(&objects, GATEWAY);
+    let power = json!({"privileged": true, "runAsUser": 0, "readOnlyRootFilesystem": true});
+    assert_eq!(gateway["securityContext"], power);
     assert_eq!(
         gateway["volumeMounts"],
         json!([{"name": "netns", "mountPath": "/run/netns", "mountPropagation": "Bidirectional"}])
@@ -126,6 +126,22 @@ fn agents_share_the_network_of_the_node() {
         pod(&objects, GATEWAY)["volumes"],
         json!([{"name": "netns", "hostPath": {"path": "/run/netns", "type": "DirectoryOrCreate"}}])
     );
+}
+
+/// What a container with this power and this mount can do is tried in liqo-netlink.
+#[test]
+fn the_agent_of_a_node_has_one_capability() {
+    let objects = with(&[]);
+    assert_eq!(
+        container(&objects, ROUTE)["securityContext"],
+        json!({"runAsUser": 0, "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
+               "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]}, "seccompProfile": {"type": "RuntimeDefault"},
+               "seLinuxOptions": {"type": "spc_t"}})
+    );
+    let mount = json!([{"name": "proc-sys-net", "mountPath": "/run/proc-sys-net"}]);
+    assert_eq!(container(&objects, ROUTE)["volumeMounts"], mount);
+    let volume = json!([{"name": "proc-sys-net", "hostPath": {"path": "/proc/sys/net", "type": "Directory"}}]);
+    assert_eq!(pod(&objects, ROUTE)["volumes"], volume);
 }
 
 #[test]

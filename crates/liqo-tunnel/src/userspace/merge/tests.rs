@@ -125,7 +125,7 @@ fn other_headers_stay_apart() {
 
 proptest! {
     #[test]
-    fn any_order_of_flows_keeps_every_flow(order in proptest::collection::vec(0..20u8, 0..200)) {
+    fn fuzz_any_order_of_flows_keeps_every_flow(order in proptest::collection::vec(0..20u8, 0..200)) {
         let flows: Vec<_> = (0..20).map(|flow| packets(flow % 2 == 0, flow % 3 != 0, flow, 40_000)).collect();
         let mut next = vec![0; flows.len()];
         let mut stream = Vec::new();
@@ -144,7 +144,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_pass_as_they_are(packets in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..120), 0..20)) {
+    fn fuzz_any_bytes_pass_as_they_are(packets in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..120), 0..20)) {
         let frames = merged(&packets, true);
         prop_assert_eq!(frames.len(), packets.len());
         for (frame, packet) in frames.iter().zip(&packets) {
@@ -153,7 +153,7 @@ proptest! {
     }
 
     #[test]
-    fn damaged_packets_neither_panic_nor_merge(at in 0..60usize, byte: u8, v4: bool, tcp: bool) {
+    fn fuzz_damaged_packets_neither_panic_nor_merge(at in 0..60usize, byte: u8, v4: bool, tcp: bool) {
         let mut stream = packets(v4, tcp, 1, 3000);
         let before = stream[1].clone();
         stream[1][at] = byte;

@@ -105,7 +105,7 @@ fn merged(packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
 
 proptest! {
     #[test]
-    fn what_is_cut_is_right_and_merges_to_what_it_was(
+    fn fuzz_what_is_cut_is_right_and_merges_to_what_it_was(
         v4: bool, tcp: bool, options in 0..=10usize, size in 1..1460usize, length in 1..60_000usize, mtu in 1280..1500usize,
     ) {
         let size = size.max(length / 60 + 1);
@@ -130,7 +130,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_cut_or_refused(mut bytes in proptest::collection::vec(any::<u8>(), 0..400), kind in 0..8u8, length in 0..420usize) {
+    fn fuzz_any_bytes_are_cut_or_refused(mut bytes in proptest::collection::vec(any::<u8>(), 0..400), kind in 0..8u8, length in 0..420usize) {
         if bytes.len() > 5 {
             bytes[1] = kind;
             bytes[5] = 0;
@@ -139,7 +139,7 @@ proptest! {
     }
 
     #[test]
-    fn a_damaged_header_is_cut_or_refused(v4: bool, tcp: bool, at in 0..74usize, byte: u8, length in 1..4000usize) {
+    fn fuzz_a_damaged_header_is_cut_or_refused(v4: bool, tcp: bool, at in 0..74usize, byte: u8, length in 1..4000usize) {
         let mut whole = frame(v4, tcp, 0, &vec![7; length], 1000, 1);
         let last = whole.len() - 1;
         whole[at.min(last)] = byte;

@@ -1,0 +1,106 @@
+//! The agent of a node in the container that the chart gives it: one capability, `/proc/sys` that cannot be written, and beside it a mount of
+//! the part about the network. Needs root.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(unsafe_code, reason = "a thread of its own gets a mount namespace of its own")]
+
+#[expect(dead_code, reason = "the words are for another test")]
+#[path = "bed/everything.rs"]
+mod everything;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use liqo_netlink::nft::Family;
+use liqo_netlink::{Address, Fdb, Kernel, Link, LinkKind, Neighbour, Netns, Realm, Route, Rule, State, mac_of};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_remount};
+use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags, set_capabilities, unshare_unsafe};
+
+const LINK: &str = "liqo.vxlan";
+const MOUNTED: &str = "/run/proc-sys-net";
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// Something of every kind that the agent makes.
+fn wanted() -> State {
+    let (me, other) = (ip("127.0.0.1"), ip("172.30.0.12"));
+    let link = Link {
+        kind: LinkKind::Vxlan { vni: 18952, port: 4879, local: me },
+        mac: Some(mac_of(me)),
+        mtu: Some(1400),
+        up: true,
+        arp: None,
+    };
+    let route = Route {
+        table: 18952,
+        prefix: "10.71.0.0/16".parse().unwrap(),
+        via: Some(other),
+        dev: LINK.into(),
+        onlink: true,
+        mtu: None,
+        src: None,
+    };
+    let rule = Rule {
+        family: liqo_netlink::Family::V4,
+        priority: 32764,
+        table: 18952,
+        iif: None,
+        mark: None,
+        from: None,
+        to: None,
+    };
+    State {
+        links: BTreeMap::from([(LINK.to_owned(), link)]),
+        addresses: BTreeSet::from([Address { dev: LINK.into(), net: "172.30.0.11/32".parse().unwrap() }]),
+        neighbours: BTreeSet::from([Neighbour { dev: LINK.into(), ip: other, mac: mac_of(other) }]),
+        fdb: BTreeSet::from([Fdb { dev: LINK.into(), mac: mac_of(other), dst: other }]),
+        sysctls: BTreeMap::from([
+            ("ipv4/ip_forward".to_owned(), "1".to_owned()),
+            (format!("ipv4/conf/{LINK}/rp_filter"), "2".to_owned()),
+        ]),
+        routes: BTreeSet::from([route]),
+        rules: BTreeSet::from([rule]),
+        table: Some(everything::everything(Family::Ip, "liqo")),
+    }
+}
+
+/// What the container runtime does before it starts the agent.
+fn confine() {
+    // SAFETY: the thread shares no file table with its new namespaces, and ends with the test.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::NEWNET) }.unwrap();
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+    mount("none", "/run", "tmpfs", MountFlags::empty(), None).unwrap();
+    std::fs::create_dir(MOUNTED).unwrap();
+    mount_bind("/proc/sys/net", MOUNTED).unwrap();
+    mount_bind("/proc/sys", "/proc/sys").unwrap();
+    mount_remount("/proc/sys", MountFlags::BIND | MountFlags::RDONLY, "").unwrap();
+    let power = CapabilitySet::NET_ADMIN;
+    set_capabilities(None, CapabilitySets { effective: power, permitted: power, inheritable: CapabilitySet::empty() })
+        .unwrap();
+    let refused = std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+}
+
+#[test]
+fn one_capability_and_one_mount_are_enough_for_a_node() {
+    let body = || {
+        confine();
+        let realm = Realm {
+            links: BTreeSet::from([LINK.to_owned()]),
+            tables: BTreeSet::from([18952]),
+            protocol: 76,
+            table: Some((Family::Ip, "liqo".to_owned())),
+        };
+        let kernel = Kernel::open(&Netns::current().unwrap()).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _events = runtime.block_on(async { kernel.events(&realm).unwrap() });
+        assert!(!kernel.settle(&realm, &wanted()).unwrap().made.is_empty());
+        assert!(kernel.settle(&realm, &wanted()).unwrap().made.is_empty(), "all is as wanted");
+        let filter = std::fs::read_to_string(format!("{MOUNTED}/ipv4/conf/{LINK}/rp_filter")).unwrap();
+        assert_eq!(filter.trim(), "2");
+        kernel.clear(&realm).unwrap();
+        assert!(kernel.link(LINK).unwrap().is_none());
+    };
+    std::thread::spawn(body).join().unwrap();
+}

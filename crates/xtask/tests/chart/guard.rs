@@ -1,0 +1,110 @@
+//! What keeps our pods from being talked to, starved or pushed out, by the real helm. Written out by hand.
+
+use serde_json::{Value, json};
+
+use super::helm::{Objects, rendered};
+
+const BASE: &[&str] = &[
+    "--set=discovery.config.clusterName=rome",
+    "--set=networkManager.config.podCIDR=10.244.0.0/16,networkManager.config.serviceCIDR=10.96.0.0/12",
+];
+
+fn with(more: &[&str]) -> Objects {
+    rendered(&[BASE, more].concat())
+}
+
+fn of_kind<'a>(objects: &'a Objects, kind: &str) -> Vec<(&'a str, &'a Value)> {
+    let prefix = format!("{kind}/");
+    objects.iter().filter_map(|(name, object)| Some((name.strip_prefix(&prefix)?, object))).collect()
+}
+
+/// Ports, and who may use them; nobody named is everybody.
+fn rule(port: u16, from: &Value) -> Value {
+    let mut rule = json!({"ports": [{"port": port, "protocol": "TCP"}]});
+    if !from.is_null() {
+        rule["from"] = from.clone();
+    }
+    rule
+}
+
+#[test]
+fn connections_are_limited_to_who_needs_them() {
+    let objects = with(&[]);
+    let own = json!({"podSelector": {}});
+    let monitoring = json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}});
+    let kubelets = json!({
+        "namespaceSelector": {"matchLabels": {"discovery.liqo.io/tenant-namespace": "true"}},
+        "podSelector": {"matchLabels": {"app.kubernetes.io/name": "virtual-kubelet"}}});
+    let metrics = rule(8081, &json!([own, monitoring]));
+    let everybody = Value::Null;
+    let wanted = [
+        ("liqo-auth", vec![metrics.clone(), rule(8443, &everybody)]),
+        ("liqo-controller-manager", vec![metrics.clone(), rule(9443, &everybody)]),
+        ("liqo-crd-replicator", vec![metrics.clone()]),
+        ("liqo-network-manager", vec![metrics.clone(), rule(6000, &json!([own, kubelets]))]),
+        ("liqo-proxy", vec![metrics, rule(8118, &everybody)]),
+    ];
+    let policies = of_kind(&objects, "NetworkPolicy");
+    assert_eq!(policies.len(), wanted.len());
+    for ((name, policy), (wanted_name, rules)) in policies.into_iter().zip(wanted) {
+        assert_eq!((name, &policy["spec"]["ingress"]), (wanted_name, &json!(rules)));
+        assert_eq!(policy["spec"]["policyTypes"], json!(["Ingress"]), "{name}");
+        let selector = &objects[&format!("Deployment/{name}")]["spec"]["selector"]["matchLabels"];
+        let selected = policy["spec"]["podSelector"]["matchLabels"].as_object().expect("labels");
+        assert!(selected.iter().all(|(key, value)| selector[key] == *value), "{name}");
+    }
+}
+
+/// A pod that a policy selects is closed but for what the policy names: every port it has must be there.
+#[test]
+fn no_port_of_ours_is_forgotten() {
+    let objects =
+        with(&["--set=webhook.port=9444,proxy.config.listeningPort=8119,auth.tls=false", "--set=auth.service.port=80"]);
+    for (name, policy) in of_kind(&objects, "NetworkPolicy") {
+        let open: Vec<&Value> = policy["spec"]["ingress"].as_array().expect("rules").iter().collect();
+        let open: Vec<&Value> = open.iter().map(|rule| &rule["ports"][0]["port"]).collect();
+        let container = &objects[&format!("Deployment/{name}")]["spec"]["template"]["spec"]["containers"][0];
+        for port in container["ports"].as_array().expect("ports").iter().filter(|port| port["name"] != "metrics") {
+            assert!(open.contains(&&port["containerPort"]), "{name}: {port}");
+        }
+    }
+}
+
+#[test]
+fn policies_follow_the_values() {
+    assert!(of_kind(&with(&["--set=networkPolicies.enabled=false"]), "NetworkPolicy").is_empty());
+    let objects = with(&["--set-json=networkPolicies.metricsFrom=[{\"ipBlock\":{\"cidr\":\"192.0.2.0/24\"}}]"]);
+    let from = &objects["NetworkPolicy/liqo-crd-replicator"]["spec"]["ingress"][0]["from"];
+    assert_eq!(*from, json!([{"podSelector": {}}, {"ipBlock": {"cidr": "192.0.2.0/24"}}]));
+    let external = rendered(&["--set=discovery.config.clusterName=rome,networking.internal=false"]);
+    let names: Vec<_> = of_kind(&external, "NetworkPolicy").into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["liqo-auth", "liqo-controller-manager", "liqo-crd-replicator"]);
+}
+
+#[test]
+fn memory_is_limited_and_what_all_pods_wait_for_is_kept() {
+    let (cluster, node) = ("system-cluster-critical", "system-node-critical");
+    let objects = with(&[]);
+    for (name, memory, priority) in [
+        ("DaemonSet/liqo-route", "256Mi", json!(node)),
+        ("Deployment/liqo-auth", "512Mi", Value::Null),
+        ("Deployment/liqo-controller-manager", "1Gi", json!(cluster)),
+        ("Deployment/liqo-crd-replicator", "512Mi", Value::Null),
+        ("Deployment/liqo-gateway", "256Mi", json!(cluster)),
+        ("Deployment/liqo-network-manager", "512Mi", Value::Null),
+        ("Deployment/liqo-proxy", "512Mi", Value::Null),
+    ] {
+        let pod = &objects[name]["spec"]["template"]["spec"];
+        let resources = &pod["containers"][0]["resources"];
+        assert_eq!(resources["limits"], json!({"memory": memory}), "{name}");
+        // Without a request the limit would be one.
+        assert!(resources["requests"]["memory"].is_string(), "{name}");
+        assert_eq!(pod["priorityClassName"], priority, "{name}");
+    }
+    let scope = &objects["ResourceQuota/liqo-critical-pods"]["spec"]["scopeSelector"]["matchExpressions"][0];
+    assert_eq!(scope["values"], json!([cluster, node]));
+    let set = |part: &str, value: &str| format!("--set={part}.pod.priorityClassName={value}");
+    let plain = with(&[&set("route", ""), &set("gateway", "important"), &set("controllerManager", "")]);
+    assert_eq!(plain["Deployment/liqo-gateway"]["spec"]["template"]["spec"]["priorityClassName"], "important");
+    assert!(of_kind(&plain, "ResourceQuota").is_empty());
+}
