@@ -12,7 +12,7 @@
 mod copies;
 mod reflected;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 /// The group of all peers' identities.
 pub const GROUP: &str = "liqo.io";
@@ -70,7 +70,7 @@ pub struct Rule {
     pub resources: &'static [(&'static str, &'static [&'static str])],
     /// `CREATE`, `UPDATE`, `DELETE`.
     pub operations: &'static [&'static str],
-    /// Whether an expression uses `params`, the [`POLICY`].
+    /// Whether an expression uses `variables.settings`, the [`POLICY`].
     pub settings: bool,
     /// More variables, beside [`VARIABLES`].
     pub variables: &'static [(&'static str, &'static str)],
@@ -105,7 +105,9 @@ impl Rule {
             && self.resources.iter().any(|(of, all)| *of == group && all.contains(&resource))
     }
 
-    /// The `spec` of the `ValidatingAdmissionPolicy`.
+    /// The `spec` of the `ValidatingAdmissionPolicy`. Where the rule has settings, the chart puts them before the other
+    /// variables. They are no `params`: while those are missing, or not read yet, everybody would be refused, since they
+    /// are looked for before the condition.
     #[must_use]
     pub fn policy(&self) -> Value {
         let variables = self.variables().map(|(name, expression)| json!({"name": name, "expression": expression}));
@@ -118,17 +120,13 @@ impl Rule {
                 "reason": "Forbidden",
             })
         });
-        let mut spec = Map::from_iter([
-            ("failurePolicy".to_owned(), json!("Fail")),
-            ("matchConditions".to_owned(), json!([{"name": "is-a-peer", "expression": CONDITION}])),
-            ("matchConstraints".to_owned(), json!({"resourceRules": self.resource_rules()})),
-            ("variables".to_owned(), variables.collect()),
-            ("validations".to_owned(), validations.collect()),
-        ]);
-        if self.settings {
-            spec.insert("paramKind".to_owned(), json!({"apiVersion": "v1", "kind": "ConfigMap"}));
-        }
-        Value::Object(spec)
+        json!({
+            "failurePolicy": "Fail",
+            "matchConditions": [{"name": "is-a-peer", "expression": CONDITION}],
+            "matchConstraints": {"resourceRules": self.resource_rules()},
+            "variables": variables.collect::<Vec<_>>(),
+            "validations": validations.collect::<Vec<_>>(),
+        })
     }
 
     /// The rules of a webhook or a policy: which requests are judged.
@@ -170,7 +168,7 @@ mod tests {
     fn a_rule_that_uses_settings_says_so_and_uses_known_ones() {
         for rule in rules() {
             let texts = rule.validations.iter().map(|one| one.expression).chain(rule.variables.iter().map(|one| one.1));
-            let used: Vec<_> = texts.flat_map(|text| text.split("params.data.").skip(1)).collect();
+            let used: Vec<_> = texts.flat_map(|text| text.split("variables.settings.").skip(1)).collect();
             assert_eq!(rule.settings, !used.is_empty(), "{}", rule.name);
             for text in used {
                 let key: String = text.chars().take_while(char::is_ascii_alphanumeric).collect();

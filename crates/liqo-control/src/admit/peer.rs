@@ -53,7 +53,7 @@ impl Door {
     /// Whether a peer may do that.
     pub(super) fn judge(&self, asked: &Request) -> Verdict {
         let settings = self.settings.get(&self.namespace, door::POLICY);
-        let data = settings.as_ref().map(|map| json!({"data": map.data}));
+        let data = settings.as_ref().map(|map| json!(map.data));
         let rules = match self.rules.get_or_init(Rules::read) {
             Ok(rules) => rules,
             Err(why) => return Verdict::error(500, why.clone()),
@@ -117,24 +117,22 @@ impl Rules {
         }
         context.add_variable_from_value("object", value(&asked.object));
         context.add_variable_from_value("oldObject", value(&asked.old_object));
-        context.add_variable_from_value("params", settings.map_or(Value::Null, value));
         let resource = match asked.sub_resource.as_str() {
             "" => asked.resource.resource.clone(),
             part => format!("{}/{part}", asked.resource.resource),
         };
         let about = |one: &&Compiled| one.rule.is_about(&asked.resource.group, &resource, &asked.operation);
-        self.rules.iter().filter(about).try_for_each(|one| {
-            if one.rule.settings && settings.is_none() {
-                return Err(NO_SETTINGS.to_owned());
-            }
-            one.judge(&mut context)
+        self.rules.iter().filter(about).try_for_each(|one| match settings {
+            None if one.rule.settings => Err(NO_SETTINGS.to_owned()),
+            settings => one.judge(&mut context, settings),
         })
     }
 }
 
 impl Compiled {
-    fn judge(&self, context: &mut Context<'_, '_>) -> Result<(), String> {
-        let mut variables = HashMap::new();
+    fn judge(&self, context: &mut Context<'_, '_>, settings: Option<&serde_json::Value>) -> Result<(), String> {
+        let settings = settings.map(|all| (Key::String(Arc::new("settings".to_owned())), value(all)));
+        let mut variables: HashMap<_, _> = settings.into_iter().collect();
         for (name, program) in &self.variables {
             let known = Map { map: Arc::new(variables.clone()) };
             context.add_variable_from_value("variables", Value::Map(known));

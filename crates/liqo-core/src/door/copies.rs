@@ -134,7 +134,7 @@ pub(super) const RULES: &[Rule] = &[
         validations: &[
             // What is too much already may become less.
             Validation {
-                expression: "size(variables.wanted) <= int(params.data.maxNamespaces) || size(variables.wanted) <= \
+                expression: "size(variables.wanted) <= int(variables.settings.maxNamespaces) || size(variables.wanted) <= \
                              size(variables.had)",
                 message: "the NamespaceMap asks for more namespaces than a peer may have here: offload fewer, or ask the \
                           administrators of this cluster to raise peerPolicy.maxNamespaces",

@@ -41,7 +41,7 @@ pub(super) const RULES: &[Rule] = &[
                           cluster: an object with one is not reflected. Remove the label from the original",
             },
             Validation {
-                expression: "params.data.deniedMetadata.split(' ').all(p, p == '' || !variables.annotations.exists(k, \
+                expression: "variables.settings.deniedMetadata.split(' ').all(p, p == '' || !variables.annotations.exists(k, \
                              k.startsWith(p)) && !variables.labels.exists(k, k.startsWith(p)))",
                 message: "a label or annotation steers a controller of this cluster beyond the namespace (the list is \
                           peerPolicy.deniedMetadata): remove it from the original",
@@ -56,7 +56,7 @@ pub(super) const RULES: &[Rule] = &[
         settings: true,
         variables: &[
             ("type", "has(object.spec.type) && object.spec.type != '' ? object.spec.type : 'ClusterIP'"),
-            ("types", "params.data.allowedServiceTypes.split(' ')"),
+            ("types", "variables.settings.allowedServiceTypes.split(' ')"),
         ],
         validations: &[
             // Those of other types become ClusterIP before this is asked, where that is possible; one of before stays.
@@ -69,7 +69,7 @@ pub(super) const RULES: &[Rule] = &[
             },
             Validation {
                 expression: "!has(object.spec.externalIPs) || object.spec.externalIPs.all(ip, ip in \
-                             params.data.allowedExternalIPs.split(' '))",
+                             variables.settings.allowedExternalIPs.split(' '))",
                 message: "spec.externalIPs would take the traffic for these addresses from everybody: leave them out, or ask \
                           the administrators of this cluster to add them to peerPolicy.allowedExternalIPs",
             },
@@ -86,11 +86,11 @@ pub(super) const RULES: &[Rule] = &[
         operations: WRITE,
         settings: true,
         variables: &[
-            ("suffixes", "params.data.ingressHostSuffixes.split(' ')"),
+            ("suffixes", "variables.settings.ingressHostSuffixes.split(' ')"),
             ("rules", "has(object.spec.rules) ? object.spec.rules : []"),
             ("tls", "has(object.spec.tls) ? object.spec.tls : []"),
             ("class", "has(object.spec.ingressClassName) ? object.spec.ingressClassName : ''"),
-            ("classes", "params.data.ingressClasses.split(' ')"),
+            ("classes", "variables.settings.ingressClasses.split(' ')"),
         ],
         validations: &[
             Validation {
@@ -109,7 +109,7 @@ pub(super) const RULES: &[Rule] = &[
                           to peerPolicy.ingressClasses",
             },
             Validation {
-                expression: "variables.annotations.all(k, params.data.ingressAnnotations.split(' ').exists(p, p != '' && \
+                expression: "variables.annotations.all(k, variables.settings.ingressAnnotations.split(' ').exists(p, p != '' && \
                              (p == '*' || k.startsWith(p))))",
                 message: "an annotation of the Ingress steers the ingress controller of this cluster: remove it, or ask the \
                           administrators of this cluster to add it to peerPolicy.ingressAnnotations",
@@ -155,7 +155,7 @@ pub(super) const RULES: &[Rule] = &[
         variables: &[
             ("volume", "has(object.spec.volumeName) ? object.spec.volumeName : ''"),
             ("oldVolume", "oldObject != null && has(oldObject.spec.volumeName) ? oldObject.spec.volumeName : ''"),
-            ("classes", "params.data.storageClasses.split(' ')"),
+            ("classes", "variables.settings.storageClasses.split(' ')"),
         ],
         validations: &[
             Validation {

@@ -25,12 +25,16 @@ fn policies_are_the_table() {
     let objects = super::super::with(&[]);
     for rule in door::rules() {
         let [policy, binding] = policy(&format!("liqo-peer-{}", rule.name));
-        assert_eq!(objects[&policy]["spec"], rule.policy(), "{policy}");
+        let mut wanted = rule.policy();
+        if rule.settings {
+            let settings: Value = door::SETTINGS.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
+            let first = json!({"name": "settings", "expression": settings.to_string()});
+            wanted["variables"].as_array_mut().expect("variables").insert(0, first);
+        }
+        assert_eq!(objects[&policy]["spec"], wanted, "{policy}");
         let spec = &objects[&binding]["spec"];
-        assert_eq!(spec["policyName"], json!(format!("liqo-peer-{}", rule.name)));
-        assert_eq!(spec["validationActions"], json!(["Deny"]));
-        let wanted = json!({"name": door::POLICY, "namespace": "liqo", "parameterNotFoundAction": "Deny"});
-        assert_eq!(spec.get("paramRef"), rule.settings.then_some(&wanted), "{binding}");
+        let wanted = json!({"policyName": format!("liqo-peer-{}", rule.name), "validationActions": ["Deny"]});
+        assert_eq!(spec, &wanted, "{binding}");
     }
     assert!(!hooks(&objects).iter().any(|hook| hook["name"].as_str().is_some_and(|name| name.starts_with("peer-"))));
 }

@@ -47,7 +47,7 @@ fn settings(changed: &[(&str, &str)]) -> Value {
     for (key, value) in changed {
         data[*key] = json!(value);
     }
-    json!({ "data": data })
+    data
 }
 
 /// An object with changes: paths and values, null to remove.
