@@ -3,14 +3,15 @@
 //! Keeps true: every replica answers alike, whoever leads; nothing here answers with an internal error
 //! because another object is missing; the certificates are made, renewed and trusted without help.
 //!
-//! Watches   `NamespaceOffloading`s, remote `Namespace`s and, with resource enforcement, `ShadowPod`s and
-//!           `ResourceOffer`s.
+//! Watches   `NamespaceOffloading`s, remote `Namespace`s, the `ConfigMap` `liqo-peer-policy` and, with resource
+//!           enforcement, `ShadowPod`s and `ResourceOffer`s.
 //! Writes    nothing; see `certificates` for what keeps the server trusted.
 //! Removes   nothing.
 
 mod certificates;
 mod foreign_cluster;
 mod namespace_offloading;
+mod peer;
 mod pod;
 mod quota;
 mod review;
@@ -45,11 +46,15 @@ const LONGEST: usize = (3 << 20) + (128 << 10);
 struct Context {
     cluster: Cluster,
     identity: ClusterIdentity,
+    /// The Liqo namespace.
+    home: String,
     offloadings: Store<NamespaceOffloading>,
     /// Namespaces made for peers.
     namespaces: Store<Namespace>,
     /// Bookkeeping of peers' resources; `None`: not enforced.
     quota: Option<Quota>,
+    /// What peers may write.
+    door: peer::Door,
 }
 
 /// Starts the webhook server and what keeps its certificates.
@@ -67,9 +72,11 @@ pub fn spawn(home: &Home, args: &ManagerArgs, life: &Life) -> Result<(), String>
     let context = Arc::new(Context {
         cluster: home.cluster.clone(),
         identity: home.identity.clone(),
+        home: home.namespace.clone(),
         offloadings: home.cluster.watch::<NamespaceOffloading>("").start(|_| {}),
         namespaces: watch_namespaces(&home.cluster),
         quota: args.enable_resource_enforcement.then(|| Quota::watch(&home.cluster)),
+        door: peer::Door::watch(home),
     });
     life.spawn("webhooks", serve(context, args.webhook_port, shown, life.busy()));
     Ok(())
@@ -90,6 +97,7 @@ async fn serve(context: Arc<Context>, port: u16, shown: Arc<Shown>, busy: liqo_k
     };
     context.offloadings.ready().await;
     context.namespaces.ready().await;
+    context.door.ready().await;
     drop(busy);
     let tls = certs::server_config(shown);
     server::serve(listener, Some(tls), move |request, _peer| {
@@ -139,6 +147,8 @@ enum Hook {
     ForeignClusterLabel,
     ForeignCluster,
     NamespaceOffloading,
+    Peer,
+    PeerService,
     ShadowPod,
 }
 
@@ -149,6 +159,8 @@ impl Hook {
             "/mutate/foreign-cluster" => Self::ForeignClusterLabel,
             "/validate/foreign-cluster" => Self::ForeignCluster,
             "/validate/namespace-offloading" => Self::NamespaceOffloading,
+            "/validate/peer" => Self::Peer,
+            "/mutate/peer-service" => Self::PeerService,
             "/validate/shadowpods" => Self::ShadowPod,
             _ => return None,
         })
@@ -162,7 +174,9 @@ impl Hook {
             }
             Self::ForeignClusterLabel => foreign_cluster::mutate(&asked.object),
             Self::ForeignCluster => foreign_cluster::validate(&asked),
-            Self::NamespaceOffloading => namespace_offloading::validate(&asked, &context.identity),
+            Self::NamespaceOffloading => namespace_offloading::validate(&asked, &context.identity, &context.home),
+            Self::Peer => context.door.judge(&asked),
+            Self::PeerService => context.door.keep_inside(&asked),
             Self::ShadowPod => shadow_pod::validate(context, &asked).await,
         }
     }
@@ -209,8 +223,10 @@ mod tests {
         for path in [
             "/mutate/pod",
             "/mutate/foreign-cluster",
+            "/mutate/peer-service",
             "/validate/foreign-cluster",
             "/validate/namespace-offloading",
+            "/validate/peer",
             "/validate/shadowpods",
         ] {
             assert!(Hook::of(path).is_some(), "{path}");

@@ -1,5 +1,6 @@
 //! What is true without a cluster: values in, values out.
 
+pub mod door;
 pub mod endpoint;
 pub mod naming;
 pub mod quantity;

@@ -48,6 +48,14 @@ pub fn dns_label_error(text: &str) -> Option<&'static str> {
     }
 }
 
+/// Whether a namespace belongs to Kubernetes or to Liqo, whose own namespace is `liqo`: none of its pods run elsewhere.
+#[must_use]
+pub fn is_system_namespace(name: &str, liqo: &str) -> bool {
+    name.starts_with("kube-")
+        || name.starts_with(names::TENANT_NAMESPACE_PREFIX)
+        || [liqo, names::STORAGE_NAMESPACE].contains(&name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

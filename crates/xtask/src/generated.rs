@@ -7,10 +7,10 @@ use std::{collections::BTreeMap, fs, path::Path};
 use anyhow::Context;
 use serde_json::Value;
 
-use crate::{rbac, yaml};
+use crate::{door, rbac, yaml};
 
 /// Folders that hold generated files and nothing else.
-const FOLDERS: [&str; 2] = ["deploy/chart/crds", "deploy/chart/files/rbac"];
+const FOLDERS: [&str; 3] = ["deploy/chart/crds", "deploy/chart/files/rbac", "deploy/chart/files/peers"];
 
 const HEAD: &str = "# Written by `cargo run -p xtask -- gen`; changes are lost.\n";
 
@@ -25,7 +25,9 @@ pub fn files() -> BTreeMap<String, String> {
         let rules = Value::Array(rules.iter().map(rbac::Rule::to_json).collect());
         (format!("{}/{name}.yaml", FOLDERS[1]), rules)
     });
-    crds.chain(roles).map(|(path, value)| (path, format!("{HEAD}{}", yaml::document(&value)))).collect()
+    let peers = [("rules", door::rules()), ("condition", door::condition())];
+    let peers = peers.into_iter().map(|(name, value)| (format!("{}/{name}.yaml", FOLDERS[2]), value));
+    crds.chain(roles).chain(peers).map(|(path, value)| (path, format!("{HEAD}{}", yaml::document(&value)))).collect()
 }
 
 /// Makes the folders hold exactly the generated files.

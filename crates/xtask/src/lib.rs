@@ -1,5 +1,6 @@
 //! What is generated, as values: the binary writes them, tests read them.
 
+pub mod door;
 pub mod generated;
 pub mod rbac;
 pub mod yaml;

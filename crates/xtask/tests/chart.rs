@@ -5,6 +5,7 @@ mod chart {
     mod fabric;
     mod guard;
     pub(crate) mod helm;
+    pub(crate) mod peers;
 }
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,7 +59,7 @@ fn these_objects_and_no_others() {
         ClusterRoleBinding/liqo-controller-manager-grant-virtual-kubelet-remote
         ClusterRoleBinding/liqo-crd-replicator ClusterRoleBinding/liqo-remote-peering-basic
         ClusterRoleBinding/liqo-remote-peering-incoming ClusterRoleBinding/liqo-remote-peering-outgoing
-        ConfigMap/liqo-clusterid-configmap
+        ConfigMap/liqo-clusterid-configmap ConfigMap/liqo-peer-policy
         Deployment/liqo-auth Deployment/liqo-controller-manager Deployment/liqo-crd-replicator
         MutatingWebhookConfiguration/liqo-webhook ValidatingWebhookConfiguration/liqo-webhook
         NetworkPolicy/liqo-auth NetworkPolicy/liqo-controller-manager NetworkPolicy/liqo-crd-replicator
@@ -68,6 +69,7 @@ fn these_objects_and_no_others() {
         Service/liqo-auth Service/liqo-controller-manager
         ServiceAccount/liqo-auth ServiceAccount/liqo-controller-manager ServiceAccount/liqo-crd-replicator";
     let mut wanted: BTreeSet<_> = wanted.split_whitespace().map(str::to_owned).collect();
+    wanted.extend(chart::peers::policies());
     assert_eq!(names(&without_fabric(&[])), wanted);
     for part in ["gateway", "network-manager", "route"] {
         for kind in ["ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "ServiceAccount"] {
@@ -121,7 +123,8 @@ fn labels_are_those_of_liqo() {
             labels["net.liqo.io/gateway"] = json!("true");
         }
         assert_eq!(value["metadata"]["labels"], labels, "{object}");
-        let namespaced = !object.starts_with("ClusterRole") && !object.contains("WebhookConfiguration");
+        let clusterwide = ["ClusterRole", "MutatingWebhook", "ValidatingWebhook", "ValidatingAdmissionPolicy"];
+        let namespaced = !clusterwide.iter().any(|kind| object.starts_with(kind));
         assert_eq!(value["metadata"].get("namespace").is_some(), namespaced, "{object}");
     }
 }
@@ -351,6 +354,7 @@ fn webhooks_are_those_of_liqo() {
             "nsoff.validate.liqo.io",
             "/validate/namespace-offloading offloading.liqo.io namespaceoffloadings CREATE,UPDATE",
         ),
+        ("peer-services.mutate.liqo.io", "/mutate/peer-service  services CREATE,UPDATE"),
         ("pod.mutate.liqo.io", r#"/mutate/pod  pods CREATE {"liqo.io/scheduling-enabled":"true"}"#),
         ("shadowpod.validate.liqo.io", "/validate/shadowpods virtualkubelet.liqo.io shadowpods CREATE,UPDATE,DELETE"),
     ];

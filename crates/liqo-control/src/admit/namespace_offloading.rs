@@ -12,8 +12,8 @@ const STRATEGY: &str = "/spec/podOffloadingStrategy";
 const RESTRICTED: &str = "The PodOffloadingStrategy was mutated to a more restrictive setting: existing pods \
                           violating this policy might still be running";
 
-/// Whether an offloading is one we can follow, and what the user should know.
-pub(super) fn validate(asked: &Request, own: &ClusterIdentity) -> Verdict {
+/// Whether an offloading is one we can follow, and what the user should know. `liqo` is the Liqo namespace.
+pub(super) fn validate(asked: &Request, own: &ClusterIdentity, liqo: &str) -> Verdict {
     let (old, new) = (&asked.old_object, &asked.object);
     // What is ending must be able to end, whatever it looks like.
     if new.pointer("/metadata/deletionTimestamp").is_some() {
@@ -21,6 +21,13 @@ pub(super) fn validate(asked: &Request, own: &ClusterIdentity) -> Verdict {
     }
     if text(new, "/metadata/name") != names::NAMESPACE_OFFLOADING {
         return Verdict::deny("NamespaceOffloading name must match offloading");
+    }
+    // Those of before may go on until they are deleted: they are not asked about pods.
+    if asked.operation == "CREATE" && naming::is_system_namespace(&asked.namespace, liqo) {
+        return Verdict::deny(format!(
+            "The namespace {:?} belongs to Kubernetes or to Liqo: its pods, Secrets and Services stay in this cluster",
+            asked.namespace
+        ));
     }
     let choices =
         [(MAPPING, &["EnforceSameName", "DefaultName"][..]), (STRATEGY, &["Local", "Remote", "LocalAndRemote"][..])];
@@ -87,7 +94,7 @@ mod tests {
     }
 
     fn warnings(request: &Request) -> Vec<String> {
-        match validate(request, &own()) {
+        match validate(request, &own(), "liqo") {
             Verdict::Allow { warnings, .. } => warnings,
             Verdict::Deny { message, .. } => panic!("{message}"),
         }
@@ -96,11 +103,32 @@ mod tests {
     #[test]
     fn there_is_one_name() {
         let mut request = asked("CREATE", Value::Null, json!({}));
-        assert_eq!(validate(&request, &own()), Verdict::allow());
+        assert_eq!(validate(&request, &own(), "liqo"), Verdict::allow());
         request.object["metadata"]["name"] = json!("another");
-        assert_eq!(validate(&request, &own()), Verdict::deny("NamespaceOffloading name must match offloading"));
+        assert_eq!(validate(&request, &own(), "liqo"), Verdict::deny("NamespaceOffloading name must match offloading"));
         request.object["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
-        assert_eq!(validate(&request, &own()), Verdict::allow());
+        assert_eq!(validate(&request, &own(), "liqo"), Verdict::allow());
+    }
+
+    #[test]
+    fn namespaces_of_the_system_stay_here() {
+        let mut request = asked("CREATE", Value::Null, json!({}));
+        for (namespace, refused) in [
+            ("kube-system", true),
+            ("kube-x", true),
+            ("liqo", true),
+            ("liqo-storage", true),
+            ("liqo-tenant-milan-ca6261", true),
+            ("liqo-demo", false),
+            ("kubernetes", false),
+        ] {
+            namespace.clone_into(&mut request.namespace);
+            let verdict = validate(&request, &own(), "liqo");
+            assert_eq!(matches!(verdict, Verdict::Deny { code: 403, .. }), refused, "{namespace}: {verdict:?}");
+        }
+        let mut request = asked("UPDATE", json!({}), json!({}));
+        "kube-system".clone_into(&mut request.namespace);
+        assert_eq!(validate(&request, &own(), "liqo"), Verdict::allow(), "one of before");
     }
 
     #[test]
@@ -110,9 +138,9 @@ mod tests {
             json!({"namespaceMappingStrategy": "DefaultName"}),
         );
         let no = Verdict::deny("The NamespaceMappingStrategy value cannot be modified after creation");
-        assert_eq!(validate(&asked("UPDATE", same.clone(), default.clone()), &own()), no);
-        assert_eq!(validate(&asked("UPDATE", json!({}), default), &own()), Verdict::allow());
-        assert_eq!(validate(&asked("CREATE", Value::Null, same), &own()), Verdict::allow());
+        assert_eq!(validate(&asked("UPDATE", same.clone(), default.clone()), &own(), "liqo"), no);
+        assert_eq!(validate(&asked("UPDATE", json!({}), default), &own(), "liqo"), Verdict::allow());
+        assert_eq!(validate(&asked("CREATE", Value::Null, same), &own(), "liqo"), Verdict::allow());
     }
 
     #[test]
@@ -140,7 +168,7 @@ mod tests {
         let request = asked("CREATE", Value::Null, json!({ "clusterSelector": selector }));
         assert!(warnings(&request)[0].starts_with("Invalid ClusterSelector: "));
         let request = asked("CREATE", Value::Null, json!({"podOffloadingStrategy": "Everywhere"}));
-        let Verdict::Deny { message, .. } = validate(&request, &own()) else { panic!("allowed") };
+        let Verdict::Deny { message, .. } = validate(&request, &own(), "liqo") else { panic!("allowed") };
         assert!(message.contains("podOffloadingStrategy") && message.contains("\"LocalAndRemote\""), "{message}");
     }
 }

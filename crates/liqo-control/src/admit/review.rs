@@ -13,6 +13,13 @@ pub(super) struct Request {
     pub uid: String,
     /// `CREATE`, `UPDATE`, `DELETE`.
     pub operation: String,
+    /// Whose request it is.
+    pub user_info: User,
+    /// What it is about, in the version the webhook asked for.
+    pub resource: Resource,
+    /// The part of it, like `status`.
+    #[serde(deserialize_with = "or_default")]
+    pub sub_resource: String,
     /// Namespace of the object.
     #[serde(deserialize_with = "or_default")]
     pub namespace: String,
@@ -26,6 +33,27 @@ pub(super) struct Request {
     /// Nothing will be stored.
     #[serde(deserialize_with = "or_default")]
     pub dry_run: bool,
+}
+
+/// Who asks.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct User {
+    /// Name; a peer's cluster ID.
+    pub username: String,
+    /// Groups.
+    #[serde(deserialize_with = "or_default")]
+    pub groups: Vec<String>,
+}
+
+/// A kind, as its path says.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Resource {
+    /// API group; empty for the core group.
+    pub group: String,
+    /// Plural name.
+    pub resource: String,
 }
 
 fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {

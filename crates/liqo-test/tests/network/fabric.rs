@@ -56,7 +56,10 @@ impl Fabric {
 
     fn furnish(stage: &Stage, finder: &mut Finder) -> Result<Application> {
         places::furnish(stage)?;
-        stage.install_all(&["--set", "gateway.replicas=2,gateway.metrics.enabled=true"])?;
+        stage.install_all(&[
+            "--set",
+            "gateway.replicas=2,gateway.metrics.enabled=true,peerPolicy.allowedServiceTypes={ClusterIP,NodePort}",
+        ])?;
         let rome = stage.cluster("rome");
         if rome.items(&["foreignclusters"])?.is_empty() {
             for provider in ["milan", "turin"] {

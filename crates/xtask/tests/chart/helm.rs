@@ -35,9 +35,13 @@ pub(crate) fn command() -> Command {
     Command::new(helm)
 }
 
+/// The cluster helm pretends to see, unless the arguments say another.
+const KUBERNETES: &str = "--kube-version=1.34.4";
+
 /// What `helm template` prints, or why it does not.
 pub(crate) fn template(args: &[&str]) -> Result<String, String> {
-    let output = command().args(["template", "liqo", "--namespace", "liqo"]).arg(path()).args(args).output();
+    let output =
+        command().args(["template", "liqo", "--namespace", "liqo", KUBERNETES]).arg(path()).args(args).output();
     let output = output.expect("helm runs");
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }

@@ -1,0 +1,190 @@
+//! What a peer may write in this cluster: one table of rules in CEL, the language of Kubernetes' own admission policies.
+//!
+//! A peer is whoever is in the group [`GROUP`]; its user name is its cluster ID. The chart renders the table as
+//! `ValidatingAdmissionPolicy` objects; where the cluster has none, our webhook evaluates the same text. Hence an
+//! expression uses only what both know: `has`, `all`, `exists`, `in`, `matches`, `startsWith`, `endsWith`, `split`,
+//! `size`, `int`, lists and maps.
+//!
+//! Keeps true: every call that the components of Liqo 0.8.3 make with a peer's identity passes with the default
+//! [`SETTINGS`], except those the settings are about (types of Services, hosts of Ingresses, copied annotations).
+//! `object` is null for `DELETE` and `oldObject` for `CREATE`; an expression that cannot be evaluated is a refusal.
+
+mod copies;
+mod reflected;
+
+use serde_json::{Value, json};
+
+/// The group of all peers' identities.
+pub const GROUP: &str = "liqo.io";
+/// The `ConfigMap` in the Liqo namespace that loosens or tightens the rules.
+pub const POLICY: &str = "liqo-peer-policy";
+/// Whose requests are judged; all others cost nothing.
+pub const CONDITION: &str = "has(request.userInfo.groups) && 'liqo.io' in request.userInfo.groups";
+
+/// Key of the [`POLICY`]: the types of Services for peers.
+pub const SERVICE_TYPES: &str = "allowedServiceTypes";
+/// Keys of the [`POLICY`] with their defaults. A list is one text, its items separated by single spaces; `*` is every
+/// item there can be.
+pub const SETTINGS: &[(&str, &str)] = &[
+    ("maxNamespaces", "64"),
+    (SERVICE_TYPES, "ClusterIP"),
+    ("allowedExternalIPs", ""),
+    ("ingressHostSuffixes", ""),
+    ("ingressClasses", "*"),
+    ("ingressAnnotations", "kubectl.kubernetes.io/ meta.helm.sh/"),
+    ("storageClasses", "*"),
+    ("deniedMetadata", "reflector.v1.k8s.emberstack.com/ replicator.v1.mittwald.de/ kubed.appscode.com/"),
+];
+
+/// What every rule may use, by name, in the order of their making.
+pub const VARIABLES: &[(&str, &str)] = &[
+    ("labels", "object != null && has(object.metadata.labels) ? object.metadata.labels : {}"),
+    ("oldLabels", "oldObject != null && has(oldObject.metadata.labels) ? oldObject.metadata.labels : {}"),
+    ("annotations", "object != null && has(object.metadata.annotations) ? object.metadata.annotations : {}"),
+    ("finalizers", "object != null && has(object.metadata.finalizers) ? object.metadata.finalizers : []"),
+    ("oldFinalizers", "oldObject != null && has(oldObject.metadata.finalizers) ? oldObject.metadata.finalizers : []"),
+    ("owners", "object != null && has(object.metadata.ownerReferences) ? object.metadata.ownerReferences : []"),
+    (
+        "oldOwners",
+        "oldObject != null && has(oldObject.metadata.ownerReferences) ? oldObject.metadata.ownerReferences : []",
+    ),
+];
+
+/// In which namespaces a rule has work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Tenant namespaces: what clusters agree on.
+    Tenant,
+    /// Namespaces made for a peer: what it offloads.
+    Offloaded,
+}
+
+/// What is asked of requests for some kinds.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule {
+    /// Name, a DNS label.
+    pub name: &'static str,
+    /// Where.
+    pub place: Place,
+    /// API groups, each with its resources and subresources.
+    pub resources: &'static [(&'static str, &'static [&'static str])],
+    /// `CREATE`, `UPDATE`, `DELETE`.
+    pub operations: &'static [&'static str],
+    /// Whether an expression uses `variables.settings`, the [`POLICY`].
+    pub settings: bool,
+    /// More variables, beside [`VARIABLES`].
+    pub variables: &'static [(&'static str, &'static str)],
+    /// What must be true, each with the reason of a refusal.
+    pub validations: &'static [Validation],
+}
+
+/// What must be true, and what is said when it is not.
+#[derive(Clone, Copy, Debug)]
+pub struct Validation {
+    /// CEL: a boolean.
+    pub expression: &'static str,
+    /// What is wrong, why, and what to do. Free of quotes and backslashes: it becomes a text in CEL.
+    pub message: &'static str,
+}
+
+/// All rules.
+pub fn rules() -> impl Iterator<Item = &'static Rule> {
+    copies::RULES.iter().chain(reflected::RULES)
+}
+
+impl Rule {
+    /// The variables of the rule, in the order of their making.
+    pub fn variables(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        VARIABLES.iter().chain(self.variables).copied()
+    }
+
+    /// Whether the rule judges such a request; `resource` has the subresource after a slash.
+    #[must_use]
+    pub fn is_about(&self, group: &str, resource: &str, operation: &str) -> bool {
+        self.operations.contains(&operation)
+            && self.resources.iter().any(|(of, all)| *of == group && all.contains(&resource))
+    }
+
+    /// The `spec` of the `ValidatingAdmissionPolicy`. Where the rule has settings, the chart puts them before the other
+    /// variables. They are no `params`: while those are missing, or not read yet, everybody would be refused, since they
+    /// are looked for before the condition.
+    #[must_use]
+    pub fn policy(&self) -> Value {
+        let variables = self.variables().map(|(name, expression)| json!({"name": name, "expression": expression}));
+        let validations = self.validations.iter().map(|validation| {
+            let Validation { expression, message } = validation;
+            json!({
+                "expression": expression,
+                "message": message,
+                "messageExpression": format!("'cluster ' + request.userInfo.username + ': {message}'"),
+                "reason": "Forbidden",
+            })
+        });
+        json!({
+            "failurePolicy": "Fail",
+            "matchConditions": [{"name": "is-a-peer", "expression": CONDITION}],
+            "matchConstraints": {"resourceRules": self.resource_rules()},
+            "variables": variables.collect::<Vec<_>>(),
+            "validations": validations.collect::<Vec<_>>(),
+        })
+    }
+
+    /// The rules of a webhook or a policy: which requests are judged.
+    #[must_use]
+    pub fn resource_rules(&self) -> Vec<Value> {
+        let rule = |(group, resources): &(&str, &[&str])| {
+            let operations = self.operations;
+            json!({"apiGroups": [group], "apiVersions": ["*"], "operations": operations, "resources": resources})
+        };
+        self.resources.iter().map(rule).collect()
+    }
+}
+
+/// What is said to a peer: who, and why not.
+#[must_use]
+pub fn refusal(user: &str, message: &str) -> String {
+    format!("cluster {user}: {message}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_messages_are_plain() {
+        let mut names = BTreeSet::new();
+        for rule in rules() {
+            assert!(names.insert(rule.name), "{} twice", rule.name);
+            assert!(!rule.validations.is_empty(), "{}", rule.name);
+            for Validation { message, .. } in rule.validations {
+                assert!(!message.contains(['\'', '\\', '"']) && message.len() > 20, "{}: {message}", rule.name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_rule_that_uses_settings_says_so_and_uses_known_ones() {
+        for rule in rules() {
+            let texts = rule.validations.iter().map(|one| one.expression).chain(rule.variables.iter().map(|one| one.1));
+            let used: Vec<_> = texts.flat_map(|text| text.split("variables.settings.").skip(1)).collect();
+            assert_eq!(rule.settings, !used.is_empty(), "{}", rule.name);
+            for text in used {
+                let key: String = text.chars().take_while(char::is_ascii_alphanumeric).collect();
+                assert!(SETTINGS.iter().any(|(known, _)| *known == key), "{}: {key}", rule.name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_rule_is_found_by_group_resource_and_operation() {
+        let about = |group, resource, operation| -> Vec<&str> {
+            rules().filter(|rule| rule.is_about(group, resource, operation)).map(|rule| rule.name).collect()
+        };
+        assert_eq!(about("discovery.liqo.io", "resourcerequests", "DELETE"), ["copies"]);
+        assert_eq!(about("discovery.liqo.io", "resourcerequests/status", "UPDATE"), ["status"]);
+        assert_eq!(about("", "services", "UPDATE"), ["reflected", "services"]);
+        assert!(about("apps", "deployments", "CREATE").is_empty());
+    }
+}

@@ -1,0 +1,189 @@
+//! What a peer's virtual kubelet writes into the namespaces made for it.
+
+use super::{
+    Place, Rule, Validation,
+    copies::{FINALIZERS, OWNERS},
+};
+
+const ALL: &[&str] = &["CREATE", "UPDATE", "DELETE"];
+const WRITE: &[&str] = &["CREATE", "UPDATE"];
+
+pub(super) const RULES: &[Rule] = &[
+    Rule {
+        name: "reflected",
+        place: Place::Offloaded,
+        resources: &[
+            ("", &["configmaps", "persistentvolumeclaims", "secrets", "services"]),
+            ("networking.k8s.io", &["ingresses"]),
+            ("virtualkubelet.liqo.io", &["shadowendpointslices", "shadowpods"]),
+        ],
+        operations: ALL,
+        settings: true,
+        variables: &[],
+        validations: &[
+            Validation {
+                expression: "object == null || 'virtualkubelet.liqo.io/origin' in variables.labels && \
+                             variables.labels['virtualkubelet.liqo.io/origin'] == request.userInfo.username",
+                message: "what a peer writes here must have the label virtualkubelet.liqo.io/origin with its own cluster ID",
+            },
+            Validation {
+                expression: "oldObject == null || 'virtualkubelet.liqo.io/origin' in variables.oldLabels && \
+                             variables.oldLabels['virtualkubelet.liqo.io/origin'] == request.userInfo.username",
+                message: "this object was not reflected by that cluster: only its owner changes or deletes it",
+            },
+            FINALIZERS,
+            OWNERS,
+            // What a chain of clusters passes on: pods and slices made for a peer say so.
+            Validation {
+                expression: "variables.labels.all(k, !(k.startsWith('liqo.io/') || k.startsWith('discovery.liqo.io/') || \
+                             k.startsWith('net.liqo.io/') || k.startsWith('auth.liqo.io/')) || k == 'liqo.io/managed-by')",
+                message: "labels of liqo.io, discovery.liqo.io, net.liqo.io and auth.liqo.io steer the components of this \
+                          cluster: an object with one is not reflected. Remove the label from the original",
+            },
+            Validation {
+                expression: "variables.settings.deniedMetadata.split(' ').all(p, p == '' || !variables.annotations.exists(k, \
+                             k.startsWith(p)) && !variables.labels.exists(k, k.startsWith(p)))",
+                message: "a label or annotation steers a controller of this cluster beyond the namespace (the list is \
+                          peerPolicy.deniedMetadata): remove it from the original",
+            },
+        ],
+    },
+    Rule {
+        name: "services",
+        place: Place::Offloaded,
+        resources: &[("", &["services"])],
+        operations: WRITE,
+        settings: true,
+        variables: &[
+            ("type", "has(object.spec.type) && object.spec.type != '' ? object.spec.type : 'ClusterIP'"),
+            ("types", "variables.settings.allowedServiceTypes.split(' ')"),
+        ],
+        validations: &[
+            // Those of other types become ClusterIP before this is asked, where that is possible; one of before stays.
+            Validation {
+                expression: "variables.type in variables.types || '*' in variables.types || oldObject != null && \
+                             has(oldObject.spec.type) && oldObject.spec.type == variables.type",
+                message: "Services of this type are not reflected into this cluster: annotate the original with \
+                          liqo.io/skip-reflection, or ask the administrators of this cluster to add the type to \
+                          peerPolicy.allowedServiceTypes",
+            },
+            Validation {
+                expression: "!has(object.spec.externalIPs) || object.spec.externalIPs.all(ip, ip in \
+                             variables.settings.allowedExternalIPs.split(' '))",
+                message: "spec.externalIPs would take the traffic for these addresses from everybody: leave them out, or ask \
+                          the administrators of this cluster to add them to peerPolicy.allowedExternalIPs",
+            },
+            Validation {
+                expression: "!has(object.spec.loadBalancerIP) || object.spec.loadBalancerIP == ''",
+                message: "spec.loadBalancerIP is for this cluster to choose: leave it out",
+            },
+        ],
+    },
+    Rule {
+        name: "ingresses",
+        place: Place::Offloaded,
+        resources: &[("networking.k8s.io", &["ingresses"])],
+        operations: WRITE,
+        settings: true,
+        variables: &[
+            ("suffixes", "variables.settings.ingressHostSuffixes.split(' ')"),
+            ("rules", "has(object.spec.rules) ? object.spec.rules : []"),
+            ("tls", "has(object.spec.tls) ? object.spec.tls : []"),
+            ("class", "has(object.spec.ingressClassName) ? object.spec.ingressClassName : ''"),
+            ("classes", "variables.settings.ingressClasses.split(' ')"),
+        ],
+        validations: &[
+            Validation {
+                expression: "'*' in variables.suffixes || !has(object.spec.defaultBackend) && variables.rules.all(r, \
+                             has(r.host) && variables.suffixes.exists(s, s != '' && (r.host == s || r.host.endsWith('.' + \
+                             s)))) && variables.tls.all(t, !has(t.hosts) || t.hosts.all(h, variables.suffixes.exists(s, s \
+                             != '' && (h == s || h.endsWith('.' + s)))))",
+                message: "every host of an Ingress must end in a suffix given to peers, and there is no default backend: \
+                          annotate the original with liqo.io/skip-reflection, or ask the administrators of this cluster to \
+                          add the suffix to peerPolicy.ingressHostSuffixes",
+            },
+            // Without a class it gets the default one of this cluster, before this is asked.
+            Validation {
+                expression: "variables.class == '' || variables.class in variables.classes || '*' in variables.classes",
+                message: "Ingresses of this class are not for peers: ask the administrators of this cluster to add the class \
+                          to peerPolicy.ingressClasses",
+            },
+            Validation {
+                expression: "variables.annotations.all(k, variables.settings.ingressAnnotations.split(' ').exists(p, p != '' && \
+                             (p == '*' || k.startsWith(p))))",
+                message: "an annotation of the Ingress steers the ingress controller of this cluster: remove it, or ask the \
+                          administrators of this cluster to add it to peerPolicy.ingressAnnotations",
+            },
+        ],
+    },
+    Rule {
+        name: "endpoint-slices",
+        place: Place::Offloaded,
+        resources: &[("virtualkubelet.liqo.io", &["shadowendpointslices"])],
+        operations: WRITE,
+        settings: false,
+        variables: &[(
+            "endpoints",
+            "has(object.spec.template) && has(object.spec.template.endpoints) ? object.spec.template.endpoints : []",
+        )],
+        validations: &[
+            Validation {
+                expression: "'endpointslice.kubernetes.io/managed-by' in variables.labels && \
+                             variables.labels['endpointslice.kubernetes.io/managed-by'] == \
+                             'endpointslice.reflection.liqo.io'",
+                message: "a ShadowEndpointSlice has the label \
+                          endpointslice.kubernetes.io/managed-by=endpointslice.reflection.liqo.io",
+            },
+            Validation {
+                expression: "size(variables.endpoints) <= 1000 && variables.endpoints.all(e, size(e.addresses) <= 100)",
+                message: "a ShadowEndpointSlice has at most 1000 endpoints, each with at most 100 addresses",
+            },
+            Validation {
+                expression: "object.spec.template.addressType == 'FQDN' || variables.endpoints.all(e, e.addresses.all(a, \
+                             !a.matches('^(0[.]|127[.]|169[.]254[.]|22[4-9][.]|2[345][0-9][.]|::|[fF][eE][89aAbB]|[fF][fF])')))",
+                message: "an endpoint has a loopback, link-local, multicast, reserved or unspecified address: nothing a peer \
+                          runs is reached there",
+            },
+        ],
+    },
+    Rule {
+        name: "volume-claims",
+        place: Place::Offloaded,
+        resources: &[("", &["persistentvolumeclaims"])],
+        operations: WRITE,
+        settings: true,
+        variables: &[
+            ("volume", "has(object.spec.volumeName) ? object.spec.volumeName : ''"),
+            ("oldVolume", "oldObject != null && has(oldObject.spec.volumeName) ? oldObject.spec.volumeName : ''"),
+            ("classes", "variables.settings.storageClasses.split(' ')"),
+        ],
+        validations: &[
+            Validation {
+                expression: "variables.volume == variables.oldVolume && !has(object.spec.selector) && \
+                             !has(object.spec.dataSource) && !has(object.spec.dataSourceRef)",
+                message: "a claim of a peer names no volume and no source of data: leave spec.volumeName, spec.selector, \
+                          spec.dataSource and spec.dataSourceRef out",
+            },
+            // The empty class, other than none, means volumes that somebody made by hand for somebody.
+            Validation {
+                expression: "!has(object.spec.storageClassName) || object.spec.storageClassName != '' && \
+                             (object.spec.storageClassName in variables.classes || '*' in variables.classes)",
+                message: "a claim of a peer has a storage class that was offered to it: ask the administrators of this \
+                          cluster to add the class to peerPolicy.storageClasses",
+            },
+        ],
+    },
+    Rule {
+        name: "secrets",
+        place: Place::Offloaded,
+        resources: &[("", &["secrets"])],
+        operations: WRITE,
+        settings: false,
+        variables: &[],
+        validations: &[Validation {
+            expression: "!has(object.type) || !(object.type in ['kubernetes.io/service-account-token', \
+                         'bootstrap.kubernetes.io/token'])",
+            message: "a Secret of this type makes this cluster hand out credentials of its own: peers write none",
+        }],
+    },
+];
