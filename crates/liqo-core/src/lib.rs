@@ -1,6 +1,7 @@
 //! What is true without a cluster: values in, values out.
 
 pub mod endpoint;
+pub mod join_token;
 pub mod naming;
 pub mod quantity;
 pub mod resources;
