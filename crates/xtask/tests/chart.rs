@@ -187,7 +187,11 @@ fn arguments_by_default() {
             "--namespace=$(POD_NAMESPACE)",
             "--address=:8443",
             "--enable-tls",
-            "--enable-authentication=true"
+            "--enable-authentication=true",
+            "--accept-cluster-token=true",
+            "--pin-certificate=true",
+            "--identity-lifetime=168h",
+            "--max-tenants=256",
         ]
     );
 }
@@ -258,7 +262,8 @@ fn arguments_of_the_controller_manager_follow_the_values() {
 #[test]
 fn authentication_without_tls_behind_an_ingress() {
     let objects = with(&[
-        "--set=auth.tls=false,auth.config.enableAuthentication=false",
+        "--set=auth.tls=false,auth.config.enableAuthentication=false,auth.config.acceptClusterToken=false",
+        "--set=auth.config.identityLifetime=24h,auth.config.maxTenants=5000000",
         "--set=auth.ingress.enable=true,auth.ingress.class=nginx,auth.ingress.host=auth.example.com",
         "--set=apiServer.address=https://10.0.0.1:6443,apiServer.trustedCA=true",
     ]);
@@ -269,6 +274,10 @@ fn authentication_without_tls_behind_an_ingress() {
             "--namespace=$(POD_NAMESPACE)",
             "--address=:5000",
             "--enable-authentication=false",
+            "--accept-cluster-token=false",
+            "--pin-certificate=false",
+            "--identity-lifetime=24h",
+            "--max-tenants=5000000",
             "--advertise-api-server-address=https://10.0.0.1:6443",
             "--advertise-api-server-trusted-ca",
         ]
