@@ -523,6 +523,23 @@ fn unknown_values_are_tolerated() {
     assert_eq!(names(&with(&["--set=some.day=1,auth.config.other=x"])), names(&with(&[])));
 }
 
+/// Where the cluster has such policies, what the authentication service writes is held to what it does.
+#[test]
+fn the_authentication_service_is_held_to_what_it_does() {
+    let policy = "ValidatingAdmissionPolicy/liqo-auth-liqo";
+    assert!(!with(&[]).contains_key(policy), "a cluster without such policies");
+    let objects = with(&["--api-versions", "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy"]);
+    let spec = &objects[policy]["spec"];
+    assert_eq!(spec["failurePolicy"], "Fail");
+    let whose = "request.userInfo.username == \"system:serviceaccount:liqo:liqo-auth\"";
+    assert_eq!(spec["matchConditions"][0]["expression"], whose);
+    let said = spec["validations"].to_string();
+    for kind in ["secrets", "namespaces", "rolebindings", "certificatesigningrequests"] {
+        assert!(said.contains(&format!("variables.kind != \\\"{kind}\\\"")), "{kind}: {said}");
+    }
+    assert_eq!(objects["ValidatingAdmissionPolicyBinding/liqo-auth-liqo"]["spec"]["policyName"], "liqo-auth-liqo");
+}
+
 /// Every role of the chart has exactly the rules of the table, and binds the right accounts.
 #[test]
 fn access_is_what_the_table_says() {
@@ -538,9 +555,10 @@ fn access_is_what_the_table_says() {
     let subjects = |binding: &str| -> Vec<Value> {
         objects[binding]["subjects"].as_array().expect("subjects").iter().map(|s| s["name"].clone()).collect()
     };
+    // The authentication service grants the first only.
     let all = ["liqo-auth", "liqo-controller-manager", "liqo-crd-replicator"];
-    for permissions in ["basic", "incoming", "outgoing"] {
-        assert_eq!(subjects(&format!("ClusterRoleBinding/liqo-remote-peering-{permissions}")), all);
+    for (permissions, holders) in [("basic", &all[..]), ("incoming", &all[1..]), ("outgoing", &all[1..])] {
+        assert_eq!(subjects(&format!("ClusterRoleBinding/liqo-remote-peering-{permissions}")), holders);
     }
     for side in ["local", "remote"] {
         let binding = format!("ClusterRoleBinding/liqo-controller-manager-grant-virtual-kubelet-{side}");

@@ -44,19 +44,25 @@ pub(super) struct Door {
 
 impl Door {
     pub(super) async fn grant(&self, request: wire::Request) -> Result<wire::Answer, No> {
-        let Home { cluster, namespace: own, identity: here, .. } = &self.home;
+        let Home { cluster, identity: here, .. } = &self.home;
         let peer = &request.cluster;
         check::claim(peer, here)?;
         let csr = check::signing_request(peer, &request.certificate_signing_request)?;
+        // Without a proof nothing else is read for whoever has no token.
+        let early = match request.proof.is_empty() {
+            true => Some(self.word(peer, &request.destination_cluster_token).await?),
+            false => None,
+        };
         let room = self.room(peer).await?;
         let before = match &room {
             Some(namespace) => Stored::read(cluster, namespace).await?,
             None => None,
         };
         let is_proven = before.as_ref().is_some_and(|before| before.proves(&csr, &request.proof));
-        let word = match is_proven {
-            true => Word { new_key: true, unused: None },
-            false => self.word(peer, &request.destination_cluster_token).await?,
+        let word = match (early, is_proven) {
+            (Some(word), _) => word,
+            (None, true) => Word { new_key: true, unused: None },
+            (None, false) => self.word(peer, &request.destination_cluster_token).await?,
         };
         let choice = before.as_ref().map_or(Choice::Sign, |before| before.choose(&csr, word.new_key, now().0));
         if let (Choice::Refuse, Some(before)) = (choice, &before) {
@@ -78,10 +84,7 @@ impl Door {
             _ => self.sign(&namespace, &request, before.as_ref(), &csr).await?,
         };
         permissions::bind(cluster, &namespace, names::PEERING_BASIC_ROLE, &peer.cluster_id).await?;
-        if !request.origin_cluster_token.is_empty() {
-            let told = &request.origin_cluster_token;
-            token::store_remote(cluster, own, &peer.cluster_id, told, word.new_key).await?;
-        }
+        self.keep(peer, &request.origin_cluster_token, &word).await?;
         tracing::info!(peer = peer.cluster_id, name = peer.cluster_name, namespace, "identity granted");
         Ok(check::answer(namespace, &certificate, api_server_url, self.authority()))
     }
@@ -96,6 +99,15 @@ impl Door {
         // Who does not renew (Liqo 0.8.3) would be without an identity when a short certificate ends.
         let lifetime = request.renews.then_some(self.lifetime);
         issue::certificate(&self.home.cluster, (namespace, &request.cluster), before, csr, lifetime).await
+    }
+
+    /// Keeps what the peer wants to hear when it is asked back.
+    async fn keep(&self, peer: &ClusterIdentity, told: &str, word: &Word) -> Result<(), No> {
+        let Home { cluster, namespace, .. } = &self.home;
+        match told {
+            "" => Ok(()),
+            told => Ok(token::store_remote(cluster, namespace, &peer.cluster_id, told, word.new_key).await?),
+        }
     }
 
     /// What the token says, if it is right.
