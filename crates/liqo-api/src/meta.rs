@@ -56,6 +56,8 @@ pub mod label {
     pub const CERTIFICATE_AVAILABLE: &str = "discovery.liqo.io/certificate-available";
     /// `true` on signing requests made for a peer.
     pub const REMOTE_TENANT_CSR: &str = "discovery.liqo.io/remote-tenant-csr";
+    /// `true` on secrets with a token that one cluster may use. Not of Liqo 0.8.3.
+    pub const ONE_TIME_TOKEN: &str = "liqo.io/one-time-token";
     /// On cluster roles bound to peers: `basic`, `incoming` or `outgoing`.
     pub const REMOTE_PEERING_PERMISSIONS: &str = "auth.liqo.io/remote-peering-permissions";
     /// On tunnel endpoints and NAT mappings: the other cluster's ID.
@@ -107,6 +109,13 @@ pub mod annotation {
     pub const ANTI_AFFINITY_LABELS: &str = "liqo.io/anti-affinity-labels";
     /// On remote token secrets: UID of the local pod.
     pub const SERVICE_ACCOUNT_FOR_POD_UID: &str = "virtualkubelet.liqo.io/service-account-for-pod-uid";
+    /// On secrets with a token of this cluster: RFC 3339, from when on it is refused; never when absent. Not of Liqo
+    /// 0.8.3, as the two that follow.
+    pub const TOKEN_EXPIRES: &str = "liqo.io/token-expires";
+    /// On one-time tokens: ID of the cluster that has used it; no other one may.
+    pub const TOKEN_USED_BY: &str = "liqo.io/token-used-by";
+    /// `first-contact` on tokens that were made to be given to a peer, so that it can come back.
+    pub const TOKEN_MADE_FOR: &str = "liqo.io/token-made-for";
     /// On remote token secrets: RFC 3339, the earliest expiration.
     pub const SERVICE_ACCOUNT_EXPIRATION: &str = "virtualkubelet.liqo.io/service-account-expiration";
 }

@@ -10,6 +10,15 @@ pub const CLUSTER_ID_CONFIG_MAP: &str = "liqo-clusterid-configmap";
 pub const AUTH_TOKEN_SECRET: &str = "auth-token";
 /// Key of [`AUTH_TOKEN_SECRET`] and of remote token secrets.
 pub const TOKEN_KEY: &str = "token";
+/// Prefix of secrets with a token that one cluster may use: `auth-token-once-<digits>`. Not of Liqo 0.8.3.
+pub const ONE_TIME_TOKEN_PREFIX: &str = "auth-token-once-";
+/// `Secret` with key and certificate of the authentication service; while it exists, tokens carry the pin of its key.
+/// Not of Liqo 0.8.3.
+pub const AUTH_CERTIFICATE_SECRET: &str = "liqo-auth-certificate";
+/// Key of a certificate in a secret of type `kubernetes.io/tls`.
+pub const TLS_CERTIFICATE: &str = "tls.crt";
+/// Key of its private key.
+pub const TLS_KEY: &str = "tls.key";
 /// Prefix of secrets with the token of a peer: `remote-token-<cluster ID>`.
 pub const REMOTE_TOKEN_PREFIX: &str = "remote-token-";
 /// Prefix of secrets with our identity on a peer.

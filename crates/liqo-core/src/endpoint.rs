@@ -50,6 +50,21 @@ pub fn api_server_url(advertised: &str, nodes: &[impl Borrow<Node>]) -> Result<S
     Ok(format!("https://{}:{API_SERVER_PORT}", bracketed(address)))
 }
 
+/// Why a URL that a cluster gives of itself is not that of an authentication service: `https://HOST[:PORT]`, as every
+/// release of Liqo forms it, and nothing that leads elsewhere.
+///
+/// # Errors
+/// A text that names the URL.
+pub fn introduced_url(url: &str) -> Result<(), String> {
+    let authority = url.strip_prefix("https://").map(|rest| rest.strip_suffix('/').unwrap_or(rest));
+    let is_host = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
+    if authority.is_some_and(|authority| !authority.is_empty() && authority.chars().all(is_host)) {
+        return Ok(());
+    }
+    let shown: String = url.chars().filter(|c| !c.is_control()).take(128).collect();
+    Err(format!("the authentication URL {shown:?} must be https://HOST[:PORT], without user, path or query"))
+}
+
 fn override_of(service: &Service, key: &str) -> Option<String> {
     service.metadata.annotations.as_ref()?.get(key).filter(|value| !value.is_empty()).cloned()
 }
@@ -177,5 +192,26 @@ mod tests {
         assert_eq!(api_server_url("rome.it:443", &nodes[..0]).unwrap(), "https://rome.it:443");
         assert_eq!(api_server_url("https://rome.it", &nodes[..0]).unwrap(), "https://rome.it");
         assert!(api_server_url("", &nodes[..1]).unwrap_err().contains("--advertise-api-server-address"));
+    }
+
+    #[test]
+    fn a_url_of_an_authentication_service_has_host_and_port_only() {
+        for good in ["https://a.b", "https://a.b:30443", "https://10.0.0.1:443/", "https://[fd00::1]:443"] {
+            assert_eq!(introduced_url(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "",
+            "http://a.b",
+            "https://",
+            "https://a.b/any/path?x=",
+            "https://a.b?x",
+            "https://a.b#x",
+            "https://user@a.b",
+            "https://user:word@a.b",
+            "https://a.b:443//",
+            "https://a.b\n",
+        ] {
+            assert!(introduced_url(bad).is_err(), "{bad:?}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod door;
 pub mod endpoint;
+pub mod join_token;
 pub mod naming;
 pub mod quantity;
 pub mod resources;

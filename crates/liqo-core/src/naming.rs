@@ -56,6 +56,20 @@ pub fn is_system_namespace(name: &str, liqo: &str) -> bool {
         || [liqo, names::STORAGE_NAMESPACE].contains(&name)
 }
 
+/// Why a text is not the ID of a cluster: a UUID (RFC 9562) in lower case, as every release of Liqo makes them. A user is
+/// named after the ID of its cluster, so no ID may be the name of another user.
+pub fn cluster_id_error(text: &str) -> Option<&'static str> {
+    let is_digit = |c: char| matches!(c, '0'..='9' | 'a'..='f');
+    let groups: Vec<_> = text.split('-').collect();
+    let is_uuid = groups.iter().map(|group| group.len()).eq([8, 4, 4, 4, 12])
+        && groups.iter().all(|group| group.chars().all(is_digit));
+    match text {
+        "" => Some("is empty"),
+        _ if is_uuid => None,
+        _ => Some("must be a UUID in lower case, like 09897b82-7830-483b-b786-9cf90899f809"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,6 +92,23 @@ mod tests {
         }
         for good in ["rome", "1", "a-1", &"a".repeat(63)] {
             assert_eq!(dns_label_error(good), None, "{good}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_a_uuid_and_nothing_else() {
+        assert_eq!(cluster_id_error("09897b82-7830-483b-b786-9cf90899f809"), None);
+        for bad in [
+            "",
+            "admin",
+            "system:masters",
+            "09897B82-7830-483b-b786-9cf90899f809",
+            "09897b82-7830-483b-b786-9cf90899f80",
+            "09897b82-7830-483b-b786-9cf90899f809-",
+            "09897b82-7830-483b-b7869-cf90899f809",
+            "g9897b82-7830-483b-b786-9cf90899f809",
+        ] {
+            assert!(cluster_id_error(bad).is_some(), "{bad}");
         }
     }
 }

@@ -1,5 +1,10 @@
 //! Keys, signing requests and certificates: making them, reading them, serving them.
 
+mod der;
+mod name;
+mod request;
+mod verify;
+
 use std::{
     fmt,
     net::IpAddr,
@@ -7,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use k8s_openapi::jiff::Timestamp;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -18,7 +24,11 @@ use rustls::{
     sign::CertifiedKey,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-use x509_parser::{certification_request::X509CertificationRequest, prelude::FromDer, x509::X509Name};
+use x509_parser::certificate::X509Certificate;
+
+use name::Name;
+pub use request::SigningRequest;
+pub use verify::{check_signature, sign};
 
 /// What is wrong with a key, a request or a certificate.
 #[derive(Debug, thiserror::Error)]
@@ -94,36 +104,6 @@ pub fn signing_request(key: &str, subject: &Subject, names: &[String]) -> Result
     request.pem().map_err(|e| wrong("writing a signing request")(&e))
 }
 
-/// Who a signing request (PEM) speaks of; its signature is checked.
-///
-/// # Errors
-/// When it cannot be read or its signature is wrong.
-pub fn request_subject(pem: &str) -> Result<Subject, CertError> {
-    let (_, block) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|e| wrong("no PEM")(&e))?;
-    if block.label != "CERTIFICATE REQUEST" {
-        return Err(CertError(format!("a PEM block CERTIFICATE REQUEST is expected, not {}", block.label)));
-    }
-    let (_, request) =
-        X509CertificationRequest::from_der(&block.contents).map_err(|e| wrong("no signing request")(&e))?;
-    // The same parser the certificate library uses, which also verifies the proof of possession.
-    rcgen::CertificateSigningRequestParams::from_pem(pem).map(drop).or_else(|error| match error {
-        // It parses, only an extension is unknown to the library: the signer decides about those.
-        rcgen::Error::UnsupportedExtension => Ok(()),
-        other => Err(wrong("the signing request is not valid")(&other)),
-    })?;
-    Ok(subject_of(&request.certification_request_info.subject))
-}
-
-fn subject_of(name: &X509Name<'_>) -> Subject {
-    let texts = |attributes: Vec<&x509_parser::x509::AttributeTypeAndValue<'_>>| {
-        attributes.iter().filter_map(|one| one.as_str().ok().map(str::to_owned)).collect::<Vec<_>>()
-    };
-    Subject {
-        common_name: texts(name.iter_common_name().collect()).into_iter().next().unwrap_or_default(),
-        organizations: texts(name.iter_organization().collect()),
-    }
-}
-
 /// When a certificate (PEM or DER) begins and ceases to be valid, and whom it speaks of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
@@ -138,21 +118,68 @@ pub struct Facts {
 /// Reads the first certificate of a PEM text.
 ///
 /// # Errors
-/// When there is none.
+/// When there is none, or its subject can be read in two ways.
 pub fn facts(pem: &[u8]) -> Result<Facts, CertError> {
-    let (_, block) = x509_parser::pem::parse_x509_pem(pem).map_err(|e| wrong("no PEM")(&e))?;
-    facts_der(&block.contents)
+    read_certificate(pem, facts_of)
 }
 
 /// Reads a certificate in DER.
 ///
 /// # Errors
-/// When it is none.
+/// When it is none, or its subject can be read in two ways: two CN, a CN or O in a kind of string that not everybody
+/// reads.
 pub fn facts_der(der: &[u8]) -> Result<Facts, CertError> {
-    let (_, certificate) = x509_parser::parse_x509_certificate(der).map_err(|e| wrong("no certificate")(&e))?;
+    parse(der, facts_of)
+}
+
+/// The key of the first certificate of a PEM text: `SubjectPublicKeyInfo` in DER.
+///
+/// # Errors
+/// When there is none.
+pub fn public_key(pem: &[u8]) -> Result<Vec<u8>, CertError> {
+    read_certificate(pem, |certificate| Ok(certificate.public_key().raw.to_vec()))
+}
+
+/// The pin of a certificate (PEM): SHA-256 of its key (`SubjectPublicKeyInfo`), in base64url without padding.
+///
+/// # Errors
+/// When there is no certificate.
+pub fn pin(pem: &[u8]) -> Result<String, CertError> {
+    read_certificate(pem, |certificate| Ok(pin_of(certificate)))
+}
+
+/// The pin of a certificate in DER.
+///
+/// # Errors
+/// When it is none.
+pub fn pin_der(der: &[u8]) -> Result<String, CertError> {
+    parse(der, |certificate| Ok(pin_of(certificate)))
+}
+
+fn pin_of(certificate: &X509Certificate<'_>) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, certificate.public_key().raw);
+    URL_SAFE_NO_PAD.encode(digest)
+}
+
+fn read_certificate<T>(
+    pem: &[u8],
+    what: impl FnOnce(&X509Certificate<'_>) -> Result<T, CertError>,
+) -> Result<T, CertError> {
+    let der = CertificateDer::from_pem_slice(pem).map_err(|e| wrong("no PEM")(&e))?;
+    parse(&der, what)
+}
+
+fn parse<T>(der: &[u8], what: impl FnOnce(&X509Certificate<'_>) -> Result<T, CertError>) -> Result<T, CertError> {
+    match x509_parser::parse_x509_certificate(der).map_err(|e| wrong("no certificate")(&e))? {
+        ([], certificate) => what(&certificate),
+        _ => Err(CertError("something follows the certificate".to_owned())),
+    }
+}
+
+fn facts_of(certificate: &X509Certificate<'_>) -> Result<Facts, CertError> {
     let time = |seconds| Timestamp::from_second(seconds).map_err(|e| wrong("a validity out of range")(&e));
     Ok(Facts {
-        subject: subject_of(certificate.subject()),
+        subject: Name::read(certificate.subject().as_raw())?.subject,
         not_before: time(certificate.validity().not_before.timestamp())?,
         not_after: time(certificate.validity().not_after.timestamp())?,
     })
@@ -203,7 +230,15 @@ fn params(subject: &Subject, names: &[String], life: Duration) -> Result<Certifi
 /// # Errors
 /// When a name is no DNS name or IP address.
 pub fn self_signed(subject: &Subject, names: &[String], life: Duration) -> Result<Pair, CertError> {
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|e| wrong("making a key")(&e))?;
+    self_signed_by(&new_key(KeyKind::P256)?, subject, names, life)
+}
+
+/// As [`self_signed`], for a key that exists (PEM).
+///
+/// # Errors
+/// When the key cannot be read, or a name is no DNS name or IP address.
+pub fn self_signed_by(key: &str, subject: &Subject, names: &[String], life: Duration) -> Result<Pair, CertError> {
+    let key = KeyPair::from_pem(key).map_err(|e| wrong("reading the private key")(&e))?;
     let mut params = params(subject, names, life)?;
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let certificate = params.self_signed(&key).map_err(|e| wrong("signing a certificate")(&e))?;
@@ -302,8 +337,8 @@ mod tests {
         let key = new_key(KeyKind::Ed25519).unwrap();
         let subject = Subject::new("09897b82-7830-483b-b786-9cf90899f809", "liqo.io");
         let request = signing_request(&key, &subject, &[]).unwrap();
-        assert_eq!(request_subject(&request).unwrap(), subject);
-        assert!(request_subject("nonsense").is_err());
+        assert_eq!(SigningRequest::read(&request).unwrap().subject(), &subject);
+        assert!(SigningRequest::read("nonsense").is_err());
     }
 
     #[test]
@@ -317,5 +352,15 @@ mod tests {
         assert!(!due(&facts, Timestamp::now()));
         assert!(due(&facts, Timestamp::now() + Duration::from_secs(600)));
         Shown::default().show(&pair).unwrap();
+    }
+
+    #[test]
+    fn a_pin_stays_while_the_key_does() {
+        let (key, subject) = (new_key(KeyKind::P256).unwrap(), Subject::new("liqo-auth", "liqo.io"));
+        let made = |key: &str| self_signed_by(key, &subject, &[], Duration::from_secs(60)).unwrap().certificate;
+        let pin = super::pin(made(&key).as_bytes()).unwrap();
+        assert_eq!(pin.len(), 43);
+        assert_eq!(super::pin(made(&key).as_bytes()).unwrap(), pin);
+        assert_ne!(super::pin(made(&new_key(KeyKind::P256).unwrap()).as_bytes()).unwrap(), pin);
     }
 }

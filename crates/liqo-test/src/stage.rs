@@ -169,7 +169,20 @@ impl Stage {
     /// # Errors
     /// When it cannot be generated.
     pub fn peer_command(&self, provider: &Cluster) -> Result<Vec<String>> {
-        let printed = self.liqoctl(provider, &["generate", "peer-command", "--only-command"])?;
+        self.peer_command_with(provider, &[])
+    }
+
+    /// The arguments of the command that peers with `provider`, which knows `consumer` by another key.
+    ///
+    /// # Errors
+    /// When it cannot be generated.
+    pub fn peer_command_anew(&self, provider: &Cluster, consumer: &Cluster) -> Result<Vec<String>> {
+        let id = self.peer_value(consumer, "--cluster-id")?;
+        self.peer_command_with(provider, &["--for-cluster-id", &id])
+    }
+
+    fn peer_command_with(&self, provider: &Cluster, more: &[&str]) -> Result<Vec<String>> {
+        let printed = self.liqoctl(provider, &[&["generate", "peer-command", "--only-command"][..], more].concat())?;
         let words: Vec<_> = printed.split_whitespace().map(str::to_owned).collect();
         ensure!(words.get(1).is_some_and(|word| word == "peer"), "not a command: {printed}");
         Ok(words[1..].to_vec())

@@ -225,7 +225,8 @@ fn a_lost_reply_to_the_identity_request_locks_nobody_out() -> Result<()> {
         let tenant = tenant[0]["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         rome.kubectl(&["delete", "namespace", &tenant])?;
         // And while it asks again, the provider signs but its answers do not arrive.
-        let command = stage.peer_command(milan)?;
+        // The provider knows the consumer by the key that is lost: its administrator speaks for the new one.
+        let command = stage.peer_command_anew(milan, rome)?;
         let command: Vec<_> = command.iter().map(String::as_str).collect();
         thread::scope(|scope| -> Result<()> {
             let peering = scope.spawn(|| stage.liqoctl(rome, &command));

@@ -1,22 +1,18 @@
 //! `liqoctl generate peer-command`: the command that lets another cluster take resources from this one.
 //!
-//! Writes    Secret `auth-token-<cluster ID>`, only with --for-cluster-id.
+//! Writes    the Secret of a token, see there.
 
-use std::collections::BTreeMap;
+use std::time::Duration;
 
-use anyhow::{Context, anyhow};
-use k8s_openapi::{ByteString, api::core::v1::Secret};
-use kube::api::ObjectMeta;
-use liqo_api::{ClusterIdentity, meta::label, names};
-use liqo_core::naming::dns_label_error;
-use liqo_kube::Cluster;
-use ring::rand::SecureRandom;
+use anyhow::{Context, ensure};
+use liqo_api::ClusterIdentity;
 use serde::Serialize;
 
 use crate::{
     clusters::{ConnectionArgs, NamespaceArgs},
-    here,
+    flag, here,
     out::{Format, Out},
+    token::{self, For, Made},
 };
 
 /// Arguments of `generate`.
@@ -31,11 +27,19 @@ pub(crate) struct GenerateArgs {
 enum What {
     /// Generate the command to execute on another cluster to peer with the current cluster
     ///
-    /// The command holds a token: whoever has it may take resources from this cluster. With --for-cluster-id
-    /// the token is good for that cluster only, and that cluster accepts no other one.
+    /// The command holds a token, made anew each time: the first cluster that uses it may take resources from this
+    /// one, and nobody else afterwards. With --for-cluster-id it is good for that cluster only, which may then also
+    /// come with a new key (because it was installed anew, say). A token ends after --expires-in.
+    ///
+    /// Tokens are Secrets in the namespace of Liqo, to be listed and revoked there:
+    ///   kubectl get secrets -n liqo -l liqo.io/one-time-token -L discovery.liqo.io/cluster-id
+    ///   kubectl delete secret -n liqo auth-token-once-0123456789abcdef
+    /// The token of one cluster lies in auth-token-<cluster ID>. The annotations liqo.io/token-expires
+    /// and liqo.io/token-used-by say until when a token is good and who has used it.
     ///
     /// Examples:
     ///   liqoctl generate peer-command
+    ///   liqoctl generate peer-command --expires-in 10m --output json
     ///   liqoctl generate peer-command --only-command --for-cluster-id 09897b82-7830-483b-b786-9cf90899f809
     #[command(verbatim_doc_comment)]
     PeerCommand(PeerCommandArgs),
@@ -49,6 +53,9 @@ struct PeerCommandArgs {
     /// Make a token that only the cluster with this ID can use
     #[arg(long, value_name = "ID")]
     for_cluster_id: Option<String>,
+    /// How long the token is good
+    #[arg(long, default_value = token::LIFE, value_parser = flag::duration, value_name = "DURATION")]
+    expires_in: Duration,
     /// Print the parts of the command for programs
     #[arg(short, long, value_enum, value_name = "FORMAT", conflicts_with = "only_command")]
     output: Option<Format>,
@@ -65,16 +72,24 @@ struct Invitation {
     cluster_name: String,
     auth_url: String,
     auth_token: String,
+    /// Until when the token is good; none for the token of a cluster that knows no others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires: Option<String>,
+    /// The Secret that holds the token; deleting it revokes the token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_secret: Option<String>,
     command: String,
 }
 
 /// `liqoctl generate …`
 pub(crate) async fn run(args: GenerateArgs, connection: &ConnectionArgs, program: &str) -> anyhow::Result<()> {
     let What::PeerCommand(args) = args.what;
-    let PeerCommandArgs { only_command, for_cluster_id, output, liqo } = args;
+    let PeerCommandArgs { only_command, for_cluster_id, expires_in, output, liqo } = args;
+    ensure!(expires_in >= Duration::from_secs(1), "--expires-in must be at least 1s");
     let out = Out::new(only_command || output.is_some());
     let step = (!only_command).then(|| out.step("Retrieving peering information"));
-    let invitation = invite(connection, &liqo.namespace, for_cluster_id.as_deref(), program);
+    let whom = for_cluster_id.as_deref().map_or(For::First, For::Guest);
+    let invitation = invite(connection, &liqo.namespace, whom, expires_in, program);
     let invitation = invitation.await.context("Failed to retrieve peering information")?;
     if let Some(step) = step {
         step.done("Peering information correctly retrieved");
@@ -83,6 +98,9 @@ pub(crate) async fn run(args: GenerateArgs, connection: &ConnectionArgs, program
         return out.value(&invitation, format);
     }
     if !only_command {
+        if let Some(end) = &invitation.expires {
+            out.info(format!("The token is good for one cluster, until {end}"));
+        }
         out.plain(
             "\nExecute this command on a *different* cluster to enable an outgoing peering with the current cluster:\n",
         );
@@ -93,68 +111,26 @@ pub(crate) async fn run(args: GenerateArgs, connection: &ConnectionArgs, program
 async fn invite(
     connection: &ConnectionArgs,
     namespace: &str,
-    guest: Option<&str>,
+    whom: For<'_>,
+    life: Duration,
     program: &str,
 ) -> anyhow::Result<Invitation> {
     let cluster = connection.open().await?.cluster;
     let local = here::identity(&cluster, namespace).await?;
-    let token = match guest {
-        Some(guest) => token_for(&cluster, namespace, guest, &local).await?,
-        None => here::token(&cluster, namespace).await?,
-    };
     let auth_url = here::auth_url(&cluster, namespace).await?;
+    let Made { token, secret } = token::make(&cluster, namespace, &local, whom, life).await?;
+    let knows_guests = secret.is_some() || matches!(whom, For::First);
+    ensure!(knows_guests, "the release of Liqo in this cluster knows one token for all: leave out --for-cluster-id");
+    let (expires, token_secret) = secret.unzip();
     let command = command(program, &local, &auth_url, &token);
     let ClusterIdentity { cluster_id, cluster_name } = local;
-    Ok(Invitation { cluster_id, cluster_name, auth_url, auth_token: token, command })
+    Ok(Invitation { cluster_id, cluster_name, auth_url, auth_token: token, expires, token_secret, command })
 }
 
 fn command(program: &str, local: &ClusterIdentity, auth_url: &str, token: &str) -> String {
     let name = if local.cluster_name.is_empty() { &local.cluster_id } else { &local.cluster_name };
     let id = &local.cluster_id;
     format!("{program} peer out-of-band {name} --auth-url {auth_url} --cluster-id {id} --auth-token {token}")
-}
-
-/// The token of one cluster; made when it is asked for the first time.
-async fn token_for(cluster: &Cluster, namespace: &str, guest: &str, local: &ClusterIdentity) -> anyhow::Result<String> {
-    if let Some(why) = dns_label_error(guest) {
-        return Err(anyhow!("the cluster ID {guest:?} {why}"));
-    }
-    if guest == local.cluster_id {
-        return Err(anyhow!("{guest} is the ID of this cluster, not of the one that will peer with it"));
-    }
-    let name = format!("{}-{guest}", names::AUTH_TOKEN_SECRET);
-    loop {
-        let found: Option<Secret> = cluster.get(namespace, &name).await?;
-        if let Some(secret) = found {
-            let token = here::token_of(&secret);
-            return token.with_context(|| format!("secret {namespace}/{name} has no token: delete it and try again"));
-        }
-        match cluster.create(&guest_secret(namespace, &name, guest, &new_token()?)).await {
-            Err(error) if !error.is_conflict() => return Err(error.into()),
-            // Read it again, also after our own write: what is stored counts.
-            _ => {}
-        }
-    }
-}
-
-fn guest_secret(namespace: &str, name: &str, guest: &str, token: &str) -> Secret {
-    Secret {
-        metadata: ObjectMeta {
-            name: Some(name.to_owned()),
-            namespace: Some(namespace.to_owned()),
-            labels: Some([(label::CLUSTER_ID.to_owned(), guest.to_owned())].into()),
-            ..ObjectMeta::default()
-        },
-        data: Some(BTreeMap::from([(names::TOKEN_KEY.to_owned(), ByteString(token.as_bytes().to_vec()))])),
-        ..Secret::default()
-    }
-}
-
-/// 64 random bytes, as 128 hex digits.
-fn new_token() -> anyhow::Result<String> {
-    let mut bytes = [0_u8; 64];
-    ring::rand::SystemRandom::new().fill(&mut bytes).map_err(|_| anyhow!("this machine gives no random numbers"))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 #[cfg(test)]
@@ -168,12 +144,5 @@ mod tests {
         assert_eq!(command("liqoctl", &local, "https://a.b", "t"), wanted);
         let nameless = ClusterIdentity::new("id", "");
         assert!(command("./liqoctl", &nameless, "https://a.b", "t").starts_with("./liqoctl peer out-of-band id "));
-    }
-
-    #[test]
-    fn a_token_has_128_hex_digits() {
-        let token = new_token().unwrap();
-        assert!(token.len() == 128 && token.chars().all(|c| c.is_ascii_hexdigit()));
-        assert_ne!(token, new_token().unwrap());
     }
 }

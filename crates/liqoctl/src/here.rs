@@ -1,4 +1,4 @@
-//! What the cluster we talk to says of itself: who it is, its token, where its peers find it.
+//! What the cluster we talk to says of itself: who it is, its token and key, where its peers find it.
 
 use anyhow::{Context, anyhow, bail};
 use k8s_openapi::{
@@ -10,7 +10,7 @@ use k8s_openapi::{
 };
 use liqo_api::{ClusterIdentity, names};
 use liqo_core::endpoint;
-use liqo_kube::Cluster;
+use liqo_kube::{Cluster, certs};
 
 /// The Deployment that is told which parts of Liqo there are.
 const MANAGER: &str = "liqo-controller-manager";
@@ -24,13 +24,17 @@ pub(crate) async fn connects_networks(cluster: &Cluster, namespace: &str) -> any
 }
 
 fn has_no_network(manager: &Deployment) -> bool {
-    let containers = manager.spec.template.spec.as_ref().map(|spec| spec.containers.as_slice()).unwrap_or_default();
-    let mut words = containers.iter().flat_map(|one| one.args.iter().flatten().chain(one.command.iter().flatten()));
-    words.any(|word| match word.strip_prefix(NO_NETWORK) {
+    words(manager).any(|word| match word.strip_prefix(NO_NETWORK) {
         Some("") => true,
         Some(rest) => rest.strip_prefix('=').is_some_and(|value| value != "false"),
         None => false,
     })
+}
+
+/// What the containers of a Deployment are started with.
+fn words(deployment: &Deployment) -> impl Iterator<Item = &String> {
+    let containers = deployment.spec.template.spec.as_ref().map(|spec| spec.containers.as_slice()).unwrap_or_default();
+    containers.iter().flat_map(|one| one.args.iter().flatten().chain(one.command.iter().flatten()))
 }
 
 /// Who this cluster is.
@@ -51,6 +55,25 @@ async fn not_installed(cluster: &Cluster, namespace: &str) -> String {
         Ok(None) => format!("Liqo is not installed: there is no namespace {namespace:?}; {hint}"),
         _ => format!("Liqo is not installed in namespace {namespace:?}; {hint}"),
     }
+}
+
+/// The Deployment of the authentication service.
+const AUTH: &str = "liqo-auth";
+/// Said by every release that knows tokens of one cluster.
+const TOKENS: &str = "--accept-cluster-token";
+
+/// Whether the authentication service knows tokens that are good for one cluster.
+pub(crate) async fn knows_one_time_tokens(cluster: &Cluster, namespace: &str) -> anyhow::Result<bool> {
+    let auth: Option<Deployment> = cluster.get(namespace, AUTH).await?;
+    Ok(auth.is_some_and(|auth| words(&auth).any(|word| word.starts_with(TOKENS))))
+}
+
+/// The pin of the key the authentication service shows, if it keeps one.
+pub(crate) async fn pin(cluster: &Cluster, namespace: &str) -> anyhow::Result<Option<String>> {
+    let secret: Option<Secret> = cluster.get(namespace, names::AUTH_CERTIFICATE_SECRET).await?;
+    let Some(pem) = secret.and_then(|secret| secret.data?.remove(names::TLS_CERTIFICATE)) else { return Ok(None) };
+    let pin = certs::pin(&pem.0);
+    Ok(Some(pin.with_context(|| format!("reading secret {namespace}/{}", names::AUTH_CERTIFICATE_SECRET))?))
 }
 
 /// The token that lets any cluster peer with this one.

@@ -17,6 +17,7 @@ mod offload;
 mod out;
 mod peer;
 mod status;
+mod token;
 mod uninstall;
 mod unoffload;
 mod unpeer;

@@ -8,7 +8,7 @@ mod in_band;
 pub(crate) mod plan;
 pub(crate) mod progress;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, io::Read, time::Duration};
 
 use anyhow::{Context, anyhow};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
@@ -34,6 +34,8 @@ use crate::{
     wait::{Deadline, Watched},
 };
 
+/// No token is longer, in bytes.
+const LONGEST_TOKEN: u64 = 64 * 1024;
 /// What all failures of peering begin with.
 const FAILED: &str = "Failed peering clusters";
 
@@ -69,9 +71,11 @@ enum How {
     /// the authentication service and the Kubernetes API server of the other one. The command with its arguments
     /// is printed by `liqoctl generate peer-command`, run on the remote cluster.
     ///
-    /// Example:
+    /// Examples:
     ///   liqoctl peer out-of-band milan --auth-url https://172.30.0.12:32137 \
     ///       --cluster-id 16fbeaec-e4e4-41dc-9eea-170ce95d7dd9 --auth-token 3f2a...
+    ///   liqoctl peer out-of-band milan --auth-url https://172.30.0.12:32137 \
+    ///       --cluster-id 16fbeaec-e4e4-41dc-9eea-170ce95d7dd9 --auth-token-file - < token
     #[command(visible_alias = "oob", verbatim_doc_comment)]
     OutOfBand(OutOfBandArgs),
     /// Establish an in-band peering with a remote cluster
@@ -100,8 +104,11 @@ struct OutOfBandArgs {
     #[arg(long, value_name = "ID")]
     cluster_id: String,
     /// The authentication token of the target remote cluster
-    #[arg(long, value_name = "TOKEN")]
-    auth_token: String,
+    #[arg(long, value_name = "TOKEN", required_unless_present = "auth_token_file", conflicts_with = "auth_token_file")]
+    auth_token: Option<String>,
+    /// File with the authentication token, which then is in no list of processes; - is the standard input
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    auth_token_file: Option<String>,
     #[command(flatten)]
     liqo: NamespaceArgs,
 }
@@ -189,9 +196,13 @@ async fn out_of_band(
     deadline: Deadline,
     out: Out,
 ) -> anyhow::Result<(ForeignCluster, bool)> {
-    let OutOfBandArgs { name, auth_url, cluster_id, auth_token, liqo } = args;
+    let OutOfBandArgs { name, auth_url, cluster_id, auth_token, auth_token_file, liqo } = args;
     let step = out.step("Processing cluster peering");
-    let ask = Ask { name, auth_url, cluster_id, token: auth_token };
+    let token = match auth_token_file {
+        Some(file) => read_token(&file)?,
+        None => auth_token.unwrap_or_default(),
+    };
+    let ask = Ask { name, auth_url, cluster_id, token };
     ask.check().map_err(|why| anyhow!(why))?;
     let local = here::identity(cluster, &liqo.namespace).await?;
     let mut token_is_written = false;
@@ -229,6 +240,17 @@ async fn out_of_band(
             },
         }
     }
+}
+
+/// The token in a file, or in what is piped in.
+fn read_token(file: &str) -> anyhow::Result<String> {
+    let mut text = String::new();
+    let read = match file {
+        "-" => std::io::stdin().take(LONGEST_TOKEN).read_to_string(&mut text),
+        file => std::fs::File::open(file).and_then(|file| file.take(LONGEST_TOKEN).read_to_string(&mut text)),
+    };
+    read.with_context(|| format!("reading the authentication token from {file:?}"))?;
+    Ok(text.trim().to_owned())
 }
 
 /// Waits until the object is gone, or, if it stays, until its earlier peering has ended.
@@ -277,5 +299,13 @@ mod tests {
             json!({"discovery.liqo.io/auth-token": "", "discovery.liqo.io/cluster-id": "id"})
         );
         assert_eq!(secret["data"], json!({"token": "dA=="}));
+    }
+
+    #[test]
+    fn a_token_is_read_from_a_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "3f2a.pin\n").unwrap();
+        assert_eq!(read_token(file.path().to_str().unwrap()).unwrap(), "3f2a.pin");
+        assert!(read_token("/no/such/file").unwrap_err().to_string().contains("/no/such/file"));
     }
 }

@@ -194,7 +194,11 @@ fn arguments_by_default() {
             "--namespace=$(POD_NAMESPACE)",
             "--address=:8443",
             "--enable-tls",
-            "--enable-authentication=true"
+            "--enable-authentication=true",
+            "--accept-cluster-token=true",
+            "--pin-certificate=true",
+            "--identity-lifetime=168h",
+            "--max-tenants=256",
         ]
     );
 }
@@ -265,7 +269,8 @@ fn arguments_of_the_controller_manager_follow_the_values() {
 #[test]
 fn authentication_without_tls_behind_an_ingress() {
     let objects = with(&[
-        "--set=auth.tls=false,auth.config.enableAuthentication=false",
+        "--set=auth.tls=false,auth.config.enableAuthentication=false,auth.config.acceptClusterToken=false",
+        "--set=auth.config.identityLifetime=24h,auth.config.maxTenants=5000000",
         "--set=auth.ingress.enable=true,auth.ingress.class=nginx,auth.ingress.host=auth.example.com",
         "--set=apiServer.address=https://10.0.0.1:6443,apiServer.trustedCA=true",
     ]);
@@ -276,6 +281,10 @@ fn authentication_without_tls_behind_an_ingress() {
             "--namespace=$(POD_NAMESPACE)",
             "--address=:5000",
             "--enable-authentication=false",
+            "--accept-cluster-token=false",
+            "--pin-certificate=false",
+            "--identity-lifetime=24h",
+            "--max-tenants=5000000",
             "--advertise-api-server-address=https://10.0.0.1:6443",
             "--advertise-api-server-trusted-ca",
         ]
@@ -522,6 +531,23 @@ fn unknown_values_are_tolerated() {
     assert_eq!(names(&with(&["--set=some.day=1,auth.config.other=x"])), names(&with(&[])));
 }
 
+/// Where the cluster has such policies, what the authentication service writes is held to what it does.
+#[test]
+fn the_authentication_service_is_held_to_what_it_does() {
+    let policy = "ValidatingAdmissionPolicy/liqo-auth-liqo";
+    assert!(!with(&[]).contains_key(policy), "a cluster without such policies");
+    let objects = with(&["--api-versions", "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy"]);
+    let spec = &objects[policy]["spec"];
+    assert_eq!(spec["failurePolicy"], "Fail");
+    let whose = "request.userInfo.username == \"system:serviceaccount:liqo:liqo-auth\"";
+    assert_eq!(spec["matchConditions"][0]["expression"], whose);
+    let said = spec["validations"].to_string();
+    for kind in ["secrets", "namespaces", "rolebindings", "certificatesigningrequests"] {
+        assert!(said.contains(&format!("variables.kind != \\\"{kind}\\\"")), "{kind}: {said}");
+    }
+    assert_eq!(objects["ValidatingAdmissionPolicyBinding/liqo-auth-liqo"]["spec"]["policyName"], "liqo-auth-liqo");
+}
+
 /// Every role of the chart has exactly the rules of the table, and binds the right accounts.
 #[test]
 fn access_is_what_the_table_says() {
@@ -537,9 +563,10 @@ fn access_is_what_the_table_says() {
     let subjects = |binding: &str| -> Vec<Value> {
         objects[binding]["subjects"].as_array().expect("subjects").iter().map(|s| s["name"].clone()).collect()
     };
+    // The authentication service grants the first only.
     let all = ["liqo-auth", "liqo-controller-manager", "liqo-crd-replicator"];
-    for permissions in ["basic", "incoming", "outgoing"] {
-        assert_eq!(subjects(&format!("ClusterRoleBinding/liqo-remote-peering-{permissions}")), all);
+    for (permissions, holders) in [("basic", &all[..]), ("incoming", &all[1..]), ("outgoing", &all[1..])] {
+        assert_eq!(subjects(&format!("ClusterRoleBinding/liqo-remote-peering-{permissions}")), holders);
     }
     for side in ["local", "remote"] {
         let binding = format!("ClusterRoleBinding/liqo-controller-manager-grant-virtual-kubelet-{side}");

@@ -15,7 +15,7 @@ use liqo_api::{ClusterIdentity, names};
 use liqo_core::naming;
 use liqo_kube::{
     KubeError, Queue, Store,
-    certs::{self, Subject},
+    certs::{SigningRequest, Subject},
     drive, strip,
 };
 
@@ -66,9 +66,9 @@ async fn settle(
     // Not a virtual kubelet's at all: not worth a word.
     let Some(namespace) = kubelet_namespace(&request) else { return Ok(None) };
     let peer = peer_of(shared, namespace);
-    let subject =
-        String::from_utf8(request.spec.request.0.clone()).ok().and_then(|pem| certs::request_subject(&pem).ok());
-    match refusal(&request, subject.as_ref(), peer.as_ref()) {
+    let pem = std::str::from_utf8(&request.spec.request.0).unwrap_or_default();
+    let read = SigningRequest::read(pem);
+    match refusal(&request, read.as_ref().ok().map(SigningRequest::subject), peer.as_ref()) {
         None => {
             shared.home.cluster.approve(&request, "LiqoApproval", "This CSR was approved by Liqo").await?;
             tracing::info!(csr = name, namespace, "serving certificate of a virtual kubelet approved");

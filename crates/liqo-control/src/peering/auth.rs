@@ -1,30 +1,33 @@
 //! Role `auth-service`: the door at which a peer shows a token and is given an identity.
 //!
-//! `GET /ids` says who this cluster is, to anybody. `POST /identity/certificate` checks the token and
-//! the claim ([`check`]), makes room for the peer and signs ([`issue`]).
+//! `GET /ids` says who this cluster is, to anybody. `POST /identity/certificate` checks the claim and the signing request
+//! ([`check`]), then the token or the proof of the key before, makes room for the peer and signs ([`issue`]).
 //!
 //! Keeps true: no answer is lost for good. What was signed is stored, and given again to whoever asks
-//! with the same key; the work goes on when the asker has hung up.
+//! with the same key; the work goes on when the asker has hung up. An ID belongs to the key that had it first. A caller
+//! whose token is refused is told the same whatever is wrong with it; the log and an Event say more.
 //!
-//! Watches   `Secret` `auth-token`.
-//! Writes    `Secret`s `auth-token`, `remote-token-<peer>`; what [`issue`] writes.
+//! Watches   `Secret` `auth-token`, `liqo-auth-certificate`.
+//! Writes    `Secret`s `auth-token`, `remote-token-<peer>`, the user of `auth-token-once-*`; what [`issue`] and [`shown`]
+//!           write.
+//! Removes   what [`sweep`] removes.
 
 mod check;
+mod door;
 mod issue;
+mod shown;
+mod sweep;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use http::{Method, Response, StatusCode};
 use hyper::body::Incoming;
-use k8s_openapi::api::core::v1::{Namespace, Node, Secret};
-use kube::ResourceExt;
-use liqo_api::{ClusterIdentity, meta::label, names};
-use liqo_core::endpoint;
+use k8s_openapi::api::core::v1::Secret;
+use liqo_api::{ClusterIdentity, names};
 use liqo_kube::{
     KubeError, Queue,
     args::RuntimeArgs,
-    certs::{self, Pair, Shown, Subject},
-    drive,
+    certs, drive,
     guard::guarded,
     life::Life,
     rate::Rate,
@@ -32,8 +35,9 @@ use liqo_kube::{
 };
 use tokio::net::TcpListener;
 
-use super::{permissions, tenant, tenant::Tenant, token, wire};
+use super::{settings, token, wire};
 use crate::home::{Home, HomeArgs};
+use door::{Door, Told};
 
 /// No request is longer.
 const LONGEST: usize = 64 * 1024;
@@ -42,8 +46,8 @@ const LIMITS: Limits = Limits {
     rate: Some((Rate::new(60, Duration::from_millis(200)), Rate::new(600, Duration::from_millis(20)))),
     ..Limits::DEFAULT
 };
-/// Life of a certificate the service makes for itself.
-const OWN_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
+/// The signer makes no certificate of a shorter life.
+const SHORTEST_LIFE: Duration = Duration::from_secs(600);
 
 /// Flags of the authentication service, those of Liqo 0.8.3.
 #[derive(Clone, Debug, clap::Parser)]
@@ -74,6 +78,20 @@ pub struct AuthArgs {
     /// Peers must know the token of this cluster.
     #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub enable_authentication: bool,
+    /// Accept the token of the cluster (Secret auth-token), too, from clusters that are not known yet; one-time tokens
+    /// and those for one cluster are always accepted.
+    #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub accept_cluster_token: bool,
+    /// Keep the key of the certificate shown in the Secret liqo-auth-certificate, so that tokens carry its pin. Switch it off
+    /// where somebody else ends TLS in front of the service.
+    #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub pin_certificate: bool,
+    /// Life of the certificates of peers that renew them, at least 10m; the others get what the signer gives.
+    #[arg(long, default_value = "168h", value_name = "DURATION")]
+    pub identity_lifetime: String,
+    /// Most tenant namespaces there may be for another cluster to be let in.
+    #[arg(long, default_value_t = 256, value_name = "NUMBER")]
+    pub max_tenants: usize,
     /// Address of the API server given to peers; empty: a control plane node, port 6443.
     #[arg(long, default_value = "")]
     pub advertise_api_server_address: String,
@@ -110,14 +128,23 @@ pub async fn run(args: AuthArgs) -> Result<(), String> {
                     leave awsConfig of the chart empty"
             .to_owned());
     }
+    let lifetime = settings::duration("--identity-lifetime", &args.identity_lifetime)?;
+    if lifetime < SHORTEST_LIFE {
+        return Err(format!("--identity-lifetime {:?} must be at least 10m", args.identity_lifetime));
+    }
     let home = Home::open(&args.runtime, &args.home, "liqo-auth").await?;
     keep_token(&home, &life);
-    let tls = if args.enable_tls { Some(certs::server_config(shown(&home, &args, &life)?)) } else { None };
+    sweep::start(&home, &life);
+    let tls = if args.enable_tls { Some(certs::server_config(shown::shown(&home, &args, &life).await?)) } else { None };
     let address = server::address(&args.address)?;
     let listener = TcpListener::bind(address).await.map_err(|error| format!("listening on {address}: {error}"))?;
     let door = Arc::new(Door {
         home,
         token_needed: args.enable_authentication,
+        accept_cluster_token: args.accept_cluster_token,
+        lifetime,
+        max_tenants: args.max_tenants,
+        told: Told::default(),
         api_server: args.advertise_api_server_address,
         api_server_trusted: args.advertise_api_server_trusted_ca,
     });
@@ -145,47 +172,6 @@ fn keep_token(home: &Home, life: &Life) {
         })
         .await;
     });
-}
-
-/// The certificate shown: from the files if they exist, else one of our own, made anew in time.
-fn shown(home: &Home, args: &AuthArgs, life: &Life) -> Result<Arc<Shown>, String> {
-    let shown = Arc::new(Shown::default());
-    if args.cert_path.exists() {
-        let read = |path: &PathBuf| {
-            std::fs::read_to_string(path).map_err(|error| format!("reading {}: {error}", path.display()))
-        };
-        let pair = Pair { certificate: read(&args.cert_path)?, key: read(&args.key_path)? };
-        shown.show(&pair).map_err(|error| format!("using {}: {error}", args.cert_path.display()))?;
-        return Ok(shown);
-    }
-    let namespace = home.namespace.clone();
-    show_own(&shown, &namespace)?;
-    let renewed = Arc::clone(&shown);
-    life.spawn("auth-certificate", async move {
-        loop {
-            tokio::time::sleep(OWN_LIFE / 3 * 2).await;
-            if let Err(error) = show_own(&renewed, &namespace) {
-                tracing::error!(error, "certificate not renewed");
-            }
-        }
-    });
-    Ok(shown)
-}
-
-fn show_own(shown: &Shown, namespace: &str) -> Result<(), String> {
-    let service = names::AUTH_SERVICE;
-    let known = [service.to_owned(), format!("{service}.{namespace}"), format!("{service}.{namespace}.svc")];
-    let pair = certs::self_signed(&Subject::new(service, "liqo.io"), &known, OWN_LIFE);
-    let pair = pair.map_err(|error| format!("making a certificate: {error}"))?;
-    shown.show(&pair).map_err(|error| format!("showing a certificate: {error}"))
-}
-
-/// What every request needs.
-struct Door {
-    home: Home,
-    token_needed: bool,
-    api_server: String,
-    api_server_trusted: bool,
 }
 
 /// Why a request is not granted: a status and words for the peer's administrator.
@@ -225,51 +211,4 @@ async fn identity(door: Arc<Door>, request: http::Request<Incoming>) -> Result<w
         .ok()
         .and_then(Result::ok)
         .unwrap_or_else(|| Err(No(StatusCode::INTERNAL_SERVER_ERROR, "interrupted; try again".to_owned())))
-}
-
-impl Door {
-    async fn grant(&self, request: wire::Request) -> Result<wire::Answer, No> {
-        let Home { cluster, namespace: own, identity: here, .. } = &self.home;
-        let peer = &request.cluster;
-        check::claim(peer, here)?;
-        if self.token_needed {
-            let expected = token::expected_of(cluster, own, &peer.cluster_id).await?;
-            check::token(&expected, &request.destination_cluster_token)?;
-        }
-        let csr = check::signing_request(peer, &request.certificate_signing_request)?;
-        let api_server_url = self.api_server_url().await?;
-        let namespace = self.tenant(peer).await?;
-        // Without a token nobody can tell a peer that lost its key from somebody who takes its name.
-        let certificate = issue::certificate(cluster, &namespace, peer, &csr, self.token_needed).await?;
-        permissions::bind(cluster, &namespace, names::PEERING_BASIC_ROLE, &peer.cluster_id).await?;
-        if !request.origin_cluster_token.is_empty() {
-            token::store_remote(cluster, own, &peer.cluster_id, &request.origin_cluster_token).await?;
-        }
-        tracing::info!(peer = peer.cluster_id, name = peer.cluster_name, namespace, "identity granted");
-        Ok(check::answer(namespace, &certificate, api_server_url, self.authority()))
-    }
-
-    fn authority(&self) -> Option<&str> {
-        if self.api_server_trusted { None } else { self.home.api_server_ca.as_deref() }
-    }
-
-    async fn tenant(&self, peer: &ClusterIdentity) -> Result<String, No> {
-        let labelled = format!("{}={}", label::CLUSTER_ID, peer.cluster_id);
-        let known = self.home.cluster.list::<Namespace>("", &labelled).await?;
-        match tenant::ensure(&self.home.cluster, &known, peer).await? {
-            Tenant::Ready(name) => Ok(name),
-            Tenant::Refused(why) => Err(No(StatusCode::INTERNAL_SERVER_ERROR, why)),
-        }
-    }
-
-    async fn api_server_url(&self) -> Result<String, No> {
-        let mut nodes = Vec::new();
-        if self.api_server.is_empty() {
-            for key in endpoint::CONTROL_PLANE {
-                nodes.extend(self.home.cluster.list::<Node>("", key).await?);
-            }
-        }
-        nodes.dedup_by_key(|node| node.uid());
-        endpoint::api_server_url(&self.api_server, &nodes).map_err(|why| No(StatusCode::INTERNAL_SERVER_ERROR, why))
-    }
 }

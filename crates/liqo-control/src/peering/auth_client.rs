@@ -1,8 +1,8 @@
 //! Asking a peer's authentication service: who are you, and: know me from now on.
 //!
 //! HTTP/1.1 on a connection of its own, five seconds for everything, no redirects, no proxy; answers
-//! are short. `insecureSkipTLSVerify` of the `ForeignCluster` (on by default: the service makes its own
-//! certificate) says whether the certificate of the service is verified.
+//! are short. A pin in the token says which key the service must show. Without one `insecureSkipTLSVerify` of the
+//! `ForeignCluster` (on by default: the service makes its own certificate) says whether its certificate is verified.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,6 +12,8 @@ use http::{Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
 use liqo_api::ClusterIdentity;
+use liqo_core::join_token;
+use liqo_kube::certs;
 use rustls::{
     ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -29,6 +31,9 @@ use super::wire;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// No answer is longer.
 const LONGEST: usize = 1024 * 1024;
+/// What is said when the service shows a key the token does not name.
+const ANOTHER_KEY: &str = "the authentication service shows another key than the token names: somebody may be in between, \
+                           or the key was changed, then `liqoctl generate peer-command` in that cluster makes a new token";
 
 /// Why a peer gave us nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,9 +53,36 @@ pub(crate) struct Grant {
     pub(crate) api_server_ca: Option<String>,
 }
 
+/// Whose certificate is accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Accepted {
+    /// One of the system's authorities vouches for it.
+    Vouched,
+    /// Any.
+    Any,
+    /// The one whose key has this pin.
+    Pinned(String),
+}
+
+/// How much a peer's authentication service is trusted before it has shown who it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Trust(Accepted);
+
+impl Trust {
+    /// What a token says of the service, else what `insecureSkipTLSVerify` says.
+    pub(crate) fn of(token: &str, insecure: bool) -> Self {
+        Self(match (join_token::split(token).1, insecure) {
+            (Some(pin), _) => Accepted::Pinned(pin.to_owned()),
+            (None, true) => Accepted::Any,
+            (None, false) => Accepted::Vouched,
+        })
+    }
+}
+
 /// Asks a peer who it is.
 pub(crate) async fn who(url: &str, insecure: bool) -> Result<ClusterIdentity, Refusal> {
-    let (status, body) = talk(Method::GET, &format!("{}/ids", url.trim_end_matches('/')), insecure, None).await?;
+    let (trust, url) = (Trust::of("", insecure), format!("{}/ids", url.trim_end_matches('/')));
+    let (status, body) = talk(Method::GET, &url, &trust, None).await?;
     if status != StatusCode::OK {
         return Err(Refusal::Failed(format!("unexpected response: {status}")));
     }
@@ -59,10 +91,10 @@ pub(crate) async fn who(url: &str, insecure: bool) -> Result<ClusterIdentity, Re
 }
 
 /// Asks a peer to sign a certificate and to make room for us.
-pub(crate) async fn ask(url: &str, insecure: bool, request: &wire::Request) -> Result<Grant, Refusal> {
+pub(crate) async fn ask(url: &str, trust: &Trust, request: &wire::Request) -> Result<Grant, Refusal> {
     let url = format!("{}/identity/certificate", url.trim_end_matches('/'));
     let body = serde_json::to_vec(request).expect("a request is JSON");
-    let (status, body) = talk(Method::POST, &url, insecure, Some(body)).await.map_err(|refusal| match refusal {
+    let (status, body) = talk(Method::POST, &url, trust, Some(body)).await.map_err(|refusal| match refusal {
         Refusal::Failed(why) => Refusal::Failed(format!("failed to send identity request: Post \"{url}\": {why}")),
         denied => denied,
     })?;
@@ -103,13 +135,8 @@ fn words(body: &[u8]) -> String {
     text.trim().to_owned()
 }
 
-async fn talk(
-    method: Method,
-    url: &str,
-    insecure: bool,
-    body: Option<Vec<u8>>,
-) -> Result<(StatusCode, Bytes), Refusal> {
-    let outcome = tokio::time::timeout(PATIENCE, exchange(method, url, insecure, body)).await;
+async fn talk(method: Method, url: &str, trust: &Trust, body: Option<Vec<u8>>) -> Result<(StatusCode, Bytes), Refusal> {
+    let outcome = tokio::time::timeout(PATIENCE, exchange(method, url, trust, body)).await;
     match outcome {
         Ok(answer) => answer.map_err(Refusal::Failed),
         Err(_) => Err(Refusal::Failed(format!("no answer within {} s", PATIENCE.as_secs()))),
@@ -119,7 +146,7 @@ async fn talk(
 async fn exchange(
     method: Method,
     url: &str,
-    insecure: bool,
+    trust: &Trust,
     body: Option<Vec<u8>>,
 ) -> Result<(StatusCode, Bytes), String> {
     let uri: Uri = url.parse().map_err(|error| format!("{url:?} is not a URL: {error}"))?;
@@ -134,11 +161,16 @@ async fn exchange(
     let stream = TcpStream::connect((bare.as_str(), port)).await.map_err(|error| format!("connecting: {error}"))?;
     let _ = stream.set_nodelay(true);
     let request = request(method, &uri, body)?;
+    if plain && matches!(trust, Trust(Accepted::Pinned(_))) {
+        return Err(
+            "the token names the key of the authentication service, so its URL must begin with https://".to_owned()
+        );
+    }
     if plain {
         return send(stream, request).await;
     }
     let name = ServerName::try_from(bare).map_err(|error| format!("{host:?} is no host name: {error}"))?;
-    let connector = tokio_rustls::TlsConnector::from(tls(insecure)?);
+    let connector = tokio_rustls::TlsConnector::from(tls(trust)?);
     let stream = connector.connect(name, stream).await.map_err(|error| format!("TLS: {error}"))?;
     send(stream, request).await
 }
@@ -170,40 +202,56 @@ where
     Ok((status, body.map_err(|error| format!("reading the answer: {error}"))?.to_bytes()))
 }
 
-fn tls(insecure: bool) -> Result<Arc<ClientConfig>, String> {
+fn tls(Trust(accepted): &Trust) -> Result<Arc<ClientConfig>, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| format!("preparing TLS: {error}"))?;
-    let mut config = if insecure {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider))).with_no_client_auth()
-    } else {
-        let mut roots = RootCertStore::empty();
-        let found = rustls_native_certs::load_native_certs();
-        let (usable, _) = roots.add_parsable_certificates(found.certs);
-        if usable == 0 {
-            return Err("no system certificates to verify the peer with: set insecureSkipTLSVerify".to_owned());
-        }
-        builder.with_root_certificates(roots).with_no_client_auth()
+    let of_key = |pin| {
+        let verifier = Arc::new(OfKey { provider, pin });
+        builder.clone().dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
+    };
+    let mut config = match accepted {
+        Accepted::Pinned(pin) => of_key(Some(pin.clone())),
+        Accepted::Any => of_key(None),
+        Accepted::Vouched => builder.with_root_certificates(system_roots()?).with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
 
-/// Accepts every certificate, yet checks that the server has its key.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+fn system_roots() -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    let (usable, _) = roots.add_parsable_certificates(found.certs);
+    if usable == 0 {
+        return Err("no system certificates to verify the peer with: set insecureSkipTLSVerify".to_owned());
+    }
+    Ok(roots)
+}
 
-impl ServerCertVerifier for Anybody {
+/// Accepts every certificate whose key has the pin, if there is one, and checks that the server has that key.
+#[derive(Debug)]
+struct OfKey {
+    provider: Arc<CryptoProvider>,
+    pin: Option<String>,
+}
+
+impl ServerCertVerifier for OfKey {
     fn verify_server_cert(
         &self,
-        _end_entity: &CertificateDer<'_>,
+        end_entity: &CertificateDer<'_>,
         _intermediates: &[CertificateDer<'_>],
         _server_name: &ServerName<'_>,
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, TlsError> {
-        Ok(ServerCertVerified::assertion())
+        let shown = certs::pin_der(end_entity);
+        match &self.pin {
+            Some(pin) if shown.as_ref().is_ok_and(|shown| shown == pin) => Ok(ServerCertVerified::assertion()),
+            Some(_) => Err(TlsError::General(ANOTHER_KEY.to_owned())),
+            None => Ok(ServerCertVerified::assertion()),
+        }
     }
 
     fn verify_tls12_signature(
@@ -212,7 +260,7 @@ impl ServerCertVerifier for Anybody {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, TlsError> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -221,11 +269,11 @@ impl ServerCertVerifier for Anybody {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, TlsError> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -259,5 +307,44 @@ mod tests {
             let Err(Refusal::Failed(why)) = who(url, true).await else { panic!("{url}") };
             assert!(why.contains(text), "{url}: {why}");
         }
+    }
+
+    #[test]
+    fn a_pin_decides_whatever_else_is_said() {
+        let pin = "a-_4567890123456789012345678901234567890123";
+        for insecure in [true, false] {
+            let pinned = Trust(Accepted::Pinned(pin.to_owned()));
+            assert_eq!(Trust::of(&format!("token.{pin}"), insecure), pinned);
+        }
+        assert_eq!(Trust::of("token", true), Trust(Accepted::Any));
+        assert_eq!(Trust::of("token", false), Trust(Accepted::Vouched));
+    }
+
+    #[tokio::test]
+    async fn only_the_key_the_token_names_is_spoken_to() {
+        use liqo_kube::{
+            certs::{Shown, Subject},
+            server,
+        };
+        certs::install_crypto();
+        let pair = certs::self_signed(&Subject::new("liqo-auth", "liqo.io"), &[], Duration::from_secs(600)).unwrap();
+        let shown = Arc::new(Shown::default());
+        shown.show(&pair).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}/ids", listener.local_addr().unwrap());
+        tokio::spawn(server::serve(listener, Some(certs::server_config(shown)), |_, _| async {
+            server::text(StatusCode::OK, "hello")
+        }));
+        let right = format!("token.{}", certs::pin(pair.certificate.as_bytes()).unwrap());
+        let wrong = "token.a-_4567890123456789012345678901234567890123";
+        for insecure in [true, false] {
+            let (status, _) = talk(Method::GET, &url, &Trust::of(&right, insecure), None).await.unwrap();
+            assert_eq!(status, StatusCode::OK);
+            let refused = talk(Method::GET, &url, &Trust::of(wrong, insecure), None).await;
+            let Err(Refusal::Failed(why)) = refused else { panic!("{refused:?}") };
+            assert!(why.contains(ANOTHER_KEY), "{why}");
+        }
+        let plain = url.replace("https", "http");
+        assert!(talk(Method::GET, &plain, &Trust::of(&right, true), None).await.is_err());
     }
 }

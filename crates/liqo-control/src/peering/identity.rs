@@ -1,8 +1,9 @@
 //! Our identity on a peer: a key of ours, a certificate signed there.
 //!
 //! Keeps true: a key is stored before it is sent, and the same request is sent until it is answered, so
-//! a lost answer locks nobody out. A certificate is renewed after two thirds of its life; the old one
-//! stays until the new one is known to work. A peer that does not renew (Liqo 0.8.3 never does) leaves
+//! a lost answer locks nobody out. A certificate is renewed after two thirds of its life, and the old key speaks for the
+//! new one; the old one stays until the new one is known to work. A peer is given no token but one of its own; where the
+//! token it wants to hear holds a pin, the token goes to the holder of that key only. A peer that does not renew (Liqo 0.8.3 never does) leaves
 //! us with the old one, which is told.
 //!
 //! A key that waits for its certificate lies in a Secret `liqo-identity-…` with the label
@@ -30,16 +31,17 @@ use liqo_api::{
     meta::{annotation, label},
     names,
 };
+use liqo_core::endpoint;
 use liqo_kube::{
     Cluster, KubeError,
-    certs::{self, KeyKind, Pair, Shown, Subject},
+    certs::{self, KeyKind, Pair, Shown, SigningRequest, Subject},
     now,
     peer::{API_SERVER_CA, API_SERVER_URL, CERTIFICATE, NAMESPACE, PRIVATE_KEY, PROXY_URL, PeerIdentity},
 };
 use serde_json::{Value, json};
 
 use super::{
-    auth_client::{self, Grant, Refusal},
+    auth_client::{self, Grant, Refusal, Trust},
     token, wire,
     world::World,
 };
@@ -152,7 +154,7 @@ pub(crate) async fn ensure(
     }
     let pending = asking.pending(&secrets, attempt.pending.clone()).await?;
     let token = token.as_deref().and_then(token::read).unwrap_or_default();
-    let answer = asking.ask(&pending, &token, best.is_some()).await;
+    let answer = asking.ask(&pending, &token, best.as_ref()).await;
     // A pending Secret that is gone is made anew.
     match answer.inspect_err(|_| world.attempts.forget(&peer.cluster_id))? {
         Ok(identity) => {
@@ -163,7 +165,7 @@ pub(crate) async fn ensure(
         Err(failure) => {
             let failures = attempt.failures.saturating_add(1);
             let pause = pause_after(failures, &failure, need);
-            if need == Need::Renewal && failures == 1 {
+            if matches!(need, Need::Renewal(_)) && failures == 1 {
                 asking.tell(&failure).await;
             }
             let failure = Some(failure);
@@ -190,7 +192,7 @@ pub(crate) fn held(world: &World, peer: &str) -> Option<PeerIdentity> {
 /// While a renewal fails the old identity is good enough; an expired one is none.
 fn standing(best: Option<PeerIdentity>, need: Need, failure: Option<Failure>, again: Duration) -> Standing {
     match need {
-        Need::Renewal => Standing { identity: best, refusal: None, again },
+        Need::Renewal(_) => Standing { identity: best, refusal: None, again },
         _ => Standing { identity: None, refusal: failure, again },
     }
 }
@@ -269,24 +271,40 @@ impl Asking<'_> {
         self.cluster().create(&secret).await.map(Arc::new)
     }
 
+    /// A peer that introduced itself chose its URL.
+    fn introduced(&self) -> Result<(), String> {
+        let how = self.foreign_cluster.labels().get(label::DISCOVERY_TYPE).map(String::as_str);
+        match how {
+            Some(label::DISCOVERY_INCOMING) => endpoint::introduced_url(&self.foreign_cluster.spec.foreign_auth_url),
+            _ => Ok(()),
+        }
+    }
+
     /// Sends the request; what is granted becomes the identity.
     async fn ask(
         &self,
         pending: &Secret,
         token: &str,
-        is_renewal: bool,
+        old: Option<&PeerIdentity>,
     ) -> Result<Result<PeerIdentity, Failure>, KubeError> {
+        let spec = &self.foreign_cluster.spec;
+        if let Err(why) = self.introduced() {
+            return Ok(Err(Failure::Failed(why)));
+        }
         let home = &self.world.home;
-        let own = token::expected_of(self.cluster(), &home.namespace, &self.peer.cluster_id).await?;
+        let own = token::for_peer(self.cluster(), &home.namespace, &self.peer.cluster_id).await?;
+        let csr = text(pending, CSR).unwrap_or_default();
         let request = wire::Request {
             cluster: home.identity.clone(),
             origin_cluster_token: own.clone(),
             destination_cluster_token: token.to_owned(),
-            certificate_signing_request: STANDARD.encode(text(pending, CSR).unwrap_or_default()),
+            proof: old.and_then(|old| proof(old, &csr)).unwrap_or_default(),
+            certificate_signing_request: STANDARD.encode(csr),
+            renews: true,
         };
-        let spec = &self.foreign_cluster.spec;
-        let insecure = spec.insecure_skip_tls_verify.unwrap_or(true);
-        let grant = match auth_client::ask(&spec.foreign_auth_url, insecure, &request).await {
+        let is_renewal = old.is_some();
+        let trust = Trust::of(token, spec.insecure_skip_tls_verify.unwrap_or(true));
+        let grant = match auth_client::ask(&spec.foreign_auth_url, &trust, &request).await {
             Ok(grant) => grant,
             Err(refusal) => return Ok(Err(failure(refusal, token, &own))),
         };
@@ -364,6 +382,12 @@ impl Asking<'_> {
         let about = self.foreign_cluster;
         self.cluster().event(about, "liqo-controller-manager", "Warning", "IdentityNotRenewed", &message).await;
     }
+}
+
+/// The word of an identity, however old, for the key of a new request.
+fn proof(old: &PeerIdentity, csr: &str) -> Option<String> {
+    let request = SigningRequest::read(csr).ok()?;
+    certs::sign(&old.key, &wire::renewal(request.der())).ok().map(|signature| STANDARD.encode(signature))
 }
 
 fn failure(refusal: Refusal, sent: &str, own: &str) -> Failure {

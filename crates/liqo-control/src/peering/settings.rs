@@ -45,7 +45,10 @@ impl Settings {
 }
 
 /// A duration as Go writes it: `15s`, `1m30s`, `500ms`, `0`.
-fn duration(flag: &str, text: &str) -> Result<Duration, String> {
+///
+/// # Errors
+/// A text that names the flag, its value and what is allowed.
+pub(crate) fn duration(flag: &str, text: &str) -> Result<Duration, String> {
     parse(text).ok_or_else(|| format!("{flag} {text:?} must look like 15s, 1m30s or 500ms"))
 }
 

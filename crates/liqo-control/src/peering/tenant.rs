@@ -26,7 +26,7 @@ pub(crate) fn peer_of(namespace: &Namespace) -> Option<&str> {
 }
 
 /// Chooses among the namespaces labelled for a peer.
-fn choose<'a>(labelled: impl IntoIterator<Item = &'a Namespace>) -> Option<Tenant> {
+pub(crate) fn choose<'a>(labelled: impl IntoIterator<Item = &'a Namespace>) -> Option<Tenant> {
     let all: Vec<_> = labelled.into_iter().collect();
     match all.as_slice() {
         [] => None,

@@ -1,27 +1,37 @@
 //! Join tokens: what a peer must know to be given an identity here.
 //!
-//! - `auth-token`: one for the cluster; made when missing, replaced when it holds no token.
-//! - `auth-token-<cluster ID>`: one for a single peer; where it exists only it is accepted from that
-//!   peer, and only it is handed to that peer.
+//! - `auth-token`: one for the cluster; made when missing, replaced when it holds no token. It lets in clusters whose ID
+//!   nobody has, and is given to nobody.
+//! - `auth-token-once-<digits>`: for the one cluster that uses it first, until it expires.
+//! - `auth-token-<cluster ID>`: for a single peer. With an expiry its administrator made it (`liqoctl generate
+//!   peer-command --for-cluster-id`), and it lets that peer in with a new key. Marked `first-contact` it was made to be
+//!   given to the peer. One with neither was written by hand, and where it exists only it is accepted from that peer.
 //! - `remote-token-<cluster ID>`: what a peer wants to hear from us.
 //!
 //! Tokens are compared in constant time and never written to a log, an event, a condition or an answer.
 //!
 //! Writes    `Secret`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use k8s_openapi::{ByteString, api::core::v1::Secret};
+use k8s_openapi::{ByteString, api::core::v1::Secret, jiff::Timestamp};
 use kube::{ResourceExt, api::ObjectMeta};
-use liqo_api::{meta::label, names};
-use liqo_kube::{Cluster, KubeError};
+use liqo_api::{
+    meta::{annotation, label},
+    names,
+};
+use liqo_core::join_token;
+use liqo_kube::{Cluster, KubeError, certs, now};
 use ring::{
     hmac,
     rand::{SecureRandom, SystemRandom},
 };
+use serde_json::json;
 
 /// Bytes of randomness in a token.
 const STRENGTH: usize = 64;
+/// How long after its end the secret of a one-time token says why it is refused.
+const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The token a secret holds, if it holds one.
 pub(crate) fn read(secret: &Secret) -> Option<String> {
@@ -61,17 +71,155 @@ pub(crate) async fn ensure(cluster: &Cluster, namespace: &str) -> Result<String,
     }
 }
 
-/// The token `peer` must show, and the one it is given to come back with.
+/// Name of the secret with the token made for `peer`.
+fn own_name(peer: &str) -> String {
+    format!("{}-{peer}", names::AUTH_TOKEN_SECRET)
+}
+
+/// The tokens that might let a peer in.
+#[derive(Default)]
+pub(crate) struct Known {
+    /// That of the cluster, if it is accepted.
+    cluster: Option<String>,
+    /// The one made for the peer.
+    own: Option<Secret>,
+    /// The one-time token that was given.
+    once: Option<Secret>,
+}
+
+/// What a token that is right says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Word {
+    /// The administrator has made it for this very cluster, and not long ago: it may come with a new key.
+    pub(crate) new_key: bool,
+    /// A one-time token nobody has used so far.
+    pub(crate) unused: Option<Secret>,
+}
+
+/// Why a token is refused. Whoever showed it is not told.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Wrong {
+    /// Nobody knows it.
+    Unknown,
+    /// It was right once; when it ended.
+    Expired(Box<Secret>, String),
+    /// Another cluster has used it.
+    Used(Box<Secret>, String),
+}
+
+impl Known {
+    /// Reads the tokens that might let `peer` in with `given`.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub(crate) async fn read(
+        cluster: &Cluster,
+        namespace: &str,
+        peer: &str,
+        given: &str,
+        accept_cluster_token: bool,
+    ) -> Result<Self, KubeError> {
+        let (secret, _) = join_token::split(given);
+        let once = cluster.get::<Secret>(namespace, &join_token::secret_name(secret)).await?;
+        Ok(Self {
+            cluster: if accept_cluster_token { Some(ensure(cluster, namespace).await?) } else { None },
+            own: cluster.get(namespace, &own_name(peer)).await?,
+            once: once.filter(|secret| secret.labels().get(label::ONE_TIME_TOKEN).is_some_and(|value| value == "true")),
+        })
+    }
+
+    /// Whether `given` lets `peer` in.
+    pub(crate) fn judge(&self, given: &str, peer: &str, now: Timestamp) -> Result<Word, Wrong> {
+        let holds = |secret: &&Secret| read(secret).is_some_and(|token| is(&token, given));
+        if let Some(own) = self.own.as_ref().filter(holds) {
+            alive(own, now)?;
+            return Ok(Word { new_key: own.annotations().contains_key(annotation::TOKEN_EXPIRES), unused: None });
+        }
+        // What the administrator wrote for one peer by hand excludes all others; an empty one shuts the peer out.
+        if self.own.as_ref().is_some_and(is_standing) {
+            return Err(Wrong::Unknown);
+        }
+        if let Some(once) = self.once.as_ref().filter(holds) {
+            alive(once, now)?;
+            return match once.annotations().get(annotation::TOKEN_USED_BY) {
+                None => Ok(Word { new_key: false, unused: Some(once.clone()) }),
+                Some(user) if user == peer => Ok(Word::default()),
+                Some(user) => Err(Wrong::Used(Box::new(once.clone()), user.clone())),
+            };
+        }
+        match &self.cluster {
+            Some(token) if is(token, given) => Ok(Word::default()),
+            _ => Err(Wrong::Unknown),
+        }
+    }
+}
+
+/// Whether a token given is this one, with or without a pin.
+fn is(token: &str, given: &str) -> bool {
+    same(token, given) || same(token, join_token::split(given).0)
+}
+
+fn is_standing(own: &Secret) -> bool {
+    let annotations = own.annotations();
+    !annotations.contains_key(annotation::TOKEN_EXPIRES) && !annotations.contains_key(annotation::TOKEN_MADE_FOR)
+}
+
+fn alive(secret: &Secret, now: Timestamp) -> Result<(), Wrong> {
+    let Some(end) = secret.annotations().get(annotation::TOKEN_EXPIRES) else { return Ok(()) };
+    // One that nobody can read has passed.
+    match end.parse::<Timestamp>() {
+        Ok(time) if now < time => Ok(()),
+        _ => Err(Wrong::Expired(Box::new(secret.clone()), end.clone())),
+    }
+}
+
+/// Whether a one-time token has ended so long ago that nobody asks any more why it is refused.
+pub(crate) fn is_forgotten(secret: &Secret, now: Timestamp) -> bool {
+    let end = secret.annotations().get(annotation::TOKEN_EXPIRES).and_then(|end| end.parse::<Timestamp>().ok());
+    end.is_some_and(|end| now.duration_since(end).as_secs() > REMEMBERED.as_secs().cast_signed())
+}
+
+/// From now on a one-time token is `peer`'s; of two that come at once one fails.
+///
+/// # Errors
+/// When the API server refuses, or somebody has changed the secret.
+pub(crate) async fn bind(cluster: &Cluster, token: &Secret, peer: &str) -> Result<(), KubeError> {
+    let annotations = json!({annotation::TOKEN_USED_BY: peer});
+    let metadata = json!({"resourceVersion": token.resource_version(), "annotations": annotations});
+    cluster.merge(token, json!({"metadata": metadata})).await.map(drop)
+}
+
+/// The token `peer` is given to come back with: one that is good for that peer only, never the cluster's own. Empty when
+/// the administrator has shut the peer out.
 ///
 /// # Errors
 /// When the API server refuses.
-pub(crate) async fn expected_of(cluster: &Cluster, namespace: &str, peer: &str) -> Result<String, KubeError> {
-    let own = format!("{}-{peer}", names::AUTH_TOKEN_SECRET);
-    match cluster.get::<Secret>(namespace, &own).await?.as_ref() {
-        // An empty one is matched by nothing: the peer is shut out, which is what whoever wrote it meant.
-        Some(secret) => Ok(read(secret).unwrap_or_default()),
-        None => ensure(cluster, namespace).await,
-    }
+pub(crate) async fn for_peer(cluster: &Cluster, namespace: &str, peer: &str) -> Result<String, KubeError> {
+    let name = own_name(peer);
+    let token = loop {
+        match cluster.get::<Secret>(namespace, &name).await? {
+            Some(own) if alive(&own, now().0).is_ok() => break read(&own).unwrap_or_default(),
+            Some(expired) => cluster.remove(&expired).await?,
+            None => match cluster.create(&first_contact(namespace, &name, peer)).await {
+                // Somebody else was quicker: what is stored counts.
+                Err(error) if !error.is_conflict() => return Err(error),
+                _ => {}
+            },
+        }
+    };
+    let shown = cluster.get::<Secret>(namespace, names::AUTH_CERTIFICATE_SECRET).await?;
+    let certificate = shown.as_ref().and_then(|secret| secret.data.as_ref()?.get(names::TLS_CERTIFICATE));
+    Ok(match certificate.and_then(|pem| certs::pin(&pem.0).ok()).filter(|_| !token.is_empty()) {
+        Some(pin) => join_token::with_pin(&token, &pin),
+        None => token,
+    })
+}
+
+fn first_contact(namespace: &str, name: &str, peer: &str) -> Secret {
+    let mut secret = secret(namespace, name, &random(), None);
+    secret.metadata.labels = Some([(label::CLUSTER_ID.to_owned(), peer.to_owned())].into());
+    secret.metadata.annotations = Some([(annotation::TOKEN_MADE_FOR.to_owned(), "first-contact".to_owned())].into());
+    secret
 }
 
 /// Name of the secret with the token of `peer`.
@@ -79,17 +227,24 @@ pub(crate) fn remote_name(peer: &str) -> String {
     format!("{}{peer}", names::REMOTE_TOKEN_PREFIX)
 }
 
-/// Stores the token a peer wants to hear from us, if it is new.
+/// Stores the token a peer wants to hear from us, if there is none or the peer `may_replace` it: the administrator may
+/// have typed the one that is stored, and it may hold a pin.
 ///
 /// # Errors
 /// When the API server refuses.
-pub(crate) async fn store_remote(cluster: &Cluster, namespace: &str, peer: &str, token: &str) -> Result<(), KubeError> {
+pub(crate) async fn store_remote(
+    cluster: &Cluster,
+    namespace: &str,
+    peer: &str,
+    token: &str,
+    may_replace: bool,
+) -> Result<(), KubeError> {
     let name = remote_name(peer);
     let found = cluster.get::<Secret>(namespace, &name).await?;
-    let known = found.as_ref().is_some_and(|secret| {
-        read(secret).is_some_and(|old| same(&old, token)) && secret.labels().contains_key(label::AUTH_TOKEN)
-    });
-    if !known {
+    let held = found.as_ref().and_then(read);
+    let is_right = found.as_ref().is_some_and(|secret| secret.labels().contains_key(label::AUTH_TOKEN))
+        && held.as_ref().is_some_and(|old| same(old, token));
+    if !is_right && (may_replace || held.is_none()) {
         cluster.apply(&secret(namespace, &name, token, Some(peer))).await?;
     }
     Ok(())
@@ -119,9 +274,10 @@ fn random() -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// `text` without any of the secrets.
-pub(crate) fn redact(text: &str, secrets: &[&str]) -> String {
-    let known = secrets.iter().filter(|secret| !secret.is_empty());
+/// `text` without any of the tokens, nor what is secret of them.
+pub(crate) fn redact(text: &str, tokens: &[&str]) -> String {
+    let known =
+        tokens.iter().flat_map(|token| [*token, join_token::split(token).0]).filter(|secret| !secret.is_empty());
     known.fold(text.to_owned(), |text, secret| text.replace(secret, "(token)"))
 }
 
@@ -161,5 +317,77 @@ mod tests {
     #[test]
     fn what_is_passed_on_holds_no_token() {
         assert_eq!(redact("invalid token \"abc\"", &["abc", ""]), "invalid token \"(token)\"");
+    }
+
+    fn held(token: &str, annotations: &[(&str, &str)]) -> Secret {
+        let mut secret = secret("liqo", "x", token, None);
+        let annotations = annotations.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        secret.metadata.annotations = Some(annotations.collect());
+        secret
+    }
+
+    #[test]
+    fn a_token_lets_in_whom_it_was_made_for() {
+        const PIN: &str = ".a-_4567890123456789012345678901234567890123";
+        let now = "2026-01-02T00:00:00Z".parse().unwrap();
+        let (ended, open) = ("2026-01-01T00:00:00Z", "2026-01-03T00:00:00Z");
+        let expires = |end| held("own", &[(annotation::TOKEN_EXPIRES, end)]);
+        let once = |end, used: &[(&'static str, &'static str)]| {
+            held("once", &[&[(annotation::TOKEN_EXPIRES, end)][..], used].concat())
+        };
+        let given = held("own", &[(annotation::TOKEN_MADE_FOR, "first-contact")]);
+        let by_v = [(annotation::TOKEN_USED_BY, "v")];
+        let all = |own: Option<&Secret>, once: Option<&Secret>| Known {
+            cluster: Some("cluster".to_owned()),
+            own: own.cloned(),
+            once: once.cloned(),
+        };
+        let word = |outcome: Result<Word, Wrong>| match outcome {
+            Ok(Word { new_key: true, .. }) => "new key",
+            Ok(Word { unused: Some(_), .. }) => "first use",
+            Ok(_) => "in",
+            Err(Wrong::Unknown) => "unknown",
+            Err(Wrong::Expired(..)) => "expired",
+            Err(Wrong::Used(..)) => "used",
+        };
+        for (own, one_time, token, peer, expected) in [
+            (None, None, "cluster", "v", "in"),
+            (None, None, "", "v", "unknown"),
+            (None, None, "other", "v", "unknown"),
+            (Some(held("own", &[])), None, "own", "v", "in"),
+            (Some(held("own", &[])), None, "cluster", "v", "unknown"),
+            (Some(held("", &[])), None, "", "v", "unknown"),
+            (Some(held("", &[])), None, "cluster", "v", "unknown"),
+            (Some(given.clone()), None, "own", "v", "in"),
+            (Some(given.clone()), None, "cluster", "v", "in"),
+            (Some(expires(open)), None, "own", "v", "new key"),
+            (Some(expires(ended)), None, "own", "v", "expired"),
+            (Some(expires("soon")), None, "own", "v", "expired"),
+            (Some(expires(ended)), None, "cluster", "v", "in"),
+            (None, Some(once(open, &[])), "once", "v", "first use"),
+            (None, Some(once(ended, &[])), "once", "v", "expired"),
+            (None, Some(once(open, &by_v)), "once", "v", "in"),
+            (None, Some(once(open, &by_v)), "once", "p", "used"),
+            (None, Some(once(ended, &by_v)), "once", "p", "expired"),
+            (Some(given), Some(once(open, &[])), "once", "v", "first use"),
+            (Some(held("own", &[])), Some(once(open, &[])), "once", "v", "unknown"),
+        ] {
+            let known = all(own.as_ref(), one_time.as_ref());
+            assert_eq!(word(known.judge(token, peer, now)), expected, "{token} {peer} {own:?} {one_time:?}");
+            if !token.is_empty() {
+                assert_eq!(word(known.judge(&format!("{token}{PIN}"), peer, now)), expected, "{token} with a pin");
+            }
+        }
+        let closed = Known { cluster: None, ..all(None, None) };
+        assert_eq!(word(closed.judge("cluster", "v", now)), "unknown", "the cluster's token is not accepted");
+    }
+
+    #[test]
+    fn a_token_is_forgotten_a_week_after_its_end() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let token = held("once", &[(annotation::TOKEN_EXPIRES, "2026-01-01T00:00:00Z")]);
+        assert!(!is_forgotten(&token, at("2026-01-07T23:00:00Z")));
+        assert!(is_forgotten(&token, at("2026-01-08T00:00:01Z")));
+        assert!(!is_forgotten(&held("once", &[]), at("2030-01-01T00:00:00Z")));
     }
 }

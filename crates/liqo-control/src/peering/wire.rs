@@ -27,6 +27,18 @@ pub(crate) struct Request {
     pub(crate) destination_cluster_token: String,
     /// Base64 of a PKCS#10 request in PEM.
     pub(crate) certificate_signing_request: String,
+    /// The asker renews its certificate in time, so a short one will do. Not of Liqo 0.8.3, which ignores it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) renews: bool,
+    /// Base64 of a signature over [`renewal`] by the key of the certificate given before. Not of Liqo 0.8.3, which
+    /// ignores it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) proof: String,
+}
+
+/// What the old key signs to speak for a new one: a request, in DER, and what for.
+pub(crate) fn renewal(request: &[u8]) -> Vec<u8> {
+    [b"liqo.io identity renewal\n", request].concat()
 }
 
 /// Answer of `POST /identity/certificate`.
@@ -59,6 +71,8 @@ mod tests {
             origin_cluster_token: String::new(),
             destination_cluster_token: String::new(),
             certificate_signing_request: "Q1NS".to_owned(),
+            renews: false,
+            proof: String::new(),
         };
         let cluster = json!({"clusterID": "1", "clusterName": "rome"});
         let body = json!({"cluster": cluster, "destinationClusterToken": "", "certificateSigningRequest": "Q1NS"});

@@ -8,7 +8,11 @@ use liqo_api::{ClusterIdentity, names, net::IpamStorage};
 use liqo_kube::Cluster;
 
 use super::gateway::{self, Gateway, Reach};
-use crate::{here, out::Out};
+use crate::{
+    flag, here,
+    out::Out,
+    token::{self, For},
+};
 
 /// Label of the one IpamStorage of a cluster.
 pub(crate) const STORAGE_LABEL: &str = "net.liqo.io/ipamstorage=true";
@@ -56,7 +60,8 @@ impl Side {
     }
 
     /// Asks for everything else; each thing that is missing is an error that says so.
-    pub(crate) async fn facts(&self) -> anyhow::Result<Facts> {
+    /// The token is for `peer` only.
+    pub(crate) async fn facts(&self, peer: &ClusterIdentity) -> anyhow::Result<Facts> {
         let Self { cluster, namespace, out, .. } = self;
         let step = out.step("Retrieving network configuration");
         if !here::connects_networks(cluster, namespace).await? {
@@ -76,7 +81,9 @@ impl Side {
         }
 
         let step = out.step("Retrieving authentication token");
-        let token = here::token(cluster, namespace).await?;
+        let life = flag::duration(token::LIFE).map_err(|why| anyhow!(why))?;
+        let whom = For::Guest(&peer.cluster_id);
+        let token = token::make(cluster, namespace, &self.identity, whom, life).await?.token;
         step.done("authentication token correctly retrieved");
 
         let step = out.step("Retrieving authentication endpoint");

@@ -85,8 +85,8 @@ pub(crate) async fn run(
 
 /// Reads everything that is needed, on both clusters; nothing has been written when something is missing.
 async fn prepare(pair: &Pair) -> anyhow::Result<[Facts; 2]> {
-    let local = pair.local.facts().await.with_context(|| pair.local.called())?;
-    let remote = pair.remote.facts().await.with_context(|| pair.remote.called())?;
+    let local = pair.local.facts(&pair.remote.identity).await.with_context(|| pair.local.called())?;
+    let remote = pair.remote.facts(&pair.local.identity).await.with_context(|| pair.remote.called())?;
     let facts = [local, remote];
     one_can_be_reached(&facts).map_err(|why| anyhow!(why))?;
     for (side, peer) in pair.ways() {

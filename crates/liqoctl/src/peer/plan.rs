@@ -8,7 +8,7 @@ use liqo_api::{
     },
     meta::label,
 };
-use liqo_core::naming::dns_label_error;
+use liqo_core::naming::{cluster_id_error, dns_label_error};
 use serde_json::{Value, json};
 
 use crate::condition;
@@ -39,7 +39,7 @@ impl Ask {
         if let Some(why) = dns_label_error(&self.name) {
             return Err(format!("the cluster name {:?} {why}", self.name));
         }
-        if let Some(why) = dns_label_error(&self.cluster_id) {
+        if let Some(why) = cluster_id_error(&self.cluster_id) {
             return Err(format!("the cluster ID {:?} {why}", self.cluster_id));
         }
         if self.token.is_empty() {

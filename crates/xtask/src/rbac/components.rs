@@ -15,29 +15,28 @@ const CLIENT_SIGNER: &[&str] = &["kubernetes.io/kube-apiserver-client"];
 /// The signers of virtual kubelets' serving certificates.
 const SERVING_SIGNERS: &[&str] = &["beta.eks.amazonaws.com/app-serving", "kubernetes.io/kubelet-serving"];
 
-/// Authentication service, everywhere.
+/// What was signed for a peer, in its tenant namespace.
+const REMOTE_CERTIFICATE: &[&str] = &[liqo_api::names::REMOTE_CERTIFICATE_SECRET];
+
+/// Authentication service, everywhere. Of Secrets it reads outside of the Liqo namespace only what was signed for peers.
 pub(super) const AUTH: &[Rule] = &[
-    rule("", &["namespaces"], &["get", "list", "watch", "create", "patch"]),
-    rule("", &["nodes"], RO),
-    rule("", &["secrets"], RW),
-    named("", &["configmaps"], &["aws-auth"], &["get", "update", "patch"]),
-    rule(
-        "certificates.k8s.io",
-        &["certificatesigningrequests"],
-        &["get", "list", "watch", "create", "patch", "delete"],
-    ),
+    rule("", &["events"], &["create"]),
+    rule("", &["namespaces"], &["get", "list", "create"]),
+    rule("", &["nodes"], &["get", "list"]),
+    rule("", &["secrets"], &["create"]),
+    named("", &["secrets"], REMOTE_CERTIFICATE, &["get", "update", "patch"]),
+    rule("certificates.k8s.io", &["certificatesigningrequests"], &["get", "list", "create", "delete"]),
     rule("certificates.k8s.io", &["certificatesigningrequests/approval"], &["update", "patch"]),
     named("certificates.k8s.io", &["signers"], CLIENT_SIGNER, &["approve"]),
-    rule("rbac.authorization.k8s.io", &["clusterroles"], RO),
-    rule("rbac.authorization.k8s.io", &["rolebindings"], super::ALL),
+    rule("rbac.authorization.k8s.io", &["clusterroles"], &["get"]),
+    rule("rbac.authorization.k8s.io", &["rolebindings"], &["get", "create", "update", "patch"]),
 ];
 
-/// Authentication service, in the Liqo namespace.
+/// Authentication service, in the Liqo namespace: tokens, its own certificate, who the cluster is.
 pub(super) const AUTH_NAMESPACED: &[Rule] = &[
     rule("", &["configmaps"], RO),
     named("", &["configmaps"], CLUSTER_ID, &["update", "patch"]),
     rule("", &["secrets"], RW),
-    rule("", &["services"], RO),
 ];
 
 /// Controller manager, everywhere.

@@ -5,21 +5,20 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::StatusCode;
 use liqo_api::ClusterIdentity;
-use liqo_core::naming::dns_label_error;
-use liqo_kube::certs::{self, Subject};
+use liqo_core::naming::{self, cluster_id_error, dns_label_error};
+use liqo_kube::certs::{SigningRequest, Subject};
 
-use super::{
-    super::{token, wire},
-    No,
-};
+use super::{super::wire, No};
 
 /// The organization of every identity.
 const ORGANIZATION: &str = "liqo.io";
+/// The longest name of a namespace.
+const LONGEST_NAME: usize = 63;
 
 /// Whether somebody may claim to be `peer` at all.
 pub(super) fn claim(peer: &ClusterIdentity, here: &ClusterIdentity) -> Result<(), No> {
     let forbidden = |why: String| Err(No(StatusCode::FORBIDDEN, why));
-    if let Some(why) = dns_label_error(&peer.cluster_id) {
+    if let Some(why) = cluster_id_error(&peer.cluster_id) {
         return forbidden(format!("the cluster ID {why}"));
     }
     if let Some(why) = dns_label_error(&peer.cluster_name) {
@@ -28,38 +27,49 @@ pub(super) fn claim(peer: &ClusterIdentity, here: &ClusterIdentity) -> Result<()
     if peer.cluster_id == here.cluster_id {
         return forbidden("the cluster ID is that of this cluster: a cluster cannot peer with itself".to_owned());
     }
+    let longer = naming::tenant_namespace(peer).len().saturating_sub(LONGEST_NAME);
+    if longer > 0 {
+        let most = peer.cluster_name.len().saturating_sub(longer);
+        return forbidden(format!(
+            "the cluster name is longer than {most} characters, so no namespace can be named after it: install the \
+             cluster with a shorter name"
+        ));
+    }
     Ok(())
 }
 
-/// Whether the token is the right one. The answer never repeats it.
-pub(super) fn token(expected: &str, given: &str) -> Result<(), No> {
-    if token::same(expected, given) {
-        return Ok(());
-    }
+/// What is answered to a token that is not right, whatever is wrong with it. The answer never repeats it.
+pub(super) fn denied(given: &str) -> No {
     let why = if given.is_empty() {
         "a token is needed: see `liqoctl generate peer-command` in this cluster"
     } else {
         "invalid token: see `liqoctl generate peer-command` in this cluster for the current one"
     };
-    Err(No(StatusCode::UNAUTHORIZED, why.to_owned()))
+    No(StatusCode::UNAUTHORIZED, why.to_owned())
 }
 
-/// The signing request in PEM, if it speaks of `peer` and of nobody else.
-pub(super) fn signing_request(peer: &ClusterIdentity, encoded: &str) -> Result<String, No> {
+/// The signing request, if it speaks of `peer` and of nobody else and asks for nothing else.
+pub(super) fn signing_request(peer: &ClusterIdentity, encoded: &str) -> Result<SigningRequest, No> {
     let bad = |why: String| No(StatusCode::BAD_REQUEST, why);
+    let forbidden = |why: String| No(StatusCode::FORBIDDEN, why);
     let bytes = STANDARD.decode(encoded).map_err(|error| bad(format!("certificateSigningRequest: {error}")))?;
     let pem = String::from_utf8(bytes).map_err(|error| bad(format!("certificateSigningRequest: {error}")))?;
-    let subject = certs::request_subject(&pem)
-        .map_err(|error| No(StatusCode::FORBIDDEN, format!("the signing request cannot be used: {error}")))?;
+    let request = SigningRequest::read(&pem)
+        .map_err(|error| forbidden(format!("the signing request cannot be used: {error}")))?;
     let wanted = Subject::new(peer.cluster_id.as_str(), ORGANIZATION);
-    if subject != wanted {
-        let why = format!(
+    let subject = request.subject();
+    if *subject != wanted {
+        return Err(forbidden(format!(
             "the signing request speaks of CN={:?} O={:?}, but must speak of CN={:?} O={ORGANIZATION:?}",
             subject.common_name, subject.organizations, wanted.common_name
-        );
-        return Err(No(StatusCode::FORBIDDEN, why));
+        )));
     }
-    Ok(pem)
+    if !request.is_bare() {
+        let why =
+            "the signing request asks for extensions or has other attributes: only a subject and a key are signed";
+        return Err(forbidden(why.to_owned()));
+    }
+    Ok(request)
 }
 
 /// The answer to a granted request.
@@ -74,7 +84,7 @@ pub(super) fn answer(namespace: String, certificate: &str, url: String, authorit
 
 #[cfg(test)]
 mod tests {
-    use liqo_kube::certs::KeyKind;
+    use liqo_kube::certs::{self, KeyKind};
 
     use super::*;
 
@@ -83,10 +93,15 @@ mod tests {
     #[test]
     fn only_a_possible_peer_is_heard() {
         let here = ClusterIdentity::new("16fbeaec-e4e4-41dc-9eea-170ce95d7dd9", "milan");
+        let (longest, longer) = ("a".repeat(44), "a".repeat(45));
         for (id, name, words) in [
             (ID, "rome", None),
+            (ID, longest.as_str(), None),
+            (ID, longer.as_str(), Some("longer than 44 characters")),
             ("", "rome", Some("cluster ID is empty")),
-            ("system:masters", "rome", Some("cluster ID may only")),
+            ("system:masters", "rome", Some("cluster ID must be a UUID")),
+            ("kubernetes-admin", "rome", Some("cluster ID must be a UUID")),
+            ("09897B82-7830-483b-b786-9cf90899f809", "rome", Some("cluster ID must be a UUID")),
             (ID, "Rome", Some("cluster name may only")),
             (ID, "", Some("cluster name is empty")),
             (here.cluster_id.as_str(), "rome", Some("peer with itself")),
@@ -102,12 +117,10 @@ mod tests {
 
     #[test]
     fn a_wrong_token_is_unauthorized_and_not_repeated() {
-        assert_eq!(token("abc", "abc"), Ok(()));
         for given in ["", "secret-of-somebody"] {
-            let No(status, why) = token("abc", given).unwrap_err();
+            let No(status, why) = denied(given);
             assert_eq!(status, StatusCode::UNAUTHORIZED);
             assert!(given.is_empty() || !why.contains(given));
-            assert!(!why.contains("abc"));
         }
     }
 
@@ -115,7 +128,10 @@ mod tests {
     fn a_request_must_speak_of_the_asker() {
         let peer = ClusterIdentity::new(ID, "rome");
         let key = certs::new_key(KeyKind::Ed25519).unwrap();
-        let made = |subject: &Subject| STANDARD.encode(certs::signing_request(&key, subject, &[]).unwrap());
+        let named = |subject: &Subject, names: &[String]| {
+            STANDARD.encode(certs::signing_request(&key, subject, names).unwrap())
+        };
+        let made = |subject: &Subject| named(subject, &[]);
         assert!(signing_request(&peer, &made(&Subject::new(ID, "liqo.io"))).is_ok());
         let two =
             Subject { organizations: vec!["liqo.io".to_owned(), "system:masters".to_owned()], ..Subject::new(ID, "") };
@@ -123,6 +139,7 @@ mod tests {
             (made(&Subject::new("kubernetes-admin", "liqo.io")), StatusCode::FORBIDDEN),
             (made(&Subject::new(ID, "system:masters")), StatusCode::FORBIDDEN),
             (made(&two), StatusCode::FORBIDDEN),
+            (named(&Subject::new(ID, "liqo.io"), &["kubernetes".to_owned()]), StatusCode::FORBIDDEN),
             (STANDARD.encode("nonsense"), StatusCode::FORBIDDEN),
             ("%".to_owned(), StatusCode::BAD_REQUEST),
         ] {

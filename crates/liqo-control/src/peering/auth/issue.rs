@@ -1,13 +1,15 @@
 //! Signing for a peer, by the cluster's own signer.
 //!
 //! Keeps true: what was signed last for a peer is stored before it is handed out. Who asks again with
-//! the same key is given the same certificate, so a lost answer costs nothing. A new key needs the token.
+//! the same key is given the same certificate, so a lost answer costs nothing. A new key needs the word of the old one,
+//! or of the administrator. What is signed is what was read, byte for byte, and the answer of the signer is read again.
 //!
 //! Writes    `CertificateSigningRequest`, its approval; `Secret` `liqo-remote-certificate`.
 //! Removes   the `CertificateSigningRequest`s it made.
 
 use std::{collections::BTreeMap, time::Duration};
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use http::StatusCode;
 use k8s_openapi::{
     ByteString,
@@ -20,12 +22,11 @@ use k8s_openapi::{
 use kube::{ResourceExt, api::ObjectMeta};
 use liqo_api::{ClusterIdentity, meta::label, names};
 use liqo_kube::{
-    Cluster,
-    certs::{self, Facts},
-    now,
+    Cluster, KubeError,
+    certs::{self, Facts, SigningRequest},
 };
 
-use super::No;
+use super::{super::wire, No};
 
 const SIGNER: &str = "kubernetes.io/kube-apiserver-client";
 const CSR: &str = "csr";
@@ -36,8 +37,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// What to do about a signing request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Choice {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Choice {
     /// Hand out what is stored.
     Again,
     /// Sign.
@@ -46,47 +47,105 @@ enum Choice {
     Refuse,
 }
 
-/// A certificate for a peer, in PEM.
-pub(super) async fn certificate(
-    cluster: &Cluster,
-    namespace: &str,
-    peer: &ClusterIdentity,
-    csr: &str,
-    new_keys: bool,
-) -> Result<String, No> {
-    let stored = cluster.get::<Secret>(namespace, names::REMOTE_CERTIFICATE_SECRET).await?;
-    let old_csr = stored.as_ref().and_then(|secret| text(secret, CSR));
-    let old = stored.as_ref().and_then(|secret| text(secret, CERTIFICATE));
-    let facts = old.as_ref().and_then(|pem| certs::facts(pem.as_bytes()).ok());
-    match (choose(old_csr.as_deref() == Some(csr), facts.as_ref(), new_keys, now().0), old) {
-        (Choice::Again, Some(pem)) => Ok(pem),
-        (Choice::Refuse, _) => Err(No(
-            StatusCode::FORBIDDEN,
-            format!(
-                "the stored and the provided CSR for cluster {} does not match: this cluster asks for no token, so it \
-                 does not replace a valid certificate; its administrator can delete the Secret {namespace}/{}",
-                peer.cluster_id,
-                names::REMOTE_CERTIFICATE_SECRET
-            ),
-        )),
-        _ => {
-            let pem = sign(cluster, csr).await?;
-            cluster.apply(&secret(namespace, peer, csr, &pem)).await?;
-            Ok(pem)
-        }
+/// What was signed last for a peer.
+pub(super) struct Stored {
+    secret: Secret,
+    csr: Option<SigningRequest>,
+    pub(super) certificate: String,
+    facts: Facts,
+}
+
+impl Stored {
+    /// Reads it in the tenant namespace of a peer.
+    pub(super) async fn read(cluster: &Cluster, namespace: &str) -> Result<Option<Self>, KubeError> {
+        let found = cluster.get::<Secret>(namespace, names::REMOTE_CERTIFICATE_SECRET).await?;
+        Ok(found.and_then(|secret| {
+            let certificate = text(&secret, CERTIFICATE)?;
+            let facts = certs::facts(certificate.as_bytes()).ok()?;
+            let csr = text(&secret, CSR).and_then(|pem| SigningRequest::read(&pem).ok());
+            Some(Self { secret, csr, certificate, facts })
+        }))
+    }
+
+    /// Whether a proof says that the holder of the key signed last wants this request signed.
+    pub(super) fn proves(&self, csr: &SigningRequest, proof: &str) -> bool {
+        STANDARD.decode(proof).is_ok_and(|signature| {
+            certs::check_signature(self.certificate.as_bytes(), &wire::renewal(csr.der()), &signature).is_ok()
+        })
+    }
+
+    /// What to do about a request of the same peer; `vouched`: its old key, or the administrator, speaks for a new key.
+    pub(super) fn choose(&self, csr: &SigningRequest, vouched: bool, now: Timestamp) -> Choice {
+        choose(self.csr.as_ref().is_some_and(|old| old.der() == csr.der()), Some(&self.facts), vouched, now)
+    }
+
+    /// Tells the administrator that somebody came with another key.
+    pub(super) async fn tell(&self, cluster: &Cluster, peer: &ClusterIdentity) {
+        let message = format!(
+            "Somebody who calls itself cluster {} asked for an identity with another key than this one's, and was \
+             refused. If that cluster was installed anew, run `liqoctl generate peer-command --for-cluster-id {}` here, or \
+             delete this Secret",
+            peer.cluster_id, peer.cluster_id
+        );
+        cluster.event(&self.secret, "liqo-auth", "Warning", "NewKeyRefused", &message).await;
     }
 }
 
-fn choose(same_csr: bool, stored: Option<&Facts>, new_keys: bool, now: Timestamp) -> Choice {
+/// An ID belongs to the key that had it first, also when its certificate has ended.
+fn choose(same_csr: bool, stored: Option<&Facts>, vouched: bool, now: Timestamp) -> Choice {
     match stored {
         Some(facts) if same_csr && !certs::due(facts, now) => Choice::Again,
-        Some(facts) if !same_csr && !new_keys && facts.not_after > now => Choice::Refuse,
+        Some(_) if !same_csr && !vouched => Choice::Refuse,
         _ => Choice::Sign,
     }
 }
 
-async fn sign(cluster: &Cluster, csr: &str) -> Result<String, No> {
-    let request = cluster.create(&signing_request(csr)).await?;
+/// What a peer is told that comes with another key than the one before.
+pub(super) fn another_key(namespace: &str, peer: &ClusterIdentity) -> No {
+    let why = format!(
+        "the stored and the provided CSR for cluster {id} does not match: this ID belongs to another key. The \
+         administrator of this cluster can run `liqoctl generate peer-command --for-cluster-id {id}`, or delete the \
+         Secret {namespace}/{}",
+        names::REMOTE_CERTIFICATE_SECRET,
+        id = peer.cluster_id,
+    );
+    No(StatusCode::FORBIDDEN, why)
+}
+
+/// A new certificate for a peer, in PEM; it is stored in place of the one `before`, or not handed out.
+pub(super) async fn certificate(
+    cluster: &Cluster,
+    (namespace, peer): (&str, &ClusterIdentity),
+    before: Option<&Stored>,
+    csr: &SigningRequest,
+    lifetime: Option<Duration>,
+) -> Result<String, No> {
+    let pem = sign(cluster, csr, lifetime).await?;
+    let mut secret = secret(namespace, peer, &csr.pem(), &pem);
+    if let Err(error) = csr.check_answer(pem.as_bytes()) {
+        let why = format!("the signer {SIGNER} signed something else than what was asked for: {error}");
+        tracing::error!(peer = peer.cluster_id, namespace, reason = why, "a certificate is not handed out");
+        cluster.event(&secret, "liqo-auth", "Warning", "CertificateDiffers", &why).await;
+        return Err(No(StatusCode::INTERNAL_SERVER_ERROR, why));
+    }
+    match before {
+        // Of two that come at once with two keys one fails.
+        None => match cluster.get::<Secret>(namespace, names::REMOTE_CERTIFICATE_SECRET).await? {
+            None => drop(cluster.create(&secret).await?),
+            Some(unreadable) => drop(replace(cluster, &mut secret, &unreadable).await?),
+        },
+        Some(before) => drop(replace(cluster, &mut secret, &before.secret).await?),
+    }
+    Ok(pem)
+}
+
+async fn replace(cluster: &Cluster, new: &mut Secret, old: &Secret) -> Result<Secret, KubeError> {
+    new.metadata.resource_version = old.resource_version();
+    cluster.apply(new).await
+}
+
+async fn sign(cluster: &Cluster, csr: &SigningRequest, lifetime: Option<Duration>) -> Result<String, No> {
+    let request = cluster.create(&signing_request(csr, lifetime)).await?;
     let outcome = approved(cluster, &request).await;
     if let Err(error) = cluster.remove(&request).await {
         tracing::debug!(error = &error as &dyn std::error::Error, "signing request left behind");
@@ -124,7 +183,7 @@ async fn signed(cluster: &Cluster, name: &str) -> Result<String, No> {
     }
 }
 
-fn signing_request(csr: &str) -> CertificateSigningRequest {
+fn signing_request(csr: &SigningRequest, lifetime: Option<Duration>) -> CertificateSigningRequest {
     let labels = BTreeMap::from([(label::REMOTE_TENANT_CSR.to_owned(), "true".to_owned())]);
     CertificateSigningRequest {
         metadata: ObjectMeta {
@@ -133,7 +192,8 @@ fn signing_request(csr: &str) -> CertificateSigningRequest {
             ..ObjectMeta::default()
         },
         spec: CertificateSigningRequestSpec {
-            request: ByteString(csr.as_bytes().to_vec()),
+            request: ByteString(csr.pem().into_bytes()),
+            expiration_seconds: lifetime.map(|life| i32::try_from(life.as_secs()).unwrap_or(i32::MAX)),
             signer_name: SIGNER.to_owned(),
             usages: Some(["digital signature", "key encipherment", "client auth"].map(str::to_owned).to_vec()),
             ..CertificateSigningRequestSpec::default()
@@ -164,7 +224,7 @@ fn text(secret: &Secret, key: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use liqo_kube::certs::Subject;
+    use liqo_kube::certs::{KeyKind, Subject};
 
     use super::*;
 
@@ -172,19 +232,57 @@ mod tests {
     fn a_certificate_is_given_again_while_it_is_good_for_a_third_of_its_life() {
         let at = |second| Timestamp::from_second(second).unwrap();
         let facts = Facts { subject: Subject::default(), not_before: at(0), not_after: at(900) };
-        for (same, stored, new_keys, now, choice) in [
+        for (same, stored, vouched, now, choice) in [
             (true, true, true, 100, Choice::Again),
             (true, true, false, 100, Choice::Again),
             (true, true, true, 600, Choice::Sign),
             (true, true, true, 1000, Choice::Sign),
             (false, true, true, 100, Choice::Sign),
+            (false, true, true, 1000, Choice::Sign),
             (false, true, false, 100, Choice::Refuse),
-            (false, true, false, 1000, Choice::Sign),
+            (false, true, false, 1000, Choice::Refuse),
             (false, false, false, 100, Choice::Sign),
             (true, false, true, 100, Choice::Sign),
         ] {
             let stored = stored.then_some(&facts);
-            assert_eq!(choose(same, stored, new_keys, at(now)), choice, "{same} {stored:?} {new_keys} {now}");
+            assert_eq!(choose(same, stored, vouched, at(now)), choice, "{same} {stored:?} {vouched} {now}");
         }
+    }
+
+    #[test]
+    fn the_old_key_speaks_for_the_new_one() {
+        certs::install_crypto();
+        let life = Duration::from_secs(600);
+        let subject = Subject::new("09897b82-7830-483b-b786-9cf90899f809", "liqo.io");
+        let old = certs::self_signed(&subject, &[], life).unwrap();
+        let request = |key: &str| SigningRequest::read(&certs::signing_request(key, &subject, &[]).unwrap()).unwrap();
+        let (new, another) =
+            [KeyKind::Ed25519, KeyKind::P256].map(|kind| request(&certs::new_key(kind).unwrap())).into();
+        let stored = Stored {
+            secret: Secret::default(),
+            csr: None,
+            facts: certs::facts(old.certificate.as_bytes()).unwrap(),
+            certificate: old.certificate,
+        };
+        let proof =
+            |key: &str, about: &SigningRequest| STANDARD.encode(certs::sign(key, &wire::renewal(about.der())).unwrap());
+        assert!(stored.proves(&new, &proof(&old.key, &new)));
+        assert!(!stored.proves(&another, &proof(&old.key, &new)), "a proof is about one request");
+        assert!(!stored.proves(&new, &proof(&certs::new_key(KeyKind::P256).unwrap(), &new)), "another key");
+        assert!(!stored.proves(&new, &STANDARD.encode(certs::sign(&old.key, new.der()).unwrap())), "another purpose");
+        for proof in ["", "%", "AAAA"] {
+            assert!(!stored.proves(&new, proof), "{proof:?}");
+        }
+    }
+
+    #[test]
+    fn only_short_certificates_are_asked_for_by_their_life() {
+        let key = certs::new_key(KeyKind::Ed25519).unwrap();
+        let subject = Subject::new("09897b82-7830-483b-b786-9cf90899f809", "liqo.io");
+        let csr = SigningRequest::read(&certs::signing_request(&key, &subject, &[]).unwrap()).unwrap();
+        assert_eq!(signing_request(&csr, None).spec.expiration_seconds, None);
+        let week = signing_request(&csr, Some(Duration::from_secs(604_800)));
+        assert_eq!(week.spec.expiration_seconds, Some(604_800));
+        assert_eq!(week.spec.request.0, csr.pem().into_bytes());
     }
 }

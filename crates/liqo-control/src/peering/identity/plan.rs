@@ -15,7 +15,7 @@ const IMPATIENT: u32 = 8;
 const LONGEST: Duration = Duration::from_secs(5);
 /// Pause after a refusal, which only a person can change: by a new token, or by a change at the peer.
 const REFUSED: Duration = Duration::from_secs(15);
-/// Pause between two attempts to renew.
+/// Longest pause between two attempts to renew.
 const RENEWAL: Duration = Duration::from_secs(600);
 /// Nobody sleeps longer: clocks change.
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -25,8 +25,8 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 pub(super) enum Need {
     /// Nothing for so long.
     Nothing(Duration),
-    /// The certificate is still valid, but not for long.
-    Renewal,
+    /// The certificate is still valid, but only for so long.
+    Renewal(Duration),
     /// There is no valid certificate.
     Identity,
 }
@@ -35,15 +35,18 @@ pub(super) enum Need {
 pub(super) fn need(best: Option<&Facts>, now: Timestamp) -> Need {
     match best {
         Some(facts) if facts.not_after <= now => Need::Identity,
-        Some(facts) if due(facts, now) => Need::Renewal,
+        Some(facts) if due(facts, now) => Need::Renewal(seconds(facts.not_after.as_second() - now.as_second())),
         Some(facts) => {
             let life = facts.not_after.as_second() - facts.not_before.as_second();
             let rest = facts.not_before.as_second() + life / 3 * 2 - now.as_second();
-            let rest = Duration::from_secs(u64::try_from(rest).unwrap_or_default().max(1));
-            Need::Nothing(rest.min(DAY))
+            Need::Nothing(seconds(rest).min(DAY))
         }
         None => Need::Identity,
     }
+}
+
+fn seconds(rest: i64) -> Duration {
+    Duration::from_secs(u64::try_from(rest).unwrap_or_default().max(1))
 }
 
 /// How long to wait after so many failures.
@@ -51,7 +54,8 @@ pub(super) fn pause_after(failures: u32, failure: &Failure, need: Need) -> Durat
     // A user waits: a peer that is just being started is asked often, one that stays away seldom.
     let growing = if failures <= IMPATIENT { FIRST * (1 << failures.saturating_sub(1).min(2)) } else { LONGEST };
     match (need, failure) {
-        (Need::Renewal, _) => RENEWAL,
+        // Several times before the certificate ends, however short its life.
+        (Need::Renewal(rest), _) => (rest / 8).clamp(growing, RENEWAL),
         (_, Failure::Failed(_)) => growing,
         // The first refusals may come from a token that is only being written.
         _ if failures < 4 => growing,
@@ -72,8 +76,8 @@ mod tests {
         for (now, expected) in [
             (100, Need::Nothing(Duration::from_secs(500))),
             (599, Need::Nothing(Duration::from_secs(1))),
-            (600, Need::Renewal),
-            (899, Need::Renewal),
+            (600, Need::Renewal(Duration::from_secs(300))),
+            (899, Need::Renewal(Duration::from_secs(1))),
             (900, Need::Identity),
         ] {
             assert_eq!(need(Some(&facts), at(now)), expected, "{now}");
@@ -91,6 +95,9 @@ mod tests {
         assert_eq!(pause_after(9, &failed, Need::Identity), LONGEST);
         assert_eq!(pause_after(1, &denied, Need::Identity), Duration::from_millis(200));
         assert_eq!(pause_after(9, &denied, Need::Identity), REFUSED);
-        assert_eq!(pause_after(1, &denied, Need::Renewal), RENEWAL);
+        for (rest, pause) in [(DAY, RENEWAL), (Duration::from_secs(80), Duration::from_secs(10)), (FIRST, FIRST)] {
+            assert_eq!(pause_after(1, &denied, Need::Renewal(rest)), pause);
+        }
+        assert_eq!(pause_after(9, &denied, Need::Renewal(FIRST)), LONGEST);
     }
 }

@@ -1,0 +1,153 @@
+//! Join tokens of the cluster we talk to: made for one guest, or for whoever comes first.
+//!
+//! Writes    Secret `auth-token-<cluster ID>` or `auth-token-once-<digits>`.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::{anyhow, bail};
+use k8s_openapi::{ByteString, api::core::v1::Secret, jiff::Timestamp};
+use kube::api::ObjectMeta;
+use liqo_api::{
+    ClusterIdentity,
+    meta::{annotation, label},
+    names,
+};
+use liqo_core::{join_token, naming::cluster_id_error};
+use liqo_kube::{Cluster, now};
+use ring::rand::SecureRandom;
+
+use crate::here;
+
+/// How long a token is good, unless something else is said.
+pub(crate) const LIFE: &str = "24h";
+
+/// A token that was made.
+pub(crate) struct Made {
+    pub(crate) token: String,
+    /// Until when it is good, and the Secret it lies in; `None` for the token of the cluster.
+    pub(crate) secret: Option<(String, String)>,
+}
+
+/// For whom a token is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum For<'a> {
+    /// The cluster with this ID; it may come with a new key.
+    Guest(&'a str),
+    /// The cluster that uses it first.
+    First,
+}
+
+/// Makes a token that is good for `life`. A release that knows no such tokens (Liqo 0.8.3) gives that of the cluster.
+pub(crate) async fn make(
+    cluster: &Cluster,
+    namespace: &str,
+    local: &ClusterIdentity,
+    whom: For<'_>,
+    life: Duration,
+) -> anyhow::Result<Made> {
+    if let For::Guest(guest) = whom {
+        check(guest, local)?;
+    }
+    if !here::knows_one_time_tokens(cluster, namespace).await? {
+        return Ok(Made { token: here::token(cluster, namespace).await?, secret: None });
+    }
+    let secret = new_token()?;
+    let end = Timestamp::from_second(now().0.as_second().saturating_add(life.as_secs().cast_signed()))?.to_string();
+    let name = match whom {
+        For::Guest(guest) => format!("{}-{guest}", names::AUTH_TOKEN_SECRET),
+        For::First => join_token::secret_name(&secret),
+    };
+    let wanted = wanted(namespace, &name, whom, &secret, &end);
+    loop {
+        if let Some(old) = cluster.get::<Secret>(namespace, &name).await? {
+            if here::token_of(&old).is_none() {
+                bail!("secret {namespace}/{name} has no token, which shuts that cluster out: delete it and try again");
+            }
+            cluster.remove(&old).await?;
+        }
+        match cluster.create(&wanted).await {
+            Err(error) if error.is_conflict() => {}
+            made => {
+                made?;
+                break;
+            }
+        }
+    }
+    let token = match here::pin(cluster, namespace).await? {
+        Some(pin) => join_token::with_pin(&secret, &pin),
+        None => secret,
+    };
+    Ok(Made { token, secret: Some((end, name)) })
+}
+
+fn check(guest: &str, local: &ClusterIdentity) -> anyhow::Result<()> {
+    if let Some(why) = cluster_id_error(guest) {
+        return Err(anyhow!("the cluster ID {guest:?} {why}"));
+    }
+    if guest == local.cluster_id {
+        return Err(anyhow!("{guest} is the ID of this cluster, not of the one that will peer with it"));
+    }
+    Ok(())
+}
+
+fn wanted(namespace: &str, name: &str, whom: For<'_>, token: &str, end: &str) -> Secret {
+    let (key, value) = match whom {
+        For::Guest(guest) => (label::CLUSTER_ID, guest),
+        For::First => (label::ONE_TIME_TOKEN, "true"),
+    };
+    Secret {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: Some(namespace.to_owned()),
+            labels: Some([(key.to_owned(), value.to_owned())].into()),
+            annotations: Some([(annotation::TOKEN_EXPIRES.to_owned(), end.to_owned())].into()),
+            ..ObjectMeta::default()
+        },
+        data: Some(BTreeMap::from([(names::TOKEN_KEY.to_owned(), ByteString(token.as_bytes().to_vec()))])),
+        ..Secret::default()
+    }
+}
+
+/// 64 random bytes, as 128 hex digits.
+fn new_token() -> anyhow::Result<String> {
+    let mut bytes = [0_u8; 64];
+    ring::rand::SystemRandom::new().fill(&mut bytes).map_err(|_| anyhow!("this machine gives no random numbers"))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_token_has_128_hex_digits() {
+        let token = new_token().unwrap();
+        assert!(token.len() == 128 && token.chars().all(|c| c.is_ascii_hexdigit()));
+        assert_ne!(token, new_token().unwrap());
+    }
+
+    #[test]
+    fn a_secret_says_whose_it_is_and_when_it_ends() {
+        let end = "2026-01-02T00:00:00Z";
+        for (whom, labels) in [
+            (For::Guest("g"), json!({"discovery.liqo.io/cluster-id": "g"})),
+            (For::First, json!({"liqo.io/one-time-token": "true"})),
+        ] {
+            let made = serde_json::to_value(wanted("liqo", "x", whom, "t", end)).unwrap();
+            assert_eq!(made["metadata"]["labels"], labels);
+            assert_eq!(made["metadata"]["annotations"], json!({"liqo.io/token-expires": end}));
+            assert_eq!(made["data"], json!({"token": "dA=="}));
+        }
+    }
+
+    #[test]
+    fn a_guest_is_another_cluster() {
+        let local = ClusterIdentity::new("16fbeaec-e4e4-41dc-9eea-170ce95d7dd9", "milan");
+        assert!(check("09897b82-7830-483b-b786-9cf90899f809", &local).is_ok());
+        for bad in ["", "rome", &local.cluster_id] {
+            assert!(check(bad, &local).is_err(), "{bad}");
+        }
+    }
+}
