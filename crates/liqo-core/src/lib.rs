@@ -3,7 +3,9 @@
 pub mod door;
 pub mod endpoint;
 pub mod join_token;
+pub mod mapping;
 pub mod naming;
 pub mod quantity;
 pub mod resources;
 pub mod selector;
+pub mod standing;

@@ -52,13 +52,15 @@ fn these_objects_and_no_others() {
     let wanted = "
         ClusterRole/liqo-auth ClusterRole/liqo-controller-manager ClusterRole/liqo-crd-replicator
         ClusterRole/liqo-remote-peering-basic ClusterRole/liqo-remote-peering-incoming
+        ClusterRole/liqo-remote-peering-leaving
         ClusterRole/liqo-remote-peering-outgoing ClusterRole/liqo-virtual-kubelet-local
         ClusterRole/liqo-virtual-kubelet-remote
         ClusterRoleBinding/liqo-auth ClusterRoleBinding/liqo-controller-manager
         ClusterRoleBinding/liqo-controller-manager-grant-virtual-kubelet-local
         ClusterRoleBinding/liqo-controller-manager-grant-virtual-kubelet-remote
         ClusterRoleBinding/liqo-crd-replicator ClusterRoleBinding/liqo-remote-peering-basic
-        ClusterRoleBinding/liqo-remote-peering-incoming ClusterRoleBinding/liqo-remote-peering-outgoing
+        ClusterRoleBinding/liqo-remote-peering-incoming ClusterRoleBinding/liqo-remote-peering-leaving
+        ClusterRoleBinding/liqo-remote-peering-outgoing
         ConfigMap/liqo-clusterid-configmap ConfigMap/liqo-peer-policy
         Deployment/liqo-auth Deployment/liqo-controller-manager Deployment/liqo-crd-replicator
         MutatingWebhookConfiguration/liqo-webhook ValidatingWebhookConfiguration/liqo-webhook
@@ -97,7 +99,11 @@ fn labels_are_those_of_liqo() {
         Some("liqo-clusterid-configmap") => ("clusterid-configmap", "clusterid-configmap"),
         Some("liqo-crd-replicator") => ("crd-replicator", "dispatcher"),
         Some(
-            "liqo-auth" | "liqo-remote-peering-basic" | "liqo-remote-peering-incoming" | "liqo-remote-peering-outgoing",
+            "liqo-auth"
+            | "liqo-remote-peering-basic"
+            | "liqo-remote-peering-incoming"
+            | "liqo-remote-peering-leaving"
+            | "liqo-remote-peering-outgoing",
         ) => ("auth", "discovery"),
         Some("liqo-virtual-kubelet-local" | "liqo-virtual-kubelet-remote") => ("virtual-kubelet", "virtual-kubelet"),
         Some("liqo-gateway") => ("gateway", "networking"),
@@ -184,6 +190,11 @@ fn arguments_by_default() {
             "--webhook-port=9443",
             "--kubelet-extra-args=--enable-apiserver-support=true",
             "--offer-update-threshold-percentage=5",
+            "--withdrawal-deadline=5m",
+            "--namespaces-per-peer=64",
+            "--pod-security=baseline",
+            "--reserved-namespaces=default,openshift,openshift-*,*-system,cert-manager,istio-*,linkerd*,monitoring,logging,\
+             ingress-nginx,argocd,vault,cattle-*,tigera-operator",
         ]
     );
     assert_eq!(args(&objects, "liqo-crd-replicator"), ["--cluster-name=rome", "--liqo-namespace=$(POD_NAMESPACE)"]);
@@ -221,6 +232,8 @@ fn arguments_of_the_controller_manager_follow_the_values() {
         "--set=controllerManager.replicas=2,controllerManager.pod.extraArgs={--v=4}",
         "--set=controllerManager.config.enableResourceEnforcement=true",
         "--set=controllerManager.config.enableNodeFailureController=true",
+        "--set=controllerManager.config.withdrawalDeadline=90s,offloading.namespacesPerPeer=8",
+        "--set=offloading.podSecurity=restricted,offloading.reservedNamespaces={default,a-*}",
         "--set=controllerManager.config.resourcePluginAddress=plugin:6000",
         "--set=discovery.config.clusterLabels.region=eu,discovery.config.incomingPeeringEnabled=false",
         "--set=networking.reflectIPs=false,webhook.port=9444",
@@ -259,6 +272,10 @@ fn arguments_of_the_controller_manager_follow_the_values() {
             "--kubelet-ram-limits=1Gi",
             "--resource-plugin-address=plugin:6000",
             "--offer-update-threshold-percentage=0",
+            "--withdrawal-deadline=90s",
+            "--namespaces-per-peer=8",
+            "--pod-security=restricted",
+            "--reserved-namespaces=default,a-*",
         ]
     );
     let spread =
@@ -565,7 +582,7 @@ fn access_is_what_the_table_says() {
     };
     // The authentication service grants the first only.
     let all = ["liqo-auth", "liqo-controller-manager", "liqo-crd-replicator"];
-    for (permissions, holders) in [("basic", &all[..]), ("incoming", &all[1..]), ("outgoing", &all[1..])] {
+    for (permissions, holders) in [("basic", &all[..]), ("incoming", &all[1..]), ("leaving", &all[1..]), ("outgoing", &all[1..])] {
         assert_eq!(subjects(&format!("ClusterRoleBinding/liqo-remote-peering-{permissions}")), holders);
     }
     for side in ["local", "remote"] {
