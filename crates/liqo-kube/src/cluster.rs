@@ -44,9 +44,9 @@ const PAGE: u32 = 200;
 pub(crate) const LIST_DEADLINE: Duration = Duration::from_secs(300);
 /// How often the user is told about one object, and about all objects together, by one process.
 const EVENTS: Rate = Rate::new(20, Duration::from_secs(6));
-const ALL_EVENTS: Rate = Rate::new(500, Duration::from_millis(100));
+const ALL_EVENTS: Rate = Rate::new(10_000, Duration::from_millis(1));
 /// Objects about which the user was told lately.
-const OBJECTS_TOLD: usize = 4096;
+const OBJECTS_TOLD: usize = 16_384;
 /// Longest text of an API server that is passed on, in characters.
 const LONGEST_TEXT: usize = 8192;
 

@@ -30,7 +30,7 @@ struct Taken {
     source: IpAddr,
     doing: Doing,
     since: Instant,
-    /// Bytes of the body that is being read.
+    /// Bytes of the body that is being read, or answered.
     bytes: usize,
     cut: Arc<Notify>,
 }
@@ -126,10 +126,13 @@ impl Place {
         Way(Arc::downgrade(&self.0))
     }
 
+    /// What the connection does from now on. The room of a body stays taken while its request is being answered.
     pub(super) fn does(&self, doing: Doing) {
         if let Some(taken) = self.0.places.state().taken.get_mut(&self.0.id) {
-            *taken =
-                Taken { doing, since: Instant::now(), bytes: 0, cut: Arc::clone(&taken.cut), source: taken.source };
+            (taken.doing, taken.since) = (doing, Instant::now());
+            if doing == Doing::Waiting {
+                taken.bytes = 0;
+            }
         }
     }
 
@@ -224,5 +227,10 @@ mod tests {
         new.does(Doing::Waiting);
         assert!(new.reads(50) && is_cut(&old) && !old.reads(1));
         assert!(!new.reads(51), "nobody takes from itself");
+        new.does(Doing::Answering);
+        let third = places.take(ip(3)).unwrap();
+        assert!(third.reads(50) && !third.reads(1), "nor from a request that is being answered");
+        new.does(Doing::Waiting);
+        assert!(third.reads(50));
     }
 }
