@@ -330,6 +330,8 @@ pub fn server_config_with_clients(shown: Arc<Shown>, authorities: &str) -> Resul
 
 #[cfg(test)]
 mod tests {
+    use rcgen::DnValue;
+
     use super::*;
 
     #[test]
@@ -352,6 +354,26 @@ mod tests {
         assert!(!due(&facts, Timestamp::now()));
         assert!(due(&facts, Timestamp::now() + Duration::from_secs(600)));
         Shown::default().show(&pair).unwrap();
+    }
+
+    #[test]
+    fn a_certificate_that_can_be_read_in_two_ways_is_refused() {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let made = |attributes: Vec<(DnType, DnValue)>| {
+            let mut params = CertificateParams::default();
+            params.distinguished_name = DistinguishedName::new();
+            attributes.into_iter().for_each(|(kind, value)| params.distinguished_name.push(kind, value));
+            params.self_signed(&key).unwrap().der().to_vec()
+        };
+        let named = |text: &str| (DnType::CommonName, DnValue::Utf8String(text.to_owned()));
+        let second = (DnType::CustomDnType(vec![2, 5, 4, 3]), DnValue::Utf8String("b".to_owned()));
+        let teletex = (DnType::OrganizationName, DnValue::TeletexString("system:masters".try_into().unwrap()));
+        let unit = (DnType::OrganizationalUnitName, DnValue::Utf8String("u".to_owned()));
+        assert_eq!(facts_der(&made(vec![named("a"), unit])).unwrap().subject.common_name, "a");
+        assert!(facts_der(&made(vec![named("a"), second])).is_err());
+        assert!(facts_der(&made(vec![named("a"), teletex])).is_err());
+        let whole = made(vec![named("a")]);
+        assert!(facts_der(&[&whole[..], &[0]].concat()).is_err());
     }
 
     #[test]

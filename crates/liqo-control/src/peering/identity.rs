@@ -34,7 +34,7 @@ use liqo_api::{
 use liqo_core::endpoint;
 use liqo_kube::{
     Cluster, KubeError,
-    certs::{self, KeyKind, Pair, Shown, SigningRequest, Subject},
+    certs::{self, KeyKind, Pair, Shown, Subject},
     now,
     peer::{API_SERVER_CA, API_SERVER_URL, CERTIFICATE, NAMESPACE, PRIVATE_KEY, PROXY_URL, PeerIdentity},
 };
@@ -298,7 +298,7 @@ impl Asking<'_> {
             cluster: home.identity.clone(),
             origin_cluster_token: own.clone(),
             destination_cluster_token: token.to_owned(),
-            proof: old.and_then(|old| proof(old, &csr)).unwrap_or_default(),
+            proof: old.and_then(|old| wire::proof(&old.key, &csr)).unwrap_or_default(),
             certificate_signing_request: STANDARD.encode(csr),
             renews: true,
         };
@@ -382,12 +382,6 @@ impl Asking<'_> {
         let about = self.foreign_cluster;
         self.cluster().event(about, "liqo-controller-manager", "Warning", "IdentityNotRenewed", &message).await;
     }
-}
-
-/// The word of an identity, however old, for the key of a new request.
-fn proof(old: &PeerIdentity, csr: &str) -> Option<String> {
-    let request = SigningRequest::read(csr).ok()?;
-    certs::sign(&old.key, &wire::renewal(request.der())).ok().map(|signature| STANDARD.encode(signature))
 }
 
 fn failure(refusal: Refusal, sent: &str, own: &str) -> Failure {

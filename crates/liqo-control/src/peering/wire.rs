@@ -1,6 +1,8 @@
 //! What goes over the wire between an authentication service and its clients: the JSON of Liqo 0.8.3.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use liqo_api::ClusterIdentity;
+use liqo_kube::certs::{self, SigningRequest};
 use serde::{Deserialize, Serialize};
 
 /// Answer of `GET /ids`.
@@ -39,6 +41,12 @@ pub(crate) struct Request {
 /// What the old key signs to speak for a new one: a request, in DER, and what for.
 pub(crate) fn renewal(request: &[u8]) -> Vec<u8> {
     [b"liqo.io identity renewal\n", request].concat()
+}
+
+/// The word of an old key (PEM), however old its certificate, for the key of a new request (PEM).
+pub(crate) fn proof(old_key: &str, request: &str) -> Option<String> {
+    let request = SigningRequest::read(request).ok()?;
+    certs::sign(old_key, &renewal(request.der())).ok().map(|signature| STANDARD.encode(signature))
 }
 
 /// Answer of `POST /identity/certificate`.

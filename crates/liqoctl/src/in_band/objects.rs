@@ -226,7 +226,6 @@ mod tests {
                 public_key: "9v9D+gK8ara2qUR9Jb3UhLGfgb3ZPWeF4aAE7mmwRx0=".into(),
                 reach: Reach::Private,
             },
-            token: "t".into(),
             auth: address("10.96.0.7", 443),
             proxy: address("10.96.0.8", 8118),
         }

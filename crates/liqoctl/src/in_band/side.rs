@@ -35,7 +35,6 @@ pub(crate) struct Facts {
     pub(crate) pod_cidr: String,
     pub(crate) external_cidr: String,
     pub(crate) gateway: Gateway,
-    pub(crate) token: String,
     pub(crate) auth: Address,
     pub(crate) proxy: Address,
 }
@@ -60,8 +59,7 @@ impl Side {
     }
 
     /// Asks for everything else; each thing that is missing is an error that says so.
-    /// The token is for `peer` only.
-    pub(crate) async fn facts(&self, peer: &ClusterIdentity) -> anyhow::Result<Facts> {
+    pub(crate) async fn facts(&self) -> anyhow::Result<Facts> {
         let Self { cluster, namespace, out, .. } = self;
         let step = out.step("Retrieving network configuration");
         if !here::connects_networks(cluster, namespace).await? {
@@ -80,12 +78,6 @@ impl Side {
             Some(warning) => step.warn(format!("wireGuard configuration correctly retrieved: {warning}")),
         }
 
-        let step = out.step("Retrieving authentication token");
-        let life = flag::duration(token::LIFE).map_err(|why| anyhow!(why))?;
-        let whom = For::Guest(&peer.cluster_id);
-        let token = token::make(cluster, namespace, &self.identity, whom, life).await?.token;
-        step.done("authentication token correctly retrieved");
-
         let step = out.step("Retrieving authentication endpoint");
         let auth = self.service(names::AUTH_SERVICE, "https").await?;
         step.done("authentication endpoint correctly retrieved");
@@ -93,7 +85,17 @@ impl Side {
         let step = out.step("Retrieving proxy endpoint");
         let proxy = self.service(PROXY_SERVICE, "http").await?;
         step.done("proxy endpoint correctly retrieved");
-        Ok(Facts { pod_cidr, external_cidr, gateway, token, auth, proxy })
+        Ok(Facts { pod_cidr, external_cidr, gateway, auth, proxy })
+    }
+
+    /// A new token that lets `peer` in, and nobody else.
+    pub(crate) async fn token(&self, peer: &ClusterIdentity) -> anyhow::Result<String> {
+        let step = self.out.step("Retrieving authentication token");
+        let life = flag::duration(token::LIFE).map_err(|why| anyhow!(why))?;
+        let whom = For::Guest(&peer.cluster_id);
+        let made = token::make(&self.cluster, &self.namespace, &self.identity, whom, life).await?;
+        step.done("authentication token correctly retrieved");
+        Ok(made.token)
     }
 
     /// The addresses a peer was given others for: proxy and authentication service, as far as they exist.

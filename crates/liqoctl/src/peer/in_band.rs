@@ -85,8 +85,8 @@ pub(crate) async fn run(
 
 /// Reads everything that is needed, on both clusters; nothing has been written when something is missing.
 async fn prepare(pair: &Pair) -> anyhow::Result<[Facts; 2]> {
-    let local = pair.local.facts(&pair.remote.identity).await.with_context(|| pair.local.called())?;
-    let remote = pair.remote.facts(&pair.local.identity).await.with_context(|| pair.remote.called())?;
+    let local = pair.local.facts().await.with_context(|| pair.local.called())?;
+    let remote = pair.remote.facts().await.with_context(|| pair.remote.called())?;
     let facts = [local, remote];
     one_can_be_reached(&facts).map_err(|why| anyhow!(why))?;
     for (side, peer) in pair.ways() {
@@ -146,9 +146,11 @@ async fn connect(pair: &Pair, facts: &[Facts; 2], deadline: Deadline) -> anyhow:
     let of_remote = show(remote, &local.identity, &facts[1], &mut there, deadline).await;
     let of_remote = of_remote.with_context(|| remote.called())?;
 
-    let of = know(local, &remote.identity, &of_remote, &facts[1].token, deadline).await;
+    let token = remote.token(&local.identity).await.with_context(|| remote.called())?;
+    let of = know(local, &remote.identity, &of_remote, &token, deadline).await;
     let known_here = of.with_context(|| local.called())?;
-    let of = know(remote, &local.identity, &of_local, &facts[0].token, deadline).await;
+    let token = local.token(&remote.identity).await.with_context(|| local.called())?;
+    let of = know(remote, &local.identity, &of_local, &token, deadline).await;
     let known_there = of.with_context(|| remote.called())?;
     here.close();
     there.close();
@@ -315,7 +317,6 @@ mod tests {
             pod_cidr: String::new(),
             external_cidr: String::new(),
             gateway: Gateway { address: "10.0.0.1".into(), port: 5871, public_key: String::new(), reach },
-            token: String::new(),
             auth: address,
             proxy: address,
         }

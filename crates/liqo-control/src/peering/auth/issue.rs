@@ -264,8 +264,7 @@ mod tests {
             facts: certs::facts(old.certificate.as_bytes()).unwrap(),
             certificate: old.certificate,
         };
-        let proof =
-            |key: &str, about: &SigningRequest| STANDARD.encode(certs::sign(key, &wire::renewal(about.der())).unwrap());
+        let proof = |key: &str, about: &SigningRequest| wire::proof(key, &about.pem()).unwrap();
         assert!(stored.proves(&new, &proof(&old.key, &new)));
         assert!(!stored.proves(&another, &proof(&old.key, &new)), "a proof is about one request");
         assert!(!stored.proves(&new, &proof(&certs::new_key(KeyKind::P256).unwrap(), &new)), "another key");
