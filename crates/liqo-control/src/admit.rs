@@ -36,7 +36,7 @@ use self::{
     quota::Quota,
     review::{Request as Asked, Verdict},
 };
-use crate::{home::Home, manager::ManagerArgs};
+use crate::{home::Home, manager::ManagerArgs, offload::guest::GuestArgs};
 
 /// Longest review accepted: two objects of the size etcd takes, with room to spare.
 const LONGEST: usize = 8 << 20;
@@ -48,6 +48,8 @@ struct Context {
     offloadings: Store<NamespaceOffloading>,
     /// Namespaces made for peers.
     namespaces: Store<Namespace>,
+    /// What pods of peers may ask for.
+    guests: GuestArgs,
     /// Bookkeeping of peers' resources; `None`: not enforced.
     quota: Option<Quota>,
 }
@@ -69,7 +71,8 @@ pub fn spawn(home: &Home, args: &ManagerArgs, life: &Life) -> Result<(), String>
         identity: home.identity.clone(),
         offloadings: home.cluster.watch::<NamespaceOffloading>("").start(|_| {}),
         namespaces: watch_namespaces(&home.cluster),
-        quota: args.enable_resource_enforcement.then(|| Quota::watch(&home.cluster)),
+        guests: args.guests.clone(),
+        quota: args.enable_resource_enforcement.then(|| Quota::watch(&home.cluster, &home.identity)),
     });
     life.spawn("webhooks", serve(context, args.webhook_port, shown, life.busy()));
     Ok(())

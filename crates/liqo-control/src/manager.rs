@@ -7,7 +7,8 @@ use liqo_kube::{args::RuntimeArgs, lease, life::Life};
 use crate::{
     admit,
     home::{Home, HomeArgs},
-    offload, peering,
+    offload::{self, guest::GuestArgs},
+    peering,
 };
 
 /// Flags of the controller manager, those of Liqo 0.8.3.
@@ -24,6 +25,9 @@ pub struct ManagerArgs {
     /// Who the own cluster is.
     #[command(flatten)]
     pub home: HomeArgs,
+    /// What pods of peers may ask for.
+    #[command(flatten)]
+    pub guests: GuestArgs,
     /// Name of this replica, for leader election.
     #[arg(long, env = "POD_NAME", default_value = "liqo-controller-manager")]
     pub pod_name: String,

@@ -8,6 +8,7 @@
 //! Everything here is decided by one replica at a time. Each loop owns its queue; what several of them
 //! read is watched once ([`Shared`]).
 
+pub(crate) mod allowance;
 mod csr;
 mod drift;
 mod namespace;
@@ -17,6 +18,7 @@ mod shadow_endpoint_slice;
 mod shadow_pod;
 mod virtual_node;
 
+pub mod guest;
 pub mod virtual_kubelet;
 
 use std::sync::Arc;
@@ -129,7 +131,8 @@ pub fn spawn(home: &Home, args: &ManagerArgs, life: &Life) -> Result<(), String>
     if args.enable_node_failure_controller {
         life.spawn("node-failure", node_failure::run(home.clone(), pods.clone()));
     }
-    life.spawn("shadow-pod", shadow_pod::run(Arc::clone(&shared), pods, args.shadow_pod_ctrl_workers));
+    let rules = shadow_pod::Rules::new(home, args);
+    life.spawn("shadow-pod", shadow_pod::run(Arc::clone(&shared), rules, pods, args.shadow_pod_ctrl_workers));
     let workers = args.shadow_endpointslice_ctrl_workers;
     life.spawn("shadow-endpoint-slice", shadow_endpoint_slice::run(shared, slices, workers));
     Ok(())

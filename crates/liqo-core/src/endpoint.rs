@@ -42,7 +42,8 @@ pub fn api_server_url(advertised: &str, nodes: &[impl Borrow<Node>]) -> Result<S
     let is_control_plane = |node: &&Node| {
         node.metadata.labels.as_ref().is_some_and(|labels| CONTROL_PLANE.iter().any(|key| labels.contains_key(*key)))
     };
-    let address = sorted(nodes).into_iter().filter(is_control_plane).find_map(node_address);
+    let real = sorted(nodes).into_iter().filter(|node| !is_virtual(node));
+    let address = real.filter(is_control_plane).find_map(node_address);
     let address = address.ok_or(
         "no node is labelled as control plane (a managed cluster?): say how peers reach the API server with \
          --advertise-api-server-address (chart value apiServer.address)",
@@ -164,6 +165,12 @@ mod tests {
         let nodes = [
             node("w", json!({}), &[("InternalIP", "10.0.0.2")]),
             node("m", plane, &[("InternalIP", "10.0.0.1"), ("ExternalIP", "5.6.7.8")]),
+            // A provider says what labels its node has: our API server is never there.
+            node(
+                "a-virtual",
+                json!({"liqo.io/type": "virtual-node", "node-role.kubernetes.io/control-plane": ""}),
+                &[("InternalIP", "10.0.0.9")],
+            ),
         ];
         assert_eq!(api_server_url("", &nodes).unwrap(), "https://5.6.7.8:6443");
         assert_eq!(
