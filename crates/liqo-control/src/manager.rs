@@ -118,6 +118,9 @@ pub struct ManagerArgs {
     /// Whether virtual kubelets serve metrics.
     #[arg(long, default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub kubelet_metrics_enabled: bool,
+    /// The platform sets the security context of virtual kubelet pods (OpenShift).
+    #[arg(long, default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub kubelet_platform_security_context: bool,
     /// Extra annotations of virtual nodes.
     #[arg(long, value_delimiter = ',', value_parser = key_value)]
     pub node_extra_annotations: Vec<(String, String)>,

@@ -8,7 +8,8 @@
 //! Everything here is decided by one replica at a time. Each loop owns its queue; what several of them
 //! read is watched once ([`Shared`]).
 
-pub(crate) mod allowance;
+mod access;
+pub mod allowance;
 mod csr;
 mod drift;
 mod namespace;
@@ -116,14 +117,16 @@ pub(crate) fn is_leaving(object: &impl ResourceExt) -> bool {
 pub fn spawn(home: &Home, args: &ManagerArgs, life: &Life) -> Result<(), String> {
     virtual_kubelet::check(args)?;
     let (nodes, spaces, maps, slices) = (Queue::new(), Queue::new(), Queue::new(), Queue::new());
+    let access = Queue::new();
     let shared = Arc::new(Shared {
         home: home.clone(),
         nodes: watch_nodes(home, nodes.clone(), spaces.clone()),
-        maps: watch_maps(home, nodes.clone(), spaces.clone(), maps.clone()),
+        maps: watch_maps(home, nodes.clone(), spaces.clone(), maps.clone(), access.clone()),
         namespaces: watch_namespaces(home, spaces.clone(), maps.clone()),
         peers: watch_peers(home, nodes.clone(), spaces.clone(), slices.clone()),
     });
     life.spawn("virtual-node", virtual_node::run(Arc::clone(&shared), nodes));
+    life.spawn("virtual-kubelet-access", access::run(Arc::clone(&shared), access));
     life.spawn("namespace-offloading", namespace::run(Arc::clone(&shared), spaces));
     life.spawn("namespace-map", namespace_map::run(Arc::clone(&shared), args.storage_namespace.clone(), maps));
     life.spawn("kubelet-csr", csr::run(Arc::clone(&shared)));
@@ -133,8 +136,7 @@ pub fn spawn(home: &Home, args: &ManagerArgs, life: &Life) -> Result<(), String>
     }
     let rules = shadow_pod::Rules::new(home, args);
     life.spawn("shadow-pod", shadow_pod::run(Arc::clone(&shared), rules, pods, args.shadow_pod_ctrl_workers));
-    let workers = args.shadow_endpointslice_ctrl_workers;
-    life.spawn("shadow-endpoint-slice", shadow_endpoint_slice::run(shared, slices, workers));
+    life.spawn("shadow-endpoint-slice", shadow_endpoint_slice::run(shared, slices, args.clone()));
     Ok(())
 }
 
@@ -156,10 +158,12 @@ fn watch_maps(
     nodes: Queue<virtual_node::Key>,
     spaces: Queue<namespace::Key>,
     maps: Queue<namespace_map::Key>,
+    access: Queue<String>,
 ) -> Store<NamespaceMap> {
     home.cluster.watch::<NamespaceMap>("").start(move |map| {
         let (namespace, name) = (map.namespace().unwrap_or_default(), map.name_any());
         if is_original(map) {
+            access.push(provider_of(map).to_owned());
             nodes.push(virtual_node::Key::Provider(provider_of(map).to_owned()));
             spaces.push(namespace::Key::Map(namespace, name));
         } else {

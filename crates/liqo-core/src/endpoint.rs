@@ -1,6 +1,6 @@
 //! Where peers find this cluster: the URLs of its authentication service and of its API server.
 
-use std::borrow::Borrow;
+use std::{borrow::Borrow, net::IpAddr};
 
 use k8s_openapi::api::core::v1::{Node, Service};
 use liqo_api::meta::{annotation, label};
@@ -112,6 +112,16 @@ pub fn node_address(node: &Node) -> Option<&str> {
     PREFERENCE.iter().find_map(of_kind)
 }
 
+/// Whether an address can be one in another cluster: not one that means each node something else, several, or nobody.
+pub fn can_be_elsewhere(ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    let of_a_link = match ip {
+        IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast() || ip.octets()[0] == 0,
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    !(of_a_link || ip.is_loopback() || ip.is_multicast() || ip.is_unspecified())
+}
+
 /// An IPv6 address in brackets, anything else as it is.
 fn bracketed(host: impl AsRef<str>) -> String {
     let host = host.as_ref();
@@ -157,6 +167,23 @@ mod tests {
         assert_eq!(url("ClusterIP", both, json!([])).unwrap(), "https://rome.it:8443");
         let one = json!({"liqo.io/override-address": "rome.it"});
         assert!(url("ClusterIP", one, json!([])).unwrap_err().starts_with("you cannot expose the Auth Service with a"));
+    }
+
+    #[test]
+    fn addresses_of_a_node_itself_are_nowhere_else() {
+        let own = [
+            "127.0.0.1",
+            "0.1.2.3",
+            "169.254.169.254",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::1",
+            "fe80::1",
+            "::",
+            "::ffff:127.0.0.1",
+        ];
+        assert!(own.iter().all(|ip| !can_be_elsewhere(ip.parse().unwrap())));
+        assert!(["10.0.0.1", "8.8.8.8", "fd00::1"].iter().all(|ip| can_be_elsewhere(ip.parse().unwrap())));
     }
 
     #[test]

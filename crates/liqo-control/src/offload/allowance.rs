@@ -104,7 +104,7 @@ fn fits(hard: &Resources, used: &Resources, demand: &Resources) -> Result<(), St
 
 /// How many objects of each kind a peer may have in one namespace here: it binds also while our webhook is away.
 /// `None`: as many as it likes.
-pub(crate) fn object_quota(namespace: &str, counts: &[(String, String)]) -> Option<ResourceQuota> {
+pub fn object_quota(namespace: &str, counts: &[(String, String)]) -> Option<ResourceQuota> {
     let hard = counts.iter().map(|(resource, count)| (resource.clone(), Quantity(count.clone()))).collect();
     (!counts.is_empty()).then(|| ResourceQuota {
         metadata: ObjectMeta {

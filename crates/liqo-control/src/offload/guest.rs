@@ -10,6 +10,7 @@ mod power;
 
 use std::collections::BTreeMap;
 
+use ipnet::IpNet;
 use k8s_openapi::{
     api::core::v1::{Container, PodSpec, ResourceRequirements, Toleration},
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
@@ -48,9 +49,25 @@ pub struct GuestArgs {
     /// beginning of keys with a * behind.
     #[arg(long, value_delimiter = ',')]
     pub guest_annotations: Vec<String>,
+    /// How many objects of each kind a peer may have in one namespace: resource=count,...
+    #[arg(long, value_delimiter = ',', value_parser = count)]
+    pub guest_objects: Vec<(String, String)>,
+    /// Networks that endpoints of peers must lie in where Liqo does not connect the networks.
+    #[arg(long, value_delimiter = ',')]
+    pub guest_networks: Vec<IpNet>,
     /// Let pods of peers be masters of their nodes: privileged, with paths, ports and namespaces of the host.
     #[arg(long, default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub guest_privileged: bool,
+}
+
+/// Parses `resource=count`.
+fn count(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((resource, count)) if !resource.is_empty() && count.parse::<u32>().is_ok() => {
+            Ok((resource.to_owned(), count.to_owned()))
+        }
+        _ => Err(format!("invalid value {text}: it must look like pods=1000")),
+    }
 }
 
 /// What a pod of a peer must not ask for, each in a sentence; empty: nothing.

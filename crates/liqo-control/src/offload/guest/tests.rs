@@ -133,6 +133,8 @@ fn the_provider_allows_more() {
         guest_runtime_classes: own("kata"),
         guest_runtime_class: "gvisor".to_owned(),
         guest_annotations: own("sidecar.istio.io/*"),
+        guest_objects: vec![],
+        guest_networks: vec![],
         guest_privileged: true,
     };
     let metadata = json!({"annotations": {"sidecar.istio.io/inject": "true"}});
