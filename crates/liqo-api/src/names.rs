@@ -37,6 +37,10 @@ pub const CONTROLLER_MANAGER_SERVICE: &str = "liqo-controller-manager";
 pub const VIRTUAL_KUBELET: &str = "virtual-kubelet";
 /// Cluster role of virtual kubelets in their own cluster.
 pub const VIRTUAL_KUBELET_LOCAL_ROLE: &str = "liqo-virtual-kubelet-local";
+/// Cluster role of virtual kubelets in the tenant namespace of their provider.
+pub const VIRTUAL_KUBELET_TENANT_ROLE: &str = "liqo-virtual-kubelet-tenant";
+/// Cluster role of virtual kubelets in each namespace offloaded to their provider.
+pub const VIRTUAL_KUBELET_NAMESPACE_ROLE: &str = "liqo-virtual-kubelet-namespace";
 /// Cluster role of virtual kubelets in the remote namespaces.
 pub const VIRTUAL_KUBELET_REMOTE_ROLE: &str = "liqo-virtual-kubelet-remote";
 /// Cluster role every authenticated peer has in its tenant namespace.

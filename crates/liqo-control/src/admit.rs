@@ -37,7 +37,7 @@ use self::{
     quota::Quota,
     review::{Request as Asked, Verdict},
 };
-use crate::{home::Home, manager::ManagerArgs};
+use crate::{home::Home, manager::ManagerArgs, offload::guest::GuestArgs};
 
 /// Longest review accepted: two objects of the size etcd takes (1.5 MiB), and what is around them.
 const LONGEST: usize = (3 << 20) + (128 << 10);
@@ -51,6 +51,8 @@ struct Context {
     offloadings: Store<NamespaceOffloading>,
     /// Namespaces made for peers.
     namespaces: Store<Namespace>,
+    /// What pods of peers may ask for.
+    guests: GuestArgs,
     /// Bookkeeping of peers' resources; `None`: not enforced.
     quota: Option<Quota>,
     /// What peers may write.
@@ -75,7 +77,8 @@ pub fn spawn(home: &Home, args: &ManagerArgs, life: &Life) -> Result<(), String>
         home: home.namespace.clone(),
         offloadings: home.cluster.watch::<NamespaceOffloading>("").start(|_| {}),
         namespaces: watch_namespaces(&home.cluster),
-        quota: args.enable_resource_enforcement.then(|| Quota::watch(&home.cluster)),
+        guests: args.guests.clone(),
+        quota: args.enable_resource_enforcement.then(|| Quota::watch(&home.cluster, &home.identity)),
         door: peer::Door::watch(home),
     });
     life.spawn("webhooks", serve(context, args.webhook_port, shown, life.busy()));

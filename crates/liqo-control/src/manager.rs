@@ -7,7 +7,8 @@ use liqo_kube::{args::RuntimeArgs, lease, life::Life};
 use crate::{
     admit,
     home::{Home, HomeArgs},
-    offload, peering,
+    offload::{self, guest::GuestArgs},
+    peering,
 };
 
 /// Flags of the controller manager, those of Liqo 0.8.3.
@@ -24,6 +25,9 @@ pub struct ManagerArgs {
     /// Who the own cluster is.
     #[command(flatten)]
     pub home: HomeArgs,
+    /// What pods of peers may ask for.
+    #[command(flatten)]
+    pub guests: GuestArgs,
     /// Name of this replica, for leader election.
     #[arg(long, env = "POD_NAME", default_value = "liqo-controller-manager")]
     pub pod_name: String,
@@ -126,6 +130,9 @@ pub struct ManagerArgs {
     /// Whether virtual kubelets serve metrics.
     #[arg(long, default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub kubelet_metrics_enabled: bool,
+    /// The platform sets the security context of virtual kubelet pods (OpenShift).
+    #[arg(long, default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub kubelet_platform_security_context: bool,
     /// Extra annotations of virtual nodes.
     #[arg(long, value_delimiter = ',', value_parser = key_value)]
     pub node_extra_annotations: Vec<(String, String)>,

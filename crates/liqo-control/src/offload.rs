@@ -8,6 +8,8 @@
 //! Everything here is decided by one replica at a time. Each loop owns its queue; what several of them
 //! read is watched once ([`Shared`]).
 
+mod access;
+pub mod allowance;
 mod csr;
 mod drift;
 mod namespace;
@@ -17,6 +19,7 @@ mod shadow_endpoint_slice;
 mod shadow_pod;
 mod virtual_node;
 
+pub mod guest;
 pub mod virtual_kubelet;
 
 use std::sync::Arc;
@@ -108,11 +111,14 @@ pub fn spawn(home: &Home, args: &ManagerArgs, life: &Life) -> Result<(), String>
     virtual_kubelet::check(args)?;
     let (nodes, spaces) = (Queue::new(), Queue::new());
     let maps = Queue::fair(|key: &namespace_map::Key| match key {
-        namespace_map::Key::Map(namespace, _) | namespace_map::Key::Namespace(namespace) => namespace.clone(),
+        namespace_map::Key::Map(owner, _) | namespace_map::Key::Namespace(owner) | namespace_map::Key::Peer(owner) => {
+            owner.clone()
+        }
     });
     let slices = Queue::fair(|key: &shadow_endpoint_slice::Key| match key {
         shadow_endpoint_slice::Key::Slice(owner, _) | shadow_endpoint_slice::Key::Peer(owner) => owner.clone(),
     });
+    let access = Queue::new();
     let policy = Settings::read(args)?.policy;
     let ledger = Ledger {
         here: home.identity.clone(),
@@ -125,11 +131,12 @@ pub fn spawn(home: &Home, args: &ManagerArgs, life: &Life) -> Result<(), String>
     let shared = Arc::new(Shared {
         home: home.clone(),
         nodes: watch_nodes(home, nodes.clone(), spaces.clone()),
-        maps: watch_maps(home, nodes.clone(), spaces.clone(), maps.clone()),
+        maps: watch_maps(home, nodes.clone(), spaces.clone(), maps.clone(), access.clone()),
         namespaces: ledger.namespaces.clone(),
         ledger,
     });
     life.spawn("virtual-node", virtual_node::run(Arc::clone(&shared), nodes));
+    life.spawn("virtual-kubelet-access", access::run(Arc::clone(&shared), access));
     life.spawn("namespace-offloading", namespace::run(Arc::clone(&shared), spaces));
     life.spawn("namespace-map", namespace_map::run(Arc::clone(&shared), rules(home, args), maps));
     life.spawn("kubelet-csr", csr::run(Arc::clone(&shared)));
@@ -137,9 +144,9 @@ pub fn spawn(home: &Home, args: &ManagerArgs, life: &Life) -> Result<(), String>
     if args.enable_node_failure_controller {
         life.spawn("node-failure", node_failure::run(home.clone(), pods.clone()));
     }
-    life.spawn("shadow-pod", shadow_pod::run(Arc::clone(&shared), pods, args.shadow_pod_ctrl_workers));
-    let workers = args.shadow_endpointslice_ctrl_workers;
-    life.spawn("shadow-endpoint-slice", shadow_endpoint_slice::run(shared, slices, workers));
+    let rules = shadow_pod::Rules::new(home, args);
+    life.spawn("shadow-pod", shadow_pod::run(Arc::clone(&shared), rules, pods, args.shadow_pod_ctrl_workers));
+    life.spawn("shadow-endpoint-slice", shadow_endpoint_slice::run(shared, slices, args.clone()));
     Ok(())
 }
 
@@ -177,10 +184,12 @@ fn watch_maps(
     nodes: Queue<virtual_node::Key>,
     spaces: Queue<namespace::Key>,
     maps: Queue<namespace_map::Key>,
+    access: Queue<String>,
 ) -> Store<NamespaceMap> {
     home.cluster.watch::<NamespaceMap>("").start(move |map| {
         let (namespace, name) = (map.namespace().unwrap_or_default(), map.name_any());
         if is_original(map) {
+            access.push(provider_of(map).to_owned());
             nodes.push(virtual_node::Key::Provider(provider_of(map).to_owned()));
             spaces.push(namespace::Key::Map(namespace, name));
         } else {

@@ -22,7 +22,7 @@ mod checker;
 mod condition;
 mod foreign_cluster;
 mod identity;
-mod monitor;
+pub(crate) mod monitor;
 mod offer;
 mod permissions;
 mod request;

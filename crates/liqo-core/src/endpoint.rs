@@ -1,6 +1,6 @@
 //! Where peers find this cluster: the URLs of its authentication service and of its API server.
 
-use std::borrow::Borrow;
+use std::{borrow::Borrow, net::IpAddr};
 
 use k8s_openapi::api::core::v1::{Node, Service};
 use liqo_api::meta::{annotation, label};
@@ -42,7 +42,8 @@ pub fn api_server_url(advertised: &str, nodes: &[impl Borrow<Node>]) -> Result<S
     let is_control_plane = |node: &&Node| {
         node.metadata.labels.as_ref().is_some_and(|labels| CONTROL_PLANE.iter().any(|key| labels.contains_key(*key)))
     };
-    let address = sorted(nodes).into_iter().filter(is_control_plane).find_map(node_address);
+    let real = sorted(nodes).into_iter().filter(|node| !is_virtual(node));
+    let address = real.filter(is_control_plane).find_map(node_address);
     let address = address.ok_or(
         "no node is labelled as control plane (a managed cluster?): say how peers reach the API server with \
          --advertise-api-server-address (chart value apiServer.address)",
@@ -126,6 +127,16 @@ pub fn node_address(node: &Node) -> Option<&str> {
     PREFERENCE.iter().find_map(of_kind)
 }
 
+/// Whether an address can be one in another cluster: not one that means each node something else, several, or nobody.
+pub fn can_be_elsewhere(ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    let of_a_link = match ip {
+        IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast() || ip.octets()[0] == 0,
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    !(of_a_link || ip.is_loopback() || ip.is_multicast() || ip.is_unspecified())
+}
+
 /// An IPv6 address in brackets, anything else as it is.
 fn bracketed(host: impl AsRef<str>) -> String {
     let host = host.as_ref();
@@ -174,11 +185,34 @@ mod tests {
     }
 
     #[test]
+    fn addresses_of_a_node_itself_are_nowhere_else() {
+        let own = [
+            "127.0.0.1",
+            "0.1.2.3",
+            "169.254.169.254",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::1",
+            "fe80::1",
+            "::",
+            "::ffff:127.0.0.1",
+        ];
+        assert!(own.iter().all(|ip| !can_be_elsewhere(ip.parse().unwrap())));
+        assert!(["10.0.0.1", "8.8.8.8", "fd00::1"].iter().all(|ip| can_be_elsewhere(ip.parse().unwrap())));
+    }
+
+    #[test]
     fn the_api_server_is_found() {
         let plane = json!({"node-role.kubernetes.io/control-plane": ""});
         let nodes = [
             node("w", json!({}), &[("InternalIP", "10.0.0.2")]),
             node("m", plane, &[("InternalIP", "10.0.0.1"), ("ExternalIP", "5.6.7.8")]),
+            // A provider says what labels its node has: our API server is never there.
+            node(
+                "a-virtual",
+                json!({"liqo.io/type": "virtual-node", "node-role.kubernetes.io/control-plane": ""}),
+                &[("InternalIP", "10.0.0.9")],
+            ),
         ];
         assert_eq!(api_server_url("", &nodes).unwrap(), "https://5.6.7.8:6443");
         assert_eq!(

@@ -1,7 +1,8 @@
 //! Amounts of resources, exact.
 //!
 //! Kubernetes writes them as text (`600m`, `1Gi`, `2e3`). Here they are billionths, so that sums and
-//! differences lose nothing.
+//! differences lose nothing. No amount that is read is larger than 2^63-1, as for Kubernetes, and no sum
+//! runs over: at the end of what can be counted it stays there.
 
 use std::ops::{Add, AddAssign, Sub};
 
@@ -11,6 +12,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 const ONE: i128 = 1_000_000_000;
 /// Billionths in a thousandth.
 const MILLI: i128 = 1_000_000;
+/// The largest amount there is, 2^63-1, in billionths.
+const LARGEST: i128 = i64::MAX as i128 * ONE;
 
 /// An exact amount of something.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,7 +33,9 @@ impl Amount {
         Self(i128::from(count) * MILLI)
     }
 
-    /// Reads the text of a quantity; `None` when it is none.
+    /// Reads the text of a quantity as Kubernetes does: what is less than a billionth is rounded up, away from
+    /// nothing; what is more than 2^63-1 is 2^63-1. `None` when it is none, or has more digits than can be
+    /// counted exactly (38).
     pub fn parse(text: &str) -> Option<Self> {
         let (negative, text) = match text.strip_prefix('-') {
             Some(rest) => (true, rest),
@@ -43,15 +48,7 @@ impl Amount {
             return None;
         }
         let (scale, exponent) = scale_of(suffix)?;
-        let mantissa: i128 = format!("{integer}{fraction}").parse().ok()?;
-        // One step further down than the decimal places of the mantissa, up by what the suffix says.
-        let shift = exponent + 9 - i32::try_from(fraction.len()).ok()?;
-        let value = mantissa.checked_mul(scale)?;
-        let value = match u32::try_from(shift) {
-            Ok(up) => value.checked_mul(10_i128.checked_pow(up)?)?,
-            // Less than a billionth is rounded up, as Kubernetes does.
-            Err(_) => ceil_div(value, 10_i128.checked_pow(shift.unsigned_abs())?),
-        };
+        let value = scaled(integer, fraction, scale, exponent)?;
         Some(Self(if negative { -value } else { value }))
     }
 
@@ -75,7 +72,7 @@ impl Amount {
     #[must_use]
     pub fn share(self, percent: u8, unit: Self) -> Self {
         let unit = unit.0.max(1);
-        Self(self.0 * i128::from(percent) / 100 / unit * unit)
+        Self(self.0.saturating_mul(i128::from(percent)) / 100 / unit * unit)
     }
 
     /// In whole ones, rounded up; nothing if it is negative.
@@ -91,7 +88,7 @@ impl Amount {
     /// How far two amounts are apart.
     #[must_use]
     pub fn distance(self, other: Self) -> Self {
-        Self((self.0 - other.0).abs())
+        Self(self.0.saturating_sub(other.0).saturating_abs())
     }
 
     /// As Kubernetes writes decimal amounts: whole numbers where possible, else thousandths and less.
@@ -108,6 +105,31 @@ impl Amount {
 
 fn ceil_div(value: i128, by: i128) -> i128 {
     value / by + i128::from(value % by != 0)
+}
+
+/// Billionths of `integer.fraction`, times `scale`, times ten to the power of `exponent`.
+fn scaled(integer: &str, fraction: &str, scale: i128, exponent: i32) -> Option<i128> {
+    let all = format!("{integer}{fraction}");
+    let digits = all.trim_end_matches('0');
+    let places = i32::try_from(fraction.len()).ok()?.checked_sub(i32::try_from(all.len() - digits.len()).ok()?)?;
+    let digits = digits.trim_start_matches('0');
+    if digits.is_empty() {
+        return Some(0);
+    }
+    let mantissa: i128 = digits.parse().ok()?;
+    // From ones to billionths, less the decimal places of the mantissa, up by what the suffix says.
+    let shift = exponent.checked_add(9)?.checked_sub(places)?;
+    let Some(value) = mantissa.checked_mul(scale) else {
+        // More than 10^38: still too much when ten digits of it are behind the point.
+        return (shift >= -10).then_some(LARGEST);
+    };
+    let power = 10_i128.checked_pow(shift.unsigned_abs());
+    let value = match (shift >= 0, power) {
+        (true, power) => power.and_then(|power| value.checked_mul(power)).unwrap_or(LARGEST),
+        (false, Some(power)) => ceil_div(value, power),
+        (false, None) => 1,
+    };
+    Some(value.min(LARGEST))
 }
 
 /// A factor and a power of ten.
@@ -131,8 +153,8 @@ fn scale_of(suffix: &str) -> Option<(i128, i32)> {
         "Pi" => binary(5),
         "Ei" => binary(6),
         _ => {
-            let exponent: i32 = suffix.strip_prefix(['e', 'E'])?.parse().ok()?;
-            (-18..=18).contains(&exponent).then_some((1, exponent))
+            let exponent = suffix.strip_prefix(['e', 'E'])?.parse().ok()?;
+            Some((1, exponent))
         }
     }
 }
@@ -140,20 +162,20 @@ fn scale_of(suffix: &str) -> Option<(i128, i32)> {
 impl Add for Amount {
     type Output = Self;
     fn add(self, other: Self) -> Self {
-        Self(self.0 + other.0)
+        Self(self.0.saturating_add(other.0))
     }
 }
 
 impl AddAssign for Amount {
     fn add_assign(&mut self, other: Self) {
-        self.0 += other.0;
+        *self = *self + other;
     }
 }
 
 impl Sub for Amount {
     type Output = Self;
     fn sub(self, other: Self) -> Self {
-        Self(self.0 - other.0)
+        Self(self.0.saturating_sub(other.0))
     }
 }
 
@@ -185,7 +207,7 @@ mod tests {
         ] {
             assert_eq!(Amount::parse(text), Some(Amount(billionths)), "{text}");
         }
-        for bad in ["", "-", ".", "1.2.3", "1Q", "Gi", "1 Gi", "1e99", "0x1"] {
+        for bad in ["", "-", ".", "1.2.3", "1Q", "Gi", "1 Gi", "1e99999999999", "0x1"] {
             assert_eq!(Amount::parse(bad), None, "{bad}");
         }
     }
@@ -213,5 +235,52 @@ mod tests {
         assert_eq!(share("250", 30, Amount::whole(1)), "75");
         assert_eq!(share("1", 50, Amount::whole(1)), "0");
         assert_eq!(share("25171996Ki", 30, Amount::whole(1_000_000)), "7732000000");
+    }
+
+    /// What Kubernetes reads, recorded from its own code.
+    #[test]
+    fn amounts_are_what_kubernetes_reads() {
+        let recorded = include_str!("../tests/recorded/quantities.tsv");
+        for line in recorded.lines().filter(|line| !line.starts_with('#')) {
+            let (text, wanted) = line.split_once('\t').unwrap();
+            // Kubernetes keeps decimal amounts beyond its largest number, and answers with that number when asked.
+            let digits = wanted.trim_start_matches('-').len();
+            let wanted = if digits > 30 { Some(LARGEST) } else { wanted.parse().ok() };
+            let wanted = wanted.filter(|_| text != "Gi").map(|it: i128| it.clamp(-LARGEST, LARGEST));
+            assert_eq!(Amount::parse(text).map(|it| it.0), wanted, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn no_sum_runs_over() {
+        let most = Amount(i128::MAX);
+        assert_eq!(most + most, most);
+        assert_eq!(Amount(i128::MIN) - most, Amount(i128::MIN));
+        assert_eq!(most.share(50, Amount::whole(1)).distance(Amount(-1)).units(), u64::MAX);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in "[-+]?[0-9.]{0,45}[eEinumkKMGTP]{0,2}[-+]?[0-9]{0,12}", more in ".*") {
+            for text in [&text, &more] {
+                let _ = Amount::parse(text).map(|amount| amount.share(100, Amount::milli(1)).quantity());
+            }
+        }
+
+        #[test]
+        fn what_is_written_is_read(billionths in -LARGEST..=LARGEST) {
+            let written = Amount(billionths).quantity().0;
+            proptest::prop_assert_eq!(Amount::parse(&written), Some(Amount(billionths)));
+        }
+
+        #[test]
+        fn a_suffix_is_its_power(whole in 0_i64..1 << 20, step in 1_usize..=4) {
+            let suffixes = ["Ki", "Mi", "Gi", "Ti"];
+            let wanted = Amount::whole(whole << (10 * step));
+            proptest::prop_assert_eq!(Amount::parse(&format!("{whole}{}", suffixes[step - 1])), Some(wanted));
+            let decimal = format!("{whole}e{}", 3 * step);
+            let spelled = format!("{whole}{}", ["k", "M", "G", "T"][step - 1]);
+            proptest::prop_assert_eq!(Amount::parse(&decimal), Amount::parse(&spelled));
+        }
     }
 }

@@ -33,7 +33,8 @@ pub fn write(resources: &Resources) -> BTreeMap<String, Quantity> {
 
 /// What a pod asks for: what the scheduler counts. Containers and sidecars (init containers that keep
 /// running) add up, each other init container runs alone beside the sidecars before it; overhead is
-/// added. What the pod as a whole asks for overrides.
+/// added. What the pod as a whole asks for counts where it is more: who does not know the field runs the containers
+/// with theirs.
 pub fn of_pod(spec: &PodSpec, half: Half) -> Resources {
     let mut total = Resources::new();
     let mut peak = Resources::new();
@@ -52,9 +53,7 @@ pub fn of_pod(spec: &PodSpec, half: Half) -> Resources {
         }
     }
     raise(&mut total, &peak);
-    for (name, quantity) in half_of(spec.resources.as_ref(), half).into_iter().flatten() {
-        total.insert(name.clone(), Amount::of(quantity));
-    }
+    raise(&mut total, &half_of(spec.resources.as_ref(), half).map(read).unwrap_or_default());
     add(&mut total, &read(spec.overhead.as_ref().unwrap_or(&BTreeMap::new())));
     total
 }
@@ -79,7 +78,7 @@ pub fn add(resources: &mut Resources, more: &Resources) {
 }
 
 /// Each resource becomes the larger of the two.
-fn raise(resources: &mut Resources, floor: &Resources) {
+pub fn raise(resources: &mut Resources, floor: &Resources) {
     for (name, amount) in floor {
         let entry = resources.entry(name.clone()).or_default();
         *entry = (*entry).max(*amount);
@@ -132,6 +131,8 @@ mod tests {
             "containers": [container("100m")], "resources": {"requests": {"cpu": "1"}}, "overhead": {"memory": "1Mi"}
         }));
         assert_eq!(whole, list(&[("cpu", "1"), ("memory", "1Mi")]));
+        let less = pod(json!({"containers": [container("2")], "resources": {"requests": {"cpu": "1"}}}));
+        assert_eq!(less, list(&[("cpu", "2")]), "a pod cannot ask for less than its containers");
         assert_eq!(pod(json!({"containers": [{"name": "a"}]})), Resources::new());
     }
 

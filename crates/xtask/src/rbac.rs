@@ -83,6 +83,8 @@ pub fn all() -> Vec<(&'static str, &'static [Rule])> {
         ("route", components::ROUTE),
         ("route.namespaced", components::ROUTE_NAMESPACED),
         ("virtual-kubelet-local", virtual_kubelet::LOCAL),
+        ("virtual-kubelet-namespace", virtual_kubelet::NAMESPACE),
         ("virtual-kubelet-remote", virtual_kubelet::REMOTE),
+        ("virtual-kubelet-tenant", virtual_kubelet::TENANT),
     ]
 }

@@ -54,10 +54,13 @@ fn these_objects_and_no_others() {
         ClusterRole/liqo-remote-peering-basic ClusterRole/liqo-remote-peering-incoming
         ClusterRole/liqo-remote-peering-leaving
         ClusterRole/liqo-remote-peering-outgoing ClusterRole/liqo-virtual-kubelet-local
-        ClusterRole/liqo-virtual-kubelet-remote
+        ClusterRole/liqo-virtual-kubelet-namespace
+        ClusterRole/liqo-virtual-kubelet-remote ClusterRole/liqo-virtual-kubelet-tenant
         ClusterRoleBinding/liqo-auth ClusterRoleBinding/liqo-controller-manager
         ClusterRoleBinding/liqo-controller-manager-grant-virtual-kubelet-local
+        ClusterRoleBinding/liqo-controller-manager-grant-virtual-kubelet-namespace
         ClusterRoleBinding/liqo-controller-manager-grant-virtual-kubelet-remote
+        ClusterRoleBinding/liqo-controller-manager-grant-virtual-kubelet-tenant
         ClusterRoleBinding/liqo-crd-replicator ClusterRoleBinding/liqo-remote-peering-basic
         ClusterRoleBinding/liqo-remote-peering-incoming ClusterRoleBinding/liqo-remote-peering-leaving
         ClusterRoleBinding/liqo-remote-peering-outgoing
@@ -105,7 +108,7 @@ fn labels_are_those_of_liqo() {
             | "liqo-remote-peering-leaving"
             | "liqo-remote-peering-outgoing",
         ) => ("auth", "discovery"),
-        Some("liqo-virtual-kubelet-local" | "liqo-virtual-kubelet-remote") => ("virtual-kubelet", "virtual-kubelet"),
+        Some(name) if name.starts_with("liqo-virtual-kubelet-") => ("virtual-kubelet", "virtual-kubelet"),
         Some("liqo-gateway") => ("gateway", "networking"),
         Some("liqo-route") => ("route", "networking"),
         Some("liqo-network-manager") => ("network-manager", "networking"),
@@ -188,6 +191,7 @@ fn arguments_by_default() {
             "--auto-join-discovered-clusters=true",
             "--enable-storage=false",
             "--webhook-port=9443",
+            "--guest-objects=configmaps=500,pods=1000,secrets=500,services=500",
             "--kubelet-extra-args=--enable-apiserver-support=true",
             "--offer-update-threshold-percentage=5",
             "--withdrawal-deadline=5m",
@@ -260,6 +264,7 @@ fn arguments_of_the_controller_manager_follow_the_values() {
             "--webhook-port=9444",
             "--enable-resource-enforcement",
             "--enable-node-failure-controller",
+            "--guest-objects=configmaps=500,pods=1000,secrets=500,services=500",
             "--kubelet-extra-annotations=c=d",
             "--kubelet-extra-labels=a=b",
             "--kubelet-extra-args=--node-check-network=true,--enable-apiserver-support=true,--disable-ip-reflection",
@@ -281,6 +286,29 @@ fn arguments_of_the_controller_manager_follow_the_values() {
     let spread =
         &objects["Deployment/liqo-controller-manager"]["spec"]["template"]["spec"]["affinity"]["podAntiAffinity"];
     assert_eq!(spread["preferredDuringSchedulingIgnoredDuringExecution"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn what_pods_of_peers_may_ask_for_is_said_in_values() {
+    let guests = |more: &[&str]| -> Vec<String> {
+        let args = args(&with(more), "liqo-controller-manager");
+        args.into_iter().filter(|arg| arg.starts_with("--guest-")).collect()
+    };
+    let more = [
+        "--set=offloading.guests.tolerations={gpu,spot},offloading.guests.runtimeClass=gvisor",
+        "--set=offloading.guests.objects.pods=null,offloading.guests.privileged=true",
+        "--set=offloading.guests.networks={10.9.0.0/16}",
+    ];
+    assert_eq!(
+        guests(&more),
+        [
+            "--guest-networks=10.9.0.0/16",
+            "--guest-tolerations=gpu,spot",
+            "--guest-runtime-class=gvisor",
+            "--guest-privileged",
+            "--guest-objects=configmaps=500,secrets=500,services=500",
+        ]
+    );
 }
 
 #[test]
@@ -423,6 +451,8 @@ fn pods_run_with_little_power() {
     }
     let open = with(&["--set=openshiftConfig.enable=true"]);
     assert_eq!(open["Deployment/liqo-auth"]["spec"]["template"]["spec"].get("securityContext"), None);
+    let managers = args(&open, "liqo-controller-manager");
+    assert!(managers.contains(&"--kubelet-platform-security-context".to_owned()), "virtual kubelets, too");
     let rules = open["ClusterRole/liqo-virtual-kubelet-local"]["rules"].as_array().expect("rules");
     assert_eq!(rules.last().map(|rule| rule["resourceNames"].clone()), Some(json!(["anyuid"])));
 }
@@ -585,7 +615,7 @@ fn access_is_what_the_table_says() {
     for (permissions, holders) in [("basic", &all[..]), ("incoming", &all[1..]), ("leaving", &all[1..]), ("outgoing", &all[1..])] {
         assert_eq!(subjects(&format!("ClusterRoleBinding/liqo-remote-peering-{permissions}")), holders);
     }
-    for side in ["local", "remote"] {
+    for side in ["local", "namespace", "remote", "tenant"] {
         let binding = format!("ClusterRoleBinding/liqo-controller-manager-grant-virtual-kubelet-{side}");
         assert_eq!(subjects(&binding), ["liqo-controller-manager"]);
         assert_eq!(objects[&binding]["roleRef"]["name"], format!("liqo-virtual-kubelet-{side}"));

@@ -30,6 +30,10 @@
 {{- if $config.enableNodeFailureController }}
 - --enable-node-failure-controller
 {{- end }}
+{{- include "liqo.guestArgs" .Values.offloading.guests }}
+{{- if .Values.openshiftConfig.enable }}
+- --kubelet-platform-security-context
+{{- end }}
 {{- with $kubelet.extra.annotations }}
 - {{ include "liqo.pairs" . | printf "--kubelet-extra-annotations=%s" | quote }}
 {{- end }}
@@ -74,6 +78,31 @@
 - --pod-security={{ .Values.offloading.podSecurity }}
 {{- with .Values.offloading.reservedNamespaces }}
 - {{ join "," . | printf "--reserved-namespaces=%s" | quote }}
+{{- end }}
+{{- end }}
+
+{{- /* What pods of peers may ask for. */}}
+{{- define "liqo.guestArgs" }}
+{{- $lists := dict "tolerations" "tolerations" "priorityClasses" "priority-classes" "runtimeClasses" "runtime-classes" "annotations" "annotations" "networks" "networks" }}
+{{- range $value, $flag := $lists }}
+{{- with index $ $value }}
+- {{ join "," . | printf "--guest-%s=%s" $flag | quote }}
+{{- end }}
+{{- end }}
+{{- with .runtimeClass }}
+- {{ printf "--guest-runtime-class=%s" . | quote }}
+{{- end }}
+{{- if .privileged }}
+- --guest-privileged
+{{- end }}
+{{- $objects := list }}
+{{- range $resource, $count := .objects }}
+{{- if not (kindIs "invalid" $count) }}
+{{- $objects = printf "%s=%d" $resource (int $count) | append $objects }}
+{{- end }}
+{{- end }}
+{{- with $objects }}
+- {{ join "," . | printf "--guest-objects=%s" | quote }}
 {{- end }}
 {{- end }}
 

@@ -1,13 +1,15 @@
-//! `ShadowPod`s: a peer makes them only in its own namespaces and, if enforced, within its offer.
+//! `ShadowPod`s: a peer makes them only in its own namespaces, of pods this cluster runs for peers and, if enforced,
+//! within its offer.
 
 use liqo_api::{meta::label, virtualkubelet::ShadowPod};
 use serde_json::{Map, Value};
 
 use super::{
     Context, origin_of_namespace,
-    quota::Refusal,
-    review::{Request, Verdict, label_of},
+    quota::{Asked, Refusal},
+    review::{Request, Verdict, label_of, text},
 };
+use crate::offload::guest::{self, GuestArgs};
 
 const MISSING: &str = "missing origin Cluster ID label";
 const MISMATCH: &str = "shadowpod Cluster ID label mismatch";
@@ -17,14 +19,12 @@ const FIXED: &str = "only the images, activeDeadlineSeconds and the tolerations 
 
 /// Whether a peer may do what it asks for.
 pub(super) async fn validate(context: &Context, asked: &Request) -> Verdict {
-    match asked.operation.as_str() {
-        "CREATE" => match create(context, asked).await {
-            Ok(()) => Verdict::allow(),
-            Err(verdict) => verdict,
-        },
-        "UPDATE" => update(&asked.old_object, &asked.object),
-        _ => Verdict::allow(),
-    }
+    let outcome = match asked.operation.as_str() {
+        "CREATE" => create(context, asked).await,
+        "UPDATE" => update(&context.guests, &asked.old_object, &asked.object),
+        _ => Ok(()),
+    };
+    outcome.err().unwrap_or_else(Verdict::allow)
 }
 
 async fn create(context: &Context, asked: &Request) -> Result<(), Verdict> {
@@ -36,12 +36,22 @@ async fn create(context: &Context, asked: &Request) -> Result<(), Verdict> {
     if owner.map_err(|why| Verdict::error(400, why))?.as_deref() != Some(origin) {
         return Err(Verdict::deny(MISMATCH));
     }
+    let shadow = read(&asked.object)?;
+    let refused = violations(&context.guests, &shadow);
+    if !refused.is_empty() {
+        return Err(Verdict::deny(guest::text(&refused)));
+    }
     let Some(quota) = &context.quota else { return Ok(()) };
-    let shadow: ShadowPod = serde_json::from_value(asked.object.clone())
-        .map_err(|error| Verdict::error(400, format!("the ShadowPod cannot be read: {error}")))?;
-    let pod = shadow.spec.pod.unwrap_or_default();
-    let key = (asked.namespace.clone(), asked.name.clone());
-    quota.admit(origin, key, &pod, asked.dry_run).await.map_err(|refusal| match refusal {
+    let uid = Some(text(&asked.object, "/metadata/uid")).filter(|uid| !uid.is_empty());
+    let asked = Asked {
+        uid: uid.unwrap_or(&asked.uid).to_owned(),
+        origin,
+        namespace: &asked.namespace,
+        name: text(&asked.object, "/metadata/name"),
+        pod: &shadow.spec.pod.unwrap_or_default(),
+        dry_run: asked.dry_run,
+    };
+    quota.admit(&asked).await.map_err(|refusal| match refusal {
         Refusal::Denied(why) => Verdict::deny(why),
         Refusal::Unable(why) => Verdict::error(500, why),
     })
@@ -51,15 +61,30 @@ fn origin(object: &Value) -> &str {
     label_of(object, label::REFLECTION_ORIGIN)
 }
 
-fn update(old: &Value, new: &Value) -> Verdict {
+fn read(object: &Value) -> Result<ShadowPod, Verdict> {
+    serde_json::from_value(object.clone())
+        .map_err(|error| Verdict::error(400, format!("the ShadowPod cannot be read: {error}")))
+}
+
+fn violations(guests: &GuestArgs, shadow: &ShadowPod) -> Vec<String> {
+    guest::violations(guests, &shadow.metadata, &shadow.spec.pod.clone().unwrap_or_default())
+}
+
+fn update(guests: &GuestArgs, old: &Value, new: &Value) -> Result<(), Verdict> {
     let (was, is) = (origin(old), origin(new));
     if was.is_empty() || is.is_empty() {
-        return Verdict::deny(MISSING);
+        return Err(Verdict::deny(MISSING));
     }
     if was != is {
-        return Verdict::deny(CHANGED);
+        return Err(Verdict::deny(CHANGED));
     }
-    if fixed(old) != fixed(new) { Verdict::deny(FIXED) } else { Verdict::allow() }
+    if fixed(old) != fixed(new) {
+        return Err(Verdict::deny(FIXED));
+    }
+    // What was there before this version stays changeable: nothing is added to what it should not have.
+    let before = violations(guests, &read(old)?);
+    let added: Vec<_> = violations(guests, &read(new)?).into_iter().filter(|one| !before.contains(one)).collect();
+    if added.is_empty() { Ok(()) } else { Err(Verdict::deny(guest::text(&added))) }
 }
 
 /// What of a specification cannot change.
@@ -88,16 +113,20 @@ mod tests {
         json!({"metadata": {"labels": labels}, "spec": {"pod": pod}})
     }
 
+    fn updated(old: &Value, new: &Value) -> Result<(), Verdict> {
+        update(&GuestArgs::default(), old, new)
+    }
+
     #[test]
     fn the_origin_is_there_and_stays() {
         let pod = || json!({"containers": []});
         for (old, new, wanted) in [
-            ("a", "a", Verdict::allow()),
-            ("a", "b", Verdict::deny(CHANGED)),
-            ("a", "", Verdict::deny(MISSING)),
-            ("", "a", Verdict::deny(MISSING)),
+            ("a", "a", Ok(())),
+            ("a", "b", Err(Verdict::deny(CHANGED))),
+            ("a", "", Err(Verdict::deny(MISSING))),
+            ("", "a", Err(Verdict::deny(MISSING))),
         ] {
-            assert_eq!(update(&shadow(old, pod()), &shadow(new, pod())), wanted, "{old:?} {new:?}");
+            assert_eq!(updated(&shadow(old, pod()), &shadow(new, pod())), wanted, "{old:?} {new:?}");
         }
     }
 
@@ -112,11 +141,36 @@ mod tests {
         let old = shadow("a", pod("web:1", "run"));
         let mut new = shadow("a", pod("web:2", "run"));
         new["spec"]["pod"]["activeDeadlineSeconds"] = json!(60);
-        new["spec"]["pod"]["tolerations"] = json!([{"key": "k"}]);
-        assert_eq!(update(&old, &new), Verdict::allow());
-        assert_eq!(update(&old, &shadow("a", pod("web:1", "other"))), Verdict::deny(FIXED));
+        new["spec"]["pod"]["tolerations"] = json!([
+            {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 9},
+        ]);
+        assert_eq!(updated(&old, &new), Ok(()));
+        assert_eq!(updated(&old, &shadow("a", pod("web:1", "other"))), Err(Verdict::deny(FIXED)));
         let mut host = old.clone();
         host["spec"]["pod"]["hostNetwork"] = json!(true);
-        assert_eq!(update(&old, &host), Verdict::deny(FIXED));
+        assert_eq!(updated(&old, &host), Err(Verdict::deny(FIXED)));
+    }
+
+    #[test]
+    fn what_is_refused_at_creation_is_not_brought_in_later() {
+        let old = shadow("a", json!({"containers": []}));
+        for (pointer, value, words) in [
+            (
+                "spec",
+                json!({"pod": {"containers": [], "tolerations": [{"operator": "Exists"}]}}),
+                "toleration of every",
+            ),
+            ("annotations", json!({"k8s.v1.cni.cncf.io/networks": "host"}), "annotation"),
+            ("labels", json!({"virtualkubelet.liqo.io/origin": "a", "liqo.io/shadowPod": "true"}), "label"),
+        ] {
+            let mut new = old.clone();
+            let place = if pointer == "spec" { &mut new["spec"] } else { &mut new["metadata"][pointer] };
+            *place = value;
+            let Err(Verdict::Deny { message, .. }) = updated(&old, &new) else { panic!("{pointer}") };
+            assert!(message.contains(words), "{message}");
+            let mut renamed = new.clone();
+            renamed["metadata"]["finalizers"] = json!([]);
+            assert_eq!(updated(&new, &renamed), Ok(()), "what was there before can still be changed and let go");
+        }
     }
 }

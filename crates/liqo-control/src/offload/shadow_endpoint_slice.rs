@@ -1,11 +1,14 @@
 //! `ShadowEndpointSlice`s: endpoints in a peer's cluster, ready only while that cluster can be reached.
 //!
 //! Keeps true: clients here stop using endpoints of a peer as soon as the tunnel or its API server is
-//! down; slices of others are never touched.
+//! down; slices of others are never touched; no endpoint has an address that is not the peer's to name.
 //!
-//! Watches   `ShadowEndpointSlice`s, `EndpointSlice`s made from them, `ForeignCluster`s.
+//! Watches   `ShadowEndpointSlice`s, `EndpointSlice`s made from them, `ForeignCluster`s; `TunnelEndpoint`s, or `Node`s
+//!           where Liqo does not connect the networks.
 //! Writes    `EndpointSlice`s.
 //! Removes   those whose address type has changed, which cannot be changed in place.
+
+mod bounds;
 
 use std::{
     collections::HashMap,
@@ -13,21 +16,28 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use ipnet::IpNet;
+use k8s_openapi::api::{
+    core::v1::Node,
+    discovery::v1::{Endpoint, EndpointSlice},
+};
 use kube::{ResourceExt, core::ObjectMeta};
 use liqo_api::{
     discovery::{ForeignCluster, PeeringConditionStatus, PeeringConditionType},
     meta::label,
+    net::TunnelEndpoint,
     virtualkubelet::ShadowEndpointSlice,
 };
 use liqo_kube::{Cluster, KubeError, Queue, Store, drive, owner_reference};
 use serde_json::{Value, json};
 
-use super::{Shared, answers, condition, drift, is_leaving};
+use self::bounds::Bounds;
+use super::{Shared, answers, condition, drift, is_leaving, provider_of, tenant_of};
+use crate::{manager::ManagerArgs, peering::monitor};
 
 /// Under this name slices are written.
 const WRITER: &str = "shadow-endpointslice-controller";
-/// How soon to look again for a name somebody else has.
+/// How soon to look again for a name somebody else has, or an address that is not the peer's yet.
 const LATER: Duration = Duration::from_secs(30);
 
 /// What may have changed.
@@ -45,10 +55,30 @@ struct Loop {
     shadows: Store<ShadowEndpointSlice>,
     slices: Store<EndpointSlice>,
     queue: Queue<Key>,
-    /// Whether a peer could be reached when it was last looked at.
-    reached: Mutex<HashMap<String, bool>>,
-    /// Shadows (by UID) whose user knows that the name is taken.
-    told: Mutex<HashMap<String, ()>>,
+    networks: Networks,
+    /// How a peer looked when it was last looked at.
+    seen: Mutex<HashMap<String, Sight>>,
+    /// By namespace and name of a shadow: what its user was last told.
+    told: Mutex<HashMap<(String, String), String>>,
+}
+
+/// What says where endpoints of peers may be.
+enum Networks {
+    /// The tunnels Liqo made.
+    Tunnels(Store<TunnelEndpoint>),
+    /// What the user says.
+    Given(Vec<IpNet>),
+    /// Nothing: it is not a node of this cluster.
+    Nodes(Store<Node>),
+}
+
+/// What of a peer matters for its endpoints.
+#[derive(Clone, Debug, PartialEq)]
+struct Sight {
+    /// Whether packets reach it and its news reach us.
+    reachable: bool,
+    /// Where its endpoints may be.
+    bounds: Bounds,
 }
 
 /// What to do for a shadow.
@@ -62,7 +92,7 @@ enum Step {
 }
 
 /// Runs for ever.
-pub(crate) async fn run(shared: Arc<Shared>, queue: Queue<Key>, workers: usize) {
+pub(crate) async fn run(shared: Arc<Shared>, queue: Queue<Key>, args: ManagerArgs) {
     let cluster = shared.home.cluster.writing_as(WRITER);
     let seen = queue.clone();
     let shadows = cluster.watch::<ShadowEndpointSlice>("").start(move |shadow| {
@@ -77,9 +107,35 @@ pub(crate) async fn run(shared: Arc<Shared>, queue: Queue<Key>, workers: usize) 
     shared.ready().await;
     shadows.ready().await;
     slices.ready().await;
-    let (reached, told) = (Mutex::default(), Mutex::default());
-    let all = Loop { shared, cluster, shadows, slices, queue: queue.clone(), reached, told };
+    let networks = Networks::watch(&cluster, &args, &queue);
+    networks.ready().await;
+    let (seen, told) = (Mutex::default(), Mutex::default());
+    let all = Loop { shared, cluster, shadows, slices, queue: queue.clone(), networks, seen, told };
+    let workers = args.shadow_endpointslice_ctrl_workers;
     drive("shadow-endpoint-slice", queue, workers, |key| all.settle(key)).await;
+}
+
+impl Networks {
+    fn watch(cluster: &Cluster, args: &ManagerArgs, queue: &Queue<Key>) -> Self {
+        if !args.disable_internal_network {
+            let seen = queue.clone();
+            return Self::Tunnels(cluster.watch::<TunnelEndpoint>("").start(move |tunnel| {
+                seen.push(Key::Peer(tunnel.labels().get(label::TUNNEL_CLUSTER_ID).cloned().unwrap_or_default()));
+            }));
+        }
+        match &args.guests.guest_networks[..] {
+            [] => Self::Nodes(cluster.watch::<Node>("").trim(monitor::trim_node).start(|_| {})),
+            given => Self::Given(given.to_vec()),
+        }
+    }
+
+    async fn ready(&self) {
+        match self {
+            Self::Tunnels(tunnels) => tunnels.ready().await,
+            Self::Given(_) => {}
+            Self::Nodes(nodes) => nodes.ready().await,
+        }
+    }
 }
 
 impl Loop {
@@ -87,9 +143,9 @@ impl Loop {
         match key {
             Key::Slice(namespace, name) => self.settle_slice(&namespace, &name).await,
             Key::Peer(id) => {
-                let reachable = is_reachable(self.shared.peer(&id).as_deref());
-                let mut reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
-                if reached.insert(id.clone(), reachable) != Some(reachable) {
+                let sight = self.sight(&id);
+                let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+                if seen.insert(id.clone(), sight.clone()) != Some(sight) {
                     for shadow in self.shadows.filter(|shadow| origin(shadow) == id) {
                         self.queue.push(Key::Slice(shadow.namespace().unwrap_or_default(), shadow.name_any()));
                     }
@@ -102,32 +158,56 @@ impl Loop {
     async fn settle_slice(&self, namespace: &str, name: &str) -> Result<Option<Duration>, KubeError> {
         // The slice of a shadow that is gone, or going, goes with it: it is its dependent.
         let Some(shadow) = self.shadows.get(namespace, name).filter(|shadow| !is_leaving(&**shadow)) else {
+            self.lock_told().remove(&(namespace.to_owned(), name.to_owned()));
             return Ok(None);
         };
         let slice = self.slices.get(namespace, name);
-        let reachable = is_reachable(self.shared.peer(origin(&shadow)).as_deref());
-        let ending = self.shared.namespaces.get("", namespace).is_some_and(|one| is_leaving(&*one));
-        match (plan(&shadow, slice.as_deref(), reachable), slice) {
+        let space = self.shared.namespaces.get("", namespace);
+        let own = space.as_deref().map(provider_of) == Some(origin(&shadow));
+        let sight = self.sight(origin(&shadow));
+        let sight = if own { sight } else { Sight { bounds: Bounds::NONE, ..sight } };
+        let offence = shadow.spec.template.endpoints.iter().find_map(|one| sight.bounds.offence(one));
+        let again = match (plan(&shadow, slice.as_deref(), &sight), slice) {
             // Nothing can be made there any more; the shadow goes, too.
-            (Step::Create, _) if ending => Ok(None),
-            (Step::Create, _) => self.create(&shadow, reachable).await,
-            (Step::Merge(patch), Some(slice)) => self.cluster.merge(&*slice, patch).await.map(|_| None),
-            (Step::Remove, Some(slice)) => self.cluster.remove(&*slice).await.map(|()| None),
-            (Step::Taken, _) => Ok(self.taken(&shadow).await),
-            _ => Ok(None),
-        }
+            (Step::Create, _) if space.is_some_and(|one| is_leaving(&*one)) => return Ok(None),
+            (Step::Create, _) => self.create(&shadow, &sight).await?,
+            (Step::Merge(patch), Some(slice)) => self.cluster.merge(&*slice, patch).await.map(|_| None)?,
+            (Step::Remove, Some(slice)) => self.cluster.remove(&*slice).await.map(|()| None)?,
+            (Step::Taken, _) => return Ok(self.taken(&shadow).await),
+            _ => None,
+        };
+        let Some(address) = offence else { return Ok(again) };
+        self.tell(&shadow, "Refused", refusal(address, origin(&shadow))).await;
+        Ok(again.or(Some(LATER)))
     }
 
-    async fn create(&self, shadow: &ShadowEndpointSlice, reachable: bool) -> Result<Option<Duration>, KubeError> {
-        match self.cluster.create(&forge(shadow, reachable)).await {
-            Ok(_) => {
-                self.lock_told().remove(&shadow.uid().unwrap_or_default());
-                Ok(None)
+    /// How a peer looks.
+    fn sight(&self, id: &str) -> Sight {
+        let its = |tunnel: &TunnelEndpoint| {
+            let namespace = self.shared.namespaces.get("", &tunnel.namespace().unwrap_or_default());
+            tunnel.labels().get(label::TUNNEL_CLUSTER_ID).is_some_and(|one| one == id)
+                && namespace.as_deref().and_then(tenant_of) == Some(id)
+        };
+        let bounds = match &self.networks {
+            Networks::Tunnels(tunnels) => {
+                tunnels.filter(its).first().map_or(Bounds::NONE, |tunnel| Bounds::of_tunnel(&tunnel.spec))
             }
+            Networks::Given(networks) => Bounds::Networks(networks.clone()),
+            Networks::Nodes(nodes) => {
+                let all = nodes.all();
+                Bounds::outside(all.iter().map(|node| &**node))
+            }
+        };
+        Sight { reachable: is_reachable(self.shared.peer(id).as_deref()), bounds }
+    }
+
+    async fn create(&self, shadow: &ShadowEndpointSlice, sight: &Sight) -> Result<Option<Duration>, KubeError> {
+        match self.cluster.create(&forge(shadow, sight)).await {
+            Ok(_) => Ok(None),
             Err(error) if error.is_conflict() => {
                 let namespace = shadow.namespace().unwrap_or_default();
                 let there = self.cluster.get::<EndpointSlice>(&namespace, &shadow.name_any()).await?;
-                match there.map(|there| (plan(shadow, Some(&there), reachable), there)) {
+                match there.map(|there| (plan(shadow, Some(&there), sight), there)) {
                     Some((Step::Merge(patch), there)) => self.cluster.merge(&there, patch).await.map(|_| None),
                     Some((Step::Taken, _)) => Ok(self.taken(shadow).await),
                     // It is ours and the watch is about to show it, or it is gone again.
@@ -138,23 +218,37 @@ impl Loop {
         }
     }
 
-    /// Tells the user, once, that the name is taken.
+    /// Tells the user that the name is taken.
     async fn taken(&self, shadow: &ShadowEndpointSlice) -> Option<Duration> {
-        let news = self.lock_told().insert(shadow.uid().unwrap_or_default(), ()).is_none();
-        if news {
-            let name = shadow.name_any();
-            let text = format!(
-                "an EndpointSlice {name} that does not belong to this ShadowEndpointSlice already exists: \
-                 the ShadowEndpointSlice waits until it is gone"
-            );
-            self.cluster.event(shadow, "liqo-controller-manager", "Warning", "AlreadyExists", &text).await;
-        }
+        let name = shadow.name_any();
+        let text = format!(
+            "an EndpointSlice {name} that does not belong to this ShadowEndpointSlice already exists: \
+             the ShadowEndpointSlice waits until it is gone"
+        );
+        self.tell(shadow, "AlreadyExists", text).await;
         Some(LATER)
     }
 
-    fn lock_told(&self) -> std::sync::MutexGuard<'_, HashMap<String, ()>> {
+    /// Tells the user what is wrong, once.
+    async fn tell(&self, shadow: &ShadowEndpointSlice, kind: &str, text: String) {
+        let key = (shadow.namespace().unwrap_or_default(), shadow.name_any());
+        let news = self.lock_told().insert(key, text.clone()).as_ref() != Some(&text);
+        if news {
+            self.cluster.event(shadow, "liqo-controller-manager", "Warning", kind, &text).await;
+        }
+    }
+
+    fn lock_told(&self) -> std::sync::MutexGuard<'_, HashMap<(String, String), String>> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn refusal(address: &str, peer: &str) -> String {
+    let address: String = address.chars().take(64).collect();
+    format!(
+        "endpoints like {address:?} are left out: the address is not in the networks of the cluster {peer:?} as this \
+         cluster sees them, or the namespace was not made for that cluster"
+    )
 }
 
 /// The peer the endpoints are in.
@@ -169,7 +263,7 @@ fn is_reachable(peer: Option<&ForeignCluster>) -> bool {
     matches!(network, Some(Established | External)) && answers(peer)
 }
 
-fn plan(shadow: &ShadowEndpointSlice, slice: Option<&EndpointSlice>, reachable: bool) -> Step {
+fn plan(shadow: &ShadowEndpointSlice, slice: Option<&EndpointSlice>, sight: &Sight) -> Step {
     let Some(slice) = slice else { return Step::Create };
     let owner = slice.owner_references().iter().find(|owner| owner.controller == Some(true));
     match owner {
@@ -181,7 +275,7 @@ fn plan(shadow: &ShadowEndpointSlice, slice: Option<&EndpointSlice>, reachable: 
     if is_leaving(slice) {
         return Step::Keep;
     }
-    let wanted = forge(shadow, reachable);
+    let wanted = forge(shadow, sight);
     if slice.address_type != wanted.address_type {
         return Step::Remove;
     }
@@ -203,8 +297,9 @@ fn plan(shadow: &ShadowEndpointSlice, slice: Option<&EndpointSlice>, reachable: 
     Step::Merge(patch)
 }
 
-fn forge(shadow: &ShadowEndpointSlice, reachable: bool) -> EndpointSlice {
+fn forge(shadow: &ShadowEndpointSlice, sight: &Sight) -> EndpointSlice {
     let template = &shadow.spec.template;
+    let allowed = template.endpoints.iter().filter(|one| sight.bounds.offence(one).is_none());
     let mut labels = shadow.labels().clone();
     labels.insert(label::MANAGED_BY.to_owned(), label::MANAGED_BY_SHADOW_ENDPOINT_SLICE.to_owned());
     EndpointSlice {
@@ -217,7 +312,7 @@ fn forge(shadow: &ShadowEndpointSlice, reachable: bool) -> EndpointSlice {
             ..ObjectMeta::default()
         },
         address_type: template.address_type.clone(),
-        endpoints: Some(template.endpoints.iter().cloned().map(|one| overlay(one, reachable)).collect()),
+        endpoints: Some(allowed.cloned().map(|one| overlay(one, sight.reachable)).collect()),
         ports: Some(template.ports.clone()),
     }
 }
@@ -279,10 +374,24 @@ mod tests {
         assert!(!is_reachable(None));
     }
 
+    fn sight(reachable: bool) -> Sight {
+        Sight { reachable, bounds: Bounds::Networks(vec!["10.0.0.0/8".parse().unwrap()]) }
+    }
+
+    #[test]
+    fn endpoints_out_of_bounds_are_left_out() {
+        let mut shadow = shadow(&[Some(true), Some(true)]);
+        shadow.spec.template.endpoints[1].addresses = vec!["172.30.0.8".to_owned()];
+        let made = forge(&shadow, &sight(true)).endpoints.unwrap();
+        assert_eq!((made.len(), made[0].addresses[0].as_str()), (1, "10.0.0.1"));
+        let none = forge(&shadow, &Sight { reachable: true, bounds: Bounds::NONE });
+        assert_eq!(none.endpoints, Some(vec![]));
+    }
+
     #[test]
     fn endpoints_are_ready_while_their_cluster_is_reachable() {
         let ready = |reachable| -> Vec<_> {
-            let made = forge(&shadow(&[None, Some(true), Some(false)]), reachable);
+            let made = forge(&shadow(&[None, Some(true), Some(false)]), &sight(reachable));
             made.endpoints.unwrap().into_iter().map(|one| one.conditions.unwrap().ready).collect()
         };
         assert_eq!(ready(true), [Some(true), Some(true), Some(false)]);
@@ -304,17 +413,17 @@ mod tests {
     #[test]
     fn only_differences_are_written_and_only_to_our_own() {
         let shadow = shadow(&[Some(true)]);
-        let mut slice = forge(&shadow, true);
+        let mut slice = forge(&shadow, &sight(true));
         slice.metadata.uid = Some("slice".to_owned());
-        assert_eq!(plan(&shadow, None, true), Step::Create);
-        assert_eq!(plan(&shadow, Some(&slice), true), Step::Keep);
-        let Step::Merge(patch) = plan(&shadow, Some(&slice), false) else { panic!("the peer is gone") };
+        assert_eq!(plan(&shadow, None, &sight(true)), Step::Create);
+        assert_eq!(plan(&shadow, Some(&slice), &sight(true)), Step::Keep);
+        let Step::Merge(patch) = plan(&shadow, Some(&slice), &sight(false)) else { panic!("the peer is gone") };
         assert_eq!(patch["endpoints"][0]["conditions"]["ready"], json!(false));
         assert_eq!(patch["metadata"], json!({"uid": "slice"}));
         let mut six = slice.clone();
         six.address_type = "IPv6".to_owned();
-        assert_eq!(plan(&shadow, Some(&six), true), Step::Remove);
+        assert_eq!(plan(&shadow, Some(&six), &sight(true)), Step::Remove);
         slice.metadata.owner_references = None;
-        assert_eq!(plan(&shadow, Some(&slice), true), Step::Taken);
+        assert_eq!(plan(&shadow, Some(&slice), &sight(true)), Step::Taken);
     }
 }

@@ -2,17 +2,19 @@
 //!
 //! Keeps true: while a shadow pod exists and its work is not done there is a pod for it, whatever happens
 //! to the peer, the node or the pod; nobody else's pod is touched. A pod costs one request to make and one
-//! for each phase it goes through.
+//! for each phase it goes through. What this cluster does not run for peers is neither made nor changed, whether or
+//! not the webhook was asked; who deleted a shadow has no pod any more, whoever holds the shadow.
 //!
-//! Watches   `ShadowPod`s, `Pod`s made from them.
+//! Watches   `ShadowPod`s, `Pod`s made from them; `ResourceOffer`s, if peers are held to them.
 //! Writes    `Pod`s; `ShadowPod.status`.
-//! Removes   pods that failed though they should always run, so that they are made again.
+//! Removes   pods that failed though they should always run, so that they are made again; pods of shadows that are
+//!           on their way out.
 
 mod plan;
+mod rules;
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -25,8 +27,12 @@ use liqo_api::{
 use liqo_kube::{Cluster, KubeError, Queue, Store, drive, now};
 use serde_json::json;
 
-use self::plan::{Kinship, Step, forge, kinship, plan};
-use super::{Shared, drift};
+pub(crate) use self::rules::Rules;
+use self::{
+    plan::{Kinship, Step, forge, kinship, plan},
+    rules::{Memories, key_of, recall},
+};
+use super::{Shared, drift, guest};
 use crate::home::Home;
 
 /// Under this name pods are written.
@@ -93,14 +99,12 @@ struct Loop {
     cluster: Cluster,
     shadows: Store<ShadowPod>,
     pods: Store<Pod>,
-    /// By UID of the shadow: the generation whose changes were brought to the pod.
-    followed: Mutex<HashMap<String, i64>>,
-    /// By UID of the shadow: what the user was last told.
-    told: Mutex<HashMap<String, String>>,
+    rules: Rules,
+    memories: Mutex<Memories>,
 }
 
 /// Runs for ever.
-pub(crate) async fn run(shared: Arc<Shared>, pods: Pods, workers: usize) {
+pub(crate) async fn run(shared: Arc<Shared>, rules: Rules, pods: Pods, workers: usize) {
     let cluster = shared.home.cluster.writing_as(WRITER);
     let queue = pods.queue.clone();
     let seen = queue.clone();
@@ -110,25 +114,45 @@ pub(crate) async fn run(shared: Arc<Shared>, pods: Pods, workers: usize) {
     shared.ready().await;
     shadows.ready().await;
     pods.store.ready().await;
-    let (followed, told) = (Mutex::default(), Mutex::default());
-    let all = Loop { shared, cluster, shadows, pods: pods.store, followed, told };
+    if let Some(offers) = &rules.offers {
+        offers.ready().await;
+    }
+    let all = Loop { shared, cluster, shadows, pods: pods.store, rules, memories: Mutex::default() };
     drive("shadow-pod", queue, workers, |key| all.settle(key)).await;
 }
 
 impl Loop {
     async fn settle(&self, (namespace, name): Key) -> Result<Option<Duration>, KubeError> {
-        // The pod of a shadow that is gone, or going, goes with it: it is its dependent.
-        let Some(shadow) = self.shadows.get(&namespace, &name) else { return Ok(None) };
-        if super::is_leaving(&*shadow) {
-            self.forget(&shadow);
+        // The pod of a shadow that is gone goes with it: it is its dependent.
+        let Some(shadow) = self.shadows.get(&namespace, &name) else {
+            self.memories().remove(&(namespace, name));
             return Ok(None);
-        }
+        };
         let pod = self.pods.get(&namespace, &name);
+        if super::is_leaving(&*shadow) {
+            self.memories().remove(&(namespace, name));
+            // Somebody may hold the shadow for ever.
+            let own = pod.filter(|pod| kinship(&shadow, pod) == Kinship::Own && !super::is_leaving(&**pod));
+            return if let Some(pod) = own { self.cluster.remove(&*pod).await.map(|()| None) } else { Ok(None) };
+        }
+        let space = self.shared.namespaces.get("", &namespace);
+        let refusal = self.rules.refusal(&shadow, space.as_deref());
         let (step, phase) = plan(&shadow, pod.as_deref(), self.is_followed(&shadow), &now());
         let (again, phase) = match (step, pod) {
             // Nothing can be made there any more; the shadow goes, too.
-            (Step::Create, _) if self.is_ending(&namespace) => (None, None),
-            (Step::Create, _) => self.create(&shadow).await?,
+            (Step::Create, _) if space.is_some_and(|one| super::is_leaving(&*one)) => (None, None),
+            (Step::Create, _) => match refusal.map_or_else(|| self.book(&shadow), Err) {
+                Ok(()) => self.create(&shadow).await?,
+                Err(why) => {
+                    self.tell(&shadow, "Refused", why).await;
+                    (Some(LATER), Some(ShadowPodPhase::Pending))
+                }
+            },
+            // What runs goes on, as it was admitted.
+            (Step::Follow(_), _) if refusal.is_some() => {
+                self.tell(&shadow, "Refused", refusal.unwrap_or_default()).await;
+                (None, phase)
+            }
             (Step::Follow(patch), Some(pod)) => {
                 self.follow(&shadow, &pod, patch).await?;
                 (None, phase)
@@ -149,16 +173,21 @@ impl Loop {
         Ok(again)
     }
 
-    fn is_ending(&self, namespace: &str) -> bool {
-        self.shared.namespaces.get("", namespace).is_some_and(|one| super::is_leaving(&*one))
+    /// Books what the pod will use; what can go into the offer of its peer is decided by one at a time.
+    fn book(&self, shadow: &ShadowPod) -> Result<(), String> {
+        let tenant = |name: &str| self.shared.namespaces.get("", name);
+        let has_pod = |(namespace, name): &Key| self.pods.get(namespace, name).is_some();
+        self.rules.book(shadow, (&self.shadows, &mut self.memories()), tenant, has_pod)
     }
 
     /// Makes the pod. Its phase becomes known when the watch shows it.
     async fn create(&self, shadow: &ShadowPod) -> Result<(Option<Duration>, Option<ShadowPodPhase>), KubeError> {
         let pending = Some(ShadowPodPhase::Pending);
-        match self.cluster.create(&forge(shadow)).await {
+        let mut pod = forge(shadow);
+        guest::adapt(&self.rules.guests, pod.spec.get_or_insert_default());
+        match self.cluster.create(&pod).await {
             Ok(_) => {
-                self.forget(shadow);
+                recall(&mut self.memories(), shadow).told.clear();
                 self.mark_followed(shadow);
                 Ok((None, None))
             }
@@ -234,29 +263,24 @@ impl Loop {
 
     /// Tells the user what is wrong, once for each new reason.
     async fn tell(&self, shadow: &ShadowPod, kind: &str, text: String) {
-        let uid = shadow.uid().unwrap_or_default();
-        let news = lock(&self.told).insert(uid, text.clone()).as_ref() != Some(&text);
+        let news = std::mem::replace(&mut recall(&mut self.memories(), shadow).told, text.clone()) != text;
         if news {
+            tracing::warn!(shadow = ?key_of(shadow), kind, reason = text, "pod of a peer");
             self.cluster.event(shadow, "liqo-controller-manager", "Warning", kind, &text).await;
         }
     }
 
-    fn forget(&self, shadow: &ShadowPod) {
-        let uid = shadow.uid().unwrap_or_default();
-        lock(&self.told).remove(&uid);
-        lock(&self.followed).remove(&uid);
-    }
-
     fn is_followed(&self, shadow: &ShadowPod) -> bool {
         let generation = shadow.metadata.generation.unwrap_or_default();
-        generation <= 1 || lock(&self.followed).get(&shadow.uid().unwrap_or_default()) == Some(&generation)
+        generation <= 1 || recall(&mut self.memories(), shadow).followed == generation
     }
 
     fn mark_followed(&self, shadow: &ShadowPod) {
-        let generation = shadow.metadata.generation.unwrap_or_default();
-        if generation > 1 {
-            lock(&self.followed).insert(shadow.uid().unwrap_or_default(), generation);
-        }
+        recall(&mut self.memories(), shadow).followed = shadow.metadata.generation.unwrap_or_default();
+    }
+
+    fn memories(&self) -> MutexGuard<'_, Memories> {
+        self.memories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -267,8 +291,4 @@ fn taken(name: &str) -> String {
 fn reason(error: &KubeError) -> String {
     let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
     format!("{error}: {source}")
-}
-
-fn lock<K, V>(mutex: &Mutex<HashMap<K, V>>) -> std::sync::MutexGuard<'_, HashMap<K, V>> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

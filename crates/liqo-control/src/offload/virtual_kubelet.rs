@@ -1,24 +1,25 @@
-//! The virtual kubelet of an accepted offer: `ServiceAccount`, `ClusterRoleBinding`, `Deployment`.
+//! The virtual kubelet of an accepted offer: `ServiceAccount`, `ClusterRoleBinding`, `RoleBinding` in the tenant
+//! namespace, `Deployment`. What it may do in offloaded namespaces is bound by [`super::access`].
 //!
 //! Keeps true: what runs is what this version and its flags ask for, also after an upgrade; nothing is
 //! written when nothing has changed; two peers that share a name do not share a node.
 //!
 //! Watches   nothing, the controller of offers calls it.
-//! Writes    `ServiceAccount` and `Deployment` `virtual-kubelet`, `ClusterRoleBinding` `liqo-virtual-kubelet-…`.
-//! Removes   the same three.
+//! Writes    `ServiceAccount` and `Deployment` `virtual-kubelet`, `ClusterRoleBinding` and `RoleBinding`
+//!           `liqo-virtual-kubelet-…`.
+//! Removes   the same four.
+
+mod pod;
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::{
         apps::v1::{Deployment, DeploymentSpec},
-        core::v1::{
-            Container, ContainerPort, EnvVar, EnvVarSource, Node, ObjectFieldSelector, PodSpec, PodTemplateSpec,
-            ResourceRequirements, ServiceAccount,
-        },
-        rbac::v1::{ClusterRoleBinding, RoleRef, Subject},
+        core::v1::{Node, PodTemplateSpec, ServiceAccount},
+        rbac::v1::{ClusterRoleBinding, RoleBinding, RoleRef, Subject},
     },
-    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::LabelSelector},
+    apimachinery::pkg::apis::meta::v1::LabelSelector,
 };
 use kube::{ResourceExt, core::ObjectMeta};
 use liqo_api::{
@@ -54,7 +55,7 @@ pub(super) fn check(args: &ManagerArgs) -> Result<(), String> {
             return Err(format!("--{flag} {value:?} must be a quantity like 250m or 128Mi"));
         }
     }
-    if args.kubelet_metrics_enabled && metrics_port(args).is_none() {
+    if args.kubelet_metrics_enabled && pod::metrics_port(args).is_none() {
         let address = &args.kubelet_metrics_address;
         return Err(format!("--kubelet-metrics-address {address:?} must end with a port, like :8080"));
     }
@@ -80,6 +81,7 @@ pub async fn ensure(
     };
     keep(home, &namespace, service_account(&namespace)).await?;
     keep(home, "", binding(&namespace, &peer)).await?;
+    keep(home, &namespace, role_binding(&namespace, &namespace, &peer, names::VIRTUAL_KUBELET_TENANT_ROLE)).await?;
     let wanted = deployment(home, args, offer, &peer, &node);
     match current {
         Some(current) if current.metadata.deletion_timestamp.is_some() => Ok(()),
@@ -101,8 +103,9 @@ pub async fn remove(home: &Home, offer: &ResourceOffer, peer: &ClusterIdentity) 
     let namespace = offer.namespace().unwrap_or_default();
     let deployment = drop_one::<Deployment>(home, &namespace, names::VIRTUAL_KUBELET).await?;
     let binding = drop_one::<ClusterRoleBinding>(home, "", &binding_name(peer)).await?;
+    let tenant = drop_one::<RoleBinding>(home, &namespace, &binding_name(peer)).await?;
     let account = drop_one::<ServiceAccount>(home, &namespace, names::VIRTUAL_KUBELET).await?;
-    Ok(deployment && binding && account)
+    Ok(deployment && binding && tenant && account)
 }
 
 /// Deletes an object; `true` when it is gone.
@@ -166,17 +169,34 @@ fn binding(namespace: &str, peer: &ClusterIdentity) -> ClusterRoleBinding {
     let labels = [(label::APP_MANAGED_BY, MANAGER), (label::CLUSTER_ID, &peer.cluster_id)];
     ClusterRoleBinding {
         metadata: ObjectMeta { labels: Some(owned(&labels)), ..meta("", &binding_name(peer)) },
-        role_ref: RoleRef {
-            api_group: Some("rbac.authorization.k8s.io".to_owned()),
-            kind: "ClusterRole".to_owned(),
-            name: names::VIRTUAL_KUBELET_LOCAL_ROLE.to_owned(),
-        },
-        subjects: Some(vec![Subject {
-            kind: "ServiceAccount".to_owned(),
-            name: names::VIRTUAL_KUBELET.to_owned(),
-            namespace: Some(namespace.to_owned()),
-            api_group: None,
-        }]),
+        role_ref: role(names::VIRTUAL_KUBELET_LOCAL_ROLE),
+        subjects: Some(vec![account(namespace)]),
+    }
+}
+
+/// Gives the virtual kubelet of a peer, which lives in the namespace `tenant`, a role in another namespace.
+pub(super) fn role_binding(namespace: &str, tenant: &str, peer: &ClusterIdentity, name: &str) -> RoleBinding {
+    RoleBinding {
+        metadata: ObjectMeta { labels: Some(own_labels(peer)), ..meta(namespace, &binding_name(peer)) },
+        role_ref: role(name),
+        subjects: Some(vec![account(tenant)]),
+    }
+}
+
+fn role(name: &str) -> RoleRef {
+    RoleRef {
+        api_group: Some("rbac.authorization.k8s.io".to_owned()),
+        kind: "ClusterRole".to_owned(),
+        name: name.to_owned(),
+    }
+}
+
+fn account(namespace: &str) -> Subject {
+    Subject {
+        kind: "ServiceAccount".to_owned(),
+        name: names::VIRTUAL_KUBELET.to_owned(),
+        namespace: Some(namespace.to_owned()),
+        api_group: None,
     }
 }
 
@@ -200,11 +220,7 @@ fn deployment(
             annotations: (!extra.is_empty()).then_some(extra),
             ..ObjectMeta::default()
         }),
-        spec: Some(PodSpec {
-            containers: vec![container(args, arguments(&home.identity, args, offer, peer, node))],
-            service_account_name: Some(names::VIRTUAL_KUBELET.to_owned()),
-            ..PodSpec::default()
-        }),
+        spec: Some(pod::spec(args, arguments(&home.identity, args, offer, peer, node))),
     };
     Deployment {
         metadata: ObjectMeta {
@@ -219,35 +235,6 @@ fn deployment(
             ..DeploymentSpec::default()
         },
         status: None,
-    }
-}
-
-fn container(args: &ManagerArgs, arguments: Vec<String>) -> Container {
-    let pod_ip = ObjectFieldSelector { api_version: Some("v1".to_owned()), field_path: "status.podIP".to_owned() };
-    Container {
-        name: names::VIRTUAL_KUBELET.to_owned(),
-        image: Some(args.kubelet_image.clone()),
-        command: Some(vec!["/usr/bin/virtual-kubelet".to_owned()]),
-        args: Some(arguments),
-        env: Some(vec![EnvVar {
-            name: "POD_IP".to_owned(),
-            value_from: Some(EnvVarSource { field_ref: Some(pod_ip), ..EnvVarSource::default() }),
-            ..EnvVar::default()
-        }]),
-        ports: metrics_port(args).map(|port| {
-            vec![ContainerPort {
-                name: Some("metrics".to_owned()),
-                container_port: port,
-                protocol: Some("TCP".to_owned()),
-                ..ContainerPort::default()
-            }]
-        }),
-        resources: Some(ResourceRequirements {
-            requests: quantities(&args.kubelet_cpu_requests, &args.kubelet_ram_requests),
-            limits: quantities(&args.kubelet_cpu_limits, &args.kubelet_ram_limits),
-            ..ResourceRequirements::default()
-        }),
-        ..Container::default()
     }
 }
 
@@ -300,17 +287,6 @@ fn storage_class(classes: &[StorageType]) -> Option<&str> {
     class.map(|class| class.storage_class_name.as_str())
 }
 
-fn metrics_port(args: &ManagerArgs) -> Option<i32> {
-    let port = args.kubelet_metrics_address.rsplit(':').next()?.parse().ok();
-    port.filter(|_| args.kubelet_metrics_enabled)
-}
-
-fn quantities(cpu: &str, memory: &str) -> Option<BTreeMap<String, Quantity>> {
-    let given = [("cpu", cpu), ("memory", memory)].into_iter().filter(|(_, value)| !value.is_empty());
-    let all: BTreeMap<_, _> = given.map(|(name, value)| (name.to_owned(), Quantity(value.to_owned()))).collect();
-    (!all.is_empty()).then_some(all)
-}
-
 fn own_labels(peer: &ClusterIdentity) -> BTreeMap<String, String> {
     owned(&[
         (label::APP_NAME, names::VIRTUAL_KUBELET),
@@ -337,6 +313,7 @@ fn meta(namespace: &str, name: &str) -> ObjectMeta {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use k8s_openapi::api::core::v1::{Container, PodSpec};
     use liqo_api::sharing::ResourceOfferSpec;
 
     use super::*;
@@ -392,13 +369,6 @@ mod tests {
         {
             assert_eq!(storage_class(&offer(classes).spec.storage_classes), wanted);
         }
-    }
-
-    #[test]
-    fn a_metrics_port_is_opened_only_when_metrics_are_served() {
-        assert_eq!(metrics_port(&manager(&["--kubelet-metrics-address=:5872"])), None);
-        let args = manager(&["--kubelet-metrics-address=:5872", "--kubelet-metrics-enabled=true"]);
-        assert_eq!(metrics_port(&args), Some(5872));
     }
 
     #[test]

@@ -2,12 +2,16 @@
 //!
 //! Counted is what real, ready nodes can allocate, less what the pods on them ask for. A peer's own pods
 //! are given back to it, so its offer does not shrink under its own load. Of the rest it gets a
-//! percentage. Pods that only stand for pods elsewhere are not counted. One value that makes no sense
+//! percentage. Pods that only stand for pods elsewhere are on virtual nodes and not counted. Whose a pod is
+//! says its controller, a `ShadowPod`, since labels are anybody's to set. One value that makes no sense
 //! (a negative rest, an amount nobody can read) is worth nothing and spoils no other.
 
 use std::{borrow::Borrow, collections::HashSet, time::Duration};
 
-use k8s_openapi::api::core::v1::{Container, Node, NodeSpec, NodeStatus, Pod, PodSpec};
+use k8s_openapi::{
+    api::core::v1::{Container, Node, NodeSpec, NodeStatus, Pod, PodSpec},
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
+};
 use kube::ResourceExt;
 use liqo_api::meta::label;
 use liqo_core::{
@@ -55,10 +59,14 @@ fn counts(node: &Node) -> bool {
 
 /// Whether what a pod asks for is lost for `peer`.
 fn burdens(pod: &Pod, peer: &str) -> bool {
-    let labels = pod.labels();
-    let stands_for_another = labels.get(label::SHADOW_POD).is_some_and(|value| value == "true");
-    let is_theirs = labels.get(label::REFLECTION_ORIGIN).is_some_and(|origin| origin == peer);
-    !stands_for_another && !is_theirs
+    let is_theirs = pod.labels().get(label::REFLECTION_ORIGIN).is_some_and(|origin| origin == peer);
+    !(is_theirs && pod.owner_references().iter().any(made_from_shadow))
+}
+
+/// Whether an owner is the `ShadowPod` a pod was made from.
+fn made_from_shadow(owner: &OwnerReference) -> bool {
+    let group = owner.api_version.split('/').next();
+    owner.controller == Some(true) && owner.kind == "ShadowPod" && group == Some("virtualkubelet.liqo.io")
 }
 
 /// The smallest amount of a resource that is offered.
@@ -91,9 +99,9 @@ pub(crate) fn trim_node(node: &mut Node) {
 pub(crate) fn trim_pod(pod: &mut Pod) {
     pod.metadata.managed_fields = None;
     pod.metadata.annotations = None;
-    pod.metadata.owner_references = None;
+    pod.owner_references_mut().retain(made_from_shadow);
     pod.status = None;
-    pod.labels_mut().retain(|key, _| key == label::SHADOW_POD || key == label::REFLECTION_ORIGIN);
+    pod.labels_mut().retain(|key, _| key == label::REFLECTION_ORIGIN);
     if let Some(spec) = pod.spec.take() {
         let trim =
             |containers: Vec<Container>| -> Vec<Container> { containers.into_iter().map(trim_container).collect() };
@@ -134,9 +142,17 @@ mod tests {
     }
 
     fn pod(on: &str, labels: Value, cpu: &str) -> Pod {
+        let kind = if labels.get("virtualkubelet.liqo.io/origin").is_some() { "ShadowPod" } else { "ReplicaSet" };
+        owned_pod(kind, on, labels, cpu)
+    }
+
+    fn owned_pod(kind: &str, on: &str, labels: Value, cpu: &str) -> Pod {
         let resources = json!({"requests": {"cpu": cpu, "memory": "100M"}});
+        let owner = json!({
+            "apiVersion": "virtualkubelet.liqo.io/v1alpha1", "kind": kind, "name": "p", "uid": "u", "controller": true,
+        });
         let mut pod: Pod = serde_json::from_value(json!({
-            "metadata": {"name": "p", "labels": labels},
+            "metadata": {"name": "p", "labels": labels, "ownerReferences": [owner]},
             "spec": {"nodeName": on, "containers": [{"name": "c", "resources": resources}]},
         }))
         .unwrap();
@@ -164,8 +180,10 @@ mod tests {
             ("nothing runs", vec![], "1", "4000000000"),
             ("a local pod", vec![pod("a", none.clone(), "500m")], "750m", "3950000000"),
             ("a pod on a node that does not count", vec![pod("b", none.clone(), "1")], "1", "4000000000"),
-            ("a pod that stands for another", vec![pod("a", shadow, "1")], "1", "4000000000"),
-            ("a pod of the peer", vec![pod("a", own, "1")], "1", "4000000000"),
+            ("a pod that stands for another", vec![pod("v", shadow.clone(), "1")], "1", "4000000000"),
+            ("a pod that only says so", vec![pod("a", shadow, "500m")], "750m", "3950000000"),
+            ("a pod of the peer", vec![pod("a", own.clone(), "1")], "1", "4000000000"),
+            ("a pod that only says so", vec![owned_pod("Job", "a", own, "500m")], "750m", "3950000000"),
             ("a pod of another peer", vec![pod("a", other, "1")], "500m", "3950000000"),
             ("more than there is of one", vec![pod("a", none.clone(), "3")], "0", "3950000000"),
             ("an amount nobody can read", vec![pod("a", none, "lots")], "1", "3950000000"),

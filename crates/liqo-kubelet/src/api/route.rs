@@ -84,9 +84,11 @@ fn renamed(part: &str) -> String {
     }
 }
 
-/// What somebody must be allowed to do with the node, as kubelets ask: verb and subresource.
+/// What somebody must be allowed to do with the node: verb and subresource. As kubelets ask, but for connections into
+/// pods: those are made with GET, too, and reading is not enough for them.
 pub(super) fn permission(method: &Method, path: &str) -> (&'static str, &'static str) {
     let verb = match *method {
+        _ if matches!(route(path), Some(Route::Stream(..))) => "create",
         Method::POST => "create",
         Method::PUT => "update",
         Method::PATCH => "patch",
@@ -157,6 +159,9 @@ mod tests {
 
     #[test]
     fn permissions_are_those_kubelets_ask_for() {
+        for path in ["/exec/a/b/c", "/exec/a/b/uid/c", "/attach/a/b/c", "/portForward/a/b"] {
+            assert_eq!(permission(&Method::GET, path), ("create", "proxy"), "{path}");
+        }
         assert_eq!(permission(&Method::POST, "/exec/a/b/c"), ("create", "proxy"));
         assert_eq!(permission(&Method::GET, "/containerLogs/a/b/c"), ("get", "proxy"));
         assert_eq!(permission(&Method::GET, "/stats/summary"), ("get", "stats"));

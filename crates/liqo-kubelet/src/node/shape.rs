@@ -1,7 +1,8 @@
 //! How the node looks: what it is created with, what its metadata and its status should be.
 //!
-//! Keeps true: capacity, images and offered labels are those of the offer, no more and no less; which
-//! labels came from the offer is remembered in an annotation, so that they go with it also after a restart.
+//! Keeps true: capacity, images and offered labels are those of the offer, no more and no less; labels that give a
+//! node a role or a place among the nodes of this cluster are not for a provider to set; which labels came from the
+//! offer is remembered in an annotation, so that they go with it also after a restart.
 //!
 //! `spec.podCIDR` is not ours to prevent: where the controller manager allocates node ranges it gives one
 //! to every node, there is no way for a node to decline.
@@ -33,6 +34,18 @@ const OFFERED_LABELS: &str = "liqo.io/offered-labels";
 pub(super) const DRAIN_STARTED: &str = "liqo.io/drain-started";
 /// Architecture, unless the offer says another one.
 const ARCHITECTURE: (&str, &str) = ("kubernetes.io/arch", "amd64");
+/// Labels of Kubernetes that describe a node, besides those of `topology.kubernetes.io`. All others of Kubernetes'
+/// domains make it somebody: a control plane, a member of a restricted group, one without load balancers.
+const DESCRIPTIONS: [&str; 8] = [
+    "kubernetes.io/arch",
+    "kubernetes.io/os",
+    "node.kubernetes.io/instance-type",
+    "beta.kubernetes.io/arch",
+    "beta.kubernetes.io/os",
+    "beta.kubernetes.io/instance-type",
+    "failure-domain.beta.kubernetes.io/region",
+    "failure-domain.beta.kubernetes.io/zone",
+];
 /// After this many seconds the status is written again even if nothing has changed.
 const HEARTBEAT: i64 = 295;
 
@@ -94,7 +107,7 @@ impl Profile {
     /// All labels of the node for an offer.
     fn labels(&self, offer: &ResourceOfferSpec) -> BTreeMap<String, String> {
         let mut labels = self.base_labels();
-        labels.extend(offer.labels.clone());
+        labels.extend(offered(offer).map(|(key, value)| (key.clone(), value.clone())));
         let available = if offer.storage_classes.is_empty() { "false" } else { "true" };
         labels.insert(label::STORAGE_AVAILABLE.to_owned(), available.to_owned());
         labels.extend(self.identity());
@@ -156,7 +169,7 @@ impl Profile {
         label_patch.extend(gone.filter(|key| node.labels().contains_key(key)).map(|key| (key, Value::Null)));
 
         let mut annotations = self.annotations.clone();
-        let offered: Vec<_> = offer.spec.labels.keys().map(String::as_str).collect();
+        let offered: Vec<_> = offered(&offer.spec).map(|(key, _)| key.as_str()).collect();
         if !offered.is_empty() || node.annotations().contains_key(OFFERED_LABELS) {
             annotations.insert(OFFERED_LABELS.to_owned(), offered.join(","));
         }
@@ -202,6 +215,19 @@ impl Profile {
         new.conditions = Some(conditions);
         due.then_some(new)
     }
+}
+
+/// The labels of an offer the node gets.
+fn offered(offer: &ResourceOfferSpec) -> impl Iterator<Item = (&String, &String)> {
+    offer.labels.iter().filter(|(key, _)| describes(key))
+}
+
+/// Whether a label only describes a node.
+fn describes(key: &str) -> bool {
+    let domain = key.split_once('/').map_or("", |(domain, _)| domain);
+    let within = |parent: &str| domain.strip_suffix(parent).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    let of_kubernetes = within("kubernetes.io") || within("k8s.io");
+    !of_kubernetes || domain == "topology.kubernetes.io" || DESCRIPTIONS.contains(&key)
 }
 
 /// Whether the offer has CPU and memory.

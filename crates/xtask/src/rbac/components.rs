@@ -47,7 +47,7 @@ pub(super) const CONTROLLER_MANAGER: &[Rule] = &[
     rule("", &["events"], RW),
     rule("events.k8s.io", &["events"], &["create", "patch"]),
     rule("", &["persistentvolumes", "persistentvolumeclaims"], RW),
-    rule("", &["pods"], RW),
+    rule("", &["pods", "resourcequotas"], RW),
     rule("", &["secrets", "serviceaccounts"], RW),
     named(
         "admissionregistration.k8s.io",

@@ -2,30 +2,40 @@
 
 use super::{CHANGE, RO, RW, Rule, rule};
 
-/// In its own cluster.
+/// In its own cluster: its node, the pods on the node, wherever they are, and who asks for logs or a shell. What is in
+/// pods' namespaces besides pods it reads only where [`NAMESPACE`] says so.
 pub(super) const LOCAL: &[Rule] = &[
-    rule("", &["configmaps", "namespaces", "services", "services/status"], RO),
-    rule("", &["secrets"], &["get", "list", "watch", "create", "update", "patch"]),
     rule("", &["events"], &["create", "patch"]),
     rule("events.k8s.io", &["events"], &["create", "patch"]),
     rule("", &["nodes", "nodes/status"], RW),
-    rule("", &["persistentvolumes", "persistentvolumeclaims"], RW),
-    rule("", &["pods"], &["get", "list", "watch", "update", "patch", "delete"]),
-    rule("", &["pods/eviction", "serviceaccounts/token"], &["create"]),
-    rule("", &["pods/status"], RW),
-    // Who asks for logs or a shell?
+    rule("", &["pods"], &["get", "list", "watch", "delete"]),
+    rule("", &["pods/eviction"], &["create"]),
+    rule("", &["pods/status"], &["get", "update", "patch"]),
+    // Whose addresses are still translated for the peer, when the process starts?
+    rule("", &["services"], &["list"]),
+    rule("net.liqo.io", &["natmappings"], RO),
     rule("authentication.k8s.io", &["tokenreviews"], &["create"]),
     rule("authorization.k8s.io", &["subjectaccessreviews"], &["create"]),
     rule("certificates.k8s.io", &["certificatesigningrequests"], &["get", "list", "watch", "create"]),
     rule("coordination.k8s.io", &["leases"], &["get", "create", "update", "patch", "delete"]),
-    rule("discovery.k8s.io", &["endpointslices"], RO),
-    rule("discovery.liqo.io", &["foreignclusters", "foreignclusters/status"], RO),
-    rule("net.liqo.io", &["natmappings", "tunnelendpoints"], RO),
-    rule("networking.k8s.io", &["ingresses"], RO),
-    rule("sharing.liqo.io", &["resourceoffers"], &["get", "list", "watch", "update", "patch", "delete"]),
+];
+
+/// In the tenant namespace of its provider.
+pub(super) const TENANT: &[Rule] = &[
+    rule("", &["secrets"], RO),
+    rule("net.liqo.io", &["tunnelendpoints"], RO),
+    rule("sharing.liqo.io", &["resourceoffers"], CHANGE),
     rule("sharing.liqo.io", &["resourceoffers/status"], CHANGE),
-    rule("storage.k8s.io", &["storageclasses"], RO),
     rule("virtualkubelet.liqo.io", &["namespacemaps"], RO),
+];
+
+/// In each namespace that is offloaded to its provider.
+pub(super) const NAMESPACE: &[Rule] = &[
+    rule("", &["configmaps", "secrets", "services"], RO),
+    rule("", &["pods"], &["update", "patch"]),
+    rule("", &["serviceaccounts/token"], &["create"]),
+    rule("discovery.k8s.io", &["endpointslices"], RO),
+    rule("networking.k8s.io", &["ingresses"], RO),
 ];
 
 /// In the namespaces a provider made for its cluster. Exactly as in Liqo 0.8.3: it is bound by the provider.

@@ -145,3 +145,27 @@ fn resources_means_cpu_and_memory() {
     }
     assert!(!has_resources(&ResourceOffer::default()));
 }
+
+#[test]
+fn an_offer_describes_a_node_and_gives_it_no_role() {
+    for (key, passes) in [
+        ("gpu", true),
+        ("liqo.io/provider", true),
+        ("vendor.com/zone", true),
+        ("kubernetes.io/arch", true),
+        ("topology.kubernetes.io/zone", true),
+        ("node.kubernetes.io/instance-type", true),
+        ("node-role.kubernetes.io/control-plane", false),
+        ("node-restriction.kubernetes.io/secure", false),
+        ("node.kubernetes.io/exclude-from-external-load-balancers", false),
+        ("x.k8s.io/y", false),
+        ("notkubernetes.io/x", true),
+    ] {
+        assert_eq!(describes(key), passes, "{key}");
+    }
+    let node = profile().new_node(&offer(&[]), &at(1));
+    let bold = offer(&[("node-role.kubernetes.io/control-plane", ""), ("gpu", "yes")]);
+    let node = patched(&node, &profile().patch(&bold, &node).unwrap());
+    assert!(node.labels().contains_key("gpu") && !node.labels().contains_key("node-role.kubernetes.io/control-plane"));
+    assert!(!node.annotations()[OFFERED_LABELS].contains("node-role"));
+}

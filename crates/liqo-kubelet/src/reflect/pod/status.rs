@@ -7,6 +7,8 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, Pod, PodIP, PodStatus};
 
+use liqo_core::endpoint::can_be_elsewhere;
+
 use crate::translate::Answer;
 
 /// What of a pod's addresses is told.
@@ -26,16 +28,16 @@ pub(super) fn addresses(there: &PodStatus) -> Vec<&str> {
     principal.into_iter().chain(others).filter(|ip| !ip.is_empty()).collect()
 }
 
-/// The addresses of a pod as this cluster must use them; `None` while one is being asked for. What cannot be
+/// The addresses of a pod as this cluster must use them, none of them one of a node itself; `None` while one is being asked for. What cannot be
 /// translated now is left out, unless nothing can: then the same run of the pod keeps what was told of it.
 pub(super) fn pod_ips(here: &Pod, there: &PodStatus, answer: impl Fn(IpAddr) -> Answer) -> Option<Vec<String>> {
     let theirs = addresses(there);
     let mut ours = Vec::new();
     for address in &theirs {
         match address.parse().map(&answer) {
-            Ok(Answer::Known(here)) => ours.push(here.to_string()),
+            Ok(Answer::Known(here)) if can_be_elsewhere(here) => ours.push(here.to_string()),
             Ok(Answer::Asking) => return None,
-            Ok(Answer::Failed) | Err(_) => {}
+            Ok(Answer::Known(_) | Answer::Failed) | Err(_) => {}
         }
     }
     let told = here.status.as_ref().filter(|told| told.start_time.is_some() && told.start_time == there.start_time);
@@ -120,6 +122,17 @@ mod tests {
             "status": {"containerStatuses": [{"name": container, "restartCount": restarts, "image": "", "imageID": "", "ready": true}]},
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn nobody_claims_an_address_that_is_not_one_of_a_pod_elsewhere() {
+        let claimed =
+            ["127.0.0.1", "169.254.169.254", "224.0.0.1", "0.0.0.0", "::1", "fe80::1", "::ffff:127.0.0.1", "10.1.2.3"];
+        let told = |ip: &str| {
+            let there: PodStatus = serde_json::from_value(json!({"podIP": ip, "podIPs": [{"ip": ip}]})).unwrap();
+            pod_ips(&Pod::default(), &there, Answer::Known).unwrap()
+        };
+        assert_eq!(claimed.map(told).concat(), ["10.1.2.3"]);
     }
 
     #[test]

@@ -1,0 +1,103 @@
+//! What virtual kubelets may do in the namespaces of this cluster: something only where a namespace is offloaded to
+//! their provider.
+//!
+//! Keeps true: a virtual kubelet reads Secrets and asks for tokens in exactly the namespaces its provider's map asks
+//! for, and never in those of this cluster or of Liqo; what somebody made of a binding is put right.
+//!
+//! Watches   `NamespaceMap` originals, `RoleBinding`s of virtual kubelets.
+//! Writes    a `RoleBinding` `liqo-virtual-kubelet-…` in each offloaded namespace.
+//! Removes   the same, where the namespace is no longer offloaded.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use k8s_openapi::api::rbac::v1::RoleBinding;
+use kube::ResourceExt;
+use liqo_api::{ClusterIdentity, meta::label, names, virtualkubelet::NamespaceMap};
+use liqo_kube::{KubeError, Queue, Store, drive, twin};
+
+use super::{Shared, is_leaving, is_original, peer_id, provider_of, virtual_kubelet::role_binding};
+
+/// How soon to look again for a namespace, or a peer, that is not known yet.
+const LATER: Duration = Duration::from_secs(5);
+
+/// Runs for ever. The queue names providers, by ID.
+pub(crate) async fn run(shared: Arc<Shared>, queue: Queue<String>) {
+    let seen = queue.clone();
+    let selector = format!("{}={},{}", label::APP_NAME, names::VIRTUAL_KUBELET, label::CLUSTER_ID);
+    let bindings = shared.home.cluster.watch::<RoleBinding>("").labels(&selector).start(move |binding| {
+        seen.push(binding.labels().get(label::CLUSTER_ID).cloned().unwrap_or_default());
+    });
+    shared.ready().await;
+    bindings.ready().await;
+    drive("virtual-kubelet-access", queue, 2, |id| settle(&shared, &bindings, id)).await;
+}
+
+async fn settle(shared: &Shared, bindings: &Store<RoleBinding>, id: String) -> Result<Option<Duration>, KubeError> {
+    let maps = shared.maps.filter(|map| is_original(map) && !is_leaving(map) && provider_of(map) == id);
+    let peer = shared.peers.filter(|peer| peer_id(peer) == id);
+    let peer = peer.first().and_then(|peer| peer.spec.cluster_identity.clone());
+    let mut wanted = BTreeMap::new();
+    let mut again = None;
+    if let Some(peer) = &peer {
+        wanted = maps.iter().flat_map(|map| wishes(map, peer, &shared.home.namespace)).collect();
+        let there = |name: &str| shared.namespaces.get("", name).is_some_and(|one| !is_leaving(&*one));
+        let all = wanted.len();
+        wanted.retain(|name, _| there(name));
+        again = (wanted.len() < all).then_some(LATER);
+    } else if !maps.is_empty() {
+        return Ok(Some(LATER));
+    }
+    let own = |one: &RoleBinding| one.role_ref.name == names::VIRTUAL_KUBELET_NAMESPACE_ROLE;
+    let is = bindings.filter(|one| own(one) && one.labels().get(label::CLUSTER_ID) == Some(&id));
+    let cluster = &shared.home.cluster;
+    for binding in is.iter().filter(|one| !is_leaving(&***one)) {
+        let namespace = binding.namespace().unwrap_or_default();
+        if wanted.get(&namespace).is_none_or(|wanted| wanted.name_any() != binding.name_any()) {
+            tracing::info!(peer = id, namespace, "virtual kubelet no longer reads the namespace");
+            cluster.remove(&**binding).await?;
+        }
+    }
+    for (namespace, wanted) in &wanted {
+        let current = bindings.get(namespace, &wanted.name_any());
+        if current.is_none_or(|current| twin::differs(wanted, &current)) {
+            cluster.apply(wanted).await?;
+        }
+    }
+    Ok(again)
+}
+
+/// The bindings a map asks for, by namespace.
+fn wishes(map: &NamespaceMap, peer: &ClusterIdentity, home: &str) -> Vec<(String, RoleBinding)> {
+    let tenant = map.namespace().unwrap_or_default();
+    let system = |name: &str| {
+        name == home || name.starts_with("kube-") || name.starts_with(names::TENANT_NAMESPACE_PREFIX) || name == tenant
+    };
+    let names = map.spec.desired_mapping.keys().filter(|name| !system(name));
+    names
+        .map(|name| {
+            let binding = role_binding(name, &tenant, peer, names::VIRTUAL_KUBELET_NAMESPACE_ROLE);
+            (name.clone(), binding)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use liqo_api::virtualkubelet::NamespaceMapSpec;
+
+    use super::*;
+
+    #[test]
+    fn a_virtual_kubelet_reads_offloaded_namespaces_and_no_others() {
+        let names = ["demo", "kube-system", "liqo", "liqo-tenant-victim-1", "liqo-tenant-p"];
+        let desired_mapping = names.map(|name| (name.to_owned(), format!("{name}-there"))).into();
+        let mut map = NamespaceMap::new("p", NamespaceMapSpec { desired_mapping });
+        map.metadata.namespace = Some("liqo-tenant-p".to_owned());
+        let all = wishes(&map, &ClusterIdentity::new("16fbeaec", "provider"), "liqo");
+        let [(namespace, binding)] = &all[..] else { panic!("{all:?}") };
+        assert_eq!((namespace.as_str(), binding.namespace().as_deref()), ("demo", Some("demo")));
+        assert_eq!(binding.role_ref.name, "liqo-virtual-kubelet-namespace");
+        let subject = &binding.subjects.as_ref().unwrap()[0];
+        assert_eq!((subject.name.as_str(), subject.namespace.as_deref()), ("virtual-kubelet", Some("liqo-tenant-p")));
+    }
+}

@@ -1,0 +1,267 @@
+//! What a peer's pods may use together: its offer, and not more.
+//!
+//! Keeps true: what cannot be counted is refused, never taken for nothing; the webhook and the controller count alike.
+
+use std::sync::Arc;
+
+use k8s_openapi::{
+    api::core::v1::{Namespace, PodSpec, ResourceQuota, ResourceQuotaSpec},
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
+};
+use kube::ResourceExt;
+use liqo_api::{
+    ClusterIdentity,
+    meta::label,
+    sharing::ResourceOffer,
+    virtualkubelet::{ShadowPod, ShadowPodPhase},
+};
+use liqo_core::{
+    quantity::Amount,
+    resources::{self, Half, Resources},
+};
+
+use super::{guest, tenant_of};
+
+/// The resource that counts pods.
+const PODS: &str = "pods";
+
+/// Whether an offer is the one this cluster made to a peer: in the peer's own tenant namespace, by us.
+pub(crate) fn is_ours(offer: &ResourceOffer, own: &ClusterIdentity, peer: &str, tenant: Option<&Namespace>) -> bool {
+    let labelled = |key: &str, value: &str| offer.labels().get(key).is_some_and(|is| is == value);
+    tenant.and_then(tenant_of) == Some(peer)
+        && offer.name_any() == own.cluster_name
+        && offer.spec.cluster_id == own.cluster_id
+        && labelled(label::REPLICATION, "true")
+        && labelled(label::REMOTE_ID, peer)
+}
+
+/// What an offer gives.
+pub(crate) fn given(offer: &Arc<ResourceOffer>) -> Resources {
+    let quota = offer.spec.resource_quota.as_ref().and_then(|quota| quota.hard.as_ref());
+    quota.map(resources::read).unwrap_or_default()
+}
+
+/// What a pod uses: itself, and of each resource what it may use or, without a limit, what it reserves.
+pub(crate) fn demand(pod: &PodSpec) -> Resources {
+    let mut all = resources::of_pod(pod, Half::Limits);
+    resources::raise(&mut all, &resources::of_pod(pod, Half::Requests));
+    all.insert(PODS.to_owned(), Amount::whole(1));
+    all
+}
+
+/// What a shadow pod uses.
+pub(crate) fn demand_of(shadow: &ShadowPod) -> Resources {
+    shadow.spec.pod.as_ref().map(demand).unwrap_or_default()
+}
+
+/// Whether a shadow pod of that peer uses anything: not once its work is done.
+pub(crate) fn counts(shadow: &ShadowPod, peer: &str) -> bool {
+    let phase = shadow.status.as_ref().map(|status| status.phase);
+    let policy = shadow.spec.pod.as_ref().and_then(|pod| pod.restart_policy.as_deref());
+    let done = match phase {
+        Some(ShadowPodPhase::Succeeded) => true,
+        Some(ShadowPodPhase::Failed) => policy == Some("Never") || policy == Some("OnFailure"),
+        _ => false,
+    };
+    !done && guest::origin(&shadow.metadata) == peer
+}
+
+/// Whether a pod fits into what is left of an offer.
+///
+/// # Errors
+/// A text that says what does not fit, or cannot be counted.
+pub(crate) fn judge(hard: &Resources, used: &Resources, pod: &PodSpec) -> Result<(), String> {
+    limits_set(pod)?;
+    fits(hard, used, &demand(pod))
+}
+
+/// Whether every container says how much CPU and memory it may use. For Kubernetes, nothing means without limit.
+fn limits_set(pod: &PodSpec) -> Result<(), String> {
+    for container in guest::containers(pod) {
+        let limits = container.resources.as_ref().and_then(|resources| resources.limits.as_ref());
+        let limited = |resource: &str| limits.and_then(|limits| limits.get(resource)).map(Amount::of);
+        if ![limited("cpu"), limited("memory")].iter().all(|one| one.is_some_and(Amount::is_positive)) {
+            return Err(format!("CPU and/or memory limits not set for container {}", container.name));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a demand fits into what is left. Pods are counted where the offer counts them.
+fn fits(hard: &Resources, used: &Resources, demand: &Resources) -> Result<(), String> {
+    for (name, wanted) in demand.iter().filter(|(name, _)| *name != PODS || hard.contains_key(PODS)) {
+        let Some(total) = hard.get(name) else {
+            return Err(format!("{name} quota limit not found for this peering"));
+        };
+        let free = *total - used.get(name).copied().unwrap_or(Amount::ZERO);
+        if free < *wanted {
+            let (free, wanted) = (free.quantity().0, wanted.quantity().0);
+            return Err(format!("peering {name} quota usage exceeded - free {free} / requested {wanted}"));
+        }
+    }
+    Ok(())
+}
+
+/// How many objects of each kind a peer may have in one namespace here: it binds also while our webhook is away.
+/// `None`: as many as it likes.
+pub fn object_quota(namespace: &str, counts: &[(String, String)]) -> Option<ResourceQuota> {
+    let hard = counts.iter().map(|(resource, count)| (resource.clone(), Quantity(count.clone()))).collect();
+    (!counts.is_empty()).then(|| ResourceQuota {
+        metadata: ObjectMeta {
+            name: Some("liqo-objects".to_owned()),
+            namespace: Some(namespace.to_owned()),
+            ..ObjectMeta::default()
+        },
+        spec: Some(ResourceQuotaSpec { hard: Some(hard), ..ResourceQuotaSpec::default() }),
+        status: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use liqo_api::{
+        sharing::ResourceOfferSpec,
+        virtualkubelet::{ShadowPodSpec, ShadowPodStatus},
+    };
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn list(all: &[(&str, &str)]) -> Resources {
+        all.iter().map(|(name, amount)| ((*name).to_owned(), Amount::parse(amount).unwrap())).collect()
+    }
+
+    fn refused(text: &str) -> Result<(), String> {
+        Err(text.to_owned())
+    }
+
+    #[test]
+    fn a_demand_fits_or_is_refused_with_numbers() {
+        let (hard, used) = (list(&[("cpu", "1"), ("memory", "1Gi")]), list(&[("cpu", "600m")]));
+        assert_eq!(fits(&hard, &used, &list(&[("cpu", "400m"), ("memory", "1Gi"), ("pods", "1")])), Ok(()));
+        assert_eq!(
+            fits(&hard, &used, &list(&[("cpu", "500m")])),
+            refused("peering cpu quota usage exceeded - free 400m / requested 500m")
+        );
+        assert_eq!(
+            fits(&hard, &used, &list(&[("nvidia.com/gpu", "1")])),
+            refused("nvidia.com/gpu quota limit not found for this peering")
+        );
+        let full = list(&[("pods", "2")]);
+        assert_eq!(
+            fits(&full, &full, &list(&[("pods", "1")])),
+            refused("peering pods quota usage exceeded - free 0 / requested 1")
+        );
+    }
+
+    fn pod(limits: Value, init: Value) -> PodSpec {
+        serde_json::from_value(json!({
+            "containers": [{"name": "main", "resources": {"limits": limits}}],
+            "initContainers": [{"name": "first", "resources": {"limits": init}}],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn every_container_must_have_limits() {
+        let full = json!({"cpu": "1", "memory": "1Gi"});
+        assert_eq!(limits_set(&pod(full.clone(), full.clone())), Ok(()));
+        let no = |name: &str| refused(&format!("CPU and/or memory limits not set for container {name}"));
+        for bad in [
+            json!({"cpu": "1"}),
+            json!({}),
+            json!({"cpu": "0", "memory": "1Gi"}),
+            json!({"cpu": "1", "memory": "0"}),
+            json!({"cpu": "lots", "memory": "1Gi"}),
+            json!({"cpu": "-1000", "memory": "-1000Gi"}),
+        ] {
+            assert_eq!(limits_set(&pod(bad.clone(), full.clone())), no("main"), "{bad}");
+            assert_eq!(limits_set(&pod(full.clone(), bad.clone())), no("first"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn no_spelling_of_a_demand_gets_round_the_offer() {
+        let hard = list(&[("cpu", "2"), ("memory", "2Gi"), ("ephemeral-storage", "1Gi"), ("pods", "10")]);
+        let full = json!({"cpu": "1", "memory": "1Gi"});
+        let with = |more: Value| {
+            let mut spec = serde_json::to_value(pod(full.clone(), full.clone())).unwrap();
+            json_patch::merge(&mut spec, &more);
+            judge(&hard, &list(&[("cpu", "500m")]), &serde_json::from_value(spec).unwrap())
+        };
+        assert_eq!(with(json!({})), Ok(()));
+        for (more, resource) in [
+            (json!({"containers": [{"name": "c", "resources": {"limits": {"cpu": "1", "memory": "1e19"}}}]}), "memory"),
+            (
+                json!({"containers": [{"name": "c", "resources": {"limits": {"cpu": "1.6", "memory": "1"}}}], "resources": {"limits": {"cpu": "1m"}}}),
+                "cpu",
+            ),
+            (
+                json!({"containers": [{"name": "c", "resources": {"limits": full, "requests": {"ephemeral-storage": "1e10"}}}]}),
+                "ephemeral-storage",
+            ),
+        ] {
+            let outcome = with(more.clone()).unwrap_err();
+            assert!(outcome.starts_with(&format!("peering {resource} quota usage exceeded")), "{more}: {outcome}");
+        }
+    }
+
+    #[test]
+    fn a_shadow_pod_counts_until_its_work_is_done() {
+        for (policy, phase, wanted) in [
+            ("Always", None, true),
+            ("Always", Some(ShadowPodPhase::Running), true),
+            // It is made again.
+            ("Always", Some(ShadowPodPhase::Failed), true),
+            ("Never", Some(ShadowPodPhase::Failed), false),
+            ("Never", Some(ShadowPodPhase::Succeeded), false),
+            ("OnFailure", Some(ShadowPodPhase::Succeeded), false),
+        ] {
+            let pod = PodSpec { restart_policy: Some(policy.to_owned()), ..PodSpec::default() };
+            let mut shadow = ShadowPod::new("x", ShadowPodSpec { pod: Some(pod) });
+            shadow.labels_mut().insert(label::REFLECTION_ORIGIN.to_owned(), "id".to_owned());
+            shadow.status = phase.map(|phase| ShadowPodStatus { phase });
+            assert_eq!(counts(&shadow, "id"), wanted, "{policy} {phase:?}");
+            assert!(!counts(&shadow, "other"));
+            // Deleted is not gone: its pod may still run.
+            shadow.metadata.deletion_timestamp = Some(liqo_kube::now());
+            assert_eq!(counts(&shadow, "id"), wanted);
+        }
+    }
+
+    #[test]
+    fn only_our_own_offer_in_the_peers_own_namespace_counts() {
+        let own = ClusterIdentity::new("us", "provider");
+        let tenant = |peer: &str| -> Namespace {
+            let labels = json!({"discovery.liqo.io/cluster-id": peer, "discovery.liqo.io/tenant-namespace": "true"});
+            serde_json::from_value(json!({"metadata": {"labels": labels}})).unwrap()
+        };
+        let offer = |name: &str, cluster: &str, remote: &str, replication: &str| {
+            let spec = ResourceOfferSpec { cluster_id: cluster.to_owned(), ..ResourceOfferSpec::default() };
+            let mut offer = ResourceOffer::new(name, spec);
+            let labels = [(label::REPLICATION, replication), (label::REMOTE_ID, remote)];
+            offer.labels_mut().extend(labels.map(|(key, value)| (key.to_owned(), value.to_owned())));
+            offer
+        };
+        let good = || offer("provider", "us", "peer", "true");
+        assert!(is_ours(&good(), &own, "peer", Some(&tenant("peer"))));
+        assert!(!is_ours(&good(), &own, "peer", Some(&tenant("other"))));
+        assert!(!is_ours(&good(), &own, "peer", None));
+        for bad in [
+            offer("mine", "us", "peer", "true"),
+            offer("provider", "peer", "peer", "true"),
+            offer("provider", "us", "other", "true"),
+            offer("provider", "us", "peer", "false"),
+        ] {
+            assert!(!is_ours(&bad, &own, "peer", Some(&tenant("peer"))));
+        }
+    }
+
+    #[test]
+    fn objects_are_counted_by_kubernetes() {
+        let counts = [("pods".to_owned(), "1000".to_owned())];
+        let quota = object_quota("demo-x", &counts).unwrap();
+        assert_eq!(json!(quota)["spec"]["hard"], json!({"pods": "1000"}));
+        assert_eq!(object_quota("demo-x", &[]), None);
+    }
+}

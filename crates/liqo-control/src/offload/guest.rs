@@ -1,0 +1,202 @@
+//! What a pod of a peer may ask for here.
+//!
+//! Keeps true: the webhook and the controller ask the same question and get the same answer, so what the webhook
+//! refuses is not made while the webhook is away; what a virtual kubelet of Liqo 0.8.3 sends passes; the provider
+//! chooses what passes beyond that. Pod Security on the namespaces of peers refuses more: here is what it does not
+//! look at, and what makes a pod master of its node.
+
+mod metadata;
+mod power;
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use k8s_openapi::{
+    api::core::v1::{Container, PodSpec, ResourceRequirements, Toleration},
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
+};
+use liqo_core::quantity::Amount;
+
+pub(crate) use metadata::origin;
+
+/// No refusal has more sentences.
+const SENTENCES: usize = 5;
+/// Text of a peer is not repeated beyond this many characters.
+const WORDS: usize = 64;
+/// Tolerations every pod may have, by key and effect: what Kubernetes itself adds to pods.
+const TOLERATIONS: [(&str, &str); 3] = [
+    ("node.kubernetes.io/not-ready", "NoExecute"),
+    ("node.kubernetes.io/unreachable", "NoExecute"),
+    ("node.kubernetes.io/memory-pressure", "NoSchedule"),
+];
+
+/// What pods of peers may ask for beyond what every pod may.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct GuestArgs {
+    /// Keys of taints that pods of peers may tolerate; * all of them.
+    #[arg(long, value_delimiter = ',')]
+    pub guest_tolerations: Vec<String>,
+    /// Priority classes that pods of peers may have.
+    #[arg(long, value_delimiter = ',')]
+    pub guest_priority_classes: Vec<String>,
+    /// Runtime classes that pods of peers may ask for.
+    #[arg(long, value_delimiter = ',')]
+    pub guest_runtime_classes: Vec<String>,
+    /// Runtime class of the pods of peers that ask for none; empty: the one of this cluster.
+    #[arg(long, default_value = "")]
+    pub guest_runtime_class: String,
+    /// Annotations that pods of peers may have although programs of this cluster act on them: a key, or the
+    /// beginning of keys with a * behind.
+    #[arg(long, value_delimiter = ',')]
+    pub guest_annotations: Vec<String>,
+    /// How many objects of each kind a peer may have in one namespace: resource=count,...
+    #[arg(long, value_delimiter = ',', value_parser = count)]
+    pub guest_objects: Vec<(String, String)>,
+    /// Networks that endpoints of peers must lie in where Liqo does not connect the networks.
+    #[arg(long, value_delimiter = ',')]
+    pub guest_networks: Vec<IpNet>,
+    /// Let pods of peers be masters of their nodes: privileged, with paths, ports and namespaces of the host.
+    #[arg(long, default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub guest_privileged: bool,
+}
+
+/// Parses `resource=count`.
+fn count(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((resource, count)) if !resource.is_empty() && count.parse::<u32>().is_ok() => {
+            Ok((resource.to_owned(), count.to_owned()))
+        }
+        _ => Err(format!("invalid value {text}: it must look like pods=1000")),
+    }
+}
+
+/// What a pod of a peer must not ask for, each in a sentence; empty: nothing.
+pub(crate) fn violations(args: &GuestArgs, meta: &ObjectMeta, pod: &PodSpec) -> Vec<String> {
+    let mut all = Vec::new();
+    placement(args, pod, &mut all);
+    identity(pod, &mut all);
+    amounts(pod, &mut all);
+    metadata::check(args, meta, &mut all);
+    if !args.guest_privileged {
+        power::check(pod, &mut all);
+    }
+    all
+}
+
+/// The sentences as one text of bounded length.
+pub(crate) fn text(violations: &[String]) -> String {
+    let told: Vec<_> = violations.iter().take(SENTENCES).map(String::as_str).collect();
+    let more = match violations.len().saturating_sub(SENTENCES) {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    format!("this cluster does not run the pod: {}{more}", told.join("; "))
+}
+
+/// Where the pod runs, before whom, in what.
+fn placement(args: &GuestArgs, pod: &PodSpec, all: &mut Vec<String>) {
+    if is_some(pod.node_name.as_ref()) {
+        all.push("nodeName: the scheduler of this cluster chooses the node".to_owned());
+    }
+    if let Some(name) = pod.scheduler_name.as_ref().filter(|name| !["", "default-scheduler"].contains(&name.as_str())) {
+        all.push(format!("schedulerName {}: only the default scheduler", quoted(name)));
+    }
+    if let Some(name) = unlisted(pod.priority_class_name.as_ref(), &args.guest_priority_classes) {
+        let value = "offloading.guests.priorityClasses";
+        all.push(format!("priorityClassName {}: not in {value} of this cluster", quoted(name)));
+    }
+    if pod.priority_class_name.is_none() && pod.priority.is_some_and(|priority| priority != 0) {
+        all.push("priority: it follows from the priority class".to_owned());
+    }
+    let forced = Some(&args.guest_runtime_class);
+    let class = unlisted(pod.runtime_class_name.as_ref(), &args.guest_runtime_classes);
+    if let Some(name) = class.filter(|name| Some(*name) != forced) {
+        let value = "offloading.guests.runtimeClasses";
+        all.push(format!("runtimeClassName {}: not in {value} of this cluster", quoted(name)));
+    }
+    if pod.overhead.as_ref().is_some_and(|overhead| !overhead.is_empty()) {
+        all.push("overhead: it follows from the runtime class".to_owned());
+    }
+    if pod.eviction_responders.as_ref().is_some_and(|responders| !responders.is_empty()) {
+        all.push("evictionResponders: this cluster decides how pods leave its nodes".to_owned());
+    }
+    for one in pod.tolerations.iter().flatten().filter(|one| !tolerable(args, one)) {
+        let key = one.key.as_deref().filter(|key| !key.is_empty());
+        let key = key.map_or_else(|| "of every taint".to_owned(), |key| format!("of taint {}", quoted(key)));
+        all.push(format!("toleration {key}: not in offloading.guests.tolerations of this cluster"));
+    }
+}
+
+fn tolerable(args: &GuestArgs, one: &Toleration) -> bool {
+    let (key, effect) = (one.key.as_deref().unwrap_or_default(), one.effect.as_deref().unwrap_or_default());
+    TOLERATIONS.contains(&(key, effect))
+        || args.guest_tolerations.iter().any(|allowed| allowed == "*" || (allowed == key && !key.is_empty()))
+}
+
+/// Who the pod is here.
+fn identity(pod: &PodSpec, all: &mut Vec<String>) {
+    for name in [&pod.service_account_name, &pod.service_account].into_iter().flatten() {
+        if !["", "default"].contains(&name.as_str()) {
+            all.push(format!("serviceAccountName {}: pods of peers have no account of this cluster", quoted(name)));
+        }
+    }
+    let sources = pod.volumes.iter().flatten().filter_map(|volume| volume.projected.as_ref()?.sources.as_ref());
+    let own = sources.flatten().any(|one| one.service_account_token.is_some() || one.pod_certificate.is_some());
+    if own {
+        all.push("volumes: projected tokens and certificates of this cluster are not for pods of peers".to_owned());
+    }
+}
+
+/// Whether every amount is one, and none is negative.
+fn amounts(pod: &PodSpec, all: &mut Vec<String>) {
+    let mut check = |what: &str, resources: Option<&ResourceRequirements>| {
+        let halves = resources.into_iter().flat_map(|both| [&both.requests, &both.limits]).flatten();
+        if let Some((name, amount)) = halves.flatten().find(|(_, amount)| !is_amount(amount)) {
+            let (name, amount) = (quoted(name), quoted(&amount.0));
+            all.push(format!("resources of {what}: {amount} is no amount of {name}"));
+        }
+    };
+    check("the pod", pod.resources.as_ref());
+    for container in containers(pod) {
+        check(&format!("container {}", quoted(&container.name)), container.resources.as_ref());
+    }
+}
+
+fn is_amount(quantity: &Quantity) -> bool {
+    Amount::parse(&quantity.0).is_some_and(|amount| amount >= Amount::ZERO)
+}
+
+/// All containers of a pod.
+pub(super) fn containers(pod: &PodSpec) -> impl Iterator<Item = &Container> {
+    pod.init_containers.iter().flatten().chain(&pod.containers)
+}
+
+fn is_some(text: Option<&String>) -> bool {
+    text.is_some_and(|text| !text.is_empty())
+}
+
+/// The name, unless it is empty or in the list.
+fn unlisted<'a>(name: Option<&'a String>, list: &[String]) -> Option<&'a String> {
+    name.filter(|name| !name.is_empty() && !list.contains(name))
+}
+
+/// Text of a peer, so that a reader sees where it ends.
+fn quoted(text: &str) -> String {
+    let short: String = text.chars().take(WORDS).collect();
+    if short.len() < text.len() { format!("{short:?}…") } else { format!("{short:?}") }
+}
+
+/// What every pod of a peer gets, whatever its `ShadowPod` says: no token of this cluster, the runtime class of guests.
+pub(super) fn adapt(args: &GuestArgs, pod: &mut PodSpec) {
+    pod.automount_service_account_token = Some(false);
+    let forced = &args.guest_runtime_class;
+    if !forced.is_empty() && !is_some(pod.runtime_class_name.as_ref()) {
+        pod.runtime_class_name = Some(forced.clone());
+    }
+}
+
+/// Labels and annotations, as `ResourceExt` has them.
+type Pairs = BTreeMap<String, String>;
+
+#[cfg(test)]
+mod tests;

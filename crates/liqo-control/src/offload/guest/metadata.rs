@@ -1,0 +1,97 @@
+//! Labels and annotations a pod of a peer brings along. They go onto the pod here, where programs of this cluster act
+//! on them.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use liqo_api::meta::label;
+
+use super::{GuestArgs, Pairs, quoted};
+
+/// Domains, with all below them, whose annotations give a pod networks, devices, identities, side-cars or other
+/// runtimes of this cluster.
+const DOMAINS: [&str; 23] = [
+    "amazonaws.com",
+    "azure.workload.identity",
+    "cdi.k8s.io",
+    "cilium.io",
+    "cncf.io",
+    "crio.io",
+    "dapr.io",
+    "gke.io",
+    "hashicorp.com",
+    "istio.io",
+    "kuma.io",
+    "linkerd.io",
+    "multus-cni.io",
+    "nri.io",
+    "openservicemesh.io",
+    "ovn.kubernetes.io",
+    "k8s.ovn.org",
+    "projectcalico.org",
+    "scheduler.alpha.kubernetes.io",
+    "security.alpha.kubernetes.io",
+    "spiffe.io",
+    "antrea.io",
+    "kubevirt.io",
+];
+/// Beginnings of other such keys.
+const BEGINNINGS: [&str; 6] = [
+    "dev.gvisor.",
+    "io.cilium",
+    "io.containerd.",
+    "io.katacontainers.",
+    "io.kubernetes.cri-o.",
+    // The kubelet takes a pod for one of its own static pods.
+    "kubernetes.io/config.",
+];
+/// Beginnings of keys that switch confinement; only the runtime's own profile passes.
+const PROFILES: [&str; 2] =
+    ["container.apparmor.security.beta.kubernetes.io/", "container.seccomp.security.alpha.kubernetes.io/"];
+
+/// The peer a `ShadowPod` says it comes from; empty: it does not say.
+pub(crate) fn origin(meta: &ObjectMeta) -> &str {
+    let labels = meta.labels.as_ref();
+    labels.and_then(|labels| labels.get(label::REFLECTION_ORIGIN)).map(String::as_str).unwrap_or_default()
+}
+
+pub(super) fn check(args: &GuestArgs, meta: &ObjectMeta, all: &mut Vec<String>) {
+    let none = Pairs::new();
+    for (key, value) in meta.labels.as_ref().unwrap_or(&none) {
+        if is_ours(key) && !is_reflected(key, value) {
+            all.push(format!("label {}: only this cluster sets labels of liqo.io", quoted(key)));
+        }
+    }
+    for (key, value) in meta.annotations.as_ref().unwrap_or(&none) {
+        if acted_on(key, value) && !allowed(&args.guest_annotations, key) {
+            let value = "offloading.guests.annotations";
+            all.push(format!("annotation {}: not in {value} of this cluster", quoted(key)));
+        }
+    }
+}
+
+fn is_ours(key: &str) -> bool {
+    key.split_once('/').is_some_and(|(domain, _)| within(domain, "liqo.io"))
+}
+
+/// Whether a virtual kubelet sets such a label on what it sends. A pod that was itself made from a `ShadowPod` may be
+/// sent on, with the mark its copy gets in any case.
+fn is_reflected(key: &str, value: &str) -> bool {
+    matches!(key, label::REFLECTION_ORIGIN | label::REFLECTION_DESTINATION)
+        || (key, value) == (label::MANAGED_BY, label::MANAGED_BY_SHADOW_POD)
+}
+
+/// Whether programs of this cluster give the pod something for an annotation.
+fn acted_on(key: &str, value: &str) -> bool {
+    if PROFILES.iter().any(|beginning| key.starts_with(beginning)) {
+        return value != "runtime/default";
+    }
+    let domain = key.split_once('/').map_or("", |(domain, _)| domain);
+    DOMAINS.iter().any(|one| within(domain, one)) || BEGINNINGS.iter().any(|one| key.starts_with(one))
+}
+
+fn within(domain: &str, parent: &str) -> bool {
+    domain.strip_suffix(parent).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
+fn allowed(patterns: &[String], key: &str) -> bool {
+    patterns.iter().any(|one| one.strip_suffix('*').map_or(one == key, |beginning| key.starts_with(beginning)))
+}
