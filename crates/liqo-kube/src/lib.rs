@@ -4,7 +4,7 @@
 //! - [`Watch`] and [`Store`]: what an API server holds, kept current, malformed objects left out.
 //! - [`Queue`] and [`drive`]: one control loop; a key is never handled twice at once.
 //! - [`twin`]: the one mirror engine between two clusters.
-//! - [`life`], [`server`], [`certs`], [`lease`]: what a process needs to live, serve, be trusted and be alone.
+//! - [`life`], [`server`], [`certs`], [`tokens`], [`lease`]: what a process needs to live, serve, be trusted and be alone.
 
 pub mod args;
 pub mod certs;
@@ -15,6 +15,7 @@ pub mod life;
 pub mod peer;
 mod queue;
 pub mod server;
+pub mod tokens;
 pub mod twin;
 mod watch;
 mod wire;

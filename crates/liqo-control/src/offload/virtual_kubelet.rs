@@ -14,7 +14,8 @@ use k8s_openapi::{
         apps::v1::{Deployment, DeploymentSpec},
         core::v1::{
             Container, ContainerPort, EnvVar, EnvVarSource, Node, ObjectFieldSelector, PodSpec, PodTemplateSpec,
-            ResourceRequirements, ServiceAccount,
+            ProjectedVolumeSource, ResourceRequirements, ServiceAccount, ServiceAccountTokenProjection, Volume,
+            VolumeMount, VolumeProjection,
         },
         rbac::v1::{ClusterRoleBinding, RoleRef, Subject},
     },
@@ -203,6 +204,7 @@ fn deployment(
         spec: Some(PodSpec {
             containers: vec![container(args, arguments(&home.identity, args, offer, peer, node))],
             service_account_name: Some(names::VIRTUAL_KUBELET.to_owned()),
+            volumes: Some(vec![ipam_token()]),
             ..PodSpec::default()
         }),
     };
@@ -220,6 +222,23 @@ fn deployment(
         },
         status: None,
     }
+}
+
+/// The token the IPAM knows the virtual kubelet by, good for nothing else.
+fn ipam_token() -> Volume {
+    let token = ServiceAccountTokenProjection {
+        audience: Some(names::IPAM_AUDIENCE.to_owned()),
+        expiration_seconds: Some(3600),
+        path: names::IPAM_TOKEN_FILE.to_owned(),
+        ..ServiceAccountTokenProjection::default()
+    };
+    let source = VolumeProjection { service_account_token: Some(token), ..VolumeProjection::default() };
+    let projected = ProjectedVolumeSource {
+        sources: Some(vec![source]),
+        default_mode: Some(0o644),
+        ..ProjectedVolumeSource::default()
+    };
+    Volume { name: names::IPAM_AUDIENCE.to_owned(), projected: Some(projected), ..Volume::default() }
 }
 
 fn container(args: &ManagerArgs, arguments: Vec<String>) -> Container {
@@ -247,6 +266,12 @@ fn container(args: &ManagerArgs, arguments: Vec<String>) -> Container {
             limits: quantities(&args.kubelet_cpu_limits, &args.kubelet_ram_limits),
             ..ResourceRequirements::default()
         }),
+        volume_mounts: Some(vec![VolumeMount {
+            name: names::IPAM_AUDIENCE.to_owned(),
+            mount_path: names::IPAM_TOKEN_DIRECTORY.to_owned(),
+            read_only: Some(true),
+            ..VolumeMount::default()
+        }]),
         ..Container::default()
     }
 }
