@@ -35,6 +35,12 @@ pub const AUTH_SERVICE: &str = "liqo-auth";
 pub const CONTROLLER_MANAGER_SERVICE: &str = "liqo-controller-manager";
 /// `Deployment` and `ServiceAccount` of the virtual kubelet, in the tenant namespace.
 pub const VIRTUAL_KUBELET: &str = "virtual-kubelet";
+/// Audience of the tokens virtual kubelets show the IPAM, and name of the volume they are in.
+pub const IPAM_AUDIENCE: &str = "liqo-ipam";
+/// Where virtual kubelets find that token.
+pub const IPAM_TOKEN_DIRECTORY: &str = "/var/run/secrets/liqo-ipam";
+/// Its file there.
+pub const IPAM_TOKEN_FILE: &str = "token";
 /// Cluster role of virtual kubelets in their own cluster.
 pub const VIRTUAL_KUBELET_LOCAL_ROLE: &str = "liqo-virtual-kubelet-local";
 /// Cluster role of virtual kubelets in the tenant namespace of their provider.

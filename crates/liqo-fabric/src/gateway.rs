@@ -4,7 +4,7 @@
 //! the peers, pings, tells and is found. All state is read from the cluster and from the kernel again and again: nothing is lost with the process, and
 //! the namespace outlives a crash.
 //!
-//! Watches: `TunnelEndpoint`, `NatMapping`, the key Secret, gateway Pods, the gateway Service, the Lease. Writes: status of
+//! Watches: `TunnelEndpoint`, `NatMapping`, the key Secret, the Pods of Liqo's namespace, the gateway Service, the Lease. Writes: status of
 //! `TunnelEndpoint`s, and what [`duty`], [`key`] and [`election`] say. Removes: its links and namespace at the end.
 
 mod check;

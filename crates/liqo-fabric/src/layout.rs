@@ -63,6 +63,11 @@ pub const PUBLIC_KEY: &str = "publicKey";
 /// Its entries.
 pub const PRIVATE_KEY: &str = "privateKey";
 
+/// Where the Service of the own API server is, and the label of its `EndpointSlice`s.
+pub const API_SERVER_NAMESPACE: &str = "default";
+/// The label.
+pub const API_SERVER_SLICES: &str = "kubernetes.io/service-name=kubernetes";
+
 /// Bytes a packet grows by in the tunnel: IPv4, UDP, WireGuard's header and tag (20 + 8 + 16 + 16).
 pub const TUNNEL_OVERHEAD_V4: u16 = 60;
 /// The same over IPv6.

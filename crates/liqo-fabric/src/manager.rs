@@ -6,6 +6,7 @@
 
 mod absence;
 mod announce;
+mod around;
 mod connect;
 mod endpoint;
 mod ledger;
@@ -25,7 +26,7 @@ use std::{
 };
 
 use liqo_api::names;
-use liqo_ipam::Plan;
+use liqo_ipam::{MAPPINGS, Plan};
 use liqo_kube::{
     Cluster, Queue,
     args::RuntimeArgs,
@@ -35,6 +36,7 @@ use liqo_kube::{
 };
 use tokio::net::TcpListener;
 
+pub(crate) use self::around::{addresses_of, endpoints_of};
 use self::{
     ledger::Ledger,
     peer::Peers,
@@ -74,6 +76,12 @@ pub struct ManagerArgs {
     /// Networks peers are put into, besides those of RFC 1918, separated by commas.
     #[arg(long = "manager.additional-pools", value_name = "CIDR,...", value_delimiter = ',')]
     pub additional_pools: Vec<String>,
+    /// Networks of peers that are neither private nor in a pool are used as announced, not remapped.
+    #[arg(long = "manager.accept-public-ranges", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub accept_public_ranges: bool,
+    /// Address of this cluster's API server as peers are told it; no network of a peer covers it.
+    #[arg(long = "api-server-address", default_value = "")]
+    pub api_server_address: String,
     /// Address of the IPAM service.
     #[arg(long = "manager.ipam-address", value_name = "HOST:PORT", default_value = ":6000")]
     pub ipam_address: String,
@@ -113,7 +121,7 @@ pub async fn run(args: ManagerArgs) -> Result<(), String> {
     let ledger = Ledger::start(&cluster, &life, move |peers| heard.differ(&peers));
     let busy = life.busy();
     configured(&args, &ledger).await?;
-    serve(&ledger, &life, address).await?;
+    serve(&cluster, &ledger, &life, address).await?;
     life.spawn("configure", keep_configured(args.clone(), ledger.clone()));
     drop(busy);
     tokio::select! {
@@ -157,14 +165,14 @@ async fn keep_configured(args: ManagerArgs, ledger: Ledger) {
 }
 
 /// Answers the IPAM service from now on.
-async fn serve(ledger: &Ledger, life: &Life, address: SocketAddr) -> Result<(), String> {
+async fn serve(cluster: &Cluster, ledger: &Ledger, life: &Life, address: SocketAddr) -> Result<(), String> {
     ledger.ready().await;
     let listener = TcpListener::bind(address).await;
     let listener = listener.map_err(|error| format!("listening at --manager.ipam-address {address}: {error}"))?;
     let counts = Arc::new(Counts::default());
     let (counted, stored) = (Arc::clone(&counts), ledger.clone());
     life.metrics(move || counted.text() + &stored.latest().map(|plan| figures(&plan)).unwrap_or_default());
-    let service = Arc::new(Service::new(ledger.clone(), counts));
+    let service = Arc::new(Service::start(cluster, ledger.clone(), counts).await);
     life.spawn("ipam", liqo_ipam_rpc::serve(listener, service));
     Ok(())
 }
@@ -177,6 +185,8 @@ fn figures(plan: &Plan) -> String {
         ("liqo_ipam_peers", plan.peers().count() as u128),
         ("liqo_ipam_external_addresses_used", used as u128),
         ("liqo_ipam_external_addresses_room", room),
+        ("liqo_ipam_mappings_used", plan.mapping_count() as u128),
+        ("liqo_ipam_mappings_room", MAPPINGS.saturating_sub(plan.mapping_count()) as u128),
     ] {
         let _ = writeln!(text, "# TYPE {name} gauge\n{name} {value}");
     }
@@ -188,7 +198,7 @@ async fn decide(args: &ManagerArgs, cluster: &Cluster, life: &Life, ledger: &Led
     if args.leader_elect {
         lease::lead(cluster, life, &args.namespace, LEASE, &args.pod_name).await;
     }
-    let peers = Arc::new(Peers::watch(cluster, ledger.clone(), &args.namespace));
+    let peers = Arc::new(Peers::watch(cluster, ledger.clone(), args));
     // Only now is there anybody to tell; what was before is looked at as a whole.
     let _ = news.peers.set(Arc::clone(&peers));
     let writes = Arc::new(AtomicU64::new(0));

@@ -3,8 +3,14 @@
 //! `Local…NAT` is how the peer sees ours, `Remote…NAT` how we see the peer's, `None` that nothing is remapped
 //! (data-plane 7.2). Everything else in the fabric works with what is effective.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
-use liqo_api::net::{TunnelEndpoint, TunnelEndpointSpec};
+use kube::ResourceExt;
+use liqo_api::{
+    meta::label,
+    net::{TunnelEndpoint, TunnelEndpointSpec},
+};
 
 /// The networks in use with one peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +72,11 @@ impl Networks {
         self.remote().iter().any(|one| other.remote().iter().any(|two| overlap(one, two)))
     }
 
+    /// Whether an address lies behind the tunnel.
+    pub fn has(&self, address: IpAddr) -> bool {
+        self.remote().iter().any(|network| network.contains(&address))
+    }
+
     /// Whether the peer lies where our own pods are.
     pub fn hides_ours(&self) -> bool {
         self.remote().iter().any(|one| overlap(one, &self.local_pods))
@@ -89,12 +100,25 @@ fn network(field: &str, text: &str) -> Result<IpNet, String> {
 pub type Told<'t, T> = Vec<(&'t TunnelEndpoint, T)>;
 
 /// The tunnels that can be used, each with its networks, the oldest first; the others with what is wrong with them.
-/// Two tunnels that lead to the same addresses cannot both be right: the older one stays.
+/// Two tunnels that lead to the same addresses, or to one cluster, cannot both be right: the older one stays.
 pub fn usable<'t>(tunnels: impl IntoIterator<Item = &'t TunnelEndpoint>) -> (Told<'t, Networks>, Told<'t, String>) {
     let mut all: Vec<_> = tunnels.into_iter().filter(|tunnel| tunnel.metadata.deletion_timestamp.is_none()).collect();
     all.sort_by_key(|tunnel| (tunnel.metadata.creation_timestamp.clone(), tunnel.metadata.uid.clone()));
     let (mut good, mut bad): (Told<'t, Networks>, Told<'t, String>) = (Vec::new(), Vec::new());
     for tunnel in all {
+        let id = &tunnel.spec.cluster_identity.cluster_id;
+        if tunnel.labels().get(label::TUNNEL_CLUSTER_ID) != Some(id) {
+            bad.push((
+                tunnel,
+                format!("the label {} and spec.clusterIdentity name two clusters", label::TUNNEL_CLUSTER_ID),
+            ));
+            continue;
+        }
+        if let Some((other, _)) = good.iter().find(|(other, _)| other.spec.cluster_identity.cluster_id == *id) {
+            let (namespace, name) = (other.namespace().unwrap_or_default(), other.name_any());
+            bad.push((tunnel, format!("cluster {id} has an older tunnel, {namespace}/{name}")));
+            continue;
+        }
         match Networks::of(&tunnel.spec) {
             Err(why) => bad.push((tunnel, why)),
             Ok(networks) if networks.hides_ours() => {
@@ -107,6 +131,29 @@ pub fn usable<'t>(tunnels: impl IntoIterator<Item = &'t TunnelEndpoint>) -> (Tol
                 }
                 None => good.push((tunnel, networks)),
             },
+        }
+    }
+    (good, bad)
+}
+
+/// The tunnels that lead none of `vital` away from a node, and the others, with what is wrong with them. Routes to peers come
+/// before all others, whoever wrote the tunnel.
+pub fn harmless<'t>(
+    usable: Told<'t, Networks>,
+    vital: &[(IpAddr, &'static str)],
+) -> (Told<'t, Networks>, Told<'t, String>) {
+    let (mut good, mut bad): (Told<'t, Networks>, Told<'t, String>) = (Vec::new(), Vec::new());
+    for (tunnel, networks) in usable {
+        match vital.iter().find(|(address, _)| networks.has(*address)) {
+            None => good.push((tunnel, networks)),
+            Some((address, what)) => {
+                let [pods, external] = networks.remote();
+                let text = format!(
+                    "no route to {pods} and {external} of {}: they cover {address}, {what}",
+                    tunnel.spec.cluster_identity.cluster_name
+                );
+                bad.push((tunnel, text));
+            }
         }
     }
     (good, bad)
@@ -132,6 +179,8 @@ mod tests {
 
     fn tunnel(age: i64, spec: TunnelEndpointSpec) -> TunnelEndpoint {
         let mut tunnel = TunnelEndpoint::new(&format!("t{age}"), spec);
+        tunnel.spec.cluster_identity.cluster_id = format!("c{age}");
+        tunnel.metadata.labels = Some([(label::TUNNEL_CLUSTER_ID.to_owned(), format!("c{age}"))].into());
         let time = k8s_openapi::jiff::Timestamp::from_second(age).unwrap();
         tunnel.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(time));
         tunnel
@@ -166,5 +215,32 @@ mod tests {
         let (good, bad) = usable(&all);
         assert_eq!(good.iter().map(|(tunnel, _)| tunnel.metadata.name.as_deref().unwrap()).collect::<Vec<_>>(), ["t1"]);
         assert_eq!(bad.len(), 3);
+    }
+
+    #[test]
+    fn a_tunnel_that_leads_away_what_a_node_needs_is_refused() {
+        let mut tunnels =
+            [tunnel(1, spec("None", "172.30.0.8/29", "None")), tunnel(2, spec("None", "10.1.0.0/16", "None"))];
+        tunnels[1].spec.remote_nat_external_cidr = "10.2.0.0/16".into();
+        let vital = [("10.9.0.1", "a node"), ("172.30.0.9", "the default gateway")];
+        let vital = vital.map(|(address, what)| (address.parse().unwrap(), what));
+        let (both, _) = usable(&tunnels);
+        let (good, bad) = harmless(both, &vital);
+        assert_eq!((good.len(), good[0].0.name_any()), (1, "t2".to_owned()));
+        assert!(bad[0].1.contains("they cover 172.30.0.9, the default gateway"), "{}", bad[0].1);
+    }
+
+    #[test]
+    fn a_cluster_has_one_tunnel_the_one_its_label_names() {
+        let first = tunnel(1, spec("None", "10.0.0.0/16", "None"));
+        let mut second = tunnel(2, spec("None", "10.1.0.0/16", "None"));
+        second.spec.cluster_identity.cluster_id = "c1".to_owned();
+        let (good, bad) = usable([&second, &first]);
+        assert_eq!((good.len(), good[0].0.name_any()), (1, "t1".to_owned()));
+        assert!(bad[0].1.contains("name two clusters"), "{}", bad[0].1);
+        second.metadata.labels = first.metadata.labels.clone();
+        let (good, bad) = usable([&second, &first]);
+        assert_eq!((good.len(), good[0].0.name_any()), (1, "t1".to_owned()));
+        assert_eq!(bad[0].1, "cluster c1 has an older tunnel, /t1");
     }
 }

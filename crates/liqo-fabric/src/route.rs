@@ -1,10 +1,10 @@
 //! The route agent: leads a node's packets to the gateway and those of peers back.
 //!
 //! Watches: Nodes, `TunnelEndpoint`s, the annotation `net.liqo.io/gatewayNodeIP` of the Service `liqo-gateway`, on nodes
-//! with a gateway Pods. Writes nothing to the API server. Removes: everything it made, at the end.
+//! with a gateway Pods, the `EndpointSlice`s of the API server. Writes: an Event when it refuses what a tunnel wants. Removes: everything it made, at the end.
 
 mod plan;
-mod pods;
+pub(crate) mod pods;
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::{
+    core::v1::{Node, Pod, Service},
+    discovery::v1::EndpointSlice,
+};
 use kube::ResourceExt;
 use liqo_api::{meta::label, net::TunnelEndpoint};
 use liqo_kube::{
@@ -26,7 +29,11 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     gateway::{metrics, told},
-    layout::{GATEWAY_LABEL, GATEWAY_NODE_IP, GATEWAY_SERVICE, OVERLAY_OVERHEAD, VETH_HOST},
+    layout::{
+        API_SERVER_NAMESPACE, API_SERVER_SLICES, GATEWAY_LABEL, GATEWAY_NODE_IP, GATEWAY_SERVICE, OVERLAY_OVERHEAD,
+        VETH_HOST,
+    },
+    manager::{addresses_of, endpoints_of},
     network,
     pace::Pace,
     wire,
@@ -89,6 +96,10 @@ struct Agent {
     nodes: Store<Node>,
     services: Store<Service>,
     tunnels: Store<TunnelEndpoint>,
+    /// Where the API server is.
+    slices: Store<EndpointSlice>,
+    /// Tunnels that are refused, by UID, with the sentence that was told.
+    refused: BTreeMap<String, String>,
     /// Only where a gateway is, active or not: what comes out of the tunnel there has to find them.
     pods: Option<Store<Pod>>,
     /// Index of the link to that gateway.
@@ -105,7 +116,7 @@ impl Agent {
             let bell = Arc::clone(&bell);
             move || bell.notify_one()
         };
-        let (nodes, services, tunnels) = (ring(), ring(), ring());
+        let (nodes, services, tunnels, slices) = (ring(), ring(), ring(), ring());
         let no_virtual = format!("{}!={}", label::TYPE, label::VIRTUAL_NODE);
         Self {
             nodes: cluster.watch("").labels(&no_virtual).trim(trim).start(move |_| nodes()),
@@ -114,6 +125,8 @@ impl Agent {
                 .labels(&format!("{GATEWAY_LABEL}=true"))
                 .start(move |_| services()),
             tunnels: cluster.watch("").start(move |_| tunnels()),
+            slices: cluster.watch(API_SERVER_NAMESPACE).labels(API_SERVER_SLICES).start(move |_| slices()),
+            refused: BTreeMap::new(),
             pods: None,
             link: None,
             args,
@@ -132,13 +145,15 @@ impl Agent {
         self.nodes.ready().await;
         self.services.ready().await;
         self.tunnels.ready().await;
+        self.slices.ready().await;
         let mut must = self.look_for_pods();
         if let Some(pods) = &self.pods {
             pods.ready().await;
         }
         let mut due = Instant::now();
         loop {
-            let view = self.view();
+            let (view, refused) = self.view();
+            self.tell(refused).await;
             // News that change nothing are no reason to look at the kernel; nor do they put off the next look.
             if must || self.settled.as_ref() != Some(&view) {
                 let pause = pace.after(self.settle(view));
@@ -192,7 +207,39 @@ impl Agent {
         Ok(())
     }
 
-    fn view(&self) -> plan::View {
+    /// Says what is refused, when that changes.
+    async fn tell(&mut self, refused: Vec<(Arc<TunnelEndpoint>, String)>) {
+        let uid = |tunnel: &TunnelEndpoint| tunnel.uid().unwrap_or_default();
+        let now = refused.iter().map(|(tunnel, why)| (uid(tunnel), why.clone())).collect();
+        let before = std::mem::replace(&mut self.refused, now);
+        for (tunnel, why) in refused {
+            if before.get(&uid(&tunnel)) != Some(&why) {
+                tracing::error!(tunnel = tunnel.name_any(), "{why}");
+                let why = format!("node {}: {why}", self.args.node_name);
+                self.cluster.event(&*tunnel, "liqo-route", "Warning", "RouteRefused", &why).await;
+            }
+        }
+    }
+
+    /// What must stay reachable from this node whatever tunnels want: nodes, the default gateway, the API server.
+    fn vital(&self, nodes: &[Arc<Node>]) -> Vec<(IpAddr, &'static str)> {
+        let nodes = nodes.iter().flat_map(|node| addresses_of(node)).chain([self.args.pod_ip]);
+        let gateways = self.kernel.default_gateways().unwrap_or_else(|error| {
+            tracing::warn!("{}", told(&error));
+            Vec::new()
+        });
+        let slices = self.slices.all();
+        let servers: Vec<_> = slices.iter().flat_map(|slice| endpoints_of(slice)).collect();
+        let with = |all: Vec<IpAddr>, what| all.into_iter().map(move |address| (address, what));
+        let nodes = with(nodes.collect(), "an address of a node");
+        nodes
+            .chain(with(gateways, "the default gateway"))
+            .chain(with(servers, "an address of the API server"))
+            .collect()
+    }
+
+    /// What is known, and the tunnels that are refused.
+    fn view(&self) -> (plan::View, Vec<(Arc<TunnelEndpoint>, String)>) {
         let nodes = self.nodes.all();
         let mut named: BTreeMap<_, _> = nodes.iter().filter_map(|node| Some((node.name_any(), read(node)?))).collect();
         if let Some(pods) = self.pods.as_ref().filter(|pods| pods.is_ready()) {
@@ -207,12 +254,15 @@ impl Agent {
         others.dedup_by_key(|node| node.ip);
         let tunnels = self.tunnels.all();
         let (usable, _) = network::usable(tunnels.iter().map(AsRef::as_ref));
+        let (usable, covering) = network::harmless(usable, &self.vital(&nodes));
         let peers = usable.into_iter().map(|(_, networks)| networks).collect();
+        let object = |one: &TunnelEndpoint| tunnels.iter().find(|tunnel| std::ptr::eq(tunnel.as_ref(), one)).cloned();
+        let refused = covering.into_iter().filter_map(|(one, why)| Some((object(one)?, why))).collect();
         let mtu = match self.args.vxlan_mtu {
             0 => u32::from(wire::carries(me, others.first().map(|node| node.ip)).saturating_sub(OVERLAY_OVERHEAD)),
             mtu => mtu,
         };
-        plan::View { me, others, gateway: self.gateway(), peers, mtu }
+        (plan::View { me, others, gateway: self.gateway(), peers, mtu }, refused)
     }
 
     /// Address of the node of the active gateway.
@@ -234,7 +284,7 @@ fn read(node: &Node) -> Option<plan::Node> {
 }
 
 /// Images and conditions of nodes are large and change often; nothing here reads them.
-fn trim(node: &mut Node) {
+pub(crate) fn trim(node: &mut Node) {
     liqo_kube::strip(node);
     if let Some(status) = &mut node.status {
         *status = k8s_openapi::api::core::v1::NodeStatus { addresses: status.addresses.take(), ..Default::default() };

@@ -24,6 +24,7 @@ const TENANT: &str = "liqo-tenant-provider-ca6261";
 const OURS: &str = "provider-ca6261";
 const THEIRS: &str = "consumer-ed03b8";
 const KEY: &str = "fAtXqFbclsLrEwLCMmP18WQmRtocQDjKtHV8rRnTSW0=";
+const THEIR_KEY: &str = "9v9D+gK8ara2qUR9Jb3UhLGfgb3ZPWeF4aAE7mmwRx0=";
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A network manager on a thread of its own.
@@ -164,7 +165,7 @@ impl Stage {
             "liqo.io/originID": PEER, "liqo.io/remoteID": US, "liqo.io/replicated": "true", "liqo.io/replication": "false",
         });
         let spec = json!({
-            "backendType": "wireguard", "backend_config": {"port": "32481", "publicKey": KEY},
+            "backendType": "wireguard", "backend_config": {"port": "32481", "publicKey": THEIR_KEY},
             "cluster": {"clusterID": US, "clusterName": "consumer"},
             "endpointIP": endpoint, "externalCIDR": "10.97.0.0/16", "podCIDR": pod,
         });
@@ -261,6 +262,14 @@ fn what_cannot_be(stage: &Stage) {
             let problem = stage.problem()?;
             ensure!(problem.as_str().is_some_and(|text| text.contains(why)), "{problem}");
             Ok(true)
+        });
+        assert_eq!(before, (version(), stage.storage()), "nothing else has changed");
+    }
+    for (endpoint, why) in [("127.0.0.1", "no address of a single machine"), ("10.96.0.1", "a network of this cluster")]
+    {
+        stage.tell("10.244.0.0/16", endpoint);
+        until(&format!("the user is told that no gateway is at {endpoint}"), || {
+            Ok(stage.problem()?.as_str().is_some_and(|text| text.contains(why)))
         });
         assert_eq!(before, (version(), stage.storage()), "nothing else has changed");
     }

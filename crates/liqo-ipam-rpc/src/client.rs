@@ -4,6 +4,7 @@ use std::{
     future::{Future, Ready, ready},
     io,
     net::IpAddr,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
     time::Duration,
@@ -15,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::{
     Code, Request, Status,
     client::Grpc,
+    metadata::AsciiMetadataValue,
     transport::{Channel, Endpoint},
 };
 use tonic_prost::ProstCodec;
@@ -110,6 +112,7 @@ impl IpamError {
 pub struct IpamClient {
     channel: Channel,
     deadline: Duration,
+    token: Option<PathBuf>,
 }
 
 impl IpamClient {
@@ -119,7 +122,7 @@ impl IpamClient {
     /// A text that says why the address makes no sense.
     pub fn new(address: &str) -> Result<Self, String> {
         let endpoint = endpoint(address)?.connect_timeout(DEADLINE);
-        Ok(Self { channel: endpoint.connect_lazy(), deadline: DEADLINE })
+        Ok(Self { channel: endpoint.connect_lazy(), deadline: DEADLINE, token: None })
     }
 
     /// A client on a connection that is already open, like a forwarded port. It lives as long as the connection.
@@ -128,13 +131,27 @@ impl IpamClient {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let endpoint = with_life(Endpoint::from_static("http://ipam"));
-        Self { channel: endpoint.connect_with_connector_lazy(Once::new(stream)), deadline: DEADLINE }
+        Self { channel: endpoint.connect_with_connector_lazy(Once::new(stream)), deadline: DEADLINE, token: None }
     }
 
     /// The same client, with another limit for each call.
     #[must_use]
     pub fn with_deadline(self, deadline: Duration) -> Self {
         Self { deadline, ..self }
+    }
+
+    /// The same client, showing the token in `file`, which is read at each call: tokens are renewed. Without the file, no token
+    /// is shown.
+    #[must_use]
+    pub fn with_token(self, file: impl Into<PathBuf>) -> Self {
+        Self { token: Some(file.into()), ..self }
+    }
+
+    fn bearer(&self) -> Option<AsciiMetadataValue> {
+        let token = std::fs::read_to_string(self.token.as_ref()?).ok()?;
+        let mut value = AsciiMetadataValue::try_from(format!("Bearer {}", token.trim())).ok()?;
+        value.set_sensitive(true);
+        Some(value)
     }
 
     /// The address under which the peer `cluster_id` must use the local endpoint `ip`. Asking twice is asking once.
@@ -187,6 +204,9 @@ impl IpamClient {
         let mut grpc = Grpc::new(self.channel.clone());
         let mut request = Request::new(question);
         request.set_timeout(self.deadline);
+        if let Some(token) = self.bearer() {
+            request.metadata_mut().insert("authorization", token);
+        }
         let answered = async {
             grpc.ready().await.map_err(|error| Status::unavailable(chain(&error)))?;
             grpc.unary(request, PathAndQuery::from_static(asked.call.path()), ProstCodec::<Q, A>::default()).await

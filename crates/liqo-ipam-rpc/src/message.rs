@@ -102,4 +102,17 @@ mod tests {
         assert_eq!(MapResponse::decode(bytes.as_slice()).unwrap().ip, "10.0.0.1");
         assert!(MapResponse::decode([0xff, 0xff].as_slice()).is_err());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_comes_is_a_message_or_none(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+            let _ = (MapRequest::decode(&bytes[..]), UnmapRequest::decode(&bytes[..]), BelongsRequest::decode(&bytes[..]));
+        }
+
+        #[test]
+        fn any_text_survives_the_wire(cluster_id in ".{0,80}", ip in ".{0,80}") {
+            let asked = MapRequest { cluster_id, ip };
+            proptest::prop_assert_eq!(MapRequest::decode(&asked.encode_to_vec()[..]), Ok(asked));
+        }
+    }
 }

@@ -3,14 +3,17 @@
 use std::{
     convert::Infallible,
     future::Future,
+    io,
     net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
+use futures::StreamExt;
 use http::{Request, Response};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tonic::{
     Status,
     body::Body,
@@ -22,11 +25,22 @@ use tower_service::Service;
 
 use crate::{
     BelongsRequest, BelongsResponse, Call, GetHomePodIpRequest, GetHomePodIpResponse, MapRequest, MapResponse,
-    UnmapRequest, UnmapResponse,
+    UnmapRequest, UnmapResponse, crowd::Crowd,
 };
 
+/// The metadata a token is in.
+const AUTHORIZATION: &str = "authorization";
 /// Requests of one connection that are worked on at the same time.
-const CONCURRENT: u32 = 256;
+const CONCURRENT: u32 = 64;
+/// Longest message that is read, bytes: a question has a few dozen.
+const MESSAGE: usize = 64 * 1024;
+/// Largest head of a request that is read, bytes: it holds a token.
+const HEAD: u32 = 16 * 1024;
+/// No question is worked on for longer.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// A connection whose other end shows no life for so long, and then so long, is closed.
+const ALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why there is no answer, with one sentence that says so.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +57,12 @@ pub enum Refusal {
     /// There is no address left.
     #[error("{0}")]
     Exhausted(String),
+    /// The caller has not shown who it is.
+    #[error("{0}")]
+    Unauthenticated(String),
+    /// The caller may not ask this.
+    #[error("{0}")]
+    Forbidden(String),
     /// The memory of the address management cannot be read or written now, ask again.
     #[error("{0}")]
     Unavailable(String),
@@ -55,13 +75,41 @@ impl From<Refusal> for Status {
             Refusal::Unknown(text) => Self::not_found(text),
             Refusal::NotYet(text) => Self::failed_precondition(text),
             Refusal::Exhausted(text) => Self::resource_exhausted(text),
+            Refusal::Unauthenticated(text) => Self::unauthenticated(text),
+            Refusal::Forbidden(text) => Self::permission_denied(text),
             Refusal::Unavailable(text) => Self::unavailable(text),
+        }
+    }
+}
+
+/// Who asks.
+pub struct Caller {
+    /// Where the connection comes from.
+    pub address: Option<IpAddr>,
+    /// The token that was shown.
+    pub token: Option<String>,
+}
+
+impl Caller {
+    fn of<Q>(request: &tonic::Request<Q>) -> Self {
+        let header = request.metadata().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let token = header
+            .and_then(|header| header.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        Self {
+            address: request.remote_addr().map(|address| address.ip().to_canonical()),
+            token: token.map(|(_, token)| token.trim().to_owned()).filter(|token| !token.is_empty()),
         }
     }
 }
 
 /// An address management, as the service shows it. Cluster IDs are never empty, addresses are valid.
 pub trait Ipam: Send + Sync + 'static {
+    /// Whether the caller may ask about this peer; about none: what has nothing to do with a peer. Everybody may ask a
+    /// service that does not say otherwise.
+    fn admit(&self, _caller: &Caller, _cluster_id: Option<&str>) -> impl Future<Output = Result<(), Refusal>> + Send {
+        std::future::ready(Ok(()))
+    }
     /// The address under which the peer must use the local endpoint `ip`. The same question has the same answer.
     fn map_endpoint_ip(&self, cluster_id: &str, ip: IpAddr) -> impl Future<Output = Result<IpAddr, Refusal>> + Send;
     /// The peer no longer uses the local endpoint `ip`; one that was never mapped is fine.
@@ -77,8 +125,17 @@ pub trait Ipam: Send + Sync + 'static {
 /// # Errors
 /// A text, when connections can no longer be accepted.
 pub async fn serve<I: Ipam>(listener: TcpListener, ipam: Arc<I>) -> Result<(), String> {
+    let crowd = Crowd::default();
+    let admit = |accepted: io::Result<TcpStream>| accepted.map(|stream| crowd.admit(stream)).transpose();
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let served = Server::builder().max_concurrent_streams(CONCURRENT).serve_with_incoming(Answers(ipam), incoming);
+    let incoming = incoming.filter_map(move |accepted| std::future::ready(admit(accepted)));
+    let server = Server::builder()
+        .max_concurrent_streams(CONCURRENT)
+        .http2_max_header_list_size(HEAD)
+        .http2_keepalive_interval(Some(ALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(ALIVE_TIMEOUT))
+        .timeout(DEADLINE);
+    let served = server.serve_with_incoming(Answers(ipam), incoming);
     served.await.map_err(|error| format!("serving the IPAM: {error}"))
 }
 
@@ -118,11 +175,16 @@ impl<I: Ipam> Service<Request<Body>> for Answers<I> {
 /// A question, and how an address management answers it.
 trait Question<I>: prost::Message + Default + Send + Sync + Sized + 'static {
     type Answer: prost::Message + Send + Sync + 'static;
+    /// The peer that is asked about.
+    fn peer(&self) -> Option<&str>;
     fn answer(self, ipam: &I) -> impl Future<Output = Result<Self::Answer, Refusal>> + Send;
 }
 
 impl<I: Ipam> Question<I> for MapRequest {
     type Answer = MapResponse;
+    fn peer(&self) -> Option<&str> {
+        Some(&self.cluster_id)
+    }
     async fn answer(self, ipam: &I) -> Result<MapResponse, Refusal> {
         let ip = ipam.map_endpoint_ip(cluster(&self.cluster_id)?, address(&self.ip)?).await?;
         Ok(MapResponse { ip: ip.to_string() })
@@ -131,6 +193,9 @@ impl<I: Ipam> Question<I> for MapRequest {
 
 impl<I: Ipam> Question<I> for UnmapRequest {
     type Answer = UnmapResponse;
+    fn peer(&self) -> Option<&str> {
+        Some(&self.cluster_id)
+    }
     async fn answer(self, ipam: &I) -> Result<UnmapResponse, Refusal> {
         ipam.unmap_endpoint_ip(cluster(&self.cluster_id)?, address(&self.ip)?).await?;
         Ok(UnmapResponse {})
@@ -139,6 +204,9 @@ impl<I: Ipam> Question<I> for UnmapRequest {
 
 impl<I: Ipam> Question<I> for GetHomePodIpRequest {
     type Answer = GetHomePodIpResponse;
+    fn peer(&self) -> Option<&str> {
+        Some(&self.cluster_id)
+    }
     async fn answer(self, ipam: &I) -> Result<GetHomePodIpResponse, Refusal> {
         let ip = ipam.home_pod_ip(cluster(&self.cluster_id)?, address(&self.ip)?).await?;
         Ok(GetHomePodIpResponse { home_ip: ip.to_string() })
@@ -147,6 +215,9 @@ impl<I: Ipam> Question<I> for GetHomePodIpRequest {
 
 impl<I: Ipam> Question<I> for BelongsRequest {
     type Answer = BelongsResponse;
+    fn peer(&self) -> Option<&str> {
+        None
+    }
     async fn answer(self, ipam: &I) -> Result<BelongsResponse, Refusal> {
         Ok(BelongsResponse { belongs: ipam.belongs_to_pod_cidr(address(&self.ip)?).await? })
     }
@@ -167,7 +238,9 @@ impl<I: Ipam, Q: Question<I>> UnaryService<Q> for Answers<I> {
     fn call(&mut self, request: tonic::Request<Q>) -> Self::Future {
         let ipam = Arc::clone(&self.0);
         Box::pin(async move {
+            let caller = Caller::of(&request);
             let question = request.into_inner();
+            ipam.admit(&caller, question.peer()).await?;
             let answered = question.answer(&ipam).await;
             Ok(tonic::Response::new(answered?))
         })
@@ -175,5 +248,6 @@ impl<I: Ipam, Q: Question<I>> UnaryService<Q> for Answers<I> {
 }
 
 async fn unary<Q: Question<I>, I: Ipam>(answers: Answers<I>, request: Request<Body>) -> Response<Body> {
-    Grpc::new(ProstCodec::<Q::Answer, Q>::default()).unary(answers, request).await
+    let mut grpc = Grpc::new(ProstCodec::<Q::Answer, Q>::default()).max_decoding_message_size(MESSAGE);
+    grpc.unary(answers, request).await
 }

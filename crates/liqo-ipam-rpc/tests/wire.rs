@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use liqo_ipam_rpc::{Call, Ipam, IpamClient, Refusal, serve};
+use liqo_ipam_rpc::{Call, Caller, Ipam, IpamClient, Refusal, serve};
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinHandle,
@@ -18,12 +18,22 @@ struct PlusOne;
 fn plus_one(cluster_id: &str, ip: IpAddr) -> Result<IpAddr, Refusal> {
     match (cluster_id, ip) {
         ("known", IpAddr::V4(ip)) => Ok(IpAddr::from((u32::from(ip) + 1).to_be_bytes())),
+        ("secret", ip) => Ok(ip),
         ("later", _) => Err(Refusal::NotYet("cluster later has not told its networks yet".to_owned())),
         _ => Err(Refusal::Unknown(format!("cluster {cluster_id} is unknown"))),
     }
 }
 
 impl Ipam for PlusOne {
+    async fn admit(&self, caller: &Caller, cluster_id: Option<&str>) -> Result<(), Refusal> {
+        assert!(caller.address.is_some_and(|address| address.is_loopback()), "where the caller is, is known");
+        match (cluster_id, caller.token.as_deref()) {
+            (Some("secret"), None) => Err(Refusal::Unauthenticated("show a token".to_owned())),
+            (Some("secret"), Some("right")) => Ok(()),
+            (Some("secret"), _) => Err(Refusal::Forbidden("not that one".to_owned())),
+            _ => Ok(()),
+        }
+    }
     async fn map_endpoint_ip(&self, cluster_id: &str, ip: IpAddr) -> Result<IpAddr, Refusal> {
         if cluster_id == "slow" {
             std::future::pending::<()>().await;
@@ -71,6 +81,28 @@ async fn an_error_tells_the_call_the_argument_and_the_reason() {
     assert_eq!((error.call(), error.is_unreachable(), error.is_invalid()), (Call::MapEndpointIp, false, false));
     let error = client.home_pod_ip("", ip("10.0.0.1")).await.unwrap_err();
     assert!(error.is_invalid() && error.message() == "the cluster ID is empty", "{error}");
+}
+
+#[tokio::test]
+async fn a_token_is_read_at_each_call() {
+    let (address, _server) = started("127.0.0.1:0").await;
+    let file = std::env::temp_dir().join(format!("liqo-ipam-token-{}", address.port()));
+    let client = IpamClient::new(&address.to_string()).unwrap().with_token(&file);
+    let asked = || async { client.map_endpoint_ip("secret", ip("10.0.0.1")).await.map_err(|error| error.to_string()) };
+    assert!(asked().await.unwrap_err().ends_with("show a token"), "there is no file yet");
+    std::fs::write(&file, "wrong\n").unwrap();
+    assert!(asked().await.unwrap_err().ends_with("not that one"));
+    std::fs::write(&file, "right\n").unwrap();
+    assert_eq!(asked().await, Ok(ip("10.0.0.1")));
+    std::fs::remove_file(&file).unwrap();
+}
+
+#[tokio::test]
+async fn long_questions_are_not_read() {
+    let (address, _server) = started("127.0.0.1:0").await;
+    let client = IpamClient::new(&address.to_string()).unwrap();
+    let error = client.map_endpoint_ip(&"x".repeat(65 * 1024), ip("10.0.0.1")).await.unwrap_err();
+    assert!(error.message().contains("limit"), "{}", error.message());
 }
 
 #[tokio::test]

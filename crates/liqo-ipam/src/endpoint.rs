@@ -11,6 +11,12 @@ use crate::{
     space::free_address,
 };
 
+/// How many exported addresses one peer may use.
+pub const MAPPINGS_OF_PEER: usize = 4096;
+/// How many pairs of an exported address and a peer that uses it there may be. About 8,000 fill the largest object an API
+/// server keeps; then no peer could be taken in or let go any more.
+pub const MAPPINGS: usize = 6000;
+
 /// An address outside the pod network that peers use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Endpoint {
@@ -27,7 +33,8 @@ impl Plan {
     /// one for all peers, which the peer sees in the network it uses for that.
     ///
     /// # Errors
-    /// When the peer is unknown or has not told how it sees us, the address cannot be exported, or none is left.
+    /// When the peer is unknown or has not told how it sees us, the address cannot be exported, none is left, or as many are
+    /// in use as may be ([`MAPPINGS_OF_PEER`], [`MAPPINGS`]).
     pub fn map_endpoint(&self, cluster: &str, ip: IpAddr) -> Result<(Self, IpAddr), Refusal> {
         let [pod, _, external] = self.own()?;
         let seen = self.seen_by(cluster)?;
@@ -35,6 +42,9 @@ impl Plan {
             return Ok((self.clone(), mapped));
         }
         refuse_unexportable(ip, &external.addr())?;
+        if !self.endpoints.get(&ip).is_some_and(|endpoint| endpoint.clusters.contains(cluster)) {
+            self.refuse_too_many(cluster)?;
+        }
         let mut new = self.clone();
         let ours = match new.endpoints.get_mut(&ip) {
             Some(endpoint) => {
@@ -50,6 +60,19 @@ impl Plan {
             }
         };
         Ok((new, translated(ours, &seen)))
+    }
+
+    fn refuse_too_many(&self, cluster: &str) -> Result<(), Refusal> {
+        let of_peer = self.endpoints.values().filter(|endpoint| endpoint.clusters.contains(cluster)).count();
+        if of_peer >= MAPPINGS_OF_PEER {
+            return Err(Refusal::TooManyOfPeer { cluster: cluster.to_owned(), limit: MAPPINGS_OF_PEER });
+        }
+        if self.mapping_count() >= MAPPINGS { Err(Refusal::TooMany { limit: MAPPINGS }) } else { Ok(()) }
+    }
+
+    /// How many pairs of an exported address and a peer that uses it there are.
+    pub fn mapping_count(&self) -> usize {
+        self.endpoints.values().map(|endpoint| endpoint.clusters.len()).sum()
     }
 
     /// A peer no longer uses the local endpoint `ip`; its address is free when no peer is left. Anything that was

@@ -1,6 +1,6 @@
 //! Networks and addresses in them: what can be one, and how one stands for another.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, ops::RangeInclusive};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -20,6 +20,14 @@ const UNROUTABLE: [(&str, &str); 11] = [
     ("ff00::/8", "multicast addresses"),
     ("100::/64", "the discard network"),
 ];
+
+/// Networks whose addresses mean something inside an organisation only (RFC 1918, RFC 6598, RFC 4193): nobody's traffic to
+/// the Internet goes there.
+const PRIVATE: [&str; 5] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"];
+
+/// Mask lengths a network of a peer may have: no cluster is larger, and none can work in less.
+const LENGTHS_V4: RangeInclusive<u8> = 8..=29;
+const LENGTHS_V6: RangeInclusive<u8> = 16..=125;
 
 /// A network as a user or a peer writes it.
 ///
@@ -43,6 +51,28 @@ pub(crate) fn parse(what: &str, text: &str) -> Result<IpNet, Refusal> {
         return Err(Refusal::TooSmall { what: what.to_owned(), network });
     }
     Ok(network)
+}
+
+/// The network again, if a cluster can be of that size.
+pub(crate) fn size_of_a_peer(what: &str, network: IpNet) -> Result<IpNet, Refusal> {
+    let lengths = if network.addr().is_ipv4() { LENGTHS_V4 } else { LENGTHS_V6 };
+    if lengths.contains(&network.prefix_len()) {
+        return Ok(network);
+    }
+    let (shortest, longest) = (*lengths.start(), *lengths.end());
+    Err(Refusal::Length { what: what.to_owned(), network, shortest, longest })
+}
+
+/// Whether nothing of a network is on the Internet.
+pub(crate) fn is_private(network: &IpNet) -> bool {
+    PRIVATE.iter().any(|text| text.parse::<IpNet>().is_ok_and(|private| private.contains(network)))
+}
+
+/// Whether a gateway of a peer may be at `address`: nobody sends UDP to what has a meaning on its own machine only, or to
+/// many machines at once.
+pub fn is_unicast(address: IpAddr) -> bool {
+    let single = IpNet::from(address.to_canonical());
+    UNROUTABLE.iter().all(|(text, _)| text.parse::<IpNet>().is_ok_and(|range| !range.contains(&single)))
 }
 
 /// Whether two networks share an address.

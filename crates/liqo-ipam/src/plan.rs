@@ -8,9 +8,9 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
-    Refusal,
+    Around, Refusal,
     endpoint::Endpoint,
-    network::{overlap, parse, same_version},
+    network::{is_private, overlap, parse, same_version, size_of_a_peer},
     space::free_network,
 };
 
@@ -115,11 +115,11 @@ impl Plan {
     }
 
     /// A peer announces its networks: which ones does this cluster use for it? The same announcement has the same
-    /// answer; a changed one frees what was used before.
+    /// answer; a changed one frees what was used before. What is used newly covers nothing that is `around`.
     ///
     /// # Errors
     /// When an announced network cannot be one, or no pool has room.
-    pub fn assign(&self, cluster: &str, pod: &str, external: &str) -> Result<Self, Refusal> {
+    pub fn assign(&self, cluster: &str, pod: &str, external: &str, around: &Around) -> Result<Self, Refusal> {
         let [own, ..] = self.own()?;
         let pod_text = format!("pod network of cluster {cluster}");
         let external_text = format!("external network of cluster {cluster}");
@@ -136,11 +136,11 @@ impl Plan {
         let kept = old_external.map(|range| range.used);
         let used_pod = match old_pod {
             Some(range) => range.used,
-            None => new.choose(&pod_text, &pod, kept.as_slice())?,
+            None => new.choose(&pod_text, &pod, kept.as_slice(), around)?,
         };
         let used_external = match old_external {
             Some(range) => range.used,
-            None => new.choose(&external_text, &external, &[used_pod])?,
+            None => new.choose(&external_text, &external, &[used_pod], around)?,
         };
         let range = |announced, used| Range { announced: Some(announced), used };
         let peer = Peer {
@@ -150,6 +150,23 @@ impl Plan {
         };
         new.peers.insert(cluster.to_owned(), peer);
         Ok(new)
+    }
+
+    /// What this cluster lives on and the networks used for a peer cover: it has come there since they were chosen.
+    pub fn covered(&self, cluster: &str, around: &Around) -> Option<Refusal> {
+        let peer = self.peers.get(cluster)?;
+        [("pod", peer.pod.used), ("external", peer.external.used)].into_iter().find_map(|(what, network)| {
+            let (covered, reason) = around.vital.iter().find(|(one, _)| overlap(one, &network))?;
+            let what = format!("the {what} network used for cluster {cluster},");
+            Some(Refusal::Covers { what, network, covered: *covered, reason: reason.clone() })
+        })
+    }
+
+    /// The peer other than `cluster` whose networks contain `address`.
+    pub fn peer_at(&self, address: IpAddr, cluster: &str) -> Option<&str> {
+        let contains = |peer: &Peer| [peer.pod.used, peer.external.used].iter().any(|used| used.contains(&address));
+        let mut others = self.peers.iter().filter(|(id, _)| *id != cluster);
+        others.find(|(_, peer)| contains(peer)).map(|(id, _)| id.as_str())
     }
 
     /// A peer tells how it sees our networks; `None` means as they are. What it uses for itself does not matter here.
@@ -234,16 +251,19 @@ impl Plan {
     }
 
     /// Which network this cluster uses for one a peer announced; `also` is in use, too.
-    fn choose(&self, what: &str, announced: &IpNet, also: &[IpNet]) -> Result<IpNet, Refusal> {
+    fn choose(&self, what: &str, announced: &IpNet, also: &[IpNet], around: &Around) -> Result<IpNet, Refusal> {
+        let taken: Vec<IpNet> = also.iter().copied().chain(around.networks()).collect();
         let is_free =
-            self.held().map(|(_, network)| network).chain(also.iter().copied()).all(|n| !overlap(&n, announced));
+            self.held().map(|(_, network)| network).chain(taken.iter().copied()).all(|n| !overlap(&n, announced));
+        let may_be_used =
+            around.public || is_private(announced) || self.pools.iter().any(|pool| pool.contains(announced));
         let is_pool = self.pools.contains(announced);
         // A network larger than a pool would leave the pool without room for anybody else.
         let takes_a_pool = self.pools.iter().any(|pool| announced.contains(pool));
-        if is_free && !takes_a_pool {
+        if is_free && may_be_used && !takes_a_pool {
             return Ok(*announced);
         }
-        match self.take_free(what, announced, announced.prefix_len(), also) {
+        match self.take_free(what, announced, announced.prefix_len(), &taken) {
             // A whole pool is given away only if there is nothing else.
             Err(Refusal::PoolsExhausted { .. }) if is_free && is_pool => Ok(*announced),
             chosen => chosen,
@@ -291,7 +311,7 @@ fn pools_with(additional: &[String]) -> Result<Vec<IpNet>, Refusal> {
 }
 
 fn announced(what: &str, text: &str, own: &IpNet) -> Result<IpNet, Refusal> {
-    let network = parse(what, text)?;
+    let network = size_of_a_peer(what, parse(what, text)?)?;
     if same_version(&network, own) {
         Ok(network)
     } else {

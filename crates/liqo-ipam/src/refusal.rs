@@ -53,6 +53,47 @@ pub enum Refusal {
         /// What was given.
         network: IpNet,
     },
+    /// A network no cluster has.
+    #[error("{what} {network} is of no size a cluster has: its mask must be from /{shortest} to /{longest}")]
+    Length {
+        /// Which network.
+        what: String,
+        /// What was given.
+        network: IpNet,
+        /// Mask length of the largest network.
+        shortest: u8,
+        /// Mask length of the smallest network.
+        longest: u8,
+    },
+    /// A network in use for a peer leads away what this cluster lives on.
+    #[error(
+        "{what} {network} covers {covered}, {reason}: nothing is sent there any more; move one of them, or unpeer and \
+         peer again to have the peer remapped"
+    )]
+    Covers {
+        /// Which network.
+        what: String,
+        /// Its value.
+        network: IpNet,
+        /// What lies in it.
+        covered: IpNet,
+        /// What that is.
+        reason: String,
+    },
+    /// A peer has as many addresses as one peer may have.
+    #[error("cluster {cluster} uses {limit} exported addresses, as many as one peer may: give some back first")]
+    TooManyOfPeer {
+        /// The peer.
+        cluster: String,
+        /// How many that are.
+        limit: usize,
+    },
+    /// The store has as many addresses as it can keep.
+    #[error("{limit} exported addresses are in use by all peers, as many as can be kept: give some back first")]
+    TooMany {
+        /// How many that are.
+        limit: usize,
+    },
     /// IPv4 and IPv6 cannot be translated into each other.
     #[error("{what} {network} is of another IP version than our own pod network {own}")]
     Version {

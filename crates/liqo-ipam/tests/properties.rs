@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 use liqo_api::net::IpamStorageSpec;
-use liqo_ipam::{Loaded, Plan, prefix_uses, remap};
+use liqo_ipam::{Around, Loaded, Plan, prefix_uses, remap};
 use proptest::prelude::{Just, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
 /// What may be asked of a plan.
@@ -30,6 +30,16 @@ fn start() -> Plan {
     Plan::default().configure(POD, SERVICE, &[], &[]).expect("a good configuration")
 }
 
+/// A node and a gateway where peers' networks come from.
+fn around() -> Around {
+    let host = |text: &str| text.parse().expect("a network");
+    Around {
+        vital: vec![(host("10.8.3.3/32"), "a node".to_owned()), (host("192.168.0.7/32"), "a node".to_owned())],
+        gateways: vec![host("10.9.3.3/32")],
+        public: false,
+    }
+}
+
 fn id(cluster: u8) -> String {
     format!("cluster-{cluster}")
 }
@@ -44,6 +54,15 @@ fn network() -> impl Strategy<Value = String> {
         prop::sample::select(vec![POD, SERVICE, "10.97.0.0/16", "192.168.0.0/16", "44.0.0.0/16", "45.0.0.0/28"]);
     let odd = prop::sample::select(vec!["0.0.0.0/0", "224.0.0.0/8", "fd00::/64", "", "10.0.0.1/8", "10.0.0.0/31"]);
     prop_oneof![4 => near, 4 => usual.prop_map(str::to_owned), 1 => odd.prop_map(str::to_owned)]
+}
+
+/// Whatever text.
+fn announcement() -> impl Strategy<Value = String> {
+    let any_network = (any::<u32>(), 0_u8..=32).prop_map(|(address, length)| {
+        let address = if length == 0 { 0 } else { address & (u32::MAX << (32 - length)) };
+        format!("{}/{length}", Ipv4Addr::from(address))
+    });
+    prop_oneof![4 => any_network, 4 => network(), 1 => ".{0,24}", 1 => "[0-9a-f:./]{0,24}"]
 }
 
 fn same_size() -> impl Strategy<Value = Option<String>> {
@@ -76,7 +95,7 @@ fn step() -> impl Strategy<Value = Step> {
 /// The plan after a step; a refusal changes nothing, by construction.
 fn after(plan: &Plan, step: &Step) -> Plan {
     let next = match step {
-        Step::Assign(cluster, pod, external) => plan.assign(&id(*cluster), pod, external),
+        Step::Assign(cluster, pod, external) => plan.assign(&id(*cluster), pod, external, &around()),
         Step::Learn(cluster, pod, external) => plan.learn(&id(*cluster), pod.as_deref(), external.as_deref()),
         Step::Map(cluster, ip) => plan.map_endpoint(&id(*cluster), *ip).map(|(plan, _)| plan),
         Step::Unmap(cluster, ip) => Ok(plan.unmap_endpoint(&id(*cluster), *ip)),
@@ -123,6 +142,21 @@ proptest! {
     }
 
     #[test]
+    fn fuzz_whatever_a_peer_announces_is_private_and_covers_nothing_vital(pod in announcement(), external in announcement(), steps in prop::collection::vec(step(), 0..20)) {
+        let around = around();
+        let Ok(plan) = after_all(&steps).assign("stranger", &pod, &external, &around) else { return Ok(()) };
+        prop_assert_eq!(plan.covered("stranger", &around), None);
+        let peer = plan.peer("stranger").expect("it was assigned");
+        for used in [peer.pod.used, peer.external.used] {
+            prop_assert!(around.gateways.iter().all(|gateway| !used.contains(gateway)), "{used}");
+            let pools = plan.store().pools;
+            let within = |text: &String| text.parse::<IpNet>().is_ok_and(|pool| pool.contains(&used));
+            let shared: IpNet = "100.64.0.0/10".parse().expect("a network");
+            prop_assert!(pools.iter().any(within) || shared.contains(&used), "{used}");
+        }
+    }
+
+    #[test]
     fn fuzz_a_peer_sees_each_endpoint_at_an_address_of_its_own(steps in prop::collection::vec(step(), 0..40)) {
         let plan = after_all(&steps);
         for (cluster, mapping) in plan.peers().filter_map(|cluster| Some((cluster, plan.nat_mapping(cluster)?))) {
@@ -145,7 +179,7 @@ proptest! {
 
     #[test]
     fn fuzz_anything_in_the_store_can_be_read(texts in prop::collection::vec(".{0,20}|[0-9./]{1,18}", 12)) {
-        let mut spec = start().assign("cluster-0", "10.1.0.0/16", "10.2.0.0/16").expect("free networks").store();
+        let mut spec = start().assign("cluster-0", "10.1.0.0/16", "10.2.0.0/16", &around()).expect("free networks").store();
         let value = |index: usize| texts[index].clone();
         (spec.pod_cidr, spec.external_cidr) = (value(0), value(1));
         spec.pools.push(value(2));

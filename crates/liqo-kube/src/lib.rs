@@ -5,7 +5,7 @@
 //! - [`Queue`] and [`drive`]: one control loop; a key is never handled twice at once.
 //! - [`twin`]: the one mirror engine between two clusters.
 //! - [`guard`], [`rate`], [`reach`]: what others send, and how often, and where they lead us, harms nobody else.
-//! - [`life`], [`server`], [`certs`], [`lease`]: what a process needs to live, serve, be trusted and be alone.
+//! - [`life`], [`server`], [`certs`], [`tokens`], [`lease`]: what a process needs to live, serve, be trusted and be alone.
 
 pub mod args;
 mod budget;
@@ -20,6 +20,7 @@ mod queue;
 pub mod rate;
 pub mod reach;
 pub mod server;
+pub mod tokens;
 pub mod twin;
 mod watch;
 mod wire;

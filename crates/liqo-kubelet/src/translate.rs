@@ -21,6 +21,7 @@ use std::{
 
 use liqo_api::{
     meta::label,
+    names,
     net::{TunnelEndpoint, TunnelEndpointSpec},
 };
 use liqo_ipam_rpc::IpamClient;
@@ -63,7 +64,11 @@ impl Addresses {
     /// A text that says why `server` is no address.
     pub(crate) fn translated(server: &str, peer: &str) -> Result<Self, String> {
         let ipam = IpamClient::new(server).map_err(|error| format!("--ipam-server: {error}"))?;
-        let ipam = ipam.with_deadline(asker::DEADLINE);
+        let ipam = ipam.with_deadline(asker::DEADLINE).with_token(format!(
+            "{}/{}",
+            names::IPAM_TOKEN_DIRECTORY,
+            names::IPAM_TOKEN_FILE
+        ));
         let out = Arc::new(Asker::out(ipam.clone(), peer));
         let home = Arc::new(Asker::home(ipam, peer));
         Ok(Self::Translated(Translated { out, home }))

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsFd as _;
 use std::sync::{Arc, Mutex};
 
@@ -113,6 +114,11 @@ impl Kernel {
     pub fn link(&self, name: &str) -> Result<Option<LinkInfo>> {
         let found = link::by_name(&self.route, name).map_err(|no| refused(format!("looking at link {name}"), no))?;
         Ok(found.map(|found| LinkInfo { index: found.index, mac: found.mac, mtu: found.mtu, up: found.up }))
+    }
+
+    /// Next hops of the IPv4 default routes.
+    pub fn default_gateways(&self) -> Result<Vec<IpAddr>> {
+        crate::gateways::read(&self.netns)
     }
 
     /// Moves a link into another namespace, where it keeps its name and loses its addresses and routes.

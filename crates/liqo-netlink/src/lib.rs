@@ -8,6 +8,7 @@
 mod change;
 mod error;
 mod events;
+mod gateways;
 mod kernel;
 mod netns;
 pub mod nft;

@@ -22,6 +22,7 @@ const CAUTIOUS_MTU: u16 = 1280;
 const KEEPALIVE: Duration = Duration::from_secs(25);
 
 /// A peer that can be served.
+#[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) tunnel: Arc<TunnelEndpoint>,
     pub(crate) networks: Networks,
@@ -31,19 +32,20 @@ pub(crate) struct Peer {
 }
 
 /// Everything that is known of the peers.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Peers {
     pub(crate) good: Vec<Peer>,
     /// The others, and what is wrong with them.
     pub(crate) bad: Vec<(Arc<TunnelEndpoint>, String)>,
 }
 
-/// Reads the objects. `ceiling` is the largest packet that our own side carries outside the tunnel.
+/// Reads the objects. `ceiling` is the largest packet that our own side carries outside the tunnel, `own` our own key.
+/// Of two peers with one key WireGuard would serve one: the older one keeps it.
 pub(crate) fn read(
     tunnels: &[Arc<TunnelEndpoint>],
     mappings: &[Arc<NatMapping>],
     resolver: &Resolver,
-    ceiling: u16,
+    (ceiling, own): (u16, PublicKey),
 ) -> Peers {
     let (usable, unusable) = network::usable(tunnels.iter().map(AsRef::as_ref));
     let find = |tunnel: &TunnelEndpoint| tunnels.iter().find(|one| std::ptr::eq(one.as_ref(), tunnel)).cloned();
@@ -56,7 +58,8 @@ pub(crate) fn read(
     for (tunnel, networks) in usable {
         let Some(tunnel) = find(tunnel) else { continue };
         let id = &tunnel.spec.cluster_identity.cluster_id;
-        match wire(&tunnel, &networks, resolver) {
+        let wire = wire(&tunnel, &networks, resolver).and_then(|wire| peers.fit(&wire, own).map(|()| wire));
+        match wire {
             Err(why) => peers.bad.push((tunnel, why)),
             Ok(wire) => {
                 let mapping = by_cluster.get(id.as_str()).map(|mapping| &mapping.spec.cluster_mappings);
@@ -71,6 +74,22 @@ pub(crate) fn read(
         }
     }
     peers
+}
+
+impl Peers {
+    /// Whether a further peer can be served beside those that are, with their sentence if not.
+    fn fit(&self, wire: &liqo_tunnel::Peer, own: PublicKey) -> Result<(), String> {
+        if wire.key == own {
+            return Err("the peer has the WireGuard key of this gateway itself".to_owned());
+        }
+        let name = |peer: &Peer| peer.tunnel.spec.cluster_identity.cluster_name.clone();
+        if let Some(other) = self.good.iter().find(|other| other.wire.key == wire.key) {
+            return Err(format!("the peer has the WireGuard key of {}, whose tunnel is older", name(other)));
+        }
+        let at = wire.endpoint.map(|endpoint| endpoint.ip());
+        let within = at.and_then(|at| self.good.iter().find(|other| other.networks.has(at)));
+        within.map_or(Ok(()), |other| Err(format!("the peer's gateway is in the networks of {}", name(other))))
+    }
 }
 
 /// What fits into the tunnel when `outside` fits outside.
@@ -90,6 +109,9 @@ fn wire(tunnel: &TunnelEndpoint, networks: &Networks, resolver: &Resolver) -> Re
         entry(PUBLIC_KEY).parse().map_err(|_| format!("{:?} is no WireGuard public key", entry(PUBLIC_KEY)))?;
     let port: u16 = entry("port").parse().map_err(|_| format!("{:?} is no UDP port", entry("port")))?;
     let address: Option<IpAddr> = resolver.address(&spec.endpoint_ip);
+    if let Some(address) = address.filter(|at| !liqo_ipam::is_unicast(*at) || networks.local_pods.contains(at)) {
+        return Err(format!("endpointIP {} is {address}: no gateway of a peer can be there", spec.endpoint_ip));
+    }
     Ok(liqo_tunnel::Peer {
         key,
         // Without an address the peer may still come to us.

@@ -2,10 +2,10 @@
 //!
 //! One table; peers are elements of its sets and maps, never rules, so that a packet costs the same among a thousand
 //! peers as with one. What a peer may reach is what is written here and nothing else: our pods, and addresses
-//! exported to that very peer (data-plane 7.6).
+//! exported to that very peer (data-plane 7.6). Pods of Liqo itself are none of those: what a peer needs of them is exported.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
 };
 
@@ -32,16 +32,24 @@ const HOSTS: &str = "hosts";
 const CHECKED: &str = "checked";
 /// Where peers' connection checks come from: the address their gateway itself is seen by, which is no pod's.
 const CHECKERS: &str = "checkers";
+/// Liqo's own pods.
+const COMPONENTS: &str = "components";
 const TCP: u32 = 6;
 const UDP: u32 = 17;
 const ICMP: u32 = 1;
 
-/// The table for these peers.
-pub(crate) fn table<'p>(peers: impl IntoIterator<Item = (&'p Networks, &'p Exports)> + Clone) -> Table {
+/// The table for these peers, and for these pods of Liqo's.
+pub(crate) fn table<'p>(
+    peers: impl IntoIterator<Item = (&'p Networks, &'p Exports)> + Clone,
+    components: &BTreeSet<IpAddr>,
+) -> Table {
     let pods: Vec<_> = peers.clone().into_iter().map(|(networks, _)| networks.local_pods).collect();
     let mut table = Table { family: Family::Ip, name: NFT_TABLE.to_owned(), sets: sets(), chains: BTreeMap::new() };
     for (networks, exports) in peers {
         fill(&mut table.sets, networks, exports);
+    }
+    if let Some(set) = table.sets.get_mut(COMPONENTS) {
+        set.elements = components.iter().filter(|ip| ip.is_ipv4()).map(|ip| (vec![(*ip).into()], None)).collect();
     }
     let pods = pods.first().copied();
     let chain = |kind, hook, priority, drop, rules| {
@@ -70,6 +78,7 @@ fn sets() -> BTreeMap<String, Set> {
         (HOSTS, set(&pair[..1], Some(DataType::Ipv4))),
         (CHECKED, set(&pair[..1], None)),
         (CHECKERS, set(&pair[..1], None)),
+        (COMPONENTS, set(&pair[..1], None)),
     ]
     .map(|(name, set)| (name.to_owned(), set))
     .into()
@@ -132,6 +141,10 @@ fn forward() -> Vec<Rule> {
         ),
         rule("segments as large as the path carries", syn),
         rule("", [Statement::AnyBit(Key::CtState, ct::ESTABLISHED | ct::RELATED), accept()]),
+        rule(
+            "peers reach Liqo itself where it is exported, nowhere else",
+            [is(Key::Iif, TUNNEL), within(&[Key::Daddr], COMPONENTS), Statement::Verdict(Verdict::Drop)],
+        ),
         rule("to peers", [is(Key::Iif, VETH_GATEWAY), is(Key::Oif, TUNNEL), accept()]),
         rule(
             "exported addresses and remapped pods",
@@ -196,22 +209,32 @@ mod tests {
         let exports = exports(&[("169.254.0.1".to_owned(), "10.98.0.1".to_owned())].into());
         let count = |table: &Table| table.chains.values().map(|chain| chain.rules.len()).sum::<usize>();
         let all: Vec<_> = (0..50).map(|peer| networks(peer % 2 == 0, peer * 2)).collect();
-        let one = table([(&all[0], &exports)]);
-        let fifty = table(all.iter().map(|networks| (networks, &exports)));
+        let one = table([(&all[0], &exports)], &BTreeSet::new());
+        let components = (0..30).map(|last| IpAddr::from([10, 244, 0, last])).collect();
+        let fifty = table(all.iter().map(|networks| (networks, &exports)), &components);
         assert_eq!(count(&one), count(&fifty));
         assert_eq!(one.chains.len(), fifty.chains.len());
         let size = |name: &str| fifty.sets[name].elements.len();
         assert_eq!([EXPORTS, REMAPPED, DIRECT, SOURCES, HOSTS].map(size), [50, 25, 25, 50, 100]);
-        assert_eq!([CHECKED, CHECKERS].map(size), [50, 50]);
+        assert_eq!([CHECKED, CHECKERS, COMPONENTS].map(size), [50, 50, 30]);
     }
 
     #[test]
     fn an_export_is_only_for_its_peer() {
         let exports = exports(&[("10.96.0.1".to_owned(), "10.98.0.2".to_owned())].into());
-        let table = table([(&networks(true, 20), &exports)]);
+        let table = table([(&networks(true, 20), &exports)], &BTreeSet::new());
         let key = vec![Item::Net("10.20.0.0/16".parse().unwrap()), Item::Net("10.98.0.2/32".parse().unwrap())];
         let datum = Datum::Address("10.96.0.1".parse().unwrap());
         assert_eq!(table.sets[EXPORTS].elements.get(&key), Some(&Some(datum)));
+    }
+
+    #[test]
+    fn what_is_accepted_from_a_peer_comes_after_what_is_not() {
+        let rules = forward();
+        let at = |part: &str| rules.iter().position(|rule| rule.comment.contains(part)).unwrap();
+        let established = rules.iter().position(|rule| rule.comment.is_empty()).unwrap();
+        let dropped = at("peers reach Liqo itself");
+        assert!(established < dropped && dropped < at("remapped pods") && dropped < at("pods seen as they are"));
     }
 
     #[test]

@@ -57,8 +57,8 @@ pub(crate) fn namespace_realm() -> Realm {
     }
 }
 
-/// The namespace with the tunnel to these peers.
-pub(crate) fn namespace(peers: &[Peer], tunnel_mtu: u32) -> State {
+/// The namespace with the tunnel to these peers, who reach none of the `components`.
+pub(crate) fn namespace(peers: &[Peer], components: &BTreeSet<IpAddr>, tunnel_mtu: u32) -> State {
     let tunnel = Link { kind: LinkKind::Other, mac: None, mtu: Some(tunnel_mtu), up: true, arp: None };
     let mut routes = BTreeSet::from([Route {
         table: MAIN,
@@ -93,7 +93,7 @@ pub(crate) fn namespace(peers: &[Peer], tunnel_mtu: u32) -> State {
             ("netfilter/nf_conntrack_tcp_be_liberal", "1"),
         ]),
         routes,
-        table: Some(rules::table(peers.iter().map(|peer| (&peer.networks, &peer.exports)))),
+        table: Some(rules::table(peers.iter().map(|peer| (&peer.networks, &peer.exports)), components)),
         ..State::default()
     }
 }

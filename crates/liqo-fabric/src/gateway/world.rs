@@ -46,6 +46,8 @@ pub(super) struct Gateway {
     tunnels: Store<TunnelEndpoint>,
     mappings: Store<NatMapping>,
     pods: Store<Pod>,
+    /// All pods of Liqo's namespace.
+    components: Store<Pod>,
     services: Store<Service>,
     /// Address of this node.
     address: watch::Sender<IpAddr>,
@@ -90,12 +92,13 @@ impl Gateway {
             let bell = Arc::clone(&bell);
             move || bell.notify_one()
         };
-        let (tunnels, mappings, pods, services) = (ring(), ring(), ring(), ring());
+        let (tunnels, mappings, pods, components, services) = (ring(), ring(), ring(), ring(), ring());
         let outside = wire::carries(args.pod_ip, None);
         Ok(Self {
             tunnels: cluster.watch("").start(move |_| tunnels()),
             mappings: cluster.watch("").start(move |_| mappings()),
             pods: cluster.watch(&args.namespace).labels(GATEWAY_LABEL).start(move |_| pods()),
+            components: cluster.watch(&args.namespace).trim(crate::route::pods::trim).start(move |_| components()),
             services: cluster
                 .watch(&args.namespace)
                 .labels(&format!("{GATEWAY_LABEL}=true"))
@@ -147,6 +150,7 @@ impl Gateway {
         self.tunnels.ready().await;
         self.mappings.ready().await;
         self.pods.ready().await;
+        self.components.ready().await;
         loop {
             let pause = pace.after(self.settle().await);
             tokio::select! {
@@ -190,7 +194,7 @@ impl Gateway {
         let Some(key) = key else { return Ok(()) };
         self.secrets.send_if_modified(|secrets| secrets.follow(&key, std::time::Instant::now()));
         let tunnels = self.tunnels.all();
-        let peers = peers::read(&tunnels, &self.mappings.all(), &self.resolver, self.outside);
+        let peers = peers::read(&tunnels, &self.mappings.all(), &self.resolver, (self.outside, key.public()));
         self.resolver.keep(&tunnels.iter().map(|tunnel| tunnel.spec.endpoint_ip.as_str()).collect::<BTreeSet<_>>());
         self.make("node", space::node_realm(), space::node())?;
         self.open(key)?;
@@ -199,7 +203,11 @@ impl Gateway {
         self.greet_silent(&peers, &reports);
         let inside: Vec<_> =
             peers.good.iter().map(|peer| peer.space(reports.get(peer.id()).and_then(|report| report.mtu))).collect();
-        self.make("namespace", space::namespace_realm(), space::namespace(&inside, self.tunnel_mtu()))?;
+        self.make(
+            "namespace",
+            space::namespace_realm(),
+            space::namespace(&inside, &self.components(), self.tunnel_mtu()),
+        )?;
         let targets = peers.good.iter().filter(|_| active).filter_map(|peer| peer.target.clone()).collect();
         self.checks.set(targets);
         self.measure(&peers, &reports, active);
@@ -211,6 +219,12 @@ impl Gateway {
             self.tell(&peers, &reports).await?;
         }
         Ok(())
+    }
+
+    /// Addresses of the pods of Liqo's namespace that have one of their own.
+    fn components(&self) -> BTreeSet<IpAddr> {
+        let all = self.components.all();
+        all.iter().flat_map(|pod| crate::route::pods::addresses(pod)).collect()
     }
 
     fn tunnel_mtu(&self) -> u32 {
@@ -278,9 +292,7 @@ impl Gateway {
     /// to it, and with a peer's active gateway it would keep a tunnel alive that leads nowhere.
     fn tell_tunnel(&mut self, peers: &Peers, active: bool) -> Result<(), String> {
         let Some(tunnel) = &mut self.tunnel else { return Ok(()) };
-        let mut seen = BTreeSet::new();
-        let wired = peers.good.iter().filter(|_| active).map(|peer| peer.wire.clone());
-        let wired: Vec<_> = wired.filter(|peer| seen.insert(peer.key)).collect();
+        let wired: Vec<_> = peers.good.iter().filter(|_| active).map(|peer| peer.wire.clone()).collect();
         if tunnel.peers != wired {
             tunnel.engine.set_peers(&wired).map_err(|error| told(&error))?;
             tunnel.peers = wired;

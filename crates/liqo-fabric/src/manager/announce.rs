@@ -57,6 +57,21 @@ enum Wish {
     TakeBack,
 }
 
+/// Whether a peering, as it stands, lets the peer have a tunnel; `has` says that it has one. Before an in-band peering there is
+/// no `ForeignCluster`: what `liqoctl` wrote by hand is what the administrator wants.
+pub(crate) fn lets_in(foreign: Option<&ForeignCluster>, has: bool) -> bool {
+    foreign.is_none_or(|foreign| match wish(Some(foreign)) {
+        Wish::Tell => true,
+        Wish::Follow => has || foreign.spec.peering_type == PeeringType::InBand,
+        Wish::TakeBack => false,
+    })
+}
+
+/// Whether a local `NetworkConfig` is for this peer: one that names another cluster is not of our making.
+pub(crate) fn is_for(local: &NetworkConfig, peer: &str) -> bool {
+    local.spec.cluster.cluster_id == peer
+}
+
 fn wish(foreign: Option<&ForeignCluster>) -> Wish {
     use PeeringConditionStatus::{Denied, Disconnecting, EmptyDenied, Established, None as Nothing};
     let Some(foreign) = foreign else { return Wish::TakeBack };
@@ -80,22 +95,25 @@ fn wish(foreign: Option<&ForeignCluster>) -> Wish {
     }
 }
 
-/// Decides about the local `NetworkConfig`s in the namespace `tenant`. Of several the oldest stays.
+/// Decides about the local `NetworkConfig`s for `peer` in its namespace `tenant`. Of several the oldest stays; those that name
+/// another cluster go.
 pub(crate) fn plan(
-    tenant: &str,
+    (tenant, peer): (&str, &str),
     foreign: Option<&ForeignCluster>,
     locals: &[Arc<NetworkConfig>],
     own: Option<[IpNet; 3]>,
     gateway: &Result<Endpoint, String>,
 ) -> Announcement {
     let wish = wish(foreign);
-    let mut staying: Vec<_> = locals.iter().filter(|one| one.metadata.deletion_timestamp.is_none()).cloned().collect();
+    let live = locals.iter().filter(|one| one.metadata.deletion_timestamp.is_none()).cloned();
+    let (mut staying, mut remove): (Vec<_>, Vec<_>) = live.partition(|one| is_for(one, peer));
     if wish == Wish::TakeBack {
         staying.retain(|one| one.labels().get(label::OWNERSHIP).is_some_and(|owner| owner == OWNERSHIP));
-        return Announcement { remove: staying, ..Announcement::default() };
+        remove.append(&mut staying);
+        return Announcement { remove, ..Announcement::default() };
     }
     staying.sort_by_key(|one| (one.creation_timestamp(), one.uid()));
-    let remove = if staying.is_empty() { Vec::new() } else { staying.split_off(1) };
+    remove.extend(staying.split_off(staying.len().min(1)));
     let current = staying.pop();
     // One on its way out keeps the name: its successor comes when it is gone.
     let may_create = wish == Wish::Tell && locals.is_empty();

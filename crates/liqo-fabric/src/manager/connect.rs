@@ -3,18 +3,23 @@
 //! Pure. The peer's networks have a place here for as long as its `NetworkConfig` exists; it knows ours for as long as
 //! our own `NetworkConfig` exists and the peer has processed it; the `TunnelEndpoint` exists while both hold.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 use liqo_api::{
+    ClusterIdentity,
     discovery::ForeignCluster,
     meta::label,
     net::{NetworkConfig, NetworkConfigStatus, TunnelEndpoint, TunnelEndpointSpec},
 };
 use liqo_core::naming::unique_name;
-use liqo_ipam::{NOT_REMAPPED, Plan, Refusal};
+use liqo_ipam::{Around, NOT_REMAPPED, Plan, Refusal};
 use liqo_kube::owner_reference;
+use liqo_tunnel::PublicKey;
+
+use super::announce::is_for;
+use crate::layout::PUBLIC_KEY;
 
 /// The peer's `NetworkConfig`, as it is found in the tenant namespace.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,8 +43,11 @@ pub(crate) fn told(remotes: &[Arc<NetworkConfig>]) -> Told {
 }
 
 /// Our own `NetworkConfig` for the peer: the oldest that stays.
-pub(crate) fn ours(locals: &[Arc<NetworkConfig>]) -> Option<&Arc<NetworkConfig>> {
-    locals.iter().filter(|one| is_live(&***one)).min_by_key(|one| (one.creation_timestamp(), one.uid()))
+pub(crate) fn ours<'l>(locals: &'l [Arc<NetworkConfig>], peer: &str) -> Option<&'l Arc<NetworkConfig>> {
+    locals
+        .iter()
+        .filter(|one| is_live(&***one) && is_for(one, peer))
+        .min_by_key(|one| (one.creation_timestamp(), one.uid()))
 }
 
 /// Whether an object is there to stay.
@@ -47,13 +55,26 @@ pub(crate) fn is_live<K: Resource>(object: &K) -> bool {
     object.meta().deletion_timestamp.is_none()
 }
 
-/// What of the peer's words could not be agreed to. Then what was agreed before stays.
+/// Who a peer is: its ID is that of its namespace here, its name the one the `ForeignCluster` has.
+pub(crate) fn identity(peer: &str, foreign: Option<&ForeignCluster>, local: Option<&NetworkConfig>) -> ClusterIdentity {
+    let of_foreign = foreign.and_then(|foreign| foreign.spec.cluster_identity.as_ref());
+    let named = of_foreign.or(local.map(|local| &local.spec.cluster)).filter(|named| named.cluster_id == peer);
+    named.cloned().unwrap_or_else(|| ClusterIdentity::new(peer, peer))
+}
+
+/// What of the peer's words could not be agreed to. Then what was agreed before stays, except for what is covered.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Refused {
     /// Its networks.
     Networks(Refusal),
     /// How it sees ours.
     View(Refusal),
+    /// Its networks, since this cluster has come to live where they are: the tunnel is closed.
+    Covers(Refusal),
+    /// Where its gateway is.
+    Gateway(String),
+    /// The key of its gateway: another cluster has it, this one if that is `None`.
+    Key(String, Option<String>),
 }
 
 /// The address plan, once what the peer tells, and how it sees us, are in it; and what could not be.
@@ -63,21 +84,69 @@ pub(crate) fn agreed(
     peer: &str,
     remote: Option<&NetworkConfig>,
     local: Option<&NetworkConfig>,
+    around: &Around,
 ) -> (Plan, Option<Refused>) {
     let Some(remote) = remote else { return (plan.forget(peer), None) };
-    let assigned = match plan.assign(peer, &remote.spec.pod_cidr, &remote.spec.external_cidr) {
+    let assigned = match plan.assign(peer, &remote.spec.pod_cidr, &remote.spec.external_cidr, around) {
         Ok(assigned) => assigned,
         Err(refusal) => return (plan.clone(), Some(Refused::Networks(refusal))),
     };
+    let covered = assigned.covered(peer, around).map(Refused::Covers);
     let Some(status) = local.and_then(|local| local.status.as_ref()).filter(|status| status.processed) else {
-        return (assigned.unlearn(peer), None);
+        return (assigned.unlearn(peer), covered);
     };
     let nat = |text: &Option<String>| text.clone().filter(|text| !text.is_empty() && text != NOT_REMAPPED);
     let (pod, external) = (nat(&status.pod_cidr_nat), nat(&status.external_cidr_nat));
     match assigned.learn(peer, pod.as_deref(), external.as_deref()) {
-        Ok(learnt) => (learnt, None),
-        Err(refusal) => (assigned, Some(Refused::View(refusal))),
+        Ok(learnt) => (learnt, covered),
+        Err(refusal) => (assigned, covered.or(Some(Refused::View(refusal)))),
     }
+}
+
+/// Why nothing is sent where a peer says its gateway is. What a name stands for is looked at by our gateway.
+pub(crate) fn gateway(plan: &Plan, peer: &str, remote: &NetworkConfig) -> Option<Refused> {
+    let text = remote.spec.endpoint_ip.as_str();
+    let address = text.trim_matches(['[', ']']).parse().ok()?;
+    let refused =
+        |why: String| Some(Refused::Gateway(format!("the gateway of cluster {peer} cannot be at {text}: {why}")));
+    if !liqo_ipam::is_unicast(address) {
+        return refused("that is no address of a single machine somewhere else".to_owned());
+    }
+    let own = plan.own().ok()?;
+    if let Some(network) = own.iter().find(|network| network.contains(&address)) {
+        return refused(format!("{network} is a network of this cluster"));
+    }
+    plan.peer_at(address, peer).and_then(|other| refused(format!("that is in a network used for cluster {other}")))
+}
+
+/// Why the key of a peer's gateway is not taken: WireGuard tells peers by their keys, so that two with one key are one. Who has a
+/// tunnel with it already, keeps it.
+pub(crate) fn key(
+    remote: &NetworkConfig,
+    own: Option<&str>,
+    mine: &[Arc<TunnelEndpoint>],
+    all: &[Arc<TunnelEndpoint>],
+) -> Option<Refused> {
+    let announced = key_of(&remote.spec.backend_config)?;
+    if own.and_then(|own| own.parse::<PublicKey>().ok()) == Some(announced) {
+        let text = "the peer announces the WireGuard key of this cluster's own gateway: it must make a key of its own";
+        return Some(Refused::Key(text.to_owned(), None));
+    }
+    let with_it = |one: &&Arc<TunnelEndpoint>| is_live(&***one) && key_of(&one.spec.backend_config) == Some(announced);
+    let age = |one: &&Arc<TunnelEndpoint>| (one.creation_timestamp(), one.uid());
+    let is_mine = |one: &Arc<TunnelEndpoint>| mine.iter().any(|my| my.uid() == one.uid());
+    let oldest = all.iter().filter(with_it).min_by_key(age).filter(|oldest| !is_mine(oldest))?;
+    let other = &oldest.spec.cluster_identity;
+    let text = format!(
+        "the peer announces the WireGuard key that cluster {} ({}) has: one of the two must make a new key; the tunnel to that \
+         cluster stays",
+        other.cluster_name, other.cluster_id
+    );
+    Some(Refused::Key(text, Some(other.cluster_id.clone())))
+}
+
+fn key_of(config: &BTreeMap<String, String>) -> Option<PublicKey> {
+    config.get(PUBLIC_KEY)?.parse().ok()
 }
 
 /// What the peer is answered: under which networks we see its own.
@@ -120,14 +189,14 @@ pub(crate) struct Tunnels {
 pub(crate) enum Write {
     /// There is none yet.
     Create(Box<TunnelEndpoint>),
-    /// This one shall say that, and belong to these.
-    Replace(Arc<TunnelEndpoint>, Box<TunnelEndpointSpec>, Vec<OwnerReference>),
+    /// This one shall have the spec, the owners and the labels of that one.
+    Replace(Arc<TunnelEndpoint>, Box<TunnelEndpoint>),
 }
 
 /// The tunnel when both sides agree; none otherwise. Of several the oldest stays.
 pub(crate) fn tunnels(
     plan: &Plan,
-    peer: &str,
+    peer: &ClusterIdentity,
     remote: Option<&NetworkConfig>,
     local: Option<&NetworkConfig>,
     existing: &[Arc<TunnelEndpoint>],
@@ -139,9 +208,11 @@ pub(crate) fn tunnels(
     let remove = if staying.is_empty() { Vec::new() } else { staying.split_off(1) };
     let write = match staying.pop() {
         Some(current) => {
-            let owners = wanted.owner_references().to_vec();
-            let same = current.spec == wanted.spec && current.owner_references() == owners;
-            (!same).then(|| Write::Replace(current, Box::new(wanted.spec), owners))
+            let id = (label::TUNNEL_CLUSTER_ID, Some(&peer.cluster_id));
+            let same = current.spec == wanted.spec
+                && current.owner_references() == wanted.owner_references()
+                && current.labels().get(id.0) == id.1;
+            (!same).then(|| Write::Replace(current, Box::new(wanted)))
         }
         // One on its way out keeps the name: its successor comes when it is gone.
         None if existing.is_empty() => Some(Write::Create(Box::new(wanted))),
@@ -150,14 +221,14 @@ pub(crate) fn tunnels(
     Tunnels { remove, write }
 }
 
-fn forge(plan: &Plan, peer: &str, remote: &NetworkConfig, local: &NetworkConfig) -> Option<TunnelEndpoint> {
-    let known = plan.peer(peer)?;
+fn forge(plan: &Plan, peer: &ClusterIdentity, remote: &NetworkConfig, local: &NetworkConfig) -> Option<TunnelEndpoint> {
+    let known = plan.peer(&peer.cluster_id)?;
     let seen = known.seen?;
     let [pod, _, external] = plan.own().ok()?;
     let nat = |used: String, original: &str| if used == original { NOT_REMAPPED.to_owned() } else { used };
     let (remote_pod, remote_external) = (remote.spec.pod_cidr.trim(), remote.spec.external_cidr.trim());
     let spec = TunnelEndpointSpec {
-        cluster_identity: local.spec.cluster.clone(),
+        cluster_identity: peer.clone(),
         local_pod_cidr: pod.to_string(),
         local_nat_pod_cidr: nat(seen.pod.to_string(), &pod.to_string()),
         local_external_cidr: external.to_string(),
@@ -170,9 +241,9 @@ fn forge(plan: &Plan, peer: &str, remote: &NetworkConfig, local: &NetworkConfig)
         backend_type: remote.spec.backend_type.clone(),
         backend_config: remote.spec.backend_config.clone(),
     };
-    let mut tunnel = TunnelEndpoint::new(&unique_name(&local.spec.cluster), spec);
+    let mut tunnel = TunnelEndpoint::new(&unique_name(peer), spec);
     tunnel.metadata.namespace = local.namespace();
-    tunnel.metadata.labels = Some([(label::TUNNEL_CLUSTER_ID.to_owned(), peer.to_owned())].into());
+    tunnel.metadata.labels = Some([(label::TUNNEL_CLUSTER_ID.to_owned(), peer.cluster_id.clone())].into());
     let controller = local.owner_references().iter().find(|one| one.controller == Some(true)).cloned();
     tunnel.metadata.owner_references = Some([owner_reference(local, false)].into_iter().chain(controller).collect());
     Some(tunnel)

@@ -92,7 +92,11 @@ fn port(service: &Service) -> Result<u16, String> {
     number.ok_or_else(|| format!("Service {name} has not been given a node port yet"))
 }
 
-fn public_key(secrets: &[impl Borrow<Secret>]) -> Result<String, String> {
+/// Our own WireGuard public key.
+///
+/// # Errors
+/// A sentence that says why there is none.
+pub(crate) fn public_key(secrets: &[impl Borrow<Secret>]) -> Result<String, String> {
     // The choice of the gateway: the oldest.
     let age = |one: &&Secret| (one.creation_timestamp(), one.name_any());
     let secret = secrets.iter().map(Borrow::borrow).min_by_key(age);

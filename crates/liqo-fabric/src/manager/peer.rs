@@ -3,13 +3,20 @@
 //! Keeps true: what a peer was told is what is so now; a tunnel exists exactly while both sides have agreed; what cannot
 //! be is told on the `ForeignCluster` (annotation [`NETWORK_PROBLEM`], and an Event when it changes) and changes nothing.
 //!
+//! A peer is who its tenant namespace and its `ForeignCluster` say, whatever objects that it may write say; it is listened to
+//! as long as a direction of the peering wants a tunnel.
+//!
 //! Watches   tenant `Namespace`s, `ForeignCluster`, `NetworkConfig`, `TunnelEndpoint`; the Service and the key of our gateway;
 //!           the address plan.
 //! Writes    `NetworkConfig`: our own ones, and of the peer's copies the owner and `status`; on both the finalizer
 //!           [`FINALIZER`]. `TunnelEndpoint`. Of the `ForeignCluster` the annotation [`NETWORK_PROBLEM`]. The address plan.
 //! Removes   our own `NetworkConfig`s when the peering has ended, `TunnelEndpoint`s, the networks of peers that are gone.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
 use kube::ResourceExt;
@@ -18,14 +25,15 @@ use liqo_api::{
     meta::{annotation::NETWORK_PROBLEM, label},
     net::{NetworkConfig, TunnelEndpoint},
 };
-use liqo_ipam::Plan;
+use liqo_ipam::{Around, Plan};
 use liqo_kube::{Cluster, KubeError, Object, Queue, Store, drive};
 use serde_json::{Value, json};
 
 use super::{
-    announce,
+    ManagerArgs, announce,
+    around::Surroundings,
     connect::{self, Refused, Told},
-    endpoint::endpoint,
+    endpoint::{endpoint, public_key},
     ledger::Ledger,
     write,
 };
@@ -53,6 +61,7 @@ pub(crate) struct Peers {
     tunnels: Store<TunnelEndpoint>,
     services: Store<Service>,
     keys: Store<Secret>,
+    surroundings: Surroundings,
 }
 
 /// What is seen of one peer.
@@ -69,11 +78,20 @@ struct Sight {
 struct Problem {
     reason: &'static str,
     text: String,
+    /// The other peer it is about.
+    other: Option<String>,
+}
+
+impl Problem {
+    fn new(reason: &'static str, text: String) -> Self {
+        Self { reason, text, other: None }
+    }
 }
 
 impl Peers {
     /// Starts watching. Of the plan, changes are heard by [`Peers::differ`].
-    pub(crate) fn watch(cluster: &Cluster, ledger: Ledger, namespace: &str) -> Self {
+    pub(crate) fn watch(cluster: &Cluster, ledger: Ledger, args: &ManagerArgs) -> Self {
+        let namespace = &args.namespace;
         let queue = Queue::new();
         let (tenant, foreign) = (queue.clone(), queue.clone());
         let selector = format!("{}=true", label::TENANT_NAMESPACE);
@@ -86,7 +104,11 @@ impl Peers {
         });
         let gateway = format!("{GATEWAY_LABEL}=true");
         let key = format!("metadata.name={KEY_SECRET}");
+        let all = everybody::<Namespace>(&queue, &tenants);
+        let all = Arc::new(move || all(&Namespace::default()));
+        let (address, public) = (&args.api_server_address, args.accept_public_ranges);
         Self {
+            surroundings: Surroundings::watch(cluster, address, public, move || all()),
             services: cluster.watch::<Service>(namespace).labels(&gateway).start(everybody(&queue, &tenants)),
             keys: cluster.watch::<Secret>(namespace).fields(&key).start(everybody(&queue, &tenants)),
             configs: cluster.watch("").start(namespace_of(&queue)),
@@ -114,6 +136,7 @@ impl Peers {
         self.tunnels.ready().await;
         self.services.ready().await;
         self.keys.ready().await;
+        self.surroundings.ready().await;
         // The name of no namespace: looks after peers that have none.
         self.queue.push(String::new());
         drive("peer-network", self.queue.clone(), WORKERS, |tenant| self.settle(tenant)).await;
@@ -141,14 +164,10 @@ impl Peers {
     }
 
     fn sight(&self, tenant: String, peer: String) -> Sight {
-        let mut foreigns = self
-            .foreigns
-            .filter(|one| one.spec.cluster_identity.as_ref().is_some_and(|identity| identity.cluster_id == peer));
-        foreigns.sort_by_key(|one| (one.creation_timestamp(), one.uid()));
         let here = |one: &NetworkConfig| one.namespace().as_deref() == Some(&tenant);
         let has = |one: &NetworkConfig, key: &str, value: &str| one.labels().get(key).is_some_and(|it| it == value);
         Sight {
-            foreign: foreigns.into_iter().next(),
+            foreign: self.foreigns_of(&peer).into_iter().next(),
             locals: self
                 .configs
                 .filter(|one| here(one) && has(one, label::REPLICATION, "true") && has(one, label::REMOTE_ID, &peer)),
@@ -166,7 +185,7 @@ impl Peers {
     async fn announce(&self, sight: &Sight) -> Result<Option<Problem>, KubeError> {
         let own = self.ledger.latest().and_then(|plan| plan.own().ok());
         let gateway = endpoint(&self.services.all(), &self.keys.all());
-        let plan = announce::plan(&sight.tenant, sight.foreign.as_deref(), &sight.locals, own, &gateway);
+        let plan = announce::plan((&sight.tenant, &sight.peer), sight.foreign.as_deref(), &sight.locals, own, &gateway);
         for excess in plan.remove {
             self.cluster.remove(&*excess).await?;
         }
@@ -177,35 +196,41 @@ impl Peers {
             }
             None => {}
         }
-        Ok(plan.problem.map(|text| Problem { reason: "GatewayNotReachable", text }))
+        Ok(plan.problem.map(|text| Problem::new("GatewayNotReachable", text)))
     }
 
     /// Takes in what the peer tells, answers it, makes or removes the tunnel, and lets go what is going.
     async fn connect(&self, sight: &Sight) -> Result<Result<Option<Problem>, super::ledger::Away>, KubeError> {
         let remote = match connect::told(&sight.remotes) {
             Told::Nothing => None,
+            Told::This(_) if !self.is_heard(sight) => None,
             Told::This(remote) => Some(self.take(&remote, sight.foreign.as_deref()).await?),
             Told::Several => {
                 let text = format!("cluster {} has announced its networks more than once", sight.peer);
-                return Ok(Ok(Some(Problem { reason: "AnnouncementAmbiguous", text })));
+                return Ok(Ok(Some(Problem::new("AnnouncementAmbiguous", text))));
             }
         };
-        let local = match connect::ours(&sight.locals) {
+        let local = match connect::ours(&sight.locals, &sight.peer) {
             Some(local) => Some(self.hold(local).await?),
             None => None,
         };
         let (plan, refused) = match self.agree(sight, remote.as_deref(), local.as_deref()).await {
-            Ok(agreed) => agreed,
+            Ok((plan, refused)) => {
+                let gateway = remote.as_deref().and_then(|remote| self.gateway(sight, &plan, remote));
+                (plan, refused.or(gateway))
+            }
             Err(away) => return Ok(Err(away)),
         };
-        if let Some(remote) = remote.as_deref().filter(|_| !matches!(refused, Some(Refused::Networks(_)))) {
+        if let Some(remote) = remote.as_deref().filter(|_| matches!(refused, None | Some(Refused::View(_)))) {
             let answer = connect::answer(&plan, &sight.peer, remote);
             if let Some(answer) = answer.filter(|answer| remote.status.as_ref() != Some(answer)) {
                 self.cluster.put_status(remote, &answer).await?;
             }
         }
-        if refused.is_none() {
-            self.tunnel(sight, &plan, remote.as_deref(), local.as_deref()).await?;
+        match refused {
+            None => self.tunnel(sight, &plan, remote.as_deref(), local.as_deref()).await?,
+            Some(Refused::Covers(_)) => self.tunnel(sight, &plan, None, None).await?,
+            Some(_) => {}
         }
         for config in sight.remotes.iter().chain(&sight.locals).filter(|one| !connect::is_live(&***one)) {
             if config.finalizers().iter().any(|one| one == FINALIZER) {
@@ -213,10 +238,30 @@ impl Peers {
             }
         }
         Ok(Ok(refused.map(|refused| match refused {
-            Refused::Networks(why) | Refused::View(why) => {
-                Problem { reason: "AnnouncementRefused", text: why.to_string() }
-            }
+            Refused::Networks(why) | Refused::View(why) => Problem::new("AnnouncementRefused", why.to_string()),
+            Refused::Covers(why) => Problem::new("NetworkConflict", why.to_string()),
+            Refused::Gateway(text) => Problem::new("AnnouncementRefused", text),
+            Refused::Key(text, other) => Problem { reason: "GatewayKeyShared", text, other },
         })))
+    }
+
+    /// Whether what the peer announces is looked at: networks are given to those a peering lets in, and kept until they go.
+    fn is_heard(&self, sight: &Sight) -> bool {
+        let is_known = self.ledger.latest().is_some_and(|plan| plan.peer(&sight.peer).is_some());
+        is_known || announce::lets_in(sight.foreign.as_deref(), !sight.tunnels.is_empty())
+    }
+
+    /// What is wrong with the gateway a peer announces.
+    fn gateway(&self, sight: &Sight, plan: &Plan, remote: &NetworkConfig) -> Option<Refused> {
+        let own = public_key(&self.keys.all()).ok();
+        let key = || connect::key(remote, own.as_deref(), &sight.tunnels, &self.tunnels.all());
+        connect::gateway(plan, &sight.peer, remote).or_else(key)
+    }
+
+    fn around(&self, remote: Option<&NetworkConfig>) -> Around {
+        let tunnels = self.tunnels.all();
+        let others = tunnels.iter().map(|tunnel| tunnel.spec.endpoint_ip.as_str());
+        self.surroundings.around(others.chain(remote.map(|remote| remote.spec.endpoint_ip.as_str())))
     }
 
     /// The peer's `NetworkConfig`, held and owned.
@@ -246,13 +291,14 @@ impl Peers {
         local: Option<&NetworkConfig>,
     ) -> Result<(Plan, Option<Refused>), super::ledger::Away> {
         let latest = self.ledger.latest().unwrap_or_default();
-        let agreed = connect::agreed(&latest, &sight.peer, remote, local);
+        let around = self.around(remote);
+        let agreed = connect::agreed(&latest, &sight.peer, remote, local, &around);
         if agreed.0 == *latest {
             return Ok(agreed);
         }
         let (peer, remote, local) = (sight.peer.clone(), remote.cloned(), local.cloned());
         let change = move |plan: &Plan| {
-            let agreed = connect::agreed(plan, &peer, remote.as_ref(), local.as_ref());
+            let agreed = connect::agreed(plan, &peer, remote.as_ref(), local.as_ref(), &around);
             (agreed.0.clone(), agreed)
         };
         self.ledger.change(change).await
@@ -265,14 +311,22 @@ impl Peers {
         remote: Option<&NetworkConfig>,
         local: Option<&NetworkConfig>,
     ) -> Result<(), KubeError> {
-        let plan = connect::tunnels(plan, &sight.peer, remote, local, &sight.tunnels);
+        let foreign = sight.foreign.as_deref();
+        let peer = connect::identity(&sight.peer, foreign, local);
+        let remote = remote.filter(|_| announce::lets_in(foreign, !sight.tunnels.is_empty()));
+        let plan = connect::tunnels(plan, &peer, remote, local, &sight.tunnels);
         for excess in plan.remove {
             self.cluster.remove(&*excess).await?;
         }
         match plan.write {
             Some(connect::Write::Create(new)) => drop(self.cluster.create(&*new).await?),
-            Some(connect::Write::Replace(old, spec, owners)) => {
-                let fields = [("/spec", json!(spec)), ("/metadata/ownerReferences", json!(owners))];
+            Some(connect::Write::Replace(old, wanted)) => {
+                let labels: BTreeMap<_, _> = old.labels().iter().chain(wanted.labels()).collect();
+                let fields = [
+                    ("/spec", json!(wanted.spec)),
+                    ("/metadata/ownerReferences", json!(wanted.owner_references())),
+                    ("/metadata/labels", json!(labels)),
+                ];
                 write::put(&self.cluster, &*old, false, &fields).await?;
             }
             None => {}
@@ -295,11 +349,23 @@ impl Peers {
         let annotation = text.map_or(Value::Null, Value::from);
         let patch = json!({"metadata": {"uid": foreign.uid(), "annotations": {NETWORK_PROBLEM: annotation}}});
         self.cluster.merge(&**foreign, patch).await?;
-        if let Some(Problem { reason, text }) = problem {
+        if let Some(Problem { reason, text, other }) = problem {
             tracing::warn!(peer = sight.peer, reason, "{text}");
             self.cluster.event(&**foreign, COMPONENT, "Warning", reason, &text).await;
+            for foreign in other.map(|other| self.foreigns_of(&other)).unwrap_or_default() {
+                let text = format!("of cluster {}: {text}", sight.peer);
+                self.cluster.event(&*foreign, COMPONENT, "Warning", reason, &text).await;
+            }
         }
         Ok(())
+    }
+
+    /// The `ForeignCluster`s of a peer, the one that counts first.
+    fn foreigns_of(&self, peer: &str) -> Vec<Arc<ForeignCluster>> {
+        let is_of = |one: &ForeignCluster| one.spec.cluster_identity.as_ref().is_some_and(|it| it.cluster_id == peer);
+        let mut foreigns = self.foreigns.filter(is_of);
+        foreigns.sort_by_key(|one| (one.creation_timestamp(), one.uid()));
+        foreigns
     }
 
     /// Frees the networks of peers that have no namespace here and say nothing any longer: they went while nobody looked.

@@ -20,20 +20,26 @@ pub(super) struct Placed {
     leaving: bool,
 }
 
-/// Where a pod is; none if it has no address, that of its node, or gave it back when it ended.
+/// Where a pod is; none if it has no address of its own.
 pub(super) fn read(pod: &Pod) -> Option<Placed> {
-    let (spec, status) = (pod.spec.as_ref()?, pod.status.as_ref()?);
+    let node = pod.spec.as_ref()?.node_name.clone()?;
+    let addresses = addresses(pod);
+    let leaving = pod.metadata.deletion_timestamp.is_some();
+    (!addresses.is_empty()).then_some(Placed { node, addresses, leaving })
+}
+
+/// Addresses that are a pod's own: none if it has those of its node, or gave its own back when it ended.
+pub(crate) fn addresses(pod: &Pod) -> Vec<IpAddr> {
+    let Some((spec, status)) = pod.spec.as_ref().zip(pod.status.as_ref()) else { return Vec::new() };
     let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
     if ended || spec.host_network == Some(true) {
-        return None;
+        return Vec::new();
     }
-    let addresses: Vec<_> = status.pod_ips.iter().flatten().filter_map(|one| one.ip.parse().ok()).collect();
-    let leaving = pod.metadata.deletion_timestamp.is_some();
-    (!addresses.is_empty()).then(|| Some(Placed { node: spec.node_name.clone()?, addresses, leaving })).flatten()
+    status.pod_ips.iter().flatten().filter_map(|one| one.ip.parse().ok()).collect()
 }
 
 /// Everything else of a pod is of no interest here.
-pub(super) fn trim(pod: &mut Pod) {
+pub(crate) fn trim(pod: &mut Pod) {
     liqo_kube::strip(pod);
     (pod.metadata.labels, pod.metadata.annotations, pod.metadata.owner_references) = (None, None, None);
     pod.spec = pod.spec.take().map(|spec| PodSpec {

@@ -13,6 +13,11 @@ fn net(text: &str) -> IpNet {
     text.parse().unwrap()
 }
 
+/// Nothing is in the way, and public networks are used as they are.
+fn open() -> Around {
+    Around { public: true, ..Around::default() }
+}
+
 fn plan() -> Plan {
     Plan::default().configure(POD, SERVICE, &[], &[]).unwrap()
 }
@@ -30,9 +35,9 @@ fn strings(texts: &[&str]) -> Vec<String> {
 fn choices_are_those_recorded_from_two_equal_clusters() {
     let plan = plan();
     assert_eq!(plan.own().unwrap(), [net(POD), net(SERVICE), net("10.97.0.0/16")]);
-    let plan = plan.assign(PEER, POD, "10.97.0.0/16").unwrap();
+    let plan = plan.assign(PEER, POD, "10.97.0.0/16", &open()).unwrap();
     assert_eq!(used(&plan, PEER), ("10.245.0.0/16".to_owned(), "10.98.0.0/16".to_owned()));
-    let again = plan.forget(PEER).assign(PEER, POD, "10.97.0.0/16").unwrap();
+    let again = plan.forget(PEER).assign(PEER, POD, "10.97.0.0/16", &open()).unwrap();
     assert_eq!(again, plan, "after peering again the same");
     let plan = plan.learn(PEER, Some("10.245.0.0/16"), Some("10.98.0.0/16")).unwrap();
     let (plan, api_server) = plan.map_endpoint(PEER, ip("10.96.0.1")).unwrap();
@@ -46,7 +51,7 @@ fn choices_are_those_recorded_from_two_equal_clusters() {
 fn ten_clusters_with_equal_networks_get_ten_pairs() {
     let mut plan = plan();
     for index in 0..10 {
-        plan = plan.assign(&format!("c{index}"), POD, "10.97.0.0/16").unwrap();
+        plan = plan.assign(&format!("c{index}"), POD, "10.97.0.0/16", &open()).unwrap();
     }
     let held: Vec<IpNet> = plan.held().map(|(_, network)| network).collect();
     assert_eq!(held.len(), 23);
@@ -82,7 +87,7 @@ fn ten_clusters_all_peers_of_each_other_agree() {
         || (0..10).flat_map(|here| (0..10).map(move |there| (here, there))).filter(|(here, there)| here != there);
     for (here, there) in pairs() {
         let [pod, _, external] = own[there];
-        plans[here] = plans[here].assign(&name(there), &pod.to_string(), &external.to_string()).unwrap();
+        plans[here] = plans[here].assign(&name(there), &pod.to_string(), &external.to_string(), &open()).unwrap();
     }
     let used = |here: usize, there: usize| *plans[here].peer(&name(there)).unwrap();
     let told: Vec<_> = pairs().map(|(here, there)| (here, there, used(there, here))).collect();
@@ -110,7 +115,7 @@ fn ten_clusters_all_peers_of_each_other_agree() {
 fn a_peers_network_is_remapped_only_when_it_must_be() {
     let other_pools = strings(&["100.64.0.0/10"]);
     let base = Plan::default().configure(POD, SERVICE, &strings(&["10.50.0.0/16"]), &other_pools).unwrap();
-    let base = base.assign("first", "10.60.0.0/16", "10.61.0.0/16").unwrap();
+    let base = base.assign("first", "10.60.0.0/16", "10.61.0.0/16", &open()).unwrap();
     let cases = [
         ("outside all pools", "11.0.0.0/16", "11.0.0.0/16"),
         ("free in a pool", "10.1.0.0/16", "10.1.0.0/16"),
@@ -126,7 +131,7 @@ fn a_peers_network_is_remapped_only_when_it_must_be() {
         ("larger than a pool", "172.0.0.0/8", ""),
     ];
     for (case, announced, expected) in cases {
-        let outcome = base.assign("new", announced, "44.0.0.0/16");
+        let outcome = base.assign("new", announced, "44.0.0.0/16", &open());
         match outcome {
             Ok(plan) => assert_eq!(used(&plan, "new").0, expected, "{case}"),
             Err(refusal) => {
@@ -141,14 +146,14 @@ fn a_whole_free_pool_is_given_only_when_nothing_else_is_left() {
     let all_of_ten = strings(&["10.0.0.0/10", "10.64.0.0/11", "10.128.0.0/9", "172.16.0.0/12"]);
     let plan = Plan::default().configure("11.0.0.0/16", "11.1.0.0/16", &all_of_ten, &[]).unwrap();
     assert_eq!(plan.own().unwrap()[2], net("10.96.0.0/16"), "the rest of 10/8 is 10.96.0.0/11");
-    let one = plan.assign("one", "192.168.0.0/16", "44.0.0.0/16").unwrap();
+    let one = plan.assign("one", "192.168.0.0/16", "44.0.0.0/16", &open()).unwrap();
     assert_eq!(used(&one, "one").0, "10.97.0.0/16", "there is room elsewhere");
     let mut reserved = all_of_ten;
     reserved.extend(strings(&["10.97.0.0/16", "10.98.0.0/15", "10.100.0.0/14", "10.104.0.0/13", "10.112.0.0/12"]));
     let tight = plan.configure("11.0.0.0/16", "11.1.0.0/16", &reserved, &[]).unwrap();
-    let two = tight.assign("two", "192.168.0.0/16", "44.0.0.0/16").unwrap();
+    let two = tight.assign("two", "192.168.0.0/16", "44.0.0.0/16", &open()).unwrap();
     assert_eq!(used(&two, "two").0, "192.168.0.0/16");
-    let refusal = two.assign("three", "192.168.7.0/24", "45.0.0.0/16").unwrap_err();
+    let refusal = two.assign("three", "192.168.7.0/24", "45.0.0.0/16", &open()).unwrap_err();
     assert!(matches!(refusal, Refusal::PoolsExhausted { length: 24, .. }), "{refusal}");
 }
 
@@ -169,7 +174,7 @@ fn what_a_peer_cannot_announce_is_refused_and_changes_nothing() {
         ("10.1.0.0/32", "10.2.0.0/16", "too small"),
     ];
     for (pod, external, expected) in cases {
-        let refusal = plan.assign("x", pod, external).unwrap_err().to_string();
+        let refusal = plan.assign("x", pod, external, &open()).unwrap_err().to_string();
         assert!(refusal.contains(expected), "{pod} {external}: {refusal}");
     }
 }
@@ -189,23 +194,27 @@ fn the_pod_network_is_not_kept_when_there_is_none_left_for_the_external_one() {
     ]);
     let plan = Plan::default().configure("10.246.0.0/17", "10.246.128.0/17", &pools, &[]).unwrap();
     // Free: 192.168.192.0/18, 10.244.0.0/15 less the external network, 10.247.0.0/16.
-    let refusal = plan.assign("x", "10.246.0.0/16", "10.0.0.0/15").unwrap_err();
+    let refusal = plan.assign("x", "10.246.0.0/16", "10.0.0.0/15", &open()).unwrap_err();
     assert!(matches!(refusal, Refusal::PoolsExhausted { length: 15, .. }), "{refusal}");
     assert!(plan.peer("x").is_none());
 }
 
 #[test]
 fn a_changed_announcement_is_followed_and_what_fits_stays() {
-    let first = plan().assign("x", POD, "10.97.0.0/16").unwrap();
+    let first = plan().assign("x", POD, "10.97.0.0/16", &open()).unwrap();
     let first = first.learn("x", None, Some("10.98.0.0/16")).unwrap();
-    assert_eq!(first.assign("x", POD, "10.97.0.0/16").unwrap(), first, "the same announcement changes nothing");
-    let second = first.assign("x", "10.1.0.0/16", "10.97.0.0/16").unwrap();
+    assert_eq!(
+        first.assign("x", POD, "10.97.0.0/16", &open()).unwrap(),
+        first,
+        "the same announcement changes nothing"
+    );
+    let second = first.assign("x", "10.1.0.0/16", "10.97.0.0/16", &open()).unwrap();
     assert_eq!(used(&second, "x"), ("10.1.0.0/16".to_owned(), "10.98.0.0/16".to_owned()));
     assert_eq!(second.peer("x").unwrap().seen, first.peer("x").unwrap().seen);
-    let back = second.assign("x", POD, "10.97.0.0/16").unwrap();
+    let back = second.assign("x", POD, "10.97.0.0/16", &open()).unwrap();
     assert_eq!(used(&back, "x"), ("10.99.0.0/16".to_owned(), "10.98.0.0/16".to_owned()), "chosen anew");
     assert_eq!(back.held().count(), first.held().count(), "what was left is free again");
-    let swapped = second.assign("x", "10.98.0.0/16", "10.1.0.0/16").unwrap();
+    let swapped = second.assign("x", "10.98.0.0/16", "10.1.0.0/16", &open()).unwrap();
     assert_eq!(used(&swapped, "x"), ("10.98.0.0/16".to_owned(), "10.1.0.0/16".to_owned()));
 }
 
@@ -246,7 +255,7 @@ fn reserved_networks_and_pools_may_change() {
     };
     let plan = with(&plan(), &["10.1.0.0/16", "10.2.0.0/16"], &[]).unwrap();
     let plan = with(&plan, &["10.2.0.0/16", "10.3.0.0/16"], &["44.0.0.0/16"]).unwrap();
-    let peer = plan.assign("x", "10.1.0.0/16", "10.2.0.0/16").unwrap();
+    let peer = plan.assign("x", "10.1.0.0/16", "10.2.0.0/16", &open()).unwrap();
     assert_eq!(used(&peer, "x").0, "10.1.0.0/16", "no longer reserved");
     assert_ne!(used(&peer, "x").1, "10.2.0.0/16", "still reserved");
     let refusal = with(&peer, &["10.1.2.0/24"], &[]).unwrap_err().to_string();
@@ -257,8 +266,8 @@ fn reserved_networks_and_pools_may_change() {
 
 #[test]
 fn endpoints_are_mapped_once_for_all_peers_and_freed_with_the_last() {
-    let plan = plan().assign("a", "11.0.0.0/16", "11.1.0.0/16").unwrap();
-    let plan = plan.assign("b", "12.0.0.0/16", "12.1.0.0/16").unwrap();
+    let plan = plan().assign("a", "11.0.0.0/16", "11.1.0.0/16", &open()).unwrap();
+    let plan = plan.assign("b", "12.0.0.0/16", "12.1.0.0/16", &open()).unwrap();
     assert_eq!(plan.map_endpoint("a", ip("1.2.3.4")), Err(Refusal::NotYetSeen("a".to_owned())));
     assert_eq!(plan.map_endpoint("c", ip("1.2.3.4")), Err(Refusal::UnknownPeer("c".to_owned())));
     let plan = plan.learn("a", None, None).unwrap();
@@ -279,7 +288,7 @@ fn endpoints_are_mapped_once_for_all_peers_and_freed_with_the_last() {
 
 #[test]
 fn what_a_peer_sees_follows_what_it_says() {
-    let plan = plan().assign("a", POD, "10.97.0.0/16").unwrap().learn("a", None, None).unwrap();
+    let plan = plan().assign("a", POD, "10.97.0.0/16", &open()).unwrap().learn("a", None, None).unwrap();
     let (plan, before) = plan.map_endpoint("a", ip("1.2.3.4")).unwrap();
     let plan = plan.learn("a", Some("10.30.0.0/16"), Some("10.31.0.0/16")).unwrap();
     let expected = [(TUNNEL_ADDRESS, ip("10.31.0.1")), (ip("1.2.3.4"), ip("10.31.0.2"))];
@@ -292,7 +301,7 @@ fn what_a_peer_sees_follows_what_it_says() {
 
 #[test]
 fn what_is_valid_on_one_machine_only_is_not_exported() {
-    let plan = plan().assign("a", POD, "10.97.0.0/16").unwrap().learn("a", None, None).unwrap();
+    let plan = plan().assign("a", POD, "10.97.0.0/16", &open()).unwrap().learn("a", None, None).unwrap();
     for bad in
         ["127.0.0.1", "169.254.0.1", "169.254.169.254", "0.0.0.0", "224.0.0.1", "255.255.255.255", "::1", "fd00::1"]
     {
@@ -305,7 +314,7 @@ fn what_is_valid_on_one_machine_only_is_not_exported() {
 #[test]
 fn a_full_external_network_says_so() {
     let plan = Plan::default().configure("10.244.0.0/29", SERVICE, &[], &[]).unwrap();
-    let mut plan = plan.assign("a", "11.0.0.0/16", "11.1.0.0/16").unwrap().learn("a", None, None).unwrap();
+    let mut plan = plan.assign("a", "11.0.0.0/16", "11.1.0.0/16", &open()).unwrap().learn("a", None, None).unwrap();
     for last in 1..=5 {
         plan = plan.map_endpoint("a", ip(&format!("1.1.1.{last}"))).unwrap().0;
     }
@@ -317,7 +326,7 @@ fn a_full_external_network_says_so() {
 
 #[test]
 fn pods_of_a_peer_are_reached_where_its_network_is_here() {
-    let plan = plan().assign("a", POD, "10.97.0.0/16").unwrap();
+    let plan = plan().assign("a", POD, "10.97.0.0/16", &open()).unwrap();
     assert_eq!(plan.home_pod_ip("a", ip("10.244.1.2")).unwrap(), ip("10.245.1.2"));
     let refusal = plan.home_pod_ip("a", ip("172.18.0.3")).unwrap_err().to_string();
     assert_eq!(refusal, "address 172.18.0.3 is not in the pod network of cluster a, 10.244.0.0/16");
@@ -325,5 +334,106 @@ fn pods_of_a_peer_are_reached_where_its_network_is_here() {
     assert_eq!(plan.belongs_to_pod_network(ip("10.244.255.255")), Ok(true));
     assert_eq!(plan.belongs_to_pod_network(ip("10.245.0.1")), Ok(false));
     assert_eq!(Plan::default().belongs_to_pod_network(ip("10.245.0.1")), Err(Refusal::NotConfigured));
-    assert_eq!(Plan::default().assign("a", POD, POD), Err(Refusal::NotConfigured));
+    assert_eq!(Plan::default().assign("a", POD, POD, &open()), Err(Refusal::NotConfigured));
+}
+
+#[test]
+fn a_peers_network_covers_nothing_this_cluster_lives_on() {
+    let around = Around {
+        vital: vec![(net("172.30.0.11/32"), "the address of node n1".to_owned())],
+        gateways: vec![net("203.0.113.9/32"), net("10.9.0.4/32")],
+        public: false,
+    };
+    let cases = [
+        ("private, nothing in the way", "10.1.0.0/16", "10.1.0.0/16"),
+        ("shared address space", "100.64.0.0/16", "100.64.0.0/16"),
+        ("a node", "172.30.0.8/29", "10.98.0.0/29"),
+        ("the nodes' network", "172.30.0.0/16", "10.98.0.0/16"),
+        ("a gateway of a peer", "10.9.0.0/16", "10.98.0.0/16"),
+        ("public", "8.8.8.0/24", "10.98.0.0/24"),
+        ("public, with a gateway", "203.0.113.0/24", "10.98.0.0/24"),
+        ("partly public", "172.0.0.0/11", "10.128.0.0/11"),
+    ];
+    for (case, announced, expected) in cases {
+        let plan = plan().assign("x", announced, "10.2.0.0/16", &around);
+        let got = plan.map(|plan| used(&plan, "x").0);
+        assert!(got.as_ref().is_ok_and(|got| net(got).prefix_len() == net(expected).prefix_len()), "{case}: {got:?}");
+        let got = net(&got.unwrap());
+        assert_eq!(got == net(announced), expected == announced, "{case}: {got}");
+        assert!(around.networks().all(|one| !overlap(&one, &got)), "{case}: {got}");
+        assert!(crate::network::is_private(&got), "{case}: {got}");
+    }
+    let pooled = Plan::default().configure(POD, SERVICE, &[], &strings(&["8.0.0.0/8"])).unwrap();
+    assert_eq!(used(&pooled.assign("x", "8.8.8.0/24", "10.2.0.0/16", &around).unwrap(), "x").0, "8.8.8.0/24");
+    let public = Around { public: true, ..around };
+    assert_eq!(used(&plan().assign("x", "8.8.8.0/24", "10.2.0.0/16", &public).unwrap(), "x").0, "8.8.8.0/24");
+}
+
+#[test]
+fn what_comes_later_into_a_peers_network_is_told_and_moves_nobody() {
+    let before = plan().assign("x", "172.30.0.0/16", "10.2.0.0/16", &open()).unwrap();
+    assert_eq!(before.covered("x", &open()), None);
+    let node = Around { vital: vec![(net("172.30.0.11/32"), "the address of node n1".to_owned())], ..open() };
+    assert_eq!(before.assign("x", "172.30.0.0/16", "10.2.0.0/16", &node).unwrap(), before);
+    let why = before.covered("x", &node).unwrap().to_string();
+    assert!(why.contains("172.30.0.0/16 covers 172.30.0.11/32, the address of node n1"), "{why}");
+    let gateway = Around { gateways: vec![net("172.30.0.11/32")], ..open() };
+    assert_eq!(before.covered("x", &gateway), None, "what another peer says closes nothing");
+    assert_eq!(before.peer_at(ip("172.30.7.7"), "y"), Some("x"));
+    assert_eq!((before.peer_at(ip("172.30.7.7"), "x"), before.peer_at(ip("1.1.1.1"), "y")), (None, None));
+}
+
+#[test]
+fn no_cluster_is_the_internet_or_a_handful_of_addresses() {
+    for (announced, fits) in [
+        ("8.0.0.0/7", false),
+        ("10.0.0.0/29", true),
+        ("10.0.0.0/30", false),
+        ("10.1.0.0/24", true),
+        ("10.1.0.0/16", true),
+    ] {
+        let outcome = plan().assign("x", announced, "10.2.0.0/16", &open());
+        assert_eq!(outcome.is_ok(), fits, "{announced}");
+        assert!(outcome.err().is_none_or(|why| why.to_string().contains("from /8 to /29")), "{announced}");
+    }
+}
+
+#[test]
+fn a_peer_has_only_so_many_addresses() {
+    let plan = plan().assign("a", "10.1.0.0/16", "10.2.0.0/16", &open()).unwrap().learn("a", None, None).unwrap();
+    let mut plan = plan.assign("b", "10.3.0.0/16", "10.4.0.0/16", &open()).unwrap().learn("b", None, None).unwrap();
+    let address = |index: usize| IpAddr::from(u32::try_from(0x0101_0000 + index).unwrap().to_be_bytes());
+    let given = |clusters: &[&str], index: usize| {
+        let clusters = clusters.iter().map(ToString::to_string).collect();
+        (address(index), Endpoint { external: nth(&net("10.97.0.0/16"), u32::try_from(index + 2).unwrap()), clusters })
+    };
+    plan.endpoints = (0..crate::MAPPINGS_OF_PEER).map(|index| given(&["a"], index)).collect();
+    let refusal = plan.map_endpoint("a", address(5000)).unwrap_err();
+    assert_eq!(refusal, Refusal::TooManyOfPeer { cluster: "a".to_owned(), limit: crate::MAPPINGS_OF_PEER });
+    assert!(plan.map_endpoint("a", address(7)).is_ok(), "what is in use is answered");
+    assert!(plan.map_endpoint("b", address(5000)).is_ok(), "another peer has its own");
+    let rest = crate::MAPPINGS - crate::MAPPINGS_OF_PEER;
+    plan.endpoints.extend((0..rest).map(|index| given(&["a", "b"], index)));
+    assert_eq!(plan.mapping_count(), crate::MAPPINGS);
+    assert_eq!(plan.map_endpoint("b", address(5000)), Err(Refusal::TooMany { limit: crate::MAPPINGS }));
+}
+
+#[test]
+fn gateways_are_single_machines_somewhere_else() {
+    for good in ["172.30.0.12", "203.0.113.9", "fd00::1", "2001:db8::1"] {
+        assert!(crate::is_unicast(ip(good)), "{good}");
+    }
+    for bad in [
+        "127.0.0.1",
+        "169.254.169.254",
+        "224.0.0.1",
+        "0.0.0.0",
+        "255.255.255.255",
+        "::1",
+        "::ffff:127.0.0.1",
+        "fe80::1",
+        "ff02::1",
+    ] {
+        assert!(!crate::is_unicast(ip(bad)), "{bad}");
+    }
 }

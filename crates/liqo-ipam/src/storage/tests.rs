@@ -42,7 +42,7 @@ fn a_store_of_liqo_0_8_3_is_read_and_kept_but_for_its_opaque_part() {
     let stored = plan.store();
     assert_eq!(IpamStorageSpec { prefixes: recorded().prefixes, ..stored }, recorded());
     let plan = plan.configure("10.244.0.0/16", "10.96.0.0/16", &[], &[]).unwrap();
-    let plan = plan.assign(PEER, "10.244.0.0/16", "10.97.0.0/16").unwrap();
+    let plan = plan.assign(PEER, "10.244.0.0/16", "10.97.0.0/16", &crate::Around::default()).unwrap();
     assert_eq!(plan.store().cluster_subnets, recorded().cluster_subnets, "the peer keeps its networks");
     assert_eq!(
         plan.peer(PEER).unwrap().pod.announced,
@@ -69,7 +69,7 @@ fn nat_mappings_are_those_recorded() {
 #[test]
 fn the_opaque_part_says_for_what_a_network_is_used() {
     let plan = Plan::default().configure("10.244.0.0/16", "10.96.0.0/16", &["10.1.0.0/16".to_owned()], &[]).unwrap();
-    let plan = plan.assign("x", "10.244.0.0/16", "10.97.0.0/16").unwrap();
+    let plan = plan.assign("x", "10.244.0.0/16", "10.97.0.0/16", &crate::Around::default()).unwrap();
     let stored = plan.store();
     let text = |network: &str| String::from_utf8(stored.prefixes[network].0.clone()).unwrap();
     assert_eq!(text("10.244.0.0/16"), r#"{"use":"pod"}"#);

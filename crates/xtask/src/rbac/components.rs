@@ -116,7 +116,12 @@ pub(super) const GATEWAY_NAMESPACED: &[Rule] = &[
 ];
 
 /// Route agent, everywhere.
-pub(super) const ROUTE: &[Rule] = &[rule("", &["nodes", "pods"], RO), rule("net.liqo.io", &["tunnelendpoints"], RO)];
+pub(super) const ROUTE: &[Rule] = &[
+    rule("", &["events"], &["create"]),
+    rule("", &["nodes", "pods"], RO),
+    rule("discovery.k8s.io", &["endpointslices"], RO),
+    rule("net.liqo.io", &["tunnelendpoints"], RO),
+];
 
 /// Route agent, in the Liqo namespace.
 pub(super) const ROUTE_NAMESPACED: &[Rule] = &[rule("", &["services"], RO)];
@@ -124,7 +129,9 @@ pub(super) const ROUTE_NAMESPACED: &[Rule] = &[rule("", &["services"], RO)];
 /// Network manager, everywhere.
 pub(super) const NETWORK_MANAGER: &[Rule] = &[
     rule("", &["events"], &["create", "patch"]),
-    rule("", &["namespaces"], RO),
+    rule("", &["namespaces", "nodes"], RO),
+    rule("authentication.k8s.io", &["tokenreviews"], &["create"]),
+    rule("discovery.k8s.io", &["endpointslices"], RO),
     rule("discovery.liqo.io", &["foreignclusters"], &["get", "list", "watch", "patch"]),
     rule("discovery.liqo.io", &["foreignclusters/finalizers"], &["update", "patch"]),
     rule("net.liqo.io", &["ipamstorages"], &["get", "list", "watch", "create", "patch"]),

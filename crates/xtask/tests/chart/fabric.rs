@@ -61,6 +61,7 @@ fn arguments_follow_the_values() {
         "--set=gateway.config.wireguardImplementation=userspace,gateway.pod.extraArgs={--v=1},route.pod.extraArgs={--v=2}",
         "--set=networkManager.config.reservedSubnets={192.0.2.0/24,198.51.100.0/24}",
         "--set=networkManager.config.additionalPools={100.64.0.0/10},networkManager.pod.extraArgs={--v=3}",
+        "--set=networkManager.config.acceptPublicRanges=true,apiServer.address=203.0.113.5:6443",
         "--set=proxy.config.listeningPort=8119,proxy.pod.extraArgs={--v=4},auth.tls=false,networkManager.replicas=2",
     ]);
     assert_eq!(
@@ -82,6 +83,8 @@ fn arguments_follow_the_values() {
         [
             "--manager.reserved-pools=192.0.2.0/24,198.51.100.0/24",
             "--manager.additional-pools=100.64.0.0/10",
+            "--manager.accept-public-ranges",
+            "--api-server-address=203.0.113.5:6443",
             "--manager.leader-elect",
             "--v=3",
         ]

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::{
     api::core::v1::{
         Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, ObjectFieldSelector,
-        PodSecurityContext, PodSpec, Probe, ResourceRequirements, SeccompProfile, SecurityContext,
+        PodSecurityContext, PodSpec, Probe, ProjectedVolumeSource, ResourceRequirements, SeccompProfile,
+        SecurityContext, ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
     },
     apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
 };
@@ -33,6 +34,7 @@ pub(super) fn spec(args: &ManagerArgs, arguments: Vec<String>) -> PodSpec {
         containers: vec![container(args, arguments)],
         service_account_name: Some(names::VIRTUAL_KUBELET.to_owned()),
         security_context: (!args.kubelet_platform_security_context).then_some(context),
+        volumes: Some(vec![ipam_token()]),
         ..PodSpec::default()
     }
 }
@@ -76,8 +78,31 @@ fn container(args: &ManagerArgs, arguments: Vec<String>) -> Container {
             limits: quantities(&args.kubelet_cpu_limits, &args.kubelet_ram_limits),
             ..ResourceRequirements::default()
         }),
+        volume_mounts: Some(vec![VolumeMount {
+            name: names::IPAM_AUDIENCE.to_owned(),
+            mount_path: names::IPAM_TOKEN_DIRECTORY.to_owned(),
+            read_only: Some(true),
+            ..VolumeMount::default()
+        }]),
         ..Container::default()
     }
+}
+
+/// The token the IPAM knows the virtual kubelet by, good for nothing else.
+fn ipam_token() -> Volume {
+    let token = ServiceAccountTokenProjection {
+        audience: Some(names::IPAM_AUDIENCE.to_owned()),
+        expiration_seconds: Some(3600),
+        path: names::IPAM_TOKEN_FILE.to_owned(),
+        ..ServiceAccountTokenProjection::default()
+    };
+    let source = VolumeProjection { service_account_token: Some(token), ..VolumeProjection::default() };
+    let projected = ProjectedVolumeSource {
+        sources: Some(vec![source]),
+        default_mode: Some(0o644),
+        ..ProjectedVolumeSource::default()
+    };
+    Volume { name: names::IPAM_AUDIENCE.to_owned(), projected: Some(projected), ..Volume::default() }
 }
 
 fn port(name: &str, port: i32) -> ContainerPort {

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::*;
 
 const TENANT: &str = "liqo-tenant-provider-ca6261";
+const PEER: &str = "16fbeaec-e4e4-41dc-9eea-170ce95d7dd9";
 
 fn own() -> [IpNet; 3] {
     ["10.244.0.0/16", "10.96.0.0/16", "10.97.0.0/16"].map(|text| text.parse().unwrap())
@@ -49,7 +50,7 @@ fn established() -> ForeignCluster {
 }
 
 fn planned(foreign: Option<&ForeignCluster>, locals: &[Arc<NetworkConfig>]) -> Announcement {
-    plan(TENANT, foreign, locals, Some(own()), &gateway())
+    plan((TENANT, PEER), foreign, locals, Some(own()), &gateway())
 }
 
 fn made() -> NetworkConfig {
@@ -147,7 +148,9 @@ fn what_others_wrote_by_hand_is_followed_but_not_removed() {
 fn each_change_is_told_and_nothing_else() {
     let there = [aged(made(), "a", 1)];
     let foreign = established();
-    let told = |own: [IpNet; 3], gateway: Endpoint| plan(TENANT, Some(&foreign), &there, Some(own), &Ok(gateway)).write;
+    let told = |own: [IpNet; 3], gateway: Endpoint| {
+        plan((TENANT, PEER), Some(&foreign), &there, Some(own), &Ok(gateway)).write
+    };
     let good = gateway().unwrap();
     assert_eq!(told(own(), good.clone()), None);
     let changes = [
@@ -169,13 +172,13 @@ fn a_gateway_nobody_can_reach_is_told_to_the_user_and_leaves_what_is_there() {
     let there = [aged(made(), "a", 1)];
     let broken = Err("peers cannot reach a Service of type ClusterIP".to_owned());
     for locals in [&there[..], &[]] {
-        let plan = plan(TENANT, Some(&established()), locals, Some(own()), &broken);
+        let plan = plan((TENANT, PEER), Some(&established()), locals, Some(own()), &broken);
         let expected = Announcement { problem: broken.clone().err(), ..Announcement::default() };
         assert_eq!(plan, expected);
     }
     let nobody_asks = foreign(PeeringType::OutOfBand, PeeringConditionStatus::Pending, PeeringConditionStatus::None);
-    assert_eq!(plan(TENANT, Some(&nobody_asks), &[], Some(own()), &broken), Announcement::default());
-    assert_eq!(plan(TENANT, Some(&established()), &[], None, &gateway()), Announcement::default());
+    assert_eq!(plan((TENANT, PEER), Some(&nobody_asks), &[], Some(own()), &broken), Announcement::default());
+    assert_eq!(plan((TENANT, PEER), Some(&established()), &[], None, &gateway()), Announcement::default());
 }
 
 #[test]
@@ -186,4 +189,38 @@ fn of_several_the_oldest_stays_and_one_that_is_going_keeps_its_name() {
     let mut going = (*old).clone();
     going.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
     assert_eq!(planned(Some(&established()), &[Arc::new(going)]), Announcement::default());
+}
+
+#[test]
+fn a_local_that_names_another_cluster_goes() {
+    let mut lying = made();
+    lying.spec.cluster = ClusterIdentity::new("victim", "victim");
+    lying.metadata.labels.as_mut().unwrap().remove(label::OWNERSHIP);
+    let lying = aged(lying, "lying", 1);
+    let planned = planned(Some(&established()), &[Arc::clone(&lying), aged(made(), "good", 2)]);
+    assert_eq!((planned.remove, planned.write), (vec![Arc::clone(&lying)], None));
+    let gone = foreign(PeeringType::OutOfBand, PeeringConditionStatus::None, PeeringConditionStatus::None);
+    assert_eq!(plan((TENANT, PEER), Some(&gone), &[Arc::clone(&lying)], Some(own()), &gateway()).remove, vec![lying]);
+}
+
+#[test]
+fn a_tunnel_is_for_peerings_that_stand() {
+    use PeeringConditionStatus::{Denied, Disconnecting, Error, Established, None as Nothing, Pending};
+    let of = |kind, outgoing, incoming, has| lets_in(Some(&foreign(kind, outgoing, incoming)), has);
+    let (out_of_band, in_band) = (PeeringType::OutOfBand, PeeringType::InBand);
+    // Kind, both directions, whether there is a tunnel, whether there may be one.
+    for (kind, outgoing, incoming, has, expected) in [
+        (out_of_band, Established, Nothing, false, true),
+        (out_of_band, Nothing, Established, false, true),
+        (out_of_band, Pending, Nothing, false, false),
+        (out_of_band, Nothing, Nothing, true, false),
+        (out_of_band, Nothing, Denied, true, false),
+        (out_of_band, Disconnecting, Nothing, true, false),
+        (out_of_band, Error, Nothing, true, true),
+        (out_of_band, Error, Nothing, false, false),
+        (in_band, Nothing, Nothing, false, true),
+    ] {
+        assert_eq!(of(kind, outgoing, incoming, has), expected, "{kind:?} {outgoing:?} {incoming:?} {has}");
+    }
+    assert!(lets_in(None, false), "liqoctl introduces in-band peers before there is a ForeignCluster");
 }

@@ -1,10 +1,15 @@
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use liqo_api::{discovery::ForeignClusterSpec, net::NetworkConfigSpec};
+use proptest::prelude::{Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use serde_json::json;
 
 use super::*;
 
 const PEER: &str = "16fbeaec-e4e4-41dc-9eea-170ce95d7dd9";
+
+fn peer() -> ClusterIdentity {
+    ClusterIdentity::new(PEER, "provider")
+}
 
 fn plan() -> Plan {
     Plan::default().configure("10.244.0.0/16", "10.96.0.0/16", &[], &[]).unwrap()
@@ -52,14 +57,14 @@ fn going<K: Resource>(mut object: K) -> K {
 
 fn both() -> Plan {
     let local = local(Some(("10.245.0.0/16", "10.98.0.0/16")));
-    let (plan, refused) = agreed(&plan(), PEER, Some(&remote()), Some(&local));
+    let (plan, refused) = agreed(&plan(), PEER, Some(&remote()), Some(&local), &Around::default());
     assert_eq!(refused, None);
     plan
 }
 
 fn made(plan: &Plan) -> TunnelEndpoint {
     let local = local(Some(("10.245.0.0/16", "10.98.0.0/16")));
-    match tunnels(plan, PEER, Some(&remote()), Some(&local), &[]).write {
+    match tunnels(plan, &peer(), Some(&remote()), Some(&local), &[]).write {
         Some(Write::Create(tunnel)) => *tunnel,
         other => panic!("{other:?}"),
     }
@@ -102,13 +107,13 @@ fn the_tunnel_of_two_equal_clusters_is_the_recorded_one() {
 
 #[test]
 fn the_peer_is_answered_under_which_networks_we_see_its_own() {
-    let (assigned, _) = agreed(&plan(), PEER, Some(&remote()), None);
+    let (assigned, _) = agreed(&plan(), PEER, Some(&remote()), None, &Around::default());
     let answered = answer(&assigned, PEER, &remote()).unwrap();
     let expected = json!({"processed": true, "podCIDRNAT": "10.245.0.0/16", "externalCIDRNAT": "10.98.0.0/16"});
     assert_eq!(serde_json::to_value(answered).unwrap(), expected, "as recorded");
     let mut elsewhere = remote();
     (elsewhere.spec.pod_cidr, elsewhere.spec.external_cidr) = ("10.1.0.0/16".to_owned(), "10.2.0.0/16".to_owned());
-    let (assigned, _) = agreed(&plan(), PEER, Some(&elsewhere), None);
+    let (assigned, _) = agreed(&plan(), PEER, Some(&elsewhere), None, &Around::default());
     let answered = answer(&assigned, PEER, &elsewhere).unwrap();
     let expected = json!({"processed": true, "podCIDRNAT": "None", "externalCIDRNAT": "None"});
     assert_eq!(serde_json::to_value(answered).unwrap(), expected);
@@ -123,12 +128,14 @@ fn what_a_peer_cannot_mean_changes_nothing() {
     {
         let mut bad = remote();
         (bad.spec.pod_cidr, bad.spec.external_cidr) = (pod.to_owned(), external.to_owned());
-        let (plan, refused) = agreed(&before, PEER, Some(&bad), Some(&local(Some(("None", "None")))));
+        let (plan, refused) =
+            agreed(&before, PEER, Some(&bad), Some(&local(Some(("None", "None")))), &Around::default());
         assert!(matches!(refused, Some(Refused::Networks(_))), "{pod} {external}");
         assert_eq!(plan, before, "{pod} {external}");
     }
     for (pod, external) in [("10.1.0.0/17", "None"), ("None", "rubbish"), ("0.0.0.0/0", "None")] {
-        let (plan, refused) = agreed(&before, PEER, Some(&remote()), Some(&local(Some((pod, external)))));
+        let (plan, refused) =
+            agreed(&before, PEER, Some(&remote()), Some(&local(Some((pod, external)))), &Around::default());
         assert!(matches!(refused, Some(Refused::View(_))), "{pod} {external}");
         assert_eq!(plan, before, "{pod} {external}");
     }
@@ -138,19 +145,23 @@ fn what_a_peer_cannot_mean_changes_nothing() {
 fn what_was_agreed_ends_with_either_side() {
     let all = both();
     let done = local(Some(("10.245.0.0/16", "10.98.0.0/16")));
-    assert_eq!(agreed(&all, PEER, Some(&remote()), Some(&done)), (all.clone(), None), "the same again is nothing");
+    assert_eq!(
+        agreed(&all, PEER, Some(&remote()), Some(&done), &Around::default()),
+        (all.clone(), None),
+        "the same again is nothing"
+    );
     let existing = [Arc::new(made(&all))];
     // Ours is gone: the peer keeps its networks here, but no longer sees us.
-    let (half, _) = agreed(&all, PEER, Some(&remote()), None);
+    let (half, _) = agreed(&all, PEER, Some(&remote()), None, &Around::default());
     assert!(half.peer(PEER).is_some_and(|peer| peer.seen.is_none()));
-    assert_eq!(tunnels(&half, PEER, Some(&remote()), None, &existing).remove, existing);
+    assert_eq!(tunnels(&half, &peer(), Some(&remote()), None, &existing).remove, existing);
     // The peer's is gone: everything is free again.
-    let (none, _) = agreed(&all, PEER, None, Some(&done));
+    let (none, _) = agreed(&all, PEER, None, Some(&done), &Around::default());
     assert_eq!(none, plan());
-    assert_eq!(tunnels(&none, PEER, None, Some(&done), &existing).remove, existing);
+    assert_eq!(tunnels(&none, &peer(), None, Some(&done), &existing).remove, existing);
     // The peer has not processed ours yet.
-    let (waiting, _) = agreed(&plan(), PEER, Some(&remote()), Some(&local(None)));
-    assert_eq!(tunnels(&waiting, PEER, Some(&remote()), Some(&local(None)), &[]), Tunnels::default());
+    let (waiting, _) = agreed(&plan(), PEER, Some(&remote()), Some(&local(None)), &Around::default());
+    assert_eq!(tunnels(&waiting, &peer(), Some(&remote()), Some(&local(None)), &[]), Tunnels::default());
 }
 
 #[test]
@@ -158,30 +169,38 @@ fn a_tunnel_follows_each_change_of_the_peer_and_nothing_else() {
     let plan = both();
     let done = local(Some(("10.245.0.0/16", "10.98.0.0/16")));
     let existing = [Arc::new(made(&plan))];
-    assert_eq!(tunnels(&plan, PEER, Some(&remote()), Some(&done), &existing), Tunnels::default());
+    assert_eq!(tunnels(&plan, &peer(), Some(&remote()), Some(&done), &existing), Tunnels::default());
     let change = |change: &dyn Fn(&mut NetworkConfigSpec)| {
         let mut remote = remote();
         change(&mut remote.spec);
-        match tunnels(&plan, PEER, Some(&remote), Some(&done), &existing).write {
-            Some(Write::Replace(_, spec, _)) => *spec,
+        match tunnels(&plan, &peer(), Some(&remote), Some(&done), &existing).write {
+            Some(Write::Replace(_, wanted)) => wanted.spec,
             other => panic!("{other:?}"),
         }
     };
     assert_eq!(change(&|spec| spec.endpoint_ip = "rome.it".into()).endpoint_ip, "rome.it");
     let key = change(&|spec| drop(spec.backend_config.insert("publicKey".into(), "other".into())));
     assert_eq!(key.backend_config["publicKey"], "other");
-    let (moved, _) = agreed(&plan, PEER, Some(&remote()), Some(&local(Some(("None", "10.3.0.0/16")))));
-    let Some(Write::Replace(_, spec, _)) = tunnels(&moved, PEER, Some(&remote()), Some(&done), &existing).write else {
+    let (moved, _) =
+        agreed(&plan, PEER, Some(&remote()), Some(&local(Some(("None", "10.3.0.0/16")))), &Around::default());
+    let Some(Write::Replace(_, wanted)) = tunnels(&moved, &peer(), Some(&remote()), Some(&done), &existing).write
+    else {
         panic!("not followed")
     };
+    let spec = wanted.spec;
     assert_eq!((spec.local_nat_pod_cidr.as_str(), spec.local_nat_external_cidr.as_str()), ("None", "10.3.0.0/16"));
     let mut again = done.clone();
     again.metadata.uid = Some("another".to_owned());
-    let Some(Write::Replace(_, _, owners)) = tunnels(&plan, PEER, Some(&remote()), Some(&again), &existing).write
+    let Some(Write::Replace(_, wanted)) = tunnels(&plan, &peer(), Some(&remote()), Some(&again), &existing).write
     else {
         panic!("not owned")
     };
-    assert_eq!(owners[0].uid, "another");
+    assert_eq!(wanted.owner_references()[0].uid, "another");
+    let mut mislabelled = made(&plan);
+    mislabelled.metadata.labels = Some([(label::TUNNEL_CLUSTER_ID.to_owned(), "victim".to_owned())].into());
+    let planned = tunnels(&plan, &peer(), Some(&remote()), Some(&done), &[Arc::new(mislabelled)]);
+    let Some(Write::Replace(_, wanted)) = planned.write else { panic!("{planned:?}") };
+    assert_eq!(wanted.labels()[label::TUNNEL_CLUSTER_ID], PEER);
 }
 
 #[test]
@@ -193,10 +212,10 @@ fn of_several_tunnels_the_oldest_stays_and_one_that_is_going_keeps_its_name() {
         one.metadata.creation_timestamp = Some(Time(Timestamp::from_second(age).unwrap()));
         Arc::new(one)
     };
-    let planned = tunnels(&plan, PEER, Some(&remote()), Some(&done), &[aged(2), aged(1)]);
+    let planned = tunnels(&plan, &peer(), Some(&remote()), Some(&done), &[aged(2), aged(1)]);
     assert_eq!(planned, Tunnels { remove: vec![aged(2)], write: None });
     let leaving = [Arc::new(going(made(&plan)))];
-    assert_eq!(tunnels(&plan, PEER, Some(&remote()), Some(&done), &leaving), Tunnels::default());
+    assert_eq!(tunnels(&plan, &peer(), Some(&remote()), Some(&done), &leaving), Tunnels::default());
 }
 
 #[test]
@@ -223,4 +242,115 @@ fn a_copy_belongs_to_the_foreign_cluster_plainly() {
     assert_eq!(owners_of_copy(&owned, Some(&new)).unwrap().len(), 1, "the one of an earlier ForeignCluster is dropped");
     assert_eq!(owners_of_copy(&remote(), None), None);
     assert_eq!(owners_of_copy(&remote(), Some(&going(foreign()))), None);
+}
+
+#[test]
+fn a_peer_is_who_its_namespace_says() {
+    let mut named = foreign();
+    named.spec.cluster_identity = Some(ClusterIdentity::new(PEER, "milan"));
+    let mut lying = local(None);
+    lying.spec.cluster = ClusterIdentity::new("victim", "victim");
+    assert_eq!(identity(PEER, Some(&named), Some(&local(None))), ClusterIdentity::new(PEER, "milan"));
+    assert_eq!(identity(PEER, None, Some(&local(None))), peer());
+    assert_eq!(identity(PEER, None, Some(&lying)).cluster_id, PEER);
+    let locals = [Arc::new(lying), Arc::new(local(None))];
+    assert_eq!(ours(&locals, PEER), Some(&locals[1]));
+    assert_eq!(ours(&locals[..1], PEER), None);
+}
+
+#[test]
+fn a_tunnel_over_what_this_cluster_lives_on_is_closed_and_comes_back() {
+    let (before, done) = (both(), local(Some(("10.245.0.0/16", "10.98.0.0/16"))));
+    let node = ("10.245.7.0/32".parse().unwrap(), "an address of node n1".to_owned());
+    let around = Around { vital: vec![node], ..Around::default() };
+    let (after, refused) = super::agreed(&before, PEER, Some(&remote()), Some(&done), &around);
+    assert_eq!(after, before, "nobody is moved");
+    assert!(matches!(&refused, Some(Refused::Covers(why)) if why.to_string().contains("node n1")), "{refused:?}");
+    let (after, refused) = super::agreed(&after, PEER, Some(&remote()), Some(&done), &Around::default());
+    assert_eq!((after, refused), (before, None));
+}
+
+#[test]
+fn a_gateway_is_a_machine_somewhere_else() {
+    let plan = both();
+    let plan = plan.assign("other", "10.1.0.0/16", "10.2.0.0/16", &Around::default()).unwrap();
+    let at = |address: &str| {
+        let mut remote = remote();
+        remote.spec.endpoint_ip = address.to_owned();
+        gateway(&plan, PEER, &remote)
+    };
+    for good in ["172.30.0.12", "203.0.113.9", "rome.it", "2001:db8::1", "[2001:db8::1]", "10.245.0.7"] {
+        assert_eq!(at(good), None, "{good}");
+    }
+    for (bad, expected) in [
+        ("127.0.0.1", "single machine"),
+        ("169.254.169.254", "single machine"),
+        ("224.0.0.1", "single machine"),
+        ("[::1]", "single machine"),
+        ("10.96.0.1", "10.96.0.0/16 is a network of this cluster"),
+        ("10.244.3.3", "10.244.0.0/16 is a network of this cluster"),
+        ("10.1.3.3", "a network used for cluster other"),
+    ] {
+        let refused = at(bad);
+        assert!(matches!(&refused, Some(Refused::Gateway(why)) if why.contains(expected)), "{bad}: {refused:?}");
+    }
+}
+
+#[test]
+fn a_key_is_one_clusters() {
+    let key_of = |remote: &NetworkConfig| remote.spec.backend_config["publicKey"].clone();
+    let aged = |age: i64, uid: &str| {
+        let mut one = made(&both());
+        one.metadata.creation_timestamp = Some(Time(Timestamp::from_second(age).unwrap()));
+        one.metadata.uid = Some(uid.to_owned());
+        Arc::new(one)
+    };
+    let (first, second) = (aged(1, "first"), aged(2, "second"));
+    let all = [Arc::clone(&second), Arc::clone(&first)];
+    let refused = |mine: &[Arc<TunnelEndpoint>], own: Option<&str>| key(&remote(), own, mine, &all);
+    assert_eq!(refused(std::slice::from_ref(&first), None), None, "the first keeps it");
+    assert!(matches!(refused(std::slice::from_ref(&second), None), Some(Refused::Key(_, Some(id))) if id == PEER));
+    assert!(matches!(refused(&[], None), Some(Refused::Key(_, Some(_)))));
+    assert!(matches!(refused(&[first], Some(&key_of(&remote()))), Some(Refused::Key(_, None))), "ours");
+    let mut other = remote();
+    other.spec.backend_config.insert("publicKey".into(), "9v9D+gK8ara2qUR9Jb3UhLGfgb3ZPWeF4aAE7mmwRx0=".into());
+    assert_eq!(key(&other, Some(&key_of(&remote())), &[], &all), None);
+    other.spec.backend_config.insert("publicKey".into(), "rubbish".into());
+    assert_eq!(key(&other, None, &[], &all), None, "the gateway says what is wrong with it");
+}
+
+/// Texts as a peer may write them.
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "(10|172|192|8|127|224)\\.[0-9]{1,3}\\.[0-9]{1,3}\\.[0-9]{1,3}/(8|16|24|29)",
+        "(10|172|192|8)\\.[0-9]{1,2}\\.0\\.0/(16|24)",
+        "[0-9a-f:./]{0,40}",
+        ".{0,40}",
+    ]
+}
+
+proptest! {
+    #[test]
+    fn whatever_a_peer_writes_its_tunnel_is_its_own_and_covers_nothing_vital(
+        (pod, external, endpoint, public) in (text(), text(), text(), text()),
+        (nat_pod, nat_external, id, name) in (text(), text(), text(), text()),
+    ) {
+        let mut announced = remote();
+        (announced.spec.pod_cidr, announced.spec.external_cidr, announced.spec.endpoint_ip) = (pod, external, endpoint);
+        announced.spec.cluster = ClusterIdentity::new(&id, &name);
+        announced.spec.backend_config.insert("publicKey".to_owned(), public);
+        let answered = local(Some((&nat_pod, &nat_external)));
+        let vital = ["172.30.0.11/32", "10.1.0.8/32"].map(|text| (text.parse().unwrap(), "a node".to_owned()));
+        let around = Around { vital: vital.to_vec(), ..Around::default() };
+        let (plan, refused) = super::agreed(&plan(), PEER, Some(&announced), Some(&answered), &around);
+        let _ = (gateway(&plan, PEER, &announced), key(&announced, None, &[], &[]), answer(&plan, PEER, &announced));
+        prop_assert!(!matches!(refused, Some(Refused::Covers(_))));
+        prop_assert!(plan.peers().all(|peer| peer == PEER));
+        if let Some(Write::Create(tunnel)) = tunnels(&plan, &peer(), Some(&announced), Some(&answered), &[]).write {
+            prop_assert_eq!(&tunnel.spec.cluster_identity, &peer());
+            let networks = crate::network::Networks::of(&tunnel.spec).unwrap();
+            prop_assert!(!networks.hides_ours());
+            prop_assert!(networks.remote().iter().all(|one| around.vital.iter().all(|(vital, _)| !one.contains(vital))));
+        }
+    }
 }
