@@ -381,8 +381,6 @@ impl Replicator {
 
     async fn connect(&self, identity: PeerIdentity, remote_id: String) -> Result<Link, String> {
         let remote = Cluster::new(identity.client().await?, "liqo-crd-replicator").bounded(REPLICAS, REPLICAS_BYTES);
-        let (calls, peer) = (Arc::clone(remote.calls()), remote_id.clone());
-        self.life.metrics_of(&remote_id, move || calls.text(&peer));
         let mut remotes = self.remotes.lock().unwrap_or_else(PoisonError::into_inner);
         remotes.insert(remote_id.clone(), remote.clone());
         drop(remotes);

@@ -4,7 +4,6 @@
 //! what is half dead is restarted, it does not hide. SIGTERM and SIGINT end it in order.
 
 use std::{
-    collections::BTreeMap,
     future::Future,
     net::SocketAddr,
     process,
@@ -35,8 +34,6 @@ pub struct Life(Arc<Inner>);
 struct Inner {
     busy: AtomicUsize,
     metrics: Mutex<Vec<Contribution>>,
-    /// The same, of things that come again.
-    named: Mutex<BTreeMap<String, Contribution>>,
 }
 
 /// Held by a component until it is ready.
@@ -84,11 +81,6 @@ impl Life {
         Busy(Arc::clone(&self.0))
     }
 
-    /// Adds text to `/metrics` about something called `name`; what was added for the name before is forgotten.
-    pub fn metrics_of(&self, name: &str, contribution: impl Fn() -> String + Send + Sync + 'static) {
-        self.0.named.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), Box::new(contribution));
-    }
-
     /// Adds text to `/metrics`, in the Prometheus text format.
     pub fn metrics(&self, contribution: impl Fn() -> String + Send + Sync + 'static) {
         self.0.metrics.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(contribution));
@@ -97,8 +89,7 @@ impl Life {
     /// Everything contributed to `/metrics`.
     pub fn metrics_text(&self) -> String {
         let parts = self.0.metrics.lock().unwrap_or_else(PoisonError::into_inner);
-        let named = self.0.named.lock().unwrap_or_else(PoisonError::into_inner);
-        parts.iter().chain(named.values()).map(|part| part()).chain([guard::metrics()]).collect()
+        parts.iter().map(|part| part()).chain([guard::metrics()]).collect()
     }
 
     /// Serves `/metrics` (and the health checks) on an address of its own.
