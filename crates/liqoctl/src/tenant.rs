@@ -33,6 +33,13 @@ pub(crate) struct TenantArgs {
 #[derive(Clone, Debug, clap::Subcommand)]
 enum What {
     /// A cluster that consumes resources of this one
+    ///
+    /// Examples:
+    ///   liqoctl cordon tenant rome
+    ///   liqoctl drain tenant rome
+    ///   liqoctl evict tenant rome
+    ///   liqoctl uncordon tenant rome
+    #[command(verbatim_doc_comment)]
     Tenant(NameArgs),
 }
 
