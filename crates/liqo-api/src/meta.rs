@@ -72,6 +72,8 @@ pub mod label {
     pub const ENDPOINT_SLICE_MANAGER: &str = "endpointslice.reflection.liqo.io";
     /// The Service an endpoint slice belongs to (well known to Kubernetes).
     pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
+    /// Modes of Pod Security on namespaces: `enforce`, `warn`, `audit` (well known to Kubernetes).
+    pub const POD_SECURITY_PREFIX: &str = "pod-security.kubernetes.io/";
     /// Component name, on everything the chart makes.
     pub const APP_NAME: &str = "app.kubernetes.io/name";
     /// Part of which product, `liqo` on everything the chart makes.
@@ -101,6 +103,13 @@ pub mod annotation {
     /// On a foreign cluster: why its network is not as it should be, in one sentence; absent when it is. The network
     /// manager says so, the conditions show it. Not of Liqo 0.8.3.
     pub const NETWORK_PROBLEM: &str = "net.liqo.io/problem";
+    /// On a foreign cluster: `Cordoned`, `Drained` or `Banned`; absent while the peer may have what it is granted. Not
+    /// of Liqo 0.8.3.
+    pub const TENANT_CONDITION: &str = "liqo.io/tenant-condition";
+    /// On a tenant namespace: since when (RFC 3339) the peer is to take back what it consumes here. Not of Liqo 0.8.3.
+    pub const INCOMING_LEAVING_SINCE: &str = "liqo.io/incoming-leaving-since";
+    /// On a tenant namespace: since when (RFC 3339) the peer is to take back what it provides. Not of Liqo 0.8.3.
+    pub const OUTGOING_LEAVING_SINCE: &str = "liqo.io/outgoing-leaving-since";
     /// `soft`, `hard` or `propagate`.
     pub const ANTI_AFFINITY_PRESET: &str = "liqo.io/anti-affinity-preset";
     /// Comma separated label keys used by the preset.

@@ -40,6 +40,8 @@ pub const PEERING_BASIC_ROLE: &str = "liqo-remote-peering-basic";
 pub const PEERING_INCOMING_ROLE: &str = "liqo-remote-peering-incoming";
 /// Cluster role of peers we consume from.
 pub const PEERING_OUTGOING_ROLE: &str = "liqo-remote-peering-outgoing";
+/// Cluster role of peers whose time to take leave is over: they may see and remove what they left. Not of Liqo 0.8.3.
+pub const PEERING_LEAVING_ROLE: &str = "liqo-remote-peering-leaving";
 /// The only accepted name of a `NamespaceOffloading`.
 pub const NAMESPACE_OFFLOADING: &str = "offloading";
 /// The virtual storage class.

@@ -7,7 +7,9 @@
 
 pub mod admit;
 pub mod home;
+mod ledger;
 pub mod manager;
 pub mod offload;
 pub mod peering;
 pub mod replicate;
+mod told;

@@ -88,6 +88,18 @@ pub struct ManagerArgs {
     /// Change in percent below which an offer is not updated; empty or 0: always.
     #[arg(long, default_value = "")]
     pub offer_update_threshold_percentage: String,
+    /// How long a peer may take to give back what it has here, once it is no longer granted.
+    #[arg(long, default_value = "5m")]
+    pub withdrawal_deadline: String,
+    /// Names of namespaces no peer gets, besides kube-* and those of Liqo; a * stands for anything.
+    #[arg(long, value_delimiter = ',')]
+    pub reserved_namespaces: Vec<String>,
+    /// Namespaces one peer may have here.
+    #[arg(long, default_value_t = 64)]
+    pub namespaces_per_peer: usize,
+    /// The Pod Security Standard enforced in namespaces made for peers: restricted, baseline or privileged.
+    #[arg(long, default_value = "baseline", value_parser = ["restricted", "baseline", "privileged"])]
+    pub pod_security: String,
     /// Image of virtual kubelets.
     #[arg(long, default_value = "ghcr.io/liqo-rs/liqo")]
     pub kubelet_image: String,

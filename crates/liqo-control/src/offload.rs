@@ -27,13 +27,14 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::ResourceExt;
 use liqo_api::{
-    discovery::{ForeignCluster, PeeringConditionStatus, PeeringConditionType},
+    discovery::{ForeignCluster, PeeringConditionStatus, PeeringConditionType, ResourceRequest},
     meta::label,
+    sharing::ResourceOffer,
     virtualkubelet::NamespaceMap,
 };
-use liqo_kube::{Queue, Store, life::Life, strip};
+use liqo_kube::{Object, Queue, Store, life::Life, strip};
 
-use crate::{home::Home, manager::ManagerArgs};
+use crate::{home::Home, ledger::Ledger, manager::ManagerArgs, peering::Settings};
 
 /// What several loops read.
 pub(crate) struct Shared {
@@ -45,8 +46,8 @@ pub(crate) struct Shared {
     pub maps: Store<NamespaceMap>,
     /// Namespaces; only their metadata is kept.
     pub namespaces: Store<Namespace>,
-    /// Peers.
-    pub peers: Store<ForeignCluster>,
+    /// Peers, and what they are granted.
+    pub ledger: Ledger,
 }
 
 impl Shared {
@@ -55,31 +56,23 @@ impl Shared {
         self.nodes.ready().await;
         self.maps.ready().await;
         self.namespaces.ready().await;
-        self.peers.ready().await;
+        self.ledger.ready().await;
     }
 
     /// The peer with an ID.
     pub(crate) fn peer(&self, id: &str) -> Option<Arc<ForeignCluster>> {
-        self.peers.filter(|peer| peer_id(peer) == id).into_iter().next()
+        self.ledger.foreign_cluster(id)
     }
 
     /// The namespace dedicated to a peer.
     pub(crate) fn tenant_namespace(&self, id: &str) -> Option<String> {
-        let all = self.namespaces.filter(|one| tenant_of(one) == Some(id));
-        all.first().map(|one| one.name_any())
+        self.ledger.tenant(id)
     }
 }
 
 /// The ID of a peer; empty while it is not known.
 pub(crate) fn peer_id(peer: &ForeignCluster) -> &str {
     peer.spec.cluster_identity.as_ref().map(|identity| identity.cluster_id.as_str()).unwrap_or_default()
-}
-
-/// The peer a namespace is dedicated to.
-pub(crate) fn tenant_of(namespace: &Namespace) -> Option<&str> {
-    let labels = namespace.metadata.labels.as_ref()?;
-    let is_tenant = labels.get(label::TENANT_NAMESPACE).is_some_and(|value| value == "true");
-    labels.get(label::CLUSTER_ID).filter(|_| is_tenant).map(String::as_str)
 }
 
 /// How an aspect of a peering stands.
@@ -116,28 +109,54 @@ pub(crate) fn is_leaving(object: &impl ResourceExt) -> bool {
 /// When a flag about virtual kubelets has a value no pod can have.
 pub fn spawn(home: &Home, args: &ManagerArgs, life: &Life) -> Result<(), String> {
     virtual_kubelet::check(args)?;
+    let policy = Settings::read(args)?.policy;
     let (nodes, spaces, maps, slices) = (Queue::new(), Queue::new(), Queue::new(), Queue::new());
     let access = Queue::new();
+    let ledger = Ledger {
+        here: home.identity.clone(),
+        policy,
+        foreign_clusters: watch_peers(home, nodes.clone(), spaces.clone(), slices.clone(), maps.clone()),
+        namespaces: watch_namespaces(home, spaces.clone(), maps.clone()),
+        requests: home.cluster.watch("").start(wake_maps::<ResourceRequest>(&maps)),
+        offers: home.cluster.watch("").start(wake_maps::<ResourceOffer>(&maps)),
+    };
     let shared = Arc::new(Shared {
         home: home.clone(),
         nodes: watch_nodes(home, nodes.clone(), spaces.clone()),
         maps: watch_maps(home, nodes.clone(), spaces.clone(), maps.clone(), access.clone()),
-        namespaces: watch_namespaces(home, spaces.clone(), maps.clone()),
-        peers: watch_peers(home, nodes.clone(), spaces.clone(), slices.clone()),
+        namespaces: ledger.namespaces.clone(),
+        ledger,
     });
     life.spawn("virtual-node", virtual_node::run(Arc::clone(&shared), nodes));
     life.spawn("virtual-kubelet-access", access::run(Arc::clone(&shared), access));
     life.spawn("namespace-offloading", namespace::run(Arc::clone(&shared), spaces));
-    life.spawn("namespace-map", namespace_map::run(Arc::clone(&shared), args.storage_namespace.clone(), maps));
+    life.spawn("namespace-map", namespace_map::run(Arc::clone(&shared), rules(home, args), maps));
     life.spawn("kubelet-csr", csr::run(Arc::clone(&shared)));
     let pods = shadow_pod::Pods::watch(home);
     if args.enable_node_failure_controller {
         life.spawn("node-failure", node_failure::run(home.clone(), pods.clone()));
     }
-    let rules = shadow_pod::Rules::new(home, args);
+    let rules = shadow_pod::Rules::new(args);
     life.spawn("shadow-pod", shadow_pod::run(Arc::clone(&shared), rules, pods, args.shadow_pod_ctrl_workers));
     life.spawn("shadow-endpoint-slice", shadow_endpoint_slice::run(shared, slices, args.clone()));
     Ok(())
+}
+
+/// Which namespaces peers get, and how those look.
+fn rules(home: &Home, args: &ManagerArgs) -> namespace_map::Rules {
+    let own = [home.namespace.clone(), args.storage_namespace.clone()];
+    namespace_map::Rules {
+        reserved: own.into_iter().chain(args.reserved_namespaces.iter().cloned()).collect(),
+        pod_security: args.pod_security.clone(),
+        most: args.namespaces_per_peer,
+        objects: args.guests.guest_objects.clone(),
+    }
+}
+
+/// What is agreed with a peer decides about its namespaces.
+fn wake_maps<K: Object>(maps: &Queue<namespace_map::Key>) -> impl Fn(&K) + Send + Sync + use<K> {
+    let maps = maps.clone();
+    move |object| maps.push(namespace_map::Key::Namespace(object.namespace().unwrap_or_default()))
 }
 
 fn watch_nodes(home: &Home, nodes: Queue<virtual_node::Key>, spaces: Queue<namespace::Key>) -> Store<Node> {
@@ -188,8 +207,10 @@ fn watch_peers(
     nodes: Queue<virtual_node::Key>,
     spaces: Queue<namespace::Key>,
     slices: Queue<shadow_endpoint_slice::Key>,
+    maps: Queue<namespace_map::Key>,
 ) -> Store<ForeignCluster> {
     home.cluster.watch::<ForeignCluster>("").start(move |peer| {
+        maps.push(namespace_map::Key::Peer(peer_id(peer).to_owned()));
         slices.push(shadow_endpoint_slice::Key::Peer(peer_id(peer).to_owned()));
         nodes.push(virtual_node::Key::Provider(peer_id(peer).to_owned()));
         spaces.push(namespace::Key::Peer(peer_id(peer).to_owned()));

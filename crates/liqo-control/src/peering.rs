@@ -37,7 +37,9 @@ use std::sync::Arc;
 use liqo_kube::{drive, life::Life};
 
 use crate::{home::Home, manager::ManagerArgs};
-use settings::Settings;
+pub(crate) use foreign_cluster::is_nobody;
+pub(crate) use request::foul;
+pub(crate) use settings::Settings;
 use world::World;
 
 /// Peers handled at the same time, whatever the flag says: one that does not answer must not keep the

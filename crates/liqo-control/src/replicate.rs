@@ -17,20 +17,22 @@
 //! nobody could remove the replica, and both would wait for each other for ever.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::ResourceExt;
 use liqo_api::{
-    discovery::ResourceRequest,
+    discovery::{ForeignCluster, ResourceRequest},
     meta::{finalizer, label},
+    names,
     net::NetworkConfig,
     sharing::ResourceOffer,
     virtualkubelet::NamespaceMap,
 };
+use liqo_core::{mapping, naming};
 use liqo_kube::{
     Cluster, KubeError, Object, Queue, Store,
     args::RuntimeArgs,
@@ -41,10 +43,19 @@ use liqo_kube::{
 };
 use serde_json::{Value, json};
 
-use crate::home::{Home, HomeArgs};
+use crate::{
+    home::{Home, HomeArgs},
+    ledger::recorded,
+    told::Told,
+};
 
 /// Pause before an identity that cannot be used is looked at again.
 const RETRY: Duration = Duration::from_secs(30);
+
+/// A status longer than this, in bytes of JSON, is not carried: nothing we ask for has so long an answer.
+const LONGEST_STATUS: usize = 256 * 1024;
+/// Namespaces named in one Event.
+const NAMED: usize = 5;
 
 /// Flags of the replicator, those of Liqo 0.8.3.
 #[derive(Clone, Debug, clap::Parser)]
@@ -79,7 +90,11 @@ pub async fn run(args: ReplicatorArgs) -> Result<(), String> {
     let calls = Arc::clone(home.cluster.calls());
     life.metrics(move || calls.text("home"));
     let busy = life.busy();
-    let replicator = Replicator::start(home, workers, life.clone());
+    let replicator = Arc::new(Replicator::start(home, workers, &life));
+    let this = Arc::clone(&replicator);
+    life.spawn("complaints", async move {
+        drive("complaints", this.complaints.clone(), 1, |complaint| this.complain(complaint)).await;
+    });
     life.spawn("replicate", async move {
         replicator.ready().await;
         drop(busy);
@@ -96,6 +111,51 @@ type Names = Arc<Mutex<HashMap<String, Queue<String>>>>;
 /// Whether an original is held while it has a replica.
 type Held<K> = fn(&K) -> bool;
 
+/// A kind that is replicated.
+trait Replicated: Object {
+    /// What a peer reports about the object, as far as the object asked for it; `report` is not longer than
+    /// [`LONGEST_STATUS`].
+    fn believed(&self, report: &Self) -> Value {
+        part(report, "status")
+    }
+
+    /// What a peer reports that the object never asked for.
+    fn unasked(&self, _report: &Self) -> Option<String> {
+        None
+    }
+}
+
+impl Replicated for ResourceRequest {}
+impl Replicated for ResourceOffer {}
+impl Replicated for NetworkConfig {}
+
+impl Replicated for NamespaceMap {
+    fn believed(&self, report: &Self) -> Value {
+        let report = report.status.as_ref().map(|report| mapping::believed(self, report));
+        serde_json::to_value(report).unwrap_or_default()
+    }
+
+    fn unasked(&self, report: &Self) -> Option<String> {
+        let all: Vec<_> = report.status.iter().flat_map(|report| mapping::unasked(self, report)).collect();
+        let named = all.iter().take(NAMED).map(|name| format!("{name:.63?}")).collect::<Vec<_>>().join(", ");
+        (!all.is_empty()).then(|| {
+            format!(
+                "the provider reports {} namespaces that it was not asked for under that name, among them {named}: \
+                 they are ignored",
+                all.len()
+            )
+        })
+    }
+}
+
+/// Whether what a peer reports is short enough to be carried.
+fn is_short(status: &Value) -> bool {
+    serde_json::to_vec(status).is_ok_and(|bytes| bytes.len() <= LONGEST_STATUS)
+}
+
+/// A report of a peer that was refused: the original, and why.
+type Complaint = (String, String, String);
+
 /// The originals of one kind.
 struct Originals<K> {
     store: Store<K>,
@@ -103,7 +163,7 @@ struct Originals<K> {
     held: Held<K>,
 }
 
-impl<K: Object> Originals<K> {
+impl<K: Replicated> Originals<K> {
     fn watch(home: &Home, tenants: &Queue<String>, held: Held<K>) -> Self {
         let names = Names::default();
         let (listening, tenants) = (Arc::clone(&names), tenants.clone());
@@ -130,7 +190,12 @@ impl<K: Object> Originals<K> {
             let originals = self.store.filter(|object| object.namespace().as_deref() == Some(namespace));
             originals.iter().for_each(|object| queue.push(object.name_any()));
             let back = queue.clone();
+            let (originals, complaints, inside) = (self.store.clone(), cx.complaints.clone(), namespace.to_owned());
             let twins = link.remote.watch::<K>(&link.namespace).trim(|_| ()).start(move |twin: &K| {
+                let original = originals.get(&inside, &twin.name_any());
+                if let Some(why) = original.and_then(|original| refused(&*original, twin)) {
+                    complaints.push((inside.clone(), twin.name_any(), why));
+                }
                 back.push(twin.name_any());
             });
             let mirror = Mirror::start(Parts {
@@ -178,9 +243,17 @@ struct Link {
 struct Replicator {
     home: Home,
     workers: usize,
-    life: Life,
     identities: Store<Secret>,
     tenants: Queue<String>,
+    /// Tenant namespaces.
+    namespaces: Store<Namespace>,
+    /// Peers, which know their tenant namespaces.
+    peers: Store<ForeignCluster>,
+    /// Reports that were refused.
+    complaints: Queue<Complaint>,
+    told: Told,
+    /// The API servers of peers, by their IDs: for each one counter of calls, whatever becomes of its identity.
+    remotes: Arc<Mutex<BTreeMap<String, Cluster>>>,
     requests: Originals<ResourceRequest>,
     offers: Originals<ResourceOffer>,
     maps: Originals<NamespaceMap>,
@@ -189,23 +262,55 @@ struct Replicator {
 }
 
 impl Replicator {
-    fn start(home: Home, workers: usize, life: Life) -> Self {
+    fn start(home: Home, workers: usize, life: &Life) -> Self {
         let tenants = Queue::new();
         let selector = format!("{}=true,{}=true", label::LOCAL_IDENTITY, label::CERTIFICATE_AVAILABLE);
         let queue = tenants.clone();
         let identities = home.cluster.watch::<Secret>("").labels(&selector).start(move |secret: &Secret| {
             queue.push(secret.namespace().unwrap_or_default());
         });
+        let queue = tenants.clone();
+        let namespaces = home.cluster.watch::<Namespace>("").labels(label::CLUSTER_ID).start(move |one: &Namespace| {
+            queue.push(one.name_any());
+        });
+        let queue = tenants.clone();
+        let peers = home.cluster.watch::<ForeignCluster>("").start(move |one: &ForeignCluster| {
+            let tenant = one.status.as_ref().and_then(|status| status.tenant_namespace.local.clone());
+            tenant.into_iter().for_each(|tenant| queue.push(tenant));
+        });
+        let remotes: Arc<Mutex<BTreeMap<String, Cluster>>> = Arc::default();
+        let all = Arc::clone(&remotes);
+        life.metrics(move || {
+            let all = all.lock().unwrap_or_else(PoisonError::into_inner);
+            all.iter().map(|(peer, remote)| remote.calls().text(peer)).collect()
+        });
         let requests = Originals::watch(&home, &tenants, |_| true);
         let offers = Originals::watch(&home, &tenants, |_| true);
         let maps = Originals::watch(&home, &tenants, |_| true);
         let networks = Originals::watch(&home, &tenants, is_out_of_band);
         let links = tokio::sync::Mutex::default();
-        Self { home, workers, life, identities, tenants, requests, offers, maps, networks, links }
+        Self {
+            home,
+            workers,
+            identities,
+            tenants,
+            namespaces,
+            peers,
+            complaints: Queue::new(),
+            told: Told::default(),
+            remotes,
+            requests,
+            offers,
+            maps,
+            networks,
+            links,
+        }
     }
 
     async fn ready(&self) {
         self.identities.ready().await;
+        self.namespaces.ready().await;
+        self.peers.ready().await;
         self.requests.store.ready().await;
         self.offers.store.ready().await;
         self.maps.store.ready().await;
@@ -214,9 +319,8 @@ impl Replicator {
 
     /// Makes what runs for one tenant namespace fit its identity and its originals.
     async fn settle(&self, namespace: String) -> Result<Option<Duration>, KubeError> {
-        let secrets = self.identities.filter(|secret| secret.namespace().as_deref() == Some(&namespace));
-        let best = PeerIdentity::best(secrets.iter().map(AsRef::as_ref));
-        let Some(identity) = best else {
+        let found = self.peer_in(&namespace).and_then(|peer| Some((self.identity(&namespace, &peer)?, peer)));
+        let Some((identity, remote_id)) = found else {
             self.links.lock().await.remove(&namespace);
             self.requests.let_go(&namespace, &self.home.cluster).await?;
             self.offers.let_go(&namespace, &self.home.cluster).await?;
@@ -224,11 +328,10 @@ impl Replicator {
             self.networks.let_go(&namespace, &self.home.cluster).await?;
             return Ok(None);
         };
-        let remote_id = secrets.iter().find_map(|secret| secret.labels().get(label::CLUSTER_ID).cloned());
         let mut links = self.links.lock().await;
         if links.get(&namespace).is_none_or(|link| link.identity != identity) {
             links.remove(&namespace);
-            match self.connect(identity, remote_id.unwrap_or_default()).await {
+            match self.connect(identity, remote_id).await {
                 Ok(link) => drop(links.insert(namespace.clone(), link)),
                 Err(why) => {
                     tracing::warn!(namespace, error = why, "identity cannot be used");
@@ -245,10 +348,39 @@ impl Replicator {
         Ok(None)
     }
 
+    /// The peer a tenant namespace is shared with.
+    fn peer_in(&self, namespace: &str) -> Option<String> {
+        let namespace = self.namespaces.get("", namespace)?;
+        let peers = self.peers.all();
+        naming::tenant_of(&namespace, recorded(&namespace, peers.iter().map(AsRef::as_ref))).map(str::to_owned)
+    }
+
+    /// Our identity on a peer: only what lies in that peer's tenant namespace and is named as we name identities.
+    fn identity(&self, namespace: &str, peer: &str) -> Option<PeerIdentity> {
+        let secrets = self.identities.filter(|secret| {
+            secret.namespace().as_deref() == Some(namespace)
+                && secret.labels().get(label::CLUSTER_ID).is_some_and(|id| id == peer)
+                && secret.name_any().starts_with(names::IDENTITY_SECRET_PREFIX)
+        });
+        PeerIdentity::best(secrets.iter().map(AsRef::as_ref))
+    }
+
+    /// Tells that a report of a peer was refused.
+    async fn complain(&self, (namespace, name, why): Complaint) -> Result<Option<Duration>, KubeError> {
+        let (cluster, reason) = (&self.home.cluster, "ReportIgnored");
+        if let Some(map) = self.maps.store.get(&namespace, &name) {
+            self.told.warn(cluster, &*map, reason, &why).await;
+        } else if let Some(offer) = self.offers.store.get(&namespace, &name) {
+            self.told.warn(cluster, &*offer, reason, &why).await;
+        }
+        Ok(None)
+    }
+
     async fn connect(&self, identity: PeerIdentity, remote_id: String) -> Result<Link, String> {
         let remote = Cluster::new(identity.client().await?, "liqo-crd-replicator");
-        let (calls, peer) = (Arc::clone(remote.calls()), remote_id.clone());
-        self.life.metrics(move || calls.text(&peer));
+        let mut remotes = self.remotes.lock().unwrap_or_else(PoisonError::into_inner);
+        remotes.insert(remote_id.clone(), remote.clone());
+        drop(remotes);
         let namespace = identity.namespace.clone();
         Ok(Link { identity, remote, remote_id, namespace, mirrors: HashMap::new() })
     }
@@ -272,7 +404,15 @@ impl<K> Replica<K> {
     }
 }
 
-impl<K: Object> Reflect for Replica<K> {
+/// Why a report of a peer is not, or not wholly, carried back.
+fn refused<K: Replicated>(here: &K, there: &K) -> Option<String> {
+    if !is_short(&part(there, "status")) {
+        return Some(format!("the status the peer reports is longer than {LONGEST_STATUS} bytes: it is ignored"));
+    }
+    here.unasked(there)
+}
+
+impl<K: Replicated> Reflect for Replica<K> {
     const NAME: &'static str = "replica";
     type Here = K;
     type There = K;
@@ -311,7 +451,8 @@ impl<K: Object> Reflect for Replica<K> {
     }
 
     fn back(&self, here: &K, there: Option<&K>, _seen: Option<&K>) -> Back {
-        match there.map(|there| part(there, "status")) {
+        let reported = there.filter(|there| is_short(&part(*there, "status"))).map(|there| here.believed(there));
+        match reported {
             Some(news) if !news.is_null() && news != part(here, "status") => Back::Status(news),
             _ => Back::Nothing,
         }
@@ -409,6 +550,26 @@ mod tests {
         assert_eq!(decide(&replica, Some(&leaving), None, None).here, Here::Keep, "nothing of ours to release");
         leaving.finalizers_mut().push(finalizer::CRD_REPLICATOR.into());
         assert!(matches!(decide(&replica, Some(&leaving), None, None).here, Here::Release(_)));
+    }
+
+    #[test]
+    fn only_what_was_asked_for_comes_back() {
+        let map = |current: Value| -> NamespaceMap {
+            let spec = json!({"desiredMapping": {"demo": "demo-rome"}});
+            let status = json!({"currentMapping": current});
+            serde_json::from_value(json!({"metadata": {"name": "map"}, "spec": spec, "status": status})).unwrap()
+        };
+        let (replica, here) = (Replica::new("home", "peer", |_| true), map(json!({})));
+        let demo = json!({"remoteNamespace": "demo-rome", "phase": "Accepted"});
+        let there = map(json!({"demo": demo, "liqo": {"remoteNamespace": "loot", "phase": "Accepted"}}));
+        let believed = json!({"currentMapping": {"demo": demo}});
+        assert_eq!(replica.back(&here, Some(&there), None), Back::Status(believed));
+        assert!(refused(&here, &there).unwrap().contains("1 namespaces that it was not asked for"));
+        assert_eq!(refused(&here, &map(json!({"demo": demo}))), None);
+        let long = "n".repeat(LONGEST_STATUS);
+        let there = map(json!({"demo": {"remoteNamespace": long, "phase": "Accepted"}}));
+        assert_eq!(replica.back(&here, Some(&there), None), Back::Nothing);
+        assert!(refused(&here, &there).unwrap().contains("longer than 262144 bytes"));
     }
 
     #[test]

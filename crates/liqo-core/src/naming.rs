@@ -2,7 +2,8 @@
 //!
 //! Both sides of a peering compute the same names, so these rules are part of the wire contract.
 
-use liqo_api::{ClusterIdentity, names, offloading::NamespaceMappingStrategy};
+use k8s_openapi::api::core::v1::Namespace;
+use liqo_api::{ClusterIdentity, meta::label, names, offloading::NamespaceMappingStrategy};
 use sha2::{Digest, Sha256};
 
 /// `<cluster name>-<first six hex digits of the SHA-256 of the cluster ID>`.
@@ -26,6 +27,22 @@ pub fn remote_namespace(name: &str, local: &ClusterIdentity, strategy: Namespace
         NamespaceMappingStrategy::EnforceSameName => name.to_owned(),
         NamespaceMappingStrategy::DefaultName => format!("{name}-{}", unique_name(local)),
     }
+}
+
+/// The peer a namespace is shared with: it says so by both labels, and its name is the one computed from the peer's ID,
+/// or `known`, the one recorded for that peer. Whoever may label a namespace makes no tenant namespace of it.
+pub fn tenant_of<'a>(namespace: &'a Namespace, known: Option<&str>) -> Option<&'a str> {
+    let (peer, name) = (claimed_tenant_of(namespace)?, namespace.metadata.name.as_deref()?);
+    let computed = name.strip_prefix(names::TENANT_NAMESPACE_PREFIX);
+    let computed = computed.is_some_and(|unique| unique.ends_with(&format!("-{}", short_hash(peer))));
+    (computed || known == Some(name)).then_some(peer)
+}
+
+/// The peer a namespace says it is shared with, by its labels alone.
+pub fn claimed_tenant_of(namespace: &Namespace) -> Option<&str> {
+    let labels = namespace.metadata.labels.as_ref()?;
+    let is_tenant = labels.get(label::TENANT_NAMESPACE).is_some_and(|value| value == "true");
+    labels.get(label::CLUSTER_ID).map(String::as_str).filter(|id| is_tenant && !id.is_empty())
 }
 
 /// First six hex digits of the SHA-256 of `text`.
@@ -70,6 +87,26 @@ mod tests {
         }
         for good in ["rome", "1", "a-1", &"a".repeat(63)] {
             assert_eq!(dns_label_error(good), None, "{good}");
+        }
+    }
+
+    #[test]
+    fn a_namespace_is_a_tenant_by_its_labels_and_its_name() {
+        const ID: &str = "16fbeaec-e4e4-41dc-9eea-170ce95d7dd9";
+        for (name, tenant, known, expected) in [
+            ("liqo-tenant-provider-ca6261", "true", None, true),
+            // The provider was renamed: the hash of its ID stays.
+            ("liqo-tenant-another-ca6261", "true", None, true),
+            ("liqo-tenant-provider-ed03b8", "true", None, false),
+            ("team-a", "true", None, false),
+            ("team-a", "true", Some("team-a"), true),
+            ("liqo-tenant-provider-ca6261", "false", Some("liqo-tenant-provider-ca6261"), false),
+        ] {
+            let mut namespace = Namespace::default();
+            namespace.metadata.name = Some(name.to_owned());
+            let labels = [(label::TENANT_NAMESPACE, tenant), (label::CLUSTER_ID, ID)];
+            namespace.metadata.labels = Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into());
+            assert_eq!(tenant_of(&namespace, known), expected.then_some(ID), "{name}");
         }
     }
 }

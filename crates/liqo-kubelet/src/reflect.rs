@@ -34,10 +34,8 @@ use std::{
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use liqo_api::{
-    meta::label,
-    virtualkubelet::{MappingPhase, NamespaceMap},
-};
+use liqo_api::{meta::label, virtualkubelet::NamespaceMap};
+use liqo_core::mapping;
 use liqo_kube::{Cluster, Queue, Store, drive, life::Life};
 use tokio::sync::watch;
 
@@ -221,7 +219,7 @@ impl Follower {
             );
             return Ok(None);
         }
-        let wanted = maps.first().map(|map| accepted(map)).unwrap_or_default();
+        let wanted = maps.first().map(|map| reflected(map)).unwrap_or_default();
         let running = self.pairs.read().iter().map(|(here, pair)| (here.clone(), pair.there().to_owned())).collect();
         let Changes { stop, start } = plan(&running, wanted, renew);
         for here in stop {
@@ -249,13 +247,11 @@ impl Follower {
     }
 }
 
-/// The namespaces that are ready there, with their names there.
-fn accepted(map: &NamespaceMap) -> BTreeMap<String, String> {
-    let entries = map.status.iter().flat_map(|status| &status.current_mapping);
-    entries
-        .filter(|(_, there)| there.phase == Some(MappingPhase::Accepted) && !there.remote_namespace.is_empty())
-        .map(|(here, there)| (here.clone(), there.remote_namespace.clone()))
-        .collect()
+/// The namespaces that are ready there and may be reflected, with their names there.
+fn reflected(map: &NamespaceMap) -> BTreeMap<String, String> {
+    let mut all = mapping::accepted(map);
+    all.retain(|here, _| !mapping::stays_here(here));
+    all
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -281,17 +277,19 @@ mod tests {
     }
 
     #[test]
-    fn only_accepted_namespaces_are_mirrored() {
-        let mut map = NamespaceMap::new("map", liqo_api::virtualkubelet::NamespaceMapSpec::default());
-        assert_eq!(accepted(&map), pairs(&[]));
-        map.status = serde_json::from_value(json!({"currentMapping": {
-            "a": {"remoteNamespace": "a-there", "phase": "Accepted"},
-            "b": {"remoteNamespace": "b-there", "phase": "CreationLoopBackOff"},
-            "c": {"remoteNamespace": "c-there", "phase": "Terminating"},
-            "d": {"phase": "Accepted"},
-        }}))
-        .unwrap();
-        assert_eq!(accepted(&map), pairs(&[("a", "a-there")]));
+    fn only_namespaces_that_were_asked_for_and_may_leave_are_mirrored() {
+        let map = serde_json::from_value(json!({
+            "metadata": {"name": "map"},
+            "spec": {"desiredMapping": {"a": "a-there", "kube-system": "loot", "liqo-tenant-x": "loot", "b": "b-there"}},
+            "status": {"currentMapping": {
+                "a": {"remoteNamespace": "a-there", "phase": "Accepted"},
+                "b": {"remoteNamespace": "loot", "phase": "Accepted"},
+                "c": {"remoteNamespace": "loot", "phase": "Accepted"},
+                "kube-system": {"remoteNamespace": "loot", "phase": "Accepted"},
+                "liqo-tenant-x": {"remoteNamespace": "loot", "phase": "Accepted"},
+            }},
+        }));
+        assert_eq!(reflected(&map.unwrap()), pairs(&[("a", "a-there")]));
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod offload;
 mod out;
 mod peer;
 mod status;
+mod tenant;
 mod uninstall;
 mod unoffload;
 mod unpeer;
@@ -78,6 +79,40 @@ enum Command {
     ///   liqoctl unpeer milan
     #[command(verbatim_doc_comment)]
     Unpeer(unpeer::UnpeerArgs),
+    /// Grant a remote cluster nothing new, and let what it has here go on
+    ///
+    /// New offers, namespaces and pods of the cluster are refused. `uncordon` undoes it.
+    ///
+    /// Example:
+    ///   liqoctl cordon tenant rome
+    #[command(verbatim_doc_comment)]
+    Cordon(tenant::TenantArgs),
+    /// Grant a remote cluster again what its ForeignCluster says
+    ///
+    /// Undoes `cordon`, `drain` and the ban of `evict`.
+    ///
+    /// Example:
+    ///   liqoctl uncordon tenant rome
+    #[command(verbatim_doc_comment)]
+    Uncordon(tenant::TenantArgs),
+    /// Take back what a remote cluster has here
+    ///
+    /// The offer is withdrawn, and the cluster evicts its pods within its PodDisruptionBudgets. What it has not taken
+    /// back when the withdrawal deadline is over is ended. `uncordon` undoes it.
+    ///
+    /// Example:
+    ///   liqoctl drain tenant rome
+    #[command(verbatim_doc_comment)]
+    Drain(tenant::TenantArgs),
+    /// End at once everything a remote cluster has here, and ban it
+    ///
+    /// Nothing is waited for: its rights, pods, namespaces and offers end, whatever it does, and its certificate is
+    /// good for nothing. `uncordon` lifts the ban.
+    ///
+    /// Example:
+    ///   liqoctl evict tenant rome
+    #[command(verbatim_doc_comment)]
+    Evict(tenant::TenantArgs),
     /// Generate data or commands to perform additional operations
     ///
     /// Example:
@@ -184,6 +219,10 @@ async fn dispatch(command: Command, connection: &ConnectionArgs, program: &str, 
         Command::Uninstall(args) => uninstall::run(args, connection).await,
         Command::Peer(args) => peer::run(args, connection).await,
         Command::Unpeer(args) => unpeer::run(args, connection).await,
+        Command::Cordon(args) => tenant::run(tenant::Verdict::Cordon, args, connection).await,
+        Command::Uncordon(args) => tenant::run(tenant::Verdict::Uncordon, args, connection).await,
+        Command::Drain(args) => tenant::run(tenant::Verdict::Drain, args, connection).await,
+        Command::Evict(args) => tenant::run(tenant::Verdict::Evict, args, connection).await,
         Command::Generate(args) => generate::run(args, connection, program).await,
         Command::Offload(args) => offload::run(args, connection).await,
         Command::Unoffload(args) => unoffload::run(args, connection).await,

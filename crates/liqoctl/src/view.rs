@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use kube::ResourceExt;
-use liqo_api::discovery::{ForeignCluster, PeeringConditionStatus, PeeringEnabled, PeeringType};
+use liqo_api::{
+    discovery::{ForeignCluster, PeeringConditionStatus, PeeringEnabled, PeeringType},
+    meta::annotation,
+};
 use serde::Serialize;
 
 use crate::{peer::identity, status::network::NetworkView};
@@ -24,6 +27,9 @@ pub(crate) struct PeerView {
     pub(crate) auth_url: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) proxy_url: Option<String>,
+    /// `Cordoned`, `Drained` or `Banned`, when the peer is granted less than its ForeignCluster says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tenant_condition: Option<String>,
     /// By type.
     pub(crate) conditions: BTreeMap<String, ConditionView>,
     /// The network to the peer, where Liqo connects it.
@@ -62,6 +68,7 @@ impl PeerView {
             incoming_peering_enabled: foreign.spec.incoming_peering_enabled,
             auth_url: foreign.spec.foreign_auth_url.clone(),
             proxy_url: foreign.spec.foreign_proxy_url.clone(),
+            tenant_condition: foreign.annotations().get(annotation::TENANT_CONDITION).cloned(),
             conditions: conditions.collect(),
             network: None,
             acquired: None,

@@ -28,7 +28,7 @@ fn stderr(output: &Output) -> String {
 }
 
 /// Every visible command.
-const COMMANDS: [&str; 27] = [
+const COMMANDS: [&str; 35] = [
     "",
     "install",
     "install kubeadm",
@@ -46,6 +46,14 @@ const COMMANDS: [&str; 27] = [
     "unpeer oob",
     "unpeer in-band",
     "unpeer ib",
+    "cordon",
+    "cordon tenant",
+    "uncordon",
+    "uncordon tenant",
+    "drain",
+    "drain tenant",
+    "evict",
+    "evict tenant",
     "generate",
     "generate peer-command",
     "offload",

@@ -78,6 +78,7 @@ pub fn all() -> Vec<(&'static str, &'static [Rule])> {
         ("network-manager.namespaced", components::NETWORK_MANAGER_NAMESPACED),
         ("remote-peering-basic", peers::BASIC),
         ("remote-peering-incoming", peers::INCOMING),
+        ("remote-peering-leaving", peers::LEAVING),
         ("remote-peering-outgoing", peers::OUTGOING),
         ("route", components::ROUTE),
         ("route.namespaced", components::ROUTE_NAMESPACED),

@@ -50,6 +50,7 @@ fn these_objects_and_no_others() {
     let wanted = "
         ClusterRole/liqo-auth ClusterRole/liqo-controller-manager ClusterRole/liqo-crd-replicator
         ClusterRole/liqo-remote-peering-basic ClusterRole/liqo-remote-peering-incoming
+        ClusterRole/liqo-remote-peering-leaving
         ClusterRole/liqo-remote-peering-outgoing ClusterRole/liqo-virtual-kubelet-local
         ClusterRole/liqo-virtual-kubelet-namespace
         ClusterRole/liqo-virtual-kubelet-remote ClusterRole/liqo-virtual-kubelet-tenant
@@ -59,7 +60,8 @@ fn these_objects_and_no_others() {
         ClusterRoleBinding/liqo-controller-manager-grant-virtual-kubelet-remote
         ClusterRoleBinding/liqo-controller-manager-grant-virtual-kubelet-tenant
         ClusterRoleBinding/liqo-crd-replicator ClusterRoleBinding/liqo-remote-peering-basic
-        ClusterRoleBinding/liqo-remote-peering-incoming ClusterRoleBinding/liqo-remote-peering-outgoing
+        ClusterRoleBinding/liqo-remote-peering-incoming ClusterRoleBinding/liqo-remote-peering-leaving
+        ClusterRoleBinding/liqo-remote-peering-outgoing
         ConfigMap/liqo-clusterid-configmap
         Deployment/liqo-auth Deployment/liqo-controller-manager Deployment/liqo-crd-replicator
         MutatingWebhookConfiguration/liqo-webhook ValidatingWebhookConfiguration/liqo-webhook
@@ -94,7 +96,11 @@ fn labels_are_those_of_liqo() {
         Some("liqo-clusterid-configmap") => ("clusterid-configmap", "clusterid-configmap"),
         Some("liqo-crd-replicator") => ("crd-replicator", "dispatcher"),
         Some(
-            "liqo-auth" | "liqo-remote-peering-basic" | "liqo-remote-peering-incoming" | "liqo-remote-peering-outgoing",
+            "liqo-auth"
+            | "liqo-remote-peering-basic"
+            | "liqo-remote-peering-incoming"
+            | "liqo-remote-peering-leaving"
+            | "liqo-remote-peering-outgoing",
         ) => ("auth", "discovery"),
         Some(name) if name.starts_with("liqo-virtual-kubelet-") => ("virtual-kubelet", "virtual-kubelet"),
         Some("liqo-gateway") => ("gateway", "networking"),
@@ -181,6 +187,11 @@ fn arguments_by_default() {
             "--guest-objects=configmaps=500,pods=1000,secrets=500,services=500",
             "--kubelet-extra-args=--enable-apiserver-support=true",
             "--offer-update-threshold-percentage=5",
+            "--withdrawal-deadline=5m",
+            "--namespaces-per-peer=64",
+            "--pod-security=baseline",
+            "--reserved-namespaces=default,openshift,openshift-*,*-system,cert-manager,istio-*,linkerd*,monitoring,logging,\
+             ingress-nginx,argocd,vault,cattle-*,tigera-operator",
         ]
     );
     assert_eq!(args(&objects, "liqo-crd-replicator"), ["--cluster-name=rome", "--liqo-namespace=$(POD_NAMESPACE)"]);
@@ -214,6 +225,8 @@ fn arguments_of_the_controller_manager_follow_the_values() {
         "--set=controllerManager.replicas=2,controllerManager.pod.extraArgs={--v=4}",
         "--set=controllerManager.config.enableResourceEnforcement=true",
         "--set=controllerManager.config.enableNodeFailureController=true",
+        "--set=controllerManager.config.withdrawalDeadline=90s,offloading.namespacesPerPeer=8",
+        "--set=offloading.podSecurity=restricted,offloading.reservedNamespaces={default,a-*}",
         "--set=controllerManager.config.resourcePluginAddress=plugin:6000",
         "--set=discovery.config.clusterLabels.region=eu,discovery.config.incomingPeeringEnabled=false",
         "--set=networking.reflectIPs=false,webhook.port=9444",
@@ -253,6 +266,10 @@ fn arguments_of_the_controller_manager_follow_the_values() {
             "--kubelet-ram-limits=1Gi",
             "--resource-plugin-address=plugin:6000",
             "--offer-update-threshold-percentage=0",
+            "--withdrawal-deadline=90s",
+            "--namespaces-per-peer=8",
+            "--pod-security=restricted",
+            "--reserved-namespaces=default,a-*",
         ]
     );
     let spread =
@@ -560,7 +577,7 @@ fn access_is_what_the_table_says() {
         objects[binding]["subjects"].as_array().expect("subjects").iter().map(|s| s["name"].clone()).collect()
     };
     let all = ["liqo-auth", "liqo-controller-manager", "liqo-crd-replicator"];
-    for permissions in ["basic", "incoming", "outgoing"] {
+    for permissions in ["basic", "incoming", "leaving", "outgoing"] {
         assert_eq!(subjects(&format!("ClusterRoleBinding/liqo-remote-peering-{permissions}")), all);
     }
     for side in ["local", "namespace", "remote", "tenant"] {

@@ -73,6 +73,12 @@
 {{- $threshold = empty $config.resourcePluginAddress | ternary "5" "0" }}
 {{- end }}
 - --offer-update-threshold-percentage={{ $threshold }}
+- --withdrawal-deadline={{ $config.withdrawalDeadline }}
+- --namespaces-per-peer={{ .Values.offloading.namespacesPerPeer }}
+- --pod-security={{ .Values.offloading.podSecurity }}
+{{- with .Values.offloading.reservedNamespaces }}
+- {{ join "," . | printf "--reserved-namespaces=%s" | quote }}
+{{- end }}
 {{- end }}
 
 {{- /* What pods of peers may ask for. */}}

@@ -15,7 +15,7 @@ use kube::ResourceExt;
 use liqo_api::{ClusterIdentity, meta::label, names, virtualkubelet::NamespaceMap};
 use liqo_kube::{KubeError, Queue, Store, drive, twin};
 
-use super::{Shared, is_leaving, is_original, peer_id, provider_of, virtual_kubelet::role_binding};
+use super::{Shared, is_leaving, is_original, provider_of, virtual_kubelet::role_binding};
 
 /// How soon to look again for a namespace, or a peer, that is not known yet.
 const LATER: Duration = Duration::from_secs(5);
@@ -35,8 +35,7 @@ pub(crate) async fn run(shared: Arc<Shared>, queue: Queue<String>) {
 async fn settle(shared: &Shared, bindings: &Store<RoleBinding>, id: String) -> Result<Option<Duration>, KubeError> {
     // A map on its way out counts: its virtual kubelet still takes back what it sent.
     let maps = shared.maps.filter(|map| is_original(map) && provider_of(map) == id);
-    let peer = shared.peers.filter(|peer| peer_id(peer) == id);
-    let peer = peer.first().and_then(|peer| peer.spec.cluster_identity.clone());
+    let peer = shared.peer(&id).and_then(|peer| peer.spec.cluster_identity.clone());
     let mut wanted = BTreeMap::new();
     let mut again = None;
     if let Some(peer) = &peer {

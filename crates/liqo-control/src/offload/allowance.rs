@@ -16,11 +16,12 @@ use liqo_api::{
     virtualkubelet::{ShadowPod, ShadowPodPhase},
 };
 use liqo_core::{
+    naming::claimed_tenant_of,
     quantity::Amount,
     resources::{self, Half, Resources},
 };
 
-use super::{guest, tenant_of};
+use super::guest;
 
 /// The resource that counts pods.
 const PODS: &str = "pods";
@@ -28,7 +29,7 @@ const PODS: &str = "pods";
 /// Whether an offer is the one this cluster made to a peer: in the peer's own tenant namespace, by us.
 pub(crate) fn is_ours(offer: &ResourceOffer, own: &ClusterIdentity, peer: &str, tenant: Option<&Namespace>) -> bool {
     let labelled = |key: &str, value: &str| offer.labels().get(key).is_some_and(|is| is == value);
-    tenant.and_then(tenant_of) == Some(peer)
+    tenant.and_then(claimed_tenant_of) == Some(peer)
         && offer.name_any() == own.cluster_name
         && offer.spec.cluster_id == own.cluster_id
         && labelled(label::REPLICATION, "true")

@@ -19,7 +19,7 @@ use liqo_kube::{
     drive, strip,
 };
 
-use super::{Shared, tenant_of};
+use super::Shared;
 
 /// How soon to look again at a request of a peer not known.
 const LATER: Duration = Duration::from_secs(60);
@@ -90,8 +90,7 @@ fn kubelet_namespace(request: &CertificateSigningRequest) -> Option<&str> {
 
 /// The peer a namespace is dedicated to.
 fn peer_of(shared: &Shared, namespace: &str) -> Option<ClusterIdentity> {
-    let tenant = shared.namespaces.get("", namespace)?;
-    shared.peer(tenant_of(&tenant)?)?.spec.cluster_identity.clone()
+    shared.peer(&shared.ledger.peer_in(namespace)?)?.spec.cluster_identity.clone()
 }
 
 /// Why the request of a virtual kubelet is not approved.

@@ -23,7 +23,7 @@ use liqo_api::{
     offloading::{NamespaceOffloading, PodOffloadingStrategy},
     virtualkubelet::NamespaceMap,
 };
-use liqo_core::{naming, selector};
+use liqo_core::{mapping, naming, selector};
 use liqo_kube::{KubeError, Queue, Store, drive, now};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
@@ -76,6 +76,9 @@ impl Loop {
             Key::Namespace(name) => return self.settle_namespace(&name).await.map(|()| None),
             Key::Map(namespace, name) => {
                 let map = self.shared.maps.get(&namespace, &name);
+                if let Some(map) = map.as_deref().filter(|map| is_original(map)) {
+                    self.prune(map).await?;
+                }
                 self.news.of_map(&(namespace, name), map.as_deref())
             }
             Key::Node(name) => self.news.of_node(&name, self.shared.nodes.get("", &name).as_deref()),
@@ -88,6 +91,25 @@ impl Loop {
             }
         }
         Ok(None)
+    }
+
+    /// Takes out of a map of ours what no `NamespaceOffloading` asked for: the provider would be given that namespace.
+    async fn prune(&self, map: &NamespaceMap) -> Result<(), KubeError> {
+        let cluster = &self.shared.home.cluster;
+        for namespace in map.spec.desired_mapping.keys() {
+            if self.offloadings.get(namespace, names::NAMESPACE_OFFLOADING).is_some()
+                // Newer than what the watch has shown us.
+                || cluster.get::<NamespaceOffloading>(namespace, names::NAMESPACE_OFFLOADING).await?.is_some()
+            {
+                continue;
+            }
+            let why =
+                format!("no NamespaceOffloading asks for the namespace {namespace:?}: it is taken out of the map");
+            cluster.event(map, "liqo-controller-manager", "Warning", "MappingRemoved", &why).await;
+            let patch = json!({"spec": {"desiredMapping": {namespace: null}}, "metadata": {"uid": map.uid()}});
+            cluster.merge(map, patch).await?;
+        }
+        Ok(())
     }
 
     async fn settle_namespace(&self, name: &str) -> Result<(), KubeError> {
@@ -116,7 +138,7 @@ impl Loop {
             self.label(&namespace, label_wanted(&offloading)).await?;
         }
         let facts = self.observe(&offloading);
-        let wishes = plan(&offloading, &facts, &self.shared.home.identity);
+        let wishes = plan(&offloading, &facts, &self.shared.home.identity, &self.shared.home.namespace);
         self.tell(&offloading, &wishes).await;
         let (wishes, outcome) = self.map(name, wishes).await;
         let status = status::of(&offloading, &wishes, &self.shared.home.identity, &now());
@@ -205,15 +227,18 @@ fn label_wanted(offloading: &NamespaceOffloading) -> bool {
 }
 
 /// What to ask of each provider.
-fn plan(offloading: &NamespaceOffloading, facts: &[Facts], own: &ClusterIdentity) -> Vec<Wish> {
+fn plan(offloading: &NamespaceOffloading, facts: &[Facts], own: &ClusterIdentity, liqo_namespace: &str) -> Vec<Wish> {
     let namespace = offloading.namespace().unwrap_or_default();
     let remote = naming::remote_namespace(&namespace, own, offloading.spec.namespace_mapping_strategy);
-    let unusable = naming::dns_label_error(&remote).map(|why| {
+    let stays = (mapping::stays_here(&namespace) || namespace == liqo_namespace)
+        .then(|| format!("The namespace {namespace:?} belongs to this cluster: it is never offloaded"));
+    let too_long = naming::dns_label_error(&remote).map(|why| {
         format!(
             "The name of the remote namespace {remote:?} {why}: rename the namespace, or offload it with the \
                  NamespaceMappingStrategy EnforceSameName"
         )
     });
+    let unusable = stays.or(too_long);
     let wish = |one: &Facts| {
         let desired = one.map.spec.desired_mapping.get(&namespace).cloned();
         let leaving = is_leaving(&*one.map);
@@ -293,7 +318,7 @@ mod tests {
             (None, Some(remote), true, None),
         ] {
             let offloading = offloading(PodOffloadingStrategy::Remote, leaving);
-            let wishes = plan(&offloading, &[facts(selected, desired)], &own());
+            let wishes = plan(&offloading, &[facts(selected, desired)], &own(), "liqo");
             assert_eq!(wishes[0].wanted.as_deref(), wanted, "{selected:?} {desired:?} {leaving}");
             assert_eq!(wishes[0].required, wanted.is_some());
         }
@@ -308,7 +333,7 @@ mod tests {
         for desired in [None, Some("demo-consumer-ed03b8")] {
             let mut facts = facts(None, desired);
             facts.selected = Some(Err(why.clone()));
-            let wishes = plan(&offloading(PodOffloadingStrategy::Remote, false), &[facts], &own());
+            let wishes = plan(&offloading(PodOffloadingStrategy::Remote, false), &[facts], &own(), "liqo");
             assert_eq!(wishes[0].wanted.as_deref(), desired);
             assert!(wishes[0].invalid.as_ref().unwrap().contains("Unsupported value: \"Like\""));
         }
@@ -319,11 +344,11 @@ mod tests {
         let mut offloading = offloading(PodOffloadingStrategy::Remote, false);
         let long = "n".repeat(60);
         offloading.metadata.namespace = Some(long.clone());
-        let wishes = plan(&offloading, &[facts(Some(true), None)], &own());
+        let wishes = plan(&offloading, &[facts(Some(true), None)], &own(), "liqo");
         assert_eq!((wishes[0].wanted.as_deref(), wishes[0].required), (None, true));
         assert!(wishes[0].unusable.as_ref().unwrap().contains("is longer than 63 characters"));
         offloading.spec.namespace_mapping_strategy = NamespaceMappingStrategy::EnforceSameName;
-        let wishes = plan(&offloading, &[facts(Some(true), None)], &own());
+        let wishes = plan(&offloading, &[facts(Some(true), None)], &own(), "liqo");
         assert_eq!(wishes[0].wanted.as_deref(), Some(long.as_str()));
     }
 

@@ -1,19 +1,22 @@
 //! `NamespaceMap` replicas: the namespaces a peer asks for, made here.
 //!
-//! Keeps true: a peer gets namespaces only through the map in its own tenant namespace, never one that
-//! somebody else made; in each of them it holds exactly one role; what it no longer asks for goes.
+//! Keeps true: a peer gets namespaces only while it is granted to be a consumer, through the map in its own tenant
+//! namespace, never one that somebody else made; in each of them it holds exactly one role; what it no longer asks for
+//! goes, and when nothing is granted any more, all of them, whatever the peer does.
 //!
-//! Watches   `NamespaceMap` replicas, `Namespace`s, `RoleBinding`s.
+//! Watches   `NamespaceMap` replicas, `Namespace`s, `RoleBinding`s, and what peers are granted.
 //! Writes    `Namespace`s and a `RoleBinding` in each; status and finalizer of the replicas.
-//! Removes   the namespaces no longer asked for, with all they contain.
+//! Removes   the namespaces no longer asked for, with all they contain; finalizers that hold what is in them when the
+//!           time to take leave is over.
 
 mod plan;
+mod strip;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use k8s_openapi::api::{
-    core::v1::Namespace,
+    core::v1::{Namespace, ResourceQuota},
     rbac::v1::{RoleBinding, RoleRef, Subject},
 };
 use kube::{ResourceExt, core::ObjectMeta};
@@ -22,17 +25,22 @@ use liqo_api::{
     names,
     virtualkubelet::{MappingPhase, NamespaceMap, NamespaceMapStatus, RemoteNamespaceStatus},
 };
-use liqo_kube::{KubeError, Queue, Store, drive, strip};
+use liqo_core::standing::{Grant, accepts};
+use liqo_kube::{KubeError, Queue, Store, drive, now, twin};
 use serde_json::json;
-use tokio::sync::Mutex;
 
-use self::plan::{Owner, Wish, look, originals, owner_of};
-use super::{Shared, is_leaving, is_original, tenant_of};
+pub(crate) use self::plan::Rules;
+use self::plan::{Owner, Wish, look, originals, owner_of, within};
+use super::{Shared, allowance::object_quota, is_leaving, is_original};
+use crate::told::Told;
 
 /// Namespaces of one map handled at the same time.
 const AT_ONCE: usize = 8;
 /// How soon a refused namespace is looked at again, should its watch have told us nothing.
 const LATER: Duration = Duration::from_secs(30);
+
+/// How soon namespaces are looked at again that finalizers may hold.
+const SOON: Duration = Duration::from_secs(3);
 
 /// What may have changed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -41,19 +49,20 @@ pub(crate) enum Key {
     Map(String, String),
     /// A namespace, or the role binding in it.
     Namespace(String),
+    /// What a peer is granted.
+    Peer(String),
 }
 
 struct Loop {
     shared: Arc<Shared>,
     bindings: Store<RoleBinding>,
-    storage_namespace: String,
+    rules: Rules,
     queue: Queue<Key>,
-    /// Why a namespace was last refused, by map and namespace, so that it is told once.
-    told: Mutex<BTreeMap<(String, String), String>>,
+    told: Told,
 }
 
 /// Runs for ever.
-pub(crate) async fn run(shared: Arc<Shared>, storage_namespace: String, queue: Queue<Key>) {
+pub(crate) async fn run(shared: Arc<Shared>, rules: Rules, queue: Queue<Key>) {
     let seen = queue.clone();
     let bindings = shared.home.cluster.watch::<RoleBinding>("").trim(only_ours).start(move |binding| {
         if binding.annotations().contains_key(annotation::MANAGED_BY_NAMESPACE_MAP) {
@@ -62,13 +71,13 @@ pub(crate) async fn run(shared: Arc<Shared>, storage_namespace: String, queue: Q
     });
     shared.ready().await;
     bindings.ready().await;
-    let all = Loop { shared, bindings, storage_namespace, queue: queue.clone(), told: Mutex::default() };
+    let all = Loop { shared, bindings, rules, queue: queue.clone(), told: Told::default() };
     drive("namespace-map", queue, 4, |key| all.settle(key)).await;
 }
 
 /// Of other people's bindings nothing but the name is kept.
 fn only_ours(binding: &mut RoleBinding) {
-    strip(binding);
+    liqo_kube::strip(binding);
     if !binding.annotations().contains_key(annotation::MANAGED_BY_NAMESPACE_MAP) {
         (binding.subjects, binding.role_ref) = (None, RoleRef::default());
     }
@@ -84,14 +93,22 @@ impl Loop {
             Key::Namespace(name) => {
                 let namespace = self.shared.namespaces.get("", &name);
                 let owner = namespace.as_deref().and_then(owner_of).map(|owner| owner.map);
-                let concerned = |map: &NamespaceMap| {
-                    !is_original(map) && (owner.as_deref() == Some(&*id(map)) || mentions(map, &name))
-                };
-                for map in self.shared.maps.filter(concerned) {
-                    self.queue.push(Key::Map(map.namespace().unwrap_or_default(), map.name_any()));
-                }
+                self.wake(|map| {
+                    let lies_there = map.namespace().as_ref() == Some(&name);
+                    lies_there || owner.as_deref() == Some(&*id(map)) || mentions(map, &name)
+                });
                 Ok(None)
             }
+            Key::Peer(peer) => {
+                self.wake(|map| map.labels().get(label::ORIGIN_ID) == Some(&peer));
+                Ok(None)
+            }
+        }
+    }
+
+    fn wake(&self, concerned: impl Fn(&NamespaceMap) -> bool) {
+        for map in self.shared.maps.filter(|map| !is_original(map) && concerned(map)) {
+            self.queue.push(Key::Map(map.namespace().unwrap_or_default(), map.name_any()));
         }
     }
 
@@ -101,16 +118,19 @@ impl Loop {
         if is_original(map) || (leaving && !held) {
             return Ok(None);
         }
-        let origin = if leaving { Some(String::new()) } else { self.origin(map).await };
-        let Some(origin) = origin else { return Ok(None) };
+        let Some(origin) = self.origin(map).await else { return Ok(None) };
         let mut current = map.clone();
         if !held {
             current = cluster.hold(&current, finalizer::NAMESPACE_MAP).await?;
         }
+        let grant = self.shared.ledger.standing(&origin).consumer;
+        if !leaving && !grant.is_in_force() && !map.spec.desired_mapping.is_empty() {
+            self.told.warn_of(cluster, map, "", "NamespaceRefused", &self.why(&origin, grant)).await;
+        }
         let empty = BTreeMap::new();
-        let desired = if leaving { &empty } else { &map.spec.desired_mapping };
-        let outcomes = self.make(map, &origin, desired).await;
-        let left = self.clear(map, desired).await;
+        let desired = if leaving || !grant.is_in_force() { &empty } else { &map.spec.desired_mapping };
+        let outcomes = self.make(map, &origin, desired, grant).await;
+        let left = self.clear(map, desired, grant).await;
         let (status, trouble) = status(map, outcomes, left);
         if map.status.as_ref().unwrap_or(&NamespaceMapStatus::default()) != &status {
             let Some(told) = cluster.put_status(&current, &status).await? else { return Ok(None) };
@@ -122,30 +142,66 @@ impl Loop {
             tracing::info!(map = id(map), "every namespace of the peer is gone");
         }
         let refused = |one: &RemoteNamespaceStatus| one.phase == Some(MappingPhase::CreationLoopBackOff);
-        Ok(status.current_mapping.values().any(refused).then_some(LATER))
+        let later = status.current_mapping.values().any(refused).then_some(LATER);
+        let stripping = (!grant.is_in_force() && !status.current_mapping.is_empty()).then_some(SOON);
+        Ok(later.into_iter().chain(stripping).chain(grant.ends_in(now().0.as_second())).min())
+    }
+
+    /// Why a peer is given no namespaces now.
+    fn why(&self, peer: &str, grant: Grant) -> String {
+        let one = self.shared.ledger.foreign_cluster(peer);
+        let refused = one.and_then(|one| accepts(&one, self.shared.ledger.policy.accept_by_default).err());
+        match (grant, refused) {
+            (Grant::Kept, _) => "this cluster is cordoned for the peer: it keeps what it has and is given nothing new",
+            (_, Some(why)) => why,
+            _ => "no offer of this cluster to the peer is in force: it is given no namespaces",
+        }
+        .to_owned()
     }
 
     /// The peer that sent the map, if it lies in that peer's own tenant namespace.
     async fn origin(&self, map: &NamespaceMap) -> Option<String> {
-        let origin = map.labels().get(label::ORIGIN_ID)?.clone();
-        let tenant = self.shared.namespaces.get("", &map.namespace().unwrap_or_default());
-        if tenant.as_deref().and_then(tenant_of) == Some(&*origin) {
-            return Some(origin);
+        let origin = map.labels().get(label::ORIGIN_ID).cloned().unwrap_or_default();
+        let peer = self.shared.ledger.peer_in(&map.namespace().unwrap_or_default());
+        // What is going is let go, whoever it says it comes from.
+        if is_leaving(map) || peer.as_ref() == Some(&origin) {
+            return Some(peer.unwrap_or(origin));
         }
-        let text = format!("not the tenant namespace of the cluster {origin} this map says it comes from");
-        self.tell(map, "", Some(text)).await;
+        let text = format!("not the tenant namespace of the cluster {origin:?} this map says it comes from");
+        self.told.warn(&self.shared.home.cluster, map, "NamespaceRefused", &text).await;
         None
     }
 
     /// Makes the wished namespaces; several at once, one failure does not stop the others.
-    async fn make(&self, map: &NamespaceMap, origin: &str, desired: &BTreeMap<String, String>) -> Vec<Outcome> {
+    async fn make(
+        &self,
+        map: &NamespaceMap,
+        origin: &str,
+        desired: &BTreeMap<String, String>,
+        grant: Grant,
+    ) -> Vec<Outcome> {
+        let is_there = |original: &str, name: &str| {
+            let namespace = self.shared.namespaces.get("", name);
+            namespace.as_deref().and_then(owner_of) == Some(Owner { map: id(map), original: original.to_owned() })
+        };
+        let allowed = within(desired, self.rules.most, is_there);
         let one = |(original, name): (&String, &String)| {
             let owner = Owner { map: id(map), original: original.clone() };
             let (name, tenant) = (name.clone(), map.namespace().unwrap_or_default());
+            let refused = match () {
+                () if !allowed.contains_key(original) => {
+                    Some(format!("the peer has {} namespaces, and may have no more", self.rules.most))
+                }
+                () if !grant.may_grow() && !is_there(original, &name) => Some(self.why(origin, grant)),
+                () => None,
+            };
             async move {
-                let result = self.make_one(&owner, origin, &name, &tenant).await;
+                let result = match refused {
+                    Some(why) => Ok(Err(why)),
+                    None => self.make_one(&owner, origin, &name, &tenant).await,
+                };
                 if let Ok(made) = &result {
-                    self.tell(map, &name, made.clone().err()).await;
+                    self.tell(map, &name, made.as_ref().err()).await;
                 }
                 Outcome { original: owner.original, name, result }
             }
@@ -164,8 +220,8 @@ impl Loop {
     ) -> Result<Result<MappingPhase, String>, KubeError> {
         let cluster = &self.shared.home.cluster;
         let mut there = self.shared.namespaces.get("", name);
-        if there.is_none() && look(owner, origin, name, None, &self.reserved()) == Wish::Create {
-            match cluster.create(&forge(owner, origin, name)).await {
+        if there.is_none() && look(owner, origin, name, None, &self.rules) == Wish::Create {
+            match cluster.create(&forge(owner, origin, name, &self.rules)).await {
                 Ok(made) => {
                     tracing::info!(namespace = name, map = owner.map, "namespace created for a peer");
                     there = Some(Arc::new(made));
@@ -175,25 +231,30 @@ impl Loop {
                 Err(error) => return Err(error),
             }
         }
-        match look(owner, origin, name, there.as_deref(), &self.reserved()) {
+        match look(owner, origin, name, there.as_deref(), &self.rules) {
             Wish::Refuse(why) => Ok(Err(why)),
             Wish::Wait => Ok(Ok(MappingPhase::Terminating)),
             // Gone again already; its end comes to us as an event.
             Wish::Create => Ok(Ok(MappingPhase::CreationLoopBackOff)),
             Wish::Keep { label: wrong } => {
                 if let Some(there) = there.filter(|_| wrong) {
-                    let meta = json!({"uid": there.uid(), "labels": {label::REMOTE_CLUSTER_ID: origin}});
+                    let meta = json!({"uid": there.uid(), "labels": self.rules.labels(origin)});
                     cluster.merge(&*there, json!({ "metadata": meta })).await?;
                 }
+                self.limit(name).await?;
                 self.bind(owner, origin, name, tenant).await?;
                 Ok(Ok(MappingPhase::Accepted))
             }
         }
     }
 
-    /// Namespaces of this cluster that no peer gets, also while they do not exist.
-    fn reserved(&self) -> [&str; 2] {
-        [&self.shared.home.namespace, &self.storage_namespace]
+    /// Limits how many objects the peer may have in the namespace.
+    async fn limit(&self, namespace: &str) -> Result<(), KubeError> {
+        let Some(wanted) = object_quota(namespace, &self.rules.objects) else { return Ok(()) };
+        match self.shared.home.cluster.get::<ResourceQuota>(namespace, &wanted.name_any()).await? {
+            Some(is) if !twin::differs(&wanted, &is) => Ok(()),
+            _ => self.shared.home.cluster.apply(&wanted).await.map(drop),
+        }
     }
 
     /// Binds the peer to its role in the namespace, whatever somebody has made of the binding.
@@ -213,8 +274,10 @@ impl Loop {
         &self,
         map: &NamespaceMap,
         desired: &BTreeMap<String, String>,
+        grant: Grant,
     ) -> Result<Vec<(String, String)>, KubeError> {
         let id = id(map);
+        let cluster = &self.shared.home.cluster;
         let mut left = Vec::new();
         let mut outcome = Ok(());
         for namespace in self.shared.namespaces.filter(|one| owner_of(one).is_some_and(|owner| owner.map == id)) {
@@ -223,11 +286,18 @@ impl Loop {
             if desired.get(&original) == Some(&name) {
                 continue;
             }
-            left.push((original, name));
+            left.push((original, name.clone()));
+            if !grant.is_in_force() {
+                let binding = self.bindings.get(&name, &map.namespace().unwrap_or_default());
+                if let Some(binding) = binding.filter(|binding| is_of(binding, &id)) {
+                    outcome = cluster.remove(&*binding).await.and(outcome);
+                }
+                outcome = strip::namespace(cluster, &namespace).await.and(outcome);
+            }
             if is_leaving(&*namespace) {
                 continue;
             }
-            match self.shared.home.cluster.remove(&*namespace).await {
+            match cluster.remove(&*namespace).await {
                 Ok(()) => tracing::info!(namespace = namespace.name_any(), map = id, "namespace of a peer deleted"),
                 Err(error) => outcome = Err(error),
             }
@@ -236,21 +306,12 @@ impl Loop {
     }
 
     /// Tells, once, why a namespace is refused; `None`: it no longer is.
-    async fn tell(&self, map: &NamespaceMap, namespace: &str, why: Option<String>) {
-        let key = (id(map), namespace.to_owned());
-        let mut told = self.told.lock().await;
-        let Some(why) = why else {
-            told.remove(&key);
-            return;
-        };
-        if told.get(&key) == Some(&why) {
-            return;
+    async fn tell(&self, map: &NamespaceMap, namespace: &str, why: Option<&String>) {
+        let reason = "NamespaceRefused";
+        match why {
+            None => self.told.settled(map, namespace, reason),
+            Some(why) => self.told.warn_of(&self.shared.home.cluster, map, namespace, reason, why).await,
         }
-        told.insert(key, why.clone());
-        drop(told);
-        tracing::warn!(map = id(map), namespace, reason = why, "namespace refused to a peer");
-        let cluster = &self.shared.home.cluster;
-        cluster.event(map, "liqo-controller-manager", "Warning", "NamespaceRefused", &why).await;
     }
 }
 
@@ -319,11 +380,10 @@ fn mentions(map: &NamespaceMap, name: &str) -> bool {
         || current.into_iter().any(|one| one.remote_namespace == name)
 }
 
-fn forge(owner: &Owner, origin: &str, name: &str) -> Namespace {
-    let labels = BTreeMap::from([(label::REMOTE_CLUSTER_ID.to_owned(), origin.to_owned())]);
+fn forge(owner: &Owner, origin: &str, name: &str, rules: &Rules) -> Namespace {
     let metadata = ObjectMeta {
         name: Some(name.to_owned()),
-        labels: Some(labels),
+        labels: Some(rules.labels(origin)),
         annotations: Some(originals(owner)),
         ..ObjectMeta::default()
     };
@@ -352,6 +412,11 @@ fn binding(owner: &Owner, origin: &str, namespace: &str, tenant: &str) -> RoleBi
             namespace: None,
         }]),
     }
+}
+
+/// Whether a binding was made for a map.
+fn is_of(binding: &RoleBinding, map: &str) -> bool {
+    binding.annotations().get(annotation::MANAGED_BY_NAMESPACE_MAP).is_some_and(|owner| owner == map)
 }
 
 /// Whether a binding gives what it should, no more and no less.
@@ -403,7 +468,9 @@ mod tests {
     fn the_namespace_is_the_one_recorded_from_a_real_cluster() {
         let owner =
             Owner { map: "liqo-tenant-consumer-ed03b8/provider-ca6261".to_owned(), original: "demo".to_owned() };
-        let made = forge(&owner, "09897b82", "demo-consumer-ed03b8");
+        let rules = Rules { reserved: Vec::new(), pod_security: "baseline".to_owned(), most: 64, objects: Vec::new() };
+        let made = forge(&owner, "09897b82", "demo-consumer-ed03b8", &rules);
+        assert_eq!(made.labels().get("pod-security.kubernetes.io/enforce").map(String::as_str), Some("baseline"));
         assert_eq!(made.labels().get(label::REMOTE_CLUSTER_ID).map(String::as_str), Some("09897b82"));
         assert_eq!(made.annotations().get("liqo.io/original-name").map(String::as_str), Some("demo"));
         assert_eq!(owner_of(&made), Some(owner));

@@ -32,7 +32,7 @@ use liqo_kube::{Cluster, KubeError, Queue, Store, drive, owner_reference};
 use serde_json::{Value, json};
 
 use self::bounds::Bounds;
-use super::{Shared, answers, condition, drift, is_leaving, provider_of, tenant_of};
+use super::{Shared, answers, condition, drift, is_leaving, provider_of};
 use crate::{manager::ManagerArgs, peering::monitor};
 
 /// Under this name slices are written.
@@ -184,9 +184,8 @@ impl Loop {
     /// How a peer looks.
     fn sight(&self, id: &str) -> Sight {
         let its = |tunnel: &TunnelEndpoint| {
-            let namespace = self.shared.namespaces.get("", &tunnel.namespace().unwrap_or_default());
             tunnel.labels().get(label::TUNNEL_CLUSTER_ID).is_some_and(|one| one == id)
-                && namespace.as_deref().and_then(tenant_of) == Some(id)
+                && self.shared.ledger.peer_in(&tunnel.namespace().unwrap_or_default()).as_deref() == Some(id)
         };
         let bounds = match &self.networks {
             Networks::Tunnels(tunnels) => {

@@ -15,19 +15,19 @@ mod plan;
 
 use std::{sync::Arc, time::Duration};
 
+use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
 use liqo_api::{
     ClusterIdentity,
     discovery::{ForeignCluster, ForeignClusterStatus, PeeringType, ResourceRequest, ResourceRequestSpec},
     meta::{annotation, finalizer, label},
 };
-use liqo_core::naming::dns_label_error;
+use liqo_core::naming::{self, dns_label_error};
 use liqo_kube::{KubeError, now, owner_reference};
 use serde_json::{Map, Value, json};
 
 pub(crate) use check::is_nobody;
 use check::unprocessable;
-pub(crate) use plan::accepts;
 use plan::{Authentication, Observed, Plan, Step, plan};
 
 use super::{
@@ -36,8 +36,9 @@ use super::{
     condition::{self, Fact, tell},
     identity::{self, Standing},
     tenant::{self, Tenant},
-    world::{World, id_of, is_original, is_replica},
+    world::World,
 };
+use crate::ledger::id_of;
 
 /// A peer that has not answered for so long is dead, as far as taking leave of it goes.
 const DEAD_AFTER: Duration = Duration::from_secs(10);
@@ -152,12 +153,19 @@ impl Pass<'_> {
     }
 
     fn tenant_known(&self, peer: &ClusterIdentity) -> Option<String> {
-        let known = self.world.namespaces.filter(|one| tenant::peer_of(one) == Some(&peer.cluster_id));
-        known.first().map(|one| one.name_any())
+        self.world.ledger.tenant(&peer.cluster_id)
     }
 
     async fn tenant(&self, peer: &ClusterIdentity) -> Result<Tenant, KubeError> {
-        let known = self.world.namespaces.filter(|one| tenant::peer_of(one) == Some(&peer.cluster_id));
+        let known = self.world.tenants(&peer.cluster_id);
+        let claimed = |one: &Namespace| naming::claimed_tenant_of(one) == Some(&peer.cluster_id);
+        for one in self.world.namespaces.filter(claimed) {
+            if known.iter().all(|known| known.name_any() != one.name_any()) {
+                let why = "the namespace carries the labels of a tenant namespace, but it is not the one of that peer: \
+                           the labels are ignored";
+                self.world.told.warn(&self.world.home.cluster, &*one, "TenantNamespaceIgnored", why).await;
+            }
+        }
         let known: Vec<_> = known.iter().map(|one| one.as_ref().clone()).collect();
         tenant::ensure(&self.world.home.cluster, &known, peer).await
     }
@@ -189,22 +197,22 @@ impl Pass<'_> {
             _ => None,
         };
         let (id, inside) = (&peer.cluster_id, namespace.as_deref());
-        let requests = self.world.requests.filter(|one| one.namespace().as_deref() == inside);
-        let offers = self.world.offers.filter(|one| one.namespace().as_deref() == inside);
-        let request = requests.iter().find(|one| is_original(one.as_ref(), id)).cloned();
-        let network = self.network(peer, inside.unwrap_or_default());
+        let tenant = inside.unwrap_or_default();
+        self.clear_false_requests(tenant).await?;
+        let request = self.world.our_request(tenant, id);
+        let network = self.network(peer, tenant);
         let plan = plan(&Observed {
             foreign_cluster: self.one,
-            namespace: inside.unwrap_or_default(),
+            namespace: tenant,
             auto_join: self.world.args.auto_join_discovered_clusters,
             accept_by_default: self.world.args.enable_incoming_peering,
             authentication,
             network,
             health: self.world.checker.health(id),
             request: request.as_deref(),
-            offer_here: offers.iter().find(|one| is_replica(one.as_ref(), id)).map(AsRef::as_ref),
-            their_request: requests.iter().find(|one| is_replica(one.as_ref(), id)).map(AsRef::as_ref),
-            our_offer: offers.iter().find(|one| is_original(one.as_ref(), id)).map(AsRef::as_ref),
+            offer_here: self.world.their_offer(tenant, id).as_deref(),
+            their_request: self.world.their_request(tenant, id).as_deref(),
+            our_offer: self.world.our_offer(tenant, id).as_deref(),
             wish: self.wish(),
             now: now(),
         });
@@ -215,6 +223,17 @@ impl Pass<'_> {
             self.world.home.cluster.remove(self.one.as_ref()).await?;
         }
         Ok(again.into_iter().chain(plan.again).min())
+    }
+
+    /// Removes requests that somebody else made in our name.
+    async fn clear_false_requests(&self, tenant: &str) -> Result<(), KubeError> {
+        let cluster = &self.world.home.cluster;
+        for one in self.world.false_requests(tenant, self.one) {
+            let why = "the request says that this cluster made it, which is not so: it is removed";
+            self.world.told.warn(cluster, &*one, "RequestIgnored", why).await;
+            cluster.remove(&*one).await?;
+        }
+        Ok(())
     }
 
     /// The request as it should be.
@@ -274,16 +293,7 @@ impl Pass<'_> {
                 tracing::info!(peer = peer.cluster_id, "request for resources withdrawn");
                 cluster.merge(old, json!({"spec": {"withdrawalTimestamp": now()}})).await.map(drop)
             }
-            (Step::Remove, Some(_), Some(namespace)) => {
-                let all = self
-                    .world
-                    .requests
-                    .filter(|one| one.namespace().as_deref() == Some(namespace) && is_original(one, &peer.cluster_id));
-                for one in all.iter().filter(|one| one.metadata.deletion_timestamp.is_none()) {
-                    cluster.remove(one.as_ref()).await?;
-                }
-                Ok(())
-            }
+            (Step::Remove, Some(old), _) if old.metadata.deletion_timestamp.is_none() => cluster.remove(old).await,
             _ => Ok(()),
         }
     }

@@ -1,7 +1,7 @@
 //! `ResourceOffer`, as a consumer: accepted, it becomes a virtual kubelet; withdrawn, the kubelet goes
 //! after its node.
 //!
-//! Keeps true: no virtual kubelet without a request of ours that stands. What lies here without one (a
+//! Keeps true: no virtual kubelet unless we want resources from the peer and a request of ours stands. What lies here without one (a
 //! peer came back from the dead, a request was removed by hand) is taken down, and the provider is told
 //! so that it can finish.
 //!
@@ -31,10 +31,7 @@ use liqo_core::naming;
 use liqo_kube::{KubeError, owner_reference};
 use serde_json::json;
 
-use super::{
-    foreign_cluster::is_nobody,
-    world::{World, is_original, is_replica},
-};
+use super::{is_nobody, world::World};
 use crate::offload::virtual_kubelet;
 use plan::{Course, Seen, plan};
 
@@ -63,16 +60,8 @@ impl Ensured {
 /// Settles the offer in one tenant namespace.
 pub(crate) async fn settle(world: &World, namespace: String) -> Result<Option<Duration>, KubeError> {
     let Some(peer) = world.peer_in(&namespace) else { return Ok(None) };
-    let offers = world.offers.filter(|one| {
-        // Also whose offer it claims to be is checked: one peer does not speak for another.
-        one.namespace().as_ref() == Some(&namespace) && is_replica(one, &peer) && one.spec.cluster_id == peer
-    });
-    let mut again = None;
-    for offer in offers {
-        let pass = Pass { world, namespace: &namespace, peer: &peer, offer: &offer };
-        again = again.or(pass.run().await?);
-    }
-    Ok(again)
+    let Some(offer) = world.their_offer(&namespace, &peer) else { return Ok(None) };
+    Pass { world, namespace: &namespace, peer: &peer, offer: &offer }.run().await
 }
 
 /// One look at one offer.
@@ -94,17 +83,19 @@ impl Pass<'_> {
             // Go on with what is stored now.
             return Box::pin(Pass { offer: &owned, ..*self }.run()).await;
         }
-        let requests = self.world.requests.filter(|request| {
-            request.namespace().as_deref() == Some(self.namespace)
-                && is_original(request, self.peer)
-                && request.metadata.deletion_timestamp.is_none()
-        });
-        let stands = requests.iter().any(|request| request.spec.withdrawal_timestamp.is_none());
+        let request = self.world.our_request(self.namespace, self.peer);
+        let request = request.filter(|request| request.metadata.deletion_timestamp.is_none());
+        let wanted = self.world.standing(self.peer).provider.is_granted() && one.is_some();
+        if request.is_none() && !self.holds(finalizer::VIRTUAL_KUBELET) {
+            let (cluster, why) =
+                (&self.world.home.cluster, "this cluster has not asked for resources: the offer is ignored");
+            self.world.told.warn(cluster, self.offer, "OfferIgnored", why).await;
+        }
         let has_kubelet = self.world.kubelets.get(self.namespace, names::VIRTUAL_KUBELET).is_some();
         let course = plan(&Seen {
             offer: self.offer,
-            requested: !requests.is_empty(),
-            wanted: stands && one.is_some(),
+            requested: request.is_some(),
+            wanted,
             has_kubelet,
             accept: !self.world.args.offer_disable_auto_accept,
         });

@@ -1,38 +1,42 @@
 //! What a peer may do here: bindings of its user, which is named after its cluster ID.
 //!
-//! In its tenant namespace the role *basic* as soon as it is a peer, *outgoing* while we ask it for
-//! resources, *incoming* while it asks us. These follow from the requests and offers that exist, not
-//! from conditions: while a tombstone waits for a dead peer, the peer keeps the right to clean up its
-//! side of it, and no `ForeignCluster` is needed to take the right away in the end. For the same reason nothing is
-//! taken away while the peer still has to take its `NetworkConfig` from here; in-band that goes with the namespace.
+//! In its tenant namespace the role *basic* as soon as it is a peer, *outgoing* while it is our provider, *incoming*
+//! while it is our consumer: as [`standing`] says, so by decisions of this cluster. On the way out a role stays until
+//! the peer has taken back what it has here, or the deadline is over: a tombstone that waits for a dead peer keeps its
+//! role that long. Then *leaving* takes the place of both, by which what was left can be seen and removed, nothing else.
+//! In-band the `NetworkConfig` goes with the namespace, so nothing waits for it.
+//!
+//! Since when a direction is on its way out is written down in the tenant namespace, where peers cannot write.
 //!
 //! Watches   `Namespace`, `ForeignCluster`, `ResourceRequest`, `ResourceOffer`, `NetworkConfig`, `RoleBinding`.
-//! Writes    `RoleBinding` `liqo-binding-*`; `ClusterRole` and `ClusterRoleBinding` `liqo-tenant-remote-*`.
-//! Removes   the same, except *basic*.
+//! Writes    `RoleBinding` `liqo-binding-*`; annotations of tenant `Namespace`s; `ClusterRole` and
+//!           `ClusterRoleBinding` `liqo-tenant-remote-*`.
+//! Removes   the same, *basic* only from a peer that is banned.
 
 use std::time::Duration;
 
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, RoleBinding, RoleRef, Subject};
+use k8s_openapi::api::{
+    core::v1::Namespace,
+    rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, RoleBinding, RoleRef, Subject},
+};
 use kube::{ResourceExt, api::ObjectMeta};
-use liqo_api::{
-    ClusterIdentity,
-    discovery::{PeeringType, ResourceRequest},
-    names,
-    net::NetworkConfig,
-    sharing::ResourceOffer,
-};
-use liqo_kube::{Cluster, KubeError, owner_reference};
+use liqo_api::{ClusterIdentity, discovery::PeeringType, meta::annotation, names, net::NetworkConfig};
+use liqo_core::standing::{Grant, Standing, is_banned};
+use liqo_kube::{Cluster, KubeError, now, owner_reference};
+use serde_json::{Value, json};
 
-use super::{
-    tenant,
-    world::{World, is_original, is_replica},
-};
+use super::world::World;
+use crate::ledger::is_replica;
 
 const RBAC: &str = "rbac.authorization.k8s.io";
 
-/// The three roles a peer may be bound to.
-pub(crate) const ROLES: [&str; 3] =
-    [names::PEERING_BASIC_ROLE, names::PEERING_OUTGOING_ROLE, names::PEERING_INCOMING_ROLE];
+/// The roles a peer may be bound to.
+pub(crate) const ROLES: [&str; 4] = [
+    names::PEERING_BASIC_ROLE,
+    names::PEERING_OUTGOING_ROLE,
+    names::PEERING_INCOMING_ROLE,
+    names::PEERING_LEAVING_ROLE,
+];
 
 /// Name of the binding of a role in tenant namespaces.
 pub(crate) fn binding_name(role: &str) -> String {
@@ -47,63 +51,124 @@ enum Wish {
     AsItIs,
 }
 
-/// Gives each tenant namespace the bindings its requests and offers ask for.
+/// Gives a tenant namespace the bindings that its peer is granted.
 pub(crate) async fn settle(world: &World, namespace: String) -> Result<Option<Duration>, KubeError> {
     let Some(tenant) = world.namespaces.get("", &namespace) else { return Ok(None) };
-    let Some(peer) = tenant::peer_of(&tenant).filter(|_| tenant.metadata.deletion_timestamp.is_none()) else {
+    let Some(peer) = world.peer_of(&tenant).filter(|_| tenant.metadata.deletion_timestamp.is_none()) else {
         return Ok(None);
     };
+    let found = ROLES.map(|role| world.bindings.iter().find_map(|store| store.get(&namespace, &binding_name(role))));
+    let seen = seen(world, &tenant, &peer, found.each_ref().map(Option::is_some));
+    let clocks = clocks(&seen);
+    if clocks != seen.clocks {
+        // What the time decides is decided when it is written down.
+        return write_down(&world.home.cluster, &tenant, &seen.clocks, &clocks).await.map(|()| None);
+    }
+    for ((role, wish), found) in ROLES.into_iter().zip(plan(&seen)).zip(found) {
+        match (wish, found) {
+            (Wish::Bound, Some(binding)) if binds(binding.subjects.as_deref(), &peer) => {}
+            (Wish::Bound, _) => bind(&world.home.cluster, &namespace, role, &peer).await?,
+            (Wish::Unbound, Some(binding)) => {
+                tracing::info!(peer, namespace, role, "role of a peer taken back");
+                world.home.cluster.remove(binding.as_ref()).await?;
+            }
+            _ => {}
+        }
+    }
+    let now = now().0.as_second();
+    let grants = [seen.standing.provider, seen.standing.consumer];
+    let soon = grants.into_iter().zip(clocks).filter(|(_, runs)| *runs).filter_map(|(grant, _)| grant.ends_in(now));
+    Ok(soon.min().map(|rest| rest.max(Duration::from_secs(1))))
+}
+
+fn seen(world: &World, tenant: &Namespace, peer: &str, bound: [bool; 4]) -> Seen {
+    let namespace = tenant.name_any();
     let foreign_cluster = world.foreign_cluster(peer);
     let is_in_band = foreign_cluster.as_ref().is_some_and(|one| one.spec.peering_type == PeeringType::InBand);
     let lies_here = |one: &NetworkConfig| one.namespace().as_ref() == Some(&namespace) && is_replica(one, peer);
     let networks = world.networks.iter().filter(|_| !is_in_band);
-    let wishes = plan(
-        Standing {
-            is_peer: foreign_cluster.is_some(),
-            has_network: networks.flat_map(|store| store.filter(lies_here)).next().is_some(),
-        },
-        &world.requests.filter(|one| one.namespace().as_ref() == Some(&namespace)),
-        &world.offers.filter(|one| one.namespace().as_ref() == Some(&namespace)),
-        peer,
-    );
-    for (role, wish) in ROLES.into_iter().zip(wishes) {
-        let found = world.bindings.iter().find_map(|store| store.get(&namespace, &binding_name(role)));
-        match (wish, found) {
-            (Wish::Bound, Some(binding)) if binds(binding.subjects.as_deref(), peer) => {}
-            (Wish::Bound, _) => bind(&world.home.cluster, &namespace, role, peer).await?,
-            (Wish::Unbound, Some(binding)) => world.home.cluster.remove(binding.as_ref()).await?,
-            _ => {}
-        }
+    let [_, outgoing, incoming, _] = bound;
+    Seen {
+        is_peer: foreign_cluster.is_some(),
+        is_banned: foreign_cluster.is_some_and(|one| is_banned(&one)),
+        standing: world.standing(peer),
+        agreed: [
+            world.our_request(&namespace, peer).is_some() || world.their_offer(&namespace, peer).is_some(),
+            world.their_request(&namespace, peer).is_some() || world.our_offer(&namespace, peer).is_some(),
+        ],
+        bound: [outgoing, incoming],
+        has_network: networks.flat_map(|store| store.filter(lies_here)).next().is_some(),
+        clocks: CLOCKS.map(|key| tenant.annotations().contains_key(key)),
     }
-    Ok(None)
 }
 
-/// What counts besides requests and offers.
+/// The time a direction began to leave; directions are *provider* and *consumer*, in this order.
+const CLOCKS: [&str; 2] = [annotation::OUTGOING_LEAVING_SINCE, annotation::INCOMING_LEAVING_SINCE];
+
+/// Starts and ends the times of leaving.
+async fn write_down(cluster: &Cluster, tenant: &Namespace, old: &[bool; 2], new: &[bool; 2]) -> Result<(), KubeError> {
+    let mut annotations = serde_json::Map::new();
+    for ((key, old), new) in CLOCKS.into_iter().zip(old).zip(new).filter(|((_, old), new)| old != new) {
+        tracing::info!(
+            namespace = tenant.name_any(),
+            direction = key,
+            leaves = new,
+            was = old,
+            "leave is taken of a peer"
+        );
+        annotations.insert(key.to_owned(), if *new { json!(now()) } else { Value::Null });
+    }
+    cluster.merge(tenant, json!({"metadata": {"uid": tenant.uid(), "annotations": annotations}})).await.map(drop)
+}
+
+/// Everything the bindings depend on. Pairs are *provider* and *consumer*.
 #[derive(Clone, Copy, Debug)]
-struct Standing {
+struct Seen {
     /// It has a `ForeignCluster`.
     is_peer: bool,
+    /// It gets nothing.
+    is_banned: bool,
+    standing: Standing,
+    /// A request or an offer is there.
+    agreed: [bool; 2],
+    /// The role of the direction is bound.
+    bound: [bool; 2],
     /// It has told us its network, and has to take that back.
     has_network: bool,
+    /// The time of leaving is written down.
+    clocks: [bool; 2],
 }
 
-/// Basic, outgoing, incoming.
-fn plan(
-    Standing { is_peer, has_network }: Standing,
-    requests: &[impl AsRef<ResourceRequest>],
-    offers: &[impl AsRef<ResourceOffer>],
-    peer: &str,
-) -> [Wish; 3] {
-    let requests = || requests.iter().map(AsRef::as_ref);
-    let offers = || offers.iter().map(AsRef::as_ref);
-    let asks = requests().any(|one| is_original(one, peer)) || offers().any(|one| is_replica(one, peer));
-    let is_asked = requests().any(|one| is_replica(one, peer)) || offers().any(|one| is_original(one, peer));
-    let wish = |bound| match (bound, has_network) {
-        (true, _) => Wish::Bound,
-        (false, true) => Wish::AsItIs,
-        (false, false) => Wish::Unbound,
+impl Seen {
+    fn grants(&self) -> [Grant; 2] {
+        [self.standing.provider, self.standing.consumer]
+    }
+}
+
+/// For which directions a time of leaving is to be written down: what was granted, no longer is, and left something.
+fn clocks(seen: &Seen) -> [bool; 2] {
+    let grants = seen.grants();
+    let network_left = seen.has_network && !grants.iter().any(|grant| grant.is_granted());
+    [0, 1].map(|one| {
+        let left = seen.agreed[one] || network_left;
+        !grants[one].is_granted() && left && (seen.bound[one] || seen.clocks[one])
+    })
+}
+
+/// One wish for each of [`ROLES`].
+fn plan(seen: &Seen) -> [Wish; 4] {
+    if seen.is_banned {
+        return [Wish::Unbound; 4];
+    }
+    let wish = |grant: Grant| match grant {
+        Grant::Full | Grant::Kept => Wish::Bound,
+        Grant::Leaving { .. } => Wish::AsItIs,
+        Grant::Nothing => Wish::Unbound,
     };
-    [if is_peer { Wish::Bound } else { Wish::AsItIs }, wish(asks), wish(is_asked)]
+    let [provider, consumer] = seen.grants();
+    let overdue = seen.grants().into_iter().zip(seen.clocks).any(|(grant, runs)| runs && grant == Grant::Nothing);
+    let basic = if seen.is_peer { Wish::Bound } else { Wish::AsItIs };
+    [basic, wish(provider), wish(consumer), if overdue { Wish::Bound } else { Wish::Unbound }]
 }
 
 fn user(peer: &str) -> Subject {
@@ -176,56 +241,62 @@ pub(crate) async fn revoke_metrics(cluster: &Cluster, peer: &str) -> Result<(), 
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use serde_json::{Value, json};
-
     use super::*;
 
-    const PEER: &str = "16fbeaec";
+    const LEAVING: Grant = Grant::Leaving { until: 9 };
 
-    fn original() -> Value {
-        json!({"name": "a", "labels": {"liqo.io/replication": "true", "liqo.io/remoteID": PEER}})
-    }
-
-    fn replica(of: &str) -> Value {
-        json!({"name": "a", "labels": {"liqo.io/replication": "false", "liqo.io/replicated": "true", "liqo.io/originID": of}})
-    }
-
-    fn request(metadata: Value) -> Arc<ResourceRequest> {
-        let spec = json!({"clusterIdentity": {"clusterID": "x", "clusterName": "y"}, "authUrl": ""});
-        Arc::new(serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap())
-    }
-
-    fn offer(metadata: Value) -> Arc<ResourceOffer> {
-        Arc::new(serde_json::from_value(json!({"metadata": metadata, "spec": {"clusterId": "x"}})).unwrap())
-    }
-
-    #[test]
-    fn bindings_follow_requests_and_offers() {
-        use Wish::{AsItIs, Bound, Unbound};
-        for (is_peer, requests, offers, wishes) in [
-            (true, vec![], vec![], [Bound, Unbound, Unbound]),
-            (false, vec![], vec![], [AsItIs, Unbound, Unbound]),
-            (true, vec![request(original())], vec![], [Bound, Bound, Unbound]),
-            (false, vec![], vec![offer(replica(PEER))], [AsItIs, Bound, Unbound]),
-            (true, vec![request(replica(PEER))], vec![], [Bound, Unbound, Bound]),
-            (false, vec![], vec![offer(original())], [AsItIs, Unbound, Bound]),
-            (true, vec![request(original()), request(replica(PEER))], vec![], [Bound, Bound, Bound]),
-            (true, vec![request(replica("somebody"))], vec![], [Bound, Unbound, Unbound]),
-        ] {
-            let standing = Standing { is_peer, has_network: false };
-            assert_eq!(plan(standing, &requests, &offers, PEER), wishes);
+    fn seen(provider: Grant, consumer: Grant) -> Seen {
+        Seen {
+            is_peer: true,
+            is_banned: false,
+            standing: Standing { provider, consumer },
+            agreed: [false, false],
+            bound: [false, false],
+            has_network: false,
+            clocks: [false, false],
         }
     }
 
     #[test]
-    fn nothing_is_taken_away_while_the_peer_has_its_network_here() {
-        use Wish::{AsItIs, Bound};
-        let standing = Standing { is_peer: true, has_network: true };
-        let none: [Arc<ResourceRequest>; 0] = [];
-        let no_offers: [Arc<ResourceOffer>; 0] = [];
-        assert_eq!(plan(standing, &none, &no_offers, PEER), [Bound, AsItIs, AsItIs]);
-        assert_eq!(plan(standing, &[request(original())], &no_offers, PEER), [Bound, Bound, AsItIs]);
+    fn bindings_follow_what_is_granted() {
+        use Grant::{Full, Kept, Nothing};
+        use Wish::{AsItIs, Bound, Unbound};
+        let runs = |provider, consumer| Seen { clocks: [true, true], ..seen(provider, consumer) };
+        for (what, seen, wishes) in [
+            ("a peer", seen(Nothing, Nothing), [Bound, Unbound, Unbound, Unbound]),
+            ("a stranger", Seen { is_peer: false, ..seen(Nothing, Nothing) }, [AsItIs, Unbound, Unbound, Unbound]),
+            ("a provider", seen(Full, Nothing), [Bound, Bound, Unbound, Unbound]),
+            ("a consumer", seen(Nothing, Full), [Bound, Unbound, Bound, Unbound]),
+            ("both", seen(Full, Full), [Bound, Bound, Bound, Unbound]),
+            ("a cordoned consumer", seen(Nothing, Kept), [Bound, Unbound, Bound, Unbound]),
+            ("one that waits for an offer", seen(Nothing, LEAVING), [Bound, Unbound, AsItIs, Unbound]),
+            ("a consumer on its way out", runs(Full, LEAVING), [Bound, Bound, AsItIs, Unbound]),
+            ("one whose time is over", runs(Full, Nothing), [Bound, Bound, Unbound, Bound]),
+            ("one that is banned", Seen { is_banned: true, ..runs(Nothing, Nothing) }, [Unbound; 4]),
+        ] {
+            assert_eq!(plan(&seen), wishes, "{what}");
+        }
+    }
+
+    #[test]
+    fn the_time_runs_while_something_is_left_of_what_was_granted() {
+        use Grant::{Full, Nothing};
+        let (left, bound) = ([false, true], [false, true]);
+        for (what, seen, wanted) in [
+            ("granted", Seen { agreed: left, bound, ..seen(Nothing, Full) }, [false, false]),
+            ("never granted", Seen { agreed: left, ..seen(Nothing, LEAVING) }, [false, false]),
+            ("withdrawn", Seen { agreed: left, bound, ..seen(Nothing, LEAVING) }, [false, true]),
+            ("over", Seen { agreed: left, clocks: left, ..seen(Nothing, Nothing) }, [false, true]),
+            ("its network is left", Seen { has_network: true, bound, ..seen(Nothing, Nothing) }, [false, true]),
+            (
+                "its network is needed by the other direction",
+                Seen { has_network: true, bound: [true, true], ..seen(Full, Nothing) },
+                [false, false],
+            ),
+            ("nothing is left", Seen { bound, clocks: left, ..seen(Nothing, Nothing) }, [false, false]),
+            ("granted again", Seen { agreed: left, bound, clocks: left, ..seen(Nothing, Full) }, [false, false]),
+        ] {
+            assert_eq!(clocks(&seen), wanted, "{what}");
+        }
     }
 }

@@ -29,17 +29,15 @@ use liqo_api::{
 use liqo_core::{
     naming,
     resources::{changed, read, write},
+    standing::{accepts, is_cordoned},
 };
 use liqo_kube::{KubeError, now, owner_reference};
 use serde_json::json;
 
-use super::{
-    foreign_cluster::{accepts, is_dead, is_nobody},
-    monitor, permissions,
-    world::{World, is_original},
-};
+use super::{foreign_cluster::is_dead, is_nobody, monitor, permissions, world::World};
 use crate::manager;
-use plan::{Seen, Step, foul, plan, principal};
+pub(crate) use plan::foul;
+use plan::{Seen, Step, plan};
 
 /// A storage class with this annotation is the default one.
 const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
@@ -60,55 +58,51 @@ struct Pass<'a> {
 impl Pass<'_> {
     async fn run(&self) -> Result<Option<Duration>, KubeError> {
         let here = &self.world.home.identity;
-        let offer = self.world.offers.get(self.namespace, &here.cluster_name);
-        let offer = offer.filter(|offer| is_original(offer.as_ref(), self.peer));
-        let requests = self.requests().await;
-        let request = principal(&requests);
+        let offer = self.world.our_offer(self.namespace, self.peer);
+        self.refuse().await;
+        let request = self.world.their_request(self.namespace, self.peer);
         let foreign_cluster = match &request {
             Some(request) => self.foreign_cluster(request).await?,
             None => self.world.foreign_cluster(self.peer),
         };
+        let cordoned = foreign_cluster.as_ref().is_some_and(|one| is_cordoned(one));
         let accepted = foreign_cluster.as_ref().is_some_and(|one| {
             accepts(one, self.world.args.enable_incoming_peering).is_ok()
+                // Nothing new is granted, what was granted stays.
+                && !(cordoned && offer.is_none())
                 && !is_nobody(one, &self.world.foreign_clusters.all(), here)
         });
         let (dead, dead_in) = is_dead(self.world.checker.health(self.peer));
-        let plan = plan(&Seen { request: request.as_deref(), offer: offer.as_deref(), accepted, dead });
+        let grant = self.world.standing(self.peer).consumer;
+        let plan = plan(&Seen {
+            request: request.as_deref(),
+            offer: offer.as_deref(),
+            accepted,
+            dead,
+            overdue: !grant.is_in_force(),
+        });
         self.metrics(plan.metrics, foreign_cluster.as_deref()).await?;
         if let (Some(request), Some(one)) = (&request, &foreign_cluster) {
             self.own(request, one).await?;
         }
-        self.step(plan.step, request.as_deref(), offer.as_deref()).await?;
+        if !(cordoned && plan.step == Step::Make) {
+            self.step(plan.step, request.as_deref(), offer.as_deref()).await?;
+        }
         if let Some(request) = request.filter(|request| request.metadata.deletion_timestamp.is_none())
             && let Some(status) = plan.status(request.status.as_ref(), &now())
         {
             self.world.home.cluster.put_status(request.as_ref(), &status).await?;
         }
-        Ok(dead_in.filter(|_| plan.waits_for_the_consumer))
+        let ends_in = grant.ends_in(now().0.as_second());
+        Ok(dead_in.into_iter().chain(ends_in).min().filter(|_| plan.waits_for_the_consumer))
     }
 
-    /// What the peer asks, without what it has no right to.
-    async fn requests(&self) -> Vec<Arc<ResourceRequest>> {
-        let replicated =
-            |one: &ResourceRequest| one.labels().get(label::REPLICATED).is_some_and(|value| value == "true");
-        let all =
-            self.world.requests.filter(|one| one.namespace().as_deref() == Some(self.namespace) && replicated(one));
-        let mut rightful: Vec<Arc<ResourceRequest>> = Vec::new();
-        for one in all {
-            match foul(&one, self.peer, &self.world.home.identity) {
-                None => rightful.push(one),
-                Some(why) => self.refuse(&one, &why).await,
+    /// Tells what the peer asks without a right to.
+    async fn refuse(&self) {
+        for one in self.world.copies(self.namespace) {
+            if let Some(why) = foul(&one, self.peer, &self.world.home.identity) {
+                self.world.told.warn(&self.world.home.cluster, &*one, "RequestIgnored", &why).await;
             }
-        }
-        rightful
-    }
-
-    async fn refuse(&self, request: &ResourceRequest, why: &str) {
-        let version = request.uid().unwrap_or_default() + &request.resource_version().unwrap_or_default();
-        let is_new = self.world.told.lock().unwrap_or_else(PoisonError::into_inner).insert(version);
-        if is_new {
-            tracing::warn!(peer = self.peer, object = request.name_any(), reason = why, "request ignored");
-            self.world.home.cluster.event(request, "liqo-controller-manager", "Warning", "RequestIgnored", why).await;
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use liqo_core::standing::Policy;
+
 use crate::manager::ManagerArgs;
 
 /// How peerings are handled here.
@@ -13,6 +15,8 @@ pub(crate) struct Settings {
     pub(crate) probe_timeout: Duration,
     /// Change of an offer, in percent, that is too small to be told.
     pub(crate) threshold: u8,
+    /// What decides what peers are granted.
+    pub(crate) policy: Policy,
 }
 
 impl Settings {
@@ -40,7 +44,15 @@ impl Settings {
             })?,
         };
         let probe_interval = Some(interval).filter(|interval| !interval.is_zero());
-        Ok(Self { probe_interval, probe_timeout: timeout, threshold })
+        let policy = Policy {
+            accept_by_default: args.enable_incoming_peering,
+            auto_join: args.auto_join_discovered_clusters,
+            deadline: duration("--withdrawal-deadline", &args.withdrawal_deadline)?,
+        };
+        if policy.deadline.is_zero() {
+            return Err("--withdrawal-deadline must be longer than 0".to_owned());
+        }
+        Ok(Self { probe_interval, probe_timeout: timeout, threshold, policy })
     }
 }
 
@@ -91,12 +103,15 @@ mod tests {
         let settings = read(&[]).unwrap();
         assert_eq!(settings.probe_interval, Some(Duration::from_secs(15)));
         assert_eq!((settings.probe_timeout, settings.threshold), (Duration::from_secs(5), 0));
+        assert_eq!(settings.policy.deadline, Duration::from_secs(300));
         let settings = read(&["--foreign-cluster-ping-interval=0", "--offer-update-threshold-percentage=5"]).unwrap();
         assert_eq!((settings.probe_interval, settings.threshold), (None, 5));
         for (flag, words) in [
             ("--resource-plugin-address=a:1", "no resource plugins"),
             ("--foreign-cluster-ping-interval=soon", "must look like 15s"),
             ("--foreign-cluster-ping-timeout=0s", "longer than 0"),
+            ("--withdrawal-deadline=0s", "longer than 0"),
+            ("--withdrawal-deadline=never", "must look like 15s"),
             ("--offer-update-threshold-percentage=500", "from 0 to 100"),
         ] {
             assert!(read(&[flag]).unwrap_err().contains(words), "{flag}");

@@ -1,7 +1,7 @@
 //! Tenant namespaces: for each peer the one namespace where both clusters put what they exchange.
 //!
-//! A namespace found by its label wins over the computed name; two with the same label are refused,
-//! since nobody could say which one counts.
+//! A namespace that the `ForeignCluster` has on record wins over the computed name; two of one peer are refused, since
+//! nobody could say which one counts. A namespace that only carries the labels is none ([`naming::tenant_of`]).
 //!
 //! Writes    `Namespace`.
 
@@ -18,11 +18,6 @@ pub(crate) enum Tenant {
     Ready(String),
     /// It cannot be used, and why.
     Refused(String),
-}
-
-/// The peer a tenant namespace is for.
-pub(crate) fn peer_of(namespace: &Namespace) -> Option<&str> {
-    namespace.labels().get(label::CLUSTER_ID).map(String::as_str).filter(|id| !id.is_empty())
 }
 
 /// Chooses among the namespaces labelled for a peer.
@@ -65,12 +60,14 @@ pub(crate) async fn ensure(
         Ok(_) => Ok(Tenant::Ready(name)),
         Err(error) if error.is_conflict() => {
             let found = cluster.get::<Namespace>("", &name).await?;
-            let ours = found.filter(|namespace| peer_of(namespace) == Some(peer.cluster_id.as_str()));
+            let is_ours = |one: &Namespace| naming::claimed_tenant_of(one) == Some(peer.cluster_id.as_str());
+            let ours = found.filter(is_ours);
             Ok(ours.as_ref().and_then(|one| choose([one])).unwrap_or_else(|| {
                 Tenant::Refused(format!(
-                    "the namespace {name} exists but is not labelled {}={}",
+                    "the namespace {name} exists but is not labelled {}={} and {}=true",
                     label::CLUSTER_ID,
-                    peer.cluster_id
+                    peer.cluster_id,
+                    label::TENANT_NAMESPACE
                 ))
             }))
         }

@@ -1,10 +1,7 @@
 //! What all peering controllers look at: one memory of the API server, and who is to look again when
 //! something in it changes.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::{Arc, Mutex},
-};
+use std::{collections::HashMap, ops::Deref, sync::Mutex};
 
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -14,18 +11,22 @@ use k8s_openapi::api::{
 };
 use kube::ResourceExt;
 use liqo_api::{
-    discovery::{ForeignCluster, ResourceRequest},
+    discovery::ForeignCluster,
     meta::label,
     names,
     net::{NetworkConfig, TunnelEndpoint},
-    sharing::ResourceOffer,
 };
-use liqo_core::endpoint;
+use liqo_core::{endpoint, naming};
 use liqo_kube::{Object, Queue, Store};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::{checker::Checker, identity::Attempts, monitor, offer::Ensured, permissions, settings::Settings, tenant};
-use crate::{home::Home, manager::ManagerArgs};
+use super::{checker::Checker, identity::Attempts, monitor, offer::Ensured, permissions, settings::Settings};
+use crate::{
+    home::Home,
+    ledger::{Ledger, id_of},
+    manager::ManagerArgs,
+    told::Told,
+};
 
 /// Something has changed; who has to look?
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -64,10 +65,8 @@ pub(crate) struct World {
     pub(crate) args: ManagerArgs,
     pub(crate) settings: Settings,
     pub(crate) queues: Queues,
-    pub(crate) foreign_clusters: Store<ForeignCluster>,
-    pub(crate) namespaces: Store<Namespace>,
-    pub(crate) requests: Store<ResourceRequest>,
-    pub(crate) offers: Store<ResourceOffer>,
+    /// Who is a peer, and what counts between us.
+    pub(crate) ledger: Ledger,
     /// Secrets that carry a peer's ID: identities, tokens.
     pub(crate) secrets: Store<Secret>,
     /// None while the networks are connected by something else.
@@ -90,9 +89,34 @@ pub(crate) struct World {
     pub(crate) attempts: Attempts,
     /// Peers who may read their metrics, as far as this process knows: `true` granted, `false` revoked.
     pub(crate) metrics: Mutex<HashMap<String, bool>>,
-    /// Requests that were refused, and this was told.
-    pub(crate) told: Mutex<HashSet<String>>,
+    /// What was said about objects of peers.
+    pub(crate) told: Told,
     pub(crate) ensured: Ensured,
+}
+
+impl Deref for World {
+    type Target = Ledger;
+
+    fn deref(&self) -> &Ledger {
+        &self.ledger
+    }
+}
+
+fn ledger(home: &Home, settings: &Settings, bell: &Bell) -> Ledger {
+    let cluster = &home.cluster;
+    Ledger {
+        here: home.identity.clone(),
+        policy: settings.policy,
+        foreign_clusters: cluster
+            .watch("")
+            .start(ring(bell, |one: &ForeignCluster| Some(Wake::ForeignCluster(one.name_any())))),
+        namespaces: cluster
+            .watch("")
+            .labels(label::CLUSTER_ID)
+            .start(ring(bell, |one: &Namespace| Some(Wake::Tenant(one.name_any())))),
+        requests: cluster.watch("").start(by_namespace(bell)),
+        offers: cluster.watch("").start(by_namespace(bell)),
+    }
 }
 
 impl World {
@@ -101,15 +125,7 @@ impl World {
         let (bell, wakes) = unbounded_channel();
         let cluster = &home.cluster;
         let world = Self {
-            foreign_clusters: cluster
-                .watch("")
-                .start(ring(&bell, |one: &ForeignCluster| Some(Wake::ForeignCluster(one.name_any())))),
-            namespaces: cluster
-                .watch("")
-                .labels(label::CLUSTER_ID)
-                .start(ring(&bell, |one: &Namespace| Some(Wake::Tenant(one.name_any())))),
-            requests: cluster.watch("").start(by_namespace(&bell)),
-            offers: cluster.watch("").start(by_namespace(&bell)),
+            ledger: ledger(home, &settings, &bell),
             secrets: cluster
                 .watch("")
                 .labels(label::CLUSTER_ID)
@@ -148,7 +164,7 @@ impl World {
             queues: Queues::default(),
             attempts: Attempts::default(),
             metrics: Mutex::default(),
-            told: Mutex::default(),
+            told: Told::default(),
             ensured: Ensured::default(),
         };
         (world, wakes)
@@ -156,10 +172,7 @@ impl World {
 
     /// Returns when the memory is complete.
     pub(crate) async fn ready(&self) {
-        self.foreign_clusters.ready().await;
-        self.namespaces.ready().await;
-        self.requests.ready().await;
-        self.offers.ready().await;
+        self.ledger.ready().await;
         self.secrets.ready().await;
         self.nodes.ready().await;
         self.pods.ready().await;
@@ -218,7 +231,7 @@ impl World {
             return;
         };
         self.queues.foreign_clusters.push(name.to_owned());
-        for namespace in self.namespaces.filter(|namespace| tenant::peer_of(namespace) == Some(id_of(&one))) {
+        for namespace in self.namespaces.filter(|namespace| naming::claimed_tenant_of(namespace) == Some(id_of(&one))) {
             self.wake_tenant(&namespace.name_any());
         }
     }
@@ -227,7 +240,7 @@ impl World {
         for one in self.foreign_clusters.filter(|one| id_of(one) == id) {
             self.queues.foreign_clusters.push(one.name_any());
         }
-        for namespace in self.namespaces.filter(|namespace| tenant::peer_of(namespace) == Some(id)) {
+        for namespace in self.namespaces.filter(|namespace| naming::claimed_tenant_of(namespace) == Some(id)) {
             self.queues.requests.push(namespace.name_any());
         }
     }
@@ -236,18 +249,6 @@ impl World {
         self.queues.requests.push(namespace.to_owned());
         self.queues.offers.push(namespace.to_owned());
         self.queues.permissions.push(namespace.to_owned());
-    }
-
-    /// The peer a tenant namespace is for.
-    pub(crate) fn peer_in(&self, namespace: &str) -> Option<String> {
-        let namespace = self.namespaces.get("", namespace)?;
-        tenant::peer_of(&namespace).map(str::to_owned)
-    }
-
-    /// The `ForeignCluster` of a peer; of several the oldest, which is the one that counts.
-    pub(crate) fn foreign_cluster(&self, peer: &str) -> Option<Arc<ForeignCluster>> {
-        let all = self.foreign_clusters.filter(|one| id_of(one) == peer);
-        all.into_iter().min_by_key(|one| age_key(one))
     }
 
     /// URL of our authentication service, or why there is none.
@@ -267,30 +268,6 @@ impl World {
         let port = port.ok_or_else(|| format!("Service {}/{name} has no port", self.home.namespace))?;
         Ok(format!("https://{name}.{}.svc:{port}", self.home.namespace))
     }
-}
-
-/// ID of the peer a `ForeignCluster` stands for; empty while unknown.
-pub(crate) fn id_of(foreign_cluster: &ForeignCluster) -> &str {
-    foreign_cluster.spec.cluster_identity.as_ref().map_or("", |identity| identity.cluster_id.as_str())
-}
-
-/// The smaller, the older.
-pub(crate) fn age_key(one: &ForeignCluster) -> (Option<i64>, String) {
-    (one.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()), one.uid().unwrap_or_default())
-}
-
-fn labelled<K: Object>(object: &K, key: &str, value: &str) -> bool {
-    object.labels().get(key).is_some_and(|found| found == value)
-}
-
-/// Whether it is ours and meant for `peer`.
-pub(crate) fn is_original<K: Object>(object: &K, peer: &str) -> bool {
-    labelled(object, label::REPLICATION, "true") && labelled(object, label::REMOTE_ID, peer)
-}
-
-/// Whether it was copied here by `peer`.
-pub(crate) fn is_replica<K: Object>(object: &K, peer: &str) -> bool {
-    labelled(object, label::REPLICATED, "true") && labelled(object, label::ORIGIN_ID, peer)
 }
 
 fn peer_label<K: Object>(object: &K) -> Option<String> {

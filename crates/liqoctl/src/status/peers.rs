@@ -109,6 +109,9 @@ fn section(peer: &PeerView, local: &str, verbose: bool) -> Section {
     let status = |aspect: &str| format!("{:?}", peer.status(aspect));
     let mut all = Section::new(format!("{} - {}", peer.cluster_name, peer.cluster_id));
     all.entry("Type", format!("{:?}", peer.kind));
+    if let Some(condition) = &peer.tenant_condition {
+        all.entry("Tenant", condition);
+    }
     let mut direction = Section::new("Direction");
     direction.entry("Outgoing", status("OutgoingPeering")).entry("Incoming", status("IncomingPeering"));
     let mut authentication = Section::new("Authentication");

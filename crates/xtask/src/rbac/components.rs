@@ -89,6 +89,7 @@ pub(super) const CONTROLLER_MANAGER_NAMESPACED: &[Rule] = &[
 /// Replicator, everywhere.
 pub(super) const CRD_REPLICATOR: &[Rule] = &[
     rule("", &["namespaces", "secrets"], RO),
+    rule("", &["events"], &["create", "patch"]),
     rule("discovery.liqo.io", &["foreignclusters"], CHANGE),
     rule("discovery.liqo.io", &["foreignclusters/status"], &["get"]),
 ];

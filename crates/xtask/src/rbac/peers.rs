@@ -1,4 +1,5 @@
-//! What a peer may do in its tenant namespace. Exactly as in Liqo 0.8.3: the peer's components rely on it.
+//! What a peer may do in its tenant namespace. While it is one, exactly as in Liqo 0.8.3: the peer's components rely
+//! on it.
 
 use super::{ALL, Rule, rule};
 
@@ -16,3 +17,13 @@ pub(super) const OUTGOING: &[Rule] = &[
     rule("net.liqo.io", &["networkconfigs", "networkconfigs/status"], ALL),
     rule("sharing.liqo.io", &["resourceoffers", "resourceoffers/status"], ALL),
 ];
+
+/// When the time to take leave is over, until nothing of the peer is left: it lets go of its originals only when it
+/// has seen that the copies here are gone.
+pub(super) const LEAVING: &[Rule] = &[
+    rule("net.liqo.io", &["networkconfigs"], TAKE_BACK),
+    rule("sharing.liqo.io", &["resourceoffers"], TAKE_BACK),
+    rule("virtualkubelet.liqo.io", &["namespacemaps"], TAKE_BACK),
+];
+
+const TAKE_BACK: &[&str] = &["get", "list", "watch", "delete"];

@@ -49,9 +49,11 @@ impl Wish {
 
     /// What the provider last said.
     fn phase(&self) -> Option<MappingPhase> {
-        let status = self.map.status.as_ref()?;
+        let one = self.map.status.as_ref()?.current_mapping.get(&self.namespace)?;
+        // What it says of another namespace than the one asked for answers nothing.
+        self.desired().is_none_or(|desired| desired == one.remote_namespace).then_some(())?;
         // What is there has no phase only if somebody wrote half of it.
-        status.current_mapping.get(&self.namespace).map(|one| one.phase.unwrap_or(MappingPhase::CreationLoopBackOff))
+        Some(one.phase.unwrap_or(MappingPhase::CreationLoopBackOff))
     }
 
     /// Whether there is nothing left to say about the provider once the offloading is going.
@@ -266,6 +268,15 @@ mod tests {
         let mut asked = wish("a", true, Some(MappingPhase::Accepted));
         asked.answers = false;
         assert!(told(asked), "its removal is not written yet");
+    }
+
+    #[test]
+    fn another_namespace_than_the_one_asked_for_is_no_answer() {
+        let mut other = wish("a", true, Some(MappingPhase::Accepted));
+        let mut map = (*other.map).clone();
+        map.status.as_mut().unwrap().current_mapping.get_mut("demo").unwrap().remote_namespace = "loot".to_owned();
+        other.map = Arc::new(map);
+        assert_eq!(ready(&other).unwrap().2, "Creating");
     }
 
     #[test]

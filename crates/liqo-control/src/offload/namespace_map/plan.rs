@@ -41,9 +41,9 @@ pub(super) fn originals(owner: &Owner) -> BTreeMap<String, String> {
 pub(super) enum Wish {
     /// Make it.
     Create,
-    /// It is there; does it need its label back?
+    /// It is there; does it need its labels back?
     Keep {
-        /// Whether the label with the peer's ID is wrong.
+        /// Whether the label with the peer's ID, or one of Pod Security, is wrong.
         label: bool,
     },
     /// It is going away; it is made again afterwards.
@@ -52,13 +52,63 @@ pub(super) enum Wish {
     Refuse(String),
 }
 
+/// What holds for all namespaces of peers.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    /// Names, or patterns with a `*`, that no peer gets.
+    pub reserved: Vec<String>,
+    /// The Pod Security Standard enforced.
+    pub pod_security: String,
+    /// Namespaces one map may have.
+    pub most: usize,
+    /// How many objects of each kind a peer may have in one namespace.
+    pub objects: Vec<(String, String)>,
+}
+
+impl Rules {
+    /// The labels of a namespace made for a peer.
+    pub(super) fn labels(&self, origin: &str) -> BTreeMap<String, String> {
+        let security = |mode: &str, level: &str| (format!("{}{mode}", label::POD_SECURITY_PREFIX), level.to_owned());
+        BTreeMap::from([
+            (label::REMOTE_CLUSTER_ID.to_owned(), origin.to_owned()),
+            security("enforce", &self.pod_security),
+            security("warn", "restricted"),
+            security("audit", "restricted"),
+        ])
+    }
+
+    fn is_reserved(&self, name: &str) -> bool {
+        let system = name.starts_with("kube-") || name.starts_with(names::TENANT_NAMESPACE_PREFIX);
+        system || self.reserved.iter().any(|pattern| matches(pattern, name))
+    }
+}
+
+/// Whether a name is like a pattern; `*` stands for any text.
+fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == name,
+        Some((start, rest)) => name
+            .strip_prefix(start)
+            .is_some_and(|name| (0..=name.len()).any(|at| name.get(at..).is_some_and(|name| matches(rest, name)))),
+    }
+}
+
+/// Of the wishes of a map those that it may have at most: first those that are there.
+pub(super) fn within(
+    desired: &BTreeMap<String, String>,
+    most: usize,
+    is_there: impl Fn(&str, &str) -> bool,
+) -> BTreeMap<String, String> {
+    let (there, new): (Vec<_>, Vec<_>) = desired.iter().partition(|(original, name)| is_there(original, name));
+    there.into_iter().chain(new).take(most).map(|(original, name)| (original.clone(), name.clone())).collect()
+}
+
 /// Compares a wish with the namespace that has that name.
-pub(super) fn look(owner: &Owner, origin: &str, name: &str, there: Option<&Namespace>, reserved: &[&str]) -> Wish {
+pub(super) fn look(owner: &Owner, origin: &str, name: &str, there: Option<&Namespace>, rules: &Rules) -> Wish {
     if let Some(why) = dns_label_error(name) {
         return Wish::Refuse(format!("the name of the namespace {name:?} {why}"));
     }
-    let system = name.starts_with("kube-") || name.starts_with(names::TENANT_NAMESPACE_PREFIX);
-    if system || reserved.contains(&name) {
+    if rules.is_reserved(name) {
         return Wish::Refuse(format!("namespace {name:?} belongs to this cluster: peers cannot have it"));
     }
     let Some(there) = there else { return Wish::Create };
@@ -70,8 +120,8 @@ pub(super) fn look(owner: &Owner, origin: &str, name: &str, there: Option<&Names
         }
         Some(_) if is_leaving(there) => Wish::Wait,
         Some(_) => {
-            let label = there.labels().get(label::REMOTE_CLUSTER_ID).map(String::as_str);
-            Wish::Keep { label: label != Some(origin) }
+            let is_wrong = rules.labels(origin).iter().any(|(key, value)| there.labels().get(key) != Some(value));
+            Wish::Keep { label: is_wrong }
         }
     }
 }
@@ -91,12 +141,17 @@ mod tests {
     fn namespace(owner: Option<Owner>, origin: &str) -> Namespace {
         let mut namespace = Namespace::default();
         namespace.metadata.annotations = owner.map(|owner| originals(&owner));
-        namespace.labels_mut().insert(label::REMOTE_CLUSTER_ID.to_owned(), origin.to_owned());
+        namespace.metadata.labels = Some(rules().labels(origin));
         namespace
     }
 
+    fn rules() -> Rules {
+        let reserved = ["liqo", "liqo-storage", "cert-manager", "istio-*"].map(str::to_owned).into();
+        Rules { reserved, pod_security: "baseline".to_owned(), most: 64, objects: Vec::new() }
+    }
+
     fn ask(name: &str, there: Option<&Namespace>) -> Wish {
-        look(&owner("tenant/map", "demo"), "id", name, there, &["liqo", "liqo-storage"])
+        look(&owner("tenant/map", "demo"), "id", name, there, &rules())
     }
 
     #[test]
@@ -107,6 +162,9 @@ mod tests {
         assert_eq!(ask("demo-x", Some(&own)), Wish::Keep { label: false });
         let unlabelled = namespace(Some(owner("tenant/map", "demo")), "other");
         assert_eq!(ask("demo-x", Some(&unlabelled)), Wish::Keep { label: true });
+        let mut loosened = own.clone();
+        loosened.labels_mut().insert("pod-security.kubernetes.io/enforce".to_owned(), "privileged".to_owned());
+        assert_eq!(ask("demo-x", Some(&loosened)), Wish::Keep { label: true });
         let mut leaving = own;
         leaving.metadata.deletion_timestamp = Some(liqo_kube::now());
         assert_eq!(ask("demo-x", Some(&leaving)), Wish::Wait);
@@ -129,9 +187,38 @@ mod tests {
             )
         );
         let own = namespace(Some(owner("tenant/map", "demo")), "id");
-        for name in ["kube-system", "kube-x", "liqo", "liqo-storage", "liqo-tenant-x", "A", "", &"n".repeat(64)] {
+        for name in [
+            "kube-system",
+            "kube-x",
+            "liqo",
+            "liqo-storage",
+            "liqo-tenant-x",
+            "cert-manager",
+            "istio-system",
+            "A",
+            "",
+            &"n".repeat(64),
+        ] {
             assert!(matches!(ask(name, None), Wish::Refuse(_)), "{name}");
             assert!(matches!(ask(name, Some(&own)), Wish::Refuse(_)), "{name}");
         }
+    }
+
+    #[test]
+    fn patterns_and_caps() {
+        for (pattern, name, expected) in [
+            ("default", "default", true),
+            ("default", "default-x", false),
+            ("istio-*", "istio-system", true),
+            ("*-system", "gatekeeper-system", true),
+            ("*-system", "systems", false),
+            ("a*b*c", "a-b-c", true),
+            ("*", "anything", true),
+        ] {
+            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+        }
+        let desired: BTreeMap<_, _> = ["a", "b", "c", "d"].map(|name| (name.to_owned(), format!("{name}-x"))).into();
+        let kept = within(&desired, 2, |original, name| (original, name) == ("d", "d-x"));
+        assert_eq!(kept.keys().collect::<Vec<_>>(), ["a", "d"], "what is there comes first");
     }
 }

@@ -7,10 +7,8 @@ use kube::ResourceExt;
 use liqo_api::{ClusterIdentity, discovery::ForeignCluster};
 use liqo_core::naming::dns_label_error;
 
-use super::super::{
-    condition::{Fact, not_processable},
-    world::{age_key, id_of},
-};
+use super::super::condition::{Fact, not_processable};
+use crate::ledger::{age_key, id_of};
 
 const INVALID_PROXY: &str = "InvalidProxyURL";
 

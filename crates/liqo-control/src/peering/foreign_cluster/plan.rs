@@ -9,12 +9,11 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use liqo_api::{
-    discovery::{
-        ForeignCluster, OfferState, PeeringConditionType as Type, PeeringEnabled, ResourceRequest, ResourceRequestSpec,
-    },
+    discovery::{ForeignCluster, OfferState, PeeringConditionType as Type, ResourceRequest, ResourceRequestSpec},
     meta::label,
     sharing::{ResourceOffer, VirtualKubeletStatus},
 };
+use liqo_core::standing::{self, accepts, is_cordoned};
 
 use super::{
     super::{
@@ -27,6 +26,9 @@ use super::{
 
 /// A provider that has made no offer and says nothing after a withdrawal (0.8.3 does not) is given so long.
 const SILENCE: Duration = Duration::from_secs(5);
+
+const CORDONED: &str = "The remote cluster asks for resources, and is granted nothing new while it is cordoned: \
+                        `liqoctl uncordon tenant` ends that";
 
 /// Whether the peer knows us.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,7 +94,12 @@ pub(super) fn plan(seen: &Observed<'_>) -> Plan {
     let (step, outgoing, again) = outgoing(seen);
     let incoming = incoming(seen);
     let unused = seen.request.is_none_or(is_leaving) && seen.their_request.is_none() && seen.our_offer.is_none();
-    let superfluous = unused && step == Step::Keep && !wants(seen) && is_incoming(seen.foreign_cluster);
+    let superfluous = unused
+        && step == Step::Keep
+        && !wants(seen)
+        && is_incoming(seen.foreign_cluster)
+        // What was decided about the peer is remembered there.
+        && !is_cordoned(seen.foreign_cluster);
     // Before the peer knew us 0.8.3 said nothing about directions.
     if seen.request.is_some() || seen.their_request.is_some() || has_told(seen, Type::OutgoingPeering) || knows(seen) {
         facts.extend([outgoing, incoming]);
@@ -131,16 +138,7 @@ fn is_incoming(one: &ForeignCluster) -> bool {
 
 /// Whether we want resources from the peer.
 fn wants(seen: &Observed<'_>) -> bool {
-    let one = seen.foreign_cluster;
-    match one.spec.outgoing_peering_enabled {
-        _ if is_leaving(one) => false,
-        PeeringEnabled::Yes => true,
-        PeeringEnabled::No => false,
-        PeeringEnabled::Auto => {
-            let kind = one.labels().get(label::DISCOVERY_TYPE);
-            seen.auto_join && kind.is_some_and(|kind| kind == label::DISCOVERY_LAN)
-        }
-    }
+    standing::wants(seen.foreign_cluster, seen.auto_join)
 }
 
 fn outgoing(seen: &Observed<'_>) -> (Step, Fact, Option<Duration>) {
@@ -213,26 +211,16 @@ fn unwanted(seen: &Observed<'_>) -> (Step, Fact, Option<Duration>) {
     }
 }
 
-/// Whether this cluster gives resources to the peer, or why not.
-pub(crate) fn accepts(one: &ForeignCluster, by_default: bool) -> Result<(), &'static str> {
-    match one.spec.incoming_peering_enabled {
-        _ if is_leaving(one) => Err("This ForeignCluster is being deleted: no resources are offered any more"),
-        PeeringEnabled::Yes => Ok(()),
-        PeeringEnabled::Auto if by_default => Ok(()),
-        PeeringEnabled::Auto => {
-            Err("The remote cluster asks for resources, and this cluster accepts no requests by itself: set \
-             spec.incomingPeeringEnabled of this ForeignCluster to Yes to accept the request")
-        }
-        PeeringEnabled::No => {
-            Err("The remote cluster asks for resources, and spec.incomingPeeringEnabled of this ForeignCluster says No")
-        }
-    }
-}
-
 fn incoming(seen: &Observed<'_>) -> Fact {
-    let found = stage(seen.their_request, seen.our_offer);
-    match accepts(seen.foreign_cluster, seen.accept_by_default) {
-        Err(why) if found == Stage::NoOffer => condition::waiting(Type::IncomingPeering, why.to_owned()),
+    let ends = seen.our_offer.is_some_and(|offer| is_leaving(offer) || offer.spec.withdrawal_timestamp.is_some());
+    let found = match stage(seen.their_request, seen.our_offer) {
+        Stage::Established | Stage::NoKubelet if ends => Stage::Leaving,
+        other => other,
+    };
+    let refused = accepts(seen.foreign_cluster, seen.accept_by_default).err();
+    let cordoned = is_cordoned(seen.foreign_cluster).then_some(CORDONED);
+    match refused.or(cordoned) {
+        Some(why) if found == Stage::NoOffer => condition::waiting(Type::IncomingPeering, why.to_owned()),
         _ => condition::stage(Type::IncomingPeering, found, seen.namespace),
     }
 }

@@ -1,7 +1,5 @@
 //! What follows from a request and an offer. All pure.
 
-use std::sync::Arc;
-
 use http::Uri;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
@@ -14,7 +12,7 @@ use liqo_api::{
 use liqo_core::naming::dns_label_error;
 
 /// Why a request has no right to be heard, given whose tenant namespace it lies in.
-pub(super) fn foul(request: &ResourceRequest, peer: &str, here: &ClusterIdentity) -> Option<String> {
+pub(crate) fn foul(request: &ResourceRequest, peer: &str, here: &ClusterIdentity) -> Option<String> {
     let asked = &request.spec.cluster_identity;
     let origin = request.labels().get(label::ORIGIN_ID).map(String::as_str).unwrap_or_default();
     if asked.cluster_id != peer || origin != peer {
@@ -37,16 +35,6 @@ pub(super) fn foul(request: &ResourceRequest, peer: &str, here: &ClusterIdentity
     })
 }
 
-/// Of several requests the one that counts: one that still stands, the latest. (A consumer that was
-/// renamed leaves its old request behind.)
-pub(super) fn principal(requests: &[Arc<ResourceRequest>]) -> Option<Arc<ResourceRequest>> {
-    let rank = |one: &Arc<ResourceRequest>| {
-        let made = one.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second());
-        (one.metadata.deletion_timestamp.is_none(), one.spec.withdrawal_timestamp.is_none(), made, one.name_any())
-    };
-    requests.iter().max_by_key(|one| rank(one)).cloned()
-}
-
 /// Everything the decision depends on.
 pub(super) struct Seen<'a> {
     pub(super) request: Option<&'a ResourceRequest>,
@@ -55,6 +43,8 @@ pub(super) struct Seen<'a> {
     pub(super) accepted: bool,
     /// Whether the peer has been silent for too long to be waited for.
     pub(super) dead: bool,
+    /// Whether the time the peer had to take leave is over.
+    pub(super) overdue: bool,
 }
 
 /// What to do with the offer.
@@ -105,7 +95,7 @@ pub(super) fn plan(seen: &Seen<'_>) -> Plan {
     match offer.metadata.deletion_timestamp {
         Some(_) => keep,
         // Nobody is left to be asked first; deleting the offer makes the consumer drain its node.
-        None if seen.request.is_none() || !is_used || seen.dead => Plan { step: Step::Remove, ..keep },
+        None if seen.request.is_none() || !is_used || seen.dead || seen.overdue => Plan { step: Step::Remove, ..keep },
         None => {
             let step = if offer.spec.withdrawal_timestamp.is_none() { Step::Withdraw } else { Step::Keep };
             Plan { step, waits_for_the_consumer: true, farewell: Farewell::AsItIs, ..keep }
@@ -120,7 +110,8 @@ fn allow(seen: &Seen<'_>, keep: Plan) -> Plan {
         // Withdrawn and wanted again: the old offer comes to its end, then there is a new one.
         Some(offer) if offer.spec.withdrawal_timestamp.is_some() => match kubelet(offer) {
             VirtualKubeletStatus::None => Plan { step: Step::Remove, ..keep },
-            _ => keep,
+            _ if seen.overdue => Plan { step: Step::Remove, ..keep },
+            _ => Plan { waits_for_the_consumer: true, ..keep },
         },
         Some(_) => Plan { step: Step::Make, ..keep },
     }
@@ -318,10 +309,20 @@ mod tests {
         ];
         let now = liqo_kube::now();
         for (what, request, accepted, dead, offer, step, state, said) in table {
-            let plan = plan(&Seen { request, offer: offer.as_ref(), accepted, dead });
+            let plan = plan(&Seen { request, offer: offer.as_ref(), accepted, dead, overdue: false });
             assert_eq!(plan.step, step, "{what}");
             let status = plan.status(None, &now).unwrap();
             assert_eq!((status.offer_state, status.offer_withdrawal_timestamp.is_some()), (state, said), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_consumer_that_keeps_its_node_is_not_waited_for_without_end() {
+        let stands = request(PEER, PEER, "", false);
+        let taken = offer("Created", true, false);
+        for (overdue, step) in [(false, Step::Keep), (true, Step::Remove)] {
+            let seen = Seen { request: Some(&stands), offer: Some(&taken), accepted: false, dead: false, overdue };
+            assert_eq!(plan(&seen).step, step);
         }
     }
 
@@ -331,10 +332,10 @@ mod tests {
         let old =
             ResourceRequestStatus { offer_state: OfferState::None, offer_withdrawal_timestamp: Some(then.clone()) };
         let withdrawn = request(PEER, PEER, "", true);
-        let ended = plan(&Seen { request: Some(&withdrawn), offer: None, accepted: true, dead: false });
+        let ended = plan(&Seen { request: Some(&withdrawn), offer: None, accepted: true, dead: false, overdue: false });
         assert_eq!(ended.status(Some(&old), &liqo_kube::now()), None);
         let stands = request(PEER, PEER, "", false);
-        let again = plan(&Seen { request: Some(&stands), offer: None, accepted: true, dead: false });
+        let again = plan(&Seen { request: Some(&stands), offer: None, accepted: true, dead: false, overdue: false });
         let status = again.status(Some(&old), &liqo_kube::now()).unwrap();
         assert_eq!(
             status,

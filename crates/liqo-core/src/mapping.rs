@@ -1,0 +1,103 @@
+//! Which namespaces of a provider are ours: what it reports, compared with what we asked for.
+
+use std::collections::BTreeMap;
+
+use liqo_api::{
+    names,
+    virtualkubelet::{MappingPhase, NamespaceMap, NamespaceMapStatus, RemoteNamespaceStatus},
+};
+
+/// Whether a namespace of this cluster is never offloaded: it belongs to Kubernetes, or is shared with a peer.
+pub fn stays_here(namespace: &str) -> bool {
+    namespace.starts_with("kube-") || namespace.starts_with(names::TENANT_NAMESPACE_PREFIX)
+}
+
+/// The namespaces that are ready at the provider, each with its name there: reported under the name we asked for.
+pub fn accepted(map: &NamespaceMap) -> BTreeMap<String, String> {
+    let entries = map.status.iter().flat_map(|status| &status.current_mapping);
+    entries
+        .filter(|(here, there)| there.phase == Some(MappingPhase::Accepted) && is_wished(map, here, there))
+        .map(|(here, there)| (here.clone(), there.remote_namespace.clone()))
+        .collect()
+}
+
+/// What is kept of a report: entries for what `map` asks for, and the end of entries that were kept before.
+pub fn believed(map: &NamespaceMap, report: &NamespaceMapStatus) -> NamespaceMapStatus {
+    let kept = report.current_mapping.iter().filter(|(here, there)| is_believed(map, here, there));
+    NamespaceMapStatus { current_mapping: kept.map(|(here, there)| (here.clone(), there.clone())).collect() }
+}
+
+/// The namespaces in a report that `map` never asked for.
+pub fn unasked<'a>(map: &'a NamespaceMap, report: &'a NamespaceMapStatus) -> impl Iterator<Item = &'a str> {
+    let entries = report.current_mapping.iter();
+    entries.filter(|(here, there)| !is_believed(map, here, there)).map(|(here, _)| here.as_str())
+}
+
+fn is_wished(map: &NamespaceMap, here: &str, there: &RemoteNamespaceStatus) -> bool {
+    !there.remote_namespace.is_empty() && map.spec.desired_mapping.get(here) == Some(&there.remote_namespace)
+}
+
+/// A namespace that is no longer asked for may be told until it is gone, under the name it had.
+fn is_believed(map: &NamespaceMap, here: &str, there: &RemoteNamespaceStatus) -> bool {
+    let before = map.status.as_ref().and_then(|status| status.current_mapping.get(here));
+    is_wished(map, here, there)
+        || map.spec.desired_mapping.get(here).is_some_and(|_| there.remote_namespace.is_empty())
+        || before.is_some_and(|before| before.remote_namespace == there.remote_namespace)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn map(desired: serde_json::Value, current: serde_json::Value) -> NamespaceMap {
+        serde_json::from_value(json!({
+            "metadata": {"name": "map"}, "spec": {"desiredMapping": desired}, "status": {"currentMapping": current},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn only_what_was_asked_for_is_accepted() {
+        let reported = json!({
+            "a": {"remoteNamespace": "a-there", "phase": "Accepted"},
+            "b": {"remoteNamespace": "b-there", "phase": "CreationLoopBackOff"},
+            "c": {"remoteNamespace": "c-there", "phase": "Terminating"},
+            "d": {"phase": "Accepted"},
+            "e": {"remoteNamespace": "somewhere-else", "phase": "Accepted"},
+            "kube-system": {"remoteNamespace": "loot", "phase": "Accepted"},
+        });
+        let wished = json!({"a": "a-there", "b": "b-there", "c": "c-there", "d": "d-there", "e": "e-there"});
+        let all = accepted(&map(wished, reported.clone()));
+        assert_eq!(all.into_iter().collect::<Vec<_>>(), [("a".to_owned(), "a-there".to_owned())]);
+        assert!(accepted(&map(json!({}), reported)).is_empty());
+    }
+
+    #[test]
+    fn a_report_is_believed_as_far_as_it_answers_a_wish() {
+        let report = map(
+            json!({}),
+            json!({
+                "a": {"remoteNamespace": "a-there", "phase": "Accepted"},
+                "gone": {"remoteNamespace": "gone-there", "phase": "Terminating"},
+                "renamed": {"remoteNamespace": "other", "phase": "Accepted"},
+                "liqo": {"remoteNamespace": "loot", "phase": "Accepted"},
+            }),
+        );
+        let report = report.status.unwrap();
+        let before = json!({"gone": {"remoteNamespace": "gone-there", "phase": "Accepted"}});
+        let ours = map(json!({"a": "a-there", "renamed": "new-name"}), before);
+        let kept = believed(&ours, &report);
+        assert_eq!(kept.current_mapping.keys().collect::<Vec<_>>(), ["a", "gone"]);
+        assert_eq!(unasked(&ours, &report).collect::<Vec<_>>(), ["liqo", "renamed"]);
+    }
+
+    #[test]
+    fn namespaces_of_the_cluster_stay_here() {
+        for name in ["kube-system", "kube-node-lease", "liqo-tenant-milan-ca6261"] {
+            assert!(stays_here(name), "{name}");
+        }
+        assert!(!stays_here("demo") && !stays_here("liqo-demo"));
+    }
+}

@@ -1,0 +1,355 @@
+//! What a peer is granted now. Rights, namespaces, pods and tunnels follow from this and from nothing else.
+//!
+//! A decision of this cluster (a `ForeignCluster` that accepts the peer, or asks it) and an agreement in force (our
+//! offer, our request) grant; nothing a peer writes does. What ends, ends in two steps: until a deadline the peer may
+//! take back what it has here, then it is taken from it.
+
+use std::time::Duration;
+
+use k8s_openapi::{api::core::v1::Namespace, apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp};
+use liqo_api::{
+    discovery::{
+        ForeignCluster, PeeringConditionStatus as Status, PeeringConditionType as Type, PeeringEnabled, ResourceRequest,
+    },
+    meta::{annotation, label},
+    sharing::ResourceOffer,
+};
+
+/// How far one direction of a peering is granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grant {
+    /// Nothing, or nothing any more: what is there is taken back.
+    Nothing,
+    /// Everything the direction needs.
+    Full,
+    /// What is there goes on, nothing is added.
+    Kept,
+    /// The peer takes back what it has here, until then (Unix seconds).
+    Leaving {
+        /// When that is over.
+        until: i64,
+    },
+}
+
+impl Grant {
+    /// Whether something may be added: a pod, a namespace, a tunnel.
+    pub fn may_grow(self) -> bool {
+        self == Self::Full
+    }
+
+    /// Whether the direction is granted, and not just on its way out.
+    pub fn is_granted(self) -> bool {
+        matches!(self, Self::Full | Self::Kept)
+    }
+
+    /// Whether what is there may stay.
+    pub fn is_in_force(self) -> bool {
+        self != Self::Nothing
+    }
+
+    /// How long until it ends by itself.
+    pub fn ends_in(self, now: i64) -> Option<Duration> {
+        match self {
+            Self::Leaving { until } => Some(Duration::from_secs(u64::try_from(until - now).unwrap_or_default())),
+            _ => None,
+        }
+    }
+}
+
+/// What a peer is granted in both directions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// As our provider: it offers resources and its virtual node exists here.
+    pub provider: Grant,
+    /// As our consumer: it has namespaces and pods here.
+    pub consumer: Grant,
+}
+
+/// What was configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Requests are accepted unless a `ForeignCluster` says no.
+    pub accept_by_default: bool,
+    /// Clusters found on the local network are asked.
+    pub auto_join: bool,
+    /// How long a peer has to take leave.
+    pub deadline: Duration,
+}
+
+/// What the decision depends on.
+#[derive(Clone, Copy)]
+pub struct Seen<'a> {
+    /// The one that counts for the peer, if it stands for a peer at all.
+    pub foreign_cluster: Option<&'a ForeignCluster>,
+    /// The peer's tenant namespace; it keeps the time of leaving.
+    pub tenant: Option<&'a Namespace>,
+    /// Our request to the peer.
+    pub our_request: Option<&'a ResourceRequest>,
+    /// The peer's request.
+    pub their_request: Option<&'a ResourceRequest>,
+    /// Our offer to the peer.
+    pub our_offer: Option<&'a ResourceOffer>,
+    /// The peer's offer to us.
+    pub their_offer: Option<&'a ResourceOffer>,
+    /// What was configured.
+    pub policy: Policy,
+    /// Unix seconds.
+    pub now: i64,
+}
+
+/// Decides.
+pub fn of(seen: &Seen<'_>) -> Standing {
+    if seen.foreign_cluster.is_some_and(is_banned) {
+        return Standing { provider: Grant::Nothing, consumer: Grant::Nothing };
+    }
+    let stands = |meta: &ObjectMeta, withdrawn: bool| meta.deletion_timestamp.is_none() && !withdrawn;
+    let asked = seen.our_request.is_some_and(|one| stands(&one.metadata, one.spec.withdrawal_timestamp.is_some()));
+    let asks = seen.their_request.is_some_and(|one| stands(&one.metadata, one.spec.withdrawal_timestamp.is_some()));
+    let offered = seen.our_offer.is_some_and(|one| stands(&one.metadata, one.spec.withdrawal_timestamp.is_some()));
+    let to_give = seen.our_request.is_some() || seen.their_offer.is_some();
+    let to_take = seen.their_request.is_some() || seen.our_offer.is_some();
+    let provider = match seen.foreign_cluster {
+        Some(one) if asked && wants(one, seen.policy.auto_join) => Grant::Full,
+        _ => leaving(seen, annotation::OUTGOING_LEAVING_SINCE, to_give),
+    };
+    let consumer = match seen.foreign_cluster {
+        Some(one) if asks && offered && accepts(one, seen.policy.accept_by_default).is_ok() => {
+            if is_cordoned(one) {
+                Grant::Kept
+            } else {
+                Grant::Full
+            }
+        }
+        _ => leaving(seen, annotation::INCOMING_LEAVING_SINCE, to_take),
+    };
+    Standing { provider, consumer }
+}
+
+/// What is there and has no time written down yet begins to leave now.
+fn leaving(seen: &Seen<'_>, key: &str, exists: bool) -> Grant {
+    let deadline = i64::try_from(seen.policy.deadline.as_secs()).unwrap_or(i64::MAX);
+    let since = match seen.tenant.and_then(|tenant| leaving_since(tenant, key)) {
+        Some(since) => since.min(seen.now),
+        None if exists => seen.now,
+        None => return Grant::Nothing,
+    };
+    let until = since.saturating_add(deadline);
+    if until > seen.now { Grant::Leaving { until } } else { Grant::Nothing }
+}
+
+/// Since when a peer is leaving, as its tenant namespace has it (Unix seconds).
+pub fn leaving_since(tenant: &Namespace, key: &str) -> Option<i64> {
+    let text = tenant.metadata.annotations.as_ref()?.get(key)?;
+    Some(text.parse::<Timestamp>().ok()?.as_second())
+}
+
+fn label_is(one: &ForeignCluster, key: &str, value: &str) -> bool {
+    one.metadata.labels.as_ref().and_then(|all| all.get(key)).is_some_and(|found| found == value)
+}
+
+fn tenant_condition(one: &ForeignCluster) -> &str {
+    let all = one.metadata.annotations.as_ref();
+    all.and_then(|all| all.get(annotation::TENANT_CONDITION)).map(String::as_str).unwrap_or_default()
+}
+
+/// Whether the peer gets nothing and is not even heard.
+pub fn is_banned(one: &ForeignCluster) -> bool {
+    tenant_condition(one) == "Banned"
+}
+
+/// Whether everything the peer consumes is taken back.
+pub fn is_drained(one: &ForeignCluster) -> bool {
+    matches!(tenant_condition(one), "Drained" | "Banned")
+}
+
+/// Whether the peer is granted nothing new.
+pub fn is_cordoned(one: &ForeignCluster) -> bool {
+    matches!(tenant_condition(one), "Cordoned" | "Drained" | "Banned")
+}
+
+/// Whether we want resources from the peer.
+pub fn wants(one: &ForeignCluster, auto_join: bool) -> bool {
+    match one.spec.outgoing_peering_enabled {
+        _ if one.metadata.deletion_timestamp.is_some() || is_banned(one) => false,
+        PeeringEnabled::Yes => true,
+        PeeringEnabled::No => false,
+        PeeringEnabled::Auto => auto_join && label_is(one, label::DISCOVERY_TYPE, label::DISCOVERY_LAN),
+    }
+}
+
+/// Whether this cluster gives resources to the peer, or why not.
+///
+/// # Errors
+/// A sentence that says why not, and what to do.
+pub fn accepts(one: &ForeignCluster, by_default: bool) -> Result<(), &'static str> {
+    match one.spec.incoming_peering_enabled {
+        _ if one.metadata.deletion_timestamp.is_some() => {
+            Err("This ForeignCluster is being deleted: no resources are offered any more")
+        }
+        _ if is_banned(one) => {
+            Err("The remote cluster is banned from this cluster: `liqoctl uncordon tenant` lets it ask again")
+        }
+        _ if is_drained(one) => {
+            Err("The remote cluster is drained, what it had here is taken back: `liqoctl uncordon tenant` ends that")
+        }
+        PeeringEnabled::Yes => Ok(()),
+        PeeringEnabled::Auto if by_default => Ok(()),
+        PeeringEnabled::Auto => {
+            Err("The remote cluster asks for resources, and this cluster accepts no requests by itself: set \
+             spec.incomingPeeringEnabled of this ForeignCluster to Yes to accept the request")
+        }
+        PeeringEnabled::No => {
+            Err("The remote cluster asks for resources, and spec.incomingPeeringEnabled of this ForeignCluster says No")
+        }
+    }
+}
+
+/// What the controller manager has decided, as other processes can read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Granted {
+    /// The peer is, or is being made, our provider.
+    pub provider: bool,
+    /// The peer has an offer of ours.
+    pub consumer: bool,
+}
+
+/// Reads from the conditions of a `ForeignCluster` what its peer is granted, or is just taking back.
+pub fn by_status(one: &ForeignCluster) -> Granted {
+    let all = one.status.as_ref().map(|status| status.peering_conditions.as_slice()).unwrap_or_default();
+    let find = |type_| all.iter().find(|condition| condition.type_ == type_).filter(|_| !is_banned(one));
+    let is_up = |status| matches!(status, Status::Established | Status::Disconnecting);
+    let provider = find(Type::OutgoingPeering).is_some_and(|it| is_up(it.status) || it.status == Status::Pending);
+    // A request that waits for an offer, or for approval, is granted nothing.
+    let consumer = find(Type::IncomingPeering).is_some_and(|it| is_up(it.status) || it.reason == "KubeletPending");
+    Granted { provider, consumer }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const NOW: i64 = 1_767_225_600;
+    const THEN: &str = "2025-12-31T23:58:00Z";
+
+    fn peer(outgoing: &str, incoming: &str, condition: &str) -> ForeignCluster {
+        serde_json::from_value(json!({
+            "metadata": {"name": "milan", "annotations": {"liqo.io/tenant-condition": condition}},
+            "spec": {
+                "clusterIdentity": {"clusterID": "a", "clusterName": "milan"}, "foreignAuthUrl": "https://1.2.3.4",
+                "outgoingPeeringEnabled": outgoing, "incomingPeeringEnabled": incoming,
+            },
+        }))
+        .unwrap()
+    }
+
+    fn request(withdrawn: bool, deleting: bool) -> ResourceRequest {
+        let time = |set: bool| if set { json!(THEN) } else { Value::Null };
+        serde_json::from_value(json!({
+            "metadata": {"name": "rome", "deletionTimestamp": time(deleting)},
+            "spec": {
+                "clusterIdentity": {"clusterID": "b", "clusterName": "rome"}, "authUrl": "https://5.6.7.8",
+                "withdrawalTimestamp": time(withdrawn),
+            },
+        }))
+        .unwrap()
+    }
+
+    fn offer(withdrawn: bool) -> ResourceOffer {
+        let time = if withdrawn { json!(THEN) } else { Value::Null };
+        serde_json::from_value(
+            json!({"metadata": {"name": "rome"}, "spec": {"clusterId": "b", "withdrawalTimestamp": time}}),
+        )
+        .unwrap()
+    }
+
+    fn tenant(key: &str, since: &str) -> Namespace {
+        serde_json::from_value(json!({"metadata": {"name": "t", "annotations": {key: since}}})).unwrap()
+    }
+
+    fn seen<'a>(one: Option<&'a ForeignCluster>, tenant: Option<&'a Namespace>) -> Seen<'a> {
+        let policy = Policy { accept_by_default: true, auto_join: true, deadline: Duration::from_secs(300) };
+        Seen {
+            foreign_cluster: one,
+            tenant,
+            our_request: None,
+            their_request: None,
+            our_offer: None,
+            their_offer: None,
+            policy,
+            now: NOW,
+        }
+    }
+
+    #[test]
+    fn a_consumer_is_granted_what_was_accepted_and_offered() {
+        let begins = Grant::Leaving { until: NOW + 300 };
+        let leaves = Grant::Leaving { until: NOW + 180 };
+        let [since, long_ago] =
+            [THEN, "2025-12-31T23:00:00Z"].map(|time| tenant(annotation::INCOMING_LEAVING_SINCE, time));
+        let (stands, withdrawn, ours, taken) = (request(false, false), request(true, false), offer(false), offer(true));
+        for (what, incoming, condition, request, offer, tenant, expected) in [
+            ("in force", "Auto", "", Some(&stands), Some(&ours), None, Grant::Full),
+            ("a time from before does not count", "Yes", "", Some(&stands), Some(&ours), Some(&long_ago), Grant::Full),
+            ("not offered yet", "Auto", "", Some(&stands), None, None, begins),
+            ("refused", "No", "", Some(&stands), Some(&ours), None, begins),
+            ("refused for two minutes", "No", "", Some(&stands), Some(&taken), Some(&since), leaves),
+            ("refused for an hour", "No", "", Some(&stands), Some(&taken), Some(&long_ago), Grant::Nothing),
+            ("withdrawn by the peer", "Yes", "", Some(&withdrawn), Some(&ours), Some(&since), leaves),
+            ("an offer without a request", "Yes", "", None, Some(&ours), Some(&long_ago), Grant::Nothing),
+            ("cordoned", "Yes", "Cordoned", Some(&stands), Some(&ours), None, Grant::Kept),
+            ("drained", "Yes", "Drained", Some(&stands), Some(&ours), Some(&since), leaves),
+            ("banned", "Yes", "Banned", Some(&stands), Some(&ours), Some(&since), Grant::Nothing),
+        ] {
+            let one = peer("No", incoming, condition);
+            let seen = Seen { their_request: request, our_offer: offer, ..seen(Some(&one), tenant) };
+            assert_eq!(of(&seen).consumer, expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn nobody_becomes_a_provider_unasked() {
+        let long_ago = tenant(annotation::OUTGOING_LEAVING_SINCE, "2025-12-31T23:00:00Z");
+        let (stands, withdrawn, going) = (request(false, false), request(true, false), request(false, true));
+        for (what, one, request, expected) in [
+            ("asked", Some(peer("Yes", "No", "")), Some(&stands), Grant::Full),
+            ("a request nobody wished for", Some(peer("No", "Yes", "")), Some(&stands), Grant::Nothing),
+            ("a wish without a request", Some(peer("Yes", "Yes", "")), None, Grant::Nothing),
+            ("withdrawn", Some(peer("Yes", "Yes", "")), Some(&withdrawn), Grant::Nothing),
+            ("being deleted", Some(peer("Yes", "Yes", "")), Some(&going), Grant::Nothing),
+            ("no peer", None, Some(&stands), Grant::Nothing),
+            ("banned", Some(peer("Yes", "Yes", "Banned")), Some(&stands), Grant::Nothing),
+            ("cordoned as a consumer", Some(peer("Yes", "Yes", "Cordoned")), Some(&stands), Grant::Full),
+        ] {
+            let seen = Seen { our_request: request, ..seen(one.as_ref(), Some(&long_ago)) };
+            assert_eq!(of(&seen).provider, expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_time_in_the_future_does_not_extend_the_deadline() {
+        let tomorrow = tenant(annotation::INCOMING_LEAVING_SINCE, "2026-01-02T00:00:00Z");
+        assert_eq!(of(&seen(None, Some(&tomorrow))).consumer, Grant::Leaving { until: NOW + 300 });
+        let nothing = Standing { provider: Grant::Nothing, consumer: Grant::Nothing };
+        assert_eq!(of(&seen(None, None)), nothing, "nothing is there, nothing leaves");
+        assert_eq!(Grant::Leaving { until: NOW + 300 }.ends_in(NOW), Some(Duration::from_secs(300)));
+    }
+
+    #[test]
+    fn other_processes_read_the_decision_from_conditions() {
+        let told = |type_: &str, status: &str, reason: &str| {
+            let mut one = peer("Yes", "Yes", "");
+            let all = json!([{"type": type_, "status": status, "reason": reason}]);
+            one.status =
+                Some(serde_json::from_value(json!({"peeringConditions": all, "tenantNamespace": {}})).unwrap());
+            let Granted { provider, consumer } = by_status(&one);
+            (provider, consumer)
+        };
+        assert_eq!(told("OutgoingPeering", "Pending", "ResourceRequestPending"), (true, false));
+        assert_eq!(told("OutgoingPeering", "None", "NoResourceRequest"), (false, false));
+        assert_eq!(told("IncomingPeering", "Pending", "ResourceRequestPending"), (false, false));
+        assert_eq!(told("IncomingPeering", "Pending", "KubeletPending"), (false, true));
+        assert_eq!(told("IncomingPeering", "Disconnecting", "ResourceRequestDeleting"), (false, true));
+    }
+}

@@ -1,0 +1,173 @@
+//! `liqoctl cordon|uncordon|drain|evict tenant`: what a cluster that consumes from this one is still given.
+//!
+//! Writes    `ForeignCluster`: the annotation `liqo.io/tenant-condition`; `evict` also both directions of the peering.
+
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use k8s_openapi::api::{core::v1::Namespace, rbac::v1::RoleBinding};
+use kube::ResourceExt;
+use liqo_api::{
+    discovery::{ForeignCluster, PeeringConditionStatus as Status, PeeringConditionType as Type},
+    meta::{annotation, label},
+};
+use liqo_kube::Cluster;
+use serde_json::{Value, json};
+
+use crate::{
+    clusters::ConnectionArgs,
+    completion, condition, flag,
+    out::Out,
+    peer::{get, identity},
+    wait::{Deadline, Watched},
+};
+
+/// Arguments of `cordon`, `uncordon`, `drain` and `evict`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(subcommand_value_name = "COMMAND")]
+pub(crate) struct TenantArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Clone, Debug, clap::Subcommand)]
+enum What {
+    /// A cluster that consumes resources of this one
+    Tenant(NameArgs),
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct NameArgs {
+    /// Name of the ForeignCluster
+    #[arg(value_name = "FOREIGN CLUSTER", add = clap_complete::ArgValueCompleter::new(completion::foreign_clusters))]
+    name: String,
+    /// The timeout for completion
+    #[arg(long, default_value = "120s", value_parser = flag::duration, value_name = "DURATION")]
+    timeout: Duration,
+}
+
+/// What is decided about a tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It is given nothing new.
+    Cordon,
+    /// It is given what the ForeignCluster says.
+    Uncordon,
+    /// What it has is taken back.
+    Drain,
+    /// It gets nothing, and is not heard.
+    Evict,
+}
+
+impl Verdict {
+    /// What is written.
+    fn patch(self) -> Value {
+        let value = match self {
+            Self::Cordon => json!("Cordoned"),
+            Self::Uncordon => Value::Null,
+            Self::Drain => json!("Drained"),
+            Self::Evict => json!("Banned"),
+        };
+        let mut patch = json!({"metadata": {"annotations": {annotation::TENANT_CONDITION: value}}});
+        if self == Self::Evict {
+            patch["spec"] = json!({"incomingPeeringEnabled": "No", "outgoingPeeringEnabled": "No"});
+        }
+        patch
+    }
+
+    /// Reason and message of the Event.
+    fn event(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Cordon => ("TenantCordoned", "The cluster keeps what it has here and is granted nothing new"),
+            Self::Uncordon => ("TenantUncordoned", "The cluster is granted again what this ForeignCluster says"),
+            Self::Drain => ("TenantDrained", "What the cluster has here is taken back"),
+            Self::Evict => ("TenantEvicted", "Everything the cluster has here is ended, and it is not heard any more"),
+        }
+    }
+}
+
+/// `liqoctl cordon|uncordon|drain|evict tenant …`
+pub(crate) async fn run(verdict: Verdict, args: TenantArgs, connection: &ConnectionArgs) -> anyhow::Result<()> {
+    let What::Tenant(NameArgs { name, timeout }) = args.what;
+    let (out, deadline) = (Out::new(false), Deadline::after(timeout));
+    let cluster = connection.open().await?.cluster;
+    let failed = || format!("Failed to {} the tenant {name:?}", format!("{verdict:?}").to_lowercase());
+    let foreign = get(&cluster, &name).await.with_context(failed)?;
+    cluster.merge(&foreign, verdict.patch()).await.with_context(failed)?;
+    let (reason, message) = verdict.event();
+    cluster.event(&foreign, "liqoctl", "Normal", reason, message).await;
+    out.done(format!("{name}: {message}"));
+    match verdict {
+        Verdict::Cordon => Ok(()),
+        Verdict::Uncordon => {
+            if foreign.spec.incoming_peering_enabled == liqo_api::discovery::PeeringEnabled::No {
+                out.info("spec.incomingPeeringEnabled says No: set it to Yes or Auto to give the cluster resources");
+            }
+            Ok(())
+        }
+        Verdict::Drain => drained(&cluster, &name, deadline, out).await.with_context(failed),
+        Verdict::Evict => ended(&cluster, &foreign, deadline, out).await.with_context(failed),
+    }
+}
+
+/// Waits until the tenant uses nothing.
+async fn drained(cluster: &Cluster, name: &str, deadline: Deadline, out: Out) -> anyhow::Result<()> {
+    let step = out.step("Waiting until the tenant has taken its pods back");
+    let watched = Watched::<ForeignCluster>::one(cluster, "", name);
+    let uses = |one: &ForeignCluster| {
+        matches!(condition::status(one, Type::IncomingPeering), Status::Established | Status::Disconnecting)
+    };
+    watched.until(deadline, |all| (!all.iter().any(|one| uses(one))).then_some(())).await.map_err(|error| {
+        anyhow!("{error}: it goes on, and ends when the withdrawal deadline of this cluster is over")
+    })?;
+    step.done("The tenant uses nothing of this cluster any more");
+    Ok(())
+}
+
+/// Waits until nothing of the tenant is left, and tells what was ended.
+async fn ended(cluster: &Cluster, foreign: &ForeignCluster, deadline: Deadline, out: Out) -> anyhow::Result<()> {
+    let id = identity(foreign).cluster_id;
+    let step = out.step("Ending what the tenant has here");
+    let tenant = foreign.status.as_ref().and_then(|status| status.tenant_namespace.local.clone());
+    if let Some(tenant) = tenant {
+        let bindings = Watched::<RoleBinding>::labelled(cluster, &tenant, "");
+        let is_theirs = |one: &RoleBinding| {
+            one.subjects.iter().flatten().any(|subject| subject.kind == "User" && subject.name == id)
+        };
+        let before: Vec<_> = cluster.list::<RoleBinding>(&tenant, "").await?;
+        bindings.until(deadline, |all| (!all.iter().any(|one| is_theirs(one))).then_some(())).await?;
+        for one in before.iter().filter(|one| is_theirs(one)) {
+            step.say(format!("role binding {tenant}/{} ended", one.name_any()));
+            out.info(format!("Ended: role {} in the namespace {tenant}", one.role_ref.name));
+        }
+    }
+    let selector = format!("{}={id}", label::REMOTE_CLUSTER_ID);
+    let before: Vec<Namespace> = cluster.list("", &selector).await?;
+    let namespaces = Watched::<Namespace>::labelled(cluster, "", &selector);
+    namespaces.gone(deadline).await.map_err(|error| {
+        let left: Vec<_> = namespaces.now().iter().map(|one| one.name_any()).collect();
+        anyhow!("{error}: the namespaces {} are still being deleted", left.join(", "))
+    })?;
+    for one in &before {
+        out.info(format!("Ended: namespace {} with all its pods", one.name_any()));
+    }
+    step.done("Nothing of the tenant is left; its certificate has no rights");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_is_one_annotation_and_an_eviction_ends_the_peering() {
+        let condition =
+            |verdict: Verdict| verdict.patch()["metadata"]["annotations"]["liqo.io/tenant-condition"].clone();
+        assert_eq!(condition(Verdict::Cordon), "Cordoned");
+        assert_eq!(condition(Verdict::Drain), "Drained");
+        assert_eq!(condition(Verdict::Evict), "Banned");
+        assert_eq!(condition(Verdict::Uncordon), Value::Null);
+        assert!(Verdict::Drain.patch().get("spec").is_none());
+        assert_eq!(Verdict::Evict.patch()["spec"]["incomingPeeringEnabled"], "No");
+    }
+}
