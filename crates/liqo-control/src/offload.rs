@@ -144,7 +144,7 @@ pub fn spawn(home: &Home, args: &ManagerArgs, life: &Life) -> Result<(), String>
     if args.enable_node_failure_controller {
         life.spawn("node-failure", node_failure::run(home.clone(), pods.clone()));
     }
-    let rules = shadow_pod::Rules::new(home, args);
+    let rules = shadow_pod::Rules::new(args);
     life.spawn("shadow-pod", shadow_pod::run(Arc::clone(&shared), rules, pods, args.shadow_pod_ctrl_workers));
     life.spawn("shadow-endpoint-slice", shadow_endpoint_slice::run(shared, slices, args.clone()));
     Ok(())
@@ -157,6 +157,7 @@ fn rules(home: &Home, args: &ManagerArgs) -> namespace_map::Rules {
         reserved: own.into_iter().chain(args.reserved_namespaces.iter().cloned()).collect(),
         pod_security: args.pod_security.clone(),
         most: args.namespaces_per_peer,
+        objects: args.guests.guest_objects.clone(),
     }
 }
 

@@ -33,7 +33,8 @@ pub(crate) async fn run(shared: Arc<Shared>, queue: Queue<String>) {
 }
 
 async fn settle(shared: &Shared, bindings: &Store<RoleBinding>, id: String) -> Result<Option<Duration>, KubeError> {
-    let maps = shared.maps.filter(|map| is_original(map) && !is_leaving(map) && provider_of(map) == id);
+    // A map on its way out counts: its virtual kubelet still takes back what it sent.
+    let maps = shared.maps.filter(|map| is_original(map) && provider_of(map) == id);
     let peer = shared.peer(&id).and_then(|peer| peer.spec.cluster_identity.clone());
     let mut wanted = BTreeMap::new();
     let mut again = None;

@@ -16,7 +16,7 @@ use liqo_api::{
     virtualkubelet::{ShadowPod, ShadowPodPhase},
 };
 use liqo_core::{
-    naming,
+    naming::claimed_tenant_of,
     quantity::Amount,
     resources::{self, Half, Resources},
 };
@@ -29,7 +29,7 @@ const PODS: &str = "pods";
 /// Whether an offer is the one this cluster made to a peer: in the peer's own tenant namespace, by us.
 pub(crate) fn is_ours(offer: &ResourceOffer, own: &ClusterIdentity, peer: &str, tenant: Option<&Namespace>) -> bool {
     let labelled = |key: &str, value: &str| offer.labels().get(key).is_some_and(|is| is == value);
-    tenant.and_then(|tenant| naming::tenant_of(tenant, None)) == Some(peer)
+    tenant.and_then(claimed_tenant_of) == Some(peer)
         && offer.name_any() == own.cluster_name
         && offer.spec.cluster_id == own.cluster_id
         && labelled(label::REPLICATION, "true")

@@ -16,7 +16,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use k8s_openapi::api::{
-    core::v1::Namespace,
+    core::v1::{Namespace, ResourceQuota},
     rbac::v1::{RoleBinding, RoleRef, Subject},
 };
 use kube::{ResourceExt, core::ObjectMeta};
@@ -26,12 +26,12 @@ use liqo_api::{
     virtualkubelet::{MappingPhase, NamespaceMap, NamespaceMapStatus, RemoteNamespaceStatus},
 };
 use liqo_core::standing::{Grant, accepts};
-use liqo_kube::{KubeError, Queue, Store, drive, now};
+use liqo_kube::{KubeError, Queue, Store, drive, now, twin};
 use serde_json::json;
 
 pub(crate) use self::plan::Rules;
 use self::plan::{Owner, Wish, look, originals, owner_of, within};
-use super::{Shared, is_leaving, is_original};
+use super::{Shared, allowance::object_quota, is_leaving, is_original};
 use crate::told::Told;
 
 /// Namespaces of one map handled at the same time.
@@ -241,9 +241,19 @@ impl Loop {
                     let meta = json!({"uid": there.uid(), "labels": self.rules.labels(origin)});
                     cluster.merge(&*there, json!({ "metadata": meta })).await?;
                 }
+                self.limit(name).await?;
                 self.bind(owner, origin, name, tenant).await?;
                 Ok(Ok(MappingPhase::Accepted))
             }
+        }
+    }
+
+    /// Limits how many objects the peer may have in the namespace.
+    async fn limit(&self, namespace: &str) -> Result<(), KubeError> {
+        let Some(wanted) = object_quota(namespace, &self.rules.objects) else { return Ok(()) };
+        match self.shared.home.cluster.get::<ResourceQuota>(namespace, &wanted.name_any()).await? {
+            Some(is) if !twin::differs(&wanted, &is) => Ok(()),
+            _ => self.shared.home.cluster.apply(&wanted).await.map(drop),
         }
     }
 
@@ -458,7 +468,7 @@ mod tests {
     fn the_namespace_is_the_one_recorded_from_a_real_cluster() {
         let owner =
             Owner { map: "liqo-tenant-consumer-ed03b8/provider-ca6261".to_owned(), original: "demo".to_owned() };
-        let rules = Rules { reserved: Vec::new(), pod_security: "baseline".to_owned(), most: 64 };
+        let rules = Rules { reserved: Vec::new(), pod_security: "baseline".to_owned(), most: 64, objects: Vec::new() };
         let made = forge(&owner, "09897b82", "demo-consumer-ed03b8", &rules);
         assert_eq!(made.labels().get("pod-security.kubernetes.io/enforce").map(String::as_str), Some("baseline"));
         assert_eq!(made.labels().get(label::REMOTE_CLUSTER_ID).map(String::as_str), Some("09897b82"));

@@ -3,12 +3,12 @@
 //! Keeps true: while a shadow pod exists and its work is not done there is a pod for it, whatever happens
 //! to the peer, the node or the pod; nobody else's pod is touched. A pod costs one request to make and one
 //! for each phase it goes through. What this cluster does not run for peers is neither made nor changed, whether or
-//! not the webhook was asked; who deleted a shadow has no pod any more, whoever holds the shadow.
+//! not the webhook was asked; who deleted a shadow, or is granted nothing, has no pod any more, whoever holds the shadow.
 //!
-//! Watches   `ShadowPod`s, `Pod`s made from them; `ResourceOffer`s, if peers are held to them.
+//! Watches   `ShadowPod`s, `Pod`s made from them.
 //! Writes    `Pod`s; `ShadowPod.status`.
 //! Removes   pods that failed though they should always run, so that they are made again; pods of shadows that are
-//!           on their way out.
+//!           on their way out, and of peers that are granted nothing.
 
 mod plan;
 mod rules;
@@ -114,9 +114,6 @@ pub(crate) async fn run(shared: Arc<Shared>, rules: Rules, pods: Pods, workers: 
     shared.ready().await;
     shadows.ready().await;
     pods.store.ready().await;
-    if let Some(offers) = &rules.offers {
-        offers.ready().await;
-    }
     let all = Loop { shared, cluster, shadows, pods: pods.store, rules, memories: Mutex::default() };
     drive("shadow-pod", queue, workers, |key| all.settle(key)).await;
 }
@@ -129,11 +126,9 @@ impl Loop {
             return Ok(None);
         };
         let pod = self.pods.get(&namespace, &name);
-        if super::is_leaving(&*shadow) {
-            self.memories().remove(&(namespace, name));
-            // Somebody may hold the shadow for ever.
-            let own = pod.filter(|pod| kinship(&shadow, pod) == Kinship::Own && !super::is_leaving(&**pod));
-            return if let Some(pod) = own { self.cluster.remove(&*pod).await.map(|()| None) } else { Ok(None) };
+        let ended = !self.shared.ledger.standing(guest::origin(&shadow.metadata)).consumer.is_in_force();
+        if ended || super::is_leaving(&*shadow) {
+            return self.end(&shadow, pod.as_deref()).await;
         }
         let space = self.shared.namespaces.get("", &namespace);
         let refusal = self.rules.refusal(&shadow, space.as_deref());
@@ -173,11 +168,29 @@ impl Loop {
         Ok(again)
     }
 
+    /// Ends the pod of a shadow that was deleted, whoever holds the shadow, or whose peer is granted nothing any more.
+    async fn end(&self, shadow: &ShadowPod, pod: Option<&Pod>) -> Result<Option<Duration>, KubeError> {
+        if let Some(pod) = pod.filter(|pod| kinship(shadow, pod) == Kinship::Own && !super::is_leaving(*pod)) {
+            self.cluster.remove(pod).await?;
+        }
+        if super::is_leaving(shadow) {
+            self.memories().remove(&key_of(shadow));
+            return Ok(None);
+        }
+        let peer = guest::origin(&shadow.metadata);
+        let why = format!("this cluster does not run the pod: the cluster {peer:?} is granted nothing");
+        self.tell(shadow, "Refused", why).await;
+        self.report(shadow, Some(ShadowPodPhase::Pending)).await?;
+        Ok(Some(LATER))
+    }
+
     /// Books what the pod will use; what can go into the offer of its peer is decided by one at a time.
     fn book(&self, shadow: &ShadowPod) -> Result<(), String> {
-        let tenant = |name: &str| self.shared.namespaces.get("", name);
+        let (ledger, peer) = (&self.shared.ledger, guest::origin(&shadow.metadata));
+        let offer = ledger.tenant(peer).and_then(|tenant| ledger.our_offer(&tenant, peer));
+        let granted = (ledger.standing(peer).consumer, offer);
         let has_pod = |(namespace, name): &Key| self.pods.get(namespace, name).is_some();
-        self.rules.book(shadow, (&self.shadows, &mut self.memories()), tenant, has_pod)
+        self.rules.book(shadow, (&self.shadows, &mut self.memories()), granted, has_pod)
     }
 
     /// Makes the pod. Its phase becomes known when the watch shows it.

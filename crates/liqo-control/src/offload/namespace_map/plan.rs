@@ -61,6 +61,8 @@ pub(crate) struct Rules {
     pub pod_security: String,
     /// Namespaces one map may have.
     pub most: usize,
+    /// How many objects of each kind a peer may have in one namespace.
+    pub objects: Vec<(String, String)>,
 }
 
 impl Rules {
@@ -145,7 +147,7 @@ mod tests {
 
     fn rules() -> Rules {
         let reserved = ["liqo", "liqo-storage", "cert-manager", "istio-*"].map(str::to_owned).into();
-        Rules { reserved, pod_security: "baseline".to_owned(), most: 64 }
+        Rules { reserved, pod_security: "baseline".to_owned(), most: 64, objects: Vec::new() }
     }
 
     fn ask(name: &str, there: Option<&Namespace>) -> Wish {

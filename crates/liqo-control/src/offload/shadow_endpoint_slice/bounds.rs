@@ -59,13 +59,14 @@ mod tests {
     #[test]
     fn endpoints_are_in_the_networks_of_their_peer() {
         // As recorded from a real cluster.
-        let tunnel: TunnelEndpointSpec = serde_json::from_value(json!({
-            "clusterIdentity": {"clusterID": "a", "clusterName": "consumer"}, "endpointIP": "", "backendType": "", "backendConfig": {},
-            "localPodCIDR": "10.244.0.0/16", "localExternalCIDR": "10.97.0.0/16",
-            "remotePodCIDR": "10.244.0.0/16", "remoteNATPodCIDR": "10.245.0.0/16",
-            "remoteExternalCIDR": "10.97.0.0/16", "remoteNATExternalCIDR": "None",
-        }))
-        .unwrap();
+        let text = str::to_owned;
+        let tunnel = TunnelEndpointSpec {
+            remote_pod_cidr: text("10.244.0.0/16"),
+            remote_nat_pod_cidr: text("10.245.0.0/16"),
+            remote_external_cidr: text("10.97.0.0/16"),
+            remote_nat_external_cidr: text("None"),
+            ..TunnelEndpointSpec::default()
+        };
         let networks = Bounds::of_tunnel(&tunnel);
         let nodes: Node = serde_json::from_value(
             json!({"status": {"addresses": [{"type": "InternalIP", "address": "172.30.0.8"}, {"type": "Hostname", "address": "n"}]}}),

@@ -6,12 +6,14 @@ use std::{collections::HashMap, sync::Arc};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
 use liqo_api::{
-    ClusterIdentity,
     meta::label,
     sharing::ResourceOffer,
     virtualkubelet::{ShadowPod, ShadowPodPhase},
 };
-use liqo_core::resources::{self, Resources};
+use liqo_core::{
+    resources::{self, Resources},
+    standing::Grant,
+};
 use liqo_kube::Store;
 
 use super::{
@@ -22,15 +24,14 @@ use super::{
     },
     Key,
 };
-use crate::{home::Home, manager::ManagerArgs};
+use crate::manager::ManagerArgs;
 
 /// What decides about pods of peers.
 pub(crate) struct Rules {
     /// What they may ask for.
     pub guests: GuestArgs,
-    own: ClusterIdentity,
-    /// What was offered to peers; `None`: not enforced.
-    pub offers: Option<Store<ResourceOffer>>,
+    /// Whether peers are held to what was offered to them.
+    enforced: bool,
 }
 
 /// What is remembered of a shadow, as long as it exists.
@@ -64,12 +65,9 @@ pub(super) fn recall<'a>(memories: &'a mut Memories, shadow: &ShadowPod) -> &'a 
 }
 
 impl Rules {
-    /// Starts watching what is needed to decide.
-    pub(crate) fn new(home: &Home, args: &ManagerArgs) -> Self {
-        let originals = format!("{}=true", label::REPLICATION);
-        let offers = || home.cluster.watch::<ResourceOffer>("").labels(&originals).start(|_| {});
-        let offers = args.enable_resource_enforcement.then(offers);
-        Self { guests: args.guests.clone(), own: home.identity.clone(), offers }
+    /// As the flags say.
+    pub(crate) fn new(args: &ManagerArgs) -> Self {
+        Self { guests: args.guests.clone(), enforced: args.enable_resource_enforcement }
     }
 
     /// Why the pod of a shadow in that namespace is neither made nor changed.
@@ -87,7 +85,8 @@ impl Rules {
         (!all.is_empty()).then(|| guest::text(&all))
     }
 
-    /// Books the demand of a shadow whose pod is to be made, beside those that `has_pod` or were booked.
+    /// Books the demand of a shadow whose pod is to be made, beside those that `has_pod` or were booked. New pods are
+    /// made while the peer is granted more, those that ran once while it is granted anything.
     ///
     /// # Errors
     /// A text that says why it does not fit into the offer.
@@ -95,19 +94,19 @@ impl Rules {
         &self,
         shadow: &ShadowPod,
         (shadows, memories): (&Store<ShadowPod>, &mut Memories),
-        tenant: impl Fn(&str) -> Option<Arc<Namespace>>,
+        (grant, offer): (Grant, Option<Arc<ResourceOffer>>),
         has_pod: impl Fn(&Key) -> bool,
     ) -> Result<(), String> {
+        let origin = guest::origin(&shadow.metadata);
+        if !(grant.may_grow() || grant.is_in_force() && ran(shadow)) {
+            return Err(format!(
+                "this cluster does not run the pod: the cluster {origin:?} is granted no more pods now"
+            ));
+        }
         // What ran once was within the offer. That the offer is smaller now does not end it.
-        if self.offers.is_none() || recall(memories, shadow).booked || ran(shadow) {
+        if !self.enforced || recall(memories, shadow).booked || ran(shadow) {
             return Ok(());
         }
-        let origin = guest::origin(&shadow.metadata);
-        let to_origin = |offer: &ResourceOffer| {
-            let tenant = tenant(&offer.namespace().unwrap_or_default());
-            allowance::is_ours(offer, &self.own, origin, tenant.as_deref())
-        };
-        let offer = self.offers.as_ref().and_then(|offers| offers.filter(to_origin).into_iter().next());
         let offer = offer.ok_or_else(|| format!("nothing is offered to the cluster {origin}"))?;
         let made = |other: &ShadowPod| {
             let key = key_of(other);
@@ -136,7 +135,7 @@ mod tests {
     use super::*;
 
     fn rules() -> Rules {
-        Rules { guests: GuestArgs::default(), own: ClusterIdentity::default(), offers: None }
+        Rules { guests: GuestArgs::default(), enforced: false }
     }
 
     fn shadow(uid: &str, origin: &str, pod: Value) -> ShadowPod {
