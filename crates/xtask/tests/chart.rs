@@ -433,7 +433,7 @@ fn pods_run_with_little_power() {
     let deployment = |name: &str| name.starts_with("Deployment/") && name != "Deployment/liqo-gateway";
     for (name, object) in with(&[]).iter().filter(|(name, _)| deployment(name)) {
         let pod = &object["spec"]["template"]["spec"];
-        assert_eq!(pod["serviceAccountName"], name["Deployment/".len()..], "{name}");
+        assert_eq!(pod["serviceAccountName"], name.trim_start_matches("Deployment/"), "{name}");
         assert_eq!(
             pod["securityContext"],
             json!({"runAsNonRoot": true, "runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000,

@@ -24,7 +24,7 @@ fn one(tree: &mut Value, text: &str) -> Result<(), String> {
             return Err(format!("{assignment:?} has no value: write key=value"));
         }
         let path = path(sides.remove(0).trim())?;
-        let value = value(&assignment[assignment.len() - sides.join("=").len()..]);
+        let value = value(&sides.join("="));
         put(tree, &path, value)?;
     }
     Ok(())
@@ -32,22 +32,21 @@ fn one(tree: &mut Value, text: &str) -> Result<(), String> {
 
 /// Cuts at a character that is neither escaped nor inside braces.
 fn cut(text: &str, at: char) -> Vec<&str> {
-    let (mut parts, mut start, mut depth, mut escaped) = (Vec::new(), 0, 0_u32, false);
-    for (index, c) in text.char_indices() {
+    let (mut depth, mut escaped) = (0_u32, false);
+    let cuts = |c: char| {
         match c {
-            _ if escaped => escaped = false,
+            _ if escaped => {
+                escaped = false;
+                return false;
+            }
             '\\' => escaped = true,
             '{' => depth += 1,
             '}' => depth = depth.saturating_sub(1),
-            _ if c == at && depth == 0 => {
-                parts.push(&text[start..index]);
-                start = index + c.len_utf8();
-            }
             _ => {}
         }
-    }
-    parts.push(&text[start..]);
-    parts
+        c == at && depth == 0
+    };
+    text.split(cuts).collect()
 }
 
 enum Step {
