@@ -19,7 +19,7 @@ const MASTERS: &str = "kubeadm:cluster-admins";
 pub(crate) fn story(raid: &Raid) -> Result<()> {
     let rome = raid.rome();
     let (door, key) = (Door::of(&raid.stage)?, Key::make(&raid.stage.bed.dir().join("forger"))?);
-    let before = kept(raid)?;
+    let before = (kept(raid)?, requests(rome)?);
     for (what, id, request) in forgeries(&key, &raid.milan.id)? {
         let token = Door::token(&raid.stage)?;
         let Answer(code, said) = door.asks(&id, "forger", &token, &request)?;
@@ -28,7 +28,9 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
         ensure!(!said.contains(&token) && !said.is_empty(), "{what}: {said:?}");
     }
     nobody_else(raid, &door, &key)?;
-    ensure!(kept(raid)? == before, "what belongs to the honest peer, or the list of requests, has changed");
+    ensure!(kept(raid)? == before.0, "the certificate or a token of the honest peer has changed");
+    let new: Vec<_> = requests(rome)?.into_iter().filter(|name| !before.1.contains(name)).collect();
+    ensure!(new.is_empty(), "the API server was asked to sign {new:?}");
 
     // The same request without a trick is granted: it was the tricks that were refused.
     let token = Door::token(&raid.stage)?;
@@ -52,15 +54,19 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
     forget(rome, FORGER, &peer.tenant)
 }
 
-/// What must not change: the honest peer's certificate and token, and the requests that Kubernetes knows of.
+/// The signing requests that Kubernetes knows of.
+fn requests(rome: &Cluster) -> Result<Vec<String>> {
+    Ok(names(&rome.items(&["certificatesigningrequests"])?))
+}
+
+/// What must not change: the honest peer's certificate and token.
 fn kept(raid: &Raid) -> Result<Vec<Value>> {
     let rome = raid.rome();
     let certificate = rome.json(&["secret", "-n", &raid.milan.tenant, "liqo-remote-certificate"])?;
     let tokens =
         rome.items(&["secrets", "-n", "liqo", "-l", &format!("discovery.liqo.io/cluster-id={}", raid.milan.id)])?;
     let tokens: Vec<_> = tokens.iter().map(|token| token["data"].clone()).collect();
-    let requests = names(&rome.items(&["certificatesigningrequests"])?);
-    Ok(vec![certificate["data"].clone(), tokens.into(), requests.into()])
+    Ok(vec![certificate["data"].clone(), tokens.into()])
 }
 
 /// Each with what it is, the ID it claims and the request.

@@ -17,15 +17,16 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
     let network = |field: &str, value: &str| json!({"spec": {field: value}});
     let tried = |patch: &Value| -> Result<Outcome> { peer.patches(&peer.tenant, &["networkconfig", name], patch) };
     let mut told = 0;
-    for range in ranges(rome)? {
-        for field in ["podCIDR", "externalCIDR"] {
-            let what = format!("{field} {range}");
-            told += u32::from(matches!(tried(&network(field, &range))?, Outcome::Refused(..)) || problem(raid)?);
-            never(&format!("routes have moved with {what}"), || moved(raid, &before))
-                .or_else(|error| restore(raid, &announced).and(Err(error)))?;
-            connected(rome, &raid.milan.id).with_context(|| what.clone())?;
-        }
+    let ranges = ranges(rome)?;
+    let announcements = ranges.iter().map(|range| ("podCIDR", range)).chain([("externalCIDR", &ranges[0])]);
+    for (field, range) in announcements {
+        let what = format!("{field} {range}");
+        told += u32::from(matches!(tried(&network(field, range))?, Outcome::Refused(..)) || problem(raid)?);
+        let held = never(&format!("routes have moved with {what}"), || moved(raid, &before));
+        let held = held.and_then(|()| connected(rome, &raid.milan.id).context(what));
+        told += u32::from(problem(raid)?);
         restore(raid, &announced)?;
+        held?;
     }
     ensure!(told > 0, "nobody was told of any range");
     keys_and_ends(raid, name, &before)?;

@@ -104,7 +104,7 @@ fn left(rome: &Cluster, peer: &Peer, there: &str) -> Result<Vec<String>> {
 fn ended(raid: &Raid) -> Result<()> {
     let (rome, peer) = (raid.rome(), &raid.turin);
     let began = std::time::Instant::now();
-    raid.stage.liqoctl(rome, &["unpeer", "turin", "--force"])?;
+    raid.stage.liqoctl(rome, &["evict", "tenant", "turin", "--timeout", "60s"])?;
     ensure!(began.elapsed().as_secs() < 60, "ending everything took {:?}", began.elapsed());
     for what in [
         vec!["get", "resourcerequests", "-n", &peer.tenant],
@@ -113,10 +113,11 @@ fn ended(raid: &Raid) -> Result<()> {
     ] {
         peer.runs(&what)?.refused("the old certificate")?;
     }
-    let nodes = rome.items(&["nodes", "-l", "liqo.io/type=virtual-node"])?;
-    let nodes = names(&nodes);
-    ensure!(nodes == ["/liqo-milan"], "virtual nodes after the end of turin: {nodes:?}");
-    let tunnels = rome.items(&["tunnelendpoints", "-n", &peer.tenant])?;
-    ensure!(tunnels.is_empty(), "the tunnel to turin stands");
-    Ok(())
+    wait_for("neither node nor tunnel of turin is left", LONG, || {
+        let nodes = rome.items(&["nodes", "-l", "liqo.io/type=virtual-node"])?;
+        let nodes = names(&nodes).into_iter().filter(|name| name != "/liqo-milan");
+        let tunnels = names(&rome.items(&["tunnelendpoints", "-n", &peer.tenant])?);
+        let left: Vec<_> = nodes.chain(tunnels).collect();
+        if left.is_empty() { Ok(Some(())) } else { bail!("{left:?}") }
+    })
 }

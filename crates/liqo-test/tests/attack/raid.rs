@@ -14,6 +14,9 @@ use super::hostile::Peer;
 
 /// Long enough for an attack to show its effect; those that were seen to work took half a second.
 pub(crate) const MOMENT: Duration = Duration::from_millis(2500);
+/// At home, what peers take is counted, and what they do not give back is taken soon.
+const AT_HOME: &str =
+    "controllerManager.config.enableResourceEnforcement=true,controllerManager.config.withdrawalDeadline=15s";
 /// The honest peer is served within this time.
 const SERVED: Duration = Duration::from_secs(20);
 
@@ -42,9 +45,8 @@ impl Raid {
             vec![ClusterSpec::new("rome", 1).nodes(2), ClusterSpec::new("milan", 2), ClusterSpec::new("turin", 3)];
         let stage = Stage::apart("attack", specs)?;
         stage.everywhere(|cluster| {
-            // At home, what peers take is counted.
             let more: &[&str] = match cluster.name() {
-                "rome" => &["--set", "controllerManager.config.enableResourceEnforcement=true"],
+                "rome" => &["--set", AT_HOME],
                 _ => &[],
             };
             stage.install(cluster, cluster.name(), more)

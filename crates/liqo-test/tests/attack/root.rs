@@ -134,10 +134,10 @@ fn no_webhook(raid: &Raid, there: &str) -> Result<()> {
     feed(create.args(["create", "-f", "-"]), &kept.to_string())?;
     outcome?;
     wait_for("the webhooks are asked again", LONG, || {
-        let again = shadow(peer, there, "again", &pod(&few(), &json!({"hostPID": true})));
+        let again = shadow(peer, there, "again-", &pod(&few(), &json!({"hostPID": true})));
         Ok(peer.tries(&again)?.refused("again").is_ok().then_some(()))
     })?;
-    peer.runs(&["delete", "shadowpods", "-n", there, "--wait=false", "--all", "--field-selector=metadata.name!=plain"])?
+    peer.runs(&["delete", "shadowpods", "-n", there, "--wait=false", "--field-selector=metadata.name!=plain"])?
         .done("its own pods")
         .map(drop)
 }
