@@ -12,6 +12,7 @@ mod attack {
     pub(crate) mod door;
     pub(crate) mod forger;
     pub(crate) mod glutton;
+    pub(crate) mod holes;
     pub(crate) mod hostile;
     pub(crate) mod land;
     pub(crate) mod no;
@@ -25,7 +26,7 @@ mod attack {
 
 use anyhow::Result;
 use attack::{
-    addresses, forger, glutton, land, no, pod, provider,
+    addresses, forger, glutton, holes, land, no, pod, provider,
     raid::{self, Raid},
     root, thief, trespasser,
 };
@@ -35,8 +36,11 @@ static SUITE: Suite<Raid> = Suite::new("attack", Raid::raise);
 
 fn story(attack: impl FnOnce(&Raid) -> Result<()>) -> Result<()> {
     SUITE.tell(|raid| {
-        attack(raid)?;
-        raid::all_is_calm(raid)
+        holes::forget();
+        // After an attack that went well nothing else could be told.
+        raid::answers(raid)?;
+        let told = [attack(raid), raid::all_is_calm(raid)];
+        holes::none(told.into_iter().filter_map(Result::err))
     })
 }
 

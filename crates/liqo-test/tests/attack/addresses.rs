@@ -28,7 +28,7 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
     let settings = object("v1", "ConfigMap", "plain", &json!({"data": {"a": "b"}}));
     peer.tries(&settings)?.done("a ConfigMap like any")?;
     let foreign = json!({"metadata": {"labels": {"virtualkubelet.liqo.io/origin": raid.milan.id}}});
-    peer.patches(&there, &["configmap", "plain"], &foreign)?.refused("what is reflected gets another origin")?;
+    peer.patches(&there, &["configmap", "plain"], &foreign)?.refused("what is reflected gets another origin");
 
     for (what, spec) in [
         ("external", json!({"ports": ports, "externalIPs": [rome.dns_ip(), "8.8.8.8"]})),
@@ -36,21 +36,21 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
         ("node-port", json!({"ports": ports, "type": "NodePort"})),
         ("name", json!({"type": "ExternalName", "externalName": "kubernetes.default.svc"})),
     ] {
-        peer.tries(&object("v1", "Service", what, &json!({"spec": spec})))?.refused(what)?;
+        peer.tries(&object("v1", "Service", what, &json!({"spec": spec})))?.refused(what);
     }
     let later = json!({"spec": {"externalIPs": [rome.dns_ip()]}});
-    peer.patches(&there, &["service", "plain"], &later)?.refused("external addresses are added later")?;
+    peer.patches(&there, &["service", "plain"], &later)?.refused("external addresses are added later");
 
     let backend = json!({"service": {"name": "plain", "port": {"number": 53}}});
     let rule = json!({"host": "shop.rome.example", "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}});
     let ingress = json!({"spec": {"rules": [rule]}});
-    peer.tries(&object("networking.k8s.io/v1", "Ingress", "host", &ingress))?.refused("the host of somebody else")?;
+    peer.tries(&object("networking.k8s.io/v1", "Ingress", "host", &ingress))?.refused("the host of somebody else");
     let claim = json!({"spec": {"volumeName": "somebodys", "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
-    peer.tries(&object("v1", "PersistentVolumeClaim", "claim", &claim))?.refused("the volume of somebody else")?;
+    peer.tries(&object("v1", "PersistentVolumeClaim", "claim", &claim))?.refused("the volume of somebody else");
     let token = json!({"type": "kubernetes.io/service-account-token", "metadata": {
         "name": "token", "namespace": there, "labels": {"virtualkubelet.liqo.io/origin": peer.id},
         "annotations": {"kubernetes.io/service-account.name": "default"}}});
-    peer.tries(&object("v1", "Secret", "token", &token))?.refused("a token of this cluster")?;
+    peer.tries(&object("v1", "Secret", "token", &token))?.refused("a token of this cluster");
     for (what, patch) in [
         ("a finalizer", json!({"metadata": {"finalizers": ["turin.example/never"]}})),
         (
@@ -58,7 +58,7 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
             json!({"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "Namespace", "name": "x", "uid": "y"}]}}),
         ),
     ] {
-        peer.patches(&there, &["service", "plain"], &patch)?.refused(what)?;
+        peer.patches(&there, &["service", "plain"], &patch)?.refused(what);
     }
     slices(raid, &there, &object)?;
     for kind in ["service", "configmap"] {

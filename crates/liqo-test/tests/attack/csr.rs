@@ -42,7 +42,8 @@ fn der(tag: u8, content: &[Vec<u8>]) -> Vec<u8> {
     let content = content.concat();
     let length = match content.len() {
         short @ 0..0x80 => vec![short.to_be_bytes()[7]],
-        long => [&[0x82], &long.to_be_bytes()[6..]].concat(),
+        long @ 0x80..0x100 => vec![0x81, long.to_be_bytes()[7]],
+        longer => [&[0x82], &longer.to_be_bytes()[6..]].concat(),
     };
     [vec![tag], length, content].concat()
 }

@@ -29,7 +29,7 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
     let manager = manager(rome)?;
     let memory = usage::memory(manager.pid)?.anonymous;
     for (what, pod) in gluttons(offered) {
-        peer.tries(&shadow(peer, &there, what, &pod))?.refused(what)?;
+        peer.tries(&shadow(peer, &there, what, &pod))?.refused(what);
     }
     all_at_once(raid, &there, offered)?;
     honest_pods_are_admitted(raid)?;

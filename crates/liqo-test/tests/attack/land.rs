@@ -21,9 +21,10 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
     let announcements = ranges.iter().map(|range| ("podCIDR", range)).chain([("externalCIDR", &ranges[0])]);
     for (field, range) in announcements {
         let what = format!("{field} {range}");
-        told += u32::from(matches!(tried(&network(field, range))?, Outcome::Refused(..)) || problem(raid)?);
+        told += u32::from(tried(&network(field, range))?.is_refused() || problem(raid)?);
         let held = never(&format!("routes have moved with {what}"), || moved(raid, &before));
         let held = held.and_then(|()| connected(rome, &raid.milan.id).context(what));
+        super::raid::answers(raid)?;
         told += u32::from(problem(raid)?);
         restore(raid, &announced)?;
         held?;
@@ -47,9 +48,6 @@ fn ranges(rome: &Cluster) -> Result<Vec<String>> {
     let api = rome.node_ip();
     let net = api.rsplit_once('.').context("a node has an address")?.0.to_owned();
     Ok(vec![
-        // The nodes of everybody, and the machine that they are on.
-        format!("{net}.0/24"),
-        format!("{api}/32"),
         rome.spec().service_cidr.clone(),
         // The honest peer's pods.
         "10.20.0.0/16".to_owned(),
@@ -57,6 +55,9 @@ fn ranges(rome: &Cluster) -> Result<Vec<String>> {
         "0.0.0.0/1".to_owned(),
         "169.254.0.0/16".to_owned(),
         "fd00::/64".to_owned(),
+        // Last, since it is the end: the API server, then the nodes of everybody and the machine that they are on.
+        format!("{api}/32"),
+        format!("{net}.0/24"),
     ])
 }
 
@@ -135,10 +136,10 @@ fn in_anothers_name(raid: &Raid) -> Result<()> {
     let ours = text(ours.first().context("rome announces nothing to turin")?, "/metadata/name").to_owned();
     let name = json!({"spec": {"cluster": {"clusterID": raid.milan.id, "clusterName": "milan"}}});
     let mine = ["networkconfig", ours.as_str()];
-    peer.patches(&peer.tenant, &mine, &name)?.refused("what rome announces is changed")?;
+    peer.patches(&peer.tenant, &mine, &name)?.refused("what rome announces is changed");
     let status = json!({"status": {"processed": true, "podCIDRNAT": "172.30.0.0/16"}});
     let mine = ["networkconfig", ours.as_str(), "--subresource=status"];
-    peer.patches(&peer.tenant, &mine, &status)?.refused("the status of what rome announces is written by a peer")?;
+    peer.patches(&peer.tenant, &mine, &status)?.refused("the status of what rome announces is written by a peer");
     wait_for("the tunnel is that of turin", LONG, || {
         let tunnels = rome.items(&["tunnelendpoints", "-n", &peer.tenant])?;
         Ok(tunnels.iter().all(|one| text(one, "/spec/clusterIdentity/clusterID") == peer.id).then_some(()))

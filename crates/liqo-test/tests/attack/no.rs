@@ -39,15 +39,15 @@ fn never_accepted(raid: &Raid) -> Result<()> {
     wait_for("the refused cluster may do nothing", LONG, || {
         let map = "{desiredMapping: {x: x-naples}}";
         let tried = peer.tries(&object(&peer, &raid.home, "virtualkubelet", "NamespaceMap", "refused", map))?;
-        Ok(tried.refused("a map").is_ok().then_some(()))
+        Ok(tried.is_refused().then_some(()))
     })?;
     let network = "{cluster: {clusterID: HOME, clusterName: rome}, podCIDR: 10.77.0.0/16, externalCIDR: 10.78.0.0/16, \
                    endpointIP: 172.31.255.254, backendType: wireguard, backend_config: {publicKey: \
                    fAtXqFbclsLrEwLCMmP18WQmRtocQDjKtHV8rRnTSW0=, port: '5871'}}"
         .replace("HOME", &raid.home);
-    peer.tries(&object(&peer, &raid.home, "net", "NetworkConfig", "refused", &network))?.refused("a network")?;
+    peer.tries(&object(&peer, &raid.home, "net", "NetworkConfig", "refused", &network))?.refused("a network");
     for namespace in ["default", "shop", &raid.milan.offloaded(rome)?] {
-        peer.tries(&shadow(&peer, namespace, "refused", &pod(&few(), &json!({}))))?.refused("a pod")?;
+        peer.tries(&shadow(&peer, namespace, "refused", &pod(&few(), &json!({}))))?.refused("a pod");
     }
     never("something was made for a refused cluster", || {
         let spaces = rome.items(&["namespaces", "-l", &format!("liqo.io/remote-cluster-id={ID}")])?;
@@ -86,8 +86,8 @@ fn accepted_once(raid: &Raid) -> Result<()> {
     })?;
     let maps = format!("{{desiredMapping: {{raid: {there}}}}}");
     let map = object(peer, &raid.home, "virtualkubelet", "NamespaceMap", "again", &maps);
-    peer.tries(&map)?.refused("a map after all was taken back")?;
-    peer.tries(&shadow(peer, &there, "again", &pod(&few(), &json!({}))))?.refused("a pod after all was taken back")?;
+    peer.tries(&map)?.refused("a map after all was taken back");
+    peer.tries(&shadow(peer, &there, "again", &pod(&few(), &json!({}))))?.refused("a pod after all was taken back");
     ended(raid)
 }
 
@@ -111,7 +111,7 @@ fn ended(raid: &Raid) -> Result<()> {
         vec!["get", "networkconfigs", "-n", &peer.tenant],
         vec!["get", "shadowpods", "-A"],
     ] {
-        peer.runs(&what)?.refused("the old certificate")?;
+        peer.runs(&what)?.refused("the old certificate");
     }
     wait_for("neither node nor tunnel of turin is left", LONG, || {
         let nodes = rome.items(&["nodes", "-l", "liqo.io/type=virtual-node"])?;

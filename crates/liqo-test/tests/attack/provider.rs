@@ -66,7 +66,7 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
     // As rome would have made them. Of two, one was taken away at once; of six, three stood.
     for number in 1..=6 {
         let fake = labelled(&peer, &original, request, &format!("fake-{number}"), &request_of(&raid.home, "rome"));
-        peer.tries(&fake)?.refused("a request in the name of rome")?;
+        peer.tries(&fake)?.refused("a request in the name of rome");
     }
     let resources = "resourceQuota: {hard: {cpu: '1000', memory: 1000Gi, pods: '1000'}}";
     let labels = "labels: {node-role.kubernetes.io/control-plane: '', node-restriction.kubernetes.io/team: red}";
@@ -74,7 +74,7 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
         ("an offer that nobody asked for", format!("{{clusterId: {ID}, {resources}, {labels}}}")),
         ("an offer in the name of the honest peer", format!("{{clusterId: {}, {resources}}}", raid.milan.id)),
     ] {
-        peer.tries(&object(&peer, &raid.home, offer.0, offer.1, NAME, &spec))?.refused(what)?;
+        peer.tries(&object(&peer, &raid.home, offer.0, offer.1, NAME, &spec))?.refused(what);
     }
     let in_anothers_name = labelled(
         &peer,
@@ -83,13 +83,13 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
         "forged",
         &request_of(&raid.milan.id, "milan"),
     );
-    peer.tries(&in_anothers_name)?.refused("a request in the name of the honest peer")?;
+    peer.tries(&in_anothers_name)?.refused("a request in the name of the honest peer");
     let mine = ["resourcerequest", NAME];
     for (what, patch) in [
         ("a finalizer of its own", json!({"metadata": {"finalizers": ["palermo.example/never"]}})),
         ("the mark of an original", json!({"metadata": {"labels": {"liqo.io/replication": "true"}}})),
     ] {
-        peer.patches(&peer.tenant, &mine, &patch)?.refused(what)?;
+        peer.patches(&peer.tenant, &mine, &patch)?.refused(what);
     }
     never("something was made for a provider", || {
         let selector = "app.kubernetes.io/part-of=liqo";

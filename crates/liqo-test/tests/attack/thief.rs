@@ -49,12 +49,12 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
     // The original itself, which a peer in both directions finds in the namespace it shares with rome.
     let (tenant, name) = (text(&original, "/metadata/namespace"), text(&original, "/metadata/name"));
     let wish = json!({"spec": {"desiredMapping": {"private": "loot", "lent": lent}}});
-    raid.turin.patches(tenant, &["namespacemap", name], &wish)?.refused("the wish of rome is changed")?;
+    raid.turin.patches(tenant, &["namespacemap", name], &wish)?.refused("the wish of rome is changed");
     let status = json!({"status": {"currentMapping": {"private": loot}}});
     raid.turin
         .patches(tenant, &["namespacemap", name, "--subresource=status"], &status)?
-        .refused("the status of rome's own map is written by a peer")?;
-    raid.turin.runs(&["delete", "namespacemap", "-n", tenant, name])?.refused("rome's own map is removed")?;
+        .refused("the status of rome's own map is written by a peer");
+    raid.turin.runs(&["delete", "namespacemap", "-n", tenant, name])?.refused("rome's own map is removed");
     let now = map(rome, tenant, "liqo.io/remoteID", &raid.turin.id)?;
     ensure!(now["spec"] == original["spec"], "the wish of rome has changed: {now}");
     Ok(())
