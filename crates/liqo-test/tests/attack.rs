@@ -15,6 +15,7 @@ mod attack {
     pub(crate) mod holes;
     pub(crate) mod hostile;
     pub(crate) mod land;
+    pub(crate) mod liar;
     pub(crate) mod no;
     pub(crate) mod pod;
     pub(crate) mod provider;
@@ -26,7 +27,7 @@ mod attack {
 
 use anyhow::Result;
 use attack::{
-    addresses, forger, glutton, holes, land, no, pod, provider,
+    addresses, forger, glutton, holes, land, liar, no, pod, provider,
     raid::{self, Raid},
     root, thief, trespasser,
 };
@@ -90,6 +91,11 @@ fn story_09_the_man_in_the_pod_finds_closed_doors() -> Result<()> {
 }
 
 #[test]
-fn story_10_no_means_no() -> Result<()> {
+fn story_10_the_liar_on_the_wire_stops_nobodys_replication() -> Result<()> {
+    story(liar::story)
+}
+
+#[test]
+fn story_11_no_means_no() -> Result<()> {
     story(no::story)
 }
