@@ -62,7 +62,7 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
     }
     slices(raid, &there, &object)?;
     for kind in ["service", "configmap"] {
-        peer.runs(&["delete", kind, "-n", &there, "plain"])?.done("its own")?;
+        peer.runs(&["delete", kind, "-n", &there, "plain", "--wait=false"])?.done("its own")?;
     }
     Ok(())
 }
@@ -92,5 +92,7 @@ fn slices(raid: &Raid, there: &str, object: &dyn Fn(&str, &str, &str, &Value) ->
             .map(str::to_owned)
             .collect())
     })?;
-    peer.runs(&["delete", "shadowendpointslices", "-n", there, "--all"])?.done("its own slices").map(drop)
+    peer.runs(&["delete", "shadowendpointslices", "-n", there, "--all", "--wait=false"])?
+        .done("its own slices")
+        .map(drop)
 }

@@ -146,7 +146,8 @@ pub(crate) fn all_is_calm(raid: &Raid) -> Result<()> {
     wait_for("a pod in rome is answered by the one in milan", SERVED, || {
         let client = rome.pods("shop", "app=client")?;
         let (client, _) = client.first().context("no client")?;
-        let answer = rome.kubectl(&["exec", "-n", "shop", client, "--", "wget", "-T", "3", "-qO-", "http://web"])?;
+        let answer =
+            rome.kubectl(&["exec", "-n", "shop", client, "--", "timeout", "5", "wget", "-qO-", "http://web"])?;
         Ok(answer.starts_with("web-").then_some(()))
     })?;
     raid.stage.cluster("milan").rolled_out("bakery", "baker")?;
