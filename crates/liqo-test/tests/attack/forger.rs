@@ -23,10 +23,11 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
     let before = (kept(raid)?, requests(rome)?);
     for (what, id, request) in forgeries(&key, &raid.milan.id)? {
         let token = Door::token(&raid.stage)?;
-        let Answer(code, said) = door.asks(&id, "forger", &token, &request)?;
+        let answer = door.asks(&id, "forger", &token, &request)?;
+        let Answer(code, said) = &answer;
         // Not 401: the token was right, and what is wrong is the request.
-        if ![400, 403].contains(&code) {
-            holes::found(format!("{what}: {code} {said}"));
+        if ![400, 403].contains(code) {
+            holes::found(format!("{what}: {answer:?}"));
             continue;
         }
         ensure!(!said.contains(&token) && !said.is_empty(), "{what}: {said:?}");

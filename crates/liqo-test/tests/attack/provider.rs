@@ -70,11 +70,11 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
     }
     let resources = "resourceQuota: {hard: {cpu: '1000', memory: 1000Gi, pods: '1000'}}";
     let labels = "labels: {node-role.kubernetes.io/control-plane: '', node-restriction.kubernetes.io/team: red}";
-    for (what, spec) in [
-        ("an offer that nobody asked for", format!("{{clusterId: {ID}, {resources}, {labels}}}")),
-        ("an offer in the name of the honest peer", format!("{{clusterId: {}, {resources}}}", raid.milan.id)),
+    for (what, name, spec) in [
+        ("an offer that nobody asked for", NAME, format!("{{clusterId: {ID}, {resources}, {labels}}}")),
+        ("an offer in the name of the honest peer", "milan", format!("{{clusterId: {}, {resources}}}", raid.milan.id)),
     ] {
-        peer.tries(&object(&peer, &raid.home, offer.0, offer.1, NAME, &spec))?.refused(what);
+        peer.tries(&object(&peer, &raid.home, offer.0, offer.1, name, &spec))?.refused(what);
     }
     let in_anothers_name = labelled(
         &peer,

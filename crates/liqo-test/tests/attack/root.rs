@@ -66,7 +66,7 @@ fn masters(rome: &Cluster) -> Vec<(&'static str, Value)> {
         ("processes", json!({"hostPID": true})),
         ("network", json!({"hostNetwork": true})),
         ("ipc", json!({"hostIPC": true})),
-        ("port", json!({"container.ports": [{"containerPort": 80, "hostPort": 6443}]})),
+        ("port", json!({"container.ports": [{"containerPort": 80, "hostPort": 16443}]})),
         ("node", json!({"nodeName": rome.first()})),
         ("priority", json!({"priorityClassName": "system-node-critical"})),
         ("everywhere", json!({"tolerations": [{"operator": "Exists"}]})),
