@@ -17,7 +17,7 @@ pub(crate) fn shadow(peer: &Peer, namespace: &str, name: &str, pod: &Value) -> S
 }
 
 fn annotated(peer: &Peer, namespace: &str, name: &str, pod: &Value, annotations: &Value) -> String {
-    let labels = json!({"virtualkubelet.liqo.io/origin": peer.id, "app": name});
+    let labels = json!({"virtualkubelet.liqo.io/origin": peer.id, "app": name.trim_end_matches('-')});
     // A name that ends in a dash is a beginning.
     let key = if name.ends_with('-') { "generateName" } else { "name" };
     json!({
