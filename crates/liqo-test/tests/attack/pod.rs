@@ -14,7 +14,10 @@ use liqo_test::{
 };
 use serde_json::{Value, json};
 
-use super::raid::{Raid, tenant, text};
+use super::{
+    holes,
+    raid::{Raid, tenant, text},
+};
 
 /// Connections that say nothing, at the port of the webhooks.
 const STALLED: usize = 400;
@@ -91,11 +94,15 @@ fn ipam(raid: &Raid, here: &std::path::Path) -> Result<()> {
         );
         // Whether nobody answers at all or says no: a status other than 0, and nothing is written.
         let said = asked.unwrap_or_default();
-        ensure!(!said.contains("grpc-status: 0"), "{method} for {id}: {said}");
+        if said.contains("grpc-status: 0") {
+            holes::found(format!("{method} for {id} with {ip} was done for somebody without a token"));
+        }
     }
     let after = rome.items(&["ipamstorages"])?;
     let spec = |all: &[Value]| all.iter().map(|one| one["spec"].clone()).collect::<Vec<_>>();
-    ensure!(spec(&before) == spec(&after), "somebody without a token has changed the addresses in use");
+    if spec(&before) != spec(&after) {
+        holes::found("somebody without a token has changed the addresses in use".to_owned());
+    }
     Ok(())
 }
 
