@@ -51,7 +51,7 @@ impl Story {
         self.good = false;
         let places: Vec<_> = evidence::kept().iter().map(|path| path.display().to_string()).collect();
         let places = if places.is_empty() { "nothing was kept".to_owned() } else { places.join("\n") };
-        let told = format!("{error:?}\n\nWhat there is to read of {}:\n{places}", self.name);
+        let told = format!("{error:#}\n\nWhat there is to read of {}:\n{places}", self.name);
         out::note(&format!("{} failed: {told}", self.name));
         Err(anyhow!(told))
     }

@@ -1,0 +1,138 @@
+//! The forger at the door: requests that say one thing to the one who checks and another to the one who signs.
+
+use anyhow::{Context, Result, ensure};
+use liqo_test::Cluster;
+use serde_json::Value;
+
+use super::{
+    csr::{Attribute, BMP, Key, TELETEX, UTF8, cn, o},
+    door::{Answer, Door},
+    holes,
+    hostile::Peer,
+    raid::{Raid, names, text},
+};
+
+/// An ID that nobody has.
+const FORGER: &str = "5a1e0f3c-7b6d-4c2e-9f10-8d7c6b5a4e3f";
+/// What every kubeadm cluster has as the administrators' group.
+const MASTERS: &str = "kubeadm:cluster-admins";
+
+pub(crate) fn story(raid: &Raid) -> Result<()> {
+    let rome = raid.rome();
+    let (door, key) = (Door::of(&raid.stage)?, Key::make(&raid.stage.bed.dir().join("forger"))?);
+    let before = (kept(raid)?, requests(rome)?);
+    for (what, id, request) in forgeries(&key, &raid.milan.id)? {
+        let token = Door::token(&raid.stage)?;
+        let answer = door.asks(&id, "forger", &token, &request)?;
+        let Answer(code, said) = &answer;
+        // Not 401: the token was right, and what is wrong is the request.
+        if ![400, 403].contains(code) {
+            holes::found(format!("{what}: {answer:?}"));
+            continue;
+        }
+        ensure!(!said.contains(&token) && !said.is_empty(), "{what}: {said:?}");
+    }
+    nobody_else(raid, &door, &key)?;
+    ensure!(kept(raid)? == before.0, "the certificate or a token of the honest peer has changed");
+    let new: Vec<_> = requests(rome)?.into_iter().filter(|name| !before.1.contains(name)).collect();
+    ensure!(new.is_empty(), "the API server was asked to sign {new:?}");
+
+    // The same request without a trick is granted: it was the tricks that were refused.
+    let token = Door::token(&raid.stage)?;
+    let honest = key.request(&[&[o(UTF8, "liqo.io")], &[cn(UTF8, FORGER)]], &[])?;
+    let answer = door.asks(FORGER, "forger", &token, &honest)?;
+    ensure!((200..300).contains(&answer.0), "an honest request: {answer:?}");
+    let answer = answer.json()?;
+    let peer = Peer::with(FORGER, text(&answer, "/namespace"), key.directory(), &answer, &key.pem()?)?;
+    for (verb, resource) in [("get", "secrets"), ("create", "pods"), ("create", "rolebindings"), ("list", "nodes")] {
+        let said = peer.kubectl().args(["auth", "can-i", verb, resource, "-A"]).output()?;
+        ensure!(String::from_utf8_lossy(&said.stdout).trim() == "no", "the peer may {verb} {resource}");
+    }
+    let mut may = peer.kubectl();
+    let may = may.args(["auth", "can-i", "create", "resourcerequests.discovery.liqo.io", "-n", &peer.tenant]);
+    ensure!(may.output()?.status.success(), "the peer may not even ask");
+    // A second cluster with the same token, which was for one.
+    let other = "6b2f1a4d-8c7e-4d3f-8a21-9e8d7c6b5f40";
+    let request = key.request(&[&[o(UTF8, "liqo.io")], &[cn(UTF8, other)]], &[])?;
+    let Answer(code, said) = door.asks(other, "second", &token, &request)?;
+    ensure!(code == 401 || code == 403, "a used token: {code} {said}");
+    forget(rome, FORGER, &peer.tenant)
+}
+
+/// The signing requests that Kubernetes knows of.
+fn requests(rome: &Cluster) -> Result<Vec<String>> {
+    Ok(names(&rome.items(&["certificatesigningrequests"])?))
+}
+
+/// What must not change: the honest peer's certificate and token.
+fn kept(raid: &Raid) -> Result<Vec<Value>> {
+    let rome = raid.rome();
+    let certificate = rome.json(&["secret", "-n", &raid.milan.tenant, "liqo-remote-certificate"])?;
+    let tokens =
+        rome.items(&["secrets", "-n", "liqo", "-l", &format!("discovery.liqo.io/cluster-id={}", raid.milan.id)])?;
+    let tokens: Vec<_> = tokens.iter().map(|token| token["data"].clone()).collect();
+    Ok(vec![certificate["data"].clone(), tokens.into()])
+}
+
+/// Each with what it is, the ID it claims and the request.
+fn forgeries(key: &Key, victim: &str) -> Result<Vec<(&'static str, String, String)>> {
+    let (liqo, me) = (|| vec![o(UTF8, "liqo.io")], |id: &str| vec![cn(UTF8, id)]);
+    let manager = "system:kube-controller-manager";
+    let request = |subject: &[Vec<Attribute>], alternative: &[&str]| {
+        key.request(&subject.iter().map(Vec::as_slice).collect::<Vec<_>>(), alternative)
+    };
+    let good = request(&[liqo(), me(FORGER)], &[])?;
+    let evil = request(&[vec![o(UTF8, MASTERS)], me("somebody")], &[])?;
+    let begin = "-----BEGIN CERTIFICATE REQUEST-----";
+    let hidden = |blank: char| format!("{}{evil}", good.replacen(begin, &format!("{begin}{blank}"), 1));
+    let as_forger = [
+        ("two common names", request(&[liqo(), me(FORGER), me(manager)], &[])?),
+        ("a second common name of another kind", request(&[liqo(), me(FORGER), vec![cn(BMP, manager)]], &[])?),
+        ("a group as TeletexString", request(&[liqo(), vec![o(TELETEX, MASTERS)], me(FORGER)], &[])?),
+        ("a group as BMPString", request(&[liqo(), vec![o(BMP, MASTERS)], me(FORGER)], &[])?),
+        ("two groups in one name", request(&[vec![o(UTF8, "liqo.io"), o(UTF8, MASTERS)], me(FORGER)], &[])?),
+        ("no group but the masters", request(&[vec![o(UTF8, "system:masters")], me(FORGER)], &[])?),
+        ("another name beside the subject", request(&[liqo(), me(FORGER)], &["kubernetes.default.svc"])?),
+        ("two blocks", format!("{good}{evil}")),
+        ("a block hidden by a form feed", hidden('\u{c}')),
+        ("a block hidden by a tab", hidden('\t')),
+        ("no request", "nonsense".to_owned()),
+    ];
+    let mut all: Vec<_> = as_forger.into_iter().map(|(what, text)| (what, FORGER.to_owned(), text)).collect();
+    // IDs that are users of somebody, and the ID of a peer that has another key.
+    for (what, id) in [("the ID of an administrator", "kubernetes-admin"), ("the ID of a robot", "jenkins")] {
+        all.push((what, id.to_owned(), request(&[liqo(), me(id)], &[])?));
+    }
+    all.push(("the ID of the honest peer", victim.to_owned(), request(&[liqo(), me(victim)], &[])?));
+    Ok(all)
+}
+
+/// Wrong tokens, also after a right one was used, and bodies that are too large.
+fn nobody_else(raid: &Raid, door: &Door, key: &Key) -> Result<()> {
+    let request = key.request(&[&[o(UTF8, "liqo.io")], &[cn(UTF8, FORGER)]], &[])?;
+    for wrong in ["", "0123456789abcdef0123456789abcdef"] {
+        let Answer(code, said) = door.asks(FORGER, "forger", wrong, &request)?;
+        ensure!(code == 401 || code == 403, "a wrong token: {code} {said}");
+        ensure!(wrong.is_empty() || !said.contains(wrong), "a token is repeated: {said}");
+    }
+    let Answer(code, said) = door.posts(&format!("{{\"cluster\": \"{}\"}}", "x".repeat(1 << 20)))?;
+    ensure!([400, 413].contains(&code), "a body of a mebibyte: {code} {said}");
+    // The cluster's own token is given to nobody: with it no peer speaks for another.
+    let turin = raid.hostile_cluster();
+    let known =
+        turin.items(&["secrets", "-n", "liqo", "-l", &format!("discovery.liqo.io/cluster-id={}", raid.home)])?;
+    let token = known.iter().map(|one| text(one, "/data/token")).find(|token| !token.is_empty());
+    let token = token.context("turin was given no token by rome")?;
+    let token = String::from_utf8(base64::Engine::decode(&base64::prelude::BASE64_STANDARD, token)?)?;
+    let victim = key.request(&[&[o(UTF8, "liqo.io")], &[cn(UTF8, &raid.milan.id)]], &[])?;
+    let Answer(code, said) = door.asks(&raid.milan.id, "milan", &token, &victim)?;
+    ensure!(code == 401 || code == 403, "the hostile peer's token for the honest peer's ID: {code} {said}");
+    Ok(())
+}
+
+/// Takes away what an invented cluster left.
+pub(crate) fn forget(rome: &Cluster, id: &str, tenant: &str) -> Result<()> {
+    let selector = format!("discovery.liqo.io/cluster-id={id}");
+    rome.kubectl(&["delete", "foreignclusters", "-l", &selector, "--wait=false", "--ignore-not-found"])?;
+    rome.kubectl(&["delete", "namespace", tenant, "--wait=false", "--ignore-not-found"]).map(drop)
+}

@@ -1,0 +1,196 @@
+//! The glutton: with enforcement, a peer gets what it was offered, whatever it writes and how fast.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use liqo_test::{Cluster, process::Process, stage::LONG, usage, wait_for};
+use serde_json::{Value, json};
+
+use super::{
+    hostile::Outcome,
+    raid::{Raid, text},
+    root::{few, pod, shadow},
+};
+
+/// Memory that the controller manager may gain meanwhile, in KiB.
+const GROWTH: u64 = 30 << 10;
+/// Namespaces of one peer.
+const NAMESPACES: usize = 64;
+/// Pods that are tried at once: each with a third of what was offered, by several at a time.
+const AT_ONCE: usize = 12;
+
+pub(crate) fn story(raid: &Raid) -> Result<()> {
+    let (rome, peer) = (raid.rome(), &raid.turin);
+    let there = peer.offloaded(rome)?;
+    let offered = offered(raid)?;
+    let manager = manager(rome)?;
+    let memory = usage::memory(manager.pid)?.anonymous;
+    for (what, pod) in gluttons(offered) {
+        peer.tries(&shadow(peer, &there, what, &pod))?.refused(what);
+    }
+    all_at_once(raid, &there, offered)?;
+    honest_pods_are_admitted(raid)?;
+    many_namespaces(raid)?;
+    restless_requests(raid)?;
+    ensure!(manager.alive(), "the controller manager of rome died");
+    let grown = usage::memory(manager.pid)?.anonymous.saturating_sub(memory);
+    ensure!(grown < GROWTH, "the controller manager of rome has grown by {grown} KiB");
+    let clean = ["delete", "shadowpods", "-n", &there, "--all", "--wait=false"];
+    peer.runs(&clean)?.done("its own pods")?;
+    wait_for("the pods end", LONG, || Ok(rome.items(&["pods", "-n", &there])?.is_empty().then_some(())))
+}
+
+fn manager(rome: &Cluster) -> Result<Process> {
+    let pods = rome.pods("liqo", "app.kubernetes.io/name=controller-manager")?;
+    let (name, _) = pods.first().context("rome has no controller manager")?;
+    let pod = rome.json(&["pod", "-n", "liqo", name])?;
+    rome.container_process("liqo", name, text(&pod, "/spec/containers/0/name"))
+}
+
+/// Millicores that rome offered to turin.
+fn offered(raid: &Raid) -> Result<u64> {
+    let selector = format!("liqo.io/replication=true,liqo.io/remoteID={}", raid.turin.id);
+    let offers = raid.rome().items(&["resourceoffers", "-n", &raid.turin.tenant, "-l", &selector])?;
+    let offer = offers.first().context("rome offers nothing to turin")?;
+    let cpu = millicores(text(offer, "/spec/resourceQuota/hard/cpu"))?;
+    ensure!(cpu > 30, "rome offers {cpu}m");
+    Ok(cpu)
+}
+
+fn millicores(text: &str) -> Result<u64> {
+    let parsed = match text.strip_suffix('m') {
+        Some(milli) => milli.parse().ok(),
+        None => text.parse::<u64>().ok().map(|whole| whole * 1000),
+    };
+    parsed.with_context(|| format!("{text:?} is no amount of processors"))
+}
+
+/// Amounts that are none, or more than there is.
+fn gluttons(offered: u64) -> Vec<(&'static str, Value)> {
+    let limits = |cpu: &str, memory: &str| pod(&json!({"cpu": cpu, "memory": memory}), &json!({}));
+    let mut unlimited = pod(&few(), &json!({}));
+    unlimited["containers"][0]["resources"] = json!({"requests": {"cpu": "1m"}});
+    let smaller = json!({"resources": {"limits": {"cpu": "1m", "memory": "1Mi"}}});
+    let many = json!({"cpu": format!("{}m", 2 * offered), "memory": "8Mi"});
+    vec![
+        ("more", limits(&format!("{}m", 2 * offered), "8Mi")),
+        ("negative", limits("-1000", "-1000Gi")),
+        ("nothing", limits("0", "0")),
+        ("unreadable", limits("5m", "1e19")),
+        ("overhead", pod(&many, &json!({"overhead": {"cpu": "-1000"}}))),
+        ("smaller-pod", pod(&many, &smaller)),
+        ("unlimited", unlimited),
+    ]
+}
+
+/// Many pods with generated names at the same moment: those that run have no more together than was offered.
+fn all_at_once(raid: &Raid, there: &str, offered: u64) -> Result<()> {
+    let (rome, peer) = (raid.rome(), &raid.turin);
+    let third = json!({"cpu": format!("{}m", offered / 3), "memory": "8Mi"});
+    let manifest = shadow(peer, there, "third-", &pod(&third, &json!({})));
+    let outcomes = thread::scope(|scope| {
+        let tries: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(|| peer.tries(&manifest))).collect();
+        tries.into_iter().map(|one| one.join().expect("a try does not panic")).collect::<Result<Vec<_>>>()
+    })?;
+    let admitted = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Done(_))).count();
+    ensure!((1..=3).contains(&admitted), "{admitted} of {AT_ONCE} thirds were admitted: {outcomes:?}");
+    let shadows = rome.items(&["shadowpods", "-n", there])?;
+    let cpu = |one: &Value| millicores(text(one, "/spec/pod/containers/0/resources/limits/cpu"));
+    let all = shadows.iter().map(cpu).sum::<Result<u64>>()?;
+    ensure!(all <= offered, "{all}m of {offered}m are taken");
+    Ok(())
+}
+
+/// Meanwhile the honest peer's pods are admitted as fast as an API server answers, and a second more at most.
+fn honest_pods_are_admitted(raid: &Raid) -> Result<()> {
+    let milan = &raid.milan;
+    let there = milan.offloaded(raid.rome())?;
+    for number in 0..3 {
+        let began = Instant::now();
+        milan.runs(&["get", "shadowpods", "-n", &there])?.done("the honest peer looks")?;
+        let look = began.elapsed();
+        let name = format!("roll-{number}");
+        let began = Instant::now();
+        milan.tries(&shadow(milan, &there, &name, &pod(&few(), &json!({}))))?.done("an honest pod")?;
+        let took = began.elapsed().saturating_sub(look);
+        ensure!(took < Duration::from_secs(1), "an honest pod was admitted after {took:?}");
+        milan.runs(&["delete", "shadowpod", "-n", &there, &name, "--wait=false"])?.done("an honest pod goes")?;
+    }
+    Ok(())
+}
+
+/// A map with a thousand namespaces, and with names that are somebody's.
+fn many_namespaces(raid: &Raid) -> Result<()> {
+    let (rome, peer) = (raid.rome(), &raid.turin);
+    let selector = format!("liqo.io/originID={}", peer.id);
+    let maps = rome.items(&["namespacemaps", "-n", &peer.tenant, "-l", &selector])?;
+    let map = maps.first().context("turin has no map in rome")?;
+    let name = text(map, "/metadata/name");
+    let (key, value) =
+        map["spec"]["desiredMapping"].as_object().and_then(|all| all.iter().next()).context("an empty map")?;
+    let suffix = value.as_str().and_then(|value| value.strip_prefix(key.as_str())).unwrap_or_default().to_owned();
+    let mut mapping = serde_json::Map::from_iter([(key.clone(), value.clone())]);
+    mapping.extend((0..1000).map(|n| (format!("n{n}"), json!(format!("n{n}{suffix}")))));
+    let own = || -> Result<usize> {
+        Ok(rome.items(&["namespaces", "-l", &format!("liqo.io/remote-cluster-id={}", peer.id)])?.len())
+    };
+    let tried = peer.patches(&peer.tenant, &["namespacemap", name], &json!({"spec": {"desiredMapping": mapping}}))?;
+    super::raid::never("namespaces beyond the most", || {
+        let count = own()?;
+        Ok(if count > NAMESPACES { vec![format!("{count} namespaces")] } else { Vec::new() })
+    })?;
+    for taken in ["cert-manager", "istio-system", "gatekeeper-system", "kube-node-lease-2", "shop"] {
+        let mapping = json!({"spec": {"desiredMapping": {key: value, "taken": taken}}});
+        let _ = peer.patches(&peer.tenant, &["namespacemap", name], &mapping)?;
+    }
+    super::raid::never("namespaces with names of others", || {
+        let all = rome.items(&["namespaces"])?;
+        let names = ["cert-manager", "istio-system", "gatekeeper-system", "kube-node-lease-2"];
+        Ok(all
+            .iter()
+            .map(|one| text(one, "/metadata/name"))
+            .filter(|name| names.contains(name))
+            .map(str::to_owned)
+            .collect())
+    })?;
+    // As it was: what was admitted goes again.
+    if matches!(tried, Outcome::Done(_)) {
+        let back = json!([{"op": "replace", "path": "/spec/desiredMapping", "value": {key: value}}]).to_string();
+        rome.kubectl(&["patch", "namespacemap", "-n", &peer.tenant, name, "--type=json", "-p", &back])?;
+        wait_for("the namespaces of the map go", LONG, || {
+            let count = own()?;
+            if count == 1 { Ok(Some(())) } else { bail!("{count} namespaces") }
+        })?;
+    }
+    Ok(())
+}
+
+/// A request that changes all the time makes no Event each time.
+fn restless_requests(raid: &Raid) -> Result<()> {
+    let (rome, peer) = (raid.rome(), &raid.turin);
+    let selector = format!("liqo.io/originID={}", peer.id);
+    let requests = rome.items(&["resourcerequests", "-n", &peer.tenant, "-l", &selector])?;
+    let name = text(requests.first().context("turin has no request in rome")?, "/metadata/name").to_owned();
+    thread::scope(|scope| {
+        let writers = (0..4).map(|writer| {
+            let name = name.as_str();
+            scope.spawn(move || -> Result<()> {
+                for number in 0..10 {
+                    let patch = json!({"metadata": {"annotations": {"restless": format!("{writer}-{number}")}}});
+                    peer.patches(&peer.tenant, &["resourcerequest", name], &patch)?;
+                }
+                Ok(())
+            })
+        });
+        let writers: Vec<_> = writers.collect();
+        writers.into_iter().try_for_each(|one| one.join().expect("writing does not panic"))
+    })?;
+    let events =
+        rome.items(&["events", "-n", &peer.tenant, "--field-selector", &format!("involvedObject.name={name}")])?;
+    let told: u64 = events.iter().map(|one| one["count"].as_u64().unwrap_or(1)).sum();
+    ensure!(told <= 12, "{told} Events about one request");
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! A peer at home: whoever has its certificate. It does what its certificate lets it do, and hears no.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use liqo_test::{
+    Cluster, Stage,
+    run::{self, write},
+};
+use serde_json::Value;
+
+use super::holes;
+use super::raid::{id, offloaded, tenant, text};
+
+/// What came of a try.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The API server said no, with this code.
+    Refused(u16, String),
+    /// It was done; this was printed.
+    Done(String),
+}
+
+/// Somebody with a certificate of rome.
+pub(crate) struct Peer {
+    /// Its ID, which is its user name.
+    pub(crate) id: String,
+    /// The namespace that rome shares with it.
+    pub(crate) tenant: String,
+    kubeconfig: PathBuf,
+}
+
+impl Peer {
+    /// The peer that has the identity which `cluster` was given by rome: the very certificate and key.
+    pub(crate) fn of(stage: &Stage, cluster: &Cluster) -> Result<Self> {
+        let rome = stage.cluster("rome");
+        let there = tenant(cluster, &id(rome)?)?;
+        let secrets = cluster.items(&["secrets", "-n", &there])?;
+        let identity = secrets.iter().find(|one| {
+            text(one, "/metadata/name").starts_with("liqo-identity-") && one.pointer("/data/certificate").is_some()
+        });
+        let identity = identity.with_context(|| format!("{} has no identity in rome", cluster.name()))?;
+        let part = |key: &str| text(identity, &format!("/data/{key}"));
+        let bytes = |key: &str| BASE64_STANDARD.decode(part(key)).context("an identity is in base64");
+        let server = String::from_utf8(bytes("apiServerUrl")?)?;
+        let encoded =
+            Encoded { authority: part("apiServerCa"), certificate: part("certificate"), key: part("private-key") };
+        let kubeconfig = encoded.kubeconfig(&stage.bed.dir().join(format!("{}-in-rome", cluster.name())), &server)?;
+        Ok(Self { id: id(cluster)?, tenant: String::from_utf8(bytes("namespace")?)?, kubeconfig })
+    }
+
+    /// A peer whose certificate was given out at the door.
+    pub(crate) fn with(id: &str, tenant: &str, directory: &Path, answer: &Value, key: &str) -> Result<Self> {
+        let key = BASE64_STANDARD.encode(key);
+        let encoded =
+            Encoded { authority: text(answer, "/apiServerCA"), certificate: text(answer, "/certificate"), key: &key };
+        let kubeconfig = encoded.kubeconfig(directory, text(answer, "/apiServerUrl"))?;
+        Ok(Self { id: id.to_owned(), tenant: tenant.to_owned(), kubeconfig })
+    }
+
+    /// The namespace made in rome for what it offloads.
+    pub(crate) fn offloaded(&self, rome: &Cluster) -> Result<String> {
+        offloaded(rome, &self.id)
+    }
+
+    /// kubectl in its name.
+    pub(crate) fn kubectl(&self) -> Command {
+        let mut kubectl = run::command("kubectl");
+        kubectl.env("KUBECACHEDIR", self.kubeconfig.with_extension("cache"));
+        kubectl.arg("--kubeconfig").arg(&self.kubeconfig);
+        kubectl
+    }
+
+    /// Tries to create an object.
+    pub(crate) fn tries(&self, manifest: &str) -> Result<Outcome> {
+        let mut create = self.kubectl();
+        outcome(run::feed(create.args(["create", "--validate=false", "-o", "name", "-f", "-"]), manifest))
+    }
+
+    /// Tries something else.
+    pub(crate) fn runs(&self, args: &[&str]) -> Result<Outcome> {
+        outcome(run::output(self.kubectl().args(args)))
+    }
+
+    /// Tries to change an object by a merge patch; `what` is its resource and name, with the flags it takes.
+    pub(crate) fn patches(&self, namespace: &str, what: &[&str], patch: &Value) -> Result<Outcome> {
+        let patch = patch.to_string();
+        self.runs(&[&["patch", "-n", namespace, "--type=merge", "-p", &patch], what].concat())
+    }
+}
+
+impl Outcome {
+    /// It must have been refused; that it was not is a finding.
+    pub(crate) fn refused(self, what: &str) {
+        if let Self::Done(printed) = self {
+            holes::found(format!("{what}: nobody said no: {}", printed.trim()));
+        }
+    }
+
+    /// Whether it was refused.
+    pub(crate) fn is_refused(&self) -> bool {
+        matches!(self, Self::Refused(..))
+    }
+
+    /// It must have been done.
+    pub(crate) fn done(self, what: &str) -> Result<String> {
+        match self {
+            Self::Done(printed) => Ok(printed),
+            Self::Refused(code, said) => bail!("{what} was refused with {code}: {said}"),
+        }
+    }
+}
+
+/// kubectl's words for codes.
+const CODES: [(&str, u16); 8] = [
+    ("(Forbidden)", 403),
+    ("is forbidden", 403),
+    ("(Unauthorized)", 401),
+    ("(NotFound)", 404),
+    ("(BadRequest)", 400),
+    ("(Conflict)", 409),
+    ("is invalid", 422),
+    ("denied the request", 403),
+];
+
+/// What kubectl says when the API server says no; whatever else goes wrong is no refusal but an error.
+fn outcome(result: Result<String>) -> Result<Outcome> {
+    match result {
+        Ok(printed) => Ok(Outcome::Done(printed)),
+        Err(error) => {
+            let said = format!("{error:#}");
+            match CODES.iter().find(|(words, _)| said.contains(words)) {
+                Some((_, code)) => Ok(Outcome::Refused(*code, said)),
+                None => Err(error),
+            }
+        }
+    }
+}
+
+/// Parts of a kubeconfig in base64.
+struct Encoded<'a> {
+    authority: &'a str,
+    certificate: &'a str,
+    key: &'a str,
+}
+
+impl Encoded<'_> {
+    fn kubeconfig(&self, directory: &Path, server: &str) -> Result<PathBuf> {
+        fs::create_dir_all(directory)?;
+        let path = directory.join("kubeconfig");
+        let Self { authority, certificate, key } = self;
+        write(
+            &path,
+            format!(
+                "apiVersion: v1
+kind: Config
+current-context: it
+contexts: [{{name: it, context: {{cluster: it, user: it}}}}]
+clusters: [{{name: it, cluster: {{server: '{server}', certificate-authority-data: {authority}}}}}]
+users: [{{name: it, user: {{client-certificate-data: {certificate}, client-key-data: {key}}}}}]
+"
+            ),
+        )?;
+        Ok(path)
+    }
+}

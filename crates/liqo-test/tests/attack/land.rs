@@ -1,0 +1,147 @@
+//! The land grabber: a peer announces addresses that are not its own.
+
+use anyhow::{Context, Result, ensure};
+use liqo_test::{Cluster, run, stage::LONG, wait_for};
+use serde_json::{Value, json};
+
+use super::{
+    hostile::Outcome,
+    raid::{Raid, never, text},
+};
+
+pub(crate) fn story(raid: &Raid) -> Result<()> {
+    let (rome, peer) = (raid.rome(), &raid.turin);
+    let announced = announced(raid)?;
+    let name = text(&announced, "/metadata/name");
+    let before = routes(raid)?;
+    let network = |field: &str, value: &str| json!({"spec": {field: value}});
+    let tried = |patch: &Value| -> Result<Outcome> { peer.patches(&peer.tenant, &["networkconfig", name], patch) };
+    let mut told = 0;
+    let ranges = ranges(rome)?;
+    let announcements = ranges.iter().map(|range| ("podCIDR", range)).chain([("externalCIDR", &ranges[0])]);
+    for (field, range) in announcements {
+        let what = format!("{field} {range}");
+        told += u32::from(tried(&network(field, range))?.is_refused() || problem(raid)?);
+        let held = never(&format!("routes have moved with {what}"), || moved(raid, &before));
+        let held = held.and_then(|()| connected(rome, &raid.milan.id).context(what));
+        super::raid::answers(raid)?;
+        told += u32::from(problem(raid)?);
+        restore(raid, &announced)?;
+        held?;
+    }
+    ensure!(told > 0, "nobody was told of any range");
+    keys_and_ends(raid, name, &before)?;
+    in_anothers_name(raid)?;
+    restore(raid, &announced)?;
+    rome.wait_peering("turin", "NetworkStatus", "Established")
+}
+
+/// What turin announced honestly, as rome has it.
+fn announced(raid: &Raid) -> Result<Value> {
+    let selector = format!("liqo.io/originID={}", raid.turin.id);
+    let all = raid.rome().items(&["networkconfigs", "-n", &raid.turin.tenant, "-l", &selector])?;
+    all.into_iter().next().context("turin announced no network in rome")
+}
+
+/// Ranges that no peer has.
+fn ranges(rome: &Cluster) -> Result<Vec<String>> {
+    let api = rome.node_ip();
+    let net = api.rsplit_once('.').context("a node has an address")?.0.to_owned();
+    Ok(vec![
+        rome.spec().service_cidr.clone(),
+        // The honest peer's pods.
+        "10.20.0.0/16".to_owned(),
+        "8.8.8.0/24".to_owned(),
+        "0.0.0.0/1".to_owned(),
+        "169.254.0.0/16".to_owned(),
+        "fd00::/64".to_owned(),
+        // Last, since it is the end: the API server, then the nodes of everybody and the machine that they are on.
+        format!("{api}/32"),
+        format!("{net}.0/24"),
+    ])
+}
+
+/// Where each node of rome sends what is for its nodes, its API server, the honest peer's pods and somebody outside.
+fn routes(raid: &Raid) -> Result<Vec<String>> {
+    let rome = raid.rome();
+    let web = rome.json(&["pods", "-n", "shop", "-l", "app=web"])?;
+    let targets = [text(&web, "/items/0/status/podIP").to_owned(), "8.8.8.8".to_owned(), "1.1.1.1".to_owned()];
+    let nodes = rome.nodes();
+    let mut all = Vec::new();
+    for node in &nodes {
+        for target in nodes.iter().map(|other| &other.ip).chain(&targets) {
+            let asked = run::output(run::inside(&node.netns, "ip").args(["-o", "route", "get", target]));
+            let way = asked.unwrap_or_else(|_| format!("{target} unreachable"));
+            all.push(format!("{}: {}", node.name, way.replace("cache", "").trim()));
+        }
+    }
+    Ok(all)
+}
+
+fn moved(raid: &Raid, before: &[String]) -> Result<Vec<String>> {
+    let now = routes(raid)?;
+    Ok(now.into_iter().filter(|way| !before.contains(way)).collect())
+}
+
+/// Whether rome says that something is wrong with turin's network.
+fn problem(raid: &Raid) -> Result<bool> {
+    let peer = raid.rome().json(&["foreigncluster", "turin"])?;
+    Ok(!text(&peer, "/metadata/annotations/net.liqo.io~1problem").is_empty())
+}
+
+/// The tunnel to the honest peer.
+fn connected(rome: &Cluster, id: &str) -> Result<()> {
+    let tunnels = rome.items(&["tunnelendpoints", "-A"])?;
+    let tunnel = tunnels.iter().find(|one| text(one, "/spec/clusterIdentity/clusterID") == id);
+    let status = text(tunnel.context("there is no tunnel to milan")?, "/status/connection/status");
+    ensure!(status == "Connected", "the tunnel to milan is {status:?}");
+    Ok(())
+}
+
+/// Puts back what turin announced honestly, as its administrator would.
+fn restore(raid: &Raid, announced: &Value) -> Result<()> {
+    let patch = json!([{"op": "replace", "path": "/spec", "value": announced["spec"]}]).to_string();
+    let (namespace, name) = (text(announced, "/metadata/namespace"), text(announced, "/metadata/name"));
+    let what = ["patch", "networkconfig", "-n", namespace, name, "--type=json", "-p", &patch];
+    raid.rome().kubectl(&what).map(drop)
+}
+
+/// Keys of others, and ends of tunnels that are no gateways.
+fn keys_and_ends(raid: &Raid, name: &str, before: &[String]) -> Result<()> {
+    let (rome, peer) = (raid.rome(), &raid.turin);
+    let of = |tenant: &str, selector: &str| -> Result<String> {
+        let all = rome.items(&["networkconfigs", "-n", tenant, "-l", selector])?;
+        let key = all.iter().map(|one| text(one, "/spec/backend_config/publicKey")).find(|key| !key.is_empty());
+        key.map(str::to_owned).context("a network without a key")
+    };
+    let milans = of(&raid.milan.tenant, &format!("liqo.io/originID={}", raid.milan.id))?;
+    let ours = of(&raid.milan.tenant, "liqo.io/replication=true")?;
+    for (what, patch) in [
+        ("the key of the honest peer", json!({"spec": {"backend_config": {"publicKey": milans}}})),
+        ("the key of rome itself", json!({"spec": {"backend_config": {"publicKey": ours}}})),
+        ("the API server as the end of a tunnel", json!({"spec": {"endpointIP": rome.node_ip()}})),
+    ] {
+        let _ = peer.patches(&peer.tenant, &["networkconfig", name], &patch)?;
+        never(what, || moved(raid, before))?;
+        connected(rome, &raid.milan.id).context(what)?;
+        rome.wait_peering("milan", "NetworkStatus", "Established")?;
+    }
+    Ok(())
+}
+
+/// What rome announces to turin, and the tunnel made of it, are rome's.
+fn in_anothers_name(raid: &Raid) -> Result<()> {
+    let (rome, peer) = (raid.rome(), &raid.turin);
+    let ours = rome.items(&["networkconfigs", "-n", &peer.tenant, "-l", "liqo.io/replication=true"])?;
+    let ours = text(ours.first().context("rome announces nothing to turin")?, "/metadata/name").to_owned();
+    let name = json!({"spec": {"cluster": {"clusterID": raid.milan.id, "clusterName": "milan"}}});
+    let mine = ["networkconfig", ours.as_str()];
+    peer.patches(&peer.tenant, &mine, &name)?.refused("what rome announces is changed");
+    let status = json!({"status": {"processed": true, "podCIDRNAT": "172.30.0.0/16"}});
+    let mine = ["networkconfig", ours.as_str(), "--subresource=status"];
+    peer.patches(&peer.tenant, &mine, &status)?.refused("the status of what rome announces is written by a peer");
+    wait_for("the tunnel is that of turin", LONG, || {
+        let tunnels = rome.items(&["tunnelendpoints", "-n", &peer.tenant])?;
+        Ok(tunnels.iter().all(|one| text(one, "/spec/clusterIdentity/clusterID") == peer.id).then_some(()))
+    })
+}

@@ -1,0 +1,123 @@
+//! "No" means no: what a refused cluster gets, and what a peer keeps that was accepted once and ignores that it is not now.
+
+use anyhow::{Result, bail, ensure};
+use liqo_test::{Cluster, stage::LONG, wait_for};
+use serde_json::json;
+
+use super::{
+    forger,
+    hostile::Peer,
+    provider::{guest, object},
+    raid::{Raid, names, never, text},
+    root::{few, pod, shadow},
+};
+
+const ID: &str = "8d4a3c6f-0e90-4f51-9c43-1a0f9e8d7c62";
+const NAME: &str = "naples";
+
+pub(crate) fn story(raid: &Raid) -> Result<()> {
+    never_accepted(raid)?;
+    accepted_once(raid)
+}
+
+/// A cluster with an identity whose request was refused.
+fn never_accepted(raid: &Raid) -> Result<()> {
+    let rome = raid.rome();
+    let peer = guest(raid, ID, NAME)?;
+    let known = rome.items(&["foreignclusters"])?;
+    let known = known.iter().find(|one| text(one, "/spec/clusterIdentity/clusterID") == ID);
+    let known = known.map(|one| text(one, "/metadata/name").to_owned()).unwrap_or_default();
+    rome.kubectl(&[
+        "patch",
+        "foreigncluster",
+        &known,
+        "--type=merge",
+        "-p",
+        r#"{"spec":{"incomingPeeringEnabled":"No"}}"#,
+    ])?;
+    // The rights that a moment of `Auto` may have given are gone, too.
+    wait_for("the refused cluster may do nothing", LONG, || {
+        let map = "{desiredMapping: {x: x-naples}}";
+        let tried = peer.tries(&object(&peer, &raid.home, "virtualkubelet", "NamespaceMap", "refused", map))?;
+        Ok(tried.is_refused().then_some(()))
+    })?;
+    let network = "{cluster: {clusterID: HOME, clusterName: rome}, podCIDR: 10.77.0.0/16, externalCIDR: 10.78.0.0/16, \
+                   endpointIP: 172.31.255.254, backendType: wireguard, backend_config: {publicKey: \
+                   fAtXqFbclsLrEwLCMmP18WQmRtocQDjKtHV8rRnTSW0=, port: '5871'}}"
+        .replace("HOME", &raid.home);
+    peer.tries(&object(&peer, &raid.home, "net", "NetworkConfig", "refused", &network))?.refused("a network");
+    for namespace in ["default", "shop", &raid.milan.offloaded(rome)?] {
+        peer.tries(&shadow(&peer, namespace, "refused", &pod(&few(), &json!({}))))?.refused("a pod");
+    }
+    never("something was made for a refused cluster", || {
+        let spaces = rome.items(&["namespaces", "-l", &format!("liqo.io/remote-cluster-id={ID}")])?;
+        Ok(names(&[spaces, rome.items(&["tunnelendpoints", "-n", &peer.tenant])?].concat()))
+    })?;
+    forger::forget(rome, ID, &peer.tenant)
+}
+
+/// A peer that has pods here, ignores the withdrawal and holds on to what it has.
+fn accepted_once(raid: &Raid) -> Result<()> {
+    let (rome, peer) = (raid.rome(), &raid.turin);
+    let there = peer.offloaded(rome)?;
+    peer.tries(&shadow(peer, &there, "clinging", &pod(&few(), &json!({}))))?.done("a pod like any")?;
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "clinging", "namespace": there,
+        "labels": {"virtualkubelet.liqo.io/origin": peer.id}}, "stringData": {"a": "b"}});
+    peer.tries(&secret.to_string())?.done("a Secret like any")?;
+    wait_for("its pod runs", LONG, || {
+        Ok((rome.json(&["pod", "-n", &there, "clinging"])?["status"]["phase"] == "Running").then_some(()))
+    })?;
+    // Objects may be older than the rule that forbids finalizers.
+    for kind in ["shadowpod", "secret"] {
+        let patch = r#"{"metadata":{"finalizers":["turin.example/never"]}}"#;
+        rome.kubectl(&["patch", kind, "-n", &there, "clinging", "--type=merge", "-p", patch])?;
+    }
+    rome.kubectl(&[
+        "patch",
+        "foreigncluster",
+        "turin",
+        "--type=merge",
+        "-p",
+        r#"{"spec":{"incomingPeeringEnabled":"No"}}"#,
+    ])?;
+    wait_for("nothing of the refused peer is left in rome", LONG, || {
+        let left = left(rome, peer, &there)?;
+        if left.is_empty() { Ok(Some(())) } else { bail!("{left:?}") }
+    })?;
+    let maps = format!("{{desiredMapping: {{raid: {there}}}}}");
+    let map = object(peer, &raid.home, "virtualkubelet", "NamespaceMap", "again", &maps);
+    peer.tries(&map)?.refused("a map after all was taken back");
+    peer.tries(&shadow(peer, &there, "again", &pod(&few(), &json!({}))))?.refused("a pod after all was taken back");
+    ended(raid)
+}
+
+/// Pods, the namespace, and rights that give more than asking.
+fn left(rome: &Cluster, peer: &Peer, there: &str) -> Result<Vec<String>> {
+    let spaces = rome.items(&["namespaces", "-l", &format!("liqo.io/remote-cluster-id={}", peer.id)])?;
+    let pods = rome.items(&["pods", "-n", there])?;
+    let bound = rome.items(&["rolebindings", "-n", &peer.tenant])?;
+    let bound = bound.into_iter().filter(|one| text(one, "/roleRef/name") == "liqo-remote-peering-incoming");
+    Ok(names(&spaces.into_iter().chain(pods).chain(bound).collect::<Vec<_>>()))
+}
+
+/// The administrator ends everything at once; the certificate, which is valid for longer, opens nothing.
+fn ended(raid: &Raid) -> Result<()> {
+    let (rome, peer) = (raid.rome(), &raid.turin);
+    let began = std::time::Instant::now();
+    raid.stage.liqoctl(rome, &["evict", "tenant", "turin", "--timeout", "60s"])?;
+    ensure!(began.elapsed().as_secs() < 60, "ending everything took {:?}", began.elapsed());
+    for what in [
+        vec!["get", "resourcerequests", "-n", &peer.tenant],
+        vec!["get", "networkconfigs", "-n", &peer.tenant],
+        vec!["get", "shadowpods", "-A"],
+    ] {
+        peer.runs(&what)?.refused("the old certificate");
+    }
+    wait_for("neither node nor tunnel of turin is left", LONG, || {
+        let nodes = rome.items(&["nodes", "-l", "liqo.io/type=virtual-node"])?;
+        let nodes = names(&nodes).into_iter().filter(|name| name != "/liqo-milan");
+        let tunnels = names(&rome.items(&["tunnelendpoints", "-n", &peer.tenant])?);
+        let left: Vec<_> = nodes.chain(tunnels).collect();
+        if left.is_empty() { Ok(Some(())) } else { bail!("{left:?}") }
+    })
+}

@@ -1,0 +1,155 @@
+//! The man in the pod: what pods of a peer reach through the tunnel, and pods of home inside, says no.
+
+use std::{
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use liqo_test::{
+    Cluster,
+    netns::Netns,
+    run::{command, feed, output},
+};
+use serde_json::{Value, json};
+
+use super::{
+    holes,
+    raid::{Raid, tenant, text},
+};
+
+/// Connections that say nothing, at the port of the webhooks.
+const STALLED: usize = 400;
+
+pub(crate) fn story(raid: &Raid) -> Result<()> {
+    let (rome, turin) = (raid.rome(), raid.hostile_cluster());
+    let burglar = turin.pods("default", "app=burglar")?;
+    let (burglar, _) = burglar.first().context("turin has no pod")?;
+    let process = turin.container_process("default", burglar, "web")?;
+    let here = PathBuf::from(format!("/proc/{}/ns/net", process.pid));
+    // The way through the tunnel is open: what is closed below is closed by whoever is asked.
+    let client = rome.json(&["pods", "-n", "shop", "-l", "app=client"])?;
+    let target = format!("http://{}:8080/", text(&client, "/items/0/status/podIP"));
+    let page = inside(&here, "curl", &["-s", "-S", "--max-time", "10", &target])?;
+    ensure!(page.starts_with("client-"), "a pod of turin gets {page:?} from a pod of rome");
+    ipam(raid, &here)?;
+    kubelets(raid, &here)?;
+    stalled(raid, &here)
+}
+
+fn inside(netns: &std::path::Path, program: &str, args: &[&str]) -> Result<String> {
+    output(command("nsenter").arg(format!("--net={}", netns.display())).arg(program).args(args))
+}
+
+/// The address of one of our pods in rome.
+fn address(rome: &Cluster, namespace: &str, start: &str) -> Result<String> {
+    let pods = rome.items(&["pods", "-n", namespace])?;
+    let pod =
+        pods.iter().find(|one| text(one, "/metadata/name").starts_with(start) && one["status"]["phase"] == "Running");
+    Ok(text(pod.with_context(|| format!("rome runs no {start}"))?, "/status/podIP").to_owned())
+}
+
+/// A field of a protobuf message: its number, a length and a text.
+fn field(number: u8, value: &str) -> Vec<u8> {
+    [&[number << 3 | 2, value.len().to_be_bytes()[7]], value.as_bytes()].concat()
+}
+
+/// Nobody without a token gets an address exported, or taken from somebody.
+fn ipam(raid: &Raid, here: &std::path::Path) -> Result<()> {
+    let rome = raid.rome();
+    let manager = address(rome, "liqo", "liqo-network-manager")?;
+    let before = rome.items(&["ipamstorages"])?;
+    for (method, id, ip) in [
+        ("MapEndpointIP", &raid.turin.id, rome.node_ip()),
+        ("MapEndpointIP", &raid.milan.id, rome.node_ip()),
+        ("UnmapEndpointIP", &raid.milan.id, rome.dns_ip()),
+    ] {
+        let message = [field(1, id), field(2, &ip)].concat();
+        let length = u32::try_from(message.len())?.to_be_bytes();
+        let file = raid.stage.bed.dir().join("call");
+        liqo_test::run::write(&file, [&[0][..], &length, &message].concat())?;
+        let body = format!("@{}", file.display());
+        let url = format!("http://{manager}:6000/ipam/{method}");
+        let asked = inside(
+            here,
+            "curl",
+            &[
+                "-s",
+                "--max-time",
+                "5",
+                "--http2-prior-knowledge",
+                "-D",
+                "-",
+                "-o",
+                "/dev/null",
+                "-H",
+                "content-type: application/grpc",
+                "-H",
+                "te: trailers",
+                "--data-binary",
+                &body,
+                &url,
+            ],
+        );
+        // Whether nobody answers at all or says no: a status other than 0, and nothing is written.
+        let said = asked.unwrap_or_default();
+        if said.contains("grpc-status: 0") {
+            holes::found(format!("{method} for {id} with {ip} was done for somebody without a token"));
+        }
+    }
+    let after = rome.items(&["ipamstorages"])?;
+    let spec = |all: &[Value]| all.iter().map(|one| one["spec"].clone()).collect::<Vec<_>>();
+    if spec(&before) != spec(&after) {
+        holes::found("somebody without a token has changed the addresses in use".to_owned());
+    }
+    Ok(())
+}
+
+/// The kubelet API of a virtual node answers whom the API server vouches for.
+fn kubelets(raid: &Raid, here: &std::path::Path) -> Result<()> {
+    let rome = raid.rome();
+    let kubelet = address(rome, &tenant(rome, &raid.milan.id)?, "virtual-kubelet")?;
+    for path in ["/pods", "/containerLogs/shop/web/web", "/exec/shop/web/web?command=id&output=1"] {
+        for header in ["Accept: */*", "Authorization: Bearer nonsense"] {
+            let url = format!("https://{kubelet}:10250{path}");
+            let said = inside(
+                here,
+                "curl",
+                &["-k", "-s", "--max-time", "5", "-o", "/dev/null", "-w", "%{http_code}", "-H", header, &url],
+            );
+            let code = said.unwrap_or_else(|_| "000".to_owned());
+            ensure!(["000", "401", "403", "404", "405"].contains(&code.trim()), "{path} with {header:?}: {code}");
+        }
+    }
+    Ok(())
+}
+
+/// Connections that never say anything keep nobody from being admitted.
+fn stalled(raid: &Raid, here: &std::path::Path) -> Result<()> {
+    let rome = raid.rome();
+    let webhooks: SocketAddr = format!("{}:9443", address(rome, "liqo", "liqo-controller-manager")?).parse()?;
+    let netns = Netns::open(here)?;
+    let held = netns.run(move || {
+        let open = |_| TcpStream::connect_timeout(&webhooks, Duration::from_secs(2)).ok();
+        (0..STALLED).map_while(open).collect::<Vec<_>>()
+    })?;
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "asked", "namespace": "shop"},
+        "spec": {"containers": [{"name": "c", "image": "localhost/busybox:1"}]}});
+    for _ in 0..5 {
+        let began = Instant::now();
+        rome.kubectl(&["get", "namespace", "shop"])?;
+        let look = began.elapsed();
+        let began = Instant::now();
+        let mut create = rome.kubectl_command();
+        feed(create.args(["create", "--dry-run=server", "-f", "-"]), &pod.to_string()).context("admission of a pod")?;
+        let took = began.elapsed().saturating_sub(look);
+        ensure!(
+            took < Duration::from_secs(1),
+            "with {} silent connections a pod is admitted after {took:?}",
+            held.len()
+        );
+    }
+    drop(held);
+    Ok(())
+}

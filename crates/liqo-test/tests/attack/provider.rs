@@ -1,0 +1,136 @@
+//! The uninvited provider: a cluster that may only ask for resources pretends that it was asked.
+
+use anyhow::{Result, ensure};
+use liqo_test::{stage::LONG, wait_for};
+use serde_json::json;
+
+use super::{
+    csr::{Key, UTF8, cn, o},
+    door::Door,
+    forger,
+    hostile::Peer,
+    raid::{Raid, names, never, text},
+};
+
+const ID: &str = "7c3f2b5e-9d8f-4e40-8b32-0f9e8d7c6b51";
+const NAME: &str = "palermo";
+
+/// A cluster that got in at the door and has sent its request, like everybody.
+pub(crate) fn guest(raid: &Raid, id: &str, name: &str) -> Result<Peer> {
+    let (door, key) = (Door::of(&raid.stage)?, Key::make(&raid.stage.bed.dir().join(name))?);
+    let request = key.request(&[&[o(UTF8, "liqo.io")], &[cn(UTF8, id)]], &[])?;
+    let answer = door.asks(id, name, &Door::token(&raid.stage)?, &request)?;
+    ensure!((200..300).contains(&answer.0), "{answer:?}");
+    let answer = answer.json()?;
+    let peer = Peer::with(id, text(&answer, "/namespace"), key.directory(), &answer, &key.pem()?)?;
+    let asked = peer.tries(&object(&peer, &raid.home, "discovery", "ResourceRequest", name, &request_of(id, name)))?;
+    asked.done("the request that everybody sends")?;
+    wait_for(&format!("{name} is known"), LONG, || {
+        let known = raid.rome().items(&["foreignclusters"])?;
+        Ok(known.iter().any(|one| text(one, "/spec/clusterIdentity/clusterID") == id).then_some(()))
+    })?;
+    Ok(peer)
+}
+
+/// The spec of a request in the name of a cluster that nobody can reach.
+fn request_of(id: &str, name: &str) -> String {
+    format!("{{clusterIdentity: {{clusterID: {id}, clusterName: {name}}}, authUrl: 'https://172.31.255.254:9'}}")
+}
+
+/// A copy of an object of the peer, as its replicator makes it.
+pub(crate) fn object(peer: &Peer, home: &str, group: &str, kind: &str, name: &str, spec: &str) -> String {
+    let origin = format!("liqo.io/originID: {}, liqo.io/remoteID: {home}", peer.id);
+    labelled(
+        peer,
+        &format!("{origin}, liqo.io/replicated: 'true', liqo.io/replication: 'false'"),
+        (group, kind),
+        name,
+        spec,
+    )
+}
+
+/// An object in the peer's tenant namespace with any labels.
+fn labelled(peer: &Peer, labels: &str, (group, kind): (&str, &str), name: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: {group}.liqo.io/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}, namespace: {}, labels: {{{labels}}}}}\n\
+         spec: {spec}\n",
+        peer.tenant
+    )
+}
+
+pub(crate) fn story(raid: &Raid) -> Result<()> {
+    let rome = raid.rome();
+    let peer = guest(raid, ID, NAME)?;
+    let original = format!("liqo.io/remoteID: {ID}, liqo.io/replication: 'true'");
+    let (request, offer) = (("discovery", "ResourceRequest"), ("sharing", "ResourceOffer"));
+    // As rome would have made them. Of two, one was taken away at once; of six, three stood.
+    for number in 1..=6 {
+        let fake = labelled(&peer, &original, request, &format!("fake-{number}"), &request_of(&raid.home, "rome"));
+        peer.tries(&fake)?.refused("a request in the name of rome");
+    }
+    let resources = "resourceQuota: {hard: {cpu: '1000', memory: 1000Gi, pods: '1000'}}";
+    let labels = "labels: {node-role.kubernetes.io/control-plane: '', node-restriction.kubernetes.io/team: red}";
+    for (what, name, spec) in [
+        ("an offer that nobody asked for", NAME, format!("{{clusterId: {ID}, {resources}, {labels}}}")),
+        ("an offer in the name of the honest peer", "milan", format!("{{clusterId: {}, {resources}}}", raid.milan.id)),
+    ] {
+        peer.tries(&object(&peer, &raid.home, offer.0, offer.1, name, &spec))?.refused(what);
+    }
+    let in_anothers_name = labelled(
+        &peer,
+        &format!("liqo.io/originID: {}, liqo.io/remoteID: {}, liqo.io/replicated: 'true'", raid.milan.id, raid.home),
+        request,
+        "forged",
+        &request_of(&raid.milan.id, "milan"),
+    );
+    peer.tries(&in_anothers_name)?.refused("a request in the name of the honest peer");
+    let mine = ["resourcerequest", NAME];
+    for (what, patch) in [
+        ("a finalizer of its own", json!({"metadata": {"finalizers": ["palermo.example/never"]}})),
+        ("the mark of an original", json!({"metadata": {"labels": {"liqo.io/replication": "true"}}})),
+    ] {
+        peer.patches(&peer.tenant, &mine, &patch)?.refused(what);
+    }
+    never("something was made for a provider", || {
+        let selector = "app.kubernetes.io/part-of=liqo";
+        let made = [
+            rome.items(&["deployments,serviceaccounts", "-n", &peer.tenant, "-l", selector])?,
+            rome.items(&["resourceoffers", "-n", &peer.tenant, "-l", &format!("liqo.io/originID={ID}")])?,
+            rome.items(&["nodes", "-l", &format!("liqo.io/remote-cluster-id={ID}")])?,
+        ]
+        .concat();
+        let bound = rome.items(&["rolebindings", "-n", &peer.tenant])?;
+        let bound = bound.into_iter().filter(|one| text(one, "/roleRef/name") == "liqo-remote-peering-outgoing");
+        Ok(names(&made.into_iter().chain(bound).collect::<Vec<_>>()))
+    })?;
+    nodes_of_providers_have_no_roles(raid)?;
+    forger::forget(rome, ID, &peer.tenant)
+}
+
+/// What a provider that was asked says of itself makes no control plane of its node, and does not lead new peers astray.
+fn nodes_of_providers_have_no_roles(raid: &Raid) -> Result<()> {
+    let (rome, turin) = (raid.rome(), raid.hostile_cluster());
+    let tenant = super::raid::tenant(turin, &raid.home)?;
+    let url = |raid: &Raid| -> Result<String> {
+        let secrets = raid.stage.cluster("milan").items(&["secrets", "-A"])?;
+        let known = secrets.iter().find(|one| text(one, "/metadata/name").starts_with("liqo-identity-"));
+        Ok(known.map(|one| text(one, "/data/apiServerUrl").to_owned()).unwrap_or_default())
+    };
+    let before = url(raid)?;
+    // Turin's own controllers are away, so its offer is changed as its replicator would carry the change: in rome.
+    let offers = turin.items(&["resourceoffers", "-n", &tenant, "-l", "liqo.io/replication=true"])?;
+    ensure!(!offers.is_empty(), "turin offers nothing");
+    let labels = json!({"spec": {"labels": {"node-role.kubernetes.io/control-plane": "", "tier": "gold"}}});
+    raid.turin
+        .patches(&raid.turin.tenant, &["resourceoffer", text(&offers[0], "/metadata/name")], &labels)?
+        .done("a provider changes its own offer")?;
+    // A harmless label arrives, the role does not.
+    wait_for("the label of the offer", LONG, || {
+        Ok((rome.json(&["node", "liqo-turin"])?["metadata"]["labels"]["tier"] == "gold").then_some(()))
+    })?;
+    let node = rome.json(&["node", "liqo-turin"])?;
+    let role = &node["metadata"]["labels"]["node-role.kubernetes.io/control-plane"];
+    ensure!(role.is_null(), "the node of a provider is called a control plane: {node}");
+    ensure!(url(raid)? == before, "the address of rome's API server has changed for milan");
+    Ok(())
+}

@@ -1,0 +1,89 @@
+//! The thief: a provider reports namespaces that nobody asked it to take, and waits for what is copied there.
+
+use anyhow::{Result, ensure};
+use liqo_test::{Cluster, stage::LONG, wait_for};
+use serde_json::{Value, json};
+
+use super::raid::{Raid, names, never, offloaded, text};
+
+/// The virtual kubelet of rome may write into this namespace of turin, if it can be made to.
+const LOOT: &str = "apiVersion: v1
+kind: Namespace
+metadata: {name: loot}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: loot, namespace: loot}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: liqo-virtual-kubelet-remote}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: HOME}]
+";
+
+pub(crate) fn story(raid: &Raid) -> Result<()> {
+    let (rome, turin) = (raid.rome(), raid.hostile_cluster());
+    rome.kubectl(&["create", "namespace", "private"])?;
+    rome.kubectl(&["create", "secret", "generic", "canary", "-n", "private", "--from-literal=word=sesame"])?;
+    turin.apply(&LOOT.replace("HOME", &raid.home))?;
+    let lent = offloaded(turin, &raid.home)?;
+    let original = map(rome, &raid.turin.tenant, "liqo.io/remoteID", &raid.turin.id)?;
+    let replica = map(turin, &super::raid::tenant(turin, &raid.home)?, "liqo.io/originID", &raid.home)?;
+
+    // What is not its own, beside what is.
+    let loot = json!({"remoteNamespace": "loot", "phase": "Accepted"});
+    let mut reported = json!({"lent": {"remoteNamespace": lent, "phase": "Accepted"}});
+    for namespace in ["private", "shop", "liqo", "kube-system", "default", &raid.turin.tenant, &raid.milan.tenant] {
+        reported[namespace] = loot.clone();
+    }
+    report(turin, &replica, &reported)?;
+    // What is lent still arrives, so the report has been read with a virtual kubelet that works.
+    rome.kubectl(&["create", "secret", "generic", "control", "-n", "lent", "--from-literal=word=hello"])?;
+    wait_for("a secret of the namespace that is lent", LONG, || {
+        Ok(turin.json(&["secret", "-n", &lent, "control"]).is_ok().then_some(()))
+    })?;
+    never("secrets of rome", || stolen(turin, &lent))?;
+
+    // What is its own, under another name.
+    report(turin, &replica, &json!({"lent": loot}))?;
+    never("secrets under a name that was not asked for", || stolen(turin, &lent))?;
+    report(turin, &replica, &json!({"lent": {"remoteNamespace": lent, "phase": "Accepted"}}))?;
+
+    // The original itself, which a peer in both directions finds in the namespace it shares with rome.
+    let (tenant, name) = (text(&original, "/metadata/namespace"), text(&original, "/metadata/name"));
+    let wish = json!({"spec": {"desiredMapping": {"private": "loot", "lent": lent}}});
+    raid.turin.patches(tenant, &["namespacemap", name], &wish)?.refused("the wish of rome is changed");
+    let status = json!({"status": {"currentMapping": {"private": loot}}});
+    raid.turin
+        .patches(tenant, &["namespacemap", name, "--subresource=status"], &status)?
+        .refused("the status of rome's own map is written by a peer");
+    raid.turin
+        .runs(&["delete", "namespacemap", "-n", tenant, name, "--wait=false"])?
+        .refused("rome's own map is removed");
+    let now = map(rome, tenant, "liqo.io/remoteID", &raid.turin.id)?;
+    ensure!(now["spec"] == original["spec"], "the wish of rome has changed: {now}");
+    Ok(())
+}
+
+/// The map of a namespace that has this label.
+fn map(cluster: &Cluster, namespace: &str, label: &str, value: &str) -> Result<Value> {
+    let found = cluster.items(&["namespacemaps", "-n", namespace, "-l", &format!("{label}={value}")])?;
+    let mut mine = found
+        .into_iter()
+        .filter(|one| one["metadata"]["labels"]["liqo.io/replication"] == "true" || label.ends_with("originID"));
+    mine.next().ok_or_else(|| anyhow::anyhow!("{} has no map with {label}={value}", cluster.name()))
+}
+
+/// Turin writes the whole status of its copy of rome's map.
+fn report(turin: &Cluster, replica: &Value, mapping: &Value) -> Result<()> {
+    let (namespace, name) = (text(replica, "/metadata/namespace"), text(replica, "/metadata/name"));
+    let patch = json!([{"op": "add", "path": "/status", "value": {"currentMapping": mapping}}]).to_string();
+    let what = ["patch", "namespacemap", "-n", namespace, name, "--subresource=status", "--type=json", "-p", &patch];
+    turin.kubectl(&what).map(drop)
+}
+
+/// What came from rome and lies anywhere but in the namespace that was lent.
+fn stolen(turin: &Cluster, lent: &str) -> Result<Vec<String>> {
+    let loot = turin.items(&["secrets,configmaps,services", "-n", "loot"])?;
+    let loot = loot.into_iter().filter(|one| text(one, "/metadata/name") != "kube-root-ca.crt");
+    let labelled = turin.items(&["secrets", "-A", "-l", "virtualkubelet.liqo.io/origin"])?;
+    let elsewhere = labelled.into_iter().filter(|one| text(one, "/metadata/namespace") != lent);
+    Ok(names(&loot.chain(elsewhere).collect::<Vec<_>>()))
+}

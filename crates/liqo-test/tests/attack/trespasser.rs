@@ -1,0 +1,185 @@
+//! The trespasser inside: a tenant of home who may do everything in a namespace of its own, and nothing elsewhere.
+
+use std::{net::TcpListener, time::Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use liqo_test::{
+    Cluster,
+    netns::Netns,
+    run::{feed, output},
+};
+use serde_json::{Value, json};
+
+use super::{
+    holes,
+    raid::{MOMENT, Raid, names, never, text},
+};
+
+/// The tenant, who may do anything in `a` and even label that namespace.
+const MALLORY: &str = "apiVersion: v1
+kind: Namespace
+metadata: {name: a}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: b}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: mallory, namespace: a}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: edit}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: mallory}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: owner-of-a}
+rules: [{apiGroups: [''], resources: [namespaces], resourceNames: [a], verbs: [get, patch]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: owner-of-a}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: owner-of-a}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: mallory}]
+";
+
+pub(crate) fn story(raid: &Raid) -> Result<()> {
+    let rome = raid.rome();
+    rome.apply(MALLORY)?;
+    let bakery = raid.milan.offloaded(rome)?;
+    let baker = rome.items(&["pods", "-n", &bakery])?;
+    let baker = text(baker.first().context("milan runs no pod in rome")?, "/metadata/name").to_owned();
+    for what in [
+        vec!["exec", "-n", &bakery, &baker, "--", "true"],
+        vec!["logs", "-n", &bakery, &baker],
+        vec!["get", "secrets", "-n", &raid.milan.tenant],
+        vec!["get", "shadowpods", "-n", &bakery],
+        vec!["label", "namespace", "b", "liqo.io/scheduling-enabled=true"],
+        vec!["patch", "foreigncluster", "milan", "--type=merge", "-p", r#"{"spec":{"incomingPeeringEnabled":"No"}}"#],
+    ] {
+        denied(mallory(rome, &what), &what.join(" "))?;
+    }
+    let offloading = |namespace: &str| {
+        json!({"apiVersion": "offloading.liqo.io/v1beta1", "kind": "NamespaceOffloading",
+               "metadata": {"name": "offloading", "namespace": namespace}, "spec": {}})
+        .to_string()
+    };
+    let mut create = rome.kubectl_command();
+    create.args(["--as=mallory", "create", "-f", "-"]);
+    denied(feed(&mut create, &offloading("b")), "offloading the namespace of somebody else")?;
+    for namespace in ["kube-system", "liqo"] {
+        let created = feed(rome.kubectl_command().args(["create", "-f", "-"]), &offloading(namespace));
+        if created.is_ok() {
+            holes::found(format!("{namespace} was offloaded: pods there could not start any more while we are away"));
+            rome.kubectl(&["delete", "namespaceoffloading", "-n", namespace, "offloading", "--wait=false"])?;
+        }
+    }
+    identities_are_found_where_they_belong(raid)?;
+    namespaces_are_tenants_by_decision(raid)?;
+    pods_are_placed_by_the_scheduler(raid)?;
+    rome.kubectl(&["delete", "namespace", "a", "b", "--wait=false"])?;
+    rome.kubectl(&["delete", "clusterrole,clusterrolebinding", "owner-of-a"]).map(drop)
+}
+
+fn mallory(rome: &Cluster, args: &[&str]) -> Result<String> {
+    output(rome.kubectl_command().arg("--as=mallory").args(args))
+}
+
+fn denied(outcome: Result<String>, what: &str) -> Result<()> {
+    match outcome {
+        Ok(printed) => bail!("mallory was let: {what}: {printed}"),
+        Err(error) => {
+            let said = format!("{error:#}");
+            ensure!(said.contains("orbidden") || said.contains("denied"), "{what}: {said}");
+            Ok(())
+        }
+    }
+}
+
+/// A Secret that looks like an identity leads nobody to the listener it names.
+fn identities_are_found_where_they_belong(raid: &Raid) -> Result<()> {
+    let rome = raid.rome();
+    let node = rome.node(&rome.first())?;
+    let netns = Netns::open(&node.netns_file())?;
+    let listener = netns.run(|| TcpListener::bind(("0.0.0.0", 18443)))??;
+    listener.set_nonblocking(true)?;
+    let secrets = rome.items(&["secrets", "-n", &raid.milan.tenant])?;
+    let mut forged = secrets
+        .into_iter()
+        .find(|one| {
+            text(one, "/metadata/name").starts_with("liqo-identity-") && one.pointer("/data/apiServerUrl").is_some()
+        })
+        .context("rome has no identity in milan")?;
+    let url = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, format!("https://{}:18443", node.ip));
+    forged["data"]["apiServerUrl"] = json!(url);
+    forged["metadata"] = json!({"name": "liqo-identity-forged", "namespace": "a",
+        "labels": forged["metadata"]["labels"], "annotations": forged["metadata"]["annotations"]});
+    let mut create = rome.kubectl_command();
+    feed(create.args(["--as=mallory", "create", "-f", "-"]), &forged.to_string())?;
+    let began = Instant::now();
+    while began.elapsed() < MOMENT {
+        if let Ok((_, from)) = listener.accept() {
+            holes::found(format!("{from} came to the address in a Secret of mallory"));
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+/// Labels make no tenant namespace of one that is not: the honest peer keeps its own, and gets no right in the other.
+fn namespaces_are_tenants_by_decision(raid: &Raid) -> Result<()> {
+    let rome = raid.rome();
+    let label = format!("discovery.liqo.io/cluster-id={}", raid.milan.id);
+    mallory(rome, &["label", "namespace", "a", &label, "discovery.liqo.io/tenant-namespace=true"])?;
+    never("a namespace with labels is taken for a tenant's", || {
+        let bound = names(&rome.items(&["rolebindings", "-n", "a"])?);
+        let bound = bound.into_iter().filter(|name| name != "a/mallory");
+        let gone = rome.items(&["namespace", "-l", &label])?;
+        let gone = gone.iter().filter(|one| !one["metadata"]["deletionTimestamp"].is_null());
+        let standing = ["OutgoingPeering", "IncomingPeering"].map(|aspect| rome.peering("milan", aspect));
+        let fallen = standing.into_iter().collect::<Result<Vec<Value>>>()?;
+        let fallen = fallen.into_iter().filter(|one| one["status"] != "Established").map(|one| one.to_string());
+        Ok(bound.chain(gone.map(|one| text(one, "/metadata/name").to_owned())).chain(fallen).collect())
+    })?;
+    mallory(rome, &["label", "namespace", "a", "discovery.liqo.io/cluster-id-", "discovery.liqo.io/tenant-namespace-"])
+        .map(drop)
+}
+
+/// A pod bound by hand to the node of a peer does not run there, and pods with our marks change no offer.
+fn pods_are_placed_by_the_scheduler(raid: &Raid) -> Result<()> {
+    let rome = raid.rome();
+    let offer = || -> Result<Value> {
+        let offers = rome.items(&["resourceoffers", "-n", &raid.milan.tenant, "-l", "liqo.io/replication=true"])?;
+        Ok(offers.first().map(|one| one["spec"]["resourceQuota"].clone()).unwrap_or_default())
+    };
+    let before = offer()?;
+    let container = json!([{"name": "c", "image": "localhost/busybox:1", "imagePullPolicy": "IfNotPresent",
+        "resources": {"requests": {"cpu": "300m"}, "limits": {"cpu": "300m", "memory": "8Mi"}}}]);
+    for (name, labels, node) in [
+        ("bound", json!({}), "liqo-milan".to_owned()),
+        ("shadow", json!({"liqo.io/shadowPod": "true", "virtualkubelet.liqo.io/origin": raid.milan.id}), rome.first()),
+    ] {
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "a", "labels": labels},
+            "spec": {"nodeName": node, "terminationGracePeriodSeconds": 0, "containers": container}});
+        // Refused or without effect.
+        let _ = feed(rome.kubectl_command().args(["--as=mallory", "create", "-f", "-"]), &pod.to_string());
+    }
+    let milan = raid.stage.cluster("milan");
+    never("a pod of a namespace that is not offloaded runs at a peer's", || {
+        let pods = names(&milan.items(&["pods", "-A"])?);
+        Ok(pods.into_iter().filter(|name| name.ends_with("/bound")).collect())
+    })?;
+    let now = offer()?;
+    ensure!(less(&now, &before), "mallory's labels have raised an offer from {before} to {now}");
+    Ok(())
+}
+
+/// Whether an offer has not grown: what mallory uses is used.
+fn less(now: &Value, before: &Value) -> bool {
+    let cpu = |offer: &Value| {
+        let text = text(offer, "/hard/cpu").to_owned();
+        text.strip_suffix('m')
+            .map_or_else(|| text.parse::<u64>().unwrap_or(0) * 1000, |milli| milli.parse().unwrap_or(0))
+    };
+    cpu(now) <= cpu(before)
+}
