@@ -242,7 +242,11 @@ fn a_route_is_replaced_without_a_gap_and_many_are_listed() {
         assert_eq!(ns.kernel.settle(&realm, &wanted).unwrap().made[&Kind::Route], 3000);
         watch.join().unwrap().1
     });
-    assert!(monitor.contains("dev t1") && !monitor.contains("Deleted"), "{}", &monitor[..monitor.len().min(500)]);
+    assert!(
+        monitor.contains("dev t1") && !monitor.contains("Deleted"),
+        "{}",
+        monitor.chars().take(500).collect::<String>()
+    );
     assert_eq!(ns.kernel.settle(&realm, &wanted).unwrap().made, BTreeMap::new());
 }
 

@@ -162,7 +162,7 @@ fn helm_leaves_identity_and_certificates_alone() {
     helm(&cluster, "upgrade", &[labels]).unwrap();
     assert_eq!(self::written(&cluster), written, "after an upgrade");
     helm(&cluster, "upgrade", &[&same]).unwrap();
-    let other = format!("--set=discovery.config.clusterIDOverride=1{}", &ID[1..]);
+    let other = format!("--set=discovery.config.clusterIDOverride=1{}", ID.split_at(1).1);
     let error = format!("{:#}", helm(&cluster, "upgrade", &[&other]).unwrap_err());
     assert!(
         error.contains(

@@ -612,7 +612,9 @@ fn access_is_what_the_table_says() {
     };
     // The authentication service grants the first only.
     let all = ["liqo-auth", "liqo-controller-manager", "liqo-crd-replicator"];
-    for (permissions, holders) in [("basic", &all[..]), ("incoming", &all[1..]), ("leaving", &all[1..]), ("outgoing", &all[1..])] {
+    for (permissions, holders) in
+        [("basic", &all[..]), ("incoming", &all[1..]), ("leaving", &all[1..]), ("outgoing", &all[1..])]
+    {
         assert_eq!(subjects(&format!("ClusterRoleBinding/liqo-remote-peering-{permissions}")), holders);
     }
     for side in ["local", "namespace", "remote", "tenant"] {

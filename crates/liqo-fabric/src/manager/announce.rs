@@ -15,7 +15,7 @@ use liqo_api::{
     meta::label,
     net::{NetworkConfig, NetworkConfigSpec},
 };
-use liqo_core::naming::unique_name;
+use liqo_core::{naming::unique_name, standing};
 use liqo_kube::owner_reference;
 
 use super::endpoint::Endpoint;
@@ -61,6 +61,7 @@ enum Wish {
 /// no `ForeignCluster`: what `liqoctl` wrote by hand is what the administrator wants.
 pub(crate) fn lets_in(foreign: Option<&ForeignCluster>, has: bool) -> bool {
     foreign.is_none_or(|foreign| match wish(Some(foreign)) {
+        _ if standing::is_banned(foreign) => false,
         Wish::Tell => true,
         Wish::Follow => has || foreign.spec.peering_type == PeeringType::InBand,
         Wish::TakeBack => false,

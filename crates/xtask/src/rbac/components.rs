@@ -28,6 +28,7 @@ pub(super) const AUTH: &[Rule] = &[
     rule("certificates.k8s.io", &["certificatesigningrequests"], &["get", "list", "create", "delete"]),
     rule("certificates.k8s.io", &["certificatesigningrequests/approval"], &["update", "patch"]),
     named("certificates.k8s.io", &["signers"], CLIENT_SIGNER, &["approve"]),
+    rule("discovery.liqo.io", &["foreignclusters"], &["get", "list"]),
     rule("rbac.authorization.k8s.io", &["clusterroles"], &["get"]),
     rule("rbac.authorization.k8s.io", &["rolebindings"], &["get", "create", "update", "patch"]),
 ];

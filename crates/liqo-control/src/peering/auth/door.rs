@@ -9,8 +9,8 @@ use std::{
 use http::StatusCode;
 use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::ResourceExt;
-use liqo_api::{ClusterIdentity, meta::label, names};
-use liqo_core::endpoint;
+use liqo_api::{ClusterIdentity, discovery::ForeignCluster, meta::label, names};
+use liqo_core::{endpoint, standing};
 use liqo_kube::{certs::SigningRequest, now};
 
 use super::{
@@ -23,7 +23,7 @@ use super::{
     No, check,
     issue::{self, Choice, Stored},
 };
-use crate::home::Home;
+use crate::{home::Home, ledger::id_of};
 
 /// How long nothing more is told about an object.
 const QUIET: Duration = Duration::from_secs(600);
@@ -64,6 +64,7 @@ impl Door {
             (None, true) => Word { new_key: true, unused: None },
             (None, false) => self.word(peer, &request.destination_cluster_token).await?,
         };
+        self.not_banned(peer).await?;
         let choice = before.as_ref().map_or(Choice::Sign, |before| before.choose(&csr, word.new_key, now().0));
         if let (Choice::Refuse, Some(before)) = (choice, &before) {
             return Err(self.another_key(peer, room.as_deref().unwrap_or_default(), before).await);
@@ -155,6 +156,16 @@ impl Door {
 
     fn authority(&self) -> Option<&str> {
         if self.api_server_trusted { None } else { self.home.api_server_ca.as_deref() }
+    }
+
+    /// Whether the peer is heard at all.
+    async fn not_banned(&self, peer: &ClusterIdentity) -> Result<(), No> {
+        let known = self.home.cluster.list::<ForeignCluster>("", "").await?;
+        if !known.iter().any(|one| id_of(one) == peer.cluster_id && standing::is_banned(one)) {
+            return Ok(());
+        }
+        tracing::info!(peer = peer.cluster_id, name = peer.cluster_name, "a banned cluster was refused");
+        Err(No(StatusCode::FORBIDDEN, format!("cluster {} is banned from this cluster", peer.cluster_id)))
     }
 
     /// The tenant namespace of a peer, if it has one.

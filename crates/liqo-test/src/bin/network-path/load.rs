@@ -32,7 +32,9 @@ impl Load {
 fn ours() -> f64 {
     let used = |pid: &str, fields: std::ops::RangeInclusive<usize>| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let fields: Vec<_> = stat[stat.rfind(')')? + 2..]
+        let fields: Vec<_> = stat
+            .rsplit_once(") ")?
+            .1
             .split(' ')
             .skip(*fields.start())
             .take(fields.count())
