@@ -1,12 +1,14 @@
 //! What a virtual kubelet may do: in its own cluster, and in the namespaces a provider made for it.
 
-use super::{CHANGE, RO, RW, Rule, rule};
+use super::{CHANGE, RO, RW, Rule, named, rule};
 
 /// In its own cluster: its node, the pods on the node, wherever they are, and who asks for logs or a shell. What is in
 /// pods' namespaces besides pods it reads only where [`NAMESPACE`] says so.
 pub(super) const LOCAL: &[Rule] = &[
     rule("", &["events"], &["create", "patch"]),
     rule("events.k8s.io", &["events"], &["create", "patch"]),
+    // Which authorities sign the certificates of who asks for logs or a shell?
+    named("", &["configmaps"], &["extension-apiserver-authentication"], RO),
     rule("", &["nodes", "nodes/status"], RW),
     rule("", &["pods"], &["get", "list", "watch", "delete"]),
     rule("", &["pods/eviction"], &["create"]),
