@@ -175,10 +175,10 @@ fn a_peer_cannot_speak_for_another() -> Result<()> {
         let own = stage.peer_value(rome, "--cluster-id")?;
         let forged = format!(
             "apiVersion: discovery.liqo.io/v1alpha1
-    kind: ResourceRequest
-    metadata: {{name: forged, namespace: {tenant}, labels: {{liqo.io/replicated: 'true', liqo.io/originID: stranger}}}}
-    spec: {{clusterIdentity: {{clusterID: stranger, clusterName: stranger}}, authUrl: 'https://stranger.example:443'}}
-    "
+kind: ResourceRequest
+metadata: {{name: forged, namespace: {tenant}, labels: {{liqo.io/replicated: 'true', liqo.io/originID: stranger}}}}
+spec: {{clusterIdentity: {{clusterID: stranger, clusterName: stranger}}, authUrl: 'https://stranger.example:443'}}
+"
         );
         run::feed(milan.kubectl_command().args(["--as", &own, "apply", "-f", "-"]), &forged)?;
         // Whatever else the provider does, it keeps serving the real peer and makes nothing for the stranger.
