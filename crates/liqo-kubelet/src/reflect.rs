@@ -32,7 +32,10 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::{
+    authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec},
+    core::v1::Pod,
+};
 use kube::ResourceExt;
 use liqo_api::{meta::label, virtualkubelet::NamespaceMap};
 use liqo_core::mapping;
@@ -46,6 +49,8 @@ pub(crate) use pod::{API_SERVER_NAMES, ApiServer, ApiSupport};
 
 /// Workers for pods that only need one small write each.
 const POD_HELPERS: usize = 10;
+/// Pause before the rights in a namespace are reviewed again.
+const RIGHTS_PAUSE: Duration = Duration::from_millis(100);
 
 /// What every reflector needs.
 pub(crate) struct Cx {
@@ -228,7 +233,12 @@ impl Follower {
             drop(ended);
             self.look_at(&here);
         }
+        let mut again = None;
         for (here, there) in start {
+            if !self.may_read(&here).await {
+                again = Some(RIGHTS_PAUSE);
+                continue;
+            }
             tracing::info!(namespace = here, there, "namespace reflected");
             let pair = pair::start(&self.cx, &self.pods, &here, &there);
             let ended = self.pairs.write().insert(here.clone(), pair);
@@ -236,7 +246,27 @@ impl Follower {
             self.look_at(&here);
         }
         self.pairs.known.send_replace(true);
-        Ok(None)
+        Ok(again)
+    }
+
+    /// Whether the rights in an offloaded namespace, which the controller manager binds when it asks for the namespace, have
+    /// arrived at the API server. A review that fails is no reason to wait: the watches try again by themselves.
+    async fn may_read(&self, namespace: &str) -> bool {
+        let attributes = ResourceAttributes {
+            verb: Some("list".to_owned()),
+            resource: Some("secrets".to_owned()),
+            namespace: Some(namespace.to_owned()),
+            ..ResourceAttributes::default()
+        };
+        let spec = SelfSubjectAccessReviewSpec { resource_attributes: Some(attributes), non_resource_attributes: None };
+        let review = SelfSubjectAccessReview { spec, ..SelfSubjectAccessReview::default() };
+        match self.cx.home.create(&review).await {
+            Ok(answer) => answer.status.is_none_or(|status| status.allowed),
+            Err(error) => {
+                tracing::debug!(namespace, error = &error as &dyn std::error::Error, "rights not reviewed");
+                true
+            }
+        }
     }
 
     /// Somebody else looks after the pods of a namespace from now on.

@@ -18,7 +18,7 @@ use liqo_kube::{KubeError, Queue, Store, drive, twin};
 use super::{Shared, is_leaving, is_original, provider_of, virtual_kubelet::role_binding};
 
 /// How soon to look again for a namespace, or a peer, that is not known yet.
-const LATER: Duration = Duration::from_secs(5);
+const LATER: Duration = Duration::from_millis(300);
 
 /// Runs for ever. The queue names providers, by ID.
 pub(crate) async fn run(shared: Arc<Shared>, queue: Queue<String>) {

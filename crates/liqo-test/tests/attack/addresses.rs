@@ -1,6 +1,6 @@
 //! Services, Ingresses, endpoints and claims of a peer that reach beyond the namespace made for it.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use super::raid::{Raid, never, text};
@@ -32,11 +32,17 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
 
     for (what, spec) in [
         ("external", json!({"ports": ports, "externalIPs": [rome.dns_ip(), "8.8.8.8"]})),
-        ("balancer", json!({"ports": ports, "type": "LoadBalancer"})),
-        ("node-port", json!({"ports": ports, "type": "NodePort"})),
         ("name", json!({"type": "ExternalName", "externalName": "kubernetes.default.svc"})),
     ] {
         peer.tries(&object("v1", "Service", what, &json!({"spec": spec})))?.refused(what);
+    }
+    // Services of these types come with the type of home: the peer keeps their name, and this cluster its ports.
+    for (name, kind) in [("balancer", "LoadBalancer"), ("node-port", "NodePort")] {
+        peer.tries(&object("v1", "Service", name, &json!({"spec": {"ports": ports, "type": kind}})))?.done(name)?;
+        let spec = rome.json(&["service", name, "-n", &there])?["spec"].take();
+        let took = spec["type"] != "ClusterIP" || spec["ports"][0].get("nodePort").is_some();
+        ensure!(!took, "a Service of type {kind} is {spec}");
+        peer.runs(&["delete", "service", "-n", &there, name, "--wait=false"])?.done("its own")?;
     }
     let later = json!({"spec": {"externalIPs": [rome.dns_ip()]}});
     peer.patches(&there, &["service", "plain"], &later)?.refused("external addresses are added later");
