@@ -28,7 +28,7 @@ use liqo_api::{
     sharing::{OfferPhase, ResourceOffer, ResourceOfferStatus, VirtualKubeletStatus},
 };
 use liqo_core::naming;
-use liqo_kube::{KubeError, owner_reference};
+use liqo_kube::{KubeError, now, owner_reference};
 use serde_json::json;
 
 use super::{is_nobody, world::World};
@@ -85,7 +85,8 @@ impl Pass<'_> {
         }
         let request = self.world.our_request(self.namespace, self.peer);
         let request = request.filter(|request| request.metadata.deletion_timestamp.is_none());
-        let wanted = self.world.standing(self.peer).provider.is_granted() && one.is_some();
+        let grant = self.world.standing(self.peer).provider;
+        let wanted = grant.is_granted() && one.is_some();
         if request.is_none() && !self.holds(finalizer::VIRTUAL_KUBELET) {
             let (cluster, why) =
                 (&self.world.home.cluster, "this cluster has not asked for resources: the offer is ignored");
@@ -94,7 +95,7 @@ impl Pass<'_> {
         let has_kubelet = self.world.kubelets.get(self.namespace, names::VIRTUAL_KUBELET).is_some();
         let course = plan(&Seen {
             offer: self.offer,
-            requested: request.is_some(),
+            requested: request.is_some() && grant.is_in_force(),
             wanted,
             has_kubelet,
             accept: !self.world.args.offer_disable_auto_accept,
@@ -103,7 +104,8 @@ impl Pass<'_> {
             (Course::Run, Some(one)) => self.run_kubelet(&one, has_kubelet).await.map(|()| None),
             (Course::Run | Course::Rest, _) => Ok(None),
             (Course::Tell(status), _) => self.tell(status).await.map(|_| None),
-            (Course::Drain { remove }, _) => self.drain(remove).await.map(|()| None),
+            // A provider that says nothing is waited for until the deadline.
+            (Course::Drain { remove }, _) => self.drain(remove).await.map(|()| grant.ends_in(now().0.as_second())),
             (Course::Clear, one) => self.clear(one.as_deref()).await,
         }
     }

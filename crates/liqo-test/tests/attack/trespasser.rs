@@ -130,7 +130,10 @@ fn identities_are_found_where_they_belong(raid: &Raid) -> Result<()> {
 fn namespaces_are_tenants_by_decision(raid: &Raid) -> Result<()> {
     let rome = raid.rome();
     let label = format!("discovery.liqo.io/cluster-id={}", raid.milan.id);
-    mallory(rome, &["label", "namespace", "a", &label, "discovery.liqo.io/tenant-namespace=true"])?;
+    let labels = ["label", "namespace", "a", &label, "discovery.liqo.io/tenant-namespace=true"];
+    denied(mallory(rome, &labels), "labels of a tenant namespace")?;
+    // An administrator may, and cannot make a tenant namespace so either.
+    rome.kubectl(&labels)?;
     never("a namespace with labels is taken for a tenant's", || {
         let bound = names(&rome.items(&["rolebindings", "-n", "a"])?);
         let bound = bound.into_iter().filter(|name| name != "a/mallory");
@@ -141,8 +144,8 @@ fn namespaces_are_tenants_by_decision(raid: &Raid) -> Result<()> {
         let fallen = fallen.into_iter().filter(|one| one["status"] != "Established").map(|one| one.to_string());
         Ok(bound.chain(gone.map(|one| text(one, "/metadata/name").to_owned())).chain(fallen).collect())
     })?;
-    mallory(rome, &["label", "namespace", "a", "discovery.liqo.io/cluster-id-", "discovery.liqo.io/tenant-namespace-"])
-        .map(drop)
+    let clean = ["label", "namespace", "a", "discovery.liqo.io/cluster-id-", "discovery.liqo.io/tenant-namespace-"];
+    rome.kubectl(&clean).map(drop)
 }
 
 /// A pod bound by hand to the node of a peer does not run there, and pods with our marks change no offer.

@@ -197,7 +197,7 @@ fn unwanted(seen: &Observed<'_>) -> (Step, Fact, Option<Duration>) {
         return (Step::Withdraw, tell(Stage::Leaving), None);
     };
     let (dead, dead_in) = is_dead(seen.health);
-    if status.offer_withdrawal_timestamp.is_some() || dead {
+    if status.offer_withdrawal_timestamp.is_some() || dead || standing::is_banned(seen.foreign_cluster) {
         return (Step::Remove, gone(), None);
     }
     let never_offered = status.offer_state == OfferState::None && seen.offer_here.is_none();

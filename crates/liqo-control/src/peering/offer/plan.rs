@@ -9,7 +9,7 @@ use liqo_api::{
 /// Everything the decision depends on.
 pub(super) struct Seen<'a> {
     pub(super) offer: &'a ResourceOffer,
-    /// A request of ours exists, withdrawn or not.
+    /// A request of ours exists, and stands or may still be taken back.
     pub(super) requested: bool,
     /// A request of ours stands, to a peer that makes sense.
     pub(super) wanted: bool,
