@@ -91,7 +91,7 @@ fn a_wrong_token_is_denied_and_named_so() -> Result<()> {
 fn an_unreachable_provider_is_told() -> Result<()> {
     SUITE.tell(|stage| {
         strangers(stage)?;
-        let said = peer_within("5s", stage, &[("--auth-url", "https://172.31.255.254:9")])?;
+        let said = peer_within("15s", stage, &[("--auth-url", "https://172.31.255.254:9")])?;
         ensure!(said.contains("172.31.255.254"), "{said}");
         let rome = stage.cluster("rome");
         stage.liqoctl(rome, &["unpeer", "out-of-band", "milan"])?;
