@@ -113,11 +113,8 @@ fn ended(raid: &Raid) -> Result<()> {
     ] {
         peer.runs(&what)?.refused("the old certificate");
     }
-    wait_for("neither node nor tunnel of turin is left", LONG, || {
-        let nodes = rome.items(&["nodes", "-l", "liqo.io/type=virtual-node"])?;
-        let nodes = names(&nodes).into_iter().filter(|name| name != "/liqo-milan");
-        let tunnels = names(&rome.items(&["tunnelendpoints", "-n", &peer.tenant])?);
-        let left: Vec<_> = nodes.chain(tunnels).collect();
+    wait_for("no tunnel of turin is left", LONG, || {
+        let left = names(&rome.items(&["tunnelendpoints", "-n", &peer.tenant])?);
         if left.is_empty() { Ok(Some(())) } else { bail!("{left:?}") }
     })
 }
