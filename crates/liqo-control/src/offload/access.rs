@@ -13,6 +13,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::ResourceExt;
 use liqo_api::{ClusterIdentity, meta::label, names, virtualkubelet::NamespaceMap};
+use liqo_core::mapping;
 use liqo_kube::{KubeError, Queue, Store, drive, twin};
 
 use super::{Shared, is_leaving, is_original, provider_of, virtual_kubelet::role_binding};
@@ -69,9 +70,7 @@ async fn settle(shared: &Shared, bindings: &Store<RoleBinding>, id: String) -> R
 /// The bindings a map asks for, by namespace.
 fn wishes(map: &NamespaceMap, peer: &ClusterIdentity, home: &str) -> Vec<(String, RoleBinding)> {
     let tenant = map.namespace().unwrap_or_default();
-    let system = |name: &str| {
-        name == home || name.starts_with("kube-") || name.starts_with(names::TENANT_NAMESPACE_PREFIX) || name == tenant
-    };
+    let system = |name: &str| name == home || name == tenant || mapping::stays_here(name);
     let names = map.spec.desired_mapping.keys().filter(|name| !system(name));
     names
         .map(|name| {
