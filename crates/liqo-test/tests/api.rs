@@ -203,14 +203,16 @@ fn act_as_the_controller_manager(cluster: &Cluster) {
         ])
         .unwrap();
     let ca = ca(cluster);
-    for (kind, count) in [("mutatingwebhookconfiguration", 2), ("validatingwebhookconfiguration", 3)] {
+    for kind in ["mutatingwebhookconfiguration", "validatingwebhookconfiguration"] {
+        let names = cluster.kubectl(&["get", kind, "liqo-webhook", "-o", "jsonpath={.webhooks[*].name}"]).unwrap();
         let set = |i| json!({"op": "add", "path": format!("/webhooks/{i}/clientConfig/caBundle"), "value": ca});
-        let patch = json!((0..count).map(set).collect::<Vec<_>>()).to_string();
+        let patch = json!((0..names.split_whitespace().count()).map(set).collect::<Vec<_>>()).to_string();
         cluster.kubectl(&["patch", kind, "liqo-webhook", manager, "--type=json", "-p", &patch]).unwrap();
     }
 }
 
-/// The cluster's ID and the distinct certificates of the webhooks.
+/// The cluster's ID and the distinct certificates of the webhooks. A webhook that was rendered for an older version of
+/// Kubernetes is new to this cluster and has no certificate until a controller manager runs.
 fn written(cluster: &Cluster) -> Vec<String> {
     let id = cluster.kubectl(&[
         "-n",
@@ -225,7 +227,7 @@ fn written(cluster: &Cluster) -> Vec<String> {
     for kind in ["mutatingwebhookconfiguration", "validatingwebhookconfiguration"] {
         let path = r#"jsonpath={range .webhooks[*]}{.clientConfig.caBundle}{"\n"}{end}"#;
         let bundles = cluster.kubectl(&["get", kind, "liqo-webhook", "-o", path]).unwrap();
-        words.extend(bundles.lines().map(str::to_owned));
+        words.extend(bundles.lines().filter(|bundle| !bundle.is_empty()).map(str::to_owned));
     }
     words.dedup();
     words
