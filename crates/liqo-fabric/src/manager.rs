@@ -9,6 +9,7 @@ mod announce;
 mod around;
 mod connect;
 mod endpoint;
+mod exports;
 mod ledger;
 mod mapping;
 mod peer;
@@ -82,6 +83,9 @@ pub struct ManagerArgs {
     /// Address of this cluster's API server as peers are told it; no network of a peer covers it.
     #[arg(long = "api-server-address", default_value = "")]
     pub api_server_address: String,
+    /// Address under which pods of this cluster reach its API server; virtual kubelets may export it.
+    #[arg(long, hide = true, env = "KUBERNETES_SERVICE_HOST", default_value = "")]
+    pub kubernetes_service_host: String,
     /// Address of the IPAM service.
     #[arg(long = "manager.ipam-address", value_name = "HOST:PORT", default_value = ":6000")]
     pub ipam_address: String,
@@ -121,7 +125,7 @@ pub async fn run(args: ManagerArgs) -> Result<(), String> {
     let ledger = Ledger::start(&cluster, &life, move |peers| heard.differ(&peers));
     let busy = life.busy();
     configured(&args, &ledger).await?;
-    serve(&cluster, &ledger, &life, address).await?;
+    serve(&args, &cluster, &ledger, &life, address).await?;
     life.spawn("configure", keep_configured(args.clone(), ledger.clone()));
     drop(busy);
     tokio::select! {
@@ -165,15 +169,21 @@ async fn keep_configured(args: ManagerArgs, ledger: Ledger) {
 }
 
 /// Answers the IPAM service from now on.
-async fn serve(cluster: &Cluster, ledger: &Ledger, life: &Life, address: SocketAddr) -> Result<(), String> {
+async fn serve(
+    args: &ManagerArgs,
+    cluster: &Cluster,
+    ledger: &Ledger,
+    life: &Life,
+    address: SocketAddr,
+) -> Result<(), String> {
     ledger.ready().await;
     let listener = TcpListener::bind(address).await;
     let listener = listener.map_err(|error| format!("listening at --manager.ipam-address {address}: {error}"))?;
     let counts = Arc::new(Counts::default());
     let (counted, stored) = (Arc::clone(&counts), ledger.clone());
     life.metrics(move || counted.text() + &stored.latest().map(|plan| figures(&plan)).unwrap_or_default());
-    let service = Arc::new(Service::start(cluster, ledger.clone(), counts).await);
-    life.spawn("ipam", liqo_ipam_rpc::serve(listener, service));
+    let service = Service::start(cluster, ledger.clone(), counts, &args.kubernetes_service_host).await;
+    life.spawn("ipam", liqo_ipam_rpc::serve(listener, Arc::new(service)));
     Ok(())
 }
 

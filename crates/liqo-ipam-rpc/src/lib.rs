@@ -20,7 +20,7 @@ pub use message::{
     BelongsRequest, BelongsResponse, GetHomePodIpRequest, GetHomePodIpResponse, MapRequest, MapResponse, UnmapRequest,
     UnmapResponse,
 };
-pub use server::{Caller, Ipam, Refusal, serve};
+pub use server::{Caller, Ipam, Refusal, Subject, serve};
 
 /// TCP port of the service.
 pub const PORT: u16 = 6000;

@@ -103,11 +103,19 @@ impl Caller {
     }
 }
 
+/// What a question is about, as far as the right to ask depends on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Subject<'a> {
+    /// The peer; none for a question that concerns no peer.
+    pub cluster_id: Option<&'a str>,
+    /// The local endpoint that an answer would make reachable for the peer (`MapEndpointIP` with a valid address).
+    pub exported: Option<IpAddr>,
+}
+
 /// An address management, as the service shows it. Cluster IDs are never empty, addresses are valid.
 pub trait Ipam: Send + Sync + 'static {
-    /// Whether the caller may ask about this peer; about none: what has nothing to do with a peer. Everybody may ask a
-    /// service that does not say otherwise.
-    fn admit(&self, _caller: &Caller, _cluster_id: Option<&str>) -> impl Future<Output = Result<(), Refusal>> + Send {
+    /// Whether the caller may ask about this subject. Without an implementation of its own a service answers every caller.
+    fn admit(&self, _caller: &Caller, _subject: Subject<'_>) -> impl Future<Output = Result<(), Refusal>> + Send {
         std::future::ready(Ok(()))
     }
     /// The address under which the peer must use the local endpoint `ip`. The same question has the same answer.
@@ -175,15 +183,14 @@ impl<I: Ipam> Service<Request<Body>> for Answers<I> {
 /// A question, and how an address management answers it.
 trait Question<I>: prost::Message + Default + Send + Sync + Sized + 'static {
     type Answer: prost::Message + Send + Sync + 'static;
-    /// The peer that is asked about.
-    fn peer(&self) -> Option<&str>;
+    fn subject(&self) -> Subject<'_>;
     fn answer(self, ipam: &I) -> impl Future<Output = Result<Self::Answer, Refusal>> + Send;
 }
 
 impl<I: Ipam> Question<I> for MapRequest {
     type Answer = MapResponse;
-    fn peer(&self) -> Option<&str> {
-        Some(&self.cluster_id)
+    fn subject(&self) -> Subject<'_> {
+        Subject { cluster_id: Some(&self.cluster_id), exported: self.ip.parse().ok() }
     }
     async fn answer(self, ipam: &I) -> Result<MapResponse, Refusal> {
         let ip = ipam.map_endpoint_ip(cluster(&self.cluster_id)?, address(&self.ip)?).await?;
@@ -193,8 +200,8 @@ impl<I: Ipam> Question<I> for MapRequest {
 
 impl<I: Ipam> Question<I> for UnmapRequest {
     type Answer = UnmapResponse;
-    fn peer(&self) -> Option<&str> {
-        Some(&self.cluster_id)
+    fn subject(&self) -> Subject<'_> {
+        Subject { cluster_id: Some(&self.cluster_id), exported: None }
     }
     async fn answer(self, ipam: &I) -> Result<UnmapResponse, Refusal> {
         ipam.unmap_endpoint_ip(cluster(&self.cluster_id)?, address(&self.ip)?).await?;
@@ -204,8 +211,8 @@ impl<I: Ipam> Question<I> for UnmapRequest {
 
 impl<I: Ipam> Question<I> for GetHomePodIpRequest {
     type Answer = GetHomePodIpResponse;
-    fn peer(&self) -> Option<&str> {
-        Some(&self.cluster_id)
+    fn subject(&self) -> Subject<'_> {
+        Subject { cluster_id: Some(&self.cluster_id), exported: None }
     }
     async fn answer(self, ipam: &I) -> Result<GetHomePodIpResponse, Refusal> {
         let ip = ipam.home_pod_ip(cluster(&self.cluster_id)?, address(&self.ip)?).await?;
@@ -215,8 +222,8 @@ impl<I: Ipam> Question<I> for GetHomePodIpRequest {
 
 impl<I: Ipam> Question<I> for BelongsRequest {
     type Answer = BelongsResponse;
-    fn peer(&self) -> Option<&str> {
-        None
+    fn subject(&self) -> Subject<'_> {
+        Subject::default()
     }
     async fn answer(self, ipam: &I) -> Result<BelongsResponse, Refusal> {
         Ok(BelongsResponse { belongs: ipam.belongs_to_pod_cidr(address(&self.ip)?).await? })
@@ -240,7 +247,7 @@ impl<I: Ipam, Q: Question<I>> UnaryService<Q> for Answers<I> {
         Box::pin(async move {
             let caller = Caller::of(&request);
             let question = request.into_inner();
-            ipam.admit(&caller, question.peer()).await?;
+            ipam.admit(&caller, question.subject()).await?;
             let answered = question.answer(&ipam).await;
             Ok(tonic::Response::new(answered?))
         })

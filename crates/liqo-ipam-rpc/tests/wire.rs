@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use liqo_ipam_rpc::{Call, Caller, Ipam, IpamClient, Refusal, serve};
+use liqo_ipam_rpc::{Call, Caller, Ipam, IpamClient, Refusal, Subject, serve};
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinHandle,
@@ -25,9 +25,10 @@ fn plus_one(cluster_id: &str, ip: IpAddr) -> Result<IpAddr, Refusal> {
 }
 
 impl Ipam for PlusOne {
-    async fn admit(&self, caller: &Caller, cluster_id: Option<&str>) -> Result<(), Refusal> {
+    async fn admit(&self, caller: &Caller, subject: Subject<'_>) -> Result<(), Refusal> {
         assert!(caller.address.is_some_and(|address| address.is_loopback()), "where the caller is, is known");
-        match (cluster_id, caller.token.as_deref()) {
+        match (subject.cluster_id, caller.token.as_deref()) {
+            (Some("export"), _) => Err(Refusal::Forbidden(format!("export of {:?}", subject.exported))),
             (Some("secret"), None) => Err(Refusal::Unauthenticated("show a token".to_owned())),
             (Some("secret"), Some("right")) => Ok(()),
             (Some("secret"), _) => Err(Refusal::Forbidden("not that one".to_owned())),
@@ -81,6 +82,17 @@ async fn an_error_tells_the_call_the_argument_and_the_reason() {
     assert_eq!((error.call(), error.is_unreachable(), error.is_invalid()), (Call::MapEndpointIp, false, false));
     let error = client.home_pod_ip("", ip("10.0.0.1")).await.unwrap_err();
     assert!(error.is_invalid() && error.message() == "the cluster ID is empty", "{error}");
+}
+
+#[tokio::test]
+async fn only_a_mapping_exports_an_address() {
+    let (address, _server) = started("127.0.0.1:0").await;
+    let client = IpamClient::new(&address.to_string()).unwrap();
+    let mapped = client.map_endpoint_ip("export", ip("10.0.0.1")).await.unwrap_err();
+    assert_eq!(mapped.message(), "export of Some(10.0.0.1)");
+    let unmapped = client.unmap_endpoint_ip("export", ip("10.0.0.1")).await.unwrap_err();
+    let home = client.home_pod_ip("export", ip("10.0.0.1")).await.unwrap_err();
+    assert_eq!((unmapped.message(), home.message()), ("export of None", "export of None"));
 }
 
 #[tokio::test]

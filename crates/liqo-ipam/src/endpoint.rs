@@ -62,6 +62,13 @@ impl Plan {
         Ok((new, translated(ours, &seen)))
     }
 
+    /// Whether [`Self::map_endpoint`] answers without an export that does not exist yet: the address is a pod's of this cluster,
+    /// or is exported to the peer.
+    pub fn is_reachable_by(&self, cluster: &str, ip: IpAddr) -> bool {
+        self.pod.is_some_and(|pod| pod.contains(&ip))
+            || self.endpoints.get(&ip).is_some_and(|endpoint| endpoint.clusters.contains(cluster))
+    }
+
     fn refuse_too_many(&self, cluster: &str) -> Result<(), Refusal> {
         let of_peer = self.endpoints.values().filter(|endpoint| endpoint.clusters.contains(cluster)).count();
         if of_peer >= MAPPINGS_OF_PEER {

@@ -1,8 +1,9 @@
 //! The gRPC service `ipam`: answers virtual kubelets and `liqoctl`, on every replica.
 //!
-//! Pods of peers reach our pods, this one among them: whoever asks shows a token of its ServiceAccount, made for this service. A
-//! virtual kubelet asks about the peer of its namespace, and about no other. Who comes by the loopback comes by a port that the
-//! API server forwards, and was let in by it: so `liqoctl`, that of Liqo 0.8.3 too, needs no token.
+//! Pods of peers reach the pods of this cluster, the network manager's among them, so every caller shows a token of its
+//! ServiceAccount made for this service. A virtual kubelet may ask about the peer of its namespace only, and may export only
+//! the addresses that [`Exports`] permits. A caller on the loopback uses a port that the API server forwards after it has
+//! checked the caller's rights: `liqoctl`, also that of Liqo 0.8.3, needs no token and may export any address.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -16,16 +17,19 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
 use liqo_api::{meta::label, names};
 use liqo_ipam::{Plan, Refusal as Why};
-use liqo_ipam_rpc::{Call, Caller, Ipam, Refusal};
-use liqo_kube::{Cluster, Store, tokens::Tokens};
+use liqo_ipam_rpc::{Call, Caller, Ipam, Refusal, Subject};
+use liqo_kube::{Cluster, KubeError, Store, tokens::Tokens};
 
-use super::ledger::{Away, Ledger};
+use super::{
+    exports::Exports,
+    ledger::{Away, Ledger},
+};
 
 /// How often each call was answered and refused.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     calls: [(AtomicU64, AtomicU64); 4],
-    /// Callers that showed nothing, or asked what they may not.
+    /// Calls of callers without a valid token, and questions the caller has no right to.
     turned_away: AtomicU64,
 }
 
@@ -59,14 +63,38 @@ pub(crate) struct Service {
     counts: Arc<Counts>,
     tokens: Tokens,
     tenants: Store<Namespace>,
+    exports: Exports,
 }
 
 impl Service {
-    /// The service, as soon as it knows who its peers are.
-    pub(crate) async fn start(cluster: &Cluster, ledger: Ledger, counts: Arc<Counts>) -> Self {
+    /// The service, as soon as the tenant namespaces are known. `api_server` is the address under which pods of this cluster
+    /// reach its API server.
+    pub(crate) async fn start(cluster: &Cluster, ledger: Ledger, counts: Arc<Counts>, api_server: &str) -> Self {
         let tenants = cluster.watch("").labels(&format!("{}=true", label::TENANT_NAMESPACE)).start(|_| ());
         tenants.ready().await;
-        Self { ledger, counts, tokens: Tokens::new(cluster.clone(), names::IPAM_AUDIENCE), tenants }
+        let tokens = Tokens::new(cluster.clone(), names::IPAM_AUDIENCE);
+        Self { ledger, counts, tokens, tenants, exports: Exports::new(cluster.clone(), api_server) }
+    }
+
+    /// Whether the user behind a token may ask about a subject.
+    async fn judge(&self, token: &str, subject: Subject<'_>) -> Result<(), Refusal> {
+        let silent =
+            |what: &str, error: KubeError| Refusal::Unavailable(format!("the API server did not say {what}: {error}"));
+        let user = self.tokens.user(token).await.map_err(|error| silent("whose token it is", error))?;
+        let user = user.ok_or_else(|| nobody("the token shown is none of this cluster, or for another audience"))?;
+        let tenant = may_ask(&user, subject.cluster_id, |tenant| self.peer_of(tenant))?;
+        let Subject { cluster_id: Some(peer), exported: Some(ip) } = subject else { return Ok(()) };
+        if self.latest()?.is_reachable_by(peer, ip) {
+            return Ok(());
+        }
+        match self.exports.permits(tenant, peer, ip).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Refusal::Forbidden(format!(
+                "address {ip} is in no EndpointSlice of a namespace offloaded to cluster {peer}, and is not the API \
+                 server's: the virtual kubelet may not export it"
+            ))),
+            Err(error) => Err(silent("which endpoints are reflected", error)),
+        }
     }
 
     fn peer_of(&self, tenant: &str) -> Option<String> {
@@ -85,19 +113,13 @@ impl Service {
 }
 
 impl Ipam for Service {
-    async fn admit(&self, caller: &Caller, cluster_id: Option<&str>) -> Result<(), Refusal> {
+    async fn admit(&self, caller: &Caller, subject: Subject<'_>) -> Result<(), Refusal> {
         if caller.address.is_some_and(is_forwarded) {
             return Ok(());
         }
         let outcome = match caller.token.as_deref() {
             None => Err(nobody("no token was shown")),
-            Some(token) => match self.tokens.user(token).await {
-                Ok(Some(user)) => may_ask(&user, cluster_id, |tenant| self.peer_of(tenant)),
-                Ok(None) => Err(nobody("the token shown is none of this cluster, or for another audience")),
-                Err(error) => {
-                    Err(Refusal::Unavailable(format!("the API server did not say whose token it is: {error}")))
-                }
-            },
+            Some(token) => self.judge(token, subject).await,
         };
         if let Err(why) = &outcome {
             self.counts.turned_away.fetch_add(1, Ordering::Relaxed);
@@ -145,14 +167,21 @@ fn nobody(why: &str) -> Refusal {
     ))
 }
 
-/// Whether this user may ask about this peer. `peer_of` gives the peer of a tenant namespace.
-fn may_ask(user: &str, peer: Option<&str>, peer_of: impl Fn(&str) -> Option<String>) -> Result<(), Refusal> {
+/// The tenant namespace of the virtual kubelet `user`, if that user may ask about `peer`. `peer_of` gives the peer of a tenant
+/// namespace.
+fn may_ask<'u>(
+    user: &'u str,
+    peer: Option<&str>,
+    peer_of: impl Fn(&str) -> Option<String>,
+) -> Result<&'u str, Refusal> {
     let account = user.strip_prefix("system:serviceaccount:").and_then(|account| account.split_once(':'));
     let tenant = account.filter(|(_, name)| *name == names::VIRTUAL_KUBELET).map(|(namespace, _)| namespace);
-    match tenant.and_then(peer_of) {
-        None => Err(Refusal::Forbidden(format!("{user} is no virtual kubelet of a peer: it may ask nothing here"))),
-        Some(own) if peer.is_none_or(|peer| peer == own) => Ok(()),
-        Some(own) => Err(Refusal::Forbidden(format!("{user} may ask about cluster {own} only"))),
+    match tenant.and_then(|tenant| Some((tenant, peer_of(tenant)?))) {
+        None => {
+            Err(Refusal::Forbidden(format!("{user} is not the virtual kubelet of a peer and may not ask the IPAM")))
+        }
+        Some((tenant, own)) if peer.is_none_or(|peer| peer == own) => Ok(tenant),
+        Some((_, own)) => Err(Refusal::Forbidden(format!("{user} may ask about cluster {own} only"))),
     }
 }
 
@@ -160,7 +189,7 @@ fn away(away: Away) -> Refusal {
     Refusal::Unavailable(away.to_string())
 }
 
-/// What a refusal means to whoever asked: is it worth asking again?
+/// The refusal as the caller sees it; its kind says whether the same question may succeed later.
 fn refusal(why: Why) -> Refusal {
     let text = why.to_string();
     match why {
@@ -191,9 +220,10 @@ mod tests {
     #[test]
     fn a_virtual_kubelet_asks_about_its_own_peer() {
         let peer_of = |tenant: &str| (tenant == "liqo-tenant-milan").then(|| "milan".to_owned());
-        let ask = |user: &str, peer: Option<&str>| may_ask(user, peer, peer_of);
-        let kubelet = "system:serviceaccount:liqo-tenant-milan:virtual-kubelet";
-        assert_eq!((ask(kubelet, Some("milan")), ask(kubelet, None)), (Ok(()), Ok(())));
+        let ask = |user: &str, peer: Option<&str>| may_ask(user, peer, peer_of).map(str::to_owned);
+        let (kubelet, milan) =
+            ("system:serviceaccount:liqo-tenant-milan:virtual-kubelet", "liqo-tenant-milan".to_owned());
+        assert_eq!((ask(kubelet, Some("milan")), ask(kubelet, None)), (Ok(milan.clone()), Ok(milan)));
         assert!(matches!(ask(kubelet, Some("turin")), Err(Refusal::Forbidden(why)) if why.contains("milan only")));
         for user in [
             "system:serviceaccount:liqo-tenant-milan:default",

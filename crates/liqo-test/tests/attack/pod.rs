@@ -55,46 +55,46 @@ fn field(number: u8, value: &str) -> Vec<u8> {
     [&[number << 3 | 2, value.len().to_be_bytes()[7]], value.as_bytes()].concat()
 }
 
+/// Asks rome's IPAM from a network namespace; gives the head and the trailers of the answer, empty without an answer. The call is
+/// the method, the ID of the peer and the address.
+pub(crate) fn ask_ipam(
+    raid: &Raid,
+    netns: &std::path::Path,
+    (method, id, ip): (&str, &str, &str),
+    token: Option<&str>,
+) -> Result<String> {
+    let message = [field(1, id), field(2, ip)].concat();
+    let length = u32::try_from(message.len())?.to_be_bytes();
+    let file = raid.stage.bed.dir().join("call");
+    liqo_test::run::write(&file, [&[0][..], &length, &message].concat())?;
+    let body = format!("@{}", file.display());
+    let manager = address(raid.rome(), "liqo", "liqo-network-manager")?;
+    let url = format!("http://{manager}:6000/ipam/{method}");
+    let grpc = ["-H", "content-type: application/grpc", "-H", "te: trailers", "--http2-prior-knowledge"];
+    let mut args = vec!["-s", "--max-time", "5", "-D", "-", "-o", "/dev/null", "--data-binary", &body];
+    args.extend(grpc);
+    let token = token.map(|token| format!("authorization: Bearer {token}"));
+    args.extend(token.iter().flat_map(|token| ["-H", token]));
+    args.push(&url);
+    Ok(inside(netns, "curl", &args).unwrap_or_default())
+}
+
+/// Whether the IPAM did what it was asked.
+pub(crate) fn is_answered(said: &str) -> bool {
+    said.contains("grpc-status: 0")
+}
+
 /// Nobody without a token gets an address exported, or taken from somebody.
 fn ipam(raid: &Raid, here: &std::path::Path) -> Result<()> {
     let rome = raid.rome();
-    let manager = address(rome, "liqo", "liqo-network-manager")?;
     let before = rome.items(&["ipamstorages"])?;
     for (method, id, ip) in [
         ("MapEndpointIP", &raid.turin.id, rome.node_ip()),
         ("MapEndpointIP", &raid.milan.id, rome.node_ip()),
         ("UnmapEndpointIP", &raid.milan.id, rome.dns_ip()),
     ] {
-        let message = [field(1, id), field(2, &ip)].concat();
-        let length = u32::try_from(message.len())?.to_be_bytes();
-        let file = raid.stage.bed.dir().join("call");
-        liqo_test::run::write(&file, [&[0][..], &length, &message].concat())?;
-        let body = format!("@{}", file.display());
-        let url = format!("http://{manager}:6000/ipam/{method}");
-        let asked = inside(
-            here,
-            "curl",
-            &[
-                "-s",
-                "--max-time",
-                "5",
-                "--http2-prior-knowledge",
-                "-D",
-                "-",
-                "-o",
-                "/dev/null",
-                "-H",
-                "content-type: application/grpc",
-                "-H",
-                "te: trailers",
-                "--data-binary",
-                &body,
-                &url,
-            ],
-        );
-        // Whether nobody answers at all or says no: a status other than 0, and nothing is written.
-        let said = asked.unwrap_or_default();
-        if said.contains("grpc-status: 0") {
+        let said = ask_ipam(raid, here, (method, id, &ip), None)?;
+        if is_answered(&said) {
             holes::found(format!("{method} for {id} with {ip} was done for somebody without a token"));
         }
     }

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::{
     holes,
+    pod::{ask_ipam, is_answered},
     raid::{MOMENT, Raid, names, never, text},
 };
 
@@ -76,6 +77,7 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
     identities_are_found_where_they_belong(raid)?;
     namespaces_are_tenants_by_decision(raid)?;
     pods_are_placed_by_the_scheduler(raid)?;
+    a_virtual_kubelet_exports_what_it_reflects(raid)?;
     rome.kubectl(&["delete", "namespace", "a", "b", "--wait=false"])?;
     rome.kubectl(&["delete", "clusterrole,clusterrolebinding", "owner-of-a"]).map(drop)
 }
@@ -185,4 +187,38 @@ fn less(now: &Value, before: &Value) -> bool {
             .map_or_else(|| text.parse::<u64>().unwrap_or(0) * 1000, |milli| milli.parse().unwrap_or(0))
     };
     cpu(now) <= cpu(before)
+}
+
+/// A stolen token of milan's virtual kubelet exports to milan the addresses in slices of namespaces offloaded to milan, and no
+/// others: not a node's, not one of a namespace offloaded to turin, not one of mallory's namespace, not an invented one.
+fn a_virtual_kubelet_exports_what_it_reflects(raid: &Raid) -> Result<()> {
+    let rome = raid.rome();
+    let held = [("shop", "198.51.100.7"), ("lent", "198.51.100.8"), ("a", "198.51.100.9")];
+    for (namespace, address) in held {
+        let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {"name": "outside", "namespace": namespace}, "addressType": "IPv4",
+            "endpoints": [{"addresses": [address]}], "ports": [{"name": "web", "port": 80, "protocol": "TCP"}]});
+        rome.apply(&slice.to_string())?;
+    }
+    let account = ["create", "token", "virtual-kubelet", "--audience=liqo-ipam", "-n", &raid.milan.tenant];
+    let token = rome.kubectl(&account)?;
+    let node = rome.node(&rome.first())?;
+    let ask = |method: &str, address: &str| {
+        ask_ipam(raid, &node.netns_file(), (method, &raid.milan.id, address), Some(token.trim()))
+    };
+    let reflected = ask("MapEndpointIP", "198.51.100.7")?;
+    ensure!(is_answered(&reflected), "a reflected address is not exported: {reflected:?}");
+    for address in ["198.51.100.8", "198.51.100.9", "198.51.100.10", &rome.node_ip()] {
+        let said = ask("MapEndpointIP", address)?;
+        if is_answered(&said) {
+            holes::found(format!("a token of milan's virtual kubelet has exported {address}"));
+        } else {
+            // 7 is PERMISSION_DENIED: the refusal is a decision, not a failure to answer.
+            ensure!(said.contains("grpc-status: 7"), "{address}: {said:?}");
+        }
+    }
+    for (namespace, _) in held {
+        rome.kubectl(&["delete", "endpointslice", "-n", namespace, "outside", "--wait=false"])?;
+    }
+    Ok(())
 }

@@ -142,6 +142,7 @@ pub(super) const NETWORK_MANAGER: &[Rule] = &[
         &["get", "list", "watch", "create", "patch", "delete"],
     ),
     rule("net.liqo.io", &["networkconfigs/status", "tunnelendpoints/status"], &["patch"]),
+    rule("virtualkubelet.liqo.io", &["namespacemaps"], &["list"]),
 ];
 
 /// Network manager, in the Liqo namespace.

@@ -1,0 +1,144 @@
+//! Which addresses the virtual kubelet of a peer may export: addresses it reflects to that peer, and the API server's.
+//!
+//! A virtual kubelet reflects the `EndpointSlice`s of the namespaces that this cluster's own `NamespaceMap` offloads to the
+//! peer, so only an address in one of these slices can be wanted. The lists come from the API server itself, not from a
+//! watch: the virtual kubelet may have seen a slice a moment before a watch of this process delivers it.
+//!
+//! Reads     `NamespaceMap`s of one tenant namespace, `EndpointSlice`s of offloaded namespaces; only for an address that is
+//!           neither a pod's nor exported to the peer already.
+//! Writes    nothing.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use liqo_api::{meta::label, virtualkubelet::NamespaceMap};
+use liqo_core::mapping;
+use liqo_kube::{Cluster, KubeError};
+
+use super::around::endpoints_of;
+
+/// How long a list that holds an address proves that the address may be exported.
+const GOOD_FOR: Duration = Duration::from_secs(10);
+
+/// The addresses in the slices of a peer's namespaces, and when the API server was asked for them.
+struct Listed {
+    asked: Instant,
+    addresses: BTreeSet<IpAddr>,
+}
+
+impl Listed {
+    /// The answer of this list to a question asked at `asked`: an address on a recent list may be exported; an address that is
+    /// absent from a list older than the question may have come since, and the list has no answer (`None`).
+    fn answer(&self, ip: IpAddr, asked: Instant) -> Option<bool> {
+        let holds = self.addresses.contains(&ip);
+        let is_recent = asked.saturating_duration_since(self.asked) < GOOD_FOR;
+        ((holds && is_recent) || self.asked >= asked).then_some(holds)
+    }
+}
+
+/// The last list of one peer; held while a new list is read, so that callers who wait share that list.
+type Last = Arc<tokio::sync::Mutex<Option<Listed>>>;
+
+/// Judges which addresses may be exported. Memory is bounded by the number of tenant namespaces.
+pub(super) struct Exports {
+    cluster: Cluster,
+    api_server: Option<IpAddr>,
+    lists: Mutex<HashMap<String, Last>>,
+}
+
+impl Exports {
+    /// `api_server` is the address under which pods of this cluster reach its API server; anything else is ignored.
+    pub(super) fn new(cluster: Cluster, api_server: &str) -> Self {
+        Self { cluster, api_server: api_server.parse().ok(), lists: Mutex::default() }
+    }
+
+    /// Whether the virtual kubelet in the namespace `tenant`, that of `peer`, may export the address. However many callers
+    /// ask at a time, one list of a peer is read at a time.
+    ///
+    /// # Errors
+    /// When the API server does not answer.
+    pub(super) async fn permits(&self, tenant: &str, peer: &str, ip: IpAddr) -> Result<bool, KubeError> {
+        if self.api_server == Some(ip) {
+            return Ok(true);
+        }
+        let asked = Instant::now();
+        let last = {
+            let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(lists.entry(tenant.to_owned()).or_default())
+        };
+        let mut last = last.lock().await;
+        if let Some(answer) = last.as_ref().and_then(|listed| listed.answer(ip, asked)) {
+            return Ok(answer);
+        }
+        let began = Instant::now();
+        let addresses = self.list(tenant, peer).await?;
+        let holds = addresses.contains(&ip);
+        *last = Some(Listed { asked: began, addresses });
+        Ok(holds)
+    }
+
+    async fn list(&self, tenant: &str, peer: &str) -> Result<BTreeSet<IpAddr>, KubeError> {
+        // A map the peer copied here has no label of an original: the door for peers refuses that label.
+        let selector = format!("{}={peer},{}=true", label::REMOTE_CLUSTER_ID, label::REPLICATION);
+        let maps = self.cluster.list::<NamespaceMap>(tenant, &selector).await?;
+        let mut addresses = BTreeSet::new();
+        for namespace in offloaded(&maps) {
+            let slices = self.cluster.list::<EndpointSlice>(namespace, "").await?;
+            addresses.extend(slices.iter().flat_map(endpoints_of));
+        }
+        Ok(addresses)
+    }
+}
+
+/// The namespaces of this cluster that `maps` offload, without those that are never offloaded.
+fn offloaded(maps: &[NamespaceMap]) -> BTreeSet<&str> {
+    let wished = maps.iter().flat_map(|map| map.spec.desired_mapping.keys()).map(String::as_str);
+    wished.filter(|namespace| !mapping::stays_here(namespace)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_list_answers_for_what_it_holds_and_for_earlier_questions() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let listed = Listed { asked: at(100), addresses: [ip("172.30.0.40")].into() };
+        for (address, asked, answer) in [
+            // Present: until the list is too old.
+            ("172.30.0.40", at(99), Some(true)),
+            ("172.30.0.40", at(100), Some(true)),
+            ("172.30.0.40", at(109), Some(true)),
+            ("172.30.0.40", at(110), None),
+            // Absent: only for questions from before the list.
+            ("172.30.0.11", at(99), Some(false)),
+            ("172.30.0.11", at(100), Some(false)),
+            ("172.30.0.11", at(101), None),
+        ] {
+            assert_eq!(listed.answer(ip(address), asked), answer, "{address} at {asked:?}");
+        }
+    }
+
+    #[test]
+    fn slices_of_offloaded_namespaces_count_whatever_the_provider_reports() {
+        let map = |desired: serde_json::Value| -> NamespaceMap {
+            serde_json::from_value(json!({
+                "metadata": {"name": "milan"}, "spec": {"desiredMapping": desired},
+                "status": {"currentMapping": {"loot": {"remoteNamespace": "loot", "phase": "Accepted"}}},
+            }))
+            .unwrap()
+        };
+        let maps = [map(json!({"shop": "shop-rome", "kube-system": "x", "liqo-tenant-turin": "x"})), map(json!({}))];
+        assert_eq!(offloaded(&maps).into_iter().collect::<Vec<_>>(), ["shop"]);
+        assert!(offloaded(&[]).is_empty());
+    }
+}
