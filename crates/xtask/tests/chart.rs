@@ -5,12 +5,15 @@ mod chart {
     mod fabric;
     mod guard;
     pub(crate) mod helm;
+    mod labels;
     pub(crate) mod peers;
+    mod pods;
+    mod wrong;
 }
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use chart::helm::{Objects, command, names, refused, rendered, template};
+use chart::helm::{Objects, command, names, refused, rendered};
 use serde_json::{Value, json};
 
 const NAMED: &[&str] = &["--set", "discovery.config.clusterName=rome"];
@@ -87,55 +90,6 @@ fn these_objects_and_no_others() {
         Service/liqo-gateway Service/liqo-network-manager Service/liqo-proxy ServiceAccount/liqo-proxy";
     wanted.extend(more.split_whitespace().map(str::to_owned));
     assert_eq!(names(&with(&[])), wanted);
-}
-
-#[test]
-fn rendering_twice_gives_the_same() {
-    let args = [NAMED, RANGES].concat();
-    assert_eq!(template(&args).expect("renders"), template(&args).expect("renders"));
-}
-
-#[test]
-fn labels_are_those_of_liqo() {
-    let objects = with(&[]);
-    let component = |object: &str| match object.split_once('/').map(|(_, name)| name) {
-        Some("liqo-clusterid-configmap") => ("clusterid-configmap", "clusterid-configmap"),
-        Some("liqo-crd-replicator") => ("crd-replicator", "dispatcher"),
-        Some(
-            "liqo-auth"
-            | "liqo-remote-peering-basic"
-            | "liqo-remote-peering-incoming"
-            | "liqo-remote-peering-leaving"
-            | "liqo-remote-peering-outgoing",
-        ) => ("auth", "discovery"),
-        Some(name) if name.starts_with("liqo-virtual-kubelet-") => ("virtual-kubelet", "virtual-kubelet"),
-        Some("liqo-gateway") => ("gateway", "networking"),
-        Some("liqo-route") => ("route", "networking"),
-        Some("liqo-network-manager") => ("network-manager", "networking"),
-        Some("liqo-proxy") => ("proxy", "networking"),
-        _ => ("controller-manager", "controller-manager"),
-    };
-    for (object, value) in &objects {
-        let (name, component) = component(object);
-        let mut labels = json!({
-            "app.kubernetes.io/component": component, "app.kubernetes.io/instance": format!("liqo-{name}"),
-            "app.kubernetes.io/managed-by": "Helm", "app.kubernetes.io/name": name,
-            "app.kubernetes.io/part-of": "liqo", "app.kubernetes.io/version": "v0.1.0", "helm.sh/chart": "liqo-0.1.0",
-        });
-        if let Some(permissions) = object.strip_prefix("ClusterRole/liqo-remote-peering-") {
-            labels["auth.liqo.io/remote-peering-permissions"] = json!(permissions);
-        }
-        if ["Deployment/liqo-auth", "Service/liqo-auth"].contains(&object.as_str()) {
-            labels["run"] = json!("auth-service");
-        }
-        if object == "Service/liqo-gateway" {
-            labels["net.liqo.io/gateway"] = json!("true");
-        }
-        assert_eq!(value["metadata"]["labels"], labels, "{object}");
-        let clusterwide = ["ClusterRole", "MutatingWebhook", "ValidatingWebhook", "ValidatingAdmissionPolicy"];
-        let namespaced = !clusterwide.iter().any(|kind| object.starts_with(kind));
-        assert_eq!(value["metadata"].get("namespace").is_some(), namespaced, "{object}");
-    }
 }
 
 #[test]
@@ -379,43 +333,6 @@ fn keys_for_eks_stay_in_a_secret() {
 }
 
 #[test]
-fn webhooks_are_those_of_liqo() {
-    let objects = with(&["--set=webhook.failurePolicy=Ignore"]);
-    let mut seen = BTreeMap::new();
-    for kind in ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"] {
-        for hook in objects[&format!("{kind}/liqo-webhook")]["webhooks"].as_array().expect("webhooks") {
-            let client = &hook["clientConfig"];
-            assert_eq!(client["service"]["name"], "liqo-controller-manager");
-            assert_eq!((&client["service"]["namespace"], &client["service"]["port"]), (&json!("liqo"), &json!(9443)));
-            assert_eq!(client.get("caBundle"), None, "the controller manager owns it");
-            assert_eq!((&hook["failurePolicy"], &hook["matchPolicy"]), (&json!("Ignore"), &json!("Equivalent")));
-            assert_eq!(
-                (&hook["sideEffects"], &hook["admissionReviewVersions"]),
-                (&json!("None"), &json!(["v1", "v1beta1"]))
-            );
-            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-            let rule = &hook["rules"][0];
-            let what = [&client["service"]["path"], &rule["apiGroups"][0], &rule["resources"][0]].map(text).join(" ");
-            let operations: Vec<String> = rule["operations"].as_array().into_iter().flatten().map(text).collect();
-            let line = format!("{what} {} {}", operations.join(","), hook["namespaceSelector"]["matchLabels"]);
-            seen.insert(text(&hook["name"]), line.replace(" null", ""));
-        }
-    }
-    let wanted = [
-        ("fc.mutate.liqo.io", "/mutate/foreign-cluster discovery.liqo.io foreignclusters CREATE,UPDATE"),
-        ("fc.validate.liqo.io", "/validate/foreign-cluster discovery.liqo.io foreignclusters UPDATE"),
-        (
-            "nsoff.validate.liqo.io",
-            "/validate/namespace-offloading offloading.liqo.io namespaceoffloadings CREATE,UPDATE",
-        ),
-        ("peer-services.mutate.liqo.io", "/mutate/peer-service  services CREATE,UPDATE"),
-        ("pod.mutate.liqo.io", r#"/mutate/pod  pods CREATE {"liqo.io/scheduling-enabled":"true"}"#),
-        ("shadowpod.validate.liqo.io", "/validate/shadowpods virtualkubelet.liqo.io shadowpods CREATE,UPDATE,DELETE"),
-    ];
-    assert_eq!(seen, wanted.map(|(name, line)| (name.to_owned(), line.to_owned())).into());
-}
-
-#[test]
 fn the_identity_is_only_rendered_when_it_is_given() {
     let data = |objects: &Objects| objects["ConfigMap/liqo-clusterid-configmap"]["data"].clone();
     assert_eq!(data(&with(&[])), json!({"CLUSTER_NAME": "rome"}));
@@ -428,157 +345,7 @@ fn the_identity_is_only_rendered_when_it_is_given() {
     );
 }
 
-#[test]
-fn pods_run_with_little_power() {
-    let deployment = |name: &str| name.starts_with("Deployment/") && name != "Deployment/liqo-gateway";
-    for (name, object) in with(&[]).iter().filter(|(name, _)| deployment(name)) {
-        let pod = &object["spec"]["template"]["spec"];
-        assert_eq!(pod["serviceAccountName"], name.trim_start_matches("Deployment/"), "{name}");
-        assert_eq!(
-            pod["securityContext"],
-            json!({"runAsNonRoot": true, "runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000,
-                   "seccompProfile": {"type": "RuntimeDefault"}})
-        );
-        let container = &pod["containers"][0];
-        assert_eq!(
-            container["securityContext"],
-            json!({"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}})
-        );
-        assert_eq!(container["readinessProbe"]["httpGet"], json!({"path": "/readyz", "port": "healthz"}));
-        assert_eq!(container["livenessProbe"]["httpGet"], json!({"path": "/healthz", "port": "healthz"}));
-        let ports = container["ports"].as_array().expect("ports");
-        assert!(ports.contains(&json!({"name": "healthz", "containerPort": 8081})), "{name}");
-    }
-    let open = with(&["--set=openshiftConfig.enable=true"]);
-    assert_eq!(open["Deployment/liqo-auth"]["spec"]["template"]["spec"].get("securityContext"), None);
-    let managers = args(&open, "liqo-controller-manager");
-    assert!(managers.contains(&"--kubelet-platform-security-context".to_owned()), "virtual kubelets, too");
-    let rules = open["ClusterRole/liqo-virtual-kubelet-local"]["rules"].as_array().expect("rules");
-    assert_eq!(rules.last().map(|rule| rule["resourceNames"].clone()), Some(json!(["anyuid"])));
-}
-
-#[test]
-fn the_gateway_is_sure_of_its_share_of_a_node() {
-    let requests = |more: &[&str]| {
-        with(more)["Deployment/liqo-gateway"]["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]
-            .clone()
-    };
-    assert_eq!(requests(&[]), json!({"cpu": "100m", "memory": "32Mi"}));
-    assert_eq!(requests(&["--set=gateway.pod.resources.requests.cpu=2"]), json!({"cpu": 2, "memory": "32Mi"}));
-    assert_eq!(requests(&["--set=gateway.pod.resources.requests=null"]), json!(null));
-}
-
-#[test]
-fn images() {
-    let objects = with(&[
-        "--set=image=localhost/liqo,tag=dev,auth.imageName=localhost/auth,crdReplicator.imageName=r@sha256:0,virtualKubelet.imageName=vk",
-    ]);
-    let image = |name: &str| {
-        objects[&format!("Deployment/{name}")]["spec"]["template"]["spec"]["containers"][0]["image"].clone()
-    };
-    assert_eq!(image("liqo-controller-manager"), "localhost/liqo:dev");
-    assert_eq!(image("liqo-auth"), "localhost/auth:dev");
-    assert_eq!(image("liqo-crd-replicator"), "r@sha256:0");
-    assert!(args(&objects, "liqo-controller-manager").contains(&"--kubelet-image=vk:dev".to_owned()));
-}
-
-#[test]
-fn pods_are_placed_as_the_values_say() {
-    let objects = with(&[
-        "--set=common.nodeSelector.zone=a,common.tolerations[0].operator=Exists",
-        "--set=common.affinity.podAffinity.x=y,controllerManager.replicas=3,crdReplicator.pod.labels.a=b",
-    ]);
-    let pod = |name: &str| &objects[&format!("Deployment/{name}")]["spec"]["template"];
-    for name in ["liqo-auth", "liqo-controller-manager", "liqo-crd-replicator"] {
-        let spec = &pod(name)["spec"];
-        assert_eq!(
-            (&spec["nodeSelector"], &spec["tolerations"]),
-            (&json!({"zone": "a"}), &json!([{"operator": "Exists"}]))
-        );
-        assert_eq!(spec["affinity"]["podAffinity"], json!({"x": "y"}), "{name}");
-        assert_eq!(spec["affinity"].get("podAntiAffinity").is_some(), name == "liqo-controller-manager");
-    }
-    assert_eq!(pod("liqo-crd-replicator")["metadata"]["labels"]["a"], "b");
-}
-
-#[test]
-fn wrong_values_are_explained() {
-    for (set, wanted) in [
-        (
-            "networkManager.externalIPAM.enabled=true",
-            "The address of the external IPAM (.Values.networkManager.externalIPAM.url) must be set",
-        ),
-        ("discovery.config.clusterName=", "The cluster name (.Values.discovery.config.clusterName) must be set"),
-        ("discovery.config.clusterName=A_b", "may only contain lowercase letters, numbers and hyphens"),
-        ("discovery.config.clusterIDOverride=Rome", "Provided cluster ID must be a valid UUID"),
-        ("nameOverride=other", "nameOverride must be empty"),
-        (
-            "virtualKubelet.extra.resources.requests.gpu=1",
-            r#"Unsupported resource type "gpu" for virtual kubelet containers' requests"#,
-        ),
-        ("auth.service.type=Ingress", "'ClusterIP', 'NodePort', 'LoadBalancer'"),
-        ("webhook.failurePolicy=Maybe", "'Fail', 'Ignore'"),
-        ("pullPolicy=Sometimes", "/pullPolicy"),
-        ("controllerManager.config.resourceSharingPercentage=101", "maximum: got 101, want 100"),
-        ("controllerManager.replicas=two", "/controllerManager/replicas"),
-        ("auth.config.portOverride=https", "/auth/config/portOverride"),
-        ("auth.tls=1", "/auth/tls"),
-        ("common.tolerations=Exists", "/common/tolerations"),
-        ("networkManager.config.podCIDR=", "networkManager.config.podCIDR must be set"),
-        ("networkManager.config.serviceCIDR=", "networkManager.config.serviceCIDR must be set"),
-        ("networkManager.config.podCIDR=10.0.0.0", "/networkManager/config/podCIDR"),
-        ("networkManager.config.podCIDR=10.0.256.0/24", "/networkManager/config/podCIDR"),
-        ("networkManager.config.serviceCIDR=10.0.0.0/33", "/networkManager/config/serviceCIDR"),
-        ("networkManager.config.reservedSubnets={10.0.0.0/x}", "/networkManager/config/reservedSubnets/0"),
-        ("networkManager.config.additionalPools={::/8}", "/networkManager/config/additionalPools/0"),
-        ("networkConfig.mtu=100", "/networkConfig/mtu"),
-        ("gateway.config.wireguardImplementation=go", "'kernel', 'userspace'"),
-        ("gateway.pod.resources.requests.cpu=fast", "/gateway/pod/resources/requests/cpu"),
-        ("auth.pod.resources.limits.memory=64MiB", "/auth/pod/resources/limits/memory"),
-    ] {
-        let error = error(&["--set", set]);
-        assert!(error.contains(wanted), "{set}: {error}");
-    }
-}
-
-#[test]
-fn ranges_that_cannot_be_are_explained() {
-    let (pods, services) = ("networkManager.config.podCIDR", "networkManager.config.serviceCIDR");
-    let (reserved, pools) = ("networkManager.config.reservedSubnets", "networkManager.config.additionalPools");
-    let always = "the pools that are always there";
-    for (set, wanted) in [
-        (
-            format!("{pods}=10.244.0.1/16"),
-            format!("10.244.0.1/16 ({pods}) is not a network: there are bits of an address after its first 16"),
-        ),
-        (format!("{pods}=10.0.0.0/8"), format!("10.96.0.0/12 ({services}) shares addresses with 10.0.0.0/8 ({pods})")),
-        (
-            format!("{reserved}={{192.0.2.0/24,10.244.7.0/24}}"),
-            format!("10.244.7.0/24 ({reserved}) shares addresses with 10.244.0.0/16 ({pods})"),
-        ),
-        (
-            format!("{reserved}={{192.0.2.0/24,192.0.2.128/32}}"),
-            format!("192.0.2.128/32 ({reserved}) shares addresses with 192.0.2.0/24 ({reserved})"),
-        ),
-        (
-            format!("{pools}={{100.64.0.0/10,172.20.0.0/16}}"),
-            format!("172.20.0.0/16 ({pools}) shares addresses with 172.16.0.0/12 ({always})"),
-        ),
-        (format!("{pools}={{0.0.0.0/0}}"), format!("0.0.0.0/0 ({pools}) shares addresses with 10.0.0.0/8 ({always})")),
-    ] {
-        let error = error(&["--set", &set]);
-        assert!(error.contains(&wanted), "{set}: {error}");
-    }
-    // Without the fabric nobody uses them, whatever they say.
-    without_fabric(&["--set", &format!("{pods}=10.0.0.0/8,{services}=10.0.0.0/8")]);
-}
-
-#[test]
-fn unknown_values_are_tolerated() {
-    assert_eq!(names(&with(&["--set=some.day=1,auth.config.other=x"])), names(&with(&[])));
-}
-
-/// Where the cluster has such policies, what the authentication service writes is held to what it does.
+/// Where the cluster has admission policies, a policy restricts the writes of the authentication service.
 #[test]
 fn the_authentication_service_is_held_to_what_it_does() {
     let policy = "ValidatingAdmissionPolicy/liqo-auth-liqo";

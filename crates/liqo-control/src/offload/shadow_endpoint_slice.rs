@@ -9,6 +9,7 @@
 //! Removes   those whose address type has changed, which cannot be changed in place.
 
 mod bounds;
+mod plan;
 
 use std::{
     collections::HashMap,
@@ -17,21 +18,20 @@ use std::{
 };
 
 use ipnet::IpNet;
-use k8s_openapi::api::{
-    core::v1::Node,
-    discovery::v1::{Endpoint, EndpointSlice},
-};
-use kube::{ResourceExt, core::ObjectMeta};
+use k8s_openapi::api::{core::v1::Node, discovery::v1::EndpointSlice};
+use kube::ResourceExt;
 use liqo_api::{
     discovery::{ForeignCluster, PeeringConditionStatus, PeeringConditionType},
     meta::label,
     net::TunnelEndpoint,
     virtualkubelet::ShadowEndpointSlice,
 };
-use liqo_kube::{Cluster, KubeError, Queue, Store, drive, owner_reference};
-use serde_json::{Value, json};
+use liqo_kube::{Cluster, KubeError, Queue, Store, drive};
 
-use self::bounds::Bounds;
+use self::{
+    bounds::Bounds,
+    plan::{Step, forge, plan},
+};
 use super::{Shared, answers, condition, drift, is_leaving, provider_of};
 use crate::{manager::ManagerArgs, peering::monitor};
 
@@ -56,39 +56,29 @@ struct Loop {
     slices: Store<EndpointSlice>,
     queue: Queue<Key>,
     networks: Networks,
-    /// How a peer looked when it was last looked at.
+    /// By ID of a peer: what its endpoints were last computed from.
     seen: Mutex<HashMap<String, Sight>>,
-    /// By namespace and name of a shadow: what its user was last told.
+    /// By namespace and name of a shadow: the last Event about the shadow.
     told: Mutex<HashMap<(String, String), String>>,
 }
 
-/// What says where endpoints of peers may be.
+/// The source of the networks in which endpoints of peers may be.
 enum Networks {
     /// The tunnels Liqo made.
     Tunnels(Store<TunnelEndpoint>),
-    /// What the user says.
+    /// The networks in `--guest-networks`.
     Given(Vec<IpNet>),
-    /// Nothing: it is not a node of this cluster.
+    /// Neither: an endpoint may have any address that is not a node's of this cluster.
     Nodes(Store<Node>),
 }
 
-/// What of a peer matters for its endpoints.
+/// The facts about a peer that its endpoints depend on.
 #[derive(Clone, Debug, PartialEq)]
 struct Sight {
-    /// Whether packets reach it and its news reach us.
+    /// Whether the tunnel to the peer is up and the peer's API server answers.
     reachable: bool,
     /// Where its endpoints may be.
     bounds: Bounds,
-}
-
-/// What to do for a shadow.
-#[derive(Clone, Debug, PartialEq)]
-enum Step {
-    Keep,
-    Create,
-    Merge(Value),
-    Remove,
-    Taken,
 }
 
 /// Runs for ever.
@@ -262,91 +252,11 @@ fn is_reachable(peer: Option<&ForeignCluster>) -> bool {
     matches!(network, Some(Established | External)) && answers(peer)
 }
 
-fn plan(shadow: &ShadowEndpointSlice, slice: Option<&EndpointSlice>, sight: &Sight) -> Step {
-    let Some(slice) = slice else { return Step::Create };
-    let owner = slice.owner_references().iter().find(|owner| owner.controller == Some(true));
-    match owner {
-        Some(owner) if shadow.uid().as_ref() == Some(&owner.uid) => {}
-        // Of an earlier shadow of that name: it goes with that one.
-        Some(owner) if owner.kind == "ShadowEndpointSlice" && owner.name == shadow.name_any() => return Step::Keep,
-        _ => return Step::Taken,
-    }
-    if is_leaving(slice) {
-        return Step::Keep;
-    }
-    let wanted = forge(shadow, sight);
-    if slice.address_type != wanted.address_type {
-        return Step::Remove;
-    }
-    let mut patch = serde_json::Map::new();
-    if let Some(meta) = drift::metadata(&slice.metadata, wanted.labels(), wanted.annotations()) {
-        patch.insert("metadata".to_owned(), meta.into());
-    }
-    if slice.endpoints.as_deref().unwrap_or_default() != wanted.endpoints.as_deref().unwrap_or_default() {
-        patch.insert("endpoints".to_owned(), json!(wanted.endpoints.unwrap_or_default()));
-    }
-    if slice.ports.as_deref().unwrap_or_default() != wanted.ports.as_deref().unwrap_or_default() {
-        patch.insert("ports".to_owned(), json!(wanted.ports.unwrap_or_default()));
-    }
-    if patch.is_empty() {
-        return Step::Keep;
-    }
-    let mut patch = Value::from(patch);
-    patch["metadata"]["uid"] = json!(slice.uid());
-    Step::Merge(patch)
-}
-
-fn forge(shadow: &ShadowEndpointSlice, sight: &Sight) -> EndpointSlice {
-    let template = &shadow.spec.template;
-    let allowed = template.endpoints.iter().filter(|one| sight.bounds.offence(one).is_none());
-    let mut labels = shadow.labels().clone();
-    labels.insert(label::MANAGED_BY.to_owned(), label::MANAGED_BY_SHADOW_ENDPOINT_SLICE.to_owned());
-    EndpointSlice {
-        metadata: ObjectMeta {
-            name: Some(shadow.name_any()),
-            namespace: shadow.namespace(),
-            labels: Some(labels),
-            annotations: shadow.metadata.annotations.clone(),
-            owner_references: Some(vec![owner_reference(shadow, true)]),
-            ..ObjectMeta::default()
-        },
-        address_type: template.address_type.clone(),
-        endpoints: Some(allowed.cloned().map(|one| overlay(one, sight.reachable)).collect()),
-        ports: Some(template.ports.clone()),
-    }
-}
-
-/// What is not said to be unready is as ready as the peer is reachable. What cannot be reached serves nobody, also
-/// not while it is on its way out.
-fn overlay(mut endpoint: Endpoint, reachable: bool) -> Endpoint {
-    let conditions = endpoint.conditions.get_or_insert_default();
-    if conditions.ready != Some(false) {
-        conditions.ready = Some(reachable);
-    }
-    if conditions.serving == Some(true) {
-        conditions.serving = Some(reachable);
-    }
-    endpoint
-}
-
 #[cfg(test)]
 mod tests {
-    use liqo_api::virtualkubelet::ShadowEndpointSliceSpec;
+    use serde_json::json;
 
     use super::*;
-
-    fn shadow(ready: &[Option<bool>]) -> ShadowEndpointSlice {
-        let endpoints: Vec<_> =
-            ready.iter().map(|ready| json!({"addresses": ["10.0.0.1"], "conditions": {"ready": ready}})).collect();
-        let template =
-            json!({"addressType": "IPv4", "endpoints": endpoints, "ports": [{"port": 80, "protocol": "TCP"}]});
-        let spec: ShadowEndpointSliceSpec = serde_json::from_value(json!({ "template": template })).unwrap();
-        let mut shadow = ShadowEndpointSlice::new("web-1", spec);
-        shadow.metadata.namespace = Some("demo-x".to_owned());
-        shadow.metadata.uid = Some("uid".to_owned());
-        shadow.labels_mut().insert(label::REFLECTION_ORIGIN.to_owned(), "id".to_owned());
-        shadow
-    }
 
     fn peer(network: PeeringConditionStatus, api: PeeringConditionStatus) -> ForeignCluster {
         serde_json::from_value(json!({
@@ -371,58 +281,5 @@ mod tests {
             assert_eq!(is_reachable(Some(&peer(network, api))), wanted, "{network:?} {api:?}");
         }
         assert!(!is_reachable(None));
-    }
-
-    fn sight(reachable: bool) -> Sight {
-        Sight { reachable, bounds: Bounds::Networks(vec!["10.0.0.0/8".parse().unwrap()]) }
-    }
-
-    #[test]
-    fn endpoints_out_of_bounds_are_left_out() {
-        let mut shadow = shadow(&[Some(true), Some(true)]);
-        shadow.spec.template.endpoints[1].addresses = vec!["172.30.0.8".to_owned()];
-        let made = forge(&shadow, &sight(true)).endpoints.unwrap();
-        assert_eq!((made.len(), made[0].addresses[0].as_str()), (1, "10.0.0.1"));
-        let none = forge(&shadow, &Sight { reachable: true, bounds: Bounds::NONE });
-        assert_eq!(none.endpoints, Some(vec![]));
-    }
-
-    #[test]
-    fn endpoints_are_ready_while_their_cluster_is_reachable() {
-        let ready = |reachable| -> Vec<_> {
-            let made = forge(&shadow(&[None, Some(true), Some(false)]), &sight(reachable));
-            made.endpoints.unwrap().into_iter().map(|one| one.conditions.unwrap().ready).collect()
-        };
-        assert_eq!(ready(true), [Some(true), Some(true), Some(false)]);
-        assert_eq!(ready(false), [Some(false), Some(false), Some(false)]);
-    }
-
-    #[test]
-    fn endpoints_on_their_way_out_serve_only_while_their_cluster_is_reachable() {
-        let ending = || -> Endpoint {
-            let conditions = json!({"ready": false, "serving": true, "terminating": true});
-            serde_json::from_value(json!({"addresses": ["10.0.0.1"], "conditions": conditions})).unwrap()
-        };
-        for reachable in [true, false] {
-            let told = json!({"ready": false, "serving": reachable, "terminating": true});
-            assert_eq!(json!(overlay(ending(), reachable).conditions), told);
-        }
-    }
-
-    #[test]
-    fn only_differences_are_written_and_only_to_our_own() {
-        let shadow = shadow(&[Some(true)]);
-        let mut slice = forge(&shadow, &sight(true));
-        slice.metadata.uid = Some("slice".to_owned());
-        assert_eq!(plan(&shadow, None, &sight(true)), Step::Create);
-        assert_eq!(plan(&shadow, Some(&slice), &sight(true)), Step::Keep);
-        let Step::Merge(patch) = plan(&shadow, Some(&slice), &sight(false)) else { panic!("the peer is gone") };
-        assert_eq!(patch["endpoints"][0]["conditions"]["ready"], json!(false));
-        assert_eq!(patch["metadata"], json!({"uid": "slice"}));
-        let mut six = slice.clone();
-        six.address_type = "IPv6".to_owned();
-        assert_eq!(plan(&shadow, Some(&six), &sight(true)), Step::Remove);
-        slice.metadata.owner_references = None;
-        assert_eq!(plan(&shadow, Some(&slice), &sight(true)), Step::Taken);
     }
 }

@@ -1,4 +1,4 @@
-//! Which addresses endpoints of a peer may have: clients and ingress controllers of this cluster connect to them.
+//! The addresses that endpoints of a peer may have: clients and ingress controllers of this cluster connect to these addresses.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -12,7 +12,7 @@ use liqo_core::endpoint::can_be_elsewhere;
 pub(super) enum Bounds {
     /// In these networks; none: nowhere.
     Networks(Vec<IpNet>),
-    /// Anywhere but in these nodes of this cluster.
+    /// Any address that is not an address of these nodes of this cluster.
     Outside(BTreeSet<IpAddr>),
 }
 
@@ -20,7 +20,7 @@ impl Bounds {
     /// Nowhere.
     pub(super) const NONE: Self = Self::Networks(Vec::new());
 
-    /// The networks of a peer as this cluster sees them.
+    /// The networks of a peer under the ranges that this cluster uses for them.
     pub(super) fn of_tunnel(tunnel: &TunnelEndpointSpec) -> Self {
         let seen =
             |own: &str, mapped: &str| if mapped.is_empty() || mapped == "None" { own } else { mapped }.parse().ok();
@@ -29,7 +29,7 @@ impl Bounds {
         Self::Networks([pods, external].into_iter().flatten().collect())
     }
 
-    /// Every address but those of these nodes.
+    /// Every address except the addresses of these nodes.
     pub(super) fn outside<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> Self {
         let statuses = nodes.into_iter().filter_map(|node| node.status.as_ref()?.addresses.as_ref());
         Self::Outside(statuses.flatten().filter_map(|one| one.address.parse().ok()).collect())
