@@ -5,9 +5,9 @@
 //! address of the API server the target says: peers know it under one that cannot be reached from inside the
 //! tunnel. What flows is TLS from end to end, so the proxy authenticates nobody and reads nothing.
 //!
-//! Keeps true: no address chosen by a client is ever connected to; an end that is closed is closed on the other
-//! side too, and only in that direction; a tunnel without traffic holds no buffer; the tunnels of one network are
-//! limited, so that one peer cannot keep the others out.
+//! Keeps true: the proxy never connects to an address that a client chose; when one end closes a direction, the proxy
+//! closes that direction at the other end, and only that direction; an idle tunnel holds no buffer; the tunnels of one
+//! network are limited, so that one peer cannot use up the tunnels of all.
 
 mod count;
 mod relay;
@@ -25,8 +25,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header::ALLOW};
-use hyper::{body::Incoming, upgrade::Upgraded};
-use hyper_util::rt::TokioIo;
+use hyper::body::Incoming;
 use liqo_kube::{
     args::RuntimeArgs,
     life::Life,
@@ -136,7 +135,7 @@ struct Proxy {
     counts: Arc<Counts>,
 }
 
-/// What a tunnel takes up as long as it lives.
+/// Resources that a tunnel holds as long as it lives.
 struct Share {
     _tunnel: OwnedSemaphorePermit,
     _source: Place,
@@ -206,7 +205,7 @@ impl Proxy {
         }
     }
 
-    /// Room for one more tunnel of this source.
+    /// A permit for one more tunnel from this source.
     fn share(&self, source: IpAddr) -> Result<Share, (Refused, String)> {
         let place = self.sources.take(source).map_err(|why| (Refused::Source, why))?;
         let permit = Arc::clone(&self.tunnels).try_acquire_owned().map_err(|_| {
@@ -239,7 +238,7 @@ impl Proxy {
 
     /// Passes bytes until both sides have ended. `_share` is held as long.
     async fn tunnel(self, request: Request<Incoming>, upstream: TcpStream, _share: Share) {
-        match hyper::upgrade::on(request).await.map(socket) {
+        match hyper::upgrade::on(request).await.map(server::socket) {
             Ok(Some((client, early))) => {
                 keep_alive(&client);
                 keep_alive(&upstream);
@@ -249,17 +248,11 @@ impl Proxy {
                     End::Broken(error) => tracing::debug!(error = %error, "tunnel broken"),
                 }
             }
-            Ok(None) => tracing::error!("a connection is no TCP socket"),
+            Ok(None) => tracing::error!("a connection is not a plain TCP socket"),
             Err(error) => tracing::debug!(error = %error, "the client left before the tunnel stood"),
         }
         self.counts.closed();
     }
-}
-
-/// The socket under a connection, and what the client sent before it was told to.
-fn socket(upgraded: Upgraded) -> Option<(TcpStream, Bytes)> {
-    let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
-    Some((parts.io.into_inner(), parts.read_buf))
 }
 
 /// Small writes leave at once, and a peer that vanished is noticed. Best effort: a tunnel works without.

@@ -1,9 +1,10 @@
 //! A small HTTPS server: HTTP/1.1 with upgrades, TLS with a certificate that can change at run time.
 //!
-//! Keeps true: whoever asks is answered soon, whatever others send. Connections are counted, by source and in all; bodies
-//! are bounded in size, time and memory. Where there is no place left, who has waited longest gives way. Upgraded
-//! connections are out of this: they are their owners'.
+//! Keeps true: an honest client is answered soon, whatever other clients send. Connections are counted, by source and in
+//! total; bodies are bounded in size, time and memory. When no place is left, the connection that has waited longest is
+//! closed. Upgraded connections are not counted: their owners limit them.
 
+mod linger;
 mod places;
 
 use std::{
@@ -25,6 +26,7 @@ use hyper::{
     body::{Body, Frame, Incoming, SizeHint},
     server::conn::http1,
     service::service_fn,
+    upgrade::Upgraded,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
@@ -35,19 +37,22 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use self::places::{Doing, Place, Places, Way};
+use self::{
+    linger::{Linger, Lingering},
+    places::{Doing, Place, Places, Way},
+};
 use crate::{
     guard::guarded,
     rate::{Limiter, Rate, source},
 };
 
-/// Whoever does not finish a handshake, a request head or a request body in this time is dropped; so is whoever is
-/// silent for so long between requests.
+/// Time limit of a handshake, of a request head, of a request body, and of the silence between two requests. A connection over
+/// the limit is closed.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// No body stops for so long.
+/// Longest silence within a request body.
 const SILENCE: Duration = Duration::from_secs(3);
 
-/// What a server bears.
+/// The limits of a server.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Connections, besides upgraded ones.
@@ -64,8 +69,8 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Enough for an API server that asks about 200 writes at once, as many as it takes itself, and no more than a small
-    /// process bears.
+    /// Enough for an API server that asks about 200 writes at once, as many as an API server processes at once, and within
+    /// the memory of a small process.
     pub const DEFAULT: Self = Self {
         connections: 512,
         per_source: 256,
@@ -81,10 +86,10 @@ impl Default for Limits {
     }
 }
 
-/// Sources whose requests are counted.
+/// Sources whose requests are counted, at most.
 const SOURCES: usize = 4096;
 
-/// What bodies fail with.
+/// The error of a body.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 /// The body of an answer.
 pub type Reply = UnsyncBoxBody<Bytes, BodyError>;
@@ -134,7 +139,7 @@ pub async fn serve_within<F>(
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                // Out of file descriptors or the like: wait for better times.
+                // Out of file descriptors or the like: pause, so that others can end.
                 tracing::warn!(error = %error, "connection not accepted");
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 continue;
@@ -192,9 +197,12 @@ async fn requests<S, F>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Future<Output = Response<Reply>> + Send + 'static,
 {
+    let linger = Linger::default();
+    let stream = Lingering::new(stream, linger.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
         place.does(Doing::Answering);
         request.extensions_mut().insert(place.way());
+        request.extensions_mut().insert(linger.clone());
         let (answer, peer, address, sending) = (answer.clone(), peer.clone(), peer.address, Sending(place.clone()));
         async move {
             let answered = guarded("request", async { answer(request, peer).await }).await;
@@ -212,7 +220,7 @@ async fn requests<S, F>(
     }
 }
 
-/// A request is being answered; dropped, its connection waits for the next one.
+/// Marks a request as being answered; when dropped, the connection waits for its next request.
 struct Sending(Place);
 
 impl Drop for Sending {
@@ -273,12 +281,14 @@ pub fn full(body: Bytes) -> Reply {
     Full::new(body).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// The body of a request, if it is no longer than `limit` bytes and comes in time. One that says it is longer is not read.
+/// The body of a request, if the body has at most `limit` bytes and arrives in time. A body whose announced length is over the
+/// limit is not read.
 ///
 /// # Errors
 /// When it is longer, is too slow, had to give way to others, or the connection broke.
 pub async fn body(request: Request<Incoming>, limit: usize) -> Result<Bytes, BodyError> {
     let place = request.extensions().get::<Way>().and_then(Way::place);
+    let linger = request.extensions().get::<Linger>().cloned().unwrap_or_default();
     if let Some(place) = &place {
         place.does(Doing::Waiting);
     }
@@ -286,7 +296,11 @@ pub async fn body(request: Request<Incoming>, limit: usize) -> Result<Bytes, Bod
     if let Some(place) = &place {
         place.does(Doing::Answering);
     }
-    read.map_err(|_| format!("the body did not come within {} s", PATIENCE.as_secs()))?
+    let body = read.unwrap_or_else(|_| Err(format!("the body did not come within {} s", PATIENCE.as_secs()).into()));
+    if body.is_err() {
+        linger.wanted();
+    }
+    body
 }
 
 async fn read(mut body: Incoming, limit: usize, place: Option<&Place>) -> Result<Bytes, BodyError> {
@@ -308,6 +322,13 @@ async fn read(mut body: Incoming, limit: usize, place: Option<&Place>) -> Result
         }
         all.extend_from_slice(&data);
     }
+}
+
+/// The socket under an upgraded connection of a server without TLS, and the bytes that the client sent after its request. `None`
+/// under TLS.
+pub fn socket(upgraded: Upgraded) -> Option<(TcpStream, Bytes)> {
+    let parts = upgraded.downcast::<TokioIo<Lingering<TcpStream>>>().ok()?;
+    Some((parts.io.into_inner().into_inner(), parts.read_buf))
 }
 
 /// A socket address as flags write it: `host:port`, or `:port` for all interfaces.

@@ -53,7 +53,7 @@ fn post(length: usize, sent: usize) -> Vec<u8> {
     text
 }
 
-/// Sends bytes; what is answered, if it is anything.
+/// Sends bytes and returns the answer, if there is one.
 async fn exchange(mut stream: TcpStream, sent: &[u8]) -> Option<String> {
     stream.write_all(sent).await.ok()?;
     let mut answer = vec![0; 4096];
@@ -105,6 +105,16 @@ async fn a_body_that_stops_or_says_it_is_too_long_is_refused() {
     assert!(long.contains("longer than") && began.elapsed() < Duration::from_secs(1), "{long}");
     let stopped = exchange(connect([127, 0, 0, 1], server).await, &post(10, 5)).await.unwrap();
     assert!(stopped.contains("the body stopped") && began.elapsed() < Duration::from_secs(5), "{stopped}");
+}
+
+#[tokio::test]
+async fn a_client_that_sends_all_of_a_refused_body_reads_the_answer() {
+    let server = start(Limits::default()).await;
+    for _ in 0..20 {
+        let long = post(4 * LONGEST, 4 * LONGEST);
+        let refused = exchange(connect([127, 0, 0, 1], server).await, &long).await.unwrap();
+        assert!(refused.contains("longer than"), "{refused}");
+    }
 }
 
 #[tokio::test]
