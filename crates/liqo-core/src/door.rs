@@ -18,15 +18,15 @@ use serde_json::{Value, json};
 pub const GROUP: &str = "liqo.io";
 /// The `ConfigMap` in the Liqo namespace that loosens or tightens the rules.
 pub const POLICY: &str = "liqo-peer-policy";
-/// Whose requests are judged; all others cost nothing.
+/// Condition under which a request is judged; all other requests skip the rules.
 pub const CONDITION: &str = "has(request.userInfo.groups) && 'liqo.io' in request.userInfo.groups";
 
 /// Key of the [`POLICY`]: the types of Services for peers.
 pub const SERVICE_TYPES: &str = "allowedServiceTypes";
-/// Keys of the [`POLICY`] with their defaults. A list is one text, its items separated by single spaces; `*` is every
-/// item there can be.
+/// Keys of the [`POLICY`] with their defaults. A list is one text with single spaces between its items; `*` stands for every
+/// item.
 pub const SETTINGS: &[(&str, &str)] = &[
-    ("maxNamespaces", "64"),
+    ("namespacesPerPeer", "64"),
     (SERVICE_TYPES, "ClusterIP"),
     ("allowedExternalIPs", ""),
     ("ingressHostSuffixes", ""),
@@ -36,7 +36,7 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ("deniedMetadata", "reflector.v1.k8s.emberstack.com/ replicator.v1.mittwald.de/ kubed.appscode.com/"),
 ];
 
-/// What every rule may use, by name, in the order of their making.
+/// Variables that every rule may use, by name. A variable may use those listed before it.
 pub const VARIABLES: &[(&str, &str)] = &[
     ("labels", "object != null && has(object.metadata.labels) ? object.metadata.labels : {}"),
     ("oldLabels", "oldObject != null && has(oldObject.metadata.labels) ? oldObject.metadata.labels : {}"),
@@ -53,9 +53,9 @@ pub const VARIABLES: &[(&str, &str)] = &[
 /// In which namespaces a rule has work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// Tenant namespaces: what clusters agree on.
+    /// Tenant namespaces: objects that two clusters exchange about their peering.
     Tenant,
-    /// Namespaces made for a peer: what it offloads.
+    /// Namespaces made for a peer: the objects that the peer offloads.
     Offloaded,
 }
 
@@ -74,16 +74,16 @@ pub struct Rule {
     pub settings: bool,
     /// More variables, beside [`VARIABLES`].
     pub variables: &'static [(&'static str, &'static str)],
-    /// What must be true, each with the reason of a refusal.
+    /// The conditions that a request must meet, each with the reason of its refusal.
     pub validations: &'static [Validation],
 }
 
-/// What must be true, and what is said when it is not.
+/// A condition that a request must meet, and the reason of its refusal.
 #[derive(Clone, Copy, Debug)]
 pub struct Validation {
     /// CEL: a boolean.
     pub expression: &'static str,
-    /// What is wrong, why, and what to do. Free of quotes and backslashes: it becomes a text in CEL.
+    /// The reason and the remedy. Without quotes and backslashes, because the text becomes a CEL literal.
     pub message: &'static str,
 }
 
@@ -140,7 +140,7 @@ impl Rule {
     }
 }
 
-/// What is said to a peer: who, and why not.
+/// The message to a peer: the name of its cluster and the reason.
 #[must_use]
 pub fn refusal(user: &str, message: &str) -> String {
     format!("cluster {user}: {message}")

@@ -134,10 +134,10 @@ pub(super) const RULES: &[Rule] = &[
         validations: &[
             // What is too much already may become less.
             Validation {
-                expression: "size(variables.wanted) <= int(variables.settings.maxNamespaces) || size(variables.wanted) <= \
+                expression: "size(variables.wanted) <= int(variables.settings.namespacesPerPeer) || size(variables.wanted) <= \
                              size(variables.had)",
                 message: "the NamespaceMap asks for more namespaces than a peer may have here: offload fewer, or ask the \
-                          administrators of this cluster to raise peerPolicy.maxNamespaces",
+                          administrators of this cluster to raise offloading.namespacesPerPeer",
             },
             Validation {
                 expression: "variables.wanted.all(k, k in variables.had && variables.had[k] == variables.wanted[k] || \

@@ -1,4 +1,4 @@
-//! What peers may write, rendered: as policies where the cluster has them, else as webhooks; once, from one table.
+//! The rendered rules for peers: as policies where the cluster has them, else as webhooks, from one table.
 
 use std::collections::BTreeSet;
 
@@ -45,12 +45,12 @@ fn the_settings_of_the_chart_are_those_of_the_table() {
     let wanted: Value = door::SETTINGS.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
     assert_eq!(objects[&format!("ConfigMap/{}", door::POLICY)]["data"], wanted);
     let objects = super::super::with(&[
-        "--set=peerPolicy.allowedServiceTypes={ClusterIP,LoadBalancer},peerPolicy.maxNamespaces=8",
+        "--set=peerPolicy.allowedServiceTypes={ClusterIP,LoadBalancer},offloading.namespacesPerPeer=8",
         "--set=peerPolicy.ingressHostSuffixes={a.example,b.example},peerPolicy.deniedMetadata=null",
     ]);
     let data = &objects[&format!("ConfigMap/{}", door::POLICY)]["data"];
     assert_eq!(
-        ["allowedServiceTypes", "maxNamespaces", "ingressHostSuffixes", "deniedMetadata"].map(|key| &data[key]),
+        ["allowedServiceTypes", "namespacesPerPeer", "ingressHostSuffixes", "deniedMetadata"].map(|key| &data[key]),
         ["ClusterIP LoadBalancer", "8", "a.example b.example", ""]
     );
 }

@@ -150,10 +150,10 @@ fn sizes_are_bounded_and_what_is_too_much_may_become_less() {
         with(&map(), &[("spec|desiredMapping", entries.collect::<serde_json::Map<_, _>>().into())])
     };
     judge.passes("64", &asked("namespacemaps", Value::Null, of(64)), &[]);
-    judge.refuses("65", &asked("namespacemaps", Value::Null, of(65)), "peerPolicy.maxNamespaces", &[]);
-    judge.refuses("65 by a change", &asked("namespacemaps", of(64), of(65)), "peerPolicy.maxNamespaces", &[]);
+    judge.refuses("65", &asked("namespacemaps", Value::Null, of(65)), "offloading.namespacesPerPeer", &[]);
+    judge.refuses("65 by a change", &asked("namespacemaps", of(64), of(65)), "offloading.namespacesPerPeer", &[]);
     judge.passes("fewer of too many", &asked("namespacemaps", of(90), of(89)), &[]);
-    judge.passes("allowed", &asked("namespacemaps", Value::Null, of(65)), &[("maxNamespaces", "65")]);
+    judge.passes("allowed", &asked("namespacemaps", Value::Null, of(65)), &[("namespacesPerPeer", "65")]);
     for name in ["", "a/b", "Demo", "-a", "a_b", "a.b", &"a".repeat(254), "a\nb"] {
         let bad = with(&map(), &[("spec|desiredMapping|x", json!(name))]);
         judge.refuses_all("a name", "namespacemaps", &map(), &bad, "the names of namespaces");
