@@ -1,4 +1,4 @@
-//! Which namespaces of a provider are ours: what it reports, compared with what we asked for.
+//! Which namespaces of a provider belong to this cluster: the provider's report, compared with the `NamespaceMap`.
 
 use std::collections::BTreeMap;
 
@@ -7,12 +7,16 @@ use liqo_api::{
     virtualkubelet::{MappingPhase, NamespaceMap, NamespaceMapStatus, RemoteNamespaceStatus},
 };
 
-/// Whether a namespace of this cluster is never offloaded: it belongs to Kubernetes, or is shared with a peer.
+/// Whether a namespace is never offloaded whatever this cluster is called: it belongs to Kubernetes, is shared with a peer, or
+/// holds the volumes of Liqo. Components that know in which namespace Liqo is installed refuse that one, too.
 pub fn stays_here(namespace: &str) -> bool {
-    namespace.starts_with("kube-") || namespace.starts_with(names::TENANT_NAMESPACE_PREFIX)
+    namespace.starts_with("kube-")
+        || namespace.starts_with(names::TENANT_NAMESPACE_PREFIX)
+        || namespace == names::STORAGE_NAMESPACE
 }
 
-/// The namespaces that are ready at the provider, each with its name there: reported under the name we asked for.
+/// The offloaded namespaces that are ready at the provider, each with its remote name; the provider must report the remote name
+/// that the map asks for.
 pub fn accepted(map: &NamespaceMap) -> BTreeMap<String, String> {
     let entries = map.status.iter().flat_map(|status| &status.current_mapping);
     entries
@@ -95,7 +99,7 @@ mod tests {
 
     #[test]
     fn namespaces_of_the_cluster_stay_here() {
-        for name in ["kube-system", "kube-node-lease", "liqo-tenant-milan-ca6261"] {
+        for name in ["kube-system", "kube-node-lease", "liqo-tenant-milan-ca6261", "liqo-storage"] {
             assert!(stays_here(name), "{name}");
         }
         assert!(!stays_here("demo") && !stays_here("liqo-demo"));

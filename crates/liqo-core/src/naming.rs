@@ -29,8 +29,8 @@ pub fn remote_namespace(name: &str, local: &ClusterIdentity, strategy: Namespace
     }
 }
 
-/// The peer a namespace is shared with: it says so by both labels, and its name is the one computed from the peer's ID,
-/// or `known`, the one recorded for that peer. Whoever may label a namespace makes no tenant namespace of it.
+/// The peer of a tenant namespace: the namespace carries both labels, and its name is computed from the peer's ID or equals
+/// `known`, the name recorded for that peer. The labels alone make no tenant namespace.
 pub fn tenant_of<'a>(namespace: &'a Namespace, known: Option<&str>) -> Option<&'a str> {
     let (peer, name) = (claimed_tenant_of(namespace)?, namespace.metadata.name.as_deref()?);
     let computed = name.strip_prefix(names::TENANT_NAMESPACE_PREFIX);
@@ -38,7 +38,7 @@ pub fn tenant_of<'a>(namespace: &'a Namespace, known: Option<&str>) -> Option<&'
     (computed || known == Some(name)).then_some(peer)
 }
 
-/// The peer a namespace says it is shared with, by its labels alone.
+/// The peer that the labels of a namespace claim; a claim is no proof.
 pub fn claimed_tenant_of(namespace: &Namespace) -> Option<&str> {
     let labels = namespace.metadata.labels.as_ref()?;
     let is_tenant = labels.get(label::TENANT_NAMESPACE).is_some_and(|value| value == "true");
@@ -63,14 +63,6 @@ pub fn dns_label_error(text: &str) -> Option<&'static str> {
         }
         _ => None,
     }
-}
-
-/// Whether a namespace belongs to Kubernetes or to Liqo, whose own namespace is `liqo`: none of its pods run elsewhere.
-#[must_use]
-pub fn is_system_namespace(name: &str, liqo: &str) -> bool {
-    name.starts_with("kube-")
-        || name.starts_with(names::TENANT_NAMESPACE_PREFIX)
-        || [liqo, names::STORAGE_NAMESPACE].contains(&name)
 }
 
 /// Why a text is not the ID of a cluster: a UUID (RFC 9562) in lower case, as every release of Liqo makes them. A user is

@@ -40,7 +40,7 @@ const DEADLINE: Duration = Duration::from_secs(15);
 const WEBHOOK_PAUSE: Duration = Duration::from_millis(300);
 /// Page size of lists: bounds the memory a list needs at its peak.
 const PAGE: u32 = 200;
-/// No list takes longer, with all its pages: another API server may say for ever that there is one more.
+/// Time limit for a whole list with all its pages: a hostile API server may announce a next page for ever.
 pub(crate) const LIST_DEADLINE: Duration = Duration::from_secs(300);
 /// How often the user is told about one object, and about all objects together, by one process.
 const EVENTS: Rate = Rate::new(20, Duration::from_secs(6));
@@ -269,7 +269,7 @@ impl Cluster {
         loop {
             let request = path::<K>(namespace).list(&params).map_err(kube::Error::BuildRequest);
             let page = self.answer("list", &kind, namespace, request).await?;
-            // A page counts as one more object: there may be nothing on it, again and again.
+            // Each page counts as one more object, because a hostile API server may send empty pages for ever.
             let items = page.get("items").and_then(Value::as_array).into_iter().flatten();
             for bytes in items.map(weight).chain([0]) {
                 rooms.push(self.budget.room(bytes).map_err(|error| failed(Cause::TooMuch(error)))?);
@@ -425,13 +425,13 @@ impl Cluster {
         self.ask::<CertificateSigningRequest, _>("approve", &name, request).await
     }
 
-    /// Tells the user about `object`: an Event in its namespace. Call it on transitions only. What others can make happen
-    /// often is told 20 times at once, then 10 times a minute for each object.
-    pub async fn event<K: Object>(&self, object: &K, component: &str, kind: &str, reason: &str, message: &str) {
+    /// Tells the user about `object`: an Event in its namespace. Call it on transitions only. Each object gets at most 20 Events
+    /// at once, then 10 a minute; `false` says that this Event was left out for that reason.
+    pub async fn event<K: Object>(&self, object: &K, component: &str, kind: &str, reason: &str, message: &str) -> bool {
         let namespace = object.namespace().unwrap_or_else(|| "default".to_owned());
         if self.events.take(format!("{} {}", K::kind(&()), name_of(object))).is_err() {
             tracing::debug!(kind = %K::kind(&()), object = name_of(object), reason, "event not recorded: too many of this object");
-            return;
+            return false;
         }
         let time = now();
         let event = Event {
@@ -453,6 +453,7 @@ impl Cluster {
         if let Err(error) = self.create(&event).await {
             tracing::debug!(error = &error as &dyn std::error::Error, "event not recorded");
         }
+        true
     }
 
     /// Whether the API server answers, within `limit`.

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::NodeSelector;
 use liqo_api::{ClusterIdentity, names, offloading::NamespaceMappingStrategy};
-use liqo_core::{naming, selector};
+use liqo_core::{mapping, naming, selector};
 use serde_json::Value;
 
 use super::review::{Request, Verdict, one_of, text};
@@ -22,8 +22,8 @@ pub(super) fn validate(asked: &Request, own: &ClusterIdentity, liqo: &str) -> Ve
     if text(new, "/metadata/name") != names::NAMESPACE_OFFLOADING {
         return Verdict::deny("NamespaceOffloading name must match offloading");
     }
-    // Those of before may go on until they are deleted: they are not asked about pods.
-    if asked.operation == "CREATE" && naming::is_system_namespace(&asked.namespace, liqo) {
+    // An offloading from before this rule may go on until it is deleted: only CREATE is judged.
+    if asked.operation == "CREATE" && (mapping::stays_here(&asked.namespace) || asked.namespace == liqo) {
         return Verdict::deny(format!(
             "The namespace {:?} belongs to Kubernetes or to Liqo: its pods, Secrets and Services stay in this cluster",
             asked.namespace

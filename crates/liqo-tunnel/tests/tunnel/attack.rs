@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use liqo_tunnel::{Peer, PrivateKey};
 
-use crate::bed::{INTERFACE, Machine, Noise, Switch, echo, full_mesh};
+use crate::bed::{INTERFACE, Machine, Noise, Switch, connected, echo};
 
 const SOON: Duration = Duration::from_secs(5);
 const NOT: Duration = Duration::from_millis(700);
@@ -39,10 +39,8 @@ fn datagrams(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
 
 #[test]
 fn a_copied_packet_is_dropped() {
-    let switch = Switch::new();
-    let machines = full_mesh(&switch, 2);
+    let (switch, machines) = connected(2);
     let (a, b) = (&machines[0], &machines[1]);
-    assert!(echo(a, b, b.inner4(), SOON));
     let tapped = tap(b);
     let server = b.inside.run(|| UdpSocket::bind("0.0.0.0:9000").unwrap());
     server.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
@@ -68,10 +66,8 @@ fn a_copied_packet_is_dropped() {
 
 #[test]
 fn a_copied_handshake_is_not_answered() {
-    let switch = Switch::new();
-    let machines = full_mesh(&switch, 2);
+    let (switch, machines) = connected(2);
     let (a, b) = (&machines[0], &machines[1]);
-    assert!(echo(a, b, b.inner4(), SOON));
     let tapped = tap(b);
     a.engine().handshake(&b.key.public()).unwrap();
     let copies = datagrams(&tapped(Duration::from_millis(300)));
@@ -86,10 +82,8 @@ fn a_copied_handshake_is_not_answered() {
 
 #[test]
 fn a_peer_may_not_send_from_addresses_of_others() {
-    let switch = Switch::new();
-    let machines = full_mesh(&switch, 3);
+    let (_switch, machines) = connected(3);
     let (a, b) = (&machines[0], &machines[1]);
-    assert!(echo(a, b, b.inner4(), SOON));
     // B pretends to be 3, and somebody nobody knows.
     for lie in ["10.0.3.1", "203.0.113.5", "fd00:3::1"] {
         let server = a.inside.run(|| UdpSocket::bind(("::".parse::<IpAddr>().unwrap(), 9001)).unwrap());
@@ -120,10 +114,8 @@ fn a_stranger_with_a_good_key_of_his_own_is_not_answered() {
 /// Ten seconds of datagrams of every kind at full rate; the same from our own test of parsers would not meet the socket.
 #[test]
 fn garbage_at_full_rate_harms_nobody() {
-    let switch = Switch::new();
-    let machines = full_mesh(&switch, 2);
+    let (switch, machines) = connected(2);
     let (a, b) = (&machines[0], &machines[1]);
-    assert!(echo(a, b, b.inner4(), SOON));
     let attacker = Machine::new(&switch, 3);
     let done = Arc::new(AtomicBool::new(false));
     let finished = done.clone();
@@ -168,10 +160,8 @@ fn foreign_initiation(attacker: &Machine, target: &Machine) -> Vec<u8> {
 /// Real initiations of a key nobody knows, from one address, faster than anybody needs: the first MAC holds, so only rate and cookie protect.
 #[test]
 fn a_flood_of_handshakes_is_asked_for_cookies() {
-    let switch = Switch::new();
-    let machines = full_mesh(&switch, 2);
+    let (switch, machines) = connected(2);
     let (a, b) = (&machines[0], &machines[1]);
-    assert!(echo(a, b, b.inner4(), SOON));
     let attacker = Machine::open(&switch, 3);
     let initiation = foreign_initiation(&attacker, b);
     let socket = attacker.outside.run(|| UdpSocket::bind("0.0.0.0:0").unwrap());
@@ -197,10 +187,8 @@ fn a_flood_of_handshakes_is_asked_for_cookies() {
 /// address, and shakes hands while the flood lasts.
 #[test]
 fn initiations_with_a_forged_source_keep_no_peer_out() {
-    let switch = Switch::new();
-    let machines = full_mesh(&switch, 2);
+    let (switch, machines) = connected(2);
     let (a, b) = (&machines[0], &machines[1]);
-    assert!(echo(a, b, b.inner4(), SOON));
     let attacker = Machine::open(&switch, 3);
     let initiation = foreign_initiation(&attacker, b);
     // The address of A without a word about it on the wire.
@@ -231,7 +219,7 @@ fn initiations_with_a_forged_source_keep_no_peer_out() {
     assert!(sent > 200, "{sent} initiations");
 }
 
-/// The threads that read what strangers send hold open files and nothing else.
+/// The threads that read datagrams of strangers hold open files and no capability.
 #[test]
 fn packet_threads_have_no_power() {
     let switch = Switch::new();
@@ -261,10 +249,8 @@ fn packet_threads_have_no_power() {
 /// A firewall that refuses, a port where nobody listens: errors of the socket are lost packets.
 #[test]
 fn errors_of_the_socket_do_not_end_it() {
-    let switch = Switch::new();
-    let machines = full_mesh(&switch, 2);
+    let (_switch, machines) = connected(2);
     let (a, b) = (&machines[0], &machines[1]);
-    assert!(echo(a, b, b.inner4(), SOON));
     for endpoint in [
         "192.0.2.2:9",
         "192.0.2.200:5871",

@@ -206,6 +206,14 @@ pub(crate) fn full_mesh(switch: &Switch, count: u8) -> Vec<Machine> {
     machines
 }
 
+/// A mesh of `count` machines in which the tunnel between the first two carries packets.
+pub(crate) fn connected(count: u8) -> (Switch, Vec<Machine>) {
+    let switch = Switch::new();
+    let machines = full_mesh(&switch, count);
+    assert!(echo(&machines[0], &machines[1], machines[1].inner4(), Duration::from_secs(5)));
+    (switch, machines)
+}
+
 /// Sends datagrams to `to` and back until one returns, for at most `limit`. Tells whether one did.
 pub(crate) fn echo(from: &Machine, to: &Machine, address: IpAddr, limit: Duration) -> bool {
     let unspecified: IpAddr = if address.is_ipv4() { [0; 4].into() } else { [0; 16].into() };

@@ -10,7 +10,7 @@ use http::StatusCode;
 use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::ResourceExt;
 use liqo_api::{ClusterIdentity, discovery::ForeignCluster, meta::label, names};
-use liqo_core::{endpoint, standing};
+use liqo_core::{endpoint, naming, standing};
 use liqo_kube::{certs::SigningRequest, now};
 
 use super::{
@@ -23,11 +23,14 @@ use super::{
     No, check,
     issue::{self, Choice, Stored},
 };
-use crate::{home::Home, ledger::id_of};
+use crate::{
+    home::Home,
+    ledger::{id_of, recorded},
+};
 
 /// How long nothing more is told about an object.
 const QUIET: Duration = Duration::from_secs(600);
-/// Most objects of which is remembered that something was told.
+/// Objects whose last warning is remembered, at most.
 const MOST_TOLD: usize = 1024;
 
 /// What every request needs.
@@ -48,7 +51,7 @@ impl Door {
         let peer = &request.cluster;
         check::claim(peer, here)?;
         let csr = check::signing_request(peer, &request.certificate_signing_request)?;
-        // Without a proof nothing else is read for whoever has no token.
+        // A caller without a valid token must prove its key before the service reads any stored object.
         let early = match request.proof.is_empty() {
             true => Some(self.word(peer, &request.destination_cluster_token).await?),
             false => None,
@@ -102,7 +105,7 @@ impl Door {
         issue::certificate(&self.home.cluster, (namespace, &request.cluster), before, csr, lifetime).await
     }
 
-    /// Keeps what the peer wants to hear when it is asked back.
+    /// Stores the token that this cluster must show when the peer is asked in return.
     async fn keep(&self, peer: &ClusterIdentity, told: &str, word: &Word) -> Result<(), No> {
         let Home { cluster, namespace, .. } = &self.home;
         match told {
@@ -111,7 +114,7 @@ impl Door {
         }
     }
 
-    /// What the token says, if it is right.
+    /// The meaning of the token, if the token is valid.
     async fn word(&self, peer: &ClusterIdentity, given: &str) -> Result<Word, No> {
         let Home { cluster, namespace, .. } = &self.home;
         let known = Known::read(cluster, namespace, &peer.cluster_id, given, self.accept_cluster_token).await?;
@@ -168,10 +171,12 @@ impl Door {
         Err(No(StatusCode::FORBIDDEN, format!("cluster {} is banned from this cluster", peer.cluster_id)))
     }
 
-    /// The tenant namespace of a peer, if it has one.
+    /// The tenant namespace of a peer, if the peer has one.
     async fn room(&self, peer: &ClusterIdentity) -> Result<Option<String>, No> {
         let labelled = format!("{}={}", label::CLUSTER_ID, peer.cluster_id);
-        let known = self.home.cluster.list::<Namespace>("", &labelled).await?;
+        let mut known = self.home.cluster.list::<Namespace>("", &labelled).await?;
+        let peers = self.home.cluster.list::<ForeignCluster>("", "").await?;
+        known.retain(|one| naming::tenant_of(one, recorded(one, peers.iter())) == Some(&peer.cluster_id));
         match tenant::choose(&known) {
             Some(Tenant::Ready(name)) => Ok(Some(name)),
             Some(Tenant::Refused(why)) => Err(No(StatusCode::INTERNAL_SERVER_ERROR, why)),
@@ -179,7 +184,7 @@ impl Door {
         }
     }
 
-    /// Whether one tenant more may come.
+    /// Refuses when the limit of tenant namespaces is reached.
     async fn has_place(&self) -> Result<(), No> {
         let labelled = format!("{}=true", label::TENANT_NAMESPACE);
         let count = self.home.cluster.list::<Namespace>("", &labelled).await?.len();
@@ -215,7 +220,8 @@ impl Door {
     }
 }
 
-/// Of what something was told not long ago. Callers decide how often something is refused, so not every time is told.
+/// Refusals that were reported recently. Callers choose how often they are refused, so each refusal is reported once in a while
+/// only.
 #[derive(Default)]
 pub(super) struct Told(Mutex<HashMap<String, Instant>>);
 
