@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// From this package, where cargo runs this program.
+/// The path from this package, in whose directory cargo runs this program.
 const CHART: &str = "../../deploy/chart";
 
 fn main() {

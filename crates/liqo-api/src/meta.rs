@@ -121,9 +121,9 @@ pub mod annotation {
     /// On secrets with a token of this cluster: RFC 3339, from when on it is refused; never when absent. Not of Liqo
     /// 0.8.3, as the two that follow.
     pub const TOKEN_EXPIRES: &str = "liqo.io/token-expires";
-    /// On one-time tokens: ID of the cluster that has used it; no other one may.
+    /// On one-time tokens: ID of the cluster that has used the token; no other cluster may use it.
     pub const TOKEN_USED_BY: &str = "liqo.io/token-used-by";
-    /// `first-contact` on tokens that were made to be given to a peer, so that it can come back.
+    /// `first-contact` on tokens that this cluster gave to a peer, so that the peer can peer back with this cluster.
     pub const TOKEN_MADE_FOR: &str = "liqo.io/token-made-for";
     /// On remote token secrets: RFC 3339, the earliest expiration.
     pub const SERVICE_ACCOUNT_EXPIRATION: &str = "virtualkubelet.liqo.io/service-account-expiration";

@@ -37,7 +37,7 @@ pub const CONTROLLER_MANAGER_SERVICE: &str = "liqo-controller-manager";
 pub const VIRTUAL_KUBELET: &str = "virtual-kubelet";
 /// Audience of the tokens virtual kubelets show the IPAM, and name of the volume they are in.
 pub const IPAM_AUDIENCE: &str = "liqo-ipam";
-/// Where virtual kubelets find that token.
+/// Directory in which a virtual kubelet finds its token for the IPAM.
 pub const IPAM_TOKEN_DIRECTORY: &str = "/var/run/secrets/liqo-ipam";
 /// Its file there.
 pub const IPAM_TOKEN_FILE: &str = "token";
@@ -45,7 +45,7 @@ pub const IPAM_TOKEN_FILE: &str = "token";
 pub const VIRTUAL_KUBELET_LOCAL_ROLE: &str = "liqo-virtual-kubelet-local";
 /// Cluster role of virtual kubelets in the tenant namespace of their provider.
 pub const VIRTUAL_KUBELET_TENANT_ROLE: &str = "liqo-virtual-kubelet-tenant";
-/// Cluster role of virtual kubelets in each namespace offloaded to their provider.
+/// Cluster role of a virtual kubelet in each namespace offloaded to its provider.
 pub const VIRTUAL_KUBELET_NAMESPACE_ROLE: &str = "liqo-virtual-kubelet-namespace";
 /// Cluster role of virtual kubelets in the remote namespaces.
 pub const VIRTUAL_KUBELET_REMOTE_ROLE: &str = "liqo-virtual-kubelet-remote";
@@ -55,7 +55,7 @@ pub const PEERING_BASIC_ROLE: &str = "liqo-remote-peering-basic";
 pub const PEERING_INCOMING_ROLE: &str = "liqo-remote-peering-incoming";
 /// Cluster role of peers we consume from.
 pub const PEERING_OUTGOING_ROLE: &str = "liqo-remote-peering-outgoing";
-/// Cluster role of peers whose time to take leave is over: they may see and remove what they left. Not of Liqo 0.8.3.
+/// Cluster role of a peer after its withdrawal deadline: the peer may see and delete its remaining objects. Not in Liqo 0.8.3.
 pub const PEERING_LEAVING_ROLE: &str = "liqo-remote-peering-leaving";
 /// The only accepted name of a `NamespaceOffloading`.
 pub const NAMESPACE_OFFLOADING: &str = "offloading";

@@ -1,4 +1,4 @@
-//! Which objects count between this cluster and a peer, and what follows from them.
+//! The objects that count between this cluster and a peer, and the grants that follow from them.
 //!
 //! A tenant namespace holds our originals and the peer's copies side by side, and labels say which is which. Labels
 //! alone are claims: here, once for all controllers, is decided which object is our request, the peer's request, our
@@ -22,7 +22,7 @@ use liqo_kube::{Object, Store, now};
 
 use crate::peering::{foul, is_nobody};
 
-/// Everything that decides what peers are granted.
+/// The stores of every kind on which grants depend.
 #[derive(Clone)]
 pub(crate) struct Ledger {
     pub(crate) here: ClusterIdentity,
@@ -42,7 +42,7 @@ impl Ledger {
         self.offers.ready().await;
     }
 
-    /// The `ForeignCluster` of a peer; of several the oldest, which is the one that counts.
+    /// The `ForeignCluster` of a peer; of several `ForeignCluster`s of one peer only the oldest counts.
     pub(crate) fn foreign_cluster(&self, peer: &str) -> Option<Arc<ForeignCluster>> {
         let all = self.foreign_clusters.filter(|one| id_of(one) == peer);
         all.into_iter().min_by_key(|one| age_key(one))
@@ -77,7 +77,7 @@ impl Ledger {
         is_our_request(&one, peer, &self.here.cluster_name, owner.as_deref()).then_some(one)
     }
 
-    /// Requests that pass themselves off as those of `owner`.
+    /// Requests that carry the labels of a request of `owner` without being one.
     pub(crate) fn false_requests(&self, namespace: &str, owner: &ForeignCluster) -> Vec<Arc<ResourceRequest>> {
         self.requests.filter(|one| {
             one.namespace().as_deref() == Some(namespace)
@@ -93,8 +93,8 @@ impl Ledger {
         (is_original(&*one, peer) && one.spec.cluster_id == self.here.cluster_id).then_some(one)
     }
 
-    /// What a peer asks. Of several requests that it may make the one that counts is one that still stands, the
-    /// latest: a consumer that was renamed leaves its old request behind.
+    /// The request of a peer that counts: of several valid requests the latest that is not being deleted, because a renamed
+    /// consumer leaves its old request behind.
     pub(crate) fn their_request(&self, namespace: &str, peer: &str) -> Option<Arc<ResourceRequest>> {
         let rank = |one: &Arc<ResourceRequest>| {
             let made = one.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second());
@@ -110,7 +110,8 @@ impl Ledger {
             .filter(|one| one.namespace().as_deref() == Some(namespace) && labelled(one, label::REPLICATED, "true"))
     }
 
-    /// What a peer offers. Of several the one that a virtual kubelet serves, else one that stands, the earliest.
+    /// The offer of a peer that counts: of several the offer that a virtual kubelet serves, else the earliest that is not being
+    /// deleted.
     pub(crate) fn their_offer(&self, namespace: &str, peer: &str) -> Option<Arc<ResourceOffer>> {
         let rank = |one: &Arc<ResourceOffer>| {
             let made = one.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second());
@@ -118,14 +119,14 @@ impl Ledger {
             let stands = one.metadata.deletion_timestamp.is_none() && one.spec.withdrawal_timestamp.is_none();
             (is_served, stands, Reverse((made, one.name_any())))
         };
-        // Also whose offer it claims to be is checked: one peer does not speak for another.
+        // The peer named in the offer must be the peer of the namespace: no peer makes an offer for another peer.
         let all = self.offers.filter(|one| {
             one.namespace().as_deref() == Some(namespace) && is_replica(one, peer) && one.spec.cluster_id == peer
         });
         all.into_iter().max_by_key(rank)
     }
 
-    /// What a peer is granted now.
+    /// The grant to a peer at this moment.
     pub(crate) fn standing(&self, peer: &str) -> Standing {
         let one = self.foreign_cluster(peer);
         let one = one.filter(|one| !is_nobody(one, &self.foreign_clusters.all(), &self.here));
@@ -144,15 +145,15 @@ impl Ledger {
     }
 }
 
-/// Whether a request is one this cluster made: named as we name it, and by the `ForeignCluster` that counts, unless
-/// that is gone and the request is going, too.
+/// Whether this cluster made the request: the request has the computed name and is owned by the `ForeignCluster` that counts.
+/// Without that `ForeignCluster` only a request that is being deleted passes.
 fn is_our_request(one: &ResourceRequest, peer: &str, name: &str, owner: Option<&ForeignCluster>) -> bool {
     let uid = owner.and_then(|owner| owner.metadata.uid.as_ref());
     let is_owned = one.owner_references().iter().any(|owner| owner.controller == Some(true) && Some(&owner.uid) == uid);
     is_original(one, peer) && one.name_any() == name && (is_owned || one.metadata.deletion_timestamp.is_some())
 }
 
-/// The name of a namespace, if a `ForeignCluster` has it as that of its peer's tenant namespace.
+/// The name of a namespace, if the status of a `ForeignCluster` records the namespace as its peer's tenant namespace.
 pub(crate) fn recorded<'a>(
     namespace: &'a Namespace,
     mut peers: impl Iterator<Item = &'a ForeignCluster>,
@@ -179,12 +180,12 @@ fn labelled<K: Object>(object: &K, key: &str, value: &str) -> bool {
     object.labels().get(key).is_some_and(|found| found == value)
 }
 
-/// Whether it says that it is ours and meant for `peer`.
+/// Whether the labels of an object call it an original of this cluster for `peer`.
 pub(crate) fn is_original<K: Object>(object: &K, peer: &str) -> bool {
     labelled(object, label::REPLICATION, "true") && labelled(object, label::REMOTE_ID, peer)
 }
 
-/// Whether it says that it was copied here by `peer`.
+/// Whether the labels of an object call it a copy that `peer` made here.
 pub(crate) fn is_replica<K: Object>(object: &K, peer: &str) -> bool {
     labelled(object, label::REPLICATED, "true")
         && labelled(object, label::ORIGIN_ID, peer)

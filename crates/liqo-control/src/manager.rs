@@ -88,13 +88,13 @@ pub struct ManagerArgs {
     /// Change in percent below which an offer is not updated; empty or 0: always.
     #[arg(long, default_value = "")]
     pub offer_update_threshold_percentage: String,
-    /// How long a peer may take to give back what it has here, once it is no longer granted.
+    /// Time a peer has to give back its resources in this cluster once they are no longer granted.
     #[arg(long, default_value = "5m")]
     pub withdrawal_deadline: String,
     /// Names of namespaces no peer gets, besides kube-* and those of Liqo; a * stands for anything.
     #[arg(long, value_delimiter = ',')]
     pub reserved_namespaces: Vec<String>,
-    /// Namespaces one peer may have here.
+    /// Namespaces that one peer may have in this cluster.
     #[arg(long, default_value_t = 64)]
     pub namespaces_per_peer: usize,
     /// The Pod Security Standard enforced in namespaces made for peers: restricted, baseline or privileged.

@@ -46,7 +46,7 @@ pub(crate) struct Shared {
     pub maps: Store<NamespaceMap>,
     /// Namespaces; only their metadata is kept.
     pub namespaces: Store<Namespace>,
-    /// Peers, and what they are granted.
+    /// The peers and their grants.
     pub ledger: Ledger,
 }
 
@@ -150,7 +150,7 @@ pub fn spawn(home: &Home, args: &ManagerArgs, life: &Life) -> Result<(), String>
     Ok(())
 }
 
-/// Which namespaces peers get, and how those look.
+/// Names, labels and limits of the namespaces made for peers.
 fn rules(home: &Home, args: &ManagerArgs) -> namespace_map::Rules {
     let own = [home.namespace.clone(), args.storage_namespace.clone()];
     namespace_map::Rules {
@@ -161,7 +161,7 @@ fn rules(home: &Home, args: &ManagerArgs) -> namespace_map::Rules {
     }
 }
 
-/// What is agreed with a peer decides about its namespaces.
+/// A change of the agreement with a peer wakes the maps of that peer.
 fn wake_maps<K: Object>(maps: &Queue<namespace_map::Key>) -> impl Fn(&K) + Send + Sync + use<K> {
     let maps = maps.clone();
     move |object| maps.push(namespace_map::Key::Namespace(object.namespace().unwrap_or_default()))

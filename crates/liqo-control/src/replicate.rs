@@ -52,7 +52,7 @@ use crate::{
 /// Pause before an identity that cannot be used is looked at again.
 const RETRY: Duration = Duration::from_secs(30);
 
-/// Objects of a peer, and their bytes, that are kept in memory: all peers share this process.
+/// Bounds of the objects of a peer, and of their bytes, in memory: the replication to all peers shares this process.
 const REPLICAS: usize = 5_000;
 const REPLICAS_BYTES: usize = 64 << 20;
 /// A status longer than this, in bytes of JSON, is not carried: nothing we ask for has so long an answer.
@@ -122,7 +122,7 @@ trait Replicated: Object {
         part(report, "status")
     }
 
-    /// What a peer reports that the object never asked for.
+    /// A peer reports namespaces that the original never asked for.
     fn unasked(&self, _report: &Self) -> Option<String> {
         None
     }
@@ -250,12 +250,12 @@ struct Replicator {
     tenants: Queue<String>,
     /// Tenant namespaces.
     namespaces: Store<Namespace>,
-    /// Peers, which know their tenant namespaces.
+    /// The ledger, which knows the tenant namespace of each peer.
     peers: Store<ForeignCluster>,
     /// Reports that were refused.
     complaints: Queue<Complaint>,
     told: Told,
-    /// The API servers of peers, by their IDs: for each one counter of calls, whatever becomes of its identity.
+    /// The counters of calls to the API server of each peer, by ID: a renewed identity continues the counter.
     remotes: Arc<Mutex<BTreeMap<String, Cluster>>>,
     requests: Originals<ResourceRequest>,
     offers: Originals<ResourceOffer>,

@@ -127,7 +127,7 @@ pub fn node_address(node: &Node) -> Option<&str> {
     PREFERENCE.iter().find_map(of_kind)
 }
 
-/// Whether an address can be one in another cluster: not one that means each node something else, several, or nobody.
+/// Whether an address can belong to another cluster: an address that means each node itself, several machines or none cannot.
 pub fn can_be_elsewhere(ip: IpAddr) -> bool {
     let ip = ip.to_canonical();
     let of_a_link = match ip {
@@ -207,7 +207,7 @@ mod tests {
         let nodes = [
             node("w", json!({}), &[("InternalIP", "10.0.0.2")]),
             node("m", plane, &[("InternalIP", "10.0.0.1"), ("ExternalIP", "5.6.7.8")]),
-            // A provider says what labels its node has: our API server is never there.
+            // The provider chooses the labels of its virtual node, so a virtual node never stands for the API server.
             node(
                 "a-virtual",
                 json!({"liqo.io/type": "virtual-node", "node-role.kubernetes.io/control-plane": ""}),

@@ -1,7 +1,7 @@
 //! The text of a join token: `<secret>` or `<secret>.<pin>`.
 //!
-//! The pin is the SHA-256 of the key (`SubjectPublicKeyInfo`) that the authentication service shows, in base64url. It
-//! travels inside the token, so a cluster that does not know of pins passes it on, and it needs no way of its own.
+//! The pin is the SHA-256 of the key (`SubjectPublicKeyInfo`) that the authentication service shows, in base64url. The pin is a
+//! part of the token, so a cluster that does not know pins passes the pin on with the token, and no further field is needed.
 
 use sha2::{Digest, Sha256};
 
@@ -10,7 +10,7 @@ use liqo_api::names;
 /// Length of a pin: 32 bytes in base64url without padding.
 const PIN: usize = 43;
 
-/// A token for a service that shows the key of this pin.
+/// A token for a service whose key has this pin.
 pub fn with_pin(secret: &str, pin: &str) -> String {
     format!("{secret}.{pin}")
 }
@@ -24,7 +24,7 @@ pub fn split(token: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Name of the `Secret` that holds a one-time token; it says nothing of the token to whoever reads names only.
+/// Name of the `Secret` that holds a one-time token; the name reveals nothing of the token.
 pub fn secret_name(secret: &str) -> String {
     let digest = Sha256::digest(format!("name of {secret}"));
     let hex: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();

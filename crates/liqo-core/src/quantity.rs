@@ -237,7 +237,7 @@ mod tests {
         assert_eq!(share("25171996Ki", 30, Amount::whole(1_000_000)), "7732000000");
     }
 
-    /// What Kubernetes reads, recorded from its own code.
+    /// Values that the parser of Kubernetes returns, recorded from its own code.
     #[test]
     fn amounts_are_what_kubernetes_reads() {
         let recorded = include_str!("../tests/recorded/quantities.tsv");

@@ -1,8 +1,8 @@
-//! What a peer is granted now. Rights, namespaces, pods and tunnels follow from this and from nothing else.
+//! The grant to a peer at this moment. Rights, namespaces, pods and tunnels follow from the grant and from nothing else.
 //!
-//! A decision of this cluster (a `ForeignCluster` that accepts the peer, or asks it) and an agreement in force (our
-//! offer, our request) grant; nothing a peer writes does. What ends, ends in two steps: until a deadline the peer may
-//! take back what it has here, then it is taken from it.
+//! A grant needs a decision of this cluster (a `ForeignCluster` that accepts the peer, or asks the peer for resources)
+//! and an agreement in force (our offer, or our request); no object of a peer grants anything. A grant ends in two steps:
+//! until a deadline the peer may remove its objects here, then this cluster removes them.
 
 use std::time::Duration;
 

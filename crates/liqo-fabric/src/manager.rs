@@ -80,7 +80,7 @@ pub struct ManagerArgs {
     /// Networks of peers that are neither private nor in a pool are used as announced, not remapped.
     #[arg(long = "manager.accept-public-ranges", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub accept_public_ranges: bool,
-    /// Address of this cluster's API server as peers are told it; no network of a peer covers it.
+    /// Address of this cluster's API server that peers get; no network of a peer may cover that address.
     #[arg(long = "api-server-address", default_value = "")]
     pub api_server_address: String,
     /// Address under which pods of this cluster reach its API server; virtual kubelets may export it.

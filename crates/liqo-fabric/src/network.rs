@@ -100,7 +100,7 @@ fn network(field: &str, text: &str) -> Result<IpNet, String> {
 pub type Told<'t, T> = Vec<(&'t TunnelEndpoint, T)>;
 
 /// The tunnels that can be used, each with its networks, the oldest first; the others with what is wrong with them.
-/// Two tunnels that lead to the same addresses, or to one cluster, cannot both be right: the older one stays.
+/// Two tunnels to the same addresses or to the same cluster contradict each other: the older one stays.
 pub fn usable<'t>(tunnels: impl IntoIterator<Item = &'t TunnelEndpoint>) -> (Told<'t, Networks>, Told<'t, String>) {
     let mut all: Vec<_> = tunnels.into_iter().filter(|tunnel| tunnel.metadata.deletion_timestamp.is_none()).collect();
     all.sort_by_key(|tunnel| (tunnel.metadata.creation_timestamp.clone(), tunnel.metadata.uid.clone()));
@@ -136,8 +136,8 @@ pub fn usable<'t>(tunnels: impl IntoIterator<Item = &'t TunnelEndpoint>) -> (Tol
     (good, bad)
 }
 
-/// The tunnels that lead none of `vital` away from a node, and the others, with what is wrong with them. Routes to peers come
-/// before all others, whoever wrote the tunnel.
+/// The tunnels that take none of the addresses `vital` away from a node, and the refused tunnels with the reason. Routes to
+/// peers take precedence over all other routes, whichever component wrote the tunnel.
 pub fn harmless<'t>(
     usable: Told<'t, Networks>,
     vital: &[(IpAddr, &'static str)],

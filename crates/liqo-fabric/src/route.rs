@@ -98,7 +98,7 @@ struct Agent {
     tunnels: Store<TunnelEndpoint>,
     /// Where the API server is.
     slices: Store<EndpointSlice>,
-    /// Tunnels that are refused, by UID, with the sentence that was told.
+    /// Refused tunnels by UID, each with the reason last reported.
     refused: BTreeMap<String, String>,
     /// Only where a gateway is, active or not: what comes out of the tunnel there has to find them.
     pods: Option<Store<Pod>>,
@@ -207,7 +207,7 @@ impl Agent {
         Ok(())
     }
 
-    /// Says what is refused, when that changes.
+    /// Reports the refused tunnels when the refusals change.
     async fn tell(&mut self, refused: Vec<(Arc<TunnelEndpoint>, String)>) {
         let uid = |tunnel: &TunnelEndpoint| tunnel.uid().unwrap_or_default();
         let now = refused.iter().map(|(tunnel, why)| (uid(tunnel), why.clone())).collect();
@@ -221,7 +221,7 @@ impl Agent {
         }
     }
 
-    /// What must stay reachable from this node whatever tunnels want: nodes, the default gateway, the API server.
+    /// Addresses that must stay reachable from this node whatever tunnels ask for: nodes, the default gateway, the API server.
     fn vital(&self, nodes: &[Arc<Node>]) -> Vec<(IpAddr, &'static str)> {
         let nodes = nodes.iter().flat_map(|node| addresses_of(node)).chain([self.args.pod_ip]);
         let gateways = self.kernel.default_gateways().unwrap_or_else(|error| {
@@ -238,7 +238,7 @@ impl Agent {
             .collect()
     }
 
-    /// What is known, and the tunnels that are refused.
+    /// The current plan, and the refused tunnels.
     fn view(&self) -> (plan::View, Vec<(Arc<TunnelEndpoint>, String)>) {
         let nodes = self.nodes.all();
         let mut named: BTreeMap<_, _> = nodes.iter().filter_map(|node| Some((node.name_any(), read(node)?))).collect();

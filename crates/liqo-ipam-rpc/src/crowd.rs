@@ -20,7 +20,7 @@ const OF_ADDRESS: usize = 64;
 /// Connections at a time.
 const ALL: usize = 1024;
 
-/// How many connections there are, by where they come from. Copies share it.
+/// Counts the connections of each source. Clones share the counts.
 #[derive(Clone, Default)]
 pub(crate) struct Crowd(Arc<Mutex<HashMap<IpAddr, usize>>>);
 
@@ -58,7 +58,7 @@ impl Drop for Seat {
     }
 }
 
-/// A connection that gives its seat back when it ends.
+/// A connection that frees its seat when it ends.
 pub(crate) struct Seated {
     stream: TcpStream,
     _seat: Seat,

@@ -34,11 +34,11 @@ const AUTHORIZATION: &str = "authorization";
 const CONCURRENT: u32 = 64;
 /// Longest message that is read, bytes: a question has a few dozen.
 const MESSAGE: usize = 64 * 1024;
-/// Largest head of a request that is read, bytes: it holds a token.
+/// Largest head of a request, bytes: the head holds a token.
 const HEAD: u32 = 16 * 1024;
 /// No question is worked on for longer.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// A connection whose other end shows no life for so long, and then so long, is closed.
+/// Interval of HTTP/2 pings on a silent connection, and the time in which the client must answer one.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -57,10 +57,10 @@ pub enum Refusal {
     /// There is no address left.
     #[error("{0}")]
     Exhausted(String),
-    /// The caller has not shown who it is.
+    /// The caller has shown no valid token.
     #[error("{0}")]
     Unauthenticated(String),
-    /// The caller may not ask this.
+    /// The caller has no right to ask this question.
     #[error("{0}")]
     Forbidden(String),
     /// The memory of the address management cannot be read or written now, ask again.

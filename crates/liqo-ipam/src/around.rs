@@ -1,4 +1,4 @@
-//! What is around the networks of this cluster, and is not the plan's to give away.
+//! Addresses outside of the plan that networks of peers must not cover.
 
 use ipnet::IpNet;
 

@@ -77,7 +77,7 @@ impl Plan {
         if self.mapping_count() >= MAPPINGS { Err(Refusal::TooMany { limit: MAPPINGS }) } else { Ok(()) }
     }
 
-    /// How many pairs of an exported address and a peer that uses it there are.
+    /// The number of pairs of an exported address and a peer that uses the address.
     pub fn mapping_count(&self) -> usize {
         self.endpoints.values().map(|endpoint| endpoint.clusters.len()).sum()
     }

@@ -21,8 +21,7 @@ const UNROUTABLE: [(&str, &str); 11] = [
     ("100::/64", "the discard network"),
 ];
 
-/// Networks whose addresses mean something inside an organisation only (RFC 1918, RFC 6598, RFC 4193): nobody's traffic to
-/// the Internet goes there.
+/// Private networks (RFC 1918, RFC 6598, RFC 4193): no traffic to the Internet has a destination in them.
 const PRIVATE: [&str; 5] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"];
 
 /// Mask lengths a network of a peer may have: no cluster is larger, and none can work in less.

@@ -152,7 +152,8 @@ impl Plan {
         Ok(new)
     }
 
-    /// What this cluster lives on and the networks used for a peer cover: it has come there since they were chosen.
+    /// Addresses vital to this cluster that a network in use for a peer covers: the addresses appeared after the network was
+    /// chosen.
     pub fn covered(&self, cluster: &str, around: &Around) -> Option<Refusal> {
         let peer = self.peers.get(cluster)?;
         [("pod", peer.pod.used), ("external", peer.external.used)].into_iter().find_map(|(what, network)| {

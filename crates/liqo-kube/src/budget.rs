@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-/// Objects and bytes that may be kept. A list that is being read counts beside what it will replace.
+/// A budget of objects and bytes in memory. A list counts while it is read, in addition to the objects that it will replace.
 #[derive(Debug)]
 pub(crate) struct Budget {
     most: Size,
@@ -21,7 +21,7 @@ pub(crate) struct Size {
     pub(crate) bytes: usize,
 }
 
-/// There is no room for more.
+/// The budget is used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the other cluster shows more than is kept of it ({} objects, {} MiB)", .0.objects, .0.bytes / (1024 * 1024)
@@ -40,7 +40,7 @@ impl Budget {
         Self { most: Size { objects, bytes }, kept: Mutex::default() }
     }
 
-    /// Room for one more object of so many bytes, until what is given back is dropped.
+    /// Takes room for one object of `bytes` bytes; dropping the returned value gives the room back.
     pub(crate) fn room(self: &Arc<Self>, bytes: usize) -> Result<Room, TooMuch> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let new = Size { objects: kept.objects.saturating_add(1), bytes: kept.bytes.saturating_add(bytes) };

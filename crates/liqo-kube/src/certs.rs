@@ -118,7 +118,7 @@ pub struct Facts {
 /// Reads the first certificate of a PEM text.
 ///
 /// # Errors
-/// When there is none, or its subject can be read in two ways.
+/// When there is no certificate, or its subject is ambiguous.
 pub fn facts(pem: &[u8]) -> Result<Facts, CertError> {
     read_certificate(pem, facts_of)
 }

@@ -18,7 +18,7 @@ impl Calls {
         *self.made.lock().unwrap_or_else(PoisonError::into_inner).entry((verb, kind.to_owned())).or_default() += 1;
     }
 
-    /// What this kind was answered with is more than may be kept.
+    /// An answer about this kind is larger than the budget allows.
     pub(crate) fn refuse(&self, kind: &str) {
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner).entry(kind.to_owned()).or_default() += 1;
     }

@@ -24,7 +24,7 @@ thread_local! {
     static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Panics of this process, by task.
+/// Number of panics in this process, by task.
 static COUNTS: Mutex<BTreeMap<&'static str, u64>> = Mutex::new(BTreeMap::new());
 
 /// Work ended in a panic, with these words.
@@ -52,7 +52,7 @@ pub async fn guarded<T>(task: &'static str, work: impl Future<Output = T>) -> Re
     .await
 }
 
-/// Does the `work` for one peer; when it panics, it begins again after a pause.
+/// Runs the `work` for one peer; after a panic the work starts again after a pause.
 pub async fn supervised<F: Future<Output = ()>>(task: &'static str, peer: &str, work: impl Fn() -> F) {
     while let Err(panic) = guarded(task, async { work().await }).await {
         tracing::error!(task, peer, error = %panic, "the work for this peer begins again");

@@ -70,7 +70,7 @@ impl PeerIdentity {
         certs::facts(self.certificate.as_bytes()).map_or(Timestamp::MIN, |facts| facts.not_after)
     }
 
-    /// A client that acts with this identity. The other cluster has chosen where it leads: never to this machine, see
+    /// A client that acts with this identity. The peer has chosen the URL, so the URL never leads to this machine, see
     /// [`Reach`]; every answer is bounded.
     ///
     /// # Errors

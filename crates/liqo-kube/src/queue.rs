@@ -1,9 +1,9 @@
-//! The one control loop: keys come in from watches, each is settled, failures come back later.
+//! The control loop: watches push keys, workers settle each key, and a key that failed is settled again later.
 //!
-//! Invariants: a key waits at most once; a key is never settled twice at the same time; a key that
-//! comes while it is being settled is settled again afterwards. Keys have owners, who take turns: before a key is
-//! settled that waits alone for its owner, no other owner has more than one settled. A key whose settling panics is a
-//! key that could not be settled; the others go on.
+//! Invariants: a key waits at most once; a key is never settled twice at the same time; a key pushed while it is being
+//! settled is settled again afterwards. Keys belong to owners, and owners take turns: before the only waiting key of an
+//! owner is settled, no other owner has more than one key settled. A panic while a key is settled counts as a failure of
+//! that key; all other keys go on.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -74,12 +74,12 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Default for Queue<K> {
 }
 
 impl<K: Clone + Eq + Hash + Send + Sync + 'static> Queue<K> {
-    /// An empty queue whose keys all have the same owner.
+    /// An empty queue whose keys all belong to one owner.
     pub fn new() -> Self {
         Self::fair(|_| ())
     }
 
-    /// An empty queue whose keys have owners: who has many keys waiting does not delay the others.
+    /// An empty queue whose keys have owners: the many waiting keys of one owner do not delay the keys of another.
     pub fn fair<O: Hash>(owner: impl Fn(&K) -> O + Send + Sync + 'static) -> Self {
         let owner = move |key: &K| {
             let mut hasher = DefaultHasher::new();
@@ -214,7 +214,7 @@ enum Failure<E> {
 }
 
 impl<E: Error + 'static> Failure<E> {
-    /// Somebody else was quicker: our view was old, the next one is coming. Nothing a person should read.
+    /// Another writer came first, and the store will show its version soon. No log line for users.
     fn is_conflict(&self) -> bool {
         match self {
             Self::Error(error) => (error as &dyn Error).downcast_ref::<KubeError>().is_some_and(KubeError::is_conflict),
@@ -240,7 +240,7 @@ impl<E: Error + 'static> Failure<E> {
 }
 
 /// Settles keys for ever, `workers` at a time. `settle` says when it wants to look again, if at all;
-/// an error or a panic becomes one log line and one more try.
+/// An error or a panic becomes one log line, and the key is tried again.
 pub async fn drive<K, E, F>(name: &'static str, queue: Queue<K>, workers: usize, settle: impl Fn(K) -> F + Send + Sync)
 where
     K: Clone + Eq + Hash + fmt::Debug + Send + Sync + 'static,

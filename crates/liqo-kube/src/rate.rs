@@ -1,4 +1,4 @@
-//! How often: token buckets, one for each key and one for all keys together.
+//! Rate limits: token buckets, one for each key and one for all keys together.
 
 use std::{
     collections::HashMap,
@@ -13,7 +13,7 @@ use std::{
 pub struct Rate {
     /// So many at once, after a while without any.
     pub burst: u32,
-    /// One more after each pause of this length.
+    /// One more event becomes available after each pause of this length.
     pub every: Duration,
 }
 
@@ -24,14 +24,14 @@ impl Rate {
     }
 }
 
-/// What is left of a rate: the time at which all of it is available again.
+/// The state of a bucket: the time at which the bucket is full again.
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
     full: Instant,
 }
 
 impl Bucket {
-    /// The bucket with one taken out; if it is empty, how long it stays so.
+    /// The bucket after one event; for an empty bucket, the time until an event is available.
     fn take(self, rate: Rate, now: Instant) -> Result<Self, Duration> {
         let full = self.full.max(now) + rate.every;
         let latest = now + rate.every.saturating_mul(rate.burst.max(1));
@@ -39,8 +39,8 @@ impl Bucket {
     }
 }
 
-/// Limits how often each key, and all of them together, may come. Its memory is bounded: when it knows as many keys as it
-/// may, a new one must wait.
+/// Limits the events of each key and of all keys together. The memory is bounded: once the maximum of keys is known, an unknown
+/// key must wait.
 #[derive(Debug)]
 pub struct Limiter<K> {
     each: Rate,
@@ -66,7 +66,7 @@ impl<K: Eq + Hash> Limiter<K> {
     /// Counts one for the key.
     ///
     /// # Errors
-    /// How long it must wait; nothing is counted then.
+    /// The time to wait; the event is not counted.
     pub fn take(&self, key: K) -> Result<(), Duration> {
         self.take_at(key, Instant::now())
     }
@@ -87,7 +87,7 @@ impl<K: Eq + Hash> Limiter<K> {
     }
 }
 
-/// What counts as one source: an address, or the /64 an address of IPv6 is in, because whoever has one has all of it.
+/// The source that an address counts as: the address, or for IPv6 its /64, since one subscriber owns a whole /64.
 pub fn source(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,

@@ -1,8 +1,8 @@
-//! The one way out to addresses that others choose.
+//! Outgoing calls to addresses that other clusters choose.
 //!
-//! Keeps true: what a peer calls its own address is never an address of this node, this Pod or the machine's cloud. A
-//! name is resolved once, and the connection goes to an address that was checked. No redirect is followed, no proxy of
-//! the environment is used, and every answer is bounded in size and time.
+//! Keeps true: a URL that a peer gives never leads to this node, this Pod or the metadata service of a cloud. A name is
+//! resolved once, and the connection goes to an address that was checked. No redirect is followed, no proxy of the
+//! environment is used, and every answer is bounded in size and time.
 
 use std::{
     convert::Infallible,
@@ -28,12 +28,12 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// No conversation takes longer.
+/// Time limit of a whole call.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// No answer is longer, in bytes.
+/// Longest answer, bytes.
 const LONGEST: usize = 256 * 1024;
 
-/// Addresses that belong to no other cluster: of this host, of this link, of many, and of cloud metadata services.
+/// Addresses that cannot belong to another cluster: of this host, link-local, multicast, and of cloud metadata services.
 const NEVER: [&str; 14] = [
     "0.0.0.0/8",
     "127.0.0.0/8",
@@ -56,19 +56,19 @@ const NEVER: [&str; 14] = [
 pub struct Reach(Vec<IpNet>);
 
 impl Default for Reach {
-    /// Public and private addresses; none that belong to no other cluster.
+    /// Public and private addresses, without those that cannot belong to another cluster.
     fn default() -> Self {
         Self(NEVER.iter().map(|range| range.parse().expect("a range")).collect())
     }
 }
 
 impl Reach {
-    /// Every address: only for those the administrator of this cluster has written.
+    /// Every address: only for URLs that the administrator of this cluster has written.
     pub fn anywhere() -> Self {
         Self(Vec::new())
     }
 
-    /// None of these ranges either, like those of nodes, Services and Pods.
+    /// Forbids these ranges, too, like those of nodes, Services and Pods.
     #[must_use]
     pub fn except(mut self, ranges: impl IntoIterator<Item = IpNet>) -> Self {
         self.0.extend(ranges);
@@ -78,7 +78,7 @@ impl Reach {
     /// Whether an address may be reached.
     ///
     /// # Errors
-    /// A text that names the address and the range that forbids it.
+    /// A text that names the address and the range that forbids the address.
     pub fn check(&self, address: IpAddr) -> Result<(), String> {
         let plain = plain(address);
         match self.0.iter().find(|range| range.contains(&plain)) {
@@ -96,7 +96,7 @@ impl Reach {
         bare(host).parse().map_or(Ok(()), |address| self.check(address))
     }
 
-    /// The addresses of a host that may be reached; at least one.
+    /// The permitted addresses of a host; at least one.
     ///
     /// # Errors
     /// A text: the name is not known, or none of its addresses may be reached.
@@ -117,7 +117,7 @@ impl Reach {
     /// Asks an HTTPS server, within [`PATIENCE`]. Nothing is sent before its key is found right.
     ///
     /// # Errors
-    /// A text that says what cannot be reached, and why.
+    /// A text that names the failed step and its reason.
     pub async fn ask(&self, ask: Ask<'_>) -> Result<Answer, String> {
         match tokio::time::timeout(PATIENCE, self.exchange(ask)).await {
             Ok(outcome) => outcome,
@@ -163,11 +163,11 @@ pub struct Ask<'a> {
     pub method: Method,
     /// `https://HOST` or `https://HOST:PORT`, nothing else.
     pub url: &'a str,
-    /// Path, from its slash on; ours, never the other's.
+    /// Path, with its leading slash; chosen by this cluster, never by the peer.
     pub path: &'a str,
     /// Body; may be empty.
     pub body: Vec<u8>,
-    /// Whose word is taken.
+    /// Which servers are accepted.
     pub trust: &'a Trust,
 }
 
@@ -182,14 +182,14 @@ pub struct Answer {
     pub key: Pin,
 }
 
-/// Which servers are believed.
+/// Which servers are accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// Those that have the key of the certificate they show, whatever it says.
+    /// Servers that prove that they have the key of the certificate they show, whoever issued the certificate.
     Anybody,
-    /// Those whose certificate the system trusts for the host.
+    /// Servers whose certificate the system's authorities have issued for the host.
     System,
-    /// The one with this key.
+    /// The server with this key.
     Key(Pin),
 }
 
@@ -242,10 +242,10 @@ impl FromStr for Pin {
     }
 }
 
-/// Host and port of a URL that has nothing else.
+/// Host and port of a URL without user, path or query.
 ///
 /// # Errors
-/// A text that says what is wrong with it.
+/// A text that names the wrong part of the URL.
 pub fn place(url: &str) -> Result<(String, u16), String> {
     let wrong = |what: &str| format!("{url:?} must be https://HOST or https://HOST:PORT: {what}");
     let uri: Uri = url.parse().map_err(|error| wrong(&format!("it is not a URL ({error})")))?;
@@ -267,7 +267,7 @@ fn bare(host: &str) -> &str {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
-/// The address that is really meant: those of IPv6 may carry one of IPv4.
+/// The address a packet would go to: an IPv6 address may embed an IPv4 address.
 fn plain(address: IpAddr) -> IpAddr {
     let IpAddr::V6(six) = address else { return address };
     let carries = |prefix: Ipv6Addr| six.octets()[..12] == prefix.octets()[..12];
@@ -304,7 +304,7 @@ async fn send(stream: TlsStream<TcpStream>, request: Request<Full<Bytes>>) -> Re
     let mut http = hyper::client::conn::http1::Builder::new();
     http.max_buf_size(64 * 1024);
     let (mut sender, connection) = http.handshake(TokioIo::new(stream)).await.map_err(failed)?;
-    // Ends with whoever waits for the answer.
+    // Ends when the caller stops waiting for the answer.
     let exchange = async {
         let answer = sender.send_request(request).await.map_err(failed)?;
         let status = answer.status();
@@ -341,7 +341,7 @@ fn tls(trust: &Trust) -> Result<Arc<ClientConfig>, String> {
     Ok(Arc::new(config))
 }
 
-/// Accepts every certificate, yet checks that the server has its key.
+/// Accepts every certificate, and checks that the server has the key of its certificate.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 

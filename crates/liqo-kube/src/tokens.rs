@@ -1,4 +1,4 @@
-//! Who shows a token: the API server says so, and what it says is good for a few seconds.
+//! The user behind a ServiceAccount token, as the API server reviews the token; a review counts for a few seconds.
 
 use std::{
     collections::HashMap,
@@ -12,11 +12,11 @@ use tokio::sync::Semaphore;
 
 use crate::{Cluster, KubeError};
 
-/// How long an answer of the API server is good.
+/// Time for which a review counts.
 const GOOD_FOR: Duration = Duration::from_secs(10);
-/// Answers kept at most; whoever makes up tokens makes no memory grow.
+/// Reviews kept at most, so that invented tokens do not fill the memory.
 const KNOWN: usize = 4096;
-/// Questions to the API server at a time.
+/// Reviews in progress at the same time.
 const ASKING: usize = 8;
 /// Longest token, bytes.
 const LONGEST: usize = 8192;
@@ -24,7 +24,7 @@ const LONGEST: usize = 8192;
 /// A user's name, if the token was one.
 type Answer = Option<String>;
 
-/// Asks who shows a token for one audience.
+/// Reviews tokens for one audience.
 pub struct Tokens {
     home: Cluster,
     audience: &'static str,
@@ -38,7 +38,7 @@ impl Tokens {
         Self { home, audience, known: Mutex::default(), asking: Semaphore::new(ASKING) }
     }
 
-    /// The name of the user whose token it is; `None` if it is none, or for another audience.
+    /// The name of the token's user; `None` for an invalid token or a token for another audience.
     ///
     /// # Errors
     /// When the API server does not say.
@@ -51,7 +51,7 @@ impl Tokens {
             return Ok(known);
         }
         let _turn = self.asking.acquire().await;
-        // Another one may have asked meanwhile.
+        // A concurrent call may have asked in the meantime.
         if let Some(known) = self.recall(&key) {
             return Ok(known);
         }
@@ -78,7 +78,7 @@ impl Tokens {
     }
 }
 
-/// Whether asking is worth it: three parts, of the letters such tokens have.
+/// Whether a text can be a token: three parts of base64url letters. Other texts are not reviewed.
 fn may_be_one(token: &str) -> bool {
     let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'=');
     token.len() <= LONGEST
@@ -86,7 +86,8 @@ fn may_be_one(token: &str) -> bool {
         && token.split('.').all(|part| !part.is_empty() && part.bytes().all(is_letter))
 }
 
-/// An API server that does not know audiences names none: then the token may have been meant for anybody.
+/// The user in a review. An API server without support for audiences names none: the token may be for any audience, and is
+/// refused.
 fn read(review: TokenReview, audience: &str) -> Answer {
     let status = review.status?;
     let meant = status.audiences.unwrap_or_default().iter().any(|one| one == audience);

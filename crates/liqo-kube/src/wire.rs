@@ -1,5 +1,4 @@
-//! A client of another cluster's API server: its connections notice when their path has died, and nothing the server
-//! sends costs us more than it may.
+//! A client of another cluster's API server: the client notices dead connections, and bounds every answer in size and time.
 //!
 //! A watch mostly listens: nothing would tell it that the other end has forgotten the connection. The API server of an
 //! in-band peer is reached through address translation on gateways, whose memory goes with them; connections through it

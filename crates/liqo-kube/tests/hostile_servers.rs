@@ -77,7 +77,7 @@ async fn head(stream: &mut (impl AsyncReadExt + Unpin)) -> std::io::Result<Strin
     Ok(String::from_utf8_lossy(&head).into_owned())
 }
 
-/// Sends spaces for as long as anybody reads them; counts them.
+/// Sends spaces as long as the client reads, and counts them.
 async fn spaces(mut stream: Wire, sent: Arc<AtomicUsize>) -> std::io::Result<()> {
     stream.write_all(ENDLESS.as_bytes()).await?;
     let chunk = [format!("{:x}\r\n", 64 * 1024).into_bytes(), vec![b' '; 64 * 1024], b"\r\n".to_vec()].concat();
@@ -105,7 +105,7 @@ fn page(objects: usize, length: usize) -> String {
     serde_json::json!({"kind": "ConfigMapList", "apiVersion": "v1", "metadata": meta, "items": items}).to_string()
 }
 
-/// What comes of something that must not take long.
+/// The result of a future that must end soon.
 async fn soon<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(10), work).await.unwrap()
 }

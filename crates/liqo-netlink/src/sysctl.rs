@@ -32,7 +32,7 @@ pub(crate) fn write(netns: &Netns, path: &str, value: &str) -> Result<()> {
     netns.enter(write)?.map_err(|error| Error::new(format!("setting net/{path} to {value}"), error))
 }
 
-/// In a container that is not privileged `/proc/sys` cannot be written; what it shows of the network can be mounted here.
+/// In an unprivileged container `/proc/sys` is read-only; the part about the network can be mounted here.
 const MOUNTED: &str = "/run/proc-sys-net";
 
 fn file(path: &str) -> String {

@@ -22,7 +22,7 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// Something of every kind that the agent makes.
+/// Creates one object of every kind that the route agent creates.
 fn wanted() -> State {
     let (me, other) = (ip("127.0.0.1"), ip("172.30.0.12"));
     let link = Link {
@@ -65,7 +65,7 @@ fn wanted() -> State {
     }
 }
 
-/// What the container runtime does before it starts the agent.
+/// The steps that the container runtime takes before it starts the agent.
 fn confine() {
     // SAFETY: the thread shares no file table with its new namespaces, and ends with the test.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::NEWNET) }.unwrap();

@@ -84,7 +84,7 @@ pub(crate) fn state() -> PathBuf {
     env::var_os("LIQO_TESTBED_DIR").map_or_else(|| PathBuf::from("/var/tmp/liqo-rs"), PathBuf::from)
 }
 
-/// Where cargo puts what it makes, and where tests leave what there is to read.
+/// The target directory of cargo, which also takes the evidence of failed tests.
 pub(crate) fn target() -> PathBuf {
     directory("CARGO_TARGET_DIR").unwrap_or_else(|| source().join("target"))
 }

@@ -20,7 +20,7 @@ use crate::{
 
 /// Directories that stay.
 const ENOUGH: usize = 10;
-/// Those that this process filled since [`forget`].
+/// The directories that this process filled since [`forget`].
 static KEPT: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// The directories that were filled and not forgotten.
@@ -28,7 +28,7 @@ pub(crate) fn kept() -> Vec<PathBuf> {
     KEPT.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-/// Forgets which directories were filled; they stay.
+/// Forgets which directories this process filled; the directories stay.
 pub(crate) fn forget() {
     KEPT.lock().unwrap_or_else(PoisonError::into_inner).clear();
 }
@@ -37,7 +37,7 @@ fn directory() -> PathBuf {
     assets::target().join("testbed-logs")
 }
 
-/// Where the reapers of this machine write what they could not do.
+/// The file in which the reapers of this machine record their failures.
 pub(crate) fn reapers() -> Result<fs::File> {
     let path = assets::state().join("reaper.log");
     fs::create_dir_all(assets::state())?;

@@ -97,13 +97,13 @@ impl Stage {
         self.everywhere(|cluster| self.install(cluster, cluster.name(), more))
     }
 
-    /// Does something in all clusters at the same time.
+    /// Runs a function in all clusters at the same time.
     ///
     /// # Errors
-    /// When it fails in one of them.
+    /// The error of a cluster in which the function failed.
     ///
     /// # Panics
-    /// When it does in one of them.
+    /// When the function panics in a cluster.
     pub fn everywhere(&self, act: impl Fn(&Cluster) -> Result<()> + Sync) -> Result<()> {
         std::thread::scope(|scope| {
             let act = &act;
@@ -172,7 +172,7 @@ impl Stage {
         self.peer_command_with(provider, &[])
     }
 
-    /// The arguments of the command that peers with `provider`, which knows `consumer` by another key.
+    /// The arguments of `liqoctl` for peering with `provider`, after the key of `consumer` has changed.
     ///
     /// # Errors
     /// When it cannot be generated.

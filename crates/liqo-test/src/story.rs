@@ -1,4 +1,4 @@
-//! Stories: tests on clusters. Each is timed, and one that fails keeps what there is to read of its clusters.
+//! Stories: tests on real clusters. Each story is timed, and a failed story keeps the evidence of its clusters.
 //!
 //! Kept true: whatever ends a story badly, an error or a panic, in the raising of its stage or later, the last words of its
 //! error name the directory with the logs. A stage that does not come up is raised once, not by each story of its file.
@@ -19,7 +19,7 @@ use serde_json::json;
 
 use crate::{Stage, assets, evidence, out, wait};
 
-/// A story that is being told. Dropped, it writes one line to `timings.jsonl` in cargo's target directory.
+/// A running story. When dropped, the story writes one line to `timings.jsonl` in cargo's target directory.
 #[derive(Debug)]
 pub struct Story {
     name: String,
@@ -29,7 +29,7 @@ pub struct Story {
 }
 
 impl Story {
-    /// Begins a story; its name is that of the test.
+    /// Begins a story named after the current test.
     pub fn begin(bed: &str) -> Self {
         let test = thread::current().name().unwrap_or("main").to_owned();
         Self::called(&test, bed)
@@ -41,7 +41,7 @@ impl Story {
         Self { name: format!("{}::{name}", binary()), bed: bed.to_owned(), began: Instant::now(), good: true }
     }
 
-    /// Ends it with what came of it.
+    /// Ends the story with its result.
     fn end(mut self, outcome: thread::Result<Result<()>>) -> Result<()> {
         let error = match outcome {
             Ok(Ok(())) => return Ok(()),
@@ -56,7 +56,7 @@ impl Story {
         Err(anyhow!(told))
     }
 
-    /// One line of JSON: the story, its bed, when it ended, its seconds, and its longest wait.
+    /// One line of JSON: the story, its test bed, its end, its seconds, and its longest wait.
     fn write(&self) -> Result<()> {
         let seconds = |duration: std::time::Duration| (duration.as_secs_f64() * 10.0).round() / 10.0;
         let ended = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -84,7 +84,7 @@ impl Drop for Story {
     }
 }
 
-/// The name of this test binary, without the hash that cargo adds.
+/// The name of this test binary, without the hash that cargo appends.
 fn binary() -> String {
     let path = env::current_exe().unwrap_or_default();
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -111,7 +111,7 @@ pub fn alone(bed: &str, raise: impl FnOnce() -> Result<Stage>, test: impl FnOnce
     story.end(outcome)
 }
 
-/// One stage for all stories of a file, told one at a time.
+/// One stage for all stories of a file; the stories run one at a time.
 #[derive(Debug)]
 pub struct Suite<S> {
     bed: &'static str,

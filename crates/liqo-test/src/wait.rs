@@ -39,7 +39,7 @@ fn remember(what: &str, waited: Duration) {
     }
 }
 
-/// The longest wait that was not forgotten, and what was waited for.
+/// The longest wait since the last reset, and the condition that was waited for.
 pub(crate) fn longest() -> Option<(Duration, String)> {
     LONGEST.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }

@@ -38,7 +38,7 @@ static SUITE: Suite<Raid> = Suite::new("attack", Raid::raise);
 fn story(attack: impl FnOnce(&Raid) -> Result<()>) -> Result<()> {
     SUITE.tell(|raid| {
         holes::forget();
-        // After an attack that went well nothing else could be told.
+        // A successful attack on the API server would falsify every later story.
         raid::answers(raid)?;
         let told = [attack(raid), raid::all_is_calm(raid)];
         holes::none(told.into_iter().filter_map(Result::err))

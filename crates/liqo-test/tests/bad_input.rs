@@ -76,7 +76,7 @@ fn a_wrong_token_is_denied_and_named_so() -> Result<()> {
         ensure!(!said.contains("0123456789abcdef"), "the token is echoed");
         ensure!(rome.peering("milan", "AuthenticationStatus")?["status"] == "Denied");
         ensure!(milan.items(&["foreignclusters"])?.is_empty(), "the provider took notice of a stranger");
-        // A token that was right once, until it was revoked.
+        // A token that was valid until it was revoked.
         let old = stage.peer_value(milan, "--auth-token")?;
         milan.kubectl(&["delete", "secret", "-n", "liqo", "-l", "liqo.io/one-time-token=true"])?;
         let said = peer_with(stage, &[("--auth-token", old.as_str())])?;
@@ -181,7 +181,7 @@ spec: {{clusterIdentity: {{clusterID: stranger, clusterName: stranger}}, authUrl
 "
         );
         run::feed(milan.kubectl_command().args(["--as", &own, "apply", "-f", "-"]), &forged)?;
-        // Whatever else the provider does, it keeps serving the real peer and makes nothing for the stranger.
+        // The provider goes on serving the real peer, and makes nothing for the stranger.
         stage.unpeer(rome, "milan")?;
         stage.peer(rome, milan)?;
         let strangers = milan.items(&["foreignclusters"])?;

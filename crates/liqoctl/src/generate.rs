@@ -75,7 +75,7 @@ struct Invitation {
     /// Until when the token is good; none for the token of a cluster that knows no others.
     #[serde(skip_serializing_if = "Option::is_none")]
     expires: Option<String>,
-    /// The Secret that holds the token; deleting it revokes the token.
+    /// Name of the Secret that holds the token; deleting the Secret revokes the token.
     #[serde(skip_serializing_if = "Option::is_none")]
     token_secret: Option<String>,
     command: String,

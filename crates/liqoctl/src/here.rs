@@ -1,4 +1,4 @@
-//! What the cluster we talk to says of itself: who it is, its token and key, where its peers find it.
+//! The facts about the cluster that liqoctl talks to: its ID, its token and key, and the address of its authentication service.
 
 use anyhow::{Context, anyhow, bail};
 use k8s_openapi::{
@@ -59,16 +59,16 @@ async fn not_installed(cluster: &Cluster, namespace: &str) -> String {
 
 /// The Deployment of the authentication service.
 const AUTH: &str = "liqo-auth";
-/// Said by every release that knows tokens of one cluster.
+/// A flag of the authentication service that every release with tokens for one cluster has.
 const TOKENS: &str = "--accept-cluster-token";
 
-/// Whether the authentication service knows tokens that are good for one cluster.
+/// Whether the authentication service accepts tokens for one cluster.
 pub(crate) async fn knows_one_time_tokens(cluster: &Cluster, namespace: &str) -> anyhow::Result<bool> {
     let auth: Option<Deployment> = cluster.get(namespace, AUTH).await?;
     Ok(auth.is_some_and(|auth| words(&auth).any(|word| word.starts_with(TOKENS))))
 }
 
-/// The pin of the key the authentication service shows, if it keeps one.
+/// The pin of the authentication service's key, if the service keeps its key.
 pub(crate) async fn pin(cluster: &Cluster, namespace: &str) -> anyhow::Result<Option<String>> {
     let secret: Option<Secret> = cluster.get(namespace, names::AUTH_CERTIFICATE_SECRET).await?;
     let Some(pem) = secret.and_then(|secret| secret.data?.remove(names::TLS_CERTIFICATE)) else { return Ok(None) };

@@ -80,7 +80,7 @@ enum Command {
     ///   liqoctl unpeer milan
     #[command(verbatim_doc_comment)]
     Unpeer(unpeer::UnpeerArgs),
-    /// Grant a remote cluster nothing new, and let what it has here go on
+    /// Grant a remote cluster nothing new; its pods and namespaces here go on
     ///
     /// New offers, namespaces and pods of the cluster are refused. `uncordon` undoes it.
     ///
@@ -88,7 +88,7 @@ enum Command {
     ///   liqoctl cordon tenant rome
     #[command(verbatim_doc_comment)]
     Cordon(tenant::TenantArgs),
-    /// Grant a remote cluster again what its ForeignCluster says
+    /// Grant a remote cluster again what its ForeignCluster allows
     ///
     /// Undoes `cordon`, `drain` and the ban of `evict`.
     ///
@@ -96,7 +96,7 @@ enum Command {
     ///   liqoctl uncordon tenant rome
     #[command(verbatim_doc_comment)]
     Uncordon(tenant::TenantArgs),
-    /// Take back what a remote cluster has here
+    /// Take back the resources that a remote cluster uses here
     ///
     /// The offer is withdrawn, and the cluster evicts its pods within its PodDisruptionBudgets. What it has not taken
     /// back when the withdrawal deadline is over is ended. `uncordon` undoes it.
@@ -105,7 +105,7 @@ enum Command {
     ///   liqoctl drain tenant rome
     #[command(verbatim_doc_comment)]
     Drain(tenant::TenantArgs),
-    /// End at once everything a remote cluster has here, and ban it
+    /// End at once everything a remote cluster has here, and ban the cluster
     ///
     /// Nothing is waited for: its rights, pods, namespaces and offers end, whatever it does, and its certificate is
     /// good for nothing. `uncordon` lifts the ban.

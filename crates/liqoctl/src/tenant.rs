@@ -1,4 +1,4 @@
-//! `liqoctl cordon|uncordon|drain|evict tenant`: what a cluster that consumes from this one is still given.
+//! `liqoctl cordon|uncordon|drain|evict tenant`: the grants to a cluster that consumes resources of this cluster.
 //!
 //! Writes    `ForeignCluster`: the annotation `liqo.io/tenant-condition`; `evict` also both directions of the peering.
 
@@ -32,7 +32,7 @@ pub(crate) struct TenantArgs {
 
 #[derive(Clone, Debug, clap::Subcommand)]
 enum What {
-    /// A cluster that consumes resources of this one
+    /// A cluster that consumes resources of this cluster
     ///
     /// Examples:
     ///   liqoctl cordon tenant rome
@@ -53,16 +53,16 @@ struct NameArgs {
     timeout: Duration,
 }
 
-/// What is decided about a tenant.
+/// The decision about a tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// It is given nothing new.
     Cordon,
-    /// It is given what the ForeignCluster says.
+    /// The tenant gets what its ForeignCluster allows.
     Uncordon,
-    /// What it has is taken back.
+    /// The resources of the tenant are taken back.
     Drain,
-    /// It gets nothing, and is not heard.
+    /// The tenant gets nothing, and its requests are refused.
     Evict,
 }
 
@@ -117,7 +117,7 @@ pub(crate) async fn run(verdict: Verdict, args: TenantArgs, connection: &Connect
     }
 }
 
-/// Waits until the tenant uses nothing.
+/// Waits until the tenant uses no resource of this cluster.
 async fn drained(cluster: &Cluster, name: &str, deadline: Deadline, out: Out) -> anyhow::Result<()> {
     let step = out.step("Waiting until the tenant has taken its pods back");
     let watched = Watched::<ForeignCluster>::one(cluster, "", name);
@@ -131,7 +131,7 @@ async fn drained(cluster: &Cluster, name: &str, deadline: Deadline, out: Out) ->
     Ok(())
 }
 
-/// Waits until nothing of the tenant is left, and tells what was ended.
+/// Waits until every object of the tenant is gone, and prints the ended objects.
 async fn ended(cluster: &Cluster, foreign: &ForeignCluster, deadline: Deadline, out: Out) -> anyhow::Result<()> {
     let id = identity(foreign).cluster_id;
     let step = out.step("Ending what the tenant has here");

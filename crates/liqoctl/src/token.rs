@@ -31,13 +31,13 @@ pub(crate) struct Made {
 /// For whom a token is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum For<'a> {
-    /// The cluster with this ID; it may come with a new key.
+    /// The cluster with this ID; the cluster may come with a new key.
     Guest(&'a str),
-    /// The cluster that uses it first.
+    /// The first cluster that uses the token.
     First,
 }
 
-/// Makes a token that is good for `life`. A release that knows no such tokens (Liqo 0.8.3) gives that of the cluster.
+/// Makes a token that is valid for `life`. For a release without such tokens (Liqo 0.8.3) the cluster's own token is returned.
 pub(crate) async fn make(
     cluster: &Cluster,
     namespace: &str,

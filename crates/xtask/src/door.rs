@@ -1,5 +1,5 @@
-//! The rules for peers as the chart reads them: each with its policy, and with what a webhook needs where there are no
-//! policies.
+//! The rules for peers in the form the chart reads: each rule with its policy, and with the webhook that replaces the policy on
+//! older clusters.
 
 use liqo_core::door::{self, Place};
 use serde_json::{Value, json};

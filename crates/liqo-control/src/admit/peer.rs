@@ -26,12 +26,12 @@ use serde_json::json;
 use super::review::{Request, Verdict};
 use crate::home::Home;
 
-/// Said when an expression fails: the object lacks what it must have.
+/// Reason of a refusal when an expression fails: the object lacks a required field.
 const UNREADABLE: &str = "the object lacks what the rule must look at";
 const NO_SETTINGS: &str =
     "the ConfigMap liqo-peer-policy is not there: the administrators of this cluster must install the chart again";
 
-/// The rules and what loosens them.
+/// The rules of the door and the settings that loosen them.
 pub(super) struct Door {
     rules: OnceLock<Result<Rules, String>>,
     settings: Store<ConfigMap>,
@@ -50,7 +50,7 @@ impl Door {
         self.settings.ready().await;
     }
 
-    /// Whether a peer may do that.
+    /// Whether the rules of the door let a peer do what it asks.
     pub(super) fn judge(&self, asked: &Request) -> Verdict {
         let settings = self.settings.get(&self.namespace, door::POLICY);
         let data = settings.as_ref().map(|map| json!(map.data));
@@ -64,7 +64,7 @@ impl Door {
         }
     }
 
-    /// What becomes of a Service that a peer writes.
+    /// The patch to a Service that a peer writes.
     pub(super) fn keep_inside(&self, asked: &Request) -> Verdict {
         let settings = self.settings.get(&self.namespace, door::POLICY);
         let types = settings.as_ref().and_then(|map| map.data.as_ref()?.get(door::SERVICE_TYPES));
@@ -112,7 +112,7 @@ impl Rules {
         let kind = json!({"group": asked.resource.group, "resource": asked.resource.resource});
         let request = json!({"userInfo": user, "operation": asked.operation, "resource": kind});
         context.add_variable_from_value("request", value(&request));
-        // Whoever may be a peer is judged as one.
+        // A user in the group of peers is judged as a peer.
         if matches!(self.condition.execute(&context), Ok(Value::Bool(false))) {
             return Ok(());
         }

@@ -1,4 +1,4 @@
-//! Whether one more pod of a peer fits into its offer.
+//! Whether one more pod of a peer fits into the offer to that peer.
 //!
 //! Keeps true: what counts is what exists, so every replica comes to the same answer and nothing has to be
 //! booked back: a shadow pod counts until it is gone or its work is done. What was admitted a moment ago and
@@ -34,7 +34,7 @@ pub(super) struct Quota {
     reserved: Reservations,
 }
 
-/// What is about to exist, by UID of the object, which no two of them share.
+/// Admitted objects that the watch has not shown yet, by UID: no two objects share a UID.
 type Reservations = Arc<Mutex<HashMap<String, Reservation>>>;
 
 struct Reservation {
@@ -45,7 +45,7 @@ struct Reservation {
 
 /// A shadow pod that is asked for.
 pub(super) struct Asked<'a> {
-    /// UID of the object to be, or of the request that it be.
+    /// UID of the object that will be created, or of the admission request when the object has no UID yet.
     pub uid: String,
     /// The peer that asks.
     pub origin: &'a str,
@@ -77,7 +77,7 @@ impl Quota {
         let booked = Arc::clone(&reserved);
         Self {
             own: own.clone(),
-            // Seen, it counts by itself; gone again, it does not count.
+            // An object that the watch shows counts by itself; an object that was deleted does not count.
             shadows: cluster.watch::<ShadowPod>("").trim(trim).start(move |shadow| {
                 lock(&booked).remove(shadow.metadata.uid.as_deref().unwrap_or_default());
             }),
@@ -113,7 +113,7 @@ impl Quota {
             resources::add(&mut used, &one.demand);
         }
         allowance::judge(&allowance::given(&offer), &used, asked.pod).map_err(Refusal::Denied)?;
-        // What has the name of another will not be stored.
+        // The API server will not store an object whose name is taken, so the object books nothing.
         if !asked.dry_run && self.shadows.get(asked.namespace, asked.name).is_none() {
             let (origin, demand) = (origin.to_owned(), allowance::demand(asked.pod));
             reserved.insert(asked.uid.clone(), Reservation { origin, demand, until: now + RESERVED });

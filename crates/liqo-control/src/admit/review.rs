@@ -15,9 +15,9 @@ pub(super) struct Request {
     pub operation: String,
     /// Whose request it is.
     pub user_info: User,
-    /// What it is about, in the version the webhook asked for.
+    /// The resource of the request, in the version the webhook registered for.
     pub resource: Resource,
-    /// The part of it, like `status`.
+    /// The subresource, like `status`.
     #[serde(deserialize_with = "or_default")]
     pub sub_resource: String,
     /// Namespace of the object.
@@ -46,7 +46,7 @@ pub(super) struct User {
     pub groups: Vec<String>,
 }
 
-/// A kind, as its path says.
+/// A kind of object, as the path of the webhook names it.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Resource {

@@ -1,5 +1,5 @@
-//! `ShadowPod`s: a peer makes them only in its own namespaces, of pods this cluster runs for peers and, if enforced,
-//! within its offer.
+//! `ShadowPod`s: a peer creates `ShadowPod`s only in its own namespaces, only of pods that the guest profile allows and, with
+//! enforcement, within the offer to the peer.
 
 use liqo_api::{meta::label, virtualkubelet::ShadowPod};
 use serde_json::{Map, Value};
@@ -81,7 +81,7 @@ fn update(guests: &GuestArgs, old: &Value, new: &Value) -> Result<(), Verdict> {
     if fixed(old) != fixed(new) {
         return Err(Verdict::deny(FIXED));
     }
-    // What was there before this version stays changeable: nothing is added to what it should not have.
+    // A `ShadowPod` from before this version stays changeable, as long as the change adds nothing that the profile refuses.
     let before = violations(guests, &read(old)?);
     let added: Vec<_> = violations(guests, &read(new)?).into_iter().filter(|one| !before.contains(one)).collect();
     if added.is_empty() { Ok(()) } else { Err(Verdict::deny(guest::text(&added))) }

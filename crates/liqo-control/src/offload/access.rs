@@ -1,5 +1,5 @@
-//! What virtual kubelets may do in the namespaces of this cluster: something only where a namespace is offloaded to
-//! their provider.
+//! The rights of virtual kubelets in namespaces of this cluster: a virtual kubelet has rights only in namespaces that are
+//! offloaded to its provider.
 //!
 //! Keeps true: a virtual kubelet reads Secrets and asks for tokens in exactly the namespaces its provider's map asks
 //! for, and never in those of this cluster or of Liqo; what somebody made of a binding is put right.
@@ -34,7 +34,7 @@ pub(crate) async fn run(shared: Arc<Shared>, queue: Queue<String>) {
 }
 
 async fn settle(shared: &Shared, bindings: &Store<RoleBinding>, id: String) -> Result<Option<Duration>, KubeError> {
-    // A map on its way out counts: its virtual kubelet still takes back what it sent.
+    // A map that is being deleted still counts: its virtual kubelet removes the reflected objects first.
     let maps = shared.maps.filter(|map| is_original(map) && provider_of(map) == id);
     let peer = shared.peer(&id).and_then(|peer| peer.spec.cluster_identity.clone());
     let mut wanted = BTreeMap::new();

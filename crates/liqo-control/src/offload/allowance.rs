@@ -1,4 +1,4 @@
-//! What a peer's pods may use together: its offer, and not more.
+//! The sum of resources that the pods of a peer may use: the offer to the peer.
 //!
 //! Keeps true: what cannot be counted is refused, never taken for nothing; the webhook and the controller count alike.
 
@@ -42,7 +42,7 @@ pub(crate) fn given(offer: &Arc<ResourceOffer>) -> Resources {
     quota.map(resources::read).unwrap_or_default()
 }
 
-/// What a pod uses: itself, and of each resource what it may use or, without a limit, what it reserves.
+/// The demand of a pod: one pod, and of each resource the limit or, without a limit, the request.
 pub(crate) fn demand(pod: &PodSpec) -> Resources {
     let mut all = resources::of_pod(pod, Half::Limits);
     resources::raise(&mut all, &resources::of_pod(pod, Half::Requests));
@@ -70,7 +70,7 @@ pub(crate) fn counts(shadow: &ShadowPod, peer: &str) -> bool {
 /// Whether a pod fits into what is left of an offer.
 ///
 /// # Errors
-/// A text that says what does not fit, or cannot be counted.
+/// A text that names the resource that does not fit or cannot be counted.
 pub(crate) fn judge(hard: &Resources, used: &Resources, pod: &PodSpec) -> Result<(), String> {
     limits_set(pod)?;
     fits(hard, used, &demand(pod))
@@ -103,8 +103,8 @@ fn fits(hard: &Resources, used: &Resources, demand: &Resources) -> Result<(), St
     Ok(())
 }
 
-/// How many objects of each kind a peer may have in one namespace here: it binds also while our webhook is away.
-/// `None`: as many as it likes.
+/// Objects of each kind that a peer may have in one of its namespaces, as a `ResourceQuota`: the quota holds also while the
+/// webhook is unreachable. `None`: no limit is set.
 pub fn object_quota(namespace: &str, counts: &[(String, String)]) -> Option<ResourceQuota> {
     let hard = counts.iter().map(|(resource, count)| (resource.clone(), Quantity(count.clone()))).collect();
     (!counts.is_empty()).then(|| ResourceQuota {

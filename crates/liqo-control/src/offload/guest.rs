@@ -1,9 +1,9 @@
-//! What a pod of a peer may ask for here.
+//! The profile of guests: the fields that a pod of a peer may set.
 //!
-//! Keeps true: the webhook and the controller ask the same question and get the same answer, so what the webhook
-//! refuses is not made while the webhook is away; what a virtual kubelet of Liqo 0.8.3 sends passes; the provider
-//! chooses what passes beyond that. Pod Security on the namespaces of peers refuses more: here is what it does not
-//! look at, and what makes a pod master of its node.
+//! Keeps true: the webhook and the controller apply the same profile, so the controller makes no pod that the webhook
+//! would have refused; every pod that a virtual kubelet of Liqo 0.8.3 sends by default passes; the provider chooses which
+//! further fields pass. Pod Security on the namespaces of peers applies, too; this profile covers the fields that Pod
+//! Security does not judge, and the fields that give a pod control over its node.
 
 mod metadata;
 mod power;
@@ -30,10 +30,10 @@ const TOLERATIONS: [(&str, &str); 3] = [
     ("node.kubernetes.io/memory-pressure", "NoSchedule"),
 ];
 
-/// What pods of peers may ask for beyond what every pod may.
+/// Settings of the provider that allow pods of peers more than the built-in profile.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct GuestArgs {
-    /// Keys of taints that pods of peers may tolerate; * all of them.
+    /// Keys of taints that pods of peers may tolerate; `*` allows every key.
     #[arg(long, value_delimiter = ',')]
     pub guest_tolerations: Vec<String>,
     /// Priority classes that pods of peers may have.
@@ -42,7 +42,7 @@ pub struct GuestArgs {
     /// Runtime classes that pods of peers may ask for.
     #[arg(long, value_delimiter = ',')]
     pub guest_runtime_classes: Vec<String>,
-    /// Runtime class of the pods of peers that ask for none; empty: the one of this cluster.
+    /// Runtime class for pods of peers that name none; empty: the default of this cluster.
     #[arg(long, default_value = "")]
     pub guest_runtime_class: String,
     /// Annotations that pods of peers may have although programs of this cluster act on them: a key, or the
@@ -70,7 +70,7 @@ fn count(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// What a pod of a peer must not ask for, each in a sentence; empty: nothing.
+/// The refused fields of a pod of a peer, one sentence each; empty: the profile allows the pod.
 pub(crate) fn violations(args: &GuestArgs, meta: &ObjectMeta, pod: &PodSpec) -> Vec<String> {
     let mut all = Vec::new();
     placement(args, pod, &mut all);
@@ -93,7 +93,7 @@ pub(crate) fn text(violations: &[String]) -> String {
     format!("this cluster does not run the pod: {}{more}", told.join("; "))
 }
 
-/// Where the pod runs, before whom, in what.
+/// Refusals about node, scheduler, priority and runtime class of the pod.
 fn placement(args: &GuestArgs, pod: &PodSpec, all: &mut Vec<String>) {
     if is_some(pod.node_name.as_ref()) {
         all.push("nodeName: the scheduler of this cluster chooses the node".to_owned());
@@ -180,13 +180,14 @@ fn unlisted<'a>(name: Option<&'a String>, list: &[String]) -> Option<&'a String>
     name.filter(|name| !name.is_empty() && !list.contains(name))
 }
 
-/// Text of a peer, so that a reader sees where it ends.
+/// A text from a peer, quoted, so that a reader sees where the text ends.
 fn quoted(text: &str) -> String {
     let short: String = text.chars().take(WORDS).collect();
     if short.len() < text.len() { format!("{short:?}…") } else { format!("{short:?}") }
 }
 
-/// What every pod of a peer gets, whatever its `ShadowPod` says: no token of this cluster, the runtime class of guests.
+/// Settings that every pod of a peer gets whatever its `ShadowPod` says: no ServiceAccount token of this cluster, and the
+/// runtime class of guests.
 pub(super) fn adapt(args: &GuestArgs, pod: &mut PodSpec) {
     pod.automount_service_account_token = Some(false);
     let forced = &args.guest_runtime_class;

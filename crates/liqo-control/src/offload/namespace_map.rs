@@ -1,8 +1,9 @@
 //! `NamespaceMap` replicas: the namespaces a peer asks for, made here.
 //!
-//! Keeps true: a peer gets namespaces only while it is granted to be a consumer, through the map in its own tenant
-//! namespace, never one that somebody else made; in each of them it holds exactly one role; what it no longer asks for
-//! goes, and when nothing is granted any more, all of them, whatever the peer does.
+//! Keeps true: a peer gets namespaces only while its grant as a consumer is in force, only through the map in its own
+//! tenant namespace, and never a namespace that another party created; in each namespace the peer has exactly one role. A
+//! namespace that the map no longer names is removed, and when the grant has ended, all namespaces of the peer are
+//! removed, whatever the peer does.
 //!
 //! Watches   `NamespaceMap` replicas, `Namespace`s, `RoleBinding`s, and what peers are granted.
 //! Writes    `Namespace`s and a `RoleBinding` in each; status and finalizer of the replicas.
@@ -163,7 +164,7 @@ impl Loop {
     async fn origin(&self, map: &NamespaceMap) -> Option<String> {
         let origin = map.labels().get(label::ORIGIN_ID).cloned().unwrap_or_default();
         let peer = self.shared.ledger.peer_in(&map.namespace().unwrap_or_default());
-        // What is going is let go, whoever it says it comes from.
+        // A map that is being deleted is released, whichever origin its labels name.
         if is_leaving(map) || peer.as_ref() == Some(&origin) {
             return Some(peer.unwrap_or(origin));
         }

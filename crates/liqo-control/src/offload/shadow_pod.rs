@@ -1,9 +1,9 @@
 //! `ShadowPod`s: the pods a peer wants run here.
 //!
-//! Keeps true: while a shadow pod exists and its work is not done there is a pod for it, whatever happens
-//! to the peer, the node or the pod; nobody else's pod is touched. A pod costs one request to make and one
-//! for each phase it goes through. What this cluster does not run for peers is neither made nor changed, whether or
-//! not the webhook was asked; who deleted a shadow, or is granted nothing, has no pod any more, whoever holds the shadow.
+//! Keeps true: while a `ShadowPod` exists and its pod has not completed, the pod exists, whatever happens to the peer,
+//! the node or the pod; no other pod is touched. A pod costs one request at its creation and one for each phase. A pod
+//! that the guest profile refuses is neither created nor changed, whether or not the webhook was asked. A deleted
+//! `ShadowPod`, or one whose peer has no grant, loses its pod, even while a finalizer holds the `ShadowPod`.
 //!
 //! Watches   `ShadowPod`s, `Pod`s made from them.
 //! Writes    `Pod`s; `ShadowPod.status`.

@@ -56,20 +56,20 @@ pub(crate) struct Grant {
 /// Whose certificate is accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Accepted {
-    /// One of the system's authorities vouches for it.
+    /// Certificates that a certificate authority of the system has signed.
     Vouched,
     /// Any.
     Any,
-    /// The one whose key has this pin.
+    /// The certificate whose key has this pin.
     Pinned(String),
 }
 
-/// How much a peer's authentication service is trusted before it has shown who it is.
+/// Which certificate of a peer's authentication service is accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Trust(Accepted);
 
 impl Trust {
-    /// What a token says of the service, else what `insecureSkipTLSVerify` says.
+    /// The pin in the token decides; without a pin, `insecureSkipTLSVerify` decides.
     pub(crate) fn of(token: &str, insecure: bool) -> Self {
         Self(match (join_token::split(token).1, insecure) {
             (Some(pin), _) => Accepted::Pinned(pin.to_owned()),
@@ -230,7 +230,8 @@ fn system_roots() -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
-/// Accepts every certificate whose key has the pin, if there is one, and checks that the server has that key.
+/// Accepts a certificate whose key has the pin, or any certificate without a pin; in both cases the server must prove that it
+/// has the key.
 #[derive(Debug)]
 struct OfKey {
     provider: Arc<CryptoProvider>,

@@ -225,7 +225,7 @@ impl Pass<'_> {
         Ok(again.into_iter().chain(plan.again).min())
     }
 
-    /// Removes requests that somebody else made in our name.
+    /// Removes requests that carry the labels of this cluster but were not made by it.
     async fn clear_false_requests(&self, tenant: &str) -> Result<(), KubeError> {
         let cluster = &self.world.home.cluster;
         for one in self.world.false_requests(tenant, self.one) {

@@ -271,7 +271,7 @@ impl Asking<'_> {
         self.cluster().create(&secret).await.map(Arc::new)
     }
 
-    /// A peer that introduced itself chose its URL.
+    /// The URL of a peer that introduced itself is the peer's own claim.
     fn introduced(&self) -> Result<(), String> {
         let how = self.foreign_cluster.labels().get(label::DISCOVERY_TYPE).map(String::as_str);
         match how {

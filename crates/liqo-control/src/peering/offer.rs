@@ -104,7 +104,7 @@ impl Pass<'_> {
             (Course::Run, Some(one)) => self.run_kubelet(&one, has_kubelet).await.map(|()| None),
             (Course::Run | Course::Rest, _) => Ok(None),
             (Course::Tell(status), _) => self.tell(status).await.map(|_| None),
-            // A provider that says nothing is waited for until the deadline.
+            // A provider that does not answer gets the time until the deadline.
             (Course::Drain { remove }, _) => self.drain(remove).await.map(|()| grant.ends_in(now().0.as_second())),
             (Course::Clear, one) => self.clear(one.as_deref()).await,
         }

@@ -1,12 +1,12 @@
-//! What a peer may do here: bindings of its user, which is named after its cluster ID.
+//! The rights of peers in this cluster: role bindings of the user named after the cluster ID of the peer.
 //!
-//! In its tenant namespace the role *basic* as soon as it is a peer, *outgoing* while it is our provider, *incoming*
-//! while it is our consumer: as [`standing`] says, so by decisions of this cluster. On the way out a role stays until
-//! the peer has taken back what it has here, or the deadline is over: a tombstone that waits for a dead peer keeps its
-//! role that long. Then *leaving* takes the place of both, by which what was left can be seen and removed, nothing else.
-//! In-band the `NetworkConfig` goes with the namespace, so nothing waits for it.
+//! In its tenant namespace a peer has the role *basic* while it is a peer, *outgoing* while it is our provider, and
+//! *incoming* while it is our consumer; [`standing`] decides. During a withdrawal the peer keeps a role until its objects
+//! are gone or the deadline is over, also when a tombstone waits for a dead peer. After the deadline the role *leaving*
+//! replaces *outgoing* and *incoming*: the peer may see and delete its remaining objects. In-band the `NetworkConfig` is
+//! deleted with the namespace, so nothing waits for the peer to delete it.
 //!
-//! Since when a direction is on its way out is written down in the tenant namespace, where peers cannot write.
+//! The start of a withdrawal is recorded in annotations of the tenant namespace, which peers cannot write.
 //!
 //! Watches   `Namespace`, `ForeignCluster`, `ResourceRequest`, `ResourceOffer`, `NetworkConfig`, `RoleBinding`.
 //! Writes    `RoleBinding` `liqo-binding-*`; annotations of tenant `Namespace`s; `ClusterRole` and
@@ -51,7 +51,7 @@ enum Wish {
     AsItIs,
 }
 
-/// Gives a tenant namespace the bindings that its peer is granted.
+/// Makes the role bindings of a tenant namespace those that the peer's grant asks for.
 pub(crate) async fn settle(world: &World, namespace: String) -> Result<Option<Duration>, KubeError> {
     let Some(tenant) = world.namespaces.get("", &namespace) else { return Ok(None) };
     let Some(peer) = world.peer_of(&tenant).filter(|_| tenant.metadata.deletion_timestamp.is_none()) else {
@@ -61,7 +61,7 @@ pub(crate) async fn settle(world: &World, namespace: String) -> Result<Option<Du
     let seen = seen(world, &tenant, &peer, found.each_ref().map(Option::is_some));
     let clocks = clocks(&seen);
     if clocks != seen.clocks {
-        // What the time decides is decided when it is written down.
+        // A deadline that passes is acted on when the status records it.
         return write_down(&world.home.cluster, &tenant, &seen.clocks, &clocks).await.map(|()| None);
     }
     for ((role, wish), found) in ROLES.into_iter().zip(plan(&seen)).zip(found) {
@@ -155,7 +155,7 @@ fn clocks(seen: &Seen) -> [bool; 2] {
     })
 }
 
-/// One wish for each of [`ROLES`].
+/// One wanted binding, or none, for each of [`ROLES`].
 fn plan(seen: &Seen) -> [Wish; 4] {
     if seen.is_banned {
         return [Wish::Unbound; 4];

@@ -68,7 +68,7 @@ impl Pass<'_> {
         let cordoned = foreign_cluster.as_ref().is_some_and(|one| is_cordoned(one));
         let accepted = foreign_cluster.as_ref().is_some_and(|one| {
             accepts(one, self.world.args.enable_incoming_peering).is_ok()
-                // Nothing new is granted, what was granted stays.
+                // New resources are refused; resources granted before stay.
                 && !(cordoned && offer.is_none())
                 && !is_nobody(one, &self.world.foreign_clusters.all(), here)
         });

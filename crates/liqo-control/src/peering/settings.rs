@@ -15,7 +15,7 @@ pub(crate) struct Settings {
     pub(crate) probe_timeout: Duration,
     /// Change of an offer, in percent, that is too small to be told.
     pub(crate) threshold: u8,
-    /// What decides what peers are granted.
+    /// Settings of this cluster on which the grants to peers depend.
     pub(crate) policy: Policy,
 }
 

@@ -1,12 +1,12 @@
-//! Join tokens: what a peer must know to be given an identity here.
+//! Join tokens: a peer shows a token to get an identity in this cluster.
 //!
-//! - `auth-token`: one for the cluster; made when missing, replaced when it holds no token. It lets in clusters whose ID
-//!   nobody has, and is given to nobody.
-//! - `auth-token-once-<digits>`: for the one cluster that uses it first, until it expires.
-//! - `auth-token-<cluster ID>`: for a single peer. With an expiry its administrator made it (`liqoctl generate
-//!   peer-command --for-cluster-id`), and it lets that peer in with a new key. Marked `first-contact` it was made to be
-//!   given to the peer. One with neither was written by hand, and where it exists only it is accepted from that peer.
-//! - `remote-token-<cluster ID>`: what a peer wants to hear from us.
+//! - `auth-token`: the token of the cluster; created when missing, replaced when it is empty. It admits clusters whose ID is
+//!   unknown. No component gives this token to a peer.
+//! - `auth-token-once-<digits>`: for the first cluster that uses the token, until the token expires.
+//! - `auth-token-<cluster ID>`: for one peer. A token with an expiry comes from an administrator (`liqoctl generate
+//!   peer-command --for-cluster-id`) and admits the peer with a new key. A token marked `first-contact` was made to be sent
+//!   to the peer. A token with neither was written by hand, and is then the only token accepted from that peer.
+//! - `remote-token-<cluster ID>`: the token that this cluster shows to the peer.
 //!
 //! Tokens are compared in constant time and never written to a log, an event, a condition or an answer.
 //!
@@ -30,7 +30,7 @@ use serde_json::json;
 
 /// Bytes of randomness in a token.
 const STRENGTH: usize = 64;
-/// How long after its end the secret of a one-time token says why it is refused.
+/// Time after its end during which the Secret of a one-time token is kept, so that the log can say why the token is refused.
 const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The token a secret holds, if it holds one.
@@ -79,29 +79,29 @@ fn own_name(peer: &str) -> String {
 /// The tokens that might let a peer in.
 #[derive(Default)]
 pub(crate) struct Known {
-    /// That of the cluster, if it is accepted.
+    /// The token of the cluster, if the service accepts that token.
     cluster: Option<String>,
-    /// The one made for the peer.
+    /// The token made for this peer.
     own: Option<Secret>,
-    /// The one-time token that was given.
+    /// The one-time token that the caller showed.
     once: Option<Secret>,
 }
 
-/// What a token that is right says.
+/// The rights that a valid token gives.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Word {
     /// The administrator has made it for this very cluster, and not long ago: it may come with a new key.
     pub(crate) new_key: bool,
-    /// A one-time token nobody has used so far.
+    /// A one-time token that no cluster has used yet.
     pub(crate) unused: Option<Secret>,
 }
 
-/// Why a token is refused. Whoever showed it is not told.
+/// Why a token is refused. The caller does not learn the reason.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Wrong {
     /// Nobody knows it.
     Unknown,
-    /// It was right once; when it ended.
+    /// The token was valid until this time.
     Expired(Box<Secret>, String),
     /// Another cluster has used it.
     Used(Box<Secret>, String),
@@ -135,7 +135,8 @@ impl Known {
             alive(own, now)?;
             return Ok(Word { new_key: own.annotations().contains_key(annotation::TOKEN_EXPIRES), unused: None });
         }
-        // What the administrator wrote for one peer by hand excludes all others; an empty one shuts the peer out.
+        // A token that the administrator wrote for one peer by hand is the only token accepted from that peer; an empty one
+        // locks the peer out.
         if self.own.as_ref().is_some_and(is_standing) {
             return Err(Wrong::Unknown);
         }
@@ -154,7 +155,7 @@ impl Known {
     }
 }
 
-/// Whether a token given is this one, with or without a pin.
+/// Whether the caller's token, with or without a pin, equals the stored token.
 fn is(token: &str, given: &str) -> bool {
     same(token, given) || same(token, join_token::split(given).0)
 }
@@ -166,20 +167,20 @@ fn is_standing(own: &Secret) -> bool {
 
 fn alive(secret: &Secret, now: Timestamp) -> Result<(), Wrong> {
     let Some(end) = secret.annotations().get(annotation::TOKEN_EXPIRES) else { return Ok(()) };
-    // One that nobody can read has passed.
+    // An expiry that cannot be parsed counts as passed.
     match end.parse::<Timestamp>() {
         Ok(time) if now < time => Ok(()),
         _ => Err(Wrong::Expired(Box::new(secret.clone()), end.clone())),
     }
 }
 
-/// Whether a one-time token has ended so long ago that nobody asks any more why it is refused.
+/// Whether a one-time token ended long enough ago for its Secret to be removed.
 pub(crate) fn is_forgotten(secret: &Secret, now: Timestamp) -> bool {
     let end = secret.annotations().get(annotation::TOKEN_EXPIRES).and_then(|end| end.parse::<Timestamp>().ok());
     end.is_some_and(|end| now.duration_since(end).as_secs() > REMEMBERED.as_secs().cast_signed())
 }
 
-/// From now on a one-time token is `peer`'s; of two that come at once one fails.
+/// Binds a one-time token to `peer`; of two peers that use the token at the same time one fails with a conflict.
 ///
 /// # Errors
 /// When the API server refuses, or somebody has changed the secret.
@@ -274,7 +275,7 @@ fn random() -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// `text` without any of the tokens, nor what is secret of them.
+/// `text` with every token, and the secret part of every token, blanked out.
 pub(crate) fn redact(text: &str, tokens: &[&str]) -> String {
     let known =
         tokens.iter().flat_map(|token| [*token, join_token::split(token).0]).filter(|secret| !secret.is_empty());

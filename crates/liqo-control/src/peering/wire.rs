@@ -29,7 +29,8 @@ pub(crate) struct Request {
     pub(crate) destination_cluster_token: String,
     /// Base64 of a PKCS#10 request in PEM.
     pub(crate) certificate_signing_request: String,
-    /// The asker renews its certificate in time, so a short one will do. Not of Liqo 0.8.3, which ignores it.
+    /// The caller renews its certificate in time, so a short-lived certificate suffices. Liqo 0.8.3 does not know this field
+    /// and ignores it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) renews: bool,
     /// Base64 of a signature over [`renewal`] by the key of the certificate given before. Not of Liqo 0.8.3, which
@@ -38,7 +39,7 @@ pub(crate) struct Request {
     pub(crate) proof: String,
 }
 
-/// What the old key signs to speak for a new one: a request, in DER, and what for.
+/// Signature of the old key that authorises a new key: over the signing request in DER and the purpose.
 pub(crate) fn renewal(request: &[u8]) -> Vec<u8> {
     [b"liqo.io identity renewal\n", request].concat()
 }

@@ -65,7 +65,7 @@ pub(crate) struct World {
     pub(crate) args: ManagerArgs,
     pub(crate) settings: Settings,
     pub(crate) queues: Queues,
-    /// Who is a peer, and what counts between us.
+    /// The peers, and the objects that count between each peer and this cluster.
     pub(crate) ledger: Ledger,
     /// Secrets that carry a peer's ID: identities, tokens.
     pub(crate) secrets: Store<Secret>,

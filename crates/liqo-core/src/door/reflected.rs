@@ -1,4 +1,4 @@
-//! What a peer's virtual kubelet writes into the namespaces made for it.
+//! Rules for the objects that a peer's virtual kubelet writes into the namespaces made for the peer.
 
 use super::{
     Place, Rule, Validation,
@@ -59,7 +59,8 @@ pub(super) const RULES: &[Rule] = &[
             ("types", "variables.settings.allowedServiceTypes.split(' ')"),
         ],
         validations: &[
-            // Those of other types become ClusterIP before this is asked, where that is possible; one of before stays.
+            // Where a mutating webhook runs, Services of other types are ClusterIP by now; a Service stored earlier keeps its
+            // type.
             Validation {
                 expression: "variables.type in variables.types || '*' in variables.types || oldObject != null && \
                              has(oldObject.spec.type) && oldObject.spec.type == variables.type",
@@ -102,7 +103,7 @@ pub(super) const RULES: &[Rule] = &[
                           annotate the original with liqo.io/skip-reflection, or ask the administrators of this cluster to \
                           add the suffix to peerPolicy.ingressHostSuffixes",
             },
-            // Without a class it gets the default one of this cluster, before this is asked.
+            // An Ingress without a class has the default class of this cluster by now.
             Validation {
                 expression: "variables.class == '' || variables.class in variables.classes || '*' in variables.classes",
                 message: "Ingresses of this class are not for peers: ask the administrators of this cluster to add the class \
@@ -164,7 +165,7 @@ pub(super) const RULES: &[Rule] = &[
                 message: "a claim of a peer names no volume and no source of data: leave spec.volumeName, spec.selector, \
                           spec.dataSource and spec.dataSourceRef out",
             },
-            // The empty class, other than none, means volumes that somebody made by hand for somebody.
+            // The empty class, unlike no class, selects volumes that an administrator created by hand.
             Validation {
                 expression: "!has(object.spec.storageClassName) || object.spec.storageClassName != '' && \
                              (object.spec.storageClassName in variables.classes || '*' in variables.classes)",

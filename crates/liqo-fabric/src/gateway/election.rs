@@ -89,7 +89,7 @@ pub(crate) struct Candidate {
     pub(crate) terms: Terms,
     /// The gateway pods.
     pub(crate) pods: Store<Pod>,
-    /// What gateways know each other by.
+    /// The tag by which the gateways of one cluster recognise each other.
     pub(crate) secrets: watch::Receiver<Secrets>,
     /// The process is ending: the lease, given back, must not be taken once more.
     pub(crate) leaving: watch::Receiver<bool>,
@@ -200,7 +200,8 @@ impl Rival {
         // Before the key is known only the lease tells.
         let Some(question) = secrets.question(self.number, address, std::time::Instant::now()) else { return Ok(()) };
         let mut refused = socket.send(&question).await;
-        // Anybody can say that nobody is there; only a gateway can answer. So the answer counts, whatever else came before it.
+        // Any host can claim that an address is unreachable, but only a gateway can answer. So an answer counts whatever errors
+        // came before the answer.
         let wait = async {
             let mut answer = [0; heartbeat::LENGTH + 1];
             loop {
@@ -228,7 +229,7 @@ impl Rival {
     }
 }
 
-/// Answers the other gateways for ever, at the address this one has now.
+/// Answers the other gateways for ever, at the current address of this gateway.
 ///
 /// # Errors
 /// When the port cannot be used.

@@ -1,8 +1,10 @@
-//! What gateways of one cluster ask each other: a number, and a proof that its writer has the cluster's WireGuard key.
+//! Heartbeats between the gateways of one cluster: a random number, with a proof that the sender has the WireGuard key of
+//! the cluster.
 //!
-//! Keeps true: only a gateway can answer, only for the address it is asked at, and only what was asked now: numbers never come again, and a
-//! question that no gateway wrote is not answered. While the key changes, questions are sealed in turn with both keys, so that a
-//! gateway that has heard of the change and one that has not understand every other one.
+//! Keeps true: only a gateway can answer, only for the address at which it was asked, and only the current question:
+//! numbers never repeat, and a question that no gateway sealed gets no answer. While the key changes, questions are
+//! sealed in turn with the old and the new key, so that a gateway that has the new key and one that has not can each read
+//! every other question.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -17,7 +19,7 @@ use ring::hmac;
 pub(crate) const LENGTH: usize = NUMBER + PROOF;
 const NUMBER: usize = 8;
 const PROOF: usize = 32;
-/// What the WireGuard key is used for here, and for nothing else.
+/// Context of the key derivation: the derived key serves the heartbeat only.
 const PURPOSE: &[u8] = b"liqo gateway heartbeat";
 /// For so long all gateways may take to hear of a new key.
 const OVERLAP: Duration = Duration::from_secs(60);
@@ -40,7 +42,7 @@ pub(crate) struct Secrets {
 }
 
 impl Secrets {
-    /// Follows the cluster's key; `true` when it is another one.
+    /// Takes over the cluster's WireGuard key; `true` when the key has changed.
     pub(crate) fn follow(&mut self, key: &PrivateKey, now: Instant) -> bool {
         let differs = self.key.as_ref() != Some(key);
         if differs {
@@ -56,14 +58,14 @@ impl Secrets {
         self.current.iter().chain(former.map(|(former, _)| former)).collect()
     }
 
-    /// Asks the gateway at this address.
+    /// A question to the gateway at this address.
     pub(crate) fn question(&self, number: u64, gateway: IpAddr, now: Instant) -> Option<Message> {
         let secrets = self.all(now);
         let turn = number.checked_rem(secrets.len() as u64)?;
         Some(seal(secrets.get(usize::try_from(turn).ok()?)?, Kind::Question, number, gateway))
     }
 
-    /// What the gateway at this address, which is ours, answers; nothing to what no gateway asked.
+    /// The answer to a question that a gateway asked at `address`, an address of this gateway; `None` for any other datagram.
     pub(crate) fn answer(&self, question: &[u8], me: IpAddr, now: Instant) -> Option<Message> {
         let secrets = self.all(now);
         secrets.into_iter().find_map(|secret| {
@@ -72,7 +74,7 @@ impl Secrets {
         })
     }
 
-    /// The number that the gateway at this address gives back.
+    /// The number in an answer of the gateway at this address.
     pub(crate) fn read(&self, answer: &[u8], gateway: IpAddr, now: Instant) -> Option<u64> {
         self.all(now).into_iter().find_map(|secret| read(secret, Kind::Answer, answer, gateway))
     }
@@ -88,7 +90,8 @@ fn secret(key: &PrivateKey) -> hmac::Key {
     hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref())
 }
 
-/// What is proved: who is asked or answers, what, and which of both it is.
+/// The authenticated data: the address of the answering gateway, the number, and whether the datagram is a question or an
+/// answer.
 fn claim(kind: Kind, number: &[u8], gateway: IpAddr) -> Vec<u8> {
     let address = match gateway {
         IpAddr::V4(address) => address.to_ipv6_mapped(),

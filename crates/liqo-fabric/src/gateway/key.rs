@@ -1,6 +1,6 @@
 //! The cluster's WireGuard key pair, in a Secret that all its gateways share.
 //!
-//! Watches: the Secret `wireguard-pubkey` and no other. Writes: makes it if there is none.
+//! Watches: the Secret `wireguard-pubkey` only. Writes: creates that Secret if it does not exist.
 
 use std::sync::Arc;
 

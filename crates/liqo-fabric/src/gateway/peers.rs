@@ -77,7 +77,7 @@ pub(crate) fn read(
 }
 
 impl Peers {
-    /// Whether a further peer can be served beside those that are, with their sentence if not.
+    /// Whether one more peer can be served beside the current peers; if not, the reason as a sentence.
     fn fit(&self, wire: &liqo_tunnel::Peer, own: PublicKey) -> Result<(), String> {
         if wire.key == own {
             return Err("the peer has the WireGuard key of this gateway itself".to_owned());

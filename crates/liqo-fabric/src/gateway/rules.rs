@@ -38,7 +38,7 @@ const TCP: u32 = 6;
 const UDP: u32 = 17;
 const ICMP: u32 = 1;
 
-/// The table for these peers, and for these pods of Liqo's.
+/// The nftables table for these peers and these pods of the Liqo namespace.
 pub(crate) fn table<'p>(
     peers: impl IntoIterator<Item = (&'p Networks, &'p Exports)> + Clone,
     components: &BTreeSet<IpAddr>,

@@ -52,7 +52,7 @@ pub(super) struct Gateway {
     /// Address of this node.
     address: watch::Sender<IpAddr>,
     keys: Keys,
-    /// What the other gateways know this one by.
+    /// The tag by which the other gateways recognise this gateway.
     secrets: watch::Sender<Secrets>,
     resolver: Resolver,
     checks: Checks,
@@ -131,7 +131,7 @@ impl Gateway {
         self.address.subscribe()
     }
 
-    /// What gateways know each other by: it follows the key.
+    /// The tag by which gateways recognise each other changes with the key.
     pub(super) fn secrets(&self) -> watch::Receiver<Secrets> {
         self.secrets.subscribe()
     }
@@ -221,7 +221,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// Addresses of the pods of Liqo's namespace that have one of their own.
+    /// Addresses of the pods in the Liqo namespace that do not use the network of their node.
     fn components(&self) -> BTreeSet<IpAddr> {
         let all = self.components.all();
         all.iter().flat_map(|pod| crate::route::pods::addresses(pod)).collect()

@@ -57,8 +57,8 @@ enum Wish {
     TakeBack,
 }
 
-/// Whether a peering, as it stands, lets the peer have a tunnel; `has` says that it has one. Before an in-band peering there is
-/// no `ForeignCluster`: what `liqoctl` wrote by hand is what the administrator wants.
+/// Whether the state of a peering lets the peer have a tunnel; `has` says whether the tunnel exists. Before an in-band peering
+/// there is no `ForeignCluster`: the objects that `liqoctl` wrote are the administrator's decision.
 pub(crate) fn lets_in(foreign: Option<&ForeignCluster>, has: bool) -> bool {
     foreign.is_none_or(|foreign| match wish(Some(foreign)) {
         _ if standing::is_banned(foreign) => false,
@@ -68,7 +68,7 @@ pub(crate) fn lets_in(foreign: Option<&ForeignCluster>, has: bool) -> bool {
     })
 }
 
-/// Whether a local `NetworkConfig` is for this peer: one that names another cluster is not of our making.
+/// Whether a local `NetworkConfig` is for this peer. This network manager makes none that names another cluster.
 pub(crate) fn is_for(local: &NetworkConfig, peer: &str) -> bool {
     local.spec.cluster.cluster_id == peer
 }
@@ -96,8 +96,8 @@ fn wish(foreign: Option<&ForeignCluster>) -> Wish {
     }
 }
 
-/// Decides about the local `NetworkConfig`s for `peer` in its namespace `tenant`. Of several the oldest stays; those that name
-/// another cluster go.
+/// Plans the local `NetworkConfig`s for `peer` in the namespace `tenant`: the oldest stays, and those that name another cluster
+/// are removed.
 pub(crate) fn plan(
     (tenant, peer): (&str, &str),
     foreign: Option<&ForeignCluster>,

@@ -1,4 +1,4 @@
-//! What peers' networks must not cover: what this cluster lives on, and where peers' gateways are.
+//! Addresses that networks of peers must not cover: of this cluster's nodes and API server, and of peers' gateways.
 //!
 //! Watches   `Node`s that are not virtual, the `EndpointSlice`s of the Service `default/kubernetes`.
 //! Writes    nothing.
@@ -19,7 +19,7 @@ use liqo_kube::{Cluster, Object, Store};
 
 use crate::layout::{API_SERVER_NAMESPACE, API_SERVER_SLICES};
 
-/// The addresses, as they are now.
+/// The current addresses.
 pub(crate) struct Surroundings {
     nodes: Store<Node>,
     slices: Store<EndpointSlice>,
@@ -53,7 +53,7 @@ impl Surroundings {
         self.slices.ready().await;
     }
 
-    /// What is there, with the addresses of peers' gateways; names among them are left out.
+    /// The current addresses, together with the addresses among `gateways`; host names are ignored.
     pub(crate) fn around<'g>(&self, gateways: impl IntoIterator<Item = &'g str>) -> Around {
         Around {
             vital: vital(&self.nodes.all(), &self.slices.all(), self.api_server),
@@ -63,7 +63,7 @@ impl Surroundings {
     }
 }
 
-/// Calls `ring` when what is read of an object is not what was read of it before.
+/// Calls `ring` when the part of an object that `read` extracts has changed.
 fn changes<K: Object>(
     read: impl Fn(&K) -> Vec<IpAddr> + Send + Sync + 'static,
     ring: impl Fn() + Send + Sync + 'static,

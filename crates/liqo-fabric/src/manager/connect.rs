@@ -55,7 +55,7 @@ pub(crate) fn is_live<K: Resource>(object: &K) -> bool {
     object.meta().deletion_timestamp.is_none()
 }
 
-/// Who a peer is: its ID is that of its namespace here, its name the one the `ForeignCluster` has.
+/// The identity of a peer: the ID of its tenant namespace, and the name in its `ForeignCluster`.
 pub(crate) fn identity(peer: &str, foreign: Option<&ForeignCluster>, local: Option<&NetworkConfig>) -> ClusterIdentity {
     let of_foreign = foreign.and_then(|foreign| foreign.spec.cluster_identity.as_ref());
     let named = of_foreign.or(local.map(|local| &local.spec.cluster)).filter(|named| named.cluster_id == peer);
@@ -69,11 +69,11 @@ pub(crate) enum Refused {
     Networks(Refusal),
     /// How it sees ours.
     View(Refusal),
-    /// Its networks, since this cluster has come to live where they are: the tunnel is closed.
+    /// The peer's networks cover an address that this cluster has started to use since: the tunnel is closed.
     Covers(Refusal),
     /// Where its gateway is.
     Gateway(String),
-    /// The key of its gateway: another cluster has it, this one if that is `None`.
+    /// Another cluster has the same WireGuard key; `None` stands for this cluster.
     Key(String, Option<String>),
 }
 
@@ -119,8 +119,8 @@ pub(crate) fn gateway(plan: &Plan, peer: &str, remote: &NetworkConfig) -> Option
     plan.peer_at(address, peer).and_then(|other| refused(format!("that is in a network used for cluster {other}")))
 }
 
-/// Why the key of a peer's gateway is not taken: WireGuard tells peers by their keys, so that two with one key are one. Who has a
-/// tunnel with it already, keeps it.
+/// Why the key of a peer's gateway is refused: WireGuard identifies peers by their keys, so two peers with one key would be one
+/// peer. The peer whose tunnel exists keeps the key.
 pub(crate) fn key(
     remote: &NetworkConfig,
     own: Option<&str>,
@@ -189,7 +189,7 @@ pub(crate) struct Tunnels {
 pub(crate) enum Write {
     /// There is none yet.
     Create(Box<TunnelEndpoint>),
-    /// This one shall have the spec, the owners and the labels of that one.
+    /// The first object gets the spec, the owners and the labels of the second.
     Replace(Arc<TunnelEndpoint>, Box<TunnelEndpoint>),
 }
 

@@ -95,7 +95,7 @@ fn port(service: &Service) -> Result<u16, String> {
 /// Our own WireGuard public key.
 ///
 /// # Errors
-/// A sentence that says why there is none.
+/// A sentence that says why the gateway has no address.
 pub(crate) fn public_key(secrets: &[impl Borrow<Secret>]) -> Result<String, String> {
     // The choice of the gateway: the oldest.
     let age = |one: &&Secret| (one.creation_timestamp(), one.name_any());

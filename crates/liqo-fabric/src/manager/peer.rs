@@ -1,10 +1,12 @@
-//! One peer's networks: what we tell it, what it tells us, the tunnel that follows.
+//! The networks of one peer: our announcement to the peer, the announcement of the peer, and the tunnel between both
+//! clusters.
 //!
-//! Keeps true: what a peer was told is what is so now; a tunnel exists exactly while both sides have agreed; what cannot
-//! be is told on the `ForeignCluster` (annotation [`NETWORK_PROBLEM`], and an Event when it changes) and changes nothing.
+//! Keeps true: our announcement is current; a tunnel exists exactly while both sides have agreed; an announcement that
+//! cannot be followed is reported on the `ForeignCluster` (annotation [`NETWORK_PROBLEM`], and an Event when the problem
+//! changes) and changes nothing.
 //!
-//! A peer is who its tenant namespace and its `ForeignCluster` say, whatever objects that it may write say; it is listened to
-//! as long as a direction of the peering wants a tunnel.
+//! The tenant namespace and the `ForeignCluster` determine the identity of a peer, not the objects that the peer writes.
+//! The announcement of a peer is read while a direction of the peering needs a tunnel.
 //!
 //! Watches   tenant `Namespace`s, `ForeignCluster`, `NetworkConfig`, `TunnelEndpoint`; the Service and the key of our gateway;
 //!           the address plan.
@@ -78,7 +80,7 @@ struct Sight {
 struct Problem {
     reason: &'static str,
     text: String,
-    /// The other peer it is about.
+    /// The other peer named in the message.
     other: Option<String>,
 }
 
@@ -360,7 +362,7 @@ impl Peers {
         Ok(())
     }
 
-    /// The `ForeignCluster`s of a peer, the one that counts first.
+    /// The `ForeignCluster`s of a peer, oldest first: the first one counts.
     fn foreigns_of(&self, peer: &str) -> Vec<Arc<ForeignCluster>> {
         let is_of = |one: &ForeignCluster| one.spec.cluster_identity.as_ref().is_some_and(|it| it.cluster_id == peer);
         let mut foreigns = self.foreigns.filter(is_of);

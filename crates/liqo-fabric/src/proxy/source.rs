@@ -1,5 +1,5 @@
-//! Who uses the proxy. The pods of a peer have addresses of one range, so tunnels are counted by network: what one peer holds open is
-//! not taken from the others.
+//! Sources of tunnels through the proxy. The pods of a peer have addresses in one range, so tunnels are counted by network:
+//! open tunnels of one peer do not use up the tunnels of another.
 
 use std::{
     collections::BTreeMap,
@@ -29,10 +29,10 @@ impl Sources {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for one more tunnel of the source that has this address.
+    /// A permit for one more tunnel of the source with this address.
     ///
     /// # Errors
-    /// A sentence when it has as many as it may.
+    /// A sentence when the source has its maximum of tunnels.
     pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Result<Place, String> {
         let source = network(address);
         let mut open = self.open();

@@ -297,7 +297,7 @@ async fn one_network_cannot_take_the_tunnels_of_all() {
     assert_eq!(ask([127, 0, 0, 1]).await.1, "200", "there is room again");
 }
 
-/// Bytes as clients may send them: a good head, mostly with something wrong in it.
+/// Random requests: a valid head, mostly with one defect.
 fn heads() -> impl Strategy<Value = Vec<u8>> {
     let host = prop_oneof!["[a-z0-9.:-]{0,40}", "\\PC{0,20}", Just("liqo-auth.liqo.svc:443".to_owned())];
     let damage = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4);
@@ -315,7 +315,7 @@ fn heads() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    /// Nobody listens at either end, so whatever is asked is refused, and the connection ends.
+    /// No server listens at either target, so every request is refused and the connection ends.
     #[test]
     fn fuzz_heads_are_refused_or_lead_to_an_end(heads in prop::collection::vec(heads(), 1..20)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

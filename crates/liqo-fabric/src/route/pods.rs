@@ -20,7 +20,7 @@ pub(super) struct Placed {
     leaving: bool,
 }
 
-/// Where a pod is; none if it has no address of its own.
+/// The node of a pod; `None` for a pod without an address of its own.
 pub(super) fn read(pod: &Pod) -> Option<Placed> {
     let node = pod.spec.as_ref()?.node_name.clone()?;
     let addresses = addresses(pod);
@@ -28,7 +28,7 @@ pub(super) fn read(pod: &Pod) -> Option<Placed> {
     (!addresses.is_empty()).then_some(Placed { node, addresses, leaving })
 }
 
-/// Addresses that are a pod's own: none if it has those of its node, or gave its own back when it ended.
+/// The addresses that only this pod has: none for a pod on the host network, and none for a pod that has ended.
 pub(crate) fn addresses(pod: &Pod) -> Vec<IpAddr> {
     let Some((spec, status)) = pod.spec.as_ref().zip(pod.status.as_ref()) else { return Vec::new() };
     let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));

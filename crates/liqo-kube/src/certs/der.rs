@@ -1,4 +1,4 @@
-//! Reading DER (X.690): each value has one encoding, every other one is an error.
+//! A reader of DER (X.690): every value has exactly one encoding, and any other encoding is an error.
 
 use super::CertError;
 
@@ -12,7 +12,7 @@ pub(super) const SET: u8 = 0x31;
 /// `[0]`, constructed.
 pub(super) const CONTEXT_0: u8 = 0xa0;
 
-/// What is left to be read.
+/// The bytes not yet read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Der<'a>(pub(super) &'a [u8]);
 
@@ -30,14 +30,14 @@ impl<'a> Der<'a> {
         self.0.is_empty()
     }
 
-    /// The next value, whatever it is.
+    /// The next value, of any tag.
     pub(super) fn any(&mut self, what: &str) -> Result<Element<'a>, CertError> {
         let element = element(self.0).ok_or_else(|| CertError(format!("{what} is not DER")))?;
         self.0 = self.0.get(element.whole.len()..).unwrap_or_default();
         Ok(element)
     }
 
-    /// The next value, which must have this tag.
+    /// The next value, which must have the tag `tag`.
     pub(super) fn take(&mut self, tag: u8, what: &str) -> Result<Element<'a>, CertError> {
         let element = self.any(what)?;
         if element.tag == tag {

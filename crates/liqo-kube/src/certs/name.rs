@@ -11,7 +11,7 @@ use super::{
 const COMMON_NAME: &[u8] = &[0x55, 4, 3];
 const ORGANIZATION: &[u8] = &[0x55, 4, 10];
 
-/// A name and the number of its attributes in each of its parts (RDN).
+/// A name, and the number of attributes in each of its relative distinguished names (RDN).
 #[derive(Debug)]
 pub(super) struct Name {
     pub(super) subject: Subject,
@@ -53,7 +53,7 @@ impl Name {
         Ok(name)
     }
 
-    /// Whether it consists of one O and one CN, each in a part of its own, and of nothing else.
+    /// Whether the name consists of exactly one O and one CN, each in an RDN of its own.
     pub(super) fn is_plain(&self) -> bool {
         let Subject { common_name, organizations } = &self.subject;
         self.parts == [1, 1] && self.others == 0 && organizations.len() == 1 && !common_name.is_empty()

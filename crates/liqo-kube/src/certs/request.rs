@@ -1,7 +1,7 @@
 //! Signing requests of others (PKCS#10), read once and strictly.
 //!
-//! Keeps true: what is checked is what is signed. Whoever passes a request on sends [`SigningRequest::pem`], which is
-//! written here from the very bytes that were read; text around them, other blocks and other encodings are gone.
+//! Keeps true: the bytes that were checked are the bytes that are signed. A caller passes [`SigningRequest::pem`] on, which
+//! encodes the very bytes that were parsed; surrounding text, further blocks and other encodings are dropped.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
@@ -17,7 +17,7 @@ const END: &str = "-----END CERTIFICATE REQUEST-----";
 /// No request is longer, in bytes of DER.
 const LONGEST: usize = 16 * 1024;
 
-/// A signing request whose signature is right and whose subject is one O and one CN.
+/// A signing request with a valid signature and a subject of exactly one O and one CN.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SigningRequest {
     der: Vec<u8>,
@@ -30,7 +30,8 @@ impl SigningRequest {
     /// Reads a PEM text of exactly one block.
     ///
     /// # Errors
-    /// When it is anything but one request in DER, when its subject is not one O and one CN, or its signature is wrong.
+    /// When the text is not exactly one signing request in DER, its subject is not exactly one O and one CN, or its signature
+    /// is invalid.
     pub fn read(pem: &str) -> Result<Self, CertError> {
         let inner = pem.trim().strip_prefix(BEGIN).and_then(|rest| rest.strip_suffix(END));
         let inner = inner.filter(|inner| inner.starts_with(['\n', '\r']));
@@ -80,7 +81,7 @@ impl SigningRequest {
         &self.subject
     }
 
-    /// Whether it asks for nothing besides its subject and key: no extensions, no other attributes.
+    /// Whether the request asks for a subject and a key only: no extensions, no other attributes.
     pub fn is_bare(&self) -> bool {
         self.is_bare
     }
@@ -97,7 +98,7 @@ impl SigningRequest {
         format!("{BEGIN}\n{}\n{END}\n", lines.join("\n"))
     }
 
-    /// Whether a certificate (PEM) says what was asked for: this subject, this key.
+    /// Whether a certificate (PEM) has the subject and the key of the request.
     ///
     /// # Errors
     /// What differs.

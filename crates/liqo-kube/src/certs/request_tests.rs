@@ -208,7 +208,7 @@ fn requests_of_kubelets_ask_for_names() {
     assert_eq!((request.subject(), request.is_bare()), (&subject, false));
 }
 
-/// Another reading: all CN and all O that another parser finds.
+/// All CN and all O that another parser finds.
 fn naive(bytes: &[u8]) -> Option<(Vec<String>, Vec<String>)> {
     let (_, request) = X509CertificationRequest::from_der(bytes).ok()?;
     let name = &request.certification_request_info.subject;
@@ -228,7 +228,7 @@ proptest! {
         let _ = crate::certs::facts(&bytes);
     }
 
-    /// A request that is changed after it was signed is none; one that is changed before says the same to everybody.
+    /// A request changed after signing is refused; a request changed before signing has the same meaning for both parsers.
     #[test]
     fn a_changed_request_says_the_same_to_everybody(
         changes in proptest::collection::vec((any::<Index>(), any::<u8>()), 1..4),

@@ -74,7 +74,7 @@ fn a_pin_reads_as_it_is_written() {
     }
 }
 
-/// A server with a key of its own that answers every request with these bytes, and then is silent.
+/// A TLS server with a key of its own that answers every request with these bytes and then stays silent.
 async fn server(answer: Vec<u8>) -> (String, Pin) {
     let shown = Arc::new(Shown::default());
     let pair =

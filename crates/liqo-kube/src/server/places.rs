@@ -1,4 +1,5 @@
-//! Who may be connected, when not all can be: each source has its share, and who has waited longest gives way.
+//! Places for connections: each source has a share, and when all places are taken, the connection that has waited longest is
+//! closed.
 
 use std::{
     collections::HashMap,
@@ -11,7 +12,7 @@ use tokio::{sync::Notify, time::Instant};
 use super::Limits;
 use crate::rate::source;
 
-/// The connections of one server. Copies share them.
+/// The connections of one server. Clones share them.
 #[derive(Clone)]
 pub(super) struct Places(Arc<Inner>);
 
@@ -44,7 +45,7 @@ pub(super) enum Doing {
     Answering,
 }
 
-/// The place of one connection; dropped, it is free. Copies are the same place.
+/// The place of one connection; dropping the last clone frees the place.
 #[derive(Clone)]
 pub(super) struct Place(Arc<Owned>);
 
@@ -100,7 +101,7 @@ impl Places {
 }
 
 impl State {
-    /// Ends the connection that has waited longest, of those that may be ended.
+    /// Closes the connection that has waited longest among those that may be closed.
     fn cut_longest(&mut self, may: impl Fn(&Taken) -> bool) -> Option<()> {
         let waiting = self.taken.iter().filter(|(_, taken)| taken.doing == Doing::Waiting && may(taken));
         let id = *waiting.min_by_key(|(id, taken)| (taken.since, **id))?.0;
@@ -108,7 +109,7 @@ impl State {
         Some(())
     }
 
-    /// The source with most connections, of those of which one waits.
+    /// The source with the most connections, among sources with a waiting connection.
     fn loudest(&self) -> Option<IpAddr> {
         let mut counts: HashMap<IpAddr, (usize, bool)> = HashMap::new();
         for taken in self.taken.values() {
@@ -136,8 +137,8 @@ impl Place {
         }
     }
 
-    /// Makes room for so many more bytes of a body; whose body has been on its way longest gives way. False when there is
-    /// no room.
+    /// Takes room for `bytes` more bytes of a body, if necessary by closing the connection whose body started earliest. `false`
+    /// when there is no room.
     pub(super) fn reads(&self, bytes: usize) -> bool {
         let (places, id) = (&self.0.places, self.0.id);
         let mut state = places.state();
@@ -145,7 +146,7 @@ impl Place {
             > places.0.limits.bodies
         {
             let mine = state.taken.get(&id).map(|taken| taken.since);
-            // One that began later than this one may be quicker still.
+            // A body that started later may still finish sooner.
             let older = |taken: &Taken| taken.bytes > 0 && mine.is_some_and(|mine| taken.since < mine);
             if state.cut_longest(older).is_none() {
                 return false;

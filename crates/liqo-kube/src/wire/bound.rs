@@ -1,4 +1,4 @@
-//! Bounds of what an API server answers, by what it was asked.
+//! Limits of the answers of an API server, by the kind of request.
 
 use std::{
     pin::Pin,
@@ -19,7 +19,7 @@ use super::BoxError;
 const SHORT: usize = 64 * 1024;
 /// Longest answer of any other kind: a page of a list, an object, metrics. No object is longer than about 1.5 MiB.
 const PAGE: usize = 16 * 1024 * 1024;
-/// Longest line of a watch: one object and what it is wrapped in.
+/// Longest line of a watch: one object and its envelope.
 const LINE: usize = 4 * 1024 * 1024;
 /// So long an answer may take to begin, and be silent once it has begun.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -32,7 +32,7 @@ const WATCH_PATIENCE: Duration = Duration::from_secs(60);
 enum Bound {
     /// So many bytes in all.
     Whole(usize),
-    /// So many bytes from one line feed to the next.
+    /// At most this many bytes between two line feeds.
     Lines,
     /// Bytes pass through: logs, and connections to pods.
     Stream,
@@ -60,7 +60,7 @@ impl Bound {
     }
 }
 
-/// A client whose answers are bounded.
+/// A client whose answers are limited.
 #[derive(Clone)]
 pub(super) struct Bounded<S>(pub(super) S);
 

@@ -22,7 +22,7 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
         object.to_string()
     };
     let ports = json!([{"port": 53, "protocol": "UDP"}]);
-    // What every peer does, and may.
+    // Objects that every peer writes, and that must be allowed.
     let plain = object("v1", "Service", "plain", &json!({"spec": {"ports": ports, "selector": {"app": "plain"}}}));
     peer.tries(&plain)?.done("a Service like any")?;
     let settings = object("v1", "ConfigMap", "plain", &json!({"data": {"a": "b"}}));
@@ -36,7 +36,7 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
     ] {
         peer.tries(&object("v1", "Service", what, &json!({"spec": spec})))?.refused(what);
     }
-    // Services of these types come with the type of home: the peer keeps their name, and this cluster its ports.
+    // A consumer's Services keep their type in its own cluster; in rome such a Service becomes a ClusterIP.
     for (name, kind) in [("balancer", "LoadBalancer"), ("node-port", "NodePort")] {
         peer.tries(&object("v1", "Service", name, &json!({"spec": {"ports": ports, "type": kind}})))?.done(name)?;
         let spec = rome.json(&["service", name, "-n", &there])?["spec"].take();
@@ -85,7 +85,7 @@ fn slices(raid: &Raid, there: &str, object: &dyn Fn(&str, &str, &str, &Value) ->
             json!({"addressType": "IPv4", "endpoints": endpoints, "ports": [{"port": 6443, "protocol": "TCP"}]});
         let spec = json!({"spec": {"template": template}});
         let api = "virtualkubelet.liqo.io/v1alpha1";
-        // Either way: the door says no, or the controller makes nothing of it.
+        // Either the door refuses the object, or the controller makes no EndpointSlice of it.
         let _ = peer.tries(&object(api, "ShadowEndpointSlice", &format!("slice-{number}"), &spec))?;
     }
     never("endpoints that are not the peer's", || {

@@ -74,7 +74,8 @@ impl Key {
         std::fs::read_to_string(self.file("key.pem")).context("the key was just made")
     }
 
-    /// A request in PEM whose subject has these names, each a set of attributes, and these alternative names.
+    /// A signing request in PEM; its subject consists of these RDNs, each a set of attributes, and it asks for these
+    /// alternative names.
     pub(crate) fn request(&self, subject: &[&[Attribute]], alternative: &[&str]) -> Result<String> {
         let public = self.file("public.der");
         let mut openssl = command("openssl");
@@ -100,7 +101,7 @@ impl Key {
     }
 }
 
-/// No attributes, or one that asks for other names.
+/// The attributes of a request: none, or one that asks for alternative names.
 fn attributes(alternative: &[&str]) -> Vec<u8> {
     if alternative.is_empty() {
         return der(0xa0, &[]);

@@ -29,7 +29,7 @@ impl Door {
         stage.peer_value(stage.cluster("rome"), "--auth-url").map(Self)
     }
 
-    /// A token with which a cluster that is not known yet gets in.
+    /// A token that lets a cluster in whose ID is not known yet.
     pub(crate) fn token(stage: &Stage) -> Result<String> {
         stage.peer_value(stage.cluster("rome"), "--auth-token")
     }
@@ -47,7 +47,7 @@ impl Door {
     pub(crate) fn posts(&self, body: &str) -> Result<Answer> {
         let mut curl = command("curl");
         curl.args(["-k", "-s", "-S", "--noproxy", "*", "--max-time", "15", "-w", "\n%{http_code}"]);
-        // Without `Expect`, which would let a server refuse before it has read anything.
+        // Without `Expect: 100-continue`, with which the server could refuse before it has read any of the body.
         curl.args(["-H", "Content-Type: application/json", "-H", "Expect:", "--data-binary", "@-"]);
         let printed = feed(curl.arg(format!("{}/identity/certificate", self.0)), body)?;
         let (said, code) = printed.rsplit_once('\n').context("curl prints the status last")?;

@@ -1,4 +1,4 @@
-//! The forger at the door: requests that say one thing to the one who checks and another to the one who signs.
+//! The forger at the door: signing requests that mean one thing to the parser that checks them and another to the signer.
 
 use anyhow::{Context, Result, ensure};
 use liqo_test::Cluster;
@@ -37,7 +37,7 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
     let new: Vec<_> = requests(rome)?.into_iter().filter(|name| !before.1.contains(name)).collect();
     ensure!(new.is_empty(), "the API server was asked to sign {new:?}");
 
-    // The same request without a trick is granted: it was the tricks that were refused.
+    // A request without a trick is granted: the refusals above were about the tricks.
     let token = Door::token(&raid.stage)?;
     let honest = key.request(&[&[o(UTF8, "liqo.io")], &[cn(UTF8, FORGER)]], &[])?;
     let answer = door.asks(FORGER, "forger", &token, &honest)?;
@@ -51,7 +51,7 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
     let mut may = peer.kubectl();
     let may = may.args(["auth", "can-i", "create", "resourcerequests.discovery.liqo.io", "-n", &peer.tenant]);
     ensure!(may.output()?.status.success(), "the peer may not even ask");
-    // A second cluster with the same token, which was for one.
+    // A second cluster uses a one-time token that another cluster has used.
     let other = "6b2f1a4d-8c7e-4d3f-8a21-9e8d7c6b5f40";
     let request = key.request(&[&[o(UTF8, "liqo.io")], &[cn(UTF8, other)]], &[])?;
     let Answer(code, said) = door.asks(other, "second", &token, &request)?;
@@ -74,7 +74,7 @@ fn kept(raid: &Raid) -> Result<Vec<Value>> {
     Ok(vec![certificate["data"].clone(), tokens.into()])
 }
 
-/// Each with what it is, the ID it claims and the request.
+/// The forged requests: a description, the claimed ID and the request.
 fn forgeries(key: &Key, victim: &str) -> Result<Vec<(&'static str, String, String)>> {
     let (liqo, me) = (|| vec![o(UTF8, "liqo.io")], |id: &str| vec![cn(UTF8, id)]);
     let manager = "system:kube-controller-manager";
@@ -99,7 +99,7 @@ fn forgeries(key: &Key, victim: &str) -> Result<Vec<(&'static str, String, Strin
         ("no request", "nonsense".to_owned()),
     ];
     let mut all: Vec<_> = as_forger.into_iter().map(|(what, text)| (what, FORGER.to_owned(), text)).collect();
-    // IDs that are users of somebody, and the ID of a peer that has another key.
+    // IDs that are names of other users, and the ID of a peer that has another key.
     for (what, id) in [("the ID of an administrator", "kubernetes-admin"), ("the ID of a robot", "jenkins")] {
         all.push((what, id.to_owned(), request(&[liqo(), me(id)], &[])?));
     }
@@ -120,7 +120,7 @@ fn nobody_else(raid: &Raid, door: &Door, key: &Key) -> Result<()> {
         Ok(Answer(code, said)) => ensure!([400, 413].contains(&code), "a body of a mebibyte: {code} {said}"),
         Err(error) => ensure!(format!("{error:#}").contains("curl: (55)"), "a body of a mebibyte: {error:#}"),
     }
-    // The cluster's own token is given to nobody: with it no peer speaks for another.
+    // The cluster's own token lets no caller act for a peer that exists.
     let turin = raid.hostile_cluster();
     let known =
         turin.items(&["secrets", "-n", "liqo", "-l", &format!("discovery.liqo.io/cluster-id={}", raid.home)])?;

@@ -1,4 +1,4 @@
-//! The glutton: with enforcement, a peer gets what it was offered, whatever it writes and how fast.
+//! The glutton: with enforcement, a peer gets at most its offer, whatever the peer writes and however fast.
 
 use std::{
     thread,
@@ -19,7 +19,7 @@ use super::{
 const GROWTH: u64 = 30 << 10;
 /// Namespaces of one peer.
 const NAMESPACES: usize = 64;
-/// Pods that are tried at once: each with a third of what was offered, by several at a time.
+/// Pods that are created at the same time by several threads, each with a third of the offer.
 const AT_ONCE: usize = 12;
 
 pub(crate) fn story(raid: &Raid) -> Result<()> {
@@ -50,7 +50,7 @@ fn manager(rome: &Cluster) -> Result<Process> {
     rome.container_process("liqo", name, text(&pod, "/spec/containers/0/name"))
 }
 
-/// Millicores that rome offered to turin.
+/// CPU that rome offers to turin, in millicores.
 fn offered(raid: &Raid) -> Result<u64> {
     let selector = format!("liqo.io/replication=true,liqo.io/remoteID={}", raid.turin.id);
     let offers = raid.rome().items(&["resourceoffers", "-n", &raid.turin.tenant, "-l", &selector])?;
@@ -68,7 +68,7 @@ fn millicores(text: &str) -> Result<u64> {
     parsed.with_context(|| format!("{text:?} is no amount of processors"))
 }
 
-/// Amounts that are none, or more than there is.
+/// Amounts that are negative, zero, unreadable or larger than the offer.
 fn gluttons(offered: u64) -> Vec<(&'static str, Value)> {
     let limits = |cpu: &str, memory: &str| pod(&json!({"cpu": cpu, "memory": memory}), &json!({}));
     let mut unlimited = pod(&few(), &json!({}));
@@ -86,7 +86,7 @@ fn gluttons(offered: u64) -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// Many pods with generated names at the same moment: those that run have no more together than was offered.
+/// Many pods with generated names at the same moment: the pods that run use no more than the offer together.
 fn all_at_once(raid: &Raid, there: &str, offered: u64) -> Result<()> {
     let (rome, peer) = (raid.rome(), &raid.turin);
     let third = json!({"cpu": format!("{}m", offered / 3), "memory": "8Mi"});
@@ -156,7 +156,7 @@ fn many_namespaces(raid: &Raid) -> Result<()> {
             .map(str::to_owned)
             .collect())
     })?;
-    // As it was: what was admitted goes again.
+    // The end state equals the start: all admitted pods are deleted.
     if matches!(tried, Outcome::Done(_)) {
         let back = json!([{"op": "replace", "path": "/spec/desiredMapping", "value": {key: value}}]).to_string();
         rome.kubectl(&["patch", "namespacemap", "-n", &peer.tenant, name, "--type=json", "-p", &back])?;
@@ -168,7 +168,7 @@ fn many_namespaces(raid: &Raid) -> Result<()> {
     Ok(())
 }
 
-/// A request that changes all the time makes no Event each time.
+/// A request that changes all the time does not produce an Event for each change.
 fn restless_requests(raid: &Raid) -> Result<()> {
     let (rome, peer) = (raid.rome(), &raid.turin);
     let selector = format!("liqo.io/originID={}", peer.id);

@@ -1,4 +1,4 @@
-//! What was found open: a story goes on after it, so that one run tells all.
+//! Findings: a story goes on after a finding, so that one run reports all of them.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -6,7 +6,7 @@ use anyhow::{Error, Result, bail};
 
 static HOLES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// Forgets those of an earlier story.
+/// Forgets the findings of earlier stories.
 pub(crate) fn forget() {
     HOLES.lock().unwrap_or_else(PoisonError::into_inner).clear();
 }
@@ -16,7 +16,7 @@ pub(crate) fn found(what: String) {
     HOLES.lock().unwrap_or_else(PoisonError::into_inner).push(what);
 }
 
-/// Nothing was found open, and nothing else went wrong.
+/// Fails if there is a finding or another error.
 pub(crate) fn none(others: impl Iterator<Item = Error>) -> Result<()> {
     let found = HOLES.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let all: Vec<_> = found.into_iter().chain(others.map(|error| format!("{error:#}"))).collect();

@@ -1,4 +1,4 @@
-//! A peer at home: whoever has its certificate. It does what its certificate lets it do, and hears no.
+//! A peer in its role as user of rome's API server. The tests act with the peer's certificate and expect refusals.
 
 use std::{
     fs,
@@ -22,15 +22,15 @@ use super::raid::{id, offloaded, tenant, text};
 pub(crate) enum Outcome {
     /// The API server said no, with this code.
     Refused(u16, String),
-    /// It was done; this was printed.
+    /// The request succeeded; kubectl printed this text.
     Done(String),
 }
 
-/// Somebody with a certificate of rome.
+/// A user with a certificate of rome.
 pub(crate) struct Peer {
-    /// Its ID, which is its user name.
+    /// The cluster ID of the peer, which is its user name.
     pub(crate) id: String,
-    /// The namespace that rome shares with it.
+    /// The tenant namespace of the peer in rome.
     pub(crate) tenant: String,
     kubeconfig: PathBuf,
 }
@@ -63,7 +63,7 @@ impl Peer {
         Ok(Self { id: id.to_owned(), tenant: tenant.to_owned(), kubeconfig })
     }
 
-    /// The namespace made in rome for what it offloads.
+    /// The namespace in rome for the objects that the peer offloads.
     pub(crate) fn offloaded(&self, rome: &Cluster) -> Result<String> {
         offloaded(rome, &self.id)
     }
@@ -95,7 +95,7 @@ impl Peer {
 }
 
 impl Outcome {
-    /// It must have been refused; that it was not is a finding.
+    /// The request must have been refused; a success is a finding.
     pub(crate) fn refused(self, what: &str) {
         if let Self::Done(printed) = self {
             holes::found(format!("{what}: nobody said no: {}", printed.trim()));

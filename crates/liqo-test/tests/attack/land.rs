@@ -1,4 +1,4 @@
-//! The land grabber: a peer announces addresses that are not its own.
+//! The land grabber: a peer announces networks that do not belong to it.
 
 use anyhow::{Context, Result, ensure};
 use liqo_test::{Cluster, run, stage::LONG, wait_for};
@@ -36,7 +36,7 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
     rome.wait_peering("turin", "NetworkStatus", "Established")
 }
 
-/// What turin announced honestly, as rome has it.
+/// The networks that turin announced honestly, as rome stores them.
 fn announced(raid: &Raid) -> Result<Value> {
     let selector = format!("liqo.io/originID={}", raid.turin.id);
     let all = raid.rome().items(&["networkconfigs", "-n", &raid.turin.tenant, "-l", &selector])?;
@@ -55,13 +55,13 @@ fn ranges(rome: &Cluster) -> Result<Vec<String>> {
         "0.0.0.0/1".to_owned(),
         "169.254.0.0/16".to_owned(),
         "fd00::/64".to_owned(),
-        // Last, since it is the end: the API server, then the nodes of everybody and the machine that they are on.
+        // Last, because a success would cut rome off: the API server, then the nodes of all clusters and their host.
         format!("{api}/32"),
         format!("{net}.0/24"),
     ])
 }
 
-/// Where each node of rome sends what is for its nodes, its API server, the honest peer's pods and somebody outside.
+/// The route on each node of rome to its nodes, its API server, the honest peer's pods and an outside address.
 fn routes(raid: &Raid) -> Result<Vec<String>> {
     let rome = raid.rome();
     let web = rome.json(&["pods", "-n", "shop", "-l", "app=web"])?;
@@ -83,7 +83,7 @@ fn moved(raid: &Raid, before: &[String]) -> Result<Vec<String>> {
     Ok(now.into_iter().filter(|way| !before.contains(way)).collect())
 }
 
-/// Whether rome says that something is wrong with turin's network.
+/// Whether rome reports a problem of turin's network.
 fn problem(raid: &Raid) -> Result<bool> {
     let peer = raid.rome().json(&["foreigncluster", "turin"])?;
     Ok(!text(&peer, "/metadata/annotations/net.liqo.io~1problem").is_empty())
@@ -98,7 +98,7 @@ fn connected(rome: &Cluster, id: &str) -> Result<()> {
     Ok(())
 }
 
-/// Puts back what turin announced honestly, as its administrator would.
+/// Restores turin's honest announcement, as its administrator would.
 fn restore(raid: &Raid, announced: &Value) -> Result<()> {
     let patch = json!([{"op": "replace", "path": "/spec", "value": announced["spec"]}]).to_string();
     let (namespace, name) = (text(announced, "/metadata/namespace"), text(announced, "/metadata/name"));
@@ -106,7 +106,7 @@ fn restore(raid: &Raid, announced: &Value) -> Result<()> {
     raid.rome().kubectl(&what).map(drop)
 }
 
-/// Keys of others, and ends of tunnels that are no gateways.
+/// WireGuard keys of other clusters, and gateway addresses that are no gateways.
 fn keys_and_ends(raid: &Raid, name: &str, before: &[String]) -> Result<()> {
     let (rome, peer) = (raid.rome(), &raid.turin);
     let of = |tenant: &str, selector: &str| -> Result<String> {
@@ -129,7 +129,7 @@ fn keys_and_ends(raid: &Raid, name: &str, before: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// What rome announces to turin, and the tunnel made of it, are rome's.
+/// The NetworkConfig that rome writes for turin, and the tunnel made of it, cannot be changed by turin.
 fn in_anothers_name(raid: &Raid) -> Result<()> {
     let (rome, peer) = (raid.rome(), &raid.turin);
     let ours = rome.items(&["networkconfigs", "-n", &peer.tenant, "-l", "liqo.io/replication=true"])?;

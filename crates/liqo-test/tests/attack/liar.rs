@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::raid::{Raid, tenant, text};
 
-/// Refuses what rome's replicator writes, with a text whose wide space is longer than one octet.
+/// A webhook in milan that refuses what rome's replicator writes, with a text whose wide space has several bytes.
 const REFUSAL: &str = r#"apiVersion: admissionregistration.k8s.io/v1
 kind: ValidatingAdmissionPolicy
 metadata: {name: liar}
@@ -40,7 +40,7 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
     raid.stage.offload(rome, "third", &["--selector", "kubernetes.io/hostname=liqo-milan"])?;
     served(raid, "third")?;
     turin.kubectl(&["delete", "validatingadmissionpolicy,validatingadmissionpolicybinding", "liar"])?;
-    // What turin was to have stays asked for: its controllers, which would give it back, are away.
+    // Originals for turin stay, because turin's controllers, which would remove the copies, are stopped.
     raid.stage.liqoctl(rome, &["unoffload", "namespace", "third"]).map(drop)
 }
 

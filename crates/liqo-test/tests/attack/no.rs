@@ -1,4 +1,4 @@
-//! "No" means no: what a refused cluster gets, and what a peer keeps that was accepted once and ignores that it is not now.
+//! "No" means no: the rights of a refused cluster, and of a peer that was accepted before and ignores the withdrawal.
 
 use anyhow::{Result, bail, ensure};
 use liqo_test::{Cluster, stage::LONG, wait_for};
@@ -56,7 +56,7 @@ fn never_accepted(raid: &Raid) -> Result<()> {
     forger::forget(rome, ID, &peer.tenant)
 }
 
-/// A peer that has pods here, ignores the withdrawal and holds on to what it has.
+/// A peer with pods in rome ignores the withdrawal and keeps its pods.
 fn accepted_once(raid: &Raid) -> Result<()> {
     let (rome, peer) = (raid.rome(), &raid.turin);
     let there = peer.offloaded(rome)?;

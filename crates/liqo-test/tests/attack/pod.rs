@@ -19,7 +19,7 @@ use super::{
     raid::{Raid, tenant, text},
 };
 
-/// Connections that say nothing, at the port of the webhooks.
+/// Connections to the port of the webhooks that send nothing.
 const STALLED: usize = 400;
 
 pub(crate) fn story(raid: &Raid) -> Result<()> {
@@ -84,7 +84,7 @@ pub(crate) fn is_answered(said: &str) -> bool {
     said.contains("grpc-status: 0")
 }
 
-/// Nobody without a token gets an address exported, or taken from somebody.
+/// A caller without a token exports no address and releases no address of a peer.
 fn ipam(raid: &Raid, here: &std::path::Path) -> Result<()> {
     let rome = raid.rome();
     let before = rome.items(&["ipamstorages"])?;
@@ -125,7 +125,7 @@ fn kubelets(raid: &Raid, here: &std::path::Path) -> Result<()> {
     Ok(())
 }
 
-/// Connections that never say anything keep nobody from being admitted.
+/// Connections that send nothing do not delay admission.
 fn stalled(raid: &Raid, here: &std::path::Path) -> Result<()> {
     let rome = raid.rome();
     let webhooks: SocketAddr = format!("{}:9443", address(rome, "liqo", "liqo-controller-manager")?).parse()?;

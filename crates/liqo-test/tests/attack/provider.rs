@@ -1,4 +1,4 @@
-//! The uninvited provider: a cluster that may only ask for resources pretends that it was asked.
+//! The uninvited provider: a cluster that may only ask for resources acts as if rome had asked it for resources.
 
 use anyhow::{Result, ensure};
 use liqo_test::{stage::LONG, wait_for};
@@ -15,7 +15,7 @@ use super::{
 const ID: &str = "7c3f2b5e-9d8f-4e40-8b32-0f9e8d7c6b51";
 const NAME: &str = "palermo";
 
-/// A cluster that got in at the door and has sent its request, like everybody.
+/// A cluster that has an identity in rome and has sent its ResourceRequest, as every consumer does.
 pub(crate) fn guest(raid: &Raid, id: &str, name: &str) -> Result<Peer> {
     let (door, key) = (Door::of(&raid.stage)?, Key::make(&raid.stage.bed.dir().join(name))?);
     let request = key.request(&[&[o(UTF8, "liqo.io")], &[cn(UTF8, id)]], &[])?;
@@ -37,7 +37,7 @@ fn request_of(id: &str, name: &str) -> String {
     format!("{{clusterIdentity: {{clusterID: {id}, clusterName: {name}}}, authUrl: 'https://172.31.255.254:9'}}")
 }
 
-/// A copy of an object of the peer, as its replicator makes it.
+/// A copy of an object of the peer, as the peer's replicator makes it.
 pub(crate) fn object(peer: &Peer, home: &str, group: &str, kind: &str, name: &str, spec: &str) -> String {
     let origin = format!("liqo.io/originID: {}, liqo.io/remoteID: {home}", peer.id);
     labelled(
@@ -117,7 +117,7 @@ fn nodes_of_providers_have_no_roles(raid: &Raid) -> Result<()> {
         Ok(known.map(|one| text(one, "/data/apiServerUrl").to_owned()).unwrap_or_default())
     };
     let before = url(raid)?;
-    // Turin's own controllers are away, so its offer is changed as its replicator would carry the change: in rome.
+    // Turin's controllers are stopped, so the test changes turin's offer in rome, where its replicator would write the change.
     let offers = turin.items(&["resourceoffers", "-n", &tenant, "-l", "liqo.io/replication=true"])?;
     ensure!(!offers.is_empty(), "turin offers nothing");
     let labels = json!({"spec": {"labels": {"node-role.kubernetes.io/control-plane": "", "tier": "gold"}}});

@@ -1,4 +1,4 @@
-//! The stage of the attacks, and what must hold after each.
+//! The stage of the attacks, and the conditions that must hold after each attack.
 
 use std::{collections::BTreeMap, thread, time::Duration};
 
@@ -12,15 +12,15 @@ use serde_json::Value;
 
 use super::{holes, hostile::Peer};
 
-/// Long enough for an attack to show its effect; those that were seen to work took half a second.
+/// Long enough for an attack to show its effect; successful attacks were seen to take half a second.
 pub(crate) const MOMENT: Duration = Duration::from_millis(2500);
-/// At home, what peers take is counted, and what they do not give back is taken soon.
+/// Flags of rome: resource enforcement, and a short withdrawal deadline.
 const AT_HOME: &str =
     "controllerManager.config.enableResourceEnforcement=true,controllerManager.config.withdrawalDeadline=15s";
 /// The honest peer is served within this time.
 const SERVED: Duration = Duration::from_secs(20);
 
-/// The stage and who is on it.
+/// The stage and the two peers of rome.
 pub(crate) struct Raid {
     pub(crate) stage: Stage,
     /// The hostile peer at home, with its own certificate.
@@ -68,12 +68,13 @@ impl Raid {
         self.stage.cluster("rome")
     }
 
-    /// The hostile peer's own cluster, of which it is the administrator.
+    /// The hostile peer's own cluster; the peer is its administrator.
     pub(crate) fn hostile_cluster(&self) -> &Cluster {
         self.stage.cluster("turin")
     }
 
-    /// From now on turin says and repairs nothing by itself. Its API server answers, and its tunnel stands.
+    /// Stops the controllers of turin: turin changes and repairs nothing by itself. Its API server answers, and its tunnel
+    /// stays up.
     fn stop_the_controllers_of_turin(&self) -> Result<()> {
         let turin = self.hostile_cluster();
         let tenant = tenant(turin, &self.home)?;
@@ -122,7 +123,7 @@ fn furnish(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
-/// A pod of milan in rome, which counts what it may use.
+/// A Deployment of milan whose pod runs in rome; its limits fit the offer.
 const BAKER: &str = "apiVersion: apps/v1
 kind: Deployment
 metadata: {name: baker, namespace: bakery}
@@ -190,14 +191,14 @@ pub(crate) fn tenant(cluster: &Cluster, peer: &str) -> Result<String> {
     Ok(text(&found[0], "/metadata/name").to_owned())
 }
 
-/// The one namespace made in a cluster for what a peer offloads.
+/// The one namespace in a cluster for the objects that a peer offloads.
 pub(crate) fn offloaded(cluster: &Cluster, peer: &str) -> Result<String> {
     let found = cluster.items(&["namespaces", "-l", &format!("liqo.io/remote-cluster-id={peer}")])?;
     ensure!(found.len() == 1, "{} has {} namespaces of {peer}", cluster.name(), found.len());
     Ok(text(&found[0], "/metadata/name").to_owned())
 }
 
-/// For a moment `look` sees nothing; what it sees is a finding.
+/// Calls `look` for a moment; each thing that `look` returns is a finding.
 pub(crate) fn never(what: &str, mut look: impl FnMut() -> Result<Vec<String>>) -> Result<()> {
     let began = std::time::Instant::now();
     while began.elapsed() < MOMENT {

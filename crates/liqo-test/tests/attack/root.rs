@@ -41,7 +41,7 @@ pub(crate) fn pod(limits: &Value, more: &Value) -> Value {
     pod
 }
 
-/// Fields of the first container go into it, all others beside.
+/// Fields of the first container are merged into it; all other fields are merged into the pod.
 fn merge(pod: &mut Value, more: &Value) {
     for (key, value) in more.as_object().into_iter().flatten() {
         match key.strip_prefix("container.") {
@@ -55,7 +55,7 @@ pub(crate) fn few() -> Value {
     json!({"cpu": "5m", "memory": "8Mi"})
 }
 
-/// What a guest must not be, each with its name.
+/// Pods that a guest must not be, each with a name.
 fn masters(rome: &Cluster) -> Vec<(&'static str, Value)> {
     let root = json!([{"name": "h", "hostPath": {"path": "/"}}]);
     let token = json!([{"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]);
@@ -80,7 +80,7 @@ fn masters(rome: &Cluster) -> Vec<(&'static str, Value)> {
 pub(crate) fn story(raid: &Raid) -> Result<()> {
     let (rome, peer) = (raid.rome(), &raid.turin);
     let there = peer.offloaded(rome)?;
-    // A pod like any other runs: what is refused below is refused for what it is.
+    // An ordinary pod runs, so the refusals below are about the refused fields.
     peer.tries(&shadow(peer, &there, "plain", &pod(&few(), &json!({}))))?.done("a pod like any")?;
     wait_for("a pod like any runs", LONG, || {
         Ok((rome.json(&["pod", "-n", &there, "plain"])?["status"]["phase"] == "Running").then_some(()))
@@ -101,7 +101,7 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
     wait_for("the pod ends with its shadow", LONG, || Ok(rome.items(&["pods", "-n", &there])?.is_empty().then_some(())))
 }
 
-/// What becomes of a pod that was admitted.
+/// The effects of a pod that was admitted.
 fn changes(raid: &Raid) -> Vec<(&'static str, Value)> {
     let containers = |command: &str| pod(&few(), &json!({"container.command": [command]}))["containers"].clone();
     vec![
@@ -113,7 +113,7 @@ fn changes(raid: &Raid) -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// While the webhooks are away, an object that they would refuse may be written; nothing comes of it.
+/// While the webhooks are away, a refused `ShadowPod` can be stored; no pod is made of it.
 fn no_webhook(raid: &Raid, there: &str) -> Result<()> {
     let (rome, peer) = (raid.rome(), &raid.turin);
     let mut kept = rome.json(&["validatingwebhookconfiguration", "liqo-webhook"])?;
@@ -142,7 +142,7 @@ fn no_webhook(raid: &Raid, there: &str) -> Result<()> {
         .map(drop)
 }
 
-/// Pods that are not the plain one.
+/// The pods other than the ordinary one.
 fn masters_in(rome: &Cluster, there: &str) -> Result<Vec<String>> {
     let pods = rome.items(&["pods", "-n", there])?;
     Ok(names(&pods).into_iter().filter(|name| !name.ends_with("/plain")).collect())

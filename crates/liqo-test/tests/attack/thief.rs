@@ -1,4 +1,4 @@
-//! The thief: a provider reports namespaces that nobody asked it to take, and waits for what is copied there.
+//! The thief: a provider reports namespaces that rome never offloaded, and waits for rome to copy objects there.
 
 use anyhow::{Result, ensure};
 use liqo_test::{Cluster, stage::LONG, wait_for};
@@ -27,21 +27,21 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
     let original = map(rome, &raid.turin.tenant, "liqo.io/remoteID", &raid.turin.id)?;
     let replica = map(turin, &super::raid::tenant(turin, &raid.home)?, "liqo.io/originID", &raid.home)?;
 
-    // What is not its own, beside what is.
+    // Foreign namespaces in the report, beside the one that is offloaded to turin.
     let loot = json!({"remoteNamespace": "loot", "phase": "Accepted"});
     let mut reported = json!({"lent": {"remoteNamespace": lent, "phase": "Accepted"}});
     for namespace in ["private", "shop", "liqo", "kube-system", "default", &raid.turin.tenant, &raid.milan.tenant] {
         reported[namespace] = loot.clone();
     }
     report(turin, &replica, &reported)?;
-    // What is lent still arrives, so the report has been read with a virtual kubelet that works.
+    // Objects of `lent` still arrive, so the virtual kubelet works and has read the report.
     rome.kubectl(&["create", "secret", "generic", "control", "-n", "lent", "--from-literal=word=hello"])?;
     wait_for("a secret of the namespace that is lent", LONG, || {
         Ok(turin.json(&["secret", "-n", &lent, "control"]).is_ok().then_some(()))
     })?;
     never("secrets of rome", || stolen(turin, &lent))?;
 
-    // What is its own, under another name.
+    // The offloaded namespace of turin, reported under another remote name.
     report(turin, &replica, &json!({"lent": loot}))?;
     never("secrets under a name that was not asked for", || stolen(turin, &lent))?;
     report(turin, &replica, &json!({"lent": {"remoteNamespace": lent, "phase": "Accepted"}}))?;
@@ -62,7 +62,7 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
     Ok(())
 }
 
-/// The map of a namespace that has this label.
+/// The NamespaceMap with this label.
 fn map(cluster: &Cluster, namespace: &str, label: &str, value: &str) -> Result<Value> {
     let found = cluster.items(&["namespacemaps", "-n", namespace, "-l", &format!("{label}={value}")])?;
     let mut mine = found

@@ -16,7 +16,7 @@ use super::{
     raid::{MOMENT, Raid, names, never, text},
 };
 
-/// The tenant, who may do anything in `a` and even label that namespace.
+/// The tenant mallory, with all rights in `a` and the right to label that namespace.
 const MALLORY: &str = "apiVersion: v1
 kind: Namespace
 metadata: {name: a}
@@ -97,7 +97,7 @@ fn denied(outcome: Result<String>, what: &str) -> Result<()> {
     }
 }
 
-/// A Secret that looks like an identity leads nobody to the listener it names.
+/// A forged identity Secret makes no component connect to the listener that the Secret names.
 fn identities_are_found_where_they_belong(raid: &Raid) -> Result<()> {
     let rome = raid.rome();
     let node = rome.node(&rome.first())?;
@@ -128,13 +128,13 @@ fn identities_are_found_where_they_belong(raid: &Raid) -> Result<()> {
     Ok(())
 }
 
-/// Labels make no tenant namespace of one that is not: the honest peer keeps its own, and gets no right in the other.
+/// Labels alone make no tenant namespace: the honest peer keeps its own namespace and gets no right in the labelled one.
 fn namespaces_are_tenants_by_decision(raid: &Raid) -> Result<()> {
     let rome = raid.rome();
     let label = format!("discovery.liqo.io/cluster-id={}", raid.milan.id);
     let labels = ["label", "namespace", "a", &label, "discovery.liqo.io/tenant-namespace=true"];
     denied(mallory(rome, &labels), "labels of a tenant namespace")?;
-    // An administrator may, and cannot make a tenant namespace so either.
+    // An administrator may set the labels, and the labels still make no tenant namespace.
     rome.kubectl(&labels)?;
     never("a namespace with labels is taken for a tenant's", || {
         let bound = names(&rome.items(&["rolebindings", "-n", "a"])?);

@@ -27,7 +27,7 @@ pub(crate) struct Fabric {
 
 static SUITE: Suite<Fabric> = Suite::new("network", Fabric::raise);
 
-/// Tells a story on the one stage of this file.
+/// Runs a story on the one stage of this file.
 pub(crate) fn on_stage(test: impl FnOnce(&mut Fabric) -> Result<()>) -> Result<()> {
     SUITE.tell(test)
 }

@@ -10,9 +10,9 @@ use std::time::Instant;
 
 /// Handshakes of one sender per second, and at once.
 const EACH: f32 = 20.0;
-/// Handshakes per second, and at once, of all senders that have proved nothing.
+/// Handshakes per second, and at once, of all senders together that have not proved their address.
 const UNPROVEN: f32 = 200.0;
-/// Senders that are told apart; more share a bucket, and nobody can choose with whom.
+/// Buckets of senders. Several senders may share a bucket; a sender cannot choose its bucket.
 const SENDERS: usize = 1024;
 
 /// What is done with a handshake message.
@@ -20,9 +20,9 @@ const SENDERS: usize = 1024;
 pub(crate) enum Verdict {
     /// It is looked into.
     Answer,
-    /// Its sender is asked to prove its address.
+    /// The sender must prove its address with a cookie.
     Ask,
-    /// Its sender has proved its address, and sends too much.
+    /// The sender has proved its address, and sends too much.
     Drop,
 }
 
@@ -49,7 +49,7 @@ impl Default for Limit {
 }
 
 impl Limit {
-    /// Judges one more message of this sender. An IPv6 sender is its network of 64 bits.
+    /// Judges one more handshake message of this sender. An IPv6 sender counts as its /64.
     pub(crate) fn judge(&mut self, sender: IpAddr, proven: bool, now: Instant) -> Verdict {
         let network = match sender {
             IpAddr::V4(address) => u64::from(u32::from(address)),

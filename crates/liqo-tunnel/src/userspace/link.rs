@@ -217,7 +217,7 @@ impl State {
         Some(place)
     }
 
-    /// Whether an initiation of ours bears this number. Only who has seen that one can know.
+    /// Whether an initiation of this engine carries this number. Only a host that has seen the initiation knows the number.
     pub(crate) fn has_asked(&self, number: u32) -> bool {
         self.asked.iter().flatten().any(|(asked, _)| *asked == number)
     }

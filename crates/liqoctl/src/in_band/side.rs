@@ -88,7 +88,7 @@ impl Side {
         Ok(Facts { pod_cidr, external_cidr, gateway, auth, proxy })
     }
 
-    /// A new token that lets `peer` in, and nobody else.
+    /// A new token for `peer` only.
     pub(crate) async fn token(&self, peer: &ClusterIdentity) -> anyhow::Result<String> {
         let step = self.out.step("Retrieving authentication token");
         let life = flag::duration(token::LIFE).map_err(|why| anyhow!(why))?;

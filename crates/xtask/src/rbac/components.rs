@@ -7,7 +7,7 @@ use super::{CHANGE, RO, RW, Rule, STATUS, named, rule};
 
 const CLUSTER_ID: &[&str] = &[liqo_api::names::CLUSTER_ID_CONFIG_MAP];
 
-/// The Secret with the cluster's WireGuard keys. Lists and watches of this one name are granted by it, too.
+/// The Secret with the cluster's WireGuard keys. This rule also grants lists and watches of this one name.
 const WIREGUARD_KEY: &[&str] = &["wireguard-pubkey"];
 
 /// The signer of peers' identities.
@@ -15,7 +15,7 @@ const CLIENT_SIGNER: &[&str] = &["kubernetes.io/kube-apiserver-client"];
 /// The signers of virtual kubelets' serving certificates.
 const SERVING_SIGNERS: &[&str] = &["beta.eks.amazonaws.com/app-serving", "kubernetes.io/kubelet-serving"];
 
-/// What was signed for a peer, in its tenant namespace.
+/// The Secret of a peer's signed certificate, in the tenant namespace of the peer.
 const REMOTE_CERTIFICATE: &[&str] = &[liqo_api::names::REMOTE_CERTIFICATE_SECRET];
 
 /// Authentication service, everywhere. Of Secrets it reads outside of the Liqo namespace only what was signed for peers.

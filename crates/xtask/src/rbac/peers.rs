@@ -1,5 +1,5 @@
-//! What a peer may do in its tenant namespace. While it is one, exactly as in Liqo 0.8.3: the peer's components rely
-//! on it.
+//! The rights of a peer in its tenant namespace: during the peering exactly those of Liqo 0.8.3, on which the peer's components
+//! rely.
 
 use super::{ALL, Rule, rule};
 

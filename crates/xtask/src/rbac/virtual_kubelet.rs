@@ -7,7 +7,7 @@ use super::{CHANGE, RO, RW, Rule, named, rule};
 pub(super) const LOCAL: &[Rule] = &[
     rule("", &["events"], &["create", "patch"]),
     rule("events.k8s.io", &["events"], &["create", "patch"]),
-    // Which authorities sign the certificates of who asks for logs or a shell?
+    // To read the authorities that sign client certificates for the kubelet API.
     named("", &["configmaps"], &["extension-apiserver-authentication"], RO),
     rule("", &["nodes", "nodes/status"], RW),
     rule("", &["pods"], &["get", "list", "watch", "delete"]),
@@ -31,7 +31,7 @@ pub(super) const TENANT: &[Rule] = &[
     rule("virtualkubelet.liqo.io", &["namespacemaps"], RO),
 ];
 
-/// In each namespace that is offloaded to its provider.
+/// Rights in each namespace that is offloaded to the provider.
 pub(super) const NAMESPACE: &[Rule] = &[
     rule("", &["configmaps", "secrets", "services"], RO),
     rule("", &["pods"], &["update", "patch"]),

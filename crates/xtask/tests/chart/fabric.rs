@@ -98,7 +98,7 @@ fn arguments_follow_the_values() {
     );
 }
 
-/// Only what touches the node's network has power, and what it opens there is on ports of its own.
+/// Only components that change the node's network have capabilities, and each listens on ports of its own there.
 #[test]
 fn agents_share_the_network_of_the_node() {
     let objects = with(&[]);
@@ -131,7 +131,7 @@ fn agents_share_the_network_of_the_node() {
     );
 }
 
-/// What a container with this power and this mount can do is tried in liqo-netlink.
+/// A test of liqo-netlink shows what a container with these capabilities and this mount can do.
 #[test]
 fn the_agent_of_a_node_has_one_capability() {
     let objects = with(&[]);

@@ -18,7 +18,7 @@ fn of_kind<'a>(objects: &'a Objects, kind: &str) -> Vec<(&'a str, &'a Value)> {
     objects.iter().filter_map(|(name, object)| Some((name.strip_prefix(&prefix)?, object))).collect()
 }
 
-/// Ports, and who may use them; nobody named is everybody.
+/// Ports and their permitted clients; without a client the port is open to all.
 fn rule(port: u16, from: &Value) -> Value {
     let mut rule = json!({"ports": [{"port": port, "protocol": "TCP"}]});
     if !from.is_null() {
@@ -55,7 +55,7 @@ fn connections_are_limited_to_who_needs_them() {
     }
 }
 
-/// A pod that a policy selects is closed but for what the policy names: every port it has must be there.
+/// A NetworkPolicy closes every port of its pods that it does not name: every port of the pods must be named.
 #[test]
 fn no_port_of_ours_is_forgotten() {
     let objects =

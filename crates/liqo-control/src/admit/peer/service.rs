@@ -1,6 +1,6 @@
-//! A peer's Service that would be reached from outside is kept inside, unless its type is one for peers: it becomes a
-//! `ClusterIP`. Clients in the namespace find it as they do where it comes from; no port of a node, no address and no
-//! bill of this cluster is spent on it. (Liqo 0.8.3 reflects Services with their types.)
+//! A peer's Service of a type that opens it to the outside becomes a `ClusterIP`, unless the provider allows that type. Clients
+//! in the namespace reach the Service as in the consumer's cluster; the Service takes no node port, external address or load
+//! balancer of this cluster. (Liqo 0.8.3 reflects Services with their types.)
 
 use liqo_core::door;
 use serde_json::json;
@@ -19,7 +19,7 @@ const FIELDS: &[&str] = &[
     "loadBalancerSourceRanges",
 ];
 
-/// What is changed of a Service; `types` are those for peers. One that has its type from before keeps it.
+/// The patch to a Service; `types` are the types allowed for peers. A Service stored earlier keeps its type.
 pub(super) fn keep_inside(asked: &Request, types: &str) -> Verdict {
     let (was, is) = (text(&asked.old_object, "/spec/type"), text(&asked.object, "/spec/type"));
     let is_peer = asked.user_info.groups.iter().any(|group| group == door::GROUP);

@@ -1,13 +1,13 @@
-//! Labels and annotations a pod of a peer brings along. They go onto the pod here, where programs of this cluster act
-//! on them.
+//! Labels and annotations in the pod template of a peer. The labels and annotations are copied onto the pod in this cluster,
+//! whose controllers act on some of them.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use liqo_api::meta::label;
 
 use super::{GuestArgs, Pairs, quoted};
 
-/// Domains, with all below them, whose annotations give a pod networks, devices, identities, side-cars or other
-/// runtimes of this cluster.
+/// Domains, subdomains included, whose annotations give a pod networks, devices, identities, side-cars or runtimes of this
+/// cluster.
 const DOMAINS: [&str; 23] = [
     "amazonaws.com",
     "azure.workload.identity",
@@ -40,14 +40,14 @@ const BEGINNINGS: [&str; 6] = [
     "io.containerd.",
     "io.katacontainers.",
     "io.kubernetes.cri-o.",
-    // The kubelet takes a pod for one of its own static pods.
+    // With such an annotation the kubelet takes the pod for a static pod.
     "kubernetes.io/config.",
 ];
 /// Beginnings of keys that switch confinement; only the runtime's own profile passes.
 const PROFILES: [&str; 2] =
     ["container.apparmor.security.beta.kubernetes.io/", "container.seccomp.security.alpha.kubernetes.io/"];
 
-/// The peer a `ShadowPod` says it comes from; empty: it does not say.
+/// The peer named in the origin label of a `ShadowPod`; empty without the label.
 pub(crate) fn origin(meta: &ObjectMeta) -> &str {
     let labels = meta.labels.as_ref();
     labels.and_then(|labels| labels.get(label::REFLECTION_ORIGIN)).map(String::as_str).unwrap_or_default()
@@ -79,7 +79,7 @@ fn is_reflected(key: &str, value: &str) -> bool {
         || (key, value) == (label::MANAGED_BY, label::MANAGED_BY_SHADOW_POD)
 }
 
-/// Whether programs of this cluster give the pod something for an annotation.
+/// Whether a controller of this cluster gives the pod resources or identities because of the annotation.
 fn acted_on(key: &str, value: &str) -> bool {
     if PROFILES.iter().any(|beginning| key.starts_with(beginning)) {
         return value != "runtime/default";

@@ -1,5 +1,5 @@
-//! What makes a pod master of its node. Pod Security `baseline` refuses all of this, too, where its labels are; this
-//! refuses the `ShadowPod`, so that its owner is told.
+//! Fields that give a pod control over its node. Pod Security `baseline` refuses these fields of the pod where the namespace
+//! has its labels; this module refuses the `ShadowPod` before, so that the consumer gets the reason.
 
 use k8s_openapi::api::core::v1::{Container, PodSpec, SecurityContext};
 
@@ -21,7 +21,7 @@ const CAPABILITIES: [&str; 13] = [
     "SETUID",
     "SYS_CHROOT",
 ];
-/// Kernel parameters that are the pod's own, those of Pod Security `baseline`.
+/// Kernel parameters that belong to the namespaces of the pod: the list of Pod Security `baseline`.
 const SYSCTLS: [&str; 12] = [
     "kernel.shm_rmid_forced",
     "net.ipv4.ip_local_port_range",

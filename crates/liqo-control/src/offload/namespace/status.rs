@@ -50,7 +50,7 @@ impl Wish {
     /// What the provider last said.
     fn phase(&self) -> Option<MappingPhase> {
         let one = self.map.status.as_ref()?.current_mapping.get(&self.namespace)?;
-        // What it says of another namespace than the one asked for answers nothing.
+        // The status of an entry counts only for the remote namespace that was asked for.
         self.desired().is_none_or(|desired| desired == one.remote_namespace).then_some(())?;
         // What is there has no phase only if somebody wrote half of it.
         Some(one.phase.unwrap_or(MappingPhase::CreationLoopBackOff))

@@ -41,7 +41,7 @@ pub(super) fn originals(owner: &Owner) -> BTreeMap<String, String> {
 pub(super) enum Wish {
     /// Make it.
     Create,
-    /// It is there; does it need its labels back?
+    /// The namespace exists; says whether its labels must be restored.
     Keep {
         /// Whether the label with the peer's ID, or one of Pod Security, is wrong.
         label: bool,
@@ -61,7 +61,7 @@ pub(crate) struct Rules {
     pub pod_security: String,
     /// Namespaces one map may have.
     pub most: usize,
-    /// How many objects of each kind a peer may have in one namespace.
+    /// Objects of each kind that a peer may have in one namespace.
     pub objects: Vec<(String, String)>,
 }
 
@@ -93,7 +93,7 @@ fn matches(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// Of the wishes of a map those that it may have at most: first those that are there.
+/// The entries of a map within the limit of namespaces: entries whose namespace exists come first.
 pub(super) fn within(
     desired: &BTreeMap<String, String>,
     most: usize,

@@ -1,4 +1,5 @@
-//! What holds a namespace of a peer whose time to take leave is over: finalizers that somebody put on what is in it.
+//! Finalizers inside a namespace of a peer whose withdrawal deadline is over: they would keep the namespace for ever, so they
+//! are removed.
 //!
 //! Only what is being deleted, only in a namespace that is being deleted, and none of Kubernetes' own.
 
@@ -55,7 +56,7 @@ async fn kind<K: Object>(cluster: &Cluster, namespace: &str) -> Result<(), KubeE
     Ok(())
 }
 
-/// The finalizers that stay, if others have to go.
+/// The finalizers that are kept when the others are removed.
 fn kept(all: &[String]) -> Option<Vec<&String>> {
     let own = |one: &&String| matches!(one.split_once('/'), Some((domain, _)) if domain.ends_with("kubernetes.io"));
     let kept: Vec<_> =

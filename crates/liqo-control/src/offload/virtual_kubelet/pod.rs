@@ -41,7 +41,7 @@ pub(super) fn spec(args: &ManagerArgs, arguments: Vec<String>) -> PodSpec {
 
 fn container(args: &ManagerArgs, arguments: Vec<String>) -> Container {
     let pod_ip = ObjectFieldSelector { api_version: Some("v1".to_owned()), field_path: "status.podIP".to_owned() };
-    // Whoever moves the address of the health checks looks after them.
+    // A user who sets the address of the health checks also sets the probes.
     let health = !args.kubelet_extra_args.iter().any(|arg| arg.starts_with("--health-probe-address"));
     Container {
         name: names::VIRTUAL_KUBELET.to_owned(),
@@ -71,7 +71,7 @@ fn container(args: &ManagerArgs, arguments: Vec<String>) -> Container {
             read_only_root_filesystem: Some(true),
             ..SecurityContext::default()
         }),
-        // What it said last is why it ended.
+        // The last log lines of the container are its termination message.
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         resources: Some(ResourceRequirements {
             requests: quantities(&args.kubelet_cpu_requests, &args.kubelet_ram_requests),

@@ -79,7 +79,7 @@ impl Stored {
         choose(self.csr.as_ref().is_some_and(|old| old.der() == csr.der()), Some(&self.facts), vouched, now)
     }
 
-    /// Tells the administrator that somebody came with another key.
+    /// Tells the administrator that a caller used the ID of a peer with another key.
     pub(super) async fn tell(&self, cluster: &Cluster, peer: &ClusterIdentity) {
         let message = format!(
             "Somebody who calls itself cluster {} asked for an identity with another key than this one's, and was \
@@ -91,7 +91,7 @@ impl Stored {
     }
 }
 
-/// An ID belongs to the key that had it first, also when its certificate has ended.
+/// An ID belongs to the first key that was certified for the ID, also after the certificate has expired.
 fn choose(same_csr: bool, stored: Option<&Facts>, vouched: bool, now: Timestamp) -> Choice {
     match stored {
         Some(facts) if same_csr && !certs::due(facts, now) => Choice::Again,
@@ -100,7 +100,7 @@ fn choose(same_csr: bool, stored: Option<&Facts>, vouched: bool, now: Timestamp)
     }
 }
 
-/// What a peer is told that comes with another key than the one before.
+/// The answer to a peer whose key differs from the key certified before.
 pub(super) fn another_key(namespace: &str, peer: &ClusterIdentity) -> No {
     let why = format!(
         "the stored and the provided CSR for cluster {id} does not match: this ID belongs to another key. The \
@@ -129,7 +129,7 @@ pub(super) async fn certificate(
         return Err(No(StatusCode::INTERNAL_SERVER_ERROR, why));
     }
     match before {
-        // Of two that come at once with two keys one fails.
+        // Of two simultaneous requests with different keys, one fails with a conflict.
         None => match cluster.get::<Secret>(namespace, names::REMOTE_CERTIFICATE_SECRET).await? {
             None => drop(cluster.create(&secret).await?),
             Some(unreadable) => drop(replace(cluster, &mut secret, &unreadable).await?),

@@ -1,8 +1,8 @@
-//! The certificate the authentication service shows.
+//! The TLS certificate of the authentication service.
 //!
-//! Keeps true: while the Secret exists, its key is the one shown, so tokens may carry the pin of that key; a certificate
-//! that ends is replaced by one with the same key. Deleting the Secret changes the key, and with it the tokens to be
-//! made from then on. Where somebody else's certificate is shown there is no such Secret.
+//! Keeps true: while the Secret exists, the service shows a certificate of the key in the Secret, so tokens may carry the
+//! pin of that key; before a certificate expires, a new certificate of the same key replaces it. Deleting the Secret
+//! changes the key, and the pin in later tokens. When the certificate comes from files, the Secret does not exist.
 //!
 //! Watches   `Secret` `liqo-auth-certificate`.
 //! Writes    the same.

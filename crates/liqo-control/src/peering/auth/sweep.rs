@@ -1,5 +1,5 @@
-//! What is left behind is taken away: signing requests of a process that ended between two writes, and one-time tokens
-//! nobody asks about any more.
+//! Removal of leftovers: signing requests of a process that ended between two writes, and one-time tokens that expired
+//! long ago.
 //!
 //! Removes   `CertificateSigningRequest` with the label `remote-tenant-csr`; `Secret` `auth-token-once-*`.
 

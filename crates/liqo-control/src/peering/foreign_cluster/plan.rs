@@ -98,7 +98,7 @@ pub(super) fn plan(seen: &Observed<'_>) -> Plan {
         && step == Step::Keep
         && !wants(seen)
         && is_incoming(seen.foreign_cluster)
-        // What was decided about the peer is remembered there.
+        // The decision about the peer is recorded in the status.
         && !is_cordoned(seen.foreign_cluster);
     // Before the peer knew us 0.8.3 said nothing about directions.
     if seen.request.is_some() || seen.their_request.is_some() || has_told(seen, Type::OutgoingPeering) || knows(seen) {

@@ -208,7 +208,7 @@ fn a_tunnel_is_for_peerings_that_stand() {
     use PeeringConditionStatus::{Denied, Disconnecting, Error, Established, None as Nothing, Pending};
     let of = |kind, outgoing, incoming, has| lets_in(Some(&foreign(kind, outgoing, incoming)), has);
     let (out_of_band, in_band) = (PeeringType::OutOfBand, PeeringType::InBand);
-    // Kind, both directions, whether there is a tunnel, whether there may be one.
+    // Kind of peering, both directions, whether the tunnel exists, whether the peer may have a tunnel.
     for (kind, outgoing, incoming, has, expected) in [
         (out_of_band, Established, Nothing, false, true),
         (out_of_band, Nothing, Established, false, true),

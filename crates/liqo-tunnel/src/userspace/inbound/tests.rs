@@ -76,7 +76,7 @@ impl Bed {
         self.send(&confirmation);
     }
 
-    /// `packet` as the peer seals it.
+    /// `packet` encrypted as the peer encrypts it.
     fn sealed(&mut self, packet: &[u8]) -> Vec<u8> {
         let mut buffer = vec![0; packet.len() + 200];
         match self.peer.encapsulate(packet, &mut buffer) {
@@ -114,7 +114,7 @@ fn inner() -> impl Strategy<Value = Vec<u8>> {
     (head, prop::collection::vec(any::<u8>(), 0..1500)).prop_map(|(head, tail)| [head, tail].concat())
 }
 
-/// What is done to a datagram on its way: bytes changed, cut.
+/// The mutations of a datagram on its way: changed bytes, a shorter length.
 type Damage = (Vec<(Index, u8)>, Option<Index>);
 
 fn damage() -> impl Strategy<Value = Damage> {
@@ -192,7 +192,7 @@ proptest! {
             let whole = initiation.to_vec();
             let initiation = damaged(whole.clone(), damage);
             bed.send(&initiation);
-            // One that arrived as it was is answered, with other keys.
+            // An initiation that arrives unchanged is answered, and the keys change.
             if initiation == whole {
                 *bed = Bed::new();
             }
