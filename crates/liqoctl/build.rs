@@ -1,7 +1,7 @@
 //! Puts the files of the chart into the binary, so that an installation needs no repository.
 //!
-//! Kept true: nothing here names the place of this tree. Several trees may use one target directory, and what cargo keeps
-//! there must not lead from one tree to the files of another; so the files are copied beside the table that includes them.
+//! Keeps true: the output contains no path of this source tree. Several trees may share one target directory, and the cached
+//! output of one tree must not lead to files of another; so the files are copied beside the table that includes them.
 
 use std::{
     env,

@@ -18,13 +18,13 @@ use liqo_api::{
 /// How far one direction of a peering is granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grant {
-    /// Nothing, or nothing any more: what is there is taken back.
+    /// No grant, or the grant has ended: this cluster removes the objects of the peer.
     Nothing,
     /// Everything the direction needs.
     Full,
-    /// What is there goes on, nothing is added.
+    /// Existing objects stay, new ones are refused.
     Kept,
-    /// The peer takes back what it has here, until then (Unix seconds).
+    /// The peer removes its objects here until this time (Unix seconds).
     Leaving {
         /// When that is over.
         until: i64,
@@ -59,9 +59,9 @@ impl Grant {
 /// What a peer is granted in both directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// As our provider: it offers resources and its virtual node exists here.
+    /// As our provider: the peer offers resources, and its virtual node exists here.
     pub provider: Grant,
-    /// As our consumer: it has namespaces and pods here.
+    /// As our consumer: the peer has namespaces and pods here.
     pub consumer: Grant,
 }
 
@@ -79,7 +79,7 @@ pub struct Policy {
 /// What the decision depends on.
 #[derive(Clone, Copy)]
 pub struct Seen<'a> {
-    /// The one that counts for the peer, if it stands for a peer at all.
+    /// The `ForeignCluster` that counts for the peer, if there is one.
     pub foreign_cluster: Option<&'a ForeignCluster>,
     /// The peer's tenant namespace; it keeps the time of leaving.
     pub tenant: Option<&'a Namespace>,
@@ -204,7 +204,7 @@ pub fn accepts(one: &ForeignCluster, by_default: bool) -> Result<(), &'static st
     }
 }
 
-/// What the controller manager has decided, as other processes can read it.
+/// The decision of the controller manager, in the form that other processes read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Granted {
     /// The peer is, or is being made, our provider.

@@ -36,8 +36,8 @@ pub const TABLE_TO_PEERS: u32 = 18952;
 /// Routing table of what leads back to the nodes, on gateway nodes.
 pub const TABLE_TO_NODES: u32 = 18953;
 /// Priority of the rule that looks into [`TABLE_TO_NODES`], for packets that came in by [`VETH_HOST`] and carry
-/// [`MARK_FROM_PEERS`]. The link alone would not do: the reverse-path filter asks for the way back of a packet as if it had
-/// come in where it goes out, and would not accept that of a node (asking for a node port) by any link but the overlay.
+/// [`MARK_FROM_PEERS`]. The link alone is not enough: the reverse-path filter looks up the route back with the outgoing
+/// link as input, and would accept packets of a node (to a node port) from the overlay only.
 pub const RULE_TO_NODES: u32 = 32763;
 /// Priority of the rule that looks into [`TABLE_TO_PEERS`].
 pub const RULE_TO_PEERS: u32 = 32764;

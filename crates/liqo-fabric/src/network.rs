@@ -67,7 +67,7 @@ impl Networks {
         self.local_pods != self.local_pods_there
     }
 
-    /// Whether nothing behind this tunnel lies behind the other, and nothing of it is ours.
+    /// Whether a network of the peer behind this tunnel shares addresses with a network of the peer behind the other tunnel.
     pub fn overlaps(&self, other: &Self) -> bool {
         self.remote().iter().any(|one| other.remote().iter().any(|two| overlap(one, two)))
     }

@@ -5,13 +5,13 @@ use ipnet::IpNet;
 /// What networks used for a peer must keep clear of, besides what the plan itself holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Around {
-    /// What this cluster lives on, each with what it is: addresses of its nodes, of its API server. No network in use for
-    /// a peer may cover one, whenever it was chosen.
+    /// Addresses vital to this cluster (of its nodes and its API server), each with a description. No network in use for a peer
+    /// may cover such an address, also when the address appears later.
     pub vital: Vec<(IpNet, String)>,
-    /// Where gateways of peers are. A network chosen newly covers none of them; one in use stays: what one peer says of
-    /// its gateway does not disturb another.
+    /// Addresses of peers' gateways. A newly chosen network covers none of them. A network in use stays: the gateway address
+    /// that one peer claims does not affect another peer.
     pub gateways: Vec<IpNet>,
-    /// Whether networks that are neither private nor in a pool are used as they are announced; otherwise they are
+    /// Whether announced networks that are neither private nor in a pool are used unchanged; otherwise such networks are
     /// remapped.
     pub public: bool,
 }

@@ -5,8 +5,8 @@
 //! operations can be folded into one write.
 //!
 //! What always holds:
-//! - networks given out do not overlap each other, nor this cluster's own, nor the reserved ones, nor, when they are chosen,
-//!   what is [`Around`];
+//! - networks given out do not overlap each other, this cluster's own networks or the reserved networks; a newly chosen
+//!   network covers no address in [`Around`];
 //! - an address of the external network is given to one endpoint only, never the network's first or last address, and
 //!   the second one is that of the tunnel;
 //! - what is released is free at once: a plan after giving and releasing equals the plan before;

@@ -75,7 +75,7 @@ impl<K> Object for K where
 {
 }
 
-/// The kind as one of its namespaces, or all of them (empty), knows it.
+/// The namespace for the path of a request: none for a kind without namespaces, and none (empty) for all namespaces.
 fn space<K: Object>(namespace: &str) -> Option<&str> {
     (K::Scope::NAMESPACED && !namespace.is_empty()).then_some(namespace)
 }

@@ -139,7 +139,7 @@ pub async fn serve_within<F>(
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                // Out of file descriptors or the like: pause, so that others can end.
+                // Out of file descriptors or the like: a pause lets other connections end.
                 tracing::warn!(error = %error, "connection not accepted");
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 continue;

@@ -146,7 +146,7 @@ fn routes(steps: &mut Steps, ground: &Ground<'_>, wanted: &State, seen: &State) 
     let wanted: BTreeMap<_, _> = wanted.routes.iter().map(|it| ((it.table, it.prefix.trunc()), whole(it))).collect();
     let new = |it: &Route| ground.carries(&it.dev) && !(seen.routes.contains(it) && ground.keeps(&it.dev));
     steps.add.extend(wanted.values().filter(|it| new(it)).cloned().map(Change::SetRoute));
-    // Kept: one that is wanted, or one that the wanted one replaces.
+    // Kept: a wanted route, and a route that the new wanted route replaces in place.
     let kept = |it: &Route| wanted.get(&(it.table, it.prefix)).is_some_and(|better| better == it || new(better));
     let stale = seen.routes.iter().filter(|it| ground.lingers(&it.dev) && !kept(it));
     steps.remove.extend(stale.cloned().map(Change::RemoveRoute));

@@ -226,8 +226,8 @@ impl Cluster {
         output(self.kubectl_command().args(args))
     }
 
-    /// kubectl as administrator, to be given arguments. What it learns of the API server stays with this cluster: addresses
-    /// come again with other clusters behind them.
+    /// A kubectl command as administrator, without arguments. Its discovery cache belongs to this cluster, because later
+    /// clusters reuse addresses.
     pub fn kubectl_command(&self) -> Command {
         let mut kubectl = command("kubectl");
         kubectl.env("KUBECACHEDIR", self.dir.join("cache")).arg("--kubeconfig").arg(self.kubeconfig());

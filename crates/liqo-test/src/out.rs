@@ -1,5 +1,5 @@
-//! The terminal: the only place of this crate that prints. The test harness keeps what macros print to itself until a test
-//! fails; what is told here is seen while it happens.
+//! The terminal: the only module of this crate that prints. The test harness holds back what macros print until a test fails;
+//! text printed here appears at once.
 
 use std::io::{Write, stderr, stdout};
 

@@ -91,7 +91,7 @@ impl Product {
     pub fn liqoctl_command(&self, kubeconfig: &Path) -> Command {
         let mut liqoctl = command(self.liqoctl_path());
         liqoctl.env("KUBECONFIG", kubeconfig).current_dir(assets::source());
-        // helm, which liqoctl calls, keeps what it learnt of an API server; addresses of clusters come again with others.
+        // helm, which liqoctl calls, caches the discovery of an API server by its address, and later clusters reuse addresses.
         if let Some(directory) = kubeconfig.parent() {
             liqoctl.env("KUBECACHEDIR", directory.join("cache"));
         }

@@ -83,8 +83,8 @@ impl Stage {
         Ok(stage)
     }
 
-    /// All is as it should be: nothing needs to be kept when this is dropped. (A stage that is dropped before keeps the logs
-    /// of its clusters.)
+    /// The stories succeeded: dropping the stage keeps no evidence. (A stage dropped without this call keeps the logs of its
+    /// clusters.)
     pub fn is_well(&mut self) {
         self.bed.keep_logs(false);
     }

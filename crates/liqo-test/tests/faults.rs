@@ -112,7 +112,7 @@ fn remote_pods_run_on_while_the_consumers_api_server_is_away() -> Result<()> {
         let there = milan.items(&["pods", "-A", "-l", "app=steady"])?;
         rome.stop_component("kube-apiserver")?;
         let away = Instant::now();
-        // One of the pods is deleted there meanwhile: its ShadowPod brings it back without the consumer.
+        // One of the pods is deleted in the provider's cluster meanwhile: its ShadowPod recreates the pod without the consumer.
         let (namespace, name) = (&there[0]["metadata"]["namespace"], &there[0]["metadata"]["name"]);
         let (namespace, name) = (namespace.as_str().unwrap_or_default(), name.as_str().unwrap_or_default());
         milan.kubectl(&["delete", "pod", "-n", namespace, name, "--wait=false"])?;
@@ -255,7 +255,7 @@ fn unpeering_from_a_dead_provider_is_clean_here_and_converges_there() -> Result<
         stage.unpeer(rome, "milan")?;
         ensure!(rome.items(&["nodes", "-l", "liqo.io/type=virtual-node"])?.is_empty(), "the virtual node stays");
         ensure!(rome.items(&["foreignclusters"])?.is_empty(), "the foreign cluster stays");
-        // The provider is reached again and reaches nobody yet: when it looks again it may not, and has missed the end of what it watched.
+        // The provider can be reached again but cannot reach others yet: it has missed the end of its watches.
         let (node, api) = (milan.node(&milan.first())?, rome.node(&rome.first())?.ip);
         nft(
             &node.netns,

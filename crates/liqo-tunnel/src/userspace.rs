@@ -182,8 +182,8 @@ impl Drop for Userspace {
     }
 }
 
-/// A thread that reads what strangers send needs nothing but the open files it has: from here on it has no capability, and a program
-/// it would start had none either.
+/// A thread that reads datagrams of strangers needs only its open files: it drops all capabilities, and a program that it
+/// started would have none either.
 fn give_up_power() -> io::Result<()> {
     let none = CapabilitySet::empty();
     set_no_new_privs(true)?;

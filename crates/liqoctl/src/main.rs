@@ -107,8 +107,8 @@ enum Command {
     Drain(tenant::TenantArgs),
     /// End at once everything a remote cluster has here, and ban the cluster
     ///
-    /// Nothing is waited for: its rights, pods, namespaces and offers end, whatever it does, and its certificate is
-    /// good for nothing. `uncordon` lifts the ban.
+    /// The command does not wait for the cluster: the rights, pods, namespaces and offers of the cluster end whatever the
+    /// cluster does, and its certificate is no longer accepted. `uncordon` lifts the ban.
     ///
     /// Example:
     ///   liqoctl evict tenant rome

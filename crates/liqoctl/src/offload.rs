@@ -206,7 +206,7 @@ async fn wait(
     Ok(())
 }
 
-/// Puts how things stand after what happened.
+/// Moves the last state in an error message behind its cause.
 fn swap(error: anyhow::Error) -> anyhow::Error {
     let text = error.to_string();
     match text.split_once(": ") {

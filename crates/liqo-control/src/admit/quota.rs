@@ -87,7 +87,7 @@ impl Quota {
         }
     }
 
-    /// Whether a peer may have one more pod; if so, and it is meant, its demand is reserved.
+    /// Whether a peer may have one more pod; if so, and the request is no dry run, the demand of the pod is reserved.
     pub(super) async fn admit(&self, asked: &Asked<'_>) -> Result<(), Refusal> {
         let known = async { tokio::join!(self.shadows.ready(), self.offers.ready(), self.tenants.ready()) };
         if tokio::time::timeout(PATIENCE, known).await.is_err() {

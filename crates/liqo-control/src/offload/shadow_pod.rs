@@ -7,8 +7,8 @@
 //!
 //! Watches   `ShadowPod`s, `Pod`s made from them.
 //! Writes    `Pod`s; `ShadowPod.status`.
-//! Removes   pods that failed though they should always run, so that they are made again; pods of shadows that are
-//!           on their way out, and of peers that are granted nothing.
+//! Removes   pods that failed although their restart policy is `Always`, so that new pods replace them; pods of
+//!           deleted `ShadowPod`s and of peers without a grant.
 
 mod plan;
 mod rules;
@@ -120,7 +120,7 @@ pub(crate) async fn run(shared: Arc<Shared>, rules: Rules, pods: Pods, workers: 
 
 impl Loop {
     async fn settle(&self, (namespace, name): Key) -> Result<Option<Duration>, KubeError> {
-        // The pod of a shadow that is gone goes with it: it is its dependent.
+        // The pod of a deleted `ShadowPod` is its dependent: garbage collection removes the pod.
         let Some(shadow) = self.shadows.get(&namespace, &name) else {
             self.memories().remove(&(namespace, name));
             return Ok(None);
@@ -143,7 +143,7 @@ impl Loop {
                     (Some(LATER), Some(ShadowPodPhase::Pending))
                 }
             },
-            // What runs goes on, as it was admitted.
+            // A running pod stays as it was admitted.
             (Step::Follow(_), _) if refusal.is_some() => {
                 self.tell(&shadow, "Refused", refusal.unwrap_or_default()).await;
                 (None, phase)
@@ -168,7 +168,8 @@ impl Loop {
         Ok(again)
     }
 
-    /// Ends the pod of a shadow that was deleted, whoever holds the shadow, or whose peer is granted nothing any more.
+    /// Ends the pod of a `ShadowPod` that was deleted, even while a finalizer holds the `ShadowPod`, or whose peer has no
+    /// grant.
     async fn end(&self, shadow: &ShadowPod, pod: Option<&Pod>) -> Result<Option<Duration>, KubeError> {
         if let Some(pod) = pod.filter(|pod| kinship(shadow, pod) == Kinship::Own && !super::is_leaving(*pod)) {
             self.cluster.remove(pod).await?;
@@ -184,7 +185,7 @@ impl Loop {
         Ok(Some(LATER))
     }
 
-    /// Books what the pod will use; what can go into the offer of its peer is decided by one at a time.
+    /// Books the demand of the pod; one task at a time decides what fits into the offer to a peer.
     fn book(&self, shadow: &ShadowPod) -> Result<(), String> {
         let (ledger, peer) = (&self.shared.ledger, guest::origin(&shadow.metadata));
         let offer = ledger.tenant(peer).and_then(|tenant| ledger.our_offer(&tenant, peer));

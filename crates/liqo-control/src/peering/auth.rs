@@ -86,7 +86,7 @@ pub struct AuthArgs {
     /// where somebody else ends TLS in front of the service.
     #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub pin_certificate: bool,
-    /// Life of the certificates of peers that renew them, at least 10m; the others get what the signer gives.
+    /// Lifetime of the certificates of peers that renew them, at least 10m; other peers get the default of the signer.
     #[arg(long, default_value = "168h", value_name = "DURATION")]
     pub identity_lifetime: String,
     /// Most tenant namespaces there may be for another cluster to be let in.

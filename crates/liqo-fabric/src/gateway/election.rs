@@ -2,8 +2,8 @@
 //!
 //! Who holds the lease is active. The others watch the lease and, over UDP, the holder itself: a holder that
 //! answered and has fallen silent is replaced within a second, sooner if its node says that nobody is there, one that never
-//! answered (a firewall between the nodes) when its lease has run out. An active gateway steps down only when it sees another name in the lease: as long as
-//! nobody else can do better, cut off from the API server it goes on.
+//! answered (a firewall between the nodes) when its lease has run out. An active gateway steps down only when it sees another name in the lease: an active
+//! gateway without the API server stays active until another gateway holds the lease.
 //!
 //! Watches: the Lease `1d5hml1.gateway.net.liqo.io`, gateway Pods. Writes: that Lease.
 
@@ -32,9 +32,9 @@ use crate::layout::{GATEWAY_LEASE, HEARTBEAT_PORT};
 const BEAT: Duration = Duration::from_millis(200);
 /// A holder that has answered before and is silent for so long is gone.
 const SILENT: Duration = Duration::from_millis(850);
-/// So many times in a row must its node have said that nobody listens there any longer (ICMP, RFC 792).
+/// Consecutive ICMP port-unreachable messages (RFC 792) after which a gateway counts as gone.
 const REFUSED: u32 = 2;
-/// An answer to one of so many questions before the last one counts as well.
+/// Answers count up to this many questions late.
 const LATE: u64 = 3;
 /// Pause between renewals while there is no other gateway.
 const ALONE: Duration = Duration::from_secs(10);

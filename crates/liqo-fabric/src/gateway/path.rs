@@ -20,11 +20,12 @@ const ALARM: Duration = Duration::from_millis(60);
 const DEAD: Duration = Duration::from_millis(700);
 /// Pause between pings on a dead path: it need not be quick, but must be noticed when it comes back.
 const LOST: Duration = Duration::from_millis(250);
-/// A probe whose companion is answered is waited for so much longer, or one round trip.
+/// Time a probe still has after the answer to the small ping sent with the probe; a longer round trip counts instead.
 const GRACE: Duration = Duration::from_millis(50);
 /// Probes in a row that must be lost on a path that loses nothing else.
 const ATTEMPTS: f64 = 3.0;
-/// How many more on one that does: at a loss of a fifth, ten in a row are lost by chance once in ten millions.
+/// Further probes per unit of loss on a lossy path: at a loss of a fifth, ten probes in a row are lost by chance once in ten
+/// million cases.
 const MORE: f64 = 35.0;
 /// Pings the loss is counted over.
 const WINDOW: usize = 256;
@@ -43,7 +44,7 @@ pub(crate) struct Due {
 /// What an answer was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// One to nothing we asked, or one that was counted before.
+    /// An answer to no ping of this gateway, or an answer that was counted before.
     Unknown,
     /// One to a ping; `back`: the peer had not answered for a while.
     Ping { back: bool },

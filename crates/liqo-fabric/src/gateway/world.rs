@@ -288,8 +288,8 @@ impl Gateway {
         Ok(())
     }
 
-    /// Gives the tunnel its peers, which it greets at once. That of a standby has none: it would answer packets that still go
-    /// to it, and with a peer's active gateway it would keep a tunnel alive that leads nowhere.
+    /// Gives the tunnel its peers and starts a handshake with each. The tunnel of a standby gateway has no peers: otherwise the
+    /// standby would answer late packets, and would keep up a tunnel with a peer's gateway that leads nowhere.
     fn tell_tunnel(&mut self, peers: &Peers, active: bool) -> Result<(), String> {
         let Some(tunnel) = &mut self.tunnel else { return Ok(()) };
         let wired: Vec<_> = peers.good.iter().filter(|_| active).map(|peer| peer.wire.clone()).collect();

@@ -41,7 +41,7 @@ impl Listed {
     }
 }
 
-/// The last list of one peer; held while a new list is read, so that callers who wait share that list.
+/// The last list of one peer. The lock is held while a new list is read, so that waiting callers share the new list.
 type Last = Arc<tokio::sync::Mutex<Option<Listed>>>;
 
 /// Judges which addresses may be exported. Memory is bounded by the number of tenant namespaces.
@@ -95,7 +95,7 @@ impl Exports {
     }
 }
 
-/// The namespaces of this cluster that `maps` offload, without those that are never offloaded.
+/// The namespaces of this cluster that `maps` offload; a namespace that is never offloaded does not count.
 fn offloaded(maps: &[NamespaceMap]) -> BTreeSet<&str> {
     let wished = maps.iter().flat_map(|map| map.spec.desired_mapping.keys()).map(String::as_str);
     wished.filter(|namespace| !mapping::stays_here(namespace)).collect()

@@ -181,7 +181,7 @@ impl Clerk {
             let before = loaded(&storage.spec);
             let after = batch.iter_mut().fold(before, |plan, job| job.apply(&plan)).store();
             if after == storage.spec {
-                // Nothing to write, hence nothing that would notice that what we know is old.
+                // Without a write there is no conflict to show that the known storage is old: read the storage again.
                 if is_fresh {
                     self.known = Some(storage);
                     return Ok(());

@@ -41,14 +41,14 @@ const ICMP: u32 = 1;
 const UDP: u32 = 17;
 const PEERS: &str = "peers";
 const NODES: &str = "nodes";
-/// Pairs of a node and the same node.
+/// Set of pairs of a node address with itself, to find packets that return to their node.
 const THEMSELVES: &str = "themselves";
 
 /// A node of this cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Node {
     pub(super) ip: IpAddr,
-    /// Where its pods are: its ranges or, where those say nothing, each of them.
+    /// Networks of its pods: the pod ranges of the node or, where the ranges are not in use, the address of each pod.
     pub(super) pods: Vec<IpNet>,
 }
 

@@ -46,7 +46,7 @@ pub(super) struct Access {
     home: Cluster,
     node: String,
     tokens: Recent<[u8; 32], Option<User>>,
-    /// Who shows tokens that are not known yet, and how often.
+    /// Limits the unknown tokens of each source.
     strangers: Limiter<IpAddr>,
     asking: Semaphore,
     allowed: Recent<(User, &'static str, &'static str), bool>,

@@ -73,7 +73,8 @@ async fn splice(here: OnUpgrade, there: OnUpgrade) {
     }
 }
 
-/// What of a head says how the connection shall go on. Who asks stays here: there we are the one who asks.
+/// The headers about the connection and its upgrade. Headers that identify the user are not forwarded: to the provider the
+/// virtual kubelet is the user.
 fn wanted_headers(headers: &HeaderMap) -> HeaderMap {
     let wanted = |name: &HeaderName| {
         [header::CONNECTION, header::UPGRADE, header::CONTENT_TYPE].contains(name)

@@ -152,8 +152,8 @@ fn addresses(endpoint: &Endpoint) -> impl Iterator<Item = IpAddr> {
     endpoint.addresses.iter().filter_map(|address| address.parse().ok())
 }
 
-/// An endpoint for the peer; `None` within while it has no address, `None` while one is being asked for.
-/// `shown` are the endpoints of the twin.
+/// An endpoint for the peer: `Some(None)` for an endpoint without a usable address, `None` while the IPAM is asked about an
+/// address. `shown` are the endpoints of the twin.
 fn twin(
     endpoint: &Endpoint,
     link: &Link,
@@ -197,8 +197,8 @@ fn twin(
     }))
 }
 
-/// Readiness, and whether an endpoint that is on its way out still serves. Where the latter says no more than the
-/// former it is left out, as Liqo 0.8.3 always did: Kubernetes then takes the one for the other.
+/// The conditions `ready` and `serving` of an endpoint. `serving` is left out where it equals `ready`, as Liqo 0.8.3 always
+/// leaves it out: Kubernetes then takes `ready` for `serving`.
 fn conditions(endpoint: &Endpoint) -> EndpointConditions {
     let all = endpoint.conditions.clone().unwrap_or_default();
     let says_more =

@@ -177,7 +177,7 @@ pub(crate) struct Wishes {
 }
 
 impl Wishes {
-    /// Wishes without end of their own are carried over to the next one of the same scope.
+    /// Wishes of a scope. While two values for one scope exist, the older one may be dropped without releasing its wishes.
     pub(super) fn new(asker: &Arc<Asker>, scope: &str, queue: &Queue<String>) -> Self {
         let scope: Arc<str> = scope.into();
         let mut listeners = lock(&asker.listeners);

@@ -1,8 +1,8 @@
 //! What is known about addresses and who wants to know it. No clock and no wire: `now` is an argument, questions
 //! are [`Step`]s.
 //!
-//! Keeps true: an address is asked for exactly while somebody wants it; what somebody wanted once is given back
-//! when nobody has wanted it for [`GRACE`], also if no answer ever came, since a lost answer may have been a yes.
+//! Keeps true: an address is asked for exactly while an object wants it; a mapping without users is released after
+//! [`GRACE`], also when the answer to the request was lost, since the lost answer may have granted the mapping.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},

@@ -64,7 +64,7 @@ impl Transaction {
 }
 
 impl Table {
-    /// The transactions that make this table of what was read back. None: it is this table.
+    /// The transactions from the table that was read back to this table; empty when both are equal.
     #[must_use]
     pub fn transactions(&self, seen: Option<&Seal>) -> Vec<Transaction> {
         let steps = match seen {

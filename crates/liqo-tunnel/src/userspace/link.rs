@@ -70,9 +70,9 @@ pub(crate) struct State {
     allowed: Vec<IpNet>,
     /// As last wished: where the peer really is may differ.
     wished: Option<SocketAddr>,
-    /// The wish is newer than what is known of the peer, and it is looked for there: nothing was answered there, and we have not given up.
+    /// The configured endpoint is new and has not answered yet; handshakes still try the configured endpoint.
     unproven: bool,
-    /// Where it was, and when it answered where it was wished to be.
+    /// The endpoint before, and when the peer answered at the configured one.
     left: Option<(SocketAddr, Instant)>,
     /// Where our last two initiations went, by the numbers they bear.
     asked: [Option<(u32, Endpoint)>; 2],

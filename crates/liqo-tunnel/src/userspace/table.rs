@@ -41,8 +41,8 @@ impl Identity {
         }
     }
 
-    /// What a handshake message is, if it was made for this key, and whether its sender has proved that it is at the address it
-    /// wrote. If not, `cookie` holds the message that asks for the proof.
+    /// The kind of a handshake message made for this key, and whether its sender has proved its source address. Without the
+    /// proof, `cookie` holds the message that asks for the proof.
     pub(crate) fn examine<'a>(
         &self,
         datagram: &'a [u8],

@@ -18,8 +18,8 @@ pub(super) const OUTGOING: &[Rule] = &[
     rule("sharing.liqo.io", &["resourceoffers", "resourceoffers/status"], ALL),
 ];
 
-/// When the time to take leave is over, until nothing of the peer is left: it lets go of its originals only when it
-/// has seen that the copies here are gone.
+/// After the deadline of a withdrawal, until no object of the peer is left: the peer releases its originals only when it sees
+/// that the copies here are gone.
 pub(super) const LEAVING: &[Rule] = &[
     rule("net.liqo.io", &["networkconfigs"], TAKE_BACK),
     rule("sharing.liqo.io", &["resourceoffers"], TAKE_BACK),

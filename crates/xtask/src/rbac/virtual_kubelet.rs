@@ -2,8 +2,8 @@
 
 use super::{CHANGE, RO, RW, Rule, named, rule};
 
-/// In its own cluster: its node, the pods on the node, wherever they are, and who asks for logs or a shell. What is in
-/// pods' namespaces besides pods it reads only where [`NAMESPACE`] says so.
+/// In its own cluster: its node, the pods on the node in any namespace, and the reviews of users who ask for logs or a shell.
+/// Other objects in namespaces of pods are readable only where [`NAMESPACE`] is bound.
 pub(super) const LOCAL: &[Rule] = &[
     rule("", &["events"], &["create", "patch"]),
     rule("events.k8s.io", &["events"], &["create", "patch"]),

@@ -1,4 +1,4 @@
-//! Values that cannot be: each is refused with the reason.
+//! Invalid values: each is refused with the reason.
 
 use super::helm::names;
 use crate::{error, with, without_fabric};
@@ -71,7 +71,7 @@ fn ranges_that_cannot_be_are_explained() {
         let error = error(&["--set", &set]);
         assert!(error.contains(&wanted), "{set}: {error}");
     }
-    // Without the fabric nobody uses them, whatever they say.
+    // Without the fabric the ranges are not used, so any range is tolerated.
     without_fabric(&["--set", &format!("{pods}=10.0.0.0/8,{services}=10.0.0.0/8")]);
 }
 

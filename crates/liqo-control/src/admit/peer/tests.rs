@@ -94,7 +94,7 @@ impl Judge {
         }
     }
 
-    /// Refused at creation and as a change of what was there.
+    /// Refused as a creation, and as a change of an existing object.
     fn refuses_all(&self, what: &str, resource: &str, good: &Value, bad: &Value, words: &str) {
         for old in [&Value::Null, good] {
             self.refuses(what, &asked(resource, old.clone(), bad.clone()), words, &[]);

@@ -25,7 +25,7 @@ pub(super) fn plan(shadow: &ShadowEndpointSlice, slice: Option<&EndpointSlice>, 
     let owner = slice.owner_references().iter().find(|owner| owner.controller == Some(true));
     match owner {
         Some(owner) if shadow.uid().as_ref() == Some(&owner.uid) => {}
-        // Of an earlier shadow of that name: it goes with that one.
+        // Owned by an earlier shadow of that name: garbage collection removes the slice.
         Some(owner) if owner.kind == "ShadowEndpointSlice" && owner.name == shadow.name_any() => return Step::Keep,
         _ => return Step::Taken,
     }

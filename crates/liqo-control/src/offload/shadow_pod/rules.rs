@@ -30,20 +30,20 @@ use crate::manager::ManagerArgs;
 pub(crate) struct Rules {
     /// What they may ask for.
     pub guests: GuestArgs,
-    /// Whether peers are held to what was offered to them.
+    /// Whether the pods of a peer are limited to the offer to the peer.
     enforced: bool,
 }
 
-/// What is remembered of a shadow, as long as it exists.
+/// The memory of one `ShadowPod`, kept as long as the `ShadowPod` exists.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Memory {
-    /// The shadow: another one of that name is not this one.
+    /// UID of the `ShadowPod`: a new `ShadowPod` of the same name has another UID.
     pub uid: String,
     /// The generation whose changes were brought to the pod.
     pub followed: i64,
     /// What the user was last told.
     pub told: String,
-    /// It was found within the offer of its peer.
+    /// The demand was found within the offer to the peer.
     pub booked: bool,
 }
 

@@ -38,7 +38,7 @@ pub(super) fn claim(peer: &ClusterIdentity, here: &ClusterIdentity) -> Result<()
     Ok(())
 }
 
-/// What is answered to a token that is not right, whatever is wrong with it. The answer never repeats it.
+/// The answer to every refused token, whatever the reason. The answer never repeats the token.
 pub(super) fn denied(given: &str) -> No {
     let why = if given.is_empty() {
         "a token is needed: see `liqoctl generate peer-command` in this cluster"

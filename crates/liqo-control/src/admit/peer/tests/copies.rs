@@ -65,7 +65,7 @@ fn what_recorded_clusters_copied_passes() {
     let judge = Judge::new();
     for (kind, copy) in all() {
         judge.passes_all(kind, kind, &copy);
-        // What this cluster has added since comes back as it is.
+        // A field that this cluster added to the copy may be written back unchanged.
         let ours = [
             ("metadata|finalizers", json!(["tunnelendpointcreator.net.liqo.io", "liqo.io/node"])),
             ("metadata|ownerReferences", json!([{"kind": "ForeignCluster", "name": "consumer", "uid": "e327f337"}])),
