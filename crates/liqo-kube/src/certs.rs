@@ -2,6 +2,7 @@
 
 mod der;
 mod name;
+mod renewal;
 mod request;
 mod verify;
 
@@ -27,6 +28,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use x509_parser::certificate::X509Certificate;
 
 use name::Name;
+pub use renewal::{due, renewal_after};
 pub use request::SigningRequest;
 pub use verify::{check_signature, sign};
 
@@ -183,12 +185,6 @@ fn facts_of(certificate: &X509Certificate<'_>) -> Result<Facts, CertError> {
         not_before: time(certificate.validity().not_before.timestamp())?,
         not_after: time(certificate.validity().not_after.timestamp())?,
     })
-}
-
-/// Whether a certificate should be renewed: two thirds of its life are over.
-pub fn due(facts: &Facts, now: Timestamp) -> bool {
-    let life = facts.not_after.as_second() - facts.not_before.as_second();
-    now.as_second() >= facts.not_before.as_second() + life / 3 * 2
 }
 
 /// A key and its certificate, both in PEM.

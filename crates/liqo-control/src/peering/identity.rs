@@ -14,11 +14,12 @@
 //! Writes    `Secret` `liqo-identity-*` in tenant namespaces.
 //! Removes   the ones superseded.
 
+mod attempts;
 mod plan;
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::BTreeMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -45,6 +46,8 @@ use super::{
     token, wire,
     world::World,
 };
+use attempts::Attempt;
+pub(crate) use attempts::{Attempts, Failure};
 use plan::{Need, need, pause_after};
 
 /// `true` on a Secret whose key has no certificate yet.
@@ -60,53 +63,6 @@ pub(crate) struct Standing {
     pub(crate) refusal: Option<Failure>,
     /// When to look again.
     pub(crate) again: Duration,
-}
-
-/// Why there is no (new) identity.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Failure {
-    /// The peer refused the token we sent.
-    Denied(String),
-    /// The peer refused us, and we had no token to send.
-    DeniedWithoutToken(String),
-    /// Anything else.
-    Failed(String),
-}
-
-/// What has been tried, by peer.
-#[derive(Default)]
-pub(crate) struct Attempts(Mutex<HashMap<String, Attempt>>);
-
-#[derive(Clone, Default)]
-struct Attempt {
-    failures: u32,
-    next: Option<Instant>,
-    /// Version of the token sent: a new one is tried at once.
-    token: Option<String>,
-    failure: Option<Failure>,
-    /// The pending Secret; the store may not have shown it yet.
-    pending: Option<Arc<Secret>>,
-    /// What was granted; the store may not have shown it yet.
-    granted: Option<PeerIdentity>,
-}
-
-impl Attempts {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Attempt>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn of(&self, peer: &str) -> Attempt {
-        self.lock().get(peer).cloned().unwrap_or_default()
-    }
-
-    fn forget(&self, peer: &str) {
-        self.lock().remove(peer);
-    }
-
-    /// Nothing is tried with the other peers any more.
-    pub(crate) fn retain(&self, wanted: impl Fn(&str) -> bool) {
-        self.lock().retain(|peer, _| wanted(peer));
-    }
 }
 
 /// Everything an attempt is about.
@@ -139,9 +95,12 @@ pub(crate) async fn ensure(
     let best = attempt.granted.clone().into_iter().chain(stored.clone()).max_by_key(PeerIdentity::not_after);
     let facts = best.as_ref().and_then(|identity| certs::facts(identity.certificate.as_bytes()).ok());
     let need = need(facts.as_ref(), now().0);
+    let is_stored = stored.is_some() && stored == best;
+    if is_stored {
+        asking.tidy(&secrets, best.as_ref(), need).await?;
+    }
     if let Need::Nothing(rest) = need {
-        if stored.is_some() && stored == best {
-            asking.tidy(&secrets, best.as_ref()).await?;
+        if is_stored {
             world.attempts.forget(&peer.cluster_id);
         }
         return Ok(Standing { identity: best, refusal: None, again: rest });
@@ -158,7 +117,10 @@ pub(crate) async fn ensure(
     // A pending Secret that is gone is made anew.
     match answer.inspect_err(|_| world.attempts.forget(&peer.cluster_id))? {
         Ok(identity) => {
-            let attempt = Attempt { granted: Some(identity.clone()), ..Attempt::default() };
+            let facts = certs::facts(identity.certificate.as_bytes()).ok();
+            let next = facts.map(|facts| Instant::now() + certs::renewal_after(&facts, now().0));
+            let token = token_version;
+            let attempt = Attempt { next, token, granted: Some(identity.clone()), ..Attempt::default() };
             world.attempts.lock().insert(peer.cluster_id.clone(), attempt);
             Ok(Standing { identity: Some(identity), refusal: None, again: Duration::from_secs(1) })
         }
@@ -229,12 +191,13 @@ impl Asking<'_> {
         self.cluster().merge(secret.as_ref(), json!({"data": {PROXY_URL: proxy}})).await.map(drop)
     }
 
-    /// Removes keys nobody waits for and identities that a newer one, known to work, has superseded.
-    async fn tidy(&self, secrets: &[Arc<Secret>], best: Option<&PeerIdentity>) -> Result<(), KubeError> {
+    /// Removes identities that a newer one, known to work, has superseded, and keys nobody waits for.
+    async fn tidy(&self, secrets: &[Arc<Secret>], best: Option<&PeerIdentity>, need: Need) -> Result<(), KubeError> {
         let Some(best) = best else { return Ok(()) };
+        let is_content = matches!(need, Need::Nothing(_));
         for secret in secrets {
             let is_best = secret.resource_version().as_ref() == Some(&best.version);
-            if !is_best && (has(secret, PENDING) || has(secret, label::LOCAL_IDENTITY)) {
+            if !is_best && (is_content && has(secret, PENDING) || has(secret, label::LOCAL_IDENTITY)) {
                 self.cluster().remove(secret.as_ref()).await?;
             }
         }

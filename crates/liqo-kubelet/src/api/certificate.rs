@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Duration};
 use k8s_openapi::{
     ByteString,
     api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestSpec},
+    jiff::Timestamp,
 };
 use kube::core::ObjectMeta;
 use liqo_kube::{
@@ -19,7 +20,7 @@ use crate::args::CertificateType;
 
 /// Life of a certificate we sign ourselves.
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
-/// How often it is looked whether the certificate is due.
+/// Nobody sleeps longer before the clock is read again: clocks change.
 const LOOK: Duration = Duration::from_secs(600);
 /// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(10);
@@ -42,8 +43,9 @@ impl Serving {
             let pause = match self.renew().await {
                 Ok(facts) => {
                     tracing::info!(until = %facts.not_after, "serving certificate issued");
-                    while !certs::due(&facts, now().0) {
-                        tokio::time::sleep(LOOK).await;
+                    let until = now().0 + certs::renewal_after(&facts, now().0);
+                    while let Some(rest) = rest(until, now().0) {
+                        tokio::time::sleep(rest.min(LOOK)).await;
                     }
                     Duration::ZERO
                 }
@@ -104,6 +106,11 @@ impl Serving {
         }
         Err(format!("signing request {name} was not answered: is it approved?"))
     }
+}
+
+/// What is left of the time before `until`; nothing when it has come.
+fn rest(until: Timestamp, now: Timestamp) -> Option<Duration> {
+    Duration::try_from(until.duration_since(now)).ok().filter(|rest| !rest.is_zero())
 }
 
 #[derive(Debug, PartialEq)]
