@@ -4,8 +4,8 @@
 //! the peers, pings, tells and is found. All state is read from the cluster and from the kernel again and again: nothing is lost with the process, and
 //! the namespace outlives a crash.
 //!
-//! Watches: `TunnelEndpoint`, `NatMapping`, the key Secret, the Pods of Liqo's namespace, the gateway Service, the Lease. Writes: status of
-//! `TunnelEndpoint`s, and what [`duty`], [`key`] and [`election`] say. Removes: its links and namespace at the end.
+//! Watches: `TunnelEndpoint`, `NatMapping`, the key Secret, the Pods of Liqo's namespace, the gateway Service, the Lease, and what
+//! [`segregation`] says. Writes: status of `TunnelEndpoint`s, and what [`duty`], [`key`] and [`election`] say. Removes: its links and namespace at the end.
 
 mod check;
 mod duty;
@@ -19,6 +19,7 @@ mod path;
 mod peers;
 mod resolve;
 mod rules;
+mod segregation;
 mod space;
 mod status;
 mod world;
@@ -33,6 +34,8 @@ use liqo_kube::{
 use liqo_netlink::{Kernel, Netns};
 use liqo_tunnel::Implementation;
 use tokio::sync::{Notify, watch};
+
+pub use segregation::SecurityMode;
 
 use crate::layout::NAMESPACE;
 
@@ -61,6 +64,9 @@ pub struct GatewayArgs {
     /// Who moves the packets: kernel (or, where the kernel cannot, this process) or userspace (this process).
     #[arg(long, env = "WIREGUARD_IMPLEMENTATION", default_value = "kernel", value_parser = ["kernel", "userspace"])]
     pub wireguard_implementation: String,
+    /// Which pods of this cluster peers reach: every one, or those of namespaces shared with the peer.
+    #[arg(long = "gateway.security-mode", value_enum, default_value_t)]
+    pub security_mode: SecurityMode,
     /// Several gateways choose one that is active. Off: this one is, always.
     #[arg(long = "gateway.leader-elect", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub leader_elect: bool,
@@ -192,8 +198,22 @@ mod tests {
             "--gateway.listening-port=5871",
         ]);
         assert!(args.leader_elect);
+        assert_eq!(args.security_mode, SecurityMode::FullPodToPod);
         assert_eq!((args.mtu, args.lease_duration), (1340, Duration::from_secs(7)));
         assert_eq!(duration("300ms"), Ok(Duration::from_millis(300)));
         assert!(duration("7").is_err());
+    }
+
+    #[test]
+    fn the_security_mode_has_the_words_of_liqo_1() {
+        let mode = |word: &str| {
+            let flag = format!("--gateway.security-mode={word}");
+            GatewayArgs::try_parse_from(["liqo-gateway", "--pod-name=gw", "--pod-ip=172.30.0.11", &flag])
+                .map(|args| args.security_mode)
+        };
+        for known in [SecurityMode::FullPodToPod, SecurityMode::IntraClusterTrafficSegregation] {
+            assert_eq!(mode(known.as_str()).unwrap(), known);
+        }
+        assert!(mode("fullpodtopod").is_err());
     }
 }

@@ -199,6 +199,9 @@ pub enum Key {
     CtState,
     /// Connection status, a bit set: see [`ct`].
     CtStatus,
+    /// Direction of the packet within its connection: 0 is that of the first packet, [`ct::REPLY`] the other one. A packet
+    /// that is not tracked has none.
+    CtDirection,
     /// IPv4 destination that the connection was opened to, before any translation (`ct original ip daddr`).
     OriginalDaddr,
     /// IPv4 source.
@@ -223,7 +226,7 @@ pub enum Key {
     DaddrType,
 }
 
-/// Bits of [`Key::CtState`] and [`Key::CtStatus`].
+/// Bits of [`Key::CtState`] and [`Key::CtStatus`], values of [`Key::CtDirection`].
 pub mod ct {
     /// State: cannot be tracked.
     pub const INVALID: u32 = 1;
@@ -233,6 +236,8 @@ pub mod ct {
     pub const RELATED: u32 = 4;
     /// State: first packet.
     pub const NEW: u32 = 8;
+    /// Direction: from the one that the connection was opened to.
+    pub const REPLY: u32 = 1;
     /// Status: the source is translated.
     pub const SNAT: u32 = 1 << 4;
     /// Status: the destination is translated.

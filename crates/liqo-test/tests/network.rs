@@ -7,6 +7,7 @@ mod network {
     pub(crate) mod fabric;
     pub(crate) mod matrix;
     pub(crate) mod places;
+    pub(crate) mod segregation;
 }
 
 use std::{
@@ -30,6 +31,7 @@ use liqo_test::{
 use network::{
     fabric::{Fabric, SOON, active_gateway, on_stage, role, wait_connection},
     places::{self, Place, mapped},
+    segregation,
 };
 
 /// A gateway that dies is replaced in this time.
@@ -207,6 +209,11 @@ fn conversation(fabric: &mut Fabric) -> Result<Conversation> {
     };
     let to = SocketAddr::new(mapped(pod("milan")?.ip, &view.remote_pods)?.into(), PORT);
     Conversation::open(&pod("rome")?.netns, to)
+}
+
+#[test]
+fn segregated_peers_reach_what_is_shared_and_nothing_else() -> Result<()> {
+    on_stage(segregation::story)
 }
 
 #[test]

@@ -74,6 +74,7 @@ pub fn all() -> Vec<(&'static str, &'static [Rule])> {
         ("crd-replicator.namespaced", components::CRD_REPLICATOR_NAMESPACED),
         ("gateway", components::GATEWAY),
         ("gateway.namespaced", components::GATEWAY_NAMESPACED),
+        ("gateway.segregation", components::GATEWAY_SEGREGATION),
         ("network-manager", components::NETWORK_MANAGER),
         ("network-manager.namespaced", components::NETWORK_MANAGER_NAMESPACED),
         ("remote-peering-basic", peers::BASIC),

@@ -210,6 +210,9 @@ metadata:
     {{- include "liqo.labels" . | nindent 4 }}
 rules:
 {{ .root.Files.Get (printf "files/rbac/%s.yaml" .name) | required (printf "no access rules for %s" .name) | trim }}
+{{- with .more }}
+{{ $.root.Files.Get (printf "files/rbac/%s.yaml" .) | required (printf "no access rules for %s" .) | trim }}
+{{- end }}
 {{- if and .host .root.Values.openshiftConfig.enable }}
 - apiGroups:
   - security.openshift.io

@@ -10,7 +10,13 @@ use std::{
 use liqo_api::net::{NatMapping, TunnelEndpoint};
 use liqo_tunnel::PublicKey;
 
-use super::{check::Target, resolve::Resolver, rules, space};
+use super::{
+    check::Target,
+    resolve::Resolver,
+    rules,
+    segregation::{Reach, Shared},
+    space,
+};
 use crate::{
     layout::{PUBLIC_KEY, TUNNEL_OVERHEAD_V4, TUNNEL_OVERHEAD_V6},
     network::{self, Networks},
@@ -28,6 +34,8 @@ pub(crate) struct Peer {
     pub(crate) networks: Networks,
     pub(crate) wire: liqo_tunnel::Peer,
     pub(crate) exports: rules::Exports,
+    /// What the peer reaches here; empty in the mode in which peers reach every pod.
+    pub(crate) reach: Reach,
     pub(crate) target: Option<Target>,
 }
 
@@ -69,7 +77,7 @@ pub(crate) fn read(
                     ceiling: fits(ceiling, wire.endpoint),
                 });
                 let exports = mapping.map(rules::exports).unwrap_or_default();
-                peers.good.push(Peer { tunnel, networks, wire, exports, target });
+                peers.good.push(Peer { tunnel, networks, wire, exports, reach: Reach::new(), target });
             }
         }
     }
@@ -77,6 +85,13 @@ pub(crate) fn read(
 }
 
 impl Peers {
+    /// Says of each peer what it reaches of what is shared.
+    pub(crate) fn share(&mut self, shared: &Shared) {
+        for peer in &mut self.good {
+            peer.reach = shared.reach(&peer.tunnel.spec.cluster_identity, &peer.networks, &peer.exports);
+        }
+    }
+
     /// Whether one more peer can be served beside the current peers; if not, the reason as a sentence.
     fn fit(&self, wire: &liqo_tunnel::Peer, own: PublicKey) -> Result<(), String> {
         if wire.key == own {
@@ -126,7 +141,7 @@ impl Peer {
     pub(crate) fn space(&self, measured: Option<u16>) -> space::Peer {
         let ceiling = self.target.as_ref().map_or(CAUTIOUS_MTU, |target| target.ceiling);
         let mtu = measured.unwrap_or(CAUTIOUS_MTU).min(ceiling);
-        space::Peer { networks: self.networks.clone(), exports: self.exports.clone(), mtu }
+        space::Peer { networks: self.networks.clone(), exports: self.exports.clone(), reach: self.reach.clone(), mtu }
     }
 
     /// The peer's cluster ID.

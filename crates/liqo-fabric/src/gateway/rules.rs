@@ -3,6 +3,7 @@
 //! One table; peers are elements of its sets and maps, never rules, so that a packet costs the same among a thousand
 //! peers as with one. What a peer may reach is what is written here and nothing else: our pods, and addresses
 //! exported to that very peer (data-plane 7.6). Pods of Liqo itself are none of those: what a peer needs of them is exported.
+//! In the segregated mode each packet that a peer sends, unless it answers, must in addition be for what the peer reaches.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,9 +13,10 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 use liqo_netlink::nft::{
     Base, Chain, ChainKind, DataType, Datum, Family, Hook, Item, Key, KeyType, Rule, Set, Statement, TCP_SYN, Table,
-    Target, Verdict, ct, is, not, rule, within,
+    Target, Verdict, ct, is, not, outside, rule, within,
 };
 
+use super::segregation::{Reach, SecurityMode};
 use crate::{
     layout::{NFT_TABLE, PING_PORT, TUNNEL, VETH_GATEWAY},
     network::Networks,
@@ -34,19 +36,23 @@ const CHECKED: &str = "checked";
 const CHECKERS: &str = "checkers";
 /// Liqo's own pods.
 const COMPONENTS: &str = "components";
+/// Pods of a peer and what they reach here; in the segregated mode only.
+const REACHABLE: &str = "reachable";
 const TCP: u32 = 6;
 const UDP: u32 = 17;
 const ICMP: u32 = 1;
 
-/// The nftables table for these peers and these pods of the Liqo namespace.
+/// The nftables table for these peers and these pods of the Liqo namespace. What a peer reaches counts in the segregated mode
+/// only.
 pub(crate) fn table<'p>(
-    peers: impl IntoIterator<Item = (&'p Networks, &'p Exports)> + Clone,
+    mode: SecurityMode,
+    peers: impl IntoIterator<Item = (&'p Networks, &'p Exports, &'p Reach)> + Clone,
     components: &BTreeSet<IpAddr>,
 ) -> Table {
-    let pods: Vec<_> = peers.clone().into_iter().map(|(networks, _)| networks.local_pods).collect();
-    let mut table = Table { family: Family::Ip, name: NFT_TABLE.to_owned(), sets: sets(), chains: BTreeMap::new() };
-    for (networks, exports) in peers {
-        fill(&mut table.sets, networks, exports);
+    let pods: Vec<_> = peers.clone().into_iter().map(|(networks, ..)| networks.local_pods).collect();
+    let mut table = Table { family: Family::Ip, name: NFT_TABLE.to_owned(), sets: sets(mode), chains: BTreeMap::new() };
+    for (networks, exports, reach) in peers {
+        fill(&mut table.sets, networks, exports, reach);
     }
     if let Some(set) = table.sets.get_mut(COMPONENTS) {
         set.elements = components.iter().filter(|ip| ip.is_ipv4()).map(|ip| (vec![(*ip).into()], None)).collect();
@@ -59,7 +65,7 @@ pub(crate) fn table<'p>(
     table.chains = [
         ("prerouting", chain(ChainKind::Nat, Hook::Prerouting, -100, false, prerouting(pods))),
         ("postrouting", chain(ChainKind::Nat, Hook::Postrouting, 100, false, postrouting(pods))),
-        ("forward", chain(ChainKind::Filter, Hook::Forward, 0, true, forward())),
+        ("forward", chain(ChainKind::Filter, Hook::Forward, 0, true, forward(mode))),
         ("input", chain(ChainKind::Filter, Hook::Input, 0, true, input())),
     ]
     .map(|(name, chain)| (name.to_owned(), chain))
@@ -67,10 +73,11 @@ pub(crate) fn table<'p>(
     table
 }
 
-fn sets() -> BTreeMap<String, Set> {
+fn sets(mode: SecurityMode) -> BTreeMap<String, Set> {
     let set = |keys: &[KeyType], data| Set { keys: keys.to_vec(), interval: true, data, elements: BTreeMap::new() };
     let pair = [KeyType::Ipv4, KeyType::Ipv4];
-    [
+    let segregated = mode == SecurityMode::IntraClusterTrafficSegregation;
+    let always = [
         (EXPORTS, set(&pair, Some(DataType::Ipv4))),
         (REMAPPED, set(&pair, None)),
         (DIRECT, set(&pair, None)),
@@ -79,12 +86,12 @@ fn sets() -> BTreeMap<String, Set> {
         (CHECKED, set(&pair[..1], None)),
         (CHECKERS, set(&pair[..1], None)),
         (COMPONENTS, set(&pair[..1], None)),
-    ]
-    .map(|(name, set)| (name.to_owned(), set))
-    .into()
+    ];
+    let all = always.into_iter().chain(segregated.then(|| (REACHABLE, set(&pair, None))));
+    all.map(|(name, set)| (name.to_owned(), set)).collect()
 }
 
-fn fill(sets: &mut BTreeMap<String, Set>, networks: &Networks, exports: &Exports) {
+fn fill(sets: &mut BTreeMap<String, Set>, networks: &Networks, exports: &Exports, reach: &Reach) {
     let mut put = |set: &str, key: Vec<Item>, datum: Option<Datum>| {
         if let Some(set) = sets.get_mut(set) {
             set.elements.insert(key, datum);
@@ -93,6 +100,9 @@ fn fill(sets: &mut BTreeMap<String, Set>, networks: &Networks, exports: &Exports
     let from: Item = networks.remote_pods.into();
     for (there, here) in exports {
         put(EXPORTS, vec![from.clone(), IpAddr::V4(*there).into()], Some(Datum::Address(IpAddr::V4(*here))));
+    }
+    for address in reach {
+        put(REACHABLE, vec![from.clone(), IpAddr::V4(*address).into()], None);
     }
     let pods = if networks.is_remapped() { REMAPPED } else { DIRECT };
     put(pods, vec![from, networks.local_pods_there.into()], None);
@@ -128,18 +138,23 @@ fn postrouting(pods: Option<IpNet>) -> Vec<Rule> {
     ]
 }
 
-fn forward() -> Vec<Rule> {
+fn forward(mode: SecurityMode) -> Vec<Rule> {
     let accept = || Statement::Verdict(Verdict::Accept);
     let pair = [Key::Saddr, Key::Daddr];
     let syn = [is(Key::Protocol, TCP), Statement::AnyBit(Key::TcpFlags, TCP_SYN), Statement::ClampMss];
     let [udp, port] = connection_check();
     let drop = Statement::Verdict(Verdict::Drop);
-    vec![
+    let mut rules = vec![
         rule(
             "nobody but the gateway itself checks the connection",
             [is(Key::Iif, VETH_GATEWAY), udp, port, within(&[Key::Daddr], CHECKED), drop],
         ),
         rule("segments as large as the path carries", syn),
+    ];
+    if mode == SecurityMode::IntraClusterTrafficSegregation {
+        rules.extend(segregation());
+    }
+    rules.extend([
         rule("", [Statement::AnyBit(Key::CtState, ct::ESTABLISHED | ct::RELATED), accept()]),
         rule(
             "peers reach Liqo itself where it is exported, nowhere else",
@@ -151,6 +166,26 @@ fn forward() -> Vec<Rule> {
             [is(Key::Iif, TUNNEL), Statement::AnyBit(Key::CtStatus, ct::DNAT), accept()],
         ),
         rule("pods seen as they are", [is(Key::Iif, TUNNEL), within(&pair, DIRECT), accept()]),
+    ]);
+    rules
+}
+
+/// Before connections that exist are accepted: what a peer does not reach any more is cut off in their middle. A packet that
+/// belongs to no connection has no direction; the last rule drops it. ICMP errors come from any router of the peer.
+fn segregation() -> [Rule; 3] {
+    let state = |bits| Statement::AnyBit(Key::CtState, bits);
+    let accept = || Statement::Verdict(Verdict::Accept);
+    let drop = Statement::Verdict(Verdict::Drop);
+    [
+        rule("errors about connections that exist", [is(Key::Iif, TUNNEL), state(ct::RELATED), accept()]),
+        rule(
+            "answers of peers to this cluster",
+            [is(Key::Iif, TUNNEL), is(Key::CtDirection, ct::REPLY), state(ct::ESTABLISHED), accept()],
+        ),
+        rule(
+            "peers reach what is shared with them, nothing else",
+            [is(Key::Iif, TUNNEL), outside(&[Key::Saddr, Key::Daddr], REACHABLE), drop],
+        ),
     ]
 }
 
@@ -209,20 +244,53 @@ mod tests {
         let exports = exports(&[("169.254.0.1".to_owned(), "10.98.0.1".to_owned())].into());
         let count = |table: &Table| table.chains.values().map(|chain| chain.rules.len()).sum::<usize>();
         let all: Vec<_> = (0..50).map(|peer| networks(peer % 2 == 0, peer * 2)).collect();
-        let one = table([(&all[0], &exports)], &BTreeSet::new());
+        let (mode, reach) = (SecurityMode::IntraClusterTrafficSegregation, reach(3));
+        let one = table(mode, [(&all[0], &exports, &reach)], &BTreeSet::new());
         let components = (0..30).map(|last| IpAddr::from([10, 244, 0, last])).collect();
-        let fifty = table(all.iter().map(|networks| (networks, &exports)), &components);
+        let fifty = table(mode, all.iter().map(|networks| (networks, &exports, &reach)), &components);
         assert_eq!(count(&one), count(&fifty));
         assert_eq!(one.chains.len(), fifty.chains.len());
         let size = |name: &str| fifty.sets[name].elements.len();
         assert_eq!([EXPORTS, REMAPPED, DIRECT, SOURCES, HOSTS].map(size), [50, 25, 25, 50, 100]);
-        assert_eq!([CHECKED, CHECKERS, COMPONENTS].map(size), [50, 50, 30]);
+        assert_eq!([CHECKED, CHECKERS, COMPONENTS, REACHABLE].map(size), [50, 50, 30, 150]);
+    }
+
+    #[test]
+    fn the_default_mode_has_no_rule_and_no_set_of_the_other_one() {
+        let (networks, exports, reach) = (networks(true, 20), exports(&BTreeMap::new()), reach(3));
+        let made = |mode| table(mode, [(&networks, &exports, &reach)], &BTreeSet::new());
+        let (full, segregated) = (made(SecurityMode::FullPodToPod), made(SecurityMode::IntraClusterTrafficSegregation));
+        let rules = |table: &Table| table.chains["forward"].rules.clone();
+        assert!(!full.sets.contains_key(REACHABLE) && segregated.sets.contains_key(REACHABLE));
+        let mut others = rules(&segregated);
+        others.retain(|rule| !segregation().contains(rule));
+        assert_eq!((others, rules(&segregated).len()), (rules(&full), rules(&full).len() + 3));
+    }
+
+    #[test]
+    fn what_a_peer_reaches_is_judged_before_connections_are_accepted() {
+        let rules = forward(SecurityMode::IntraClusterTrafficSegregation);
+        let at = |part: &str| rules.iter().position(|rule| rule.comment.contains(part)).unwrap();
+        let established = rules.iter().position(|rule| rule.comment.is_empty()).unwrap();
+        assert!(at("answers of peers") < at("what is shared") && at("what is shared") < established);
+        let networks = networks(true, 20);
+        let table = table(
+            SecurityMode::IntraClusterTrafficSegregation,
+            [(&networks, &Exports::new(), &reach(1))],
+            &BTreeSet::new(),
+        );
+        let key = vec![Item::Net("10.20.0.0/16".parse().unwrap()), Item::Net("10.244.0.0/32".parse().unwrap())];
+        assert_eq!(table.sets[REACHABLE].elements, [(key, None)].into(), "an address is reached by its peer only");
+    }
+
+    fn reach(count: u8) -> Reach {
+        (0..count).map(|last| Ipv4Addr::new(10, 244, 0, last)).collect()
     }
 
     #[test]
     fn an_export_is_only_for_its_peer() {
         let exports = exports(&[("10.96.0.1".to_owned(), "10.98.0.2".to_owned())].into());
-        let table = table([(&networks(true, 20), &exports)], &BTreeSet::new());
+        let table = table(SecurityMode::FullPodToPod, [(&networks(true, 20), &exports, &reach(0))], &BTreeSet::new());
         let key = vec![Item::Net("10.20.0.0/16".parse().unwrap()), Item::Net("10.98.0.2/32".parse().unwrap())];
         let datum = Datum::Address("10.96.0.1".parse().unwrap());
         assert_eq!(table.sets[EXPORTS].elements.get(&key), Some(&Some(datum)));
@@ -230,7 +298,7 @@ mod tests {
 
     #[test]
     fn what_is_accepted_from_a_peer_comes_after_what_is_not() {
-        let rules = forward();
+        let rules = forward(SecurityMode::FullPodToPod);
         let at = |part: &str| rules.iter().position(|rule| rule.comment.contains(part)).unwrap();
         let established = rules.iter().position(|rule| rule.comment.is_empty()).unwrap();
         let dropped = at("peers reach Liqo itself");

@@ -9,7 +9,10 @@ use std::{
 use ipnet::IpNet;
 use liqo_netlink::{Address, Link, LinkKind, Neighbour, Realm, Route, State, mac_of, nft};
 
-use super::rules::{self, Exports};
+use super::{
+    rules::{self, Exports},
+    segregation::{Reach, SecurityMode},
+};
 use crate::{
     layout::{NAMESPACE, NFT_TABLE, TUNNEL, TUNNEL_IP, VETH_GATEWAY, VETH_GATEWAY_IP, VETH_HOST, VETH_HOST_IP},
     network::Networks,
@@ -26,6 +29,8 @@ const VETH_MTU: u32 = 9000;
 pub(crate) struct Peer {
     pub(crate) networks: Networks,
     pub(crate) exports: Exports,
+    /// Empty in the mode in which peers reach every pod.
+    pub(crate) reach: Reach,
     /// Largest packet its path carries.
     pub(crate) mtu: u16,
 }
@@ -58,7 +63,7 @@ pub(crate) fn namespace_realm() -> Realm {
 }
 
 /// The namespace with the tunnel to these peers, who reach none of the `components`.
-pub(crate) fn namespace(peers: &[Peer], components: &BTreeSet<IpAddr>, tunnel_mtu: u32) -> State {
+pub(crate) fn namespace(mode: SecurityMode, peers: &[Peer], components: &BTreeSet<IpAddr>, tunnel_mtu: u32) -> State {
     let tunnel = Link { kind: LinkKind::Other, mac: None, mtu: Some(tunnel_mtu), up: true, arp: None };
     let mut routes = BTreeSet::from([Route {
         table: MAIN,
@@ -93,7 +98,11 @@ pub(crate) fn namespace(peers: &[Peer], components: &BTreeSet<IpAddr>, tunnel_mt
             ("netfilter/nf_conntrack_tcp_be_liberal", "1"),
         ]),
         routes,
-        table: Some(rules::table(peers.iter().map(|peer| (&peer.networks, &peer.exports)), components)),
+        table: Some(rules::table(
+            mode,
+            peers.iter().map(|peer| (&peer.networks, &peer.exports, &peer.reach)),
+            components,
+        )),
         ..State::default()
     }
 }

@@ -1,7 +1,7 @@
 //! What a `TunnelEndpoint` says of its connection.
 //!
-//! Words, units and fields are those of Liqo 0.8.3 (data-plane 7.5, 7.8); `mtu`, `loss` and `implementation` in
-//! `peerConfiguration` are ours.
+//! Words, units and fields are those of Liqo 0.8.3 (data-plane 7.5, 7.8); `mtu`, `loss`, `implementation`,
+//! `securityMode` and `reachableAddresses` in `peerConfiguration` are ours.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -9,7 +9,7 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::SignedDuration}
 use liqo_api::net::{Connection, ConnectionLatency, TunnelEndpointSpec, TunnelEndpointStatus};
 use liqo_tunnel::Implementation;
 
-use super::path::Report;
+use super::{path::Report, segregation::SecurityMode};
 use crate::{
     layout::{PUBLIC_KEY, VETH_GATEWAY_IP, VETH_HOST},
     network::Networks,
@@ -17,6 +17,9 @@ use crate::{
 
 /// A latency is told again after this.
 const REFRESH: SignedDuration = SignedDuration::from_secs(30);
+/// In `peerConfiguration`: how many addresses of this cluster the peer reaches. Told anew together with a latency, not with
+/// every pod.
+const REACHABLE: &str = "reachableAddresses";
 
 /// What a status is made of.
 pub(crate) struct Facts<'f> {
@@ -28,6 +31,9 @@ pub(crate) struct Facts<'f> {
     pub(crate) node: IpAddr,
     pub(crate) veth: Option<u32>,
     pub(crate) implementation: Implementation,
+    pub(crate) mode: SecurityMode,
+    /// How many addresses of this cluster the peer reaches; counts in the segregated mode only.
+    pub(crate) reach: usize,
     pub(crate) now: &'f Time,
 }
 
@@ -38,7 +44,7 @@ pub(crate) fn plan(facts: &Facts<'_>, old: Option<&TunnelEndpointStatus>) -> Opt
         let mut status = status.clone();
         if let Some(connection) = &mut status.connection {
             connection.latency = None;
-            connection.peer_configuration.remove("loss");
+            connection.peer_configuration.retain(|key, _| !matches!(key.as_str(), "loss" | REACHABLE));
         }
         status
     };
@@ -92,7 +98,11 @@ fn configuration(facts: &Facts<'_>, networks: &Networks) -> std::collections::BT
         (PUBLIC_KEY, entry(PUBLIC_KEY)),
         ("allowedIPs", format!("{pods}, {external}")),
         ("implementation", facts.implementation.as_str().to_owned()),
+        ("securityMode", facts.mode.as_str().to_owned()),
     ];
+    if facts.mode == SecurityMode::IntraClusterTrafficSegregation {
+        pairs.push((REACHABLE, facts.reach.to_string()));
+    }
     if let Some(report) = facts.report {
         pairs.extend(report.mtu.map(|mtu| ("mtu", mtu.to_string())));
         pairs.push(("loss", format!("{:.1}%", report.loss * 100.0)));
@@ -141,6 +151,15 @@ mod tests {
     }
 
     fn told(report: Option<Report>, second: i64, old: Option<&TunnelEndpointStatus>) -> Option<TunnelEndpointStatus> {
+        told_with(3, report, second, old)
+    }
+
+    fn told_with(
+        reach: usize,
+        report: Option<Report>,
+        second: i64,
+        old: Option<&TunnelEndpointStatus>,
+    ) -> Option<TunnelEndpointStatus> {
         let (spec, now) = (spec(), time(second));
         let networks = Networks::of(&spec).unwrap();
         let facts = Facts {
@@ -150,6 +169,8 @@ mod tests {
             node: "172.30.0.12".parse().unwrap(),
             veth: Some(14),
             implementation: Implementation::Userspace,
+            mode: SecurityMode::IntraClusterTrafficSegregation,
+            reach,
             now: &now,
         };
         plan(&facts, old)
@@ -184,5 +205,21 @@ mod tests {
         assert_eq!(connection.latency.as_ref().unwrap().value.as_deref(), Some("N/A"));
         let another = told(Some(report(false, 0)), 103, Some(&down));
         assert_eq!(another, None);
+    }
+
+    #[test]
+    fn what_a_peer_reaches_is_told_with_a_latency() {
+        let first = told_with(3, Some(report(true, 1700)), 100, None).unwrap();
+        let shown = |status: &TunnelEndpointStatus| {
+            let all = &status.connection.as_ref().unwrap().peer_configuration;
+            (all["securityMode"].clone(), all[REACHABLE].clone())
+        };
+        assert_eq!(shown(&first), ("IntraClusterTrafficSegregation".to_owned(), "3".to_owned()));
+        assert_eq!(
+            told_with(4, Some(report(true, 9900)), 110, Some(&first)),
+            None,
+            "one more pod is not worth a write"
+        );
+        assert_eq!(shown(&told_with(4, Some(report(true, 9900)), 131, Some(&first)).unwrap()).1, "4");
     }
 }

@@ -26,8 +26,9 @@ use super::{
     key::Keys,
     metrics::{self, Figures, Row},
     path::Report,
-    peers::{self, Peers},
+    peers::{self, Peer, Peers},
     resolve::Resolver,
+    segregation::{self, SecurityMode, Shared},
     space, status, told, wish,
 };
 use crate::{
@@ -49,6 +50,8 @@ pub(super) struct Gateway {
     /// All pods of Liqo's namespace.
     components: Store<Pod>,
     services: Store<Service>,
+    /// What is shared with peers; not looked at in the mode in which peers reach every pod.
+    shared: Option<watch::Receiver<Option<Arc<Shared>>>>,
     /// Address of this node.
     address: watch::Sender<IpAddr>,
     keys: Keys,
@@ -103,6 +106,8 @@ impl Gateway {
                 .watch(&args.namespace)
                 .labels(&format!("{GATEWAY_LABEL}=true"))
                 .start(move |_| services()),
+            shared: (args.security_mode == SecurityMode::IntraClusterTrafficSegregation)
+                .then(|| segregation::watch(&cluster, &bell)),
             address: watch::Sender::new(args.pod_ip),
             keys: Keys::watch(&cluster, &args.namespace, &bell),
             secrets: watch::Sender::default(),
@@ -151,6 +156,10 @@ impl Gateway {
         self.mappings.ready().await;
         self.pods.ready().await;
         self.components.ready().await;
+        if let Some(shared) = &mut self.shared {
+            let known = shared.wait_for(Option::is_some).await;
+            known.map_err(|_| "nobody says any more what is shared with peers".to_owned())?;
+        }
         loop {
             let pause = pace.after(self.settle().await);
             tokio::select! {
@@ -194,7 +203,10 @@ impl Gateway {
         let Some(key) = key else { return Ok(()) };
         self.secrets.send_if_modified(|secrets| secrets.follow(&key, std::time::Instant::now()));
         let tunnels = self.tunnels.all();
-        let peers = peers::read(&tunnels, &self.mappings.all(), &self.resolver, (self.outside, key.public()));
+        let mut peers = peers::read(&tunnels, &self.mappings.all(), &self.resolver, (self.outside, key.public()));
+        if let Some(shared) = self.shared.as_ref().and_then(|shared| shared.borrow().clone()) {
+            peers.share(&shared);
+        }
         self.resolver.keep(&tunnels.iter().map(|tunnel| tunnel.spec.endpoint_ip.as_str()).collect::<BTreeSet<_>>());
         self.make("node", space::node_realm(), space::node())?;
         self.open(key)?;
@@ -206,7 +218,7 @@ impl Gateway {
         self.make(
             "namespace",
             space::namespace_realm(),
-            space::namespace(&inside, &self.components(), self.tunnel_mtu()),
+            space::namespace(self.args.security_mode, &inside, &self.components(), self.tunnel_mtu()),
         )?;
         let targets = peers.good.iter().filter(|_| active).filter_map(|peer| peer.target.clone()).collect();
         self.checks.set(targets);
@@ -331,9 +343,10 @@ impl Gateway {
         let Some(tunnel) = &self.tunnel else { return Ok(()) };
         let veth = self.space.node.link(VETH_HOST).map_err(|error| told(&error))?.map(|link| link.index);
         let now = liqo_kube::now();
-        let good = peers.good.iter().map(|peer| (&peer.tunnel, Ok(&peer.networks), reports.get(peer.id()).copied()));
-        let bad = peers.bad.iter().map(|(tunnel, why)| (tunnel, Err(why.as_str()), None));
-        for (object, networks, report) in good.chain(bad) {
+        let report = |peer: &Peer| reports.get(peer.id()).copied();
+        let good = peers.good.iter().map(|peer| (&peer.tunnel, Ok(&peer.networks), report(peer), peer.reach.len()));
+        let bad = peers.bad.iter().map(|(tunnel, why)| (tunnel, Err(why.as_str()), None, 0));
+        for (object, networks, report, reach) in good.chain(bad) {
             let facts = status::Facts {
                 spec: &object.spec,
                 networks,
@@ -341,6 +354,8 @@ impl Gateway {
                 node: *self.address.borrow(),
                 veth,
                 implementation: tunnel.engine.implementation(),
+                mode: self.args.security_mode,
+                reach,
                 now: &now,
             };
             if let Some(status) = status::plan(&facts, object.status.as_ref()) {

@@ -75,6 +75,7 @@ impl Key {
             Self::Oif => Source::Meta(7),
             Self::Protocol => Source::Meta(16),
             Self::CtState => Source::Ct(0),
+            Self::CtDirection => Source::Ct(1),
             Self::CtStatus => Source::Ct(2),
             Self::CtMark => Source::Ct(3),
             Self::OriginalDaddr => Source::Original(20),
@@ -94,7 +95,7 @@ impl Key {
 
     fn length(self) -> usize {
         match self {
-            Self::Protocol | Self::TcpFlags => 1,
+            Self::Protocol | Self::TcpFlags | Self::CtDirection => 1,
             Self::Sport | Self::Dport | Self::IcmpKind => 2,
             Self::Iif | Self::Oif | Self::Saddr6 | Self::Daddr6 => 16,
             Self::Mark

@@ -145,6 +145,7 @@ fn forward() -> Vec<Rule> {
         rule("clamp the segment size", [Statement::AnyBit(Key::TcpFlags, TCP_SYN), Statement::ClampMss]),
         rule("h", [Statement::AnyBit(Key::CtState, ct::ESTABLISHED | ct::RELATED), end(Verdict::Accept)]),
         rule("i", [Statement::AnyBit(Key::CtStatus, ct::DNAT), end(Verdict::Return)]),
+        rule("q", [is(Key::CtDirection, ct::REPLY), outside(&[Key::Saddr, Key::Daddr], "pairs"), end(Verdict::Drop)]),
         rule("j", [within(&[Key::Saddr, Key::Daddr], "pairs"), end(Verdict::Drop)]),
         rule(
             "k",
@@ -241,6 +242,7 @@ pub(crate) fn words(inet: bool, name: &str) -> String {
             tcp flags syn tcp option maxseg size set rt mtu comment \"clamp the segment size\"
             ct state established,related accept comment \"h\"
             ct status dnat return comment \"i\"
+            ct direction reply ip saddr . ip daddr != @pairs drop comment \"q\"
             ip saddr . ip daddr @pairs drop comment \"j\"
             meta l4proto . th dport @ports meta mark set 9 goto side comment \"k\"
             iifname @links meta mark 7 meta mark @marks jump side comment \"l\"

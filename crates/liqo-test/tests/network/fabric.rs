@@ -56,10 +56,7 @@ impl Fabric {
 
     fn furnish(stage: &Stage, finder: &mut Finder) -> Result<Application> {
         places::furnish(stage)?;
-        stage.install_all(&[
-            "--set",
-            "gateway.replicas=2,gateway.metrics.enabled=true,peerPolicy.allowedServiceTypes={ClusterIP,NodePort}",
-        ])?;
+        stage.everywhere(|cluster| Self::install(stage, cluster, &[]))?;
         let rome = stage.cluster("rome");
         if rome.items(&["foreignclusters"])?.is_empty() {
             for provider in ["milan", "turin"] {
@@ -70,6 +67,13 @@ impl Fabric {
             stage.cluster(cluster).wait_peering(peer, "NetworkStatus", "Established")?;
         }
         application::perform(stage, finder)
+    }
+
+    /// Installs the product in a cluster with the values of this stage and `more` arguments.
+    pub(crate) fn install(stage: &Stage, cluster: &Cluster, more: &[&str]) -> Result<()> {
+        let values =
+            "gateway.replicas=2,gateway.metrics.enabled=true,peerPolicy.allowedServiceTypes={ClusterIP,NodePort}";
+        stage.install(cluster, cluster.name(), &[&["--set", values], more].concat())
     }
 
     pub(crate) fn rome(&self) -> &Cluster {

@@ -27,6 +27,8 @@ const IN_PIECES: Way = Way::Udp(4000);
 struct Question {
     what: String,
     to: SocketAddr,
+    /// The cluster whose pod is asked by its own address.
+    of: Option<String>,
     /// Who may answer.
     names: Vec<String>,
     /// Where they are.
@@ -112,6 +114,36 @@ impl<'a> Matrix<'a> {
         }
     }
 
+    /// Divides the questions: first all that go to Services, and those to addresses of pods that `is_open` accepts by the
+    /// clusters of who asks and who is asked; second the others.
+    pub(crate) fn partition(self, is_open: impl Fn(&str, &str) -> bool) -> (Self, Self) {
+        let is_first = |one: &Asked| one.question.of.as_ref().is_none_or(|asked| is_open(&one.from.cluster, asked));
+        let (first, second) = self.all.into_iter().partition(is_first);
+        (Self { all: first }, Self { all: second })
+    }
+
+    /// Asks everything once, by TCP and UDP: no question may be answered.
+    pub(crate) fn nobody_answers(&self, after: &str) -> Result<()> {
+        ensure!(!self.all.is_empty(), "{after}: there is nothing to ask");
+        let mut asking = Vec::new();
+        for Asked { from, question, .. } in &self.all {
+            let (what, to) = (format!("{}/{} → {}", from.cluster, from.name, question.what), question.to);
+            for way in [Way::Tcp(100), Way::Udp(100)] {
+                asking.push((format!("{what} by {way:?}"), from.netns.spawn(move || ask_here(to, way).is_ok())?));
+            }
+        }
+        let size = asking.len();
+        let mut answered = Vec::new();
+        for (what, one) in asking {
+            if one.join().expect("asking does not panic")? {
+                answered.push(what);
+            }
+        }
+        ensure!(answered.is_empty(), "{after}: {} of {size} questions are answered: {answered:#?}", answered.len());
+        out::note(&format!("{after}: {size} questions that nobody answers"));
+        Ok(())
+    }
+
     /// Only what has nothing to do with one cluster.
     pub(crate) fn without(mut self, cluster: &str) -> Self {
         self.all.retain(|one| {
@@ -188,6 +220,7 @@ fn pod(from: &Place, to: &Place, views: &BTreeMap<(String, String), View>) -> Re
     };
     Ok(Some(Question {
         what: format!("{} pod {} on {}", to.cluster, to.name, to.node),
+        of: Some(to.cluster.clone()),
         to: SocketAddr::new(to_ip.into(), PORT),
         names: vec![to.name.clone()],
         clusters: vec![to.cluster.clone()],
@@ -201,6 +234,7 @@ fn of_the_application(from: &Place, application: &Application, places: &[Place])
     let [here, there, far] = [&application.here, &application.there, &application.far];
     let question = |what: &str, to: SocketAddr, names: &[&str], clusters: &[&Place]| Question {
         what: what.into(),
+        of: None,
         to,
         names: names.iter().map(|name| (*name).to_owned()).collect(),
         clusters: clusters.iter().map(|place| place.cluster.clone()).collect(),

@@ -54,6 +54,8 @@ struct Ranges {
     #[serde(rename = "externalCIDR")]
     external: String,
     reserved_subnets: Vec<String>,
+    /// Which pods of this cluster peers reach.
+    security_mode: String,
 }
 
 /// Reads what the components were started with.
@@ -67,7 +69,8 @@ pub(crate) async fn observe(cluster: &Cluster, namespace: &str, kubeconfig: &str
     let (network, gateway) = if here::connects_networks(cluster, namespace).await? {
         let storages: Vec<IpamStorage> = cluster.list("", STORAGE_LABEL).await.or_else(absent)?;
         let service: Option<Service> = cluster.get(namespace, gateway::SERVICE).await?;
-        (ranges(&storages), Some(gateway_url(service.as_ref())))
+        let deployed: Option<Deployment> = cluster.get(namespace, gateway::SERVICE).await?;
+        (ranges(&storages, deployed.as_ref()), Some(gateway_url(service.as_ref())))
     } else {
         (Network::Other("External"), None)
     };
@@ -84,7 +87,7 @@ pub(crate) async fn observe(cluster: &Cluster, namespace: &str, kubeconfig: &str
     })
 }
 
-fn ranges(storages: &[IpamStorage]) -> Network {
+fn ranges(storages: &[IpamStorage], gateway: Option<&Deployment>) -> Network {
     let Some(spec) = storages.first().map(|one| one.spec.clone()) else {
         return Network::Other("the ranges are not known yet: is liqo-network-manager running?");
     };
@@ -93,6 +96,9 @@ fn ranges(storages: &[IpamStorage]) -> Network {
         services: spec.service_cidr,
         external: spec.external_cidr,
         reserved_subnets: spec.reserved_subnets,
+        security_mode: gateway
+            .and_then(|gateway| argument(gateway, "--gateway.security-mode"))
+            .unwrap_or_else(|| "FullPodToPod".to_owned()),
     })
 }
 
@@ -126,8 +132,9 @@ impl Local {
         let mut network = Section::new("Network");
         match &self.network {
             Network::Other(status) => drop(network.entry("Status", *status)),
-            Network::Ours(Ranges { pods, services, external, reserved_subnets }) => {
+            Network::Ours(Ranges { pods, services, external, reserved_subnets, security_mode }) => {
                 network.entry("Pod CIDR", pods).entry("Service CIDR", services).entry("External CIDR", external);
+                network.entry("Security mode", security_mode);
                 if !reserved_subnets.is_empty() {
                     let mut reserved = Section::new("Reserved Subnets");
                     for subnet in reserved_subnets {
@@ -180,11 +187,17 @@ mod tests {
         storage.spec.service_cidr = "10.96.0.0/16".into();
         storage.spec.external_cidr = "10.97.0.0/16".into();
         storage.spec.reserved_subnets = vec!["192.168.0.0/24".into()];
-        let local = local(ranges(&[storage]), Some("udp://1.2.3.4:5871"));
+        let local = local(ranges(&[storage], None), Some("udp://1.2.3.4:5871"));
         let wanted = "Network\n    Pod CIDR:      10.244.0.0/16\n    Service CIDR:  10.96.0.0/16\n    External CIDR: 10.97.0.0/16\n    \
-            Reserved Subnets\n        - 192.168.0.0/24\nEndpoints\n    Network gateway:       udp://1.2.3.4:5871\n";
+            Security mode: FullPodToPod\n    Reserved Subnets\n        - 192.168.0.0/24\nEndpoints\n    Network gateway:       udp://1.2.3.4:5871\n";
         assert!(local.text().contains(wanted), "{}", local.text());
         assert_eq!(serde_json::to_value(&local).unwrap()["network"]["externalCIDR"], "10.97.0.0/16");
+        let mode = "IntraClusterTrafficSegregation";
+        let gateway = serde_json::json!({"spec": {"selector": {}, "template": {"spec": {"containers": [
+            {"name": "gateway", "args": ["--gateway.mtu=0", format!("--gateway.security-mode={mode}")]}]}}}});
+        let gateway = serde_json::from_value(gateway).unwrap();
+        let segregated = super::tests::local(ranges(&[IpamStorage::default()], Some(&gateway)), None);
+        assert!(segregated.text().contains(&format!("Security mode: {mode}\n")), "{}", segregated.text());
     }
 
     #[test]

@@ -14,6 +14,15 @@ use crate::status::frame::Section;
 /// What is said where nothing is remapped.
 const NOT_REMAPPED: &str = "remapping not necessary";
 
+/// What our gateways add to `peerConfiguration`, with its title.
+const DETAILS: [(&str, &str); 5] = [
+    ("loss", "Loss"),
+    ("mtu", "Path MTU"),
+    ("implementation", "Driver"),
+    ("securityMode", "Security mode"),
+    ("reachableAddresses", "Reachable here"),
+];
+
 /// The objects that are about the network of peers.
 pub(crate) struct Objects {
     pub(crate) configs: Vec<NetworkConfig>,
@@ -60,7 +69,7 @@ struct ConnectionView {
     remote_gateway: String,
     status: String,
     latency: String,
-    /// What our gateway says besides: `implementation`, `mtu`, `loss`. Go Liqo says nothing of the kind.
+    /// What our gateway says besides, by the keys of [`DETAILS`]. Go Liqo says nothing of the kind.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     details: BTreeMap<String, String>,
 }
@@ -102,7 +111,7 @@ impl NetworkView {
         gateways.entry("Local", local_gateway).entry("Remote", remote_gateway);
         let mut section = Section::new("Network connection");
         section.section(gateways).entry("Status", status).entry("Latency", latency);
-        for (key, title) in [("loss", "Loss"), ("mtu", "Path MTU"), ("implementation", "Driver")] {
+        for (key, title) in DETAILS {
             if let Some(value) = details.get(key) {
                 section.entry(title, value);
             }
@@ -135,7 +144,7 @@ fn connection(tunnel: &TunnelEndpoint, local_gateway: String) -> ConnectionView 
     let known = tunnel.status.as_ref().and_then(|status| status.connection.clone()).unwrap_or_default();
     let latency = known.latency.and_then(|latency| latency.value);
     let mut details = known.peer_configuration;
-    details.retain(|key, _| matches!(key.as_str(), "loss" | "mtu" | "implementation"));
+    details.retain(|key, _| DETAILS.iter().any(|(known, _)| key == known));
     ConnectionView {
         local_gateway,
         remote_gateway: endpoint(&spec.endpoint_ip, &spec.backend_config),
@@ -222,6 +231,18 @@ mod tests {
             ranges("how \"consumer\" remapped \"provider\"")
         );
         assert_eq!(text(&view), wanted);
+    }
+
+    #[test]
+    fn the_security_mode_is_shown() {
+        let mut objects = recorded();
+        let connection = objects.tunnels[0].status.as_mut().unwrap().connection.as_mut().unwrap();
+        for (key, value) in [("securityMode", "IntraClusterTrafficSegregation"), ("reachableAddresses", "7")] {
+            connection.peer_configuration.insert(key.to_owned(), value.to_owned());
+        }
+        let told: String = text(&NetworkView::of(&objects, "peer")).split_whitespace().collect::<Vec<_>>().join(" ");
+        let wanted = "Security mode: IntraClusterTrafficSegregation Reachable here: 7";
+        assert!(told.ends_with(wanted), "{told}");
     }
 
     #[test]

@@ -107,6 +107,13 @@ pub(super) const GATEWAY: &[Rule] = &[
     rule("net.liqo.io", &["tunnelendpoints/status"], &["patch"]),
 ];
 
+/// Gateway, everywhere, in the segregated mode only: what is shared with peers.
+pub(super) const GATEWAY_SEGREGATION: &[Rule] = &[
+    rule("", &["namespaces", "pods"], &["list", "watch"]),
+    rule("discovery.k8s.io", &["endpointslices"], &["list", "watch"]),
+    rule("offloading.liqo.io", &["namespaceoffloadings"], &["list", "watch"]),
+];
+
 /// Gateway, in the Liqo namespace: its lease and key, who of its like is active, where peers find the active one.
 pub(super) const GATEWAY_NAMESPACED: &[Rule] = &[
     rule("", &["pods"], &["get", "list", "watch", "patch"]),

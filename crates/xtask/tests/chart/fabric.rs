@@ -98,6 +98,25 @@ fn arguments_follow_the_values() {
     );
 }
 
+#[test]
+fn a_gateway_sees_what_is_shared_only_where_peers_are_segregated() {
+    let default = with(&[]);
+    let segregated = with(&["--set=networking.securityMode=IntraClusterTrafficSegregation"]);
+    let flag = "--gateway.security-mode=IntraClusterTrafficSegregation".to_owned();
+    assert!(!args(&default, GATEWAY).contains(&flag) && args(&segregated, GATEWAY).contains(&flag));
+    let rules = |objects: &Objects| objects["ClusterRole/liqo-gateway"]["rules"].as_array().expect("rules").clone();
+    let (before, mut after) = (rules(&default), rules(&segregated));
+    let more = after.split_off(before.len());
+    assert_eq!(after, before);
+    let wanted = [
+        ("", json!(["namespaces", "pods"])),
+        ("discovery.k8s.io", json!(["endpointslices"])),
+        ("offloading.liqo.io", json!(["namespaceoffloadings"])),
+    ];
+    let wanted = wanted.map(|(group, all)| json!({"apiGroups": [group], "resources": all, "verbs": ["list", "watch"]}));
+    assert_eq!(more, wanted);
+}
+
 /// Only components that change the node's network have capabilities, and each listens on ports of its own there.
 #[test]
 fn agents_share_the_network_of_the_node() {

@@ -1,0 +1,243 @@
+//! Which addresses of this cluster each peer reaches when peers are segregated.
+//!
+//! Keeps true: a peer reaches the pods of namespaces that are offloaded to it, the endpoints reflected with them, and the
+//! pods of namespaces that were made for it. All four kinds are objects that no peer can write for itself:
+//! `NamespaceMap`s and endpoints in namespaces of peers, which a peer can write, open nothing. Until every kind has been
+//! listed nothing is known, and the gateway leaves the rules in the kernel as they are.
+//!
+//! Watches: `NamespaceOffloading`s, `Namespace`s made for peers, `Pod`s, `EndpointSlice`s; in the segregated mode only.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
+
+use k8s_openapi::api::{
+    core::v1::{Namespace, Pod},
+    discovery::v1::{Endpoint, EndpointSlice},
+};
+use kube::ResourceExt;
+use liqo_api::{ClusterIdentity, meta::label, names, offloading::NamespaceOffloading};
+use liqo_core::{mapping, naming};
+use liqo_kube::{Cluster, Store};
+use tokio::sync::{Notify, watch};
+
+use super::rules::Exports;
+use crate::{network::Networks, route::pods};
+
+/// Pause between two looks, so that a burst of changes is looked at once.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Which pods of this cluster peers reach; names and meaning are those of Liqo 1.x.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum SecurityMode {
+    /// Every pod but those of Liqo, as in Liqo 0.8.3.
+    #[default]
+    #[value(name = "FullPodToPod")]
+    FullPodToPod,
+    /// Pods of namespaces that are shared with the peer.
+    #[value(name = "IntraClusterTrafficSegregation")]
+    IntraClusterTrafficSegregation,
+}
+
+impl SecurityMode {
+    /// The name in flags, values and statuses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::FullPodToPod => "FullPodToPod",
+            Self::IntraClusterTrafficSegregation => "IntraClusterTrafficSegregation",
+        }
+    }
+}
+
+/// Addresses of this cluster, as this cluster knows them, that one peer reaches.
+pub(crate) type Reach = BTreeSet<Ipv4Addr>;
+
+/// The peer a namespace is shared with.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Sharer {
+    /// The namespace is offloaded to the peer whose `NamespaceMap` has this name.
+    Provider(String),
+    /// The namespace was made for the peer with this cluster ID.
+    Consumer(String),
+}
+
+/// What this cluster shares with each of its peers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Shared(BTreeMap<Sharer, Reach>);
+
+impl Shared {
+    /// What `peer` reaches: shared addresses within the pod network, and every address exported to the peer.
+    pub(crate) fn reach(&self, peer: &ClusterIdentity, networks: &Networks, exports: &Exports) -> Reach {
+        let sharers = [Sharer::Provider(naming::unique_name(peer)), Sharer::Consumer(peer.cluster_id.clone())];
+        let shared = sharers.iter().filter_map(|sharer| self.0.get(sharer)).flatten();
+        let pods = shared.filter(|address| networks.local_pods.contains(&IpAddr::V4(**address)));
+        pods.chain(exports.values()).copied().collect()
+    }
+
+    fn of(seen: &Seen) -> Self {
+        let spaces = seen.spaces();
+        let mut all: BTreeMap<Sharer, Reach> = BTreeMap::new();
+        for (address, owners) in owners(&seen.pods) {
+            for sharer in sharers(&spaces, &owners) {
+                all.entry(sharer.clone()).or_default().insert(address);
+            }
+        }
+        for slice in &seen.slices {
+            let sharers = spaces.get(slice.metadata.namespace.as_deref().unwrap_or_default());
+            // In a namespace made for a peer the peer itself says what the endpoints are.
+            for sharer in sharers.into_iter().flatten().filter(|sharer| matches!(sharer, Sharer::Provider(_))) {
+                let addresses = slice.endpoints.iter().flatten().flat_map(|endpoint| &endpoint.addresses);
+                all.entry(sharer.clone())
+                    .or_default()
+                    .extend(addresses.filter_map(|text| text.parse::<Ipv4Addr>().ok()));
+            }
+        }
+        Self(all)
+    }
+}
+
+/// The objects that the decision reads.
+#[derive(Debug, Default)]
+struct Seen {
+    offloadings: Vec<Arc<NamespaceOffloading>>,
+    /// Namespaces made for peers.
+    namespaces: Vec<Arc<Namespace>>,
+    pods: Vec<Arc<Pod>>,
+    slices: Vec<Arc<EndpointSlice>>,
+}
+
+impl Seen {
+    /// The namespaces that are shared, each with its peers. A namespace made for a peer is shared with no other one.
+    fn spaces(&self) -> BTreeMap<String, BTreeSet<Sharer>> {
+        let mut all: BTreeMap<String, BTreeSet<Sharer>> = BTreeMap::new();
+        for offloading in &self.offloadings {
+            let namespace = offloading.namespace().unwrap_or_default();
+            if !mapping::stays_here(&namespace) {
+                all.insert(namespace, providers(offloading));
+            }
+        }
+        for namespace in &self.namespaces {
+            let peer = namespace.labels().get(label::REMOTE_CLUSTER_ID).cloned().unwrap_or_default();
+            all.insert(namespace.name_any(), [Sharer::Consumer(peer)].into());
+        }
+        all
+    }
+}
+
+/// The peers that an offloading has selected; none once the offloading ends.
+fn providers(offloading: &NamespaceOffloading) -> BTreeSet<Sharer> {
+    if offloading.name_any() != names::NAMESPACE_OFFLOADING || offloading.metadata.deletion_timestamp.is_some() {
+        return BTreeSet::new();
+    }
+    let conditions = offloading.status.iter().flat_map(|status| &status.remote_namespaces_conditions);
+    let selected = conditions.filter(|(_, all)| {
+        all.iter().any(|condition| condition.type_ == "OffloadingRequired" && condition.status == "True")
+    });
+    selected.map(|(map, _)| Sharer::Provider(map.clone())).collect()
+}
+
+/// The namespaces of the pods that have each address. A pod that is being deleted has its address unless another pod has
+/// that address already.
+fn owners(pods: &[Arc<Pod>]) -> BTreeMap<Ipv4Addr, BTreeSet<&str>> {
+    let mut all: BTreeMap<Ipv4Addr, BTreeSet<&str>> = BTreeMap::new();
+    let mut leaving = Vec::new();
+    for pod in pods {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        for address in pods::addresses(pod) {
+            match address {
+                IpAddr::V4(address) if pod.metadata.deletion_timestamp.is_some() => leaving.push((address, namespace)),
+                IpAddr::V4(address) => _ = all.entry(address).or_default().insert(namespace),
+                IpAddr::V6(_) => {}
+            }
+        }
+    }
+    let taken: BTreeSet<_> = all.keys().copied().collect();
+    for (address, namespace) in leaving.into_iter().filter(|(address, _)| !taken.contains(address)) {
+        all.entry(address).or_default().insert(namespace);
+    }
+    all
+}
+
+/// The peers that every one of the namespaces is shared with.
+fn sharers<'s>(spaces: &'s BTreeMap<String, BTreeSet<Sharer>>, owners: &BTreeSet<&str>) -> Vec<&'s Sharer> {
+    let mut others = owners.iter().map(|namespace| spaces.get(*namespace));
+    let first = others.next().flatten();
+    let others: Vec<_> = others.collect();
+    let in_all = |sharer: &&Sharer| others.iter().all(|space| space.is_some_and(|space| space.contains(*sharer)));
+    first.into_iter().flatten().filter(in_all).collect()
+}
+
+/// Starts watching. The receiver holds `None` until every kind has been listed; each change rings `bell`.
+pub(super) fn watch(cluster: &Cluster, bell: &Arc<Notify>) -> watch::Receiver<Option<Arc<Shared>>> {
+    let news = Arc::new(Notify::new());
+    let ring = || {
+        let news = Arc::clone(&news);
+        move || news.notify_one()
+    };
+    let (offloadings, namespaces, pods, slices) = (ring(), ring(), ring(), ring());
+    let stores = Stores {
+        offloadings: cluster.watch("").start(move |_| offloadings()),
+        namespaces: cluster.watch("").labels(label::REMOTE_CLUSTER_ID).start(move |_| namespaces()),
+        pods: cluster.watch("").trim(pods::trim).start(move |_| pods()),
+        slices: cluster.watch("").trim(trim).start(move |_| slices()),
+    };
+    let (sender, receiver) = watch::channel(None);
+    tokio::spawn(stores.follow(news, Arc::clone(bell), sender));
+    receiver
+}
+
+/// Only the addresses of a slice are read.
+fn trim(slice: &mut EndpointSlice) {
+    liqo_kube::strip(slice);
+    (slice.metadata.labels, slice.metadata.annotations, slice.metadata.owner_references) = (None, None, None);
+    slice.ports = None;
+    for endpoint in slice.endpoints.iter_mut().flatten() {
+        *endpoint = Endpoint { addresses: std::mem::take(&mut endpoint.addresses), ..Endpoint::default() };
+    }
+}
+
+struct Stores {
+    offloadings: Store<NamespaceOffloading>,
+    namespaces: Store<Namespace>,
+    pods: Store<Pod>,
+    slices: Store<EndpointSlice>,
+}
+
+impl Stores {
+    /// Tells what is shared whenever that has changed, as long as somebody listens.
+    async fn follow(self, news: Arc<Notify>, bell: Arc<Notify>, sender: watch::Sender<Option<Arc<Shared>>>) {
+        tokio::join!(self.offloadings.ready(), self.namespaces.ready(), self.pods.ready(), self.slices.ready());
+        loop {
+            let now = Shared::of(&self.seen());
+            let has_changed = sender.send_if_modified(|shared| {
+                let differs = shared.as_deref() != Some(&now);
+                if differs {
+                    *shared = Some(Arc::new(now));
+                }
+                differs
+            });
+            if has_changed {
+                bell.notify_one();
+            }
+            tokio::select! {
+                () = news.notified() => tokio::time::sleep(PAUSE).await,
+                () = sender.closed() => return,
+            }
+        }
+    }
+
+    fn seen(&self) -> Seen {
+        Seen {
+            offloadings: self.offloadings.all(),
+            namespaces: self.namespaces.all(),
+            pods: self.pods.all(),
+            slices: self.slices.all(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
