@@ -31,7 +31,13 @@ pub const WEBHOOK_CERTS_SECRET: &str = "liqo-webhook-certs";
 pub const WEBHOOK_CONFIGURATION: &str = "liqo-webhook";
 /// Service of the authentication endpoint.
 pub const AUTH_SERVICE: &str = "liqo-auth";
-/// Service of the webhooks.
+/// `ServiceAccount` of the authentication service.
+pub const AUTH_ACCOUNT: &str = "liqo-auth";
+/// Audience of the tokens the authentication service shows the controller manager.
+pub const IDENTITY_AUDIENCE: &str = "liqo-identity";
+/// Where the authentication service finds that token.
+pub const IDENTITY_TOKEN: &str = "/var/run/secrets/liqo-identity/token";
+/// Service of the webhooks, and of what the authentication service asks.
 pub const CONTROLLER_MANAGER_SERVICE: &str = "liqo-controller-manager";
 /// `Deployment` and `ServiceAccount` of the virtual kubelet, in the tenant namespace.
 pub const VIRTUAL_KUBELET: &str = "virtual-kubelet";
@@ -41,8 +47,8 @@ pub const IPAM_AUDIENCE: &str = "liqo-ipam";
 pub const IPAM_TOKEN_DIRECTORY: &str = "/var/run/secrets/liqo-ipam";
 /// Its file there.
 pub const IPAM_TOKEN_FILE: &str = "token";
-/// Cluster role of virtual kubelets in their own cluster.
-pub const VIRTUAL_KUBELET_LOCAL_ROLE: &str = "liqo-virtual-kubelet-local";
+/// Cluster role of virtual kubelets in their own cluster, besides that of their node.
+pub const VIRTUAL_KUBELET_CLUSTER_ROLE: &str = "liqo-virtual-kubelet-cluster";
 /// Cluster role of virtual kubelets in the tenant namespace of their provider.
 pub const VIRTUAL_KUBELET_TENANT_ROLE: &str = "liqo-virtual-kubelet-tenant";
 /// Cluster role of a virtual kubelet in each namespace offloaded to its provider.
@@ -69,5 +75,7 @@ pub const TENANT_NAMESPACE_PREFIX: &str = "liqo-tenant-";
 pub const PEERING_BINDING_PREFIX: &str = "liqo-binding-";
 /// Prefix of the cluster role (and binding) that lets a peer read its own metrics.
 pub const TENANT_REMOTE_PREFIX: &str = "liqo-tenant-remote-";
-/// Prefix of the cluster role binding of a virtual kubelet.
+/// Prefix of the cluster role of a virtual kubelet for its own node, and of its cluster role bindings.
+pub const VIRTUAL_NODE_ROLE_PREFIX: &str = "liqo-virtual-node-";
+/// Prefix of the role bindings of a virtual kubelet; before, of its cluster role binding, too.
 pub const VIRTUAL_KUBELET_BINDING_PREFIX: &str = "liqo-virtual-kubelet-";

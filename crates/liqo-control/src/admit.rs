@@ -1,4 +1,5 @@
-//! What the API server asks us before it accepts an object.
+//! What the API server asks us before it accepts an object. The authentication service asks at the same port, and is
+//! answered by [`Issuer`].
 //!
 //! Keeps true: every replica answers alike, whoever leads; nothing here answers with an internal error
 //! because another object is missing; the certificates are made, renewed and trusted without help.
@@ -37,7 +38,7 @@ use self::{
     quota::Quota,
     review::{Request as Asked, Verdict},
 };
-use crate::{home::Home, manager::ManagerArgs, offload::guest::GuestArgs};
+use crate::{home::Home, manager::ManagerArgs, offload::guest::GuestArgs, peering::issuer::Issuer};
 
 /// Longest review accepted: two objects of the size etcd takes (1.5 MiB), and what is around them.
 const LONGEST: usize = (3 << 20) + (128 << 10);
@@ -57,13 +58,15 @@ struct Context {
     quota: Option<Quota>,
     /// What peers may write.
     door: peer::Door,
+    /// Who is given an identity.
+    issuer: Arc<Issuer>,
 }
 
 /// Starts the webhook server and what keeps its certificates.
 ///
 /// # Errors
 /// When the port of the webhooks is none.
-pub fn spawn(home: &Home, args: &ManagerArgs, life: &Life) -> Result<(), String> {
+pub(crate) fn spawn(home: &Home, args: &ManagerArgs, issuer: &Arc<Issuer>, life: &Life) -> Result<(), String> {
     if args.webhook_port == 0 {
         return Err("--webhook-port 0 is no port: the Service of the webhooks needs a fixed one, like 9443".to_owned());
     }
@@ -80,6 +83,7 @@ pub fn spawn(home: &Home, args: &ManagerArgs, life: &Life) -> Result<(), String>
         guests: args.guests.clone(),
         quota: args.enable_resource_enforcement.then(|| Quota::watch(&home.cluster, &home.identity)),
         door: peer::Door::watch(home),
+        issuer: Arc::clone(issuer),
     });
     life.spawn("webhooks", serve(context, args.webhook_port, shown, life.busy()));
     Ok(())
@@ -120,6 +124,9 @@ async fn listen(port: u16) -> Result<TcpListener, std::io::Error> {
 
 async fn answer(context: &Context, request: Request<Incoming>) -> Response<Reply> {
     let path = request.uri().path().trim_end_matches('/').to_owned();
+    if Issuer::hears(&path) {
+        return context.issuer.answer(request).await;
+    }
     let Some(hook) = Hook::of(&path) else {
         return server::text(StatusCode::NOT_FOUND, &format!("there is no webhook {path:?}"));
     };

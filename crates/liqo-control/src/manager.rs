@@ -8,7 +8,10 @@ use crate::{
     admit,
     home::{Home, HomeArgs},
     offload::{self, guest::GuestArgs},
-    peering,
+    peering::{
+        self,
+        issuer::{IdentityArgs, Issuer},
+    },
 };
 
 /// Flags of the controller manager, those of Liqo 0.8.3.
@@ -28,6 +31,9 @@ pub struct ManagerArgs {
     /// What pods of peers may ask for.
     #[command(flatten)]
     pub guests: GuestArgs,
+    /// Who is given an identity.
+    #[command(flatten)]
+    pub identities: IdentityArgs,
     /// Name of this replica, for leader election.
     #[arg(long, env = "POD_NAME", default_value = "liqo-controller-manager")]
     pub pod_name: String,
@@ -178,7 +184,8 @@ pub fn map(pairs: &[(String, String)]) -> BTreeMap<String, String> {
 /// The lease that says which replica decides; the name is that of Liqo 0.8.3.
 const LEASE: &str = "66cf253f.ctrlmgr.liqo.io";
 
-/// Runs the controller manager until SIGTERM. Every replica answers webhooks; only one decides.
+/// Runs the controller manager until SIGTERM. Every replica answers webhooks and the authentication service; only one
+/// decides.
 ///
 /// # Errors
 /// A text that says why it could not start.
@@ -187,7 +194,8 @@ pub async fn run(args: ManagerArgs) -> Result<(), String> {
     let home = Home::open(&args.runtime, &args.home, "liqo-controller-manager").await?;
     let calls = Arc::clone(home.cluster.calls());
     life.metrics(move || calls.text("home"));
-    admit::spawn(&home, &args, &life)?;
+    let issuer = Arc::new(Issuer::new(&home, &args.identities)?);
+    admit::spawn(&home, &args, &issuer, &life)?;
     tokio::select! {
         () = life.until_signal() => {
             if args.enable_leader_election {
@@ -195,15 +203,15 @@ pub async fn run(args: ManagerArgs) -> Result<(), String> {
             }
             Ok(())
         }
-        outcome = decide(&home, &args, &life) => outcome,
+        outcome = decide(&home, &args, &issuer, &life) => outcome,
     }
 }
 
-async fn decide(home: &Home, args: &ManagerArgs, life: &Life) -> Result<(), String> {
+async fn decide(home: &Home, args: &ManagerArgs, issuer: &Issuer, life: &Life) -> Result<(), String> {
     if args.enable_leader_election {
         lease::lead(&home.cluster, life, &home.namespace, LEASE, &args.pod_name).await;
     }
-    peering::spawn(home, args, life)?;
+    peering::spawn(home, args, issuer, life)?;
     offload::spawn(home, args, life)?;
     std::future::pending().await
 }

@@ -5,7 +5,7 @@
 //! | [`tenant`] | the namespace shared with a peer |
 //! | [`token`] | what a peer must know, what we must know |
 //! | [`identity`], [`auth_client`] | how we become known to a peer |
-//! | [`auth`] | how a peer becomes known to us |
+//! | [`issuer`], [`auth`] | how a peer becomes known to us, and the door it comes by |
 //! | [`foreign_cluster`] | our request, and how everything stands |
 //! | [`checker`] | whether a peer is alive |
 //! | [`request`], [`monitor`] | what a peer is offered |
@@ -22,6 +22,7 @@ mod checker;
 mod condition;
 mod foreign_cluster;
 mod identity;
+pub(crate) mod issuer;
 pub(crate) mod monitor;
 mod offer;
 mod permissions;
@@ -50,8 +51,9 @@ const WORKERS: usize = 8;
 ///
 /// # Errors
 /// A text that names a flag that cannot be used.
-pub fn spawn(home: &Home, args: &ManagerArgs, life: &Life) -> Result<(), String> {
+pub(crate) fn spawn(home: &Home, args: &ManagerArgs, issuer: &issuer::Issuer, life: &Life) -> Result<(), String> {
     let settings = Settings::read(args)?;
+    issuer.keep(life);
     let busy = life.busy();
     let (world, wakes) = World::open(home, args, settings);
     let world = Arc::new(world);

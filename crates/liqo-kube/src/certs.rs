@@ -304,17 +304,26 @@ pub fn server_config(shown: Arc<Shown>) -> Arc<ServerConfig> {
     Arc::new(config)
 }
 
+/// Authorities in PEM, as something to verify certificates with.
+///
+/// # Errors
+/// A text, when one of them cannot be read or there is none.
+pub fn roots(pem: &[u8]) -> Result<rustls::RootCertStore, String> {
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| format!("reading an authority: {error}"))?;
+        roots.add(certificate).map_err(|error| format!("using an authority: {error}"))?;
+    }
+    if roots.is_empty() { Err("there is no authority".to_owned()) } else { Ok(roots) }
+}
+
 /// TLS for a server that shows a changeable certificate and verifies the certificates of clients that
 /// show one, against authorities in PEM. Whether a client must show one is for the caller to decide.
 ///
 /// # Errors
 /// When the authorities cannot be read.
 pub fn server_config_with_clients(shown: Arc<Shown>, authorities: &str) -> Result<Arc<ServerConfig>, CertError> {
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(authorities.as_bytes()) {
-        let certificate = certificate.map_err(|e| wrong("reading the client authorities")(&e))?;
-        roots.add(certificate).map_err(|e| wrong("using the client authorities")(&e))?;
-    }
+    let roots = roots(authorities.as_bytes()).map_err(|why| CertError(format!("client authorities: {why}")))?;
     let verifier = rustls::server::WebPkiClientVerifier::builder(Arc::new(roots))
         .allow_unauthenticated()
         .build()

@@ -170,7 +170,7 @@ impl Cluster {
 
     /// What service accounts of an audited cluster asked for and had no right to: who, verb and resource, once each.
     pub fn forbidden(&self) -> Result<Vec<String>> {
-        let path = control_plane::audit_log(self);
+        let path = self.audit_log();
         let log = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         ensure!(!log.is_empty(), "the API server of {} kept no record", self.name());
         let mut all = std::collections::BTreeSet::new();
@@ -186,6 +186,15 @@ impl Cluster {
             }
         }
         Ok(all.into_iter().collect())
+    }
+
+    /// Where an audited cluster's API server keeps its record.
+    pub(crate) fn audit_log(&self) -> PathBuf {
+        control_plane::audit_log(self)
+    }
+
+    pub(crate) fn dir(&self) -> &std::path::Path {
+        &self.dir
     }
 
     /// It came up once; one that was interrupted on the way did not.

@@ -35,6 +35,7 @@ pub mod process;
 pub mod product;
 pub mod reaper;
 pub mod record;
+mod rights;
 pub mod run;
 pub mod stage;
 pub mod story;

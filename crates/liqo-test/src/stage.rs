@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::{Cluster, ClusterSpec, Product, Testbed, assets, record, run, wait_for};
+use crate::{Cluster, ClusterSpec, Product, Testbed, assets, record, rights, run, wait_for};
 
 /// Long enough for anything that works, on a machine others use too.
 pub const LONG: Duration = Duration::from_secs(90);
@@ -61,6 +61,7 @@ impl Stage {
     }
 
     fn build(bed: &str, specs: Vec<ClusterSpec>, network: Network) -> Result<Self> {
+        let specs: Vec<_> = specs.into_iter().map(ClusterSpec::audited).collect();
         let product = Product::build()?;
         let mut bed = raised(bed)?;
         bed.keep_logs(true);
@@ -81,6 +82,14 @@ impl Stage {
         let stage = Self::raise(bed, names)?;
         stage.install_all(&[])?;
         Ok(stage)
+    }
+
+    /// Adds the rights our service accounts have used since the last time, see `rights.rs`.
+    ///
+    /// # Errors
+    /// When a record cannot be read.
+    pub(crate) fn note_rights(&self) -> Result<()> {
+        self.clusters.iter().filter(|cluster| cluster.spec().audited).try_for_each(rights::note)
     }
 
     /// The stories succeeded: dropping the stage keeps no evidence. (A stage dropped without this call keeps the logs of its

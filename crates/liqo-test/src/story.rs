@@ -105,6 +105,7 @@ pub fn alone(bed: &str, raise: impl FnOnce() -> Result<Stage>, test: impl FnOnce
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let mut stage = raise()?;
         test(&stage)?;
+        stage.note_rights()?;
         stage.is_well();
         Ok(())
     }));
@@ -136,7 +137,8 @@ impl<S: AsMut<Stage>> Suite<S> {
         let story = Story::begin(self.bed);
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             stage.as_mut().bed.heal()?;
-            test(&mut stage)
+            test(&mut stage)?;
+            stage.as_mut().note_rights()
         }));
         if !matches!(outcome, Ok(Ok(()))) {
             stage.as_mut().bed.keep_evidence();

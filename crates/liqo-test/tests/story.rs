@@ -10,7 +10,7 @@ use liqo_test::{
 #[test]
 fn two_clusters_become_one_and_two_again_twice() -> Result<()> {
     let specs = [ClusterSpec::new("rome", 1), ClusterSpec::new("milan", 2)];
-    story::alone("story", || Stage::of("story", specs.map(ClusterSpec::audited).into()), twice)
+    story::alone("story", || Stage::of("story", specs.into()), twice)
 }
 
 fn twice(stage: &Stage) -> Result<()> {
@@ -46,6 +46,7 @@ fn tell(stage: &Stage, rome: &Cluster, milan: &Cluster) -> Result<()> {
     one_service(rome)?;
     looked_into(rome)?;
     told(stage, rome)?;
+    held_to_its_node(rome)?;
 
     stage.liqoctl(rome, &["unoffload", "namespace", "demo"])?;
     let there = milan.items(&["namespaces", "-l", "liqo.io/remote-cluster-id"])?;
@@ -133,5 +134,40 @@ fn told(stage: &Stage, rome: &Cluster) -> Result<()> {
     ensure!(status.contains("liqo-controller-manager"), "{status}");
     let peers = stage.liqoctl(rome, &["status", "peer"])?;
     ensure!(peers.contains("milan") && peers.contains("Established"), "{peers}");
+    Ok(())
+}
+
+/// Whoever takes a virtual kubelet over writes its node, the lease of that node and the pods on it; nothing is really written.
+fn held_to_its_node(rome: &Cluster) -> Result<()> {
+    let tenants = rome.items(&["namespaces", "-l", "discovery.liqo.io/tenant-namespace=true"])?;
+    ensure!(tenants.len() == 1, "one tenant namespace is expected, not {}", tenants.len());
+    let tenant = tenants[0]["metadata"]["name"].as_str().unwrap_or_default();
+    let account = format!("--as=system:serviceaccount:{tenant}:virtual-kubelet");
+    let pods = rome.pods("demo", "app=web")?;
+    let on =
+        |wanted: bool| pods.iter().find(|(_, node)| (node == "liqo-milan") == wanted).map(|(name, _)| name.as_str());
+    let (remote, local) = (on(true).unwrap_or_default(), on(false).unwrap_or_default());
+    let node = rome.first();
+    let patch = r#"{"metadata":{"labels":{"story":"told"}}}"#;
+    let lease = "apiVersion: coordination.k8s.io/v1\nkind: Lease\nmetadata: {name: NAME, namespace: kube-node-lease}";
+    let stranger = "apiVersion: v1\nkind: Node\nmetadata: {name: stranger}".to_owned();
+    let cases: [(&[&str], String, bool); 7] = [
+        (&["patch", "node", "liqo-milan", "-p", patch], String::new(), true),
+        (&["patch", "node", &node, "-p", patch], String::new(), false),
+        (&["create", "-f", "-"], stranger, false),
+        (&["create", "-f", "-"], lease.replace("NAME", "stranger"), false),
+        (&["patch", "pod", "-n", "demo", remote, "--subresource=status", "-p", patch], String::new(), true),
+        (&["patch", "pod", "-n", "demo", local, "--subresource=status", "-p", patch], String::new(), false),
+        (&["delete", "pod", "-n", "demo", local], String::new(), false),
+    ];
+    for (args, manifest, allowed) in cases {
+        let mut kubectl = rome.kubectl_command();
+        let outcome = liqo_test::run::feed(kubectl.args(args).args([&account, "--dry-run=server"]), &manifest);
+        match (outcome, allowed) {
+            (Ok(_), true) => {}
+            (Err(error), false) if format!("{error:#}").contains("orbidden") => {}
+            (outcome, _) => anyhow::bail!("as a virtual kubelet, {args:?} ({manifest}): {outcome:?}"),
+        }
+    }
     Ok(())
 }

@@ -57,15 +57,20 @@ async fn not_installed(cluster: &Cluster, namespace: &str) -> String {
     }
 }
 
-/// The Deployment of the authentication service.
-const AUTH: &str = "liqo-auth";
-/// A flag of the authentication service that every release with tokens for one cluster has.
+/// The Deployments that decide who is given an identity: today's, and that of releases before it.
+const DECIDERS: [&str; 2] = ["liqo-controller-manager", "liqo-auth"];
+/// Said by every release that knows tokens of one cluster.
 const TOKENS: &str = "--accept-cluster-token";
 
-/// Whether the authentication service accepts tokens for one cluster.
+/// Whether the cluster knows tokens that are good for one cluster.
 pub(crate) async fn knows_one_time_tokens(cluster: &Cluster, namespace: &str) -> anyhow::Result<bool> {
-    let auth: Option<Deployment> = cluster.get(namespace, AUTH).await?;
-    Ok(auth.is_some_and(|auth| words(&auth).any(|word| word.starts_with(TOKENS))))
+    for name in DECIDERS {
+        let decider: Option<Deployment> = cluster.get(namespace, name).await?;
+        if decider.is_some_and(|decider| words(&decider).any(|word| word.starts_with(TOKENS))) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The pin of the authentication service's key, if the service keeps its key.
@@ -81,7 +86,10 @@ pub(crate) async fn token(cluster: &Cluster, namespace: &str) -> anyhow::Result<
     let secret: Option<Secret> = cluster.get(namespace, names::AUTH_TOKEN_SECRET).await?;
     let token = secret.as_ref().and_then(token_of);
     token.with_context(|| {
-        format!("there is no token in secret {namespace}/{} yet: is liqo-auth running?", names::AUTH_TOKEN_SECRET)
+        format!(
+            "there is no token in secret {namespace}/{} yet: is liqo-controller-manager running?",
+            names::AUTH_TOKEN_SECRET
+        )
     })
 }
 

@@ -3,4 +3,5 @@
 pub mod door;
 pub mod generated;
 pub mod rbac;
+pub mod rights;
 pub mod yaml;

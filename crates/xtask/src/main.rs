@@ -1,11 +1,12 @@
 //! Keeps the generated files of the chart equal to the code they come from.
 //!
-//! `cargo run -p xtask -- gen` writes them, `gen --check` only compares and names what is stale.
+//! `cargo run -p xtask -- gen` writes them, `gen --check` only compares and names what is stale. `rights FILE SECOND`
+//! compares the roles with what the stories told since that second (of 1970) have used of them.
 
 use std::path::Path;
 
 use anyhow::Context;
-use xtask::generated;
+use xtask::{generated, rights};
 
 fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -15,6 +16,9 @@ fn main() -> anyhow::Result<()> {
     match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["gen"] => generated::write(&root),
         ["gen", "--check"] => generated::check(&root),
-        _ => anyhow::bail!("usage: cargo run -p xtask -- gen [--check]"),
+        ["rights", file, since] => {
+            rights::check(Path::new(file), since.parse().context("the second must be a number")?)
+        }
+        _ => anyhow::bail!("usage: cargo run -p xtask -- gen [--check] | rights FILE SECOND"),
     }
 }

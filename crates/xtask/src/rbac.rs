@@ -18,8 +18,8 @@ const RW: &[&str] = &["get", "list", "watch", "create", "update", "patch", "dele
 const ALL: &[&str] = &["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
 /// Reading and changing, but neither making nor removing.
 const CHANGE: &[&str] = &["get", "list", "watch", "update", "patch"];
-/// Writing a status.
-const STATUS: &[&str] = &["get", "update", "patch"];
+/// Writing a status; it is read with its object.
+const STATUS: &[&str] = &["update", "patch"];
 
 /// One rule of a role.
 pub struct Rule {
@@ -67,7 +67,6 @@ const fn named(
 pub fn all() -> Vec<(&'static str, &'static [Rule])> {
     vec![
         ("auth", components::AUTH),
-        ("auth.namespaced", components::AUTH_NAMESPACED),
         ("controller-manager", components::CONTROLLER_MANAGER),
         ("controller-manager.namespaced", components::CONTROLLER_MANAGER_NAMESPACED),
         ("crd-replicator", components::CRD_REPLICATOR),
@@ -83,6 +82,7 @@ pub fn all() -> Vec<(&'static str, &'static [Rule])> {
         ("remote-peering-outgoing", peers::OUTGOING),
         ("route", components::ROUTE),
         ("route.namespaced", components::ROUTE_NAMESPACED),
+        ("virtual-kubelet-cluster", virtual_kubelet::CLUSTER),
         ("virtual-kubelet-local", virtual_kubelet::LOCAL),
         ("virtual-kubelet-namespace", virtual_kubelet::NAMESPACE),
         ("virtual-kubelet-remote", virtual_kubelet::REMOTE),

@@ -8,13 +8,14 @@ mod chart {
     mod labels;
     pub(crate) mod peers;
     mod pods;
+    mod rights;
     mod wrong;
 }
 
 use std::collections::BTreeSet;
 
 use chart::helm::{Objects, command, names, refused, rendered};
-use serde_json::{Value, json};
+use serde_json::json;
 
 const NAMED: &[&str] = &["--set", "discovery.config.clusterName=rome"];
 const EXTERNAL: &[&str] = &["--set", "networking.internal=false"];
@@ -56,10 +57,12 @@ fn these_objects_and_no_others() {
         ClusterRole/liqo-auth ClusterRole/liqo-controller-manager ClusterRole/liqo-crd-replicator
         ClusterRole/liqo-remote-peering-basic ClusterRole/liqo-remote-peering-incoming
         ClusterRole/liqo-remote-peering-leaving
-        ClusterRole/liqo-remote-peering-outgoing ClusterRole/liqo-virtual-kubelet-local
+        ClusterRole/liqo-remote-peering-outgoing
+        ClusterRole/liqo-virtual-kubelet-cluster ClusterRole/liqo-virtual-kubelet-local
         ClusterRole/liqo-virtual-kubelet-namespace
         ClusterRole/liqo-virtual-kubelet-remote ClusterRole/liqo-virtual-kubelet-tenant
         ClusterRoleBinding/liqo-auth ClusterRoleBinding/liqo-controller-manager
+        ClusterRoleBinding/liqo-controller-manager-grant-virtual-kubelet-cluster
         ClusterRoleBinding/liqo-controller-manager-grant-virtual-kubelet-local
         ClusterRoleBinding/liqo-controller-manager-grant-virtual-kubelet-namespace
         ClusterRoleBinding/liqo-controller-manager-grant-virtual-kubelet-remote
@@ -72,8 +75,8 @@ fn these_objects_and_no_others() {
         MutatingWebhookConfiguration/liqo-webhook ValidatingWebhookConfiguration/liqo-webhook
         NetworkPolicy/liqo-auth NetworkPolicy/liqo-controller-manager NetworkPolicy/liqo-crd-replicator
         ResourceQuota/liqo-critical-pods
-        Role/liqo-auth Role/liqo-controller-manager Role/liqo-crd-replicator
-        RoleBinding/liqo-auth RoleBinding/liqo-controller-manager RoleBinding/liqo-crd-replicator
+        Role/liqo-controller-manager Role/liqo-crd-replicator
+        RoleBinding/liqo-controller-manager RoleBinding/liqo-crd-replicator
         Service/liqo-auth Service/liqo-controller-manager
         ServiceAccount/liqo-auth ServiceAccount/liqo-controller-manager ServiceAccount/liqo-crd-replicator";
     let mut wanted: BTreeSet<_> = wanted.split_whitespace().map(str::to_owned).collect();
@@ -151,6 +154,11 @@ fn arguments_by_default() {
             "--withdrawal-deadline=5m",
             "--namespaces-per-peer=64",
             "--pod-security=baseline",
+            "--enable-authentication=true",
+            "--accept-cluster-token=true",
+            "--pin-certificate=true",
+            "--identity-lifetime=168h",
+            "--max-tenants=256",
             "--reserved-namespaces=default,openshift,openshift-*,*-system,cert-manager,istio-*,linkerd*,monitoring,logging,\
              ingress-nginx,argocd,vault,cattle-*,tigera-operator",
         ]
@@ -159,15 +167,10 @@ fn arguments_by_default() {
     assert_eq!(
         args(&objects, "liqo-auth"),
         [
-            "--cluster-name=rome",
             "--namespace=$(POD_NAMESPACE)",
+            "--controller-manager=liqo-controller-manager.$(POD_NAMESPACE).svc:9443",
             "--address=:8443",
             "--enable-tls",
-            "--enable-authentication=true",
-            "--accept-cluster-token=true",
-            "--pin-certificate=true",
-            "--identity-lifetime=168h",
-            "--max-tenants=256",
         ]
     );
 }
@@ -234,6 +237,11 @@ fn arguments_of_the_controller_manager_follow_the_values() {
             "--withdrawal-deadline=90s",
             "--namespaces-per-peer=8",
             "--pod-security=restricted",
+            "--enable-authentication=true",
+            "--accept-cluster-token=true",
+            "--pin-certificate=true",
+            "--identity-lifetime=168h",
+            "--max-tenants=256",
             "--reserved-namespaces=default,a-*",
         ]
     );
@@ -276,18 +284,23 @@ fn authentication_without_tls_behind_an_ingress() {
     assert_eq!(
         args(&objects, "liqo-auth"),
         [
-            "--cluster-name=rome",
             "--namespace=$(POD_NAMESPACE)",
+            "--controller-manager=liqo-controller-manager.$(POD_NAMESPACE).svc:9443",
             "--address=:5000",
-            "--enable-authentication=false",
-            "--accept-cluster-token=false",
-            "--pin-certificate=false",
-            "--identity-lifetime=24h",
-            "--max-tenants=5000000",
-            "--advertise-api-server-address=https://10.0.0.1:6443",
-            "--advertise-api-server-trusted-ca",
         ]
     );
+    let said = args(&objects, "liqo-controller-manager");
+    for flag in [
+        "--enable-authentication=false",
+        "--accept-cluster-token=false",
+        "--pin-certificate=false",
+        "--identity-lifetime=24h",
+        "--max-tenants=5000000",
+        "--advertise-api-server-address=https://10.0.0.1:6443",
+        "--advertise-api-server-trusted-ca",
+    ] {
+        assert!(said.contains(&flag.to_owned()), "{flag} is not in {said:?}");
+    }
     let service = &objects["Service/liqo-auth"];
     assert_eq!(
         service["metadata"]["annotations"],
@@ -343,50 +356,4 @@ fn the_identity_is_only_rendered_when_it_is_given() {
         given["ConfigMap/liqo-clusterid-configmap"]["metadata"]["annotations"]["helm.sh/resource-policy"],
         "keep"
     );
-}
-
-/// Where the cluster has admission policies, a policy restricts the writes of the authentication service.
-#[test]
-fn the_authentication_service_is_held_to_what_it_does() {
-    let policy = "ValidatingAdmissionPolicy/liqo-auth-liqo";
-    assert!(!with(&[]).contains_key(policy), "a cluster without such policies");
-    let objects = with(&["--api-versions", "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy"]);
-    let spec = &objects[policy]["spec"];
-    assert_eq!(spec["failurePolicy"], "Fail");
-    let whose = "request.userInfo.username == \"system:serviceaccount:liqo:liqo-auth\"";
-    assert_eq!(spec["matchConditions"][0]["expression"], whose);
-    let said = spec["validations"].to_string();
-    for kind in ["secrets", "namespaces", "rolebindings", "certificatesigningrequests"] {
-        assert!(said.contains(&format!("variables.kind != \\\"{kind}\\\"")), "{kind}: {said}");
-    }
-    assert_eq!(objects["ValidatingAdmissionPolicyBinding/liqo-auth-liqo"]["spec"]["policyName"], "liqo-auth-liqo");
-}
-
-/// Every role of the chart has exactly the rules of the table, and binds the right accounts.
-#[test]
-fn access_is_what_the_table_says() {
-    let objects = with(&[]);
-    for (file, rules) in xtask::rbac::all() {
-        let role = match file.strip_suffix(".namespaced") {
-            Some(name) => format!("Role/liqo-{name}"),
-            None => format!("ClusterRole/liqo-{file}"),
-        };
-        let wanted: Vec<Value> = rules.iter().map(xtask::rbac::Rule::to_json).collect();
-        assert_eq!(objects[&role]["rules"], json!(wanted), "{role}");
-    }
-    let subjects = |binding: &str| -> Vec<Value> {
-        objects[binding]["subjects"].as_array().expect("subjects").iter().map(|s| s["name"].clone()).collect()
-    };
-    // The authentication service grants the first only.
-    let all = ["liqo-auth", "liqo-controller-manager", "liqo-crd-replicator"];
-    for (permissions, holders) in
-        [("basic", &all[..]), ("incoming", &all[1..]), ("leaving", &all[1..]), ("outgoing", &all[1..])]
-    {
-        assert_eq!(subjects(&format!("ClusterRoleBinding/liqo-remote-peering-{permissions}")), holders);
-    }
-    for side in ["local", "namespace", "remote", "tenant"] {
-        let binding = format!("ClusterRoleBinding/liqo-controller-manager-grant-virtual-kubelet-{side}");
-        assert_eq!(subjects(&binding), ["liqo-controller-manager"]);
-        assert_eq!(objects[&binding]["roleRef"]["name"], format!("liqo-virtual-kubelet-{side}"));
-    }
 }

@@ -76,8 +76,26 @@
 - --withdrawal-deadline={{ $config.withdrawalDeadline }}
 - --namespaces-per-peer={{ .Values.offloading.namespacesPerPeer }}
 - --pod-security={{ .Values.offloading.podSecurity }}
+{{- include "liqo.identityArgs" . }}
 {{- with .Values.offloading.reservedNamespaces }}
 - {{ join "," . | printf "--reserved-namespaces=%s" | quote }}
+{{- end }}
+{{- end }}
+
+{{- /* Who is given an identity. */}}
+{{- define "liqo.identityArgs" }}
+{{- with .Values.auth }}
+- --enable-authentication={{ .config.enableAuthentication }}
+- --accept-cluster-token={{ .config.acceptClusterToken }}
+- --pin-certificate={{ and .config.pinCertificate .tls (not .ingress.enable) }}
+- {{ printf "--identity-lifetime=%s" .config.identityLifetime | quote }}
+- {{ printf "--max-tenants=%d" (int .config.maxTenants) | quote }}
+{{- end }}
+{{- with .Values.apiServer.address }}
+- {{ printf "--advertise-api-server-address=%s" . | quote }}
+{{- end }}
+{{- if .Values.apiServer.trustedCA }}
+- --advertise-api-server-trusted-ca
 {{- end }}
 {{- end }}
 

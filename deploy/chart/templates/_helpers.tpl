@@ -191,7 +191,7 @@ port: healthz
 {{- end }}
 {{- end }}
 
-{{- /* ServiceAccount, ClusterRole and Role of a component, with their bindings. */}}
+{{- /* ServiceAccount, ClusterRole and, where it has rights in the Liqo namespace alone, Role of a component, with their bindings. */}}
 {{- define "liqo.access" -}}
 {{- $full := printf "%s-%s" .root.Chart.Name .name -}}
 apiVersion: v1
@@ -238,6 +238,8 @@ subjects:
   - kind: ServiceAccount
     name: {{ $full }}
     namespace: {{ .root.Release.Namespace }}
+{{- $namespaced := .root.Files.Get (printf "files/rbac/%s.namespaced.yaml" .name) }}
+{{- if $namespaced }}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
@@ -247,7 +249,7 @@ metadata:
   labels:
     {{- include "liqo.labels" . | nindent 4 }}
 rules:
-{{ .root.Files.Get (printf "files/rbac/%s.namespaced.yaml" .name) | required (printf "no access rules for %s" .name) }}
+{{ $namespaced }}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
@@ -264,4 +266,5 @@ subjects:
   - kind: ServiceAccount
     name: {{ $full }}
     namespace: {{ .root.Release.Namespace }}
+{{- end }}
 {{- end }}

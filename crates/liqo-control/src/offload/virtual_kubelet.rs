@@ -1,14 +1,15 @@
-//! The virtual kubelet of an accepted offer: `ServiceAccount`, `ClusterRoleBinding`, `RoleBinding` in the tenant
-//! namespace, `Deployment`. What it may do in offloaded namespaces is bound by [`super::access`].
+//! The virtual kubelet of an accepted offer: `ServiceAccount`, `RoleBinding` in the tenant namespace, `Deployment`, and
+//! its rights on its node ([`node`]). What it may do in offloaded namespaces is bound by [`super::access`].
 //!
 //! Keeps true: what runs is what this version and its flags ask for, also after an upgrade; nothing is
 //! written when nothing has changed; two peers that share a name do not share a node.
 //!
 //! Watches   nothing, the controller of offers calls it.
-//! Writes    `ServiceAccount` and `Deployment` `virtual-kubelet`, `ClusterRoleBinding` and `RoleBinding`
-//!           `liqo-virtual-kubelet-…`.
-//! Removes   the same four.
+//! Writes    `ServiceAccount` and `Deployment` `virtual-kubelet`, `RoleBinding` `liqo-virtual-kubelet-…`; what
+//!           [`node`] writes.
+//! Removes   the same.
 
+mod node;
 mod pod;
 
 use std::collections::BTreeMap;
@@ -17,7 +18,7 @@ use k8s_openapi::{
     api::{
         apps::v1::{Deployment, DeploymentSpec},
         core::v1::{Node, PodTemplateSpec, ServiceAccount},
-        rbac::v1::{ClusterRoleBinding, RoleBinding, RoleRef, Subject},
+        rbac::v1::{RoleBinding, RoleRef, Subject},
     },
     apimachinery::pkg::apis::meta::v1::LabelSelector,
 };
@@ -80,7 +81,7 @@ pub async fn ensure(
         None => choose_node_name(home, &peer).await?,
     };
     keep(home, &namespace, service_account(&namespace)).await?;
-    keep(home, "", binding(&namespace, &peer)).await?;
+    node::grant(home, &namespace, &peer, &node).await?;
     keep(home, &namespace, role_binding(&namespace, &namespace, &peer, names::VIRTUAL_KUBELET_TENANT_ROLE)).await?;
     let wanted = deployment(home, args, offer, &peer, &node);
     match current {
@@ -102,10 +103,10 @@ pub async fn ensure(
 pub async fn remove(home: &Home, offer: &ResourceOffer, peer: &ClusterIdentity) -> Result<bool, KubeError> {
     let namespace = offer.namespace().unwrap_or_default();
     let deployment = drop_one::<Deployment>(home, &namespace, names::VIRTUAL_KUBELET).await?;
-    let binding = drop_one::<ClusterRoleBinding>(home, "", &binding_name(peer)).await?;
+    let node = node::withdraw(home, peer).await?;
     let tenant = drop_one::<RoleBinding>(home, &namespace, &binding_name(peer)).await?;
     let account = drop_one::<ServiceAccount>(home, &namespace, names::VIRTUAL_KUBELET).await?;
-    Ok(deployment && binding && tenant && account)
+    Ok(deployment && node && tenant && account)
 }
 
 /// Deletes an object; `true` when it is gone.
@@ -163,15 +164,6 @@ fn service_account(namespace: &str) -> ServiceAccount {
 
 fn binding_name(peer: &ClusterIdentity) -> String {
     format!("{}{}", names::VIRTUAL_KUBELET_BINDING_PREFIX, naming::unique_name(peer))
-}
-
-fn binding(namespace: &str, peer: &ClusterIdentity) -> ClusterRoleBinding {
-    let labels = [(label::APP_MANAGED_BY, MANAGER), (label::CLUSTER_ID, &peer.cluster_id)];
-    ClusterRoleBinding {
-        metadata: ObjectMeta { labels: Some(owned(&labels)), ..meta("", &binding_name(peer)) },
-        role_ref: role(names::VIRTUAL_KUBELET_LOCAL_ROLE),
-        subjects: Some(vec![account(namespace)]),
-    }
 }
 
 /// Gives the virtual kubelet of a peer, which lives in the namespace `tenant`, a role in another namespace.
@@ -387,14 +379,5 @@ mod tests {
         let spec = PodSpec { containers: vec![container], ..PodSpec::default() };
         one.spec.template = PodTemplateSpec { spec: Some(spec), ..PodTemplateSpec::default() };
         assert_eq!(node_name(&one).as_deref(), Some("liqo-x"));
-    }
-
-    #[test]
-    fn the_binding_is_that_recorded_from_a_real_cluster() {
-        let peer = ClusterIdentity::new(PROVIDER, "provider");
-        let binding = binding("liqo-tenant-provider-ca6261", &peer);
-        assert_eq!(binding.name_any(), "liqo-virtual-kubelet-provider-ca6261");
-        assert_eq!(binding.role_ref.name, "liqo-virtual-kubelet-local");
-        assert_eq!(binding.labels().get(label::CLUSTER_ID).map(String::as_str), Some(PROVIDER));
     }
 }

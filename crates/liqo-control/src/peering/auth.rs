@@ -1,103 +1,90 @@
 //! Role `auth-service`: the door at which a peer shows a token and is given an identity.
 //!
-//! `GET /ids` says who this cluster is, to anybody. `POST /identity/certificate` checks the claim and the signing request
-//! ([`check`]), then the token or the proof of the key before, makes room for the peer and signs ([`issue`]).
+//! `GET /ids` says who this cluster is, to anybody. `POST /identity/certificate` is limited by source, read strictly, and
+//! passed on to the controller manager ([`line`]), which judges, signs and answers (`peering/issuer.rs`).
 //!
-//! Keeps true: no answer is lost for good. What was signed is stored, and given again to whoever asks
-//! with the same key; the work goes on when the asker has hung up. An ID belongs to the key that had it first. A caller
-//! whose token is refused is told the same whatever is wrong with it; the log and an Event say more.
+//! Keeps true: whoever takes this process over holds nothing but what passes through it. Its ServiceAccount reads one
+//! webhook configuration, and may write nothing. It never waits for the API server to answer an anonymous caller.
 //!
-//! Watches   `Secret` `auth-token`, `liqo-auth-certificate`.
-//! Writes    `Secret`s `auth-token`, `remote-token-<peer>`, the user of `auth-token-once-*`; what [`issue`] and [`shown`]
-//!           write.
-//! Removes   what [`sweep`] removes.
+//! Watches   `ValidatingWebhookConfiguration` `liqo-webhook`, for the authority of the controller manager.
+//! Writes    nothing.
+//! Removes   nothing.
 
-mod check;
-mod door;
-mod issue;
+mod line;
 mod shown;
-mod sweep;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use http::{Method, Response, StatusCode};
 use hyper::body::Incoming;
-use k8s_openapi::api::core::v1::Secret;
 use liqo_api::{ClusterIdentity, names};
 use liqo_kube::{
-    KubeError, Queue,
+    Cluster,
     args::RuntimeArgs,
-    certs, drive,
-    guard::guarded,
-    life::Life,
+    certs,
+    life::{self, Life},
     rate::Rate,
     server::{self, Limits, Reply},
 };
 use tokio::net::TcpListener;
 
-use super::{settings, token, wire};
-use crate::home::{Home, HomeArgs};
-use door::{Door, Told};
+use self::{line::Line, shown::Showing};
+use super::{
+    issuer::{No, check},
+    wire,
+};
+pub(super) use line::{FACTS, IDENTITY};
 
-/// No request is longer.
-const LONGEST: usize = 64 * 1024;
+/// No request is longer, bytes.
+pub(super) const LONGEST: usize = 64 * 1024;
 /// Anybody may ask: one source 60 times at once and then five times a second, all together ten times as often.
 const LIMITS: Limits = Limits {
     rate: Some((Rate::new(60, Duration::from_millis(200)), Rate::new(600, Duration::from_millis(20)))),
     ..Limits::DEFAULT
 };
-/// The signer makes no certificate of a shorter life.
-const SHORTEST_LIFE: Duration = Duration::from_secs(600);
+/// Pause between two questions about who we are and what to show.
+const PAUSE: Duration = Duration::from_secs(10);
+/// The same, until there was a first answer.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
-/// Flags of the authentication service, those of Liqo 0.8.3.
+/// Flags of the authentication service. What Liqo 0.8.3 told it about granting is told the controller manager.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(
     name = "liqo-auth-service",
     version,
-    about = "Tells peers who this cluster is and gives those who know its token an identity"
+    about = "Tells peers who this cluster is and passes their requests for an identity on to the controller manager"
 )]
 pub struct AuthArgs {
     /// How the own cluster is reached.
     #[command(flatten)]
     pub runtime: RuntimeArgs,
-    /// Who the own cluster is.
-    #[command(flatten)]
-    pub home: HomeArgs,
+    /// Namespace Liqo is installed in.
+    #[arg(long, alias = "namespace", env = "POD_NAMESPACE", default_value = names::LIQO_NAMESPACE)]
+    pub liqo_namespace: String,
+    /// Host and port of the controller manager; empty: port 9443 of its Service.
+    #[arg(long, default_value = "", value_name = "HOST:PORT")]
+    pub controller_manager: String,
+    /// File with the token the controller manager is shown.
+    #[arg(long, default_value = names::IDENTITY_TOKEN, value_name = "FILE")]
+    pub token_path: PathBuf,
     /// Address to listen on.
     #[arg(long, default_value = ":5000", value_name = "HOST:PORT")]
     pub address: String,
     /// Speak TLS.
     #[arg(long, default_value_t = false, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub enable_tls: bool,
-    /// Certificate shown; the service makes its own when there is no such file.
+    /// Certificate shown if there is such a file, instead of what the controller manager says.
     #[arg(long, default_value = "/certs/cert.pem", value_name = "FILE")]
     pub cert_path: PathBuf,
     /// Private key of the certificate shown.
     #[arg(long, default_value = "/certs/key.pem", value_name = "FILE")]
     pub key_path: PathBuf,
-    /// Peers must know the token of this cluster.
-    #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
-    pub enable_authentication: bool,
-    /// Accept the token of the cluster (Secret auth-token), too, from clusters that are not known yet; one-time tokens
-    /// and those for one cluster are always accepted.
-    #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
-    pub accept_cluster_token: bool,
-    /// Keep the key of the certificate shown in the Secret liqo-auth-certificate, so that tokens carry its pin. Switch it off
-    /// where somebody else ends TLS in front of the service.
-    #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
-    pub pin_certificate: bool,
-    /// Lifetime of the certificates of peers that renew them, at least 10m; other peers get the default of the signer.
-    #[arg(long, default_value = "168h", value_name = "DURATION")]
-    pub identity_lifetime: String,
-    /// Most tenant namespaces there may be for another cluster to be let in.
-    #[arg(long, default_value_t = 256, value_name = "NUMBER")]
-    pub max_tenants: usize,
-    /// Address of the API server given to peers; empty: a control plane node, port 6443.
-    #[arg(long, default_value = "")]
-    pub advertise_api_server_address: String,
-    /// Every system trusts the certificate of the API server: peers are not told its authority.
-    #[arg(long, default_value_t = false, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
-    pub advertise_api_server_trusted_ca: bool,
+    /// Accepted for compatibility: the controller manager says who this cluster is.
+    #[arg(long, default_value = "", hide = true)]
+    pub cluster_id: String,
+    /// Accepted for compatibility, like --cluster-id.
+    #[arg(long, default_value = "", hide = true)]
+    pub cluster_name: String,
     /// Not supported by this release: must be empty.
     #[arg(long, default_value = "", hide = true)]
     pub aws_access_key_id: String,
@@ -128,26 +115,22 @@ pub async fn run(args: AuthArgs) -> Result<(), String> {
                     leave awsConfig of the chart empty"
             .to_owned());
     }
-    let lifetime = settings::duration("--identity-lifetime", &args.identity_lifetime)?;
-    if lifetime < SHORTEST_LIFE {
-        return Err(format!("--identity-lifetime {:?} must be at least 10m", args.identity_lifetime));
-    }
-    let home = Home::open(&args.runtime, &args.home, "liqo-auth").await?;
-    keep_token(&home, &life);
-    sweep::start(&home, &life);
-    let tls = if args.enable_tls { Some(certs::server_config(shown::shown(&home, &args, &life).await?)) } else { None };
+    let (client, _) = life::home_client(&args.runtime).await?;
+    let cluster = Cluster::new(client, names::AUTH_SERVICE);
+    let calls = Arc::clone(cluster.calls());
+    life.metrics(move || calls.text("home"));
+    let line = Arc::new(Line::open(&cluster, &args));
     let address = server::address(&args.address)?;
+    let showing = Showing::open(&args)?;
     let listener = TcpListener::bind(address).await.map_err(|error| format!("listening on {address}: {error}"))?;
-    let door = Arc::new(Door {
-        home,
-        token_needed: args.enable_authentication,
-        accept_cluster_token: args.accept_cluster_token,
-        lifetime,
-        max_tenants: args.max_tenants,
-        told: Told::default(),
-        api_server: args.advertise_api_server_address,
-        api_server_trusted: args.advertise_api_server_trusted_ca,
-    });
+    let facts = tokio::select! {
+        () = life.until_signal() => return Ok(()),
+        facts = first(&line) => facts,
+    };
+    showing.show(facts.shown.as_ref())?;
+    let tls = args.enable_tls.then(|| certs::server_config(showing.shown()));
+    let door = Arc::new(Door { line: Arc::clone(&line), here: facts.cluster });
+    life.spawn("facts", follow(line, showing));
     life.spawn("auth", async move {
         server::serve_within(LIMITS, listener, tls, move |request, _peer| answer(Arc::clone(&door), request)).await;
     });
@@ -156,42 +139,50 @@ pub async fn run(args: AuthArgs) -> Result<(), String> {
     Ok(())
 }
 
-/// Makes the token and makes it again whenever it vanishes.
-fn keep_token(home: &Home, life: &Life) {
-    let queue = Queue::new();
-    queue.push(());
-    let news = queue.clone();
-    let fields = format!("metadata.name={}", names::AUTH_TOKEN_SECRET);
-    let store = home.cluster.watch::<Secret>(&home.namespace).fields(&fields).start(move |_| news.push(()));
-    let home = home.clone();
-    life.spawn("auth-token", async move {
-        let _watched = store;
-        drive("auth-token", queue, 1, |()| async {
-            token::ensure(&home.cluster, &home.namespace).await?;
-            Ok::<_, KubeError>(None)
-        })
-        .await;
-    });
+/// The first answer of the controller manager; on a new cluster both start at the same time.
+async fn first(line: &Line) -> wire::Facts {
+    let mut said = String::new();
+    loop {
+        match line.facts().await {
+            Ok(facts) => return facts,
+            Err(why) if why != said => {
+                tracing::info!(reason = why, "waiting for the controller manager");
+                said = why;
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(FIRST_PAUSE).await;
+    }
 }
 
-/// Why a request is not granted: a status and words for the peer's administrator.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct No(StatusCode, String);
-
-impl From<KubeError> for No {
-    fn from(error: KubeError) -> Self {
-        tracing::warn!(error = &error as &dyn std::error::Error, "a peer could not be served");
-        Self(StatusCode::INTERNAL_SERVER_ERROR, format!("the cluster failed to {error}; try again"))
+/// Shows whatever certificate is to be shown, for ever. Who a cluster is never changes.
+async fn follow(line: Arc<Line>, showing: Showing) {
+    loop {
+        tokio::time::sleep(PAUSE).await;
+        match line.facts().await {
+            Ok(facts) => {
+                if let Err(why) = showing.show(facts.shown.as_ref()) {
+                    tracing::error!(reason = why, "certificate not shown");
+                }
+            }
+            Err(why) => tracing::warn!(reason = why, "the controller manager does not answer"),
+        }
     }
+}
+
+/// What every request needs.
+struct Door {
+    line: Arc<Line>,
+    here: ClusterIdentity,
 }
 
 async fn answer(door: Arc<Door>, request: http::Request<Incoming>) -> Response<Reply> {
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/ids") => {
-            let ClusterIdentity { cluster_id, cluster_name } = door.home.identity.clone();
+            let ClusterIdentity { cluster_id, cluster_name } = door.here.clone();
             server::json(StatusCode::OK, &wire::Ids { cluster_id, cluster_name })
         }
-        (&Method::POST, "/identity/certificate") => match identity(door, request).await {
+        (&Method::POST, "/identity/certificate") => match door.identity(request).await {
             Ok(answer) => server::json(StatusCode::ACCEPTED, &answer),
             Err(No(status, words)) => server::text(status, &words),
         },
@@ -200,15 +191,21 @@ async fn answer(door: Arc<Door>, request: http::Request<Incoming>) -> Response<R
     }
 }
 
-async fn identity(door: Arc<Door>, request: http::Request<Incoming>) -> Result<wire::Answer, No> {
-    let bad = |why: String| No(StatusCode::BAD_REQUEST, why);
-    let body = server::body(request, LONGEST).await.map_err(|error| bad(format!("reading the request: {error}")))?;
-    let request: wire::Request =
-        serde_json::from_slice(&body).map_err(|error| bad(format!("malformed request: {error}")))?;
-    // In a task of its own: whoever asks may hang up, what was begun is finished and stored.
-    let work = tokio::spawn(guarded("identity", async move { door.grant(request).await }));
-    work.await
-        .ok()
-        .and_then(Result::ok)
-        .unwrap_or_else(|| Err(No(StatusCode::INTERNAL_SERVER_ERROR, "interrupted; try again".to_owned())))
+impl Door {
+    async fn identity(&self, request: http::Request<Incoming>) -> Result<wire::Answer, No> {
+        let bad = |why: String| No(StatusCode::BAD_REQUEST, why);
+        let body =
+            server::body(request, LONGEST).await.map_err(|error| bad(format!("reading the request: {error}")))?;
+        let request: wire::Request =
+            serde_json::from_slice(&body).map_err(|error| bad(format!("malformed request: {error}")))?;
+        self.line.grant(&self.read(request)?).await
+    }
+
+    /// The request as it is passed on: what was read of it, written anew.
+    fn read(&self, mut request: wire::Request) -> Result<wire::Request, No> {
+        check::claim(&request.cluster, &self.here)?;
+        let csr = check::signing_request(&request.cluster, &request.certificate_signing_request)?;
+        request.certificate_signing_request = check::encode(&csr);
+        Ok(request)
+    }
 }

@@ -1,7 +1,7 @@
 //! Asking a peer's authentication service: who are you, and: know me from now on.
 //!
 //! HTTP/1.1 on a connection of its own, five seconds for everything, no redirects, no proxy; answers
-//! are short. A pin in the token says which key the service must show. Without one `insecureSkipTLSVerify` of the
+//! are short. Our own authentication service speaks to the controller manager in the same way. A pin in the token says which key the service must show. Without one `insecureSkipTLSVerify` of the
 //! `ForeignCluster` (on by default: the service makes its own certificate) says whether its certificate is verified.
 
 use std::{sync::Arc, time::Duration};
@@ -56,6 +56,8 @@ pub(crate) struct Grant {
 /// Whose certificate is accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Accepted {
+    /// One of these authorities (PEM) vouches for it.
+    VouchedBy(Vec<u8>),
     /// Certificates that a certificate authority of the system has signed.
     Vouched,
     /// Any.
@@ -77,12 +79,17 @@ impl Trust {
             (None, false) => Accepted::Vouched,
         })
     }
+
+    /// Servers for which one of these authorities vouches, in PEM.
+    pub(crate) fn authorities(pem: &[u8]) -> Self {
+        Self(Accepted::VouchedBy(pem.to_vec()))
+    }
 }
 
 /// Asks a peer who it is.
 pub(crate) async fn who(url: &str, insecure: bool) -> Result<ClusterIdentity, Refusal> {
     let (trust, url) = (Trust::of("", insecure), format!("{}/ids", url.trim_end_matches('/')));
-    let (status, body) = talk(Method::GET, &url, &trust, None).await?;
+    let (status, body) = talk(&Call::get(&url, &trust)).await?;
     if status != StatusCode::OK {
         return Err(Refusal::Failed(format!("unexpected response: {status}")));
     }
@@ -94,7 +101,8 @@ pub(crate) async fn who(url: &str, insecure: bool) -> Result<ClusterIdentity, Re
 pub(crate) async fn ask(url: &str, trust: &Trust, request: &wire::Request) -> Result<Grant, Refusal> {
     let url = format!("{}/identity/certificate", url.trim_end_matches('/'));
     let body = serde_json::to_vec(request).expect("a request is JSON");
-    let (status, body) = talk(Method::POST, &url, trust, Some(body)).await.map_err(|refusal| match refusal {
+    let call = Call { method: Method::POST, body: body.into(), ..Call::get(&url, trust) };
+    let (status, body) = talk(&call).await.map_err(|refusal| match refusal {
         Refusal::Failed(why) => Refusal::Failed(format!("failed to send identity request: Post \"{url}\": {why}")),
         denied => denied,
     })?;
@@ -135,20 +143,39 @@ fn words(body: &[u8]) -> String {
     text.trim().to_owned()
 }
 
-async fn talk(method: Method, url: &str, trust: &Trust, body: Option<Vec<u8>>) -> Result<(StatusCode, Bytes), Refusal> {
-    let outcome = tokio::time::timeout(PATIENCE, exchange(method, url, trust, body)).await;
-    match outcome {
-        Ok(answer) => answer.map_err(Refusal::Failed),
-        Err(_) => Err(Refusal::Failed(format!("no answer within {} s", PATIENCE.as_secs()))),
+/// What is asked of whom.
+pub(crate) struct Call<'a> {
+    pub(crate) method: Method,
+    pub(crate) url: &'a str,
+    pub(crate) trust: &'a Trust,
+    pub(crate) body: Bytes,
+    /// The token of our ServiceAccount, for the controller manager; nobody else is shown one.
+    pub(crate) bearer: Option<&'a str>,
+    /// How long everything may take.
+    pub(crate) patience: Duration,
+}
+
+impl<'a> Call<'a> {
+    /// GET, without a token.
+    pub(crate) fn get(url: &'a str, trust: &'a Trust) -> Self {
+        Self { method: Method::GET, url, trust, body: Bytes::new(), bearer: None, patience: PATIENCE }
     }
 }
 
-async fn exchange(
-    method: Method,
-    url: &str,
-    trust: &Trust,
-    body: Option<Vec<u8>>,
-) -> Result<(StatusCode, Bytes), String> {
+/// Status and body of the answer.
+///
+/// # Errors
+/// [`Refusal::Failed`]: there is no answer that could be read.
+pub(crate) async fn talk(call: &Call<'_>) -> Result<(StatusCode, Bytes), Refusal> {
+    let outcome = tokio::time::timeout(call.patience, exchange(call)).await;
+    match outcome {
+        Ok(answer) => answer.map_err(Refusal::Failed),
+        Err(_) => Err(Refusal::Failed(format!("no answer within {} s", call.patience.as_secs()))),
+    }
+}
+
+async fn exchange(call: &Call<'_>) -> Result<(StatusCode, Bytes), String> {
+    let Call { url, trust, .. } = call;
     let uri: Uri = url.parse().map_err(|error| format!("{url:?} is not a URL: {error}"))?;
     let host = uri.host().ok_or_else(|| format!("{url:?} has no host"))?.to_owned();
     let plain = match uri.scheme_str() {
@@ -160,7 +187,7 @@ async fn exchange(
     let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     let stream = TcpStream::connect((bare.as_str(), port)).await.map_err(|error| format!("connecting: {error}"))?;
     let _ = stream.set_nodelay(true);
-    let request = request(method, &uri, body)?;
+    let request = request(call, &uri)?;
     if plain && matches!(trust, Trust(Accepted::Pinned(_))) {
         return Err(
             "the token names the key of the authentication service, so its URL must begin with https://".to_owned()
@@ -175,17 +202,19 @@ async fn exchange(
     send(stream, request).await
 }
 
-fn request(method: Method, uri: &Uri, body: Option<Vec<u8>>) -> Result<Request<Full<Bytes>>, String> {
+fn request(call: &Call<'_>, uri: &Uri) -> Result<Request<Full<Bytes>>, String> {
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let authority = uri.authority().map_or("", |authority| authority.as_str());
-    Request::builder()
-        .method(method)
+    let mut request = Request::builder()
+        .method(call.method.clone())
         .uri(path)
         .header(header::HOST, authority)
         .header(header::CONTENT_TYPE, "text/plain")
-        .header(header::CONNECTION, "close")
-        .body(Full::new(body.unwrap_or_default().into()))
-        .map_err(|error| format!("preparing the request: {error}"))
+        .header(header::CONNECTION, "close");
+    if let Some(token) = call.bearer {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+    }
+    request.body(Full::new(call.body.clone())).map_err(|error| format!("preparing the request: {error}"))
 }
 
 async fn send<S>(stream: S, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), String>
@@ -214,6 +243,7 @@ fn tls(Trust(accepted): &Trust) -> Result<Arc<ClientConfig>, String> {
     let mut config = match accepted {
         Accepted::Pinned(pin) => of_key(Some(pin.clone())),
         Accepted::Any => of_key(None),
+        Accepted::VouchedBy(pem) => builder.with_root_certificates(certs::roots(pem)?).with_no_client_auth(),
         Accepted::Vouched => builder.with_root_certificates(system_roots()?).with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -339,13 +369,13 @@ mod tests {
         let right = format!("token.{}", certs::pin(pair.certificate.as_bytes()).unwrap());
         let wrong = "token.a-_4567890123456789012345678901234567890123";
         for insecure in [true, false] {
-            let (status, _) = talk(Method::GET, &url, &Trust::of(&right, insecure), None).await.unwrap();
+            let (status, _) = talk(&Call::get(&url, &Trust::of(&right, insecure))).await.unwrap();
             assert_eq!(status, StatusCode::OK);
-            let refused = talk(Method::GET, &url, &Trust::of(wrong, insecure), None).await;
+            let refused = talk(&Call::get(&url, &Trust::of(wrong, insecure))).await;
             let Err(Refusal::Failed(why)) = refused else { panic!("{refused:?}") };
             assert!(why.contains(ANOTHER_KEY), "{why}");
         }
         let plain = url.replace("https", "http");
-        assert!(talk(Method::GET, &plain, &Trust::of(&right, true), None).await.is_err());
+        assert!(talk(&Call::get(&plain, &Trust::of(&right, true))).await.is_err());
     }
 }

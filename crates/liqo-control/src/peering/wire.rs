@@ -67,6 +67,36 @@ pub(crate) struct Answer {
     pub(crate) api_server_ca: String,
 }
 
+/// What an authentication service is told by the controller manager. It holds a key, so it has no `Debug`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Facts {
+    /// Who this cluster is.
+    pub(crate) cluster: ClusterIdentity,
+    /// What to show; absent when the service is to show a certificate of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) shown: Option<ShownPair>,
+}
+
+/// A certificate and its key, in PEM.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ShownPair {
+    pub(crate) certificate: String,
+    pub(crate) key: String,
+}
+
+/// What the controller manager says to a request the authentication service has passed on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Verdict {
+    Granted(Answer),
+    /// An HTTP status from 400 on, and words for the peer's administrator.
+    Refused {
+        status: u16,
+        why: String,
+    },
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

@@ -33,6 +33,7 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
         ensure!(!said.contains(&token) && !said.is_empty(), "{what}: {said:?}");
     }
     nobody_else(raid, &door, &key)?;
+    only_the_door_is_answered(rome)?;
     ensure!(kept(raid)? == before.0, "the certificate or a token of the honest peer has changed");
     let new: Vec<_> = requests(rome)?.into_iter().filter(|name| !before.1.contains(name)).collect();
     ensure!(new.is_empty(), "the API server was asked to sign {new:?}");
@@ -57,6 +58,19 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
     let Answer(code, said) = door.asks(other, "second", &token, &request)?;
     ensure!(code == 401 || code == 403, "a used token: {code} {said}");
     forget(rome, FORGER, &peer.tenant)
+}
+
+/// What the authentication service asks the controller manager, nobody else may; the API server passes the question on as
+/// anybody's.
+fn only_the_door_is_answered(rome: &Cluster) -> Result<()> {
+    for path in ["authentication-service", "identity"] {
+        let path = format!("/api/v1/namespaces/liqo/services/https:liqo-controller-manager:9443/proxy/internal/{path}");
+        let said = rome.kubectl_command().args(["get", "--raw", &path]).output()?;
+        let words = String::from_utf8_lossy(&said.stderr).into_owned();
+        ensure!(!said.status.success() && said.stdout.is_empty(), "{path} answers anybody");
+        ensure!(words.contains("token of the authentication service"), "{path}: {words}");
+    }
+    Ok(())
 }
 
 /// The signing requests that Kubernetes knows of.

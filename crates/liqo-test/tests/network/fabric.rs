@@ -41,7 +41,7 @@ impl AsMut<Stage> for Fabric {
 impl Fabric {
     fn raise() -> Result<Self> {
         let spec = |name, nodes, proxy| {
-            ClusterSpec::new(name, 1).cidrs(PODS, SERVICES).nodes(nodes).strict_paths().proxy(proxy).audited()
+            ClusterSpec::new(name, 1).cidrs(PODS, SERVICES).nodes(nodes).strict_paths().proxy(proxy)
         };
         let specs = vec![
             spec("rome", 3, ProxyMode::Nftables),

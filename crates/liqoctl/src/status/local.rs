@@ -64,7 +64,9 @@ pub(crate) async fn observe(cluster: &Cluster, namespace: &str, kubeconfig: &str
     let manager: Option<Deployment> = cluster.get(namespace, "liqo-controller-manager").await?;
     let auth: Option<Deployment> = cluster.get(namespace, "liqo-auth").await?;
     let labels = manager.as_ref().and_then(|one| argument(one, "--cluster-labels")).unwrap_or_default();
-    let advertised = auth.as_ref().and_then(|one| argument(one, "--advertise-api-server-address"));
+    // Releases before told it the authentication service.
+    let mut told = [&manager, &auth].into_iter().flatten();
+    let advertised = told.find_map(|one| argument(one, "--advertise-api-server-address"));
     let advertised = advertised.map(|url| if url.contains("://") { url } else { format!("https://{url}") });
     let (network, gateway) = if here::connects_networks(cluster, namespace).await? {
         let storages: Vec<IpamStorage> = cluster.list("", STORAGE_LABEL).await.or_else(absent)?;

@@ -46,11 +46,12 @@ pub(crate) async fn leftovers(cluster: &Cluster) -> anyhow::Result<()> {
             cluster.remove(&lease).await?;
         }
     }
-    let is_ours = |name: &str| {
-        name.starts_with(names::VIRTUAL_KUBELET_BINDING_PREFIX) || name.starts_with(names::TENANT_REMOTE_PREFIX)
+    let is_role = |name: &str| {
+        [names::TENANT_REMOTE_PREFIX, names::VIRTUAL_NODE_ROLE_PREFIX].iter().any(|one| name.starts_with(one))
     };
+    let is_ours = |name: &str| name.starts_with(names::VIRTUAL_KUBELET_BINDING_PREFIX) || is_role(name);
     remove_where::<ClusterRoleBinding>(cluster, |one| is_ours(&one.name_any())).await?;
-    remove_where::<ClusterRole>(cluster, |one| one.name_any().starts_with(names::TENANT_REMOTE_PREFIX)).await?;
+    remove_where::<ClusterRole>(cluster, |one| is_role(&one.name_any())).await?;
     let real: Vec<Node> = cluster.list("", "").await?;
     let real: Vec<_> = real.iter().map(ResourceExt::name_any).collect();
     remove_where::<CertificateSigningRequest>(cluster, |one| is_of_peer(one) || is_of_virtual_kubelet(one, &real)).await

@@ -15,54 +15,34 @@ const CLIENT_SIGNER: &[&str] = &["kubernetes.io/kube-apiserver-client"];
 /// The signers of virtual kubelets' serving certificates.
 const SERVING_SIGNERS: &[&str] = &["beta.eks.amazonaws.com/app-serving", "kubernetes.io/kubelet-serving"];
 
-/// The Secret of a peer's signed certificate, in the tenant namespace of the peer.
-const REMOTE_CERTIFICATE: &[&str] = &[liqo_api::names::REMOTE_CERTIFICATE_SECRET];
+/// The configuration of the webhooks. Lists and watches of this one name are granted by it, too.
+const WEBHOOKS: &[&str] = &[liqo_api::names::WEBHOOK_CONFIGURATION];
 
-/// Authentication service, everywhere. Of Secrets it reads outside of the Liqo namespace only what was signed for peers.
-pub(super) const AUTH: &[Rule] = &[
-    rule("", &["events"], &["create"]),
-    rule("", &["namespaces"], &["get", "list", "create"]),
-    rule("", &["nodes"], &["get", "list"]),
-    rule("", &["secrets"], &["create"]),
-    named("", &["secrets"], REMOTE_CERTIFICATE, &["get", "update", "patch"]),
-    rule("certificates.k8s.io", &["certificatesigningrequests"], &["get", "list", "create", "delete"]),
-    rule("certificates.k8s.io", &["certificatesigningrequests/approval"], &["update", "patch"]),
-    named("certificates.k8s.io", &["signers"], CLIENT_SIGNER, &["approve"]),
-    rule("discovery.liqo.io", &["foreignclusters"], &["get", "list"]),
-    rule("rbac.authorization.k8s.io", &["clusterroles"], &["get"]),
-    rule("rbac.authorization.k8s.io", &["rolebindings"], &["get", "create", "update", "patch"]),
-];
-
-/// Authentication service, in the Liqo namespace: tokens, its own certificate, who the cluster is.
-pub(super) const AUTH_NAMESPACED: &[Rule] = &[
-    rule("", &["configmaps"], RO),
-    named("", &["configmaps"], CLUSTER_ID, &["update", "patch"]),
-    rule("", &["secrets"], RW),
-];
+/// Authentication service. It answers anybody, so it may nothing but learn whose certificates the controller manager shows.
+pub(super) const AUTH: &[Rule] =
+    &[named("admissionregistration.k8s.io", &["validatingwebhookconfigurations"], WEBHOOKS, RO)];
 
 /// Controller manager, everywhere.
 pub(super) const CONTROLLER_MANAGER: &[Rule] = &[
     rule("", &["namespaces"], RW),
     rule("", &["nodes"], CHANGE),
-    rule("", &["nodes/finalizers"], &["get", "update", "patch"]),
-    rule("", &["events"], RW),
-    rule("events.k8s.io", &["events"], &["create", "patch"]),
-    rule("", &["persistentvolumes", "persistentvolumeclaims"], RW),
-    rule("", &["pods", "resourcequotas"], RW),
+    rule("", &["nodes/finalizers"], STATUS),
+    rule("", &["events"], &["create"]),
+    rule("", &["pods"], RW),
+    rule("", &["resourcequotas"], &["get", "list", "watch", "create", "update", "patch"]),
     rule("", &["secrets", "serviceaccounts"], RW),
     named(
         "admissionregistration.k8s.io",
         &["mutatingwebhookconfigurations", "validatingwebhookconfigurations"],
-        &[liqo_api::names::WEBHOOK_CONFIGURATION],
+        WEBHOOKS,
         CHANGE,
     ),
     rule("apps", &["deployments"], RW),
-    rule("certificates.k8s.io", &["certificatesigningrequests"], RO),
-    rule(
-        "certificates.k8s.io",
-        &["certificatesigningrequests/approval", "certificatesigningrequests/status"],
-        &["update", "patch"],
-    ),
+    // Who asks for identities of peers?
+    rule("authentication.k8s.io", &["tokenreviews"], &["create"]),
+    rule("certificates.k8s.io", &["certificatesigningrequests"], &["get", "list", "watch", "create", "delete"]),
+    rule("certificates.k8s.io", &["certificatesigningrequests/approval"], &["update", "patch"]),
+    named("certificates.k8s.io", &["signers"], CLIENT_SIGNER, &["approve"]),
     named("certificates.k8s.io", &["signers"], SERVING_SIGNERS, &["approve"]),
     rule("discovery.k8s.io", &["endpointslices"], RW),
     rule("discovery.liqo.io", &["foreignclusters"], super::ALL),
@@ -84,7 +64,7 @@ pub(super) const CONTROLLER_MANAGER: &[Rule] = &[
 
 /// Controller manager, in the Liqo namespace.
 pub(super) const CONTROLLER_MANAGER_NAMESPACED: &[Rule] = &[
-    rule("", &["configmaps", "secrets"], RW),
+    rule("", &["configmaps"], &["get", "list", "watch", "create", "update", "patch"]),
     rule("", &["services"], RO),
     rule("coordination.k8s.io", &["leases"], RW),
 ];
@@ -92,9 +72,8 @@ pub(super) const CONTROLLER_MANAGER_NAMESPACED: &[Rule] = &[
 /// Replicator, everywhere.
 pub(super) const CRD_REPLICATOR: &[Rule] = &[
     rule("", &["namespaces", "secrets"], RO),
-    rule("", &["events"], &["create", "patch"]),
-    rule("discovery.liqo.io", &["foreignclusters"], CHANGE),
-    rule("discovery.liqo.io", &["foreignclusters/status"], &["get"]),
+    rule("", &["events"], &["create"]),
+    rule("discovery.liqo.io", &["foreignclusters"], RO),
 ];
 
 /// Replicator, in the Liqo namespace.
@@ -136,7 +115,7 @@ pub(super) const ROUTE_NAMESPACED: &[Rule] = &[rule("", &["services"], RO)];
 
 /// Network manager, everywhere.
 pub(super) const NETWORK_MANAGER: &[Rule] = &[
-    rule("", &["events"], &["create", "patch"]),
+    rule("", &["events"], &["create"]),
     rule("", &["namespaces", "nodes"], RO),
     rule("authentication.k8s.io", &["tokenreviews"], &["create"]),
     rule("discovery.k8s.io", &["endpointslices"], RO),

@@ -2,8 +2,30 @@
 
 use super::{CHANGE, RO, RW, Rule, named, rule};
 
-/// In its own cluster: its node, the pods on the node in any namespace, and the reviews of users who ask for logs or a shell.
-/// Other objects in namespaces of pods are readable only where [`NAMESPACE`] is bound.
+/// In its own cluster: the pods on its node, wherever they are, and who asks for logs or a shell. What is in pods'
+/// namespaces besides pods it reads only where [`NAMESPACE`] says so. What it may do with its node and the node's lease
+/// the controller manager grants by name (`offload/virtual_kubelet/node.rs`); that a node or lease it makes is its own,
+/// and the pods it writes are on its node, is checked at admission (`virtual-kubelet-policy.yaml`).
+pub(super) const CLUSTER: &[Rule] = &[
+    rule("", &["events"], &["create"]),
+    // Which authorities sign the certificates of who asks for logs or a shell?
+    named("", &["configmaps"], &["extension-apiserver-authentication"], RO),
+    rule("", &["nodes"], &["get", "list", "watch", "create"]),
+    rule("", &["pods"], &["get", "list", "watch", "delete"]),
+    rule("", &["pods/eviction"], &["create"]),
+    rule("", &["pods/status"], &["update", "patch"]),
+    // Whose addresses are still translated for the peer, when the process starts?
+    rule("", &["services"], &["list"]),
+    rule("net.liqo.io", &["natmappings"], RO),
+    rule("authentication.k8s.io", &["tokenreviews"], &["create"]),
+    rule("authorization.k8s.io", &["subjectaccessreviews"], &["create"]),
+    rule("certificates.k8s.io", &["certificatesigningrequests"], &["get", "list", "watch", "create"]),
+    rule("coordination.k8s.io", &["leases"], &["create"]),
+];
+
+/// The same as the version before bound it, with every node. It is there for virtual kubelets that the controller manager
+/// has not seen yet since an upgrade, and for a rollback; the controller manager takes its bindings away. It holds the role
+/// itself, so it may grant single nodes.
 pub(super) const LOCAL: &[Rule] = &[
     rule("", &["events"], &["create", "patch"]),
     rule("events.k8s.io", &["events"], &["create", "patch"]),
@@ -27,7 +49,6 @@ pub(super) const TENANT: &[Rule] = &[
     rule("", &["secrets"], RO),
     rule("net.liqo.io", &["tunnelendpoints"], RO),
     rule("sharing.liqo.io", &["resourceoffers"], CHANGE),
-    rule("sharing.liqo.io", &["resourceoffers/status"], CHANGE),
     rule("virtualkubelet.liqo.io", &["namespacemaps"], RO),
 ];
 

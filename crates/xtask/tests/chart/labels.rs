@@ -26,7 +26,7 @@ fn labels_are_those_of_liqo() {
             | "liqo-remote-peering-leaving"
             | "liqo-remote-peering-outgoing",
         ) => ("auth", "discovery"),
-        Some(name) if name.starts_with("liqo-virtual-kubelet-") => ("virtual-kubelet", "virtual-kubelet"),
+        Some(name) if name.starts_with("liqo-virtual-kubelet") => ("virtual-kubelet", "virtual-kubelet"),
         Some("liqo-gateway") => ("gateway", "networking"),
         Some("liqo-route") => ("route", "networking"),
         Some("liqo-network-manager") => ("network-manager", "networking"),

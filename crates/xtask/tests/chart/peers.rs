@@ -17,7 +17,8 @@ fn policy(name: &str) -> [String; 2] {
 /// `Kind/name` of all policies and their bindings.
 pub(crate) fn policies() -> BTreeSet<String> {
     let rules = door::rules().map(|rule| format!("liqo-peer-{}", rule.name));
-    rules.chain(["liqo-namespace-labels".to_owned()]).flat_map(|name| policy(&name)).collect()
+    let others = ["liqo-namespace-labels", "liqo-virtual-kubelet"].map(str::to_owned);
+    rules.chain(others).flat_map(|name| policy(&name)).collect()
 }
 
 #[test]
@@ -89,9 +90,7 @@ fn labels_of_tenant_namespaces_are_protected_unless_switched_off() {
     let [policy, binding] = policy("liqo-namespace-labels");
     let objects = super::super::with(&[]);
     let ours = objects[&policy]["spec"]["matchConditions"][0]["expression"].as_str().expect("a condition");
-    for account in ["system:serviceaccount:liqo:liqo-auth", "system:serviceaccount:liqo:liqo-controller-manager"] {
-        assert!(ours.contains(account), "{ours}");
-    }
+    assert_eq!(ours, "request.userInfo.username != 'system:serviceaccount:liqo:liqo-controller-manager'");
     let without = names(&super::super::with(&["--set=peerPolicy.protectNamespaceLabels=false"]));
     assert!(!without.contains(&policy) && !without.contains(&binding));
 }

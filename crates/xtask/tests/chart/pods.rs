@@ -29,7 +29,7 @@ fn pods_run_with_little_power() {
     assert_eq!(open["Deployment/liqo-auth"]["spec"]["template"]["spec"].get("securityContext"), None);
     let managers = args(&open, "liqo-controller-manager");
     assert!(managers.contains(&"--kubelet-platform-security-context".to_owned()), "virtual kubelets, too");
-    let rules = open["ClusterRole/liqo-virtual-kubelet-local"]["rules"].as_array().expect("rules");
+    let rules = open["ClusterRole/liqo-virtual-kubelet-cluster"]["rules"].as_array().expect("rules");
     assert_eq!(rules.last().map(|rule| rule["resourceNames"].clone()), Some(json!(["anyuid"])));
 }
 

@@ -87,7 +87,7 @@ impl Stored {
              delete this Secret",
             peer.cluster_id, peer.cluster_id
         );
-        cluster.event(&self.secret, "liqo-auth", "Warning", "NewKeyRefused", &message).await;
+        cluster.event(&self.secret, super::WRITER, "Warning", "NewKeyRefused", &message).await;
     }
 }
 
@@ -125,7 +125,7 @@ pub(super) async fn certificate(
     if let Err(error) = csr.check_answer(pem.as_bytes()) {
         let why = format!("the signer {SIGNER} signed something else than what was asked for: {error}");
         tracing::error!(peer = peer.cluster_id, namespace, reason = why, "a certificate is not handed out");
-        cluster.event(&secret, "liqo-auth", "Warning", "CertificateDiffers", &why).await;
+        cluster.event(&secret, super::WRITER, "Warning", "CertificateDiffers", &why).await;
         return Err(No(StatusCode::INTERNAL_SERVER_ERROR, why));
     }
     match before {

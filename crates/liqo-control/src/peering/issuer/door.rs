@@ -145,7 +145,7 @@ impl Door {
                 "Cluster {} came with this token and was refused: {why}. `liqoctl generate peer-command` makes a new one",
                 peer.cluster_id
             );
-            self.home.cluster.event(secret.as_ref(), "liqo-auth", "Warning", "TokenRefused", &message).await;
+            self.home.cluster.event(secret.as_ref(), super::WRITER, "Warning", "TokenRefused", &message).await;
         }
     }
 

@@ -16,7 +16,7 @@ const ORGANIZATION: &str = "liqo.io";
 const LONGEST_NAME: usize = 63;
 
 /// Whether somebody may claim to be `peer` at all.
-pub(super) fn claim(peer: &ClusterIdentity, here: &ClusterIdentity) -> Result<(), No> {
+pub(in crate::peering) fn claim(peer: &ClusterIdentity, here: &ClusterIdentity) -> Result<(), No> {
     let forbidden = |why: String| Err(No(StatusCode::FORBIDDEN, why));
     if let Some(why) = cluster_id_error(&peer.cluster_id) {
         return forbidden(format!("the cluster ID {why}"));
@@ -49,7 +49,7 @@ pub(super) fn denied(given: &str) -> No {
 }
 
 /// The signing request, if it speaks of `peer` and of nobody else and asks for nothing else.
-pub(super) fn signing_request(peer: &ClusterIdentity, encoded: &str) -> Result<SigningRequest, No> {
+pub(in crate::peering) fn signing_request(peer: &ClusterIdentity, encoded: &str) -> Result<SigningRequest, No> {
     let bad = |why: String| No(StatusCode::BAD_REQUEST, why);
     let forbidden = |why: String| No(StatusCode::FORBIDDEN, why);
     let bytes = STANDARD.decode(encoded).map_err(|error| bad(format!("certificateSigningRequest: {error}")))?;
@@ -70,6 +70,11 @@ pub(super) fn signing_request(peer: &ClusterIdentity, encoded: &str) -> Result<S
         return Err(forbidden(why.to_owned()));
     }
     Ok(request)
+}
+
+/// A signing request as requests for an identity carry it: base64 of PEM of the bytes that were read.
+pub(in crate::peering) fn encode(request: &SigningRequest) -> String {
+    STANDARD.encode(request.pem())
 }
 
 /// The answer to a granted request.

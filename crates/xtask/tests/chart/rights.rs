@@ -1,0 +1,81 @@
+//! The rights of components: roles, bindings, and what admission adds to them.
+
+use serde_json::{Value, json};
+
+use crate::with;
+
+/// The authentication service answers anybody: it may read one object that is no secret, and write nothing.
+#[test]
+fn the_authentication_service_may_nothing() {
+    let objects = with(&[]);
+    let allowed = json!([{
+        "apiGroups": ["admissionregistration.k8s.io"], "resources": ["validatingwebhookconfigurations"],
+        "resourceNames": ["liqo-webhook"], "verbs": ["get", "list", "watch"],
+    }]);
+    assert_eq!(objects["ClusterRole/liqo-auth"]["rules"], allowed);
+    let is_bound = |binding: &Value| binding["subjects"].to_string().contains("\"liqo-auth\"");
+    let bindings: Vec<_> =
+        objects.iter().filter(|(_, object)| is_bound(object)).map(|(name, _)| name.as_str()).collect();
+    assert_eq!(bindings, ["ClusterRoleBinding/liqo-auth"]);
+    let pod = &objects["Deployment/liqo-auth"]["spec"]["template"]["spec"];
+    let token = json!({"audience": "liqo-identity", "expirationSeconds": 3600, "path": "token"});
+    assert_eq!(
+        pod["volumes"],
+        json!([{"name": "liqo-identity", "projected": {"sources": [{"serviceAccountToken": token}]}}])
+    );
+    assert_eq!(pod["containers"][0]["volumeMounts"][0]["mountPath"], "/var/run/secrets/liqo-identity");
+}
+
+/// What a role cannot say of virtual kubelets, admission does; where it can.
+#[test]
+fn virtual_kubelets_are_held_to_their_nodes() {
+    let [policy, binding] = ["", "Binding"].map(|kind| format!("ValidatingAdmissionPolicy{kind}/liqo-virtual-kubelet"));
+    assert!(!with(&["--kube-version=1.29.0"]).contains_key(&policy));
+    let objects = with(&["--kube-version=1.30.0"]);
+    let spec = &objects[&policy]["spec"];
+    assert_eq!(
+        (&spec["failurePolicy"], &objects[&binding]["spec"]["validationActions"]),
+        (&json!("Fail"), &json!(["Deny"]))
+    );
+    let rules = xtask::rbac::all().into_iter().find(|(name, _)| *name == "virtual-kubelet-cluster").expect("a role").1;
+    let judged = spec["matchConstraints"]["resourceRules"].to_string();
+    for (resource, verb) in [("nodes", "create"), ("leases", "create"), ("pods", "delete"), ("pods/status", "patch")] {
+        assert!(
+            rules.iter().any(|rule| rule.resources.contains(&resource) && rule.verbs.contains(&verb)),
+            "{resource}"
+        );
+        assert!(judged.contains(&format!("\"{resource}\"")), "{resource}: {judged}");
+    }
+    // All other nodes and leases are out of reach by its role.
+    let changes = |rule: &&xtask::rbac::Rule| {
+        rule.resources.iter().any(|one| ["nodes", "nodes/status", "leases"].contains(one))
+            && rule.verbs.iter().any(|verb| ["update", "patch", "delete"].contains(verb))
+    };
+    assert_eq!(rules.iter().filter(changes).count(), 0);
+}
+
+/// Every role of the chart has exactly the rules of the table, and binds the right accounts.
+#[test]
+fn access_is_what_the_table_says() {
+    let objects = with(&[]);
+    for (file, rules) in xtask::rbac::all() {
+        let role = match file.strip_suffix(".namespaced") {
+            Some(name) => format!("Role/liqo-{name}"),
+            None => format!("ClusterRole/liqo-{file}"),
+        };
+        let wanted: Vec<Value> = rules.iter().map(xtask::rbac::Rule::to_json).collect();
+        assert_eq!(objects[&role]["rules"], json!(wanted), "{role}");
+    }
+    let subjects = |binding: &str| -> Vec<Value> {
+        objects[binding]["subjects"].as_array().expect("subjects").iter().map(|s| s["name"].clone()).collect()
+    };
+    for permissions in ["basic", "incoming", "leaving", "outgoing"] {
+        let binding = format!("ClusterRoleBinding/liqo-remote-peering-{permissions}");
+        assert_eq!(subjects(&binding), ["liqo-controller-manager", "liqo-crd-replicator"]);
+    }
+    for side in ["cluster", "local", "namespace", "remote", "tenant"] {
+        let binding = format!("ClusterRoleBinding/liqo-controller-manager-grant-virtual-kubelet-{side}");
+        assert_eq!(subjects(&binding), ["liqo-controller-manager"]);
+        assert_eq!(objects[&binding]["roleRef"]["name"], format!("liqo-virtual-kubelet-{side}"));
+    }
+}
