@@ -152,19 +152,22 @@ fn tenant_condition(one: &ForeignCluster) -> &str {
     all.and_then(|all| all.get(annotation::TENANT_CONDITION)).map(String::as_str).unwrap_or_default()
 }
 
+/// Value of the annotation [`annotation::TENANT_CONDITION`] that bans a peer.
+pub const BANNED: &str = "Banned";
+
 /// Whether the peer gets nothing and is not even heard.
 pub fn is_banned(one: &ForeignCluster) -> bool {
-    tenant_condition(one) == "Banned"
+    tenant_condition(one) == BANNED
 }
 
 /// Whether everything the peer consumes is taken back.
 pub fn is_drained(one: &ForeignCluster) -> bool {
-    matches!(tenant_condition(one), "Drained" | "Banned")
+    matches!(tenant_condition(one), "Drained" | BANNED)
 }
 
 /// Whether the peer is granted nothing new.
 pub fn is_cordoned(one: &ForeignCluster) -> bool {
-    matches!(tenant_condition(one), "Cordoned" | "Drained" | "Banned")
+    matches!(tenant_condition(one), "Cordoned" | "Drained" | BANNED)
 }
 
 /// Whether we want resources from the peer.
