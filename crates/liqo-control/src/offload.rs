@@ -20,6 +20,7 @@ mod shadow_pod;
 mod virtual_node;
 
 pub mod guest;
+pub(crate) mod strip;
 pub mod virtual_kubelet;
 
 use std::sync::Arc;

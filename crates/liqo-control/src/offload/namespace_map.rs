@@ -11,7 +11,6 @@
 //!           time to take leave is over.
 
 mod plan;
-mod strip;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -32,7 +31,7 @@ use serde_json::json;
 
 pub(crate) use self::plan::Rules;
 use self::plan::{Owner, Wish, look, originals, owner_of, within};
-use super::{Shared, allowance::object_quota, is_leaving, is_original};
+use super::{Shared, allowance::object_quota, is_leaving, is_original, strip};
 use crate::told::Told;
 
 /// Namespaces of one map handled at the same time.
