@@ -49,6 +49,7 @@ pub(super) const CONTROLLER_MANAGER: &[Rule] = &[
     rule("events.k8s.io", &["events"], &["create", "patch"]),
     rule("", &["persistentvolumes", "persistentvolumeclaims"], RW),
     rule("", &["pods", "resourcequotas"], RW),
+    rule("", &["pods/eviction"], &["create"]),
     rule("", &["secrets", "serviceaccounts"], RW),
     named(
         "admissionregistration.k8s.io",
