@@ -87,8 +87,8 @@ fn accepted_once(raid: &Raid) -> Result<()> {
     rome.apply(&BUDGET.replace("THERE", &there))?;
     wait_for("its pods run", LONG, || {
         let pods = rome.items(&["pods", "-n", &there, "--field-selector", "status.phase=Running"])?;
-        let running = names(&pods);
-        Ok(["clinging", "guarded"].iter().all(|pod| running.iter().any(|one| one == pod)).then_some(()))
+        let runs = |name: &str| pods.iter().any(|one| text(one, "/metadata/name") == name);
+        Ok((runs("clinging") && runs("guarded")).then_some(()))
     })?;
     // Objects may be older than the rule that forbids finalizers.
     for kind in ["shadowpod", "secret"] {
@@ -104,8 +104,9 @@ fn accepted_once(raid: &Raid) -> Result<()> {
         "-p",
         r#"{"spec":{"incomingPeeringEnabled":"No"}}"#,
     ])?;
-    let gone =
-        |name: &str| -> Result<bool> { Ok(!names(&rome.items(&["pods", "-n", &there])?).iter().any(|it| it == name)) };
+    let gone = |name: &str| -> Result<bool> {
+        Ok(!rome.items(&["pods", "-n", &there])?.iter().any(|one| text(one, "/metadata/name") == name))
+    };
     wait_for("the pod that no budget protects is evicted", LONG, || Ok(gone("clinging")?.then_some(())))?;
     ensure!(refused.elapsed() > EVICTED, "a pod was evicted in the time that is the consumer's own");
     // Half of the deadline is left to look: on a machine that is too slow for that nothing follows.
@@ -142,10 +143,10 @@ fn ended(raid: &Raid) -> Result<()> {
     let (rome, peer) = (raid.rome(), &raid.turin);
     // Objects may be older than the rule that forbids finalizers.
     let held = r#"{"metadata":{"finalizers":["turin.example/never"]}}"#;
-    for one in
-        names(&rome.items(&["resourcerequests", "-n", &peer.tenant, "-l", &format!("liqo.io/originID={}", peer.id)])?)
-    {
-        rome.kubectl(&["patch", "resourcerequest", "-n", &peer.tenant, &one, "--type=merge", "-p", held])?;
+    let theirs = format!("liqo.io/originID={}", peer.id);
+    for one in rome.items(&["resourcerequests", "-n", &peer.tenant, "-l", &theirs])? {
+        let name = text(&one, "/metadata/name");
+        rome.kubectl(&["patch", "resourcerequest", "-n", &peer.tenant, name, "--type=merge", "-p", held])?;
     }
     // A pod on turin's node, which turin runs for nobody: it does not hold the node.
     rome.apply(LODGER)?;
