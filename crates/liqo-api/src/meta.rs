@@ -112,6 +112,9 @@ pub mod annotation {
     pub const INCOMING_LEAVING_SINCE: &str = "liqo.io/incoming-leaving-since";
     /// On a tenant namespace: since when (RFC 3339) the peer is to take back what it provides. Not of Liqo 0.8.3.
     pub const OUTGOING_LEAVING_SINCE: &str = "liqo.io/outgoing-leaving-since";
+    /// On a copy of a provider's offer: `true` when the virtual node is not drained but ends at once, its pods deleted
+    /// without asking their disruption budgets, since the provider is banned. Not of Liqo 0.8.3.
+    pub const END_AT_ONCE: &str = "liqo.io/end-at-once";
     /// `soft`, `hard` or `propagate`.
     pub const ANTI_AFFINITY_PRESET: &str = "liqo.io/anti-affinity-preset";
     /// Comma separated label keys used by the preset.
@@ -143,6 +146,8 @@ pub mod finalizer {
     pub const NAMESPACE_OFFLOADING: &str = "namespaceoffloading-controller.liqo.io/finalizer";
     /// On replicas of namespace maps.
     pub const NAMESPACE_MAP: &str = "namespacemap-controller.liqo.io/finalizer";
+    /// On network configurations, ours and the peer's copies.
+    pub const NETWORK: &str = "tunnelendpointcreator.net.liqo.io";
     /// On virtual nodes.
     pub const VIRTUAL_NODE: &str = "virtualnode-controller.liqo.io/finalizer";
 }

@@ -17,9 +17,11 @@ mod namespace_map;
 mod node_failure;
 mod shadow_endpoint_slice;
 mod shadow_pod;
+mod take_back;
 mod virtual_node;
 
 pub mod guest;
+pub(crate) mod strip;
 pub mod virtual_kubelet;
 
 use std::sync::Arc;
@@ -138,9 +140,10 @@ pub fn spawn(home: &Home, args: &ManagerArgs, life: &Life) -> Result<(), String>
     life.spawn("virtual-node", virtual_node::run(Arc::clone(&shared), nodes));
     life.spawn("virtual-kubelet-access", access::run(Arc::clone(&shared), access));
     life.spawn("namespace-offloading", namespace::run(Arc::clone(&shared), spaces));
-    life.spawn("namespace-map", namespace_map::run(Arc::clone(&shared), rules(home, args), maps));
-    life.spawn("kubelet-csr", csr::run(Arc::clone(&shared)));
     let pods = shadow_pod::Pods::watch(home);
+    let guests = pods.store.clone();
+    life.spawn("namespace-map", namespace_map::run(Arc::clone(&shared), rules(home, args), guests, maps));
+    life.spawn("kubelet-csr", csr::run(Arc::clone(&shared)));
     if args.enable_node_failure_controller {
         life.spawn("node-failure", node_failure::run(home.clone(), pods.clone()));
     }

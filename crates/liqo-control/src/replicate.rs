@@ -11,6 +11,9 @@
 //! terminating, as a tombstone, and the replica goes when the peer is back, even if by then the
 //! `ForeignCluster` is long forgotten: replication needs an identity, not a `ForeignCluster`.
 //!
+//! A banned peer is not waited for: after ten seconds what was deleted is let go, whether or not the peer let go of the
+//! replica.
+//!
 //! One exception: the `NetworkConfig`s of an in-band peering are made by `liqoctl`, original and replica, because
 //! the tunnel they describe is the only way to the peer. Their replicas follow them like all others, so a changed
 //! endpoint or key reaches the peer while the old tunnel still stands; but they are not held. Without the tunnel
@@ -22,7 +25,10 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::{
+    api::core::v1::{Namespace, Secret},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
 use kube::ResourceExt;
 use liqo_api::{
     discovery::{ForeignCluster, ResourceRequest},
@@ -32,12 +38,13 @@ use liqo_api::{
     sharing::ResourceOffer,
     virtualkubelet::NamespaceMap,
 };
-use liqo_core::{mapping, naming};
+use liqo_core::{mapping, naming, standing};
 use liqo_kube::{
     Cluster, KubeError, Object, Queue, Store,
     args::RuntimeArgs,
     drive,
     life::Life,
+    now,
     peer::PeerIdentity,
     twin::{Back, Farewell, Forged, Mirror, Parts, Reflect},
 };
@@ -45,12 +52,15 @@ use serde_json::{Value, json};
 
 use crate::{
     home::{Home, HomeArgs},
-    ledger::recorded,
+    ledger::{id_of, recorded},
     told::Told,
 };
 
 /// Pause before an identity that cannot be used is looked at again.
 const RETRY: Duration = Duration::from_secs(30);
+
+/// How long a deleted original of a banned peer is held for its replica.
+const FAREWELL_OF_BANNED: Duration = Duration::from_secs(10);
 
 /// Bounds of the objects of a peer, and of their bytes, in memory: the replication to all peers shares this process.
 const REPLICAS: usize = 5_000;
@@ -106,6 +116,12 @@ pub async fn run(args: ReplicatorArgs) -> Result<(), String> {
     });
     life.until_signal().await;
     Ok(())
+}
+
+/// How long an original that was deleted `since` is still held; `None`: it is not deleted.
+fn rest(since: Option<&Time>, patience: Duration, now: &Time) -> Option<Duration> {
+    let gone = now.0.as_second().saturating_sub(since?.0.as_second());
+    Some(patience.saturating_sub(Duration::from_secs(u64::try_from(gone).unwrap_or_default())))
 }
 
 /// Names of objects, by the namespace they are in: where the mirror of that namespace listens.
@@ -220,17 +236,27 @@ impl<K: Replicated> Originals<K> {
         }
     }
 
-    /// Without an identity nothing can have a replica that we could reach: nothing is held any longer.
-    async fn let_go(&self, namespace: &str, cluster: &Cluster) -> Result<(), KubeError> {
+    /// Lets go of originals that were deleted at least `patience` ago, whatever has become of their replicas; tells when the
+    /// next one is to be let go.
+    async fn let_go(
+        &self,
+        namespace: &str,
+        cluster: &Cluster,
+        patience: Duration,
+    ) -> Result<Option<Duration>, KubeError> {
         let held = self.store.filter(|object| {
             object.namespace().as_deref() == Some(namespace)
-                && object.meta().deletion_timestamp.is_some()
                 && object.finalizers().iter().any(|one| one == finalizer::CRD_REPLICATOR)
         });
+        let mut again = None;
         for object in held {
-            cluster.release(&*object, finalizer::CRD_REPLICATOR).await?;
+            match rest(object.meta().deletion_timestamp.as_ref(), patience, &now()) {
+                None => {}
+                Some(Duration::ZERO) => cluster.release(&*object, finalizer::CRD_REPLICATOR).await?,
+                rest => again = again.into_iter().chain(rest).min(),
+            }
         }
-        Ok(())
+        Ok(again)
     }
 }
 
@@ -325,12 +351,10 @@ impl Replicator {
         let found = self.peer_in(&namespace).and_then(|peer| Some((self.identity(&namespace, &peer)?, peer)));
         let Some((identity, remote_id)) = found else {
             self.links.lock().await.remove(&namespace);
-            self.requests.let_go(&namespace, &self.home.cluster).await?;
-            self.offers.let_go(&namespace, &self.home.cluster).await?;
-            self.maps.let_go(&namespace, &self.home.cluster).await?;
-            self.networks.let_go(&namespace, &self.home.cluster).await?;
-            return Ok(None);
+            // Without an identity nothing can have a replica that we could reach: nothing is held any longer.
+            return self.let_go(&namespace, Duration::ZERO).await;
         };
+        let is_banned = self.peers.all().iter().any(|one| id_of(one) == remote_id && standing::is_banned(one));
         let mut links = self.links.lock().await;
         if links.get(&namespace).is_none_or(|link| link.identity != identity) {
             links.remove(&namespace);
@@ -338,7 +362,8 @@ impl Replicator {
                 Ok(link) => drop(links.insert(namespace.clone(), link)),
                 Err(why) => {
                     tracing::warn!(namespace, error = why, "identity cannot be used");
-                    return Ok(Some(RETRY));
+                    let again = if is_banned { self.let_go(&namespace, FAREWELL_OF_BANNED).await? } else { None };
+                    return Ok(again.into_iter().chain([RETRY]).min());
                 }
             }
         }
@@ -348,7 +373,19 @@ impl Replicator {
             self.maps.settle(&namespace, link, self);
             self.networks.settle(&namespace, link, self);
         }
-        Ok(None)
+        drop(links);
+        if is_banned { self.let_go(&namespace, FAREWELL_OF_BANNED).await } else { Ok(None) }
+    }
+
+    async fn let_go(&self, namespace: &str, patience: Duration) -> Result<Option<Duration>, KubeError> {
+        let here = &self.home.cluster;
+        let all = [
+            self.requests.let_go(namespace, here, patience).await?,
+            self.offers.let_go(namespace, here, patience).await?,
+            self.maps.let_go(namespace, here, patience).await?,
+            self.networks.let_go(namespace, here, patience).await?,
+        ];
+        Ok(all.into_iter().flatten().min())
     }
 
     /// The peer a tenant namespace is shared with.
@@ -508,6 +545,16 @@ mod tests {
         assert_eq!(replica.annotations().get("note").map(String::as_str), Some("kept"));
         assert_eq!(replica.spec, original().spec);
         assert!(replica.finalizers().is_empty() && replica.owner_references().is_empty());
+    }
+
+    #[test]
+    fn a_deleted_original_is_held_for_a_time() {
+        let at = |second| Time(k8s_openapi::jiff::Timestamp::from_second(second).unwrap());
+        let rest = |since: Option<i64>| rest(since.map(at).as_ref(), Duration::from_secs(10), &at(100));
+        assert_eq!(rest(None), None);
+        assert_eq!(rest(Some(100)), Some(Duration::from_secs(10)));
+        assert_eq!(rest(Some(91)), Some(Duration::from_secs(1)));
+        assert_eq!(rest(Some(90)), Some(Duration::ZERO));
     }
 
     #[test]

@@ -76,6 +76,18 @@ pub struct Policy {
     pub deadline: Duration,
 }
 
+impl Policy {
+    /// How long until this cluster itself evicts what a consumer that takes leave still has here; `None`: it does not. The
+    /// first half of the consumer's time is the consumer's own, to move its pods within its disruption budgets; in the
+    /// second half its pods are evicted within the budgets of this cluster; then what is left ends.
+    pub fn evicts_in(&self, grant: Grant, now: i64) -> Option<Duration> {
+        let Grant::Leaving { until } = grant else { return None };
+        let half = i64::try_from(self.deadline.as_secs() / 2).unwrap_or(i64::MAX);
+        let rest = until.saturating_sub(half).saturating_sub(now);
+        Some(Duration::from_secs(u64::try_from(rest).unwrap_or_default()))
+    }
+}
+
 /// What the decision depends on.
 #[derive(Clone, Copy)]
 pub struct Seen<'a> {
@@ -152,19 +164,22 @@ fn tenant_condition(one: &ForeignCluster) -> &str {
     all.and_then(|all| all.get(annotation::TENANT_CONDITION)).map(String::as_str).unwrap_or_default()
 }
 
+/// Value of the annotation [`annotation::TENANT_CONDITION`] that bans a peer.
+pub const BANNED: &str = "Banned";
+
 /// Whether the peer gets nothing and is not even heard.
 pub fn is_banned(one: &ForeignCluster) -> bool {
-    tenant_condition(one) == "Banned"
+    tenant_condition(one) == BANNED
 }
 
 /// Whether everything the peer consumes is taken back.
 pub fn is_drained(one: &ForeignCluster) -> bool {
-    matches!(tenant_condition(one), "Drained" | "Banned")
+    matches!(tenant_condition(one), "Drained" | BANNED)
 }
 
 /// Whether the peer is granted nothing new.
 pub fn is_cordoned(one: &ForeignCluster) -> bool {
-    matches!(tenant_condition(one), "Cordoned" | "Drained" | "Banned")
+    matches!(tenant_condition(one), "Cordoned" | "Drained" | BANNED)
 }
 
 /// Whether we want resources from the peer.
@@ -351,5 +366,19 @@ mod tests {
         assert_eq!(told("IncomingPeering", "Pending", "ResourceRequestPending"), (false, false));
         assert_eq!(told("IncomingPeering", "Pending", "KubeletPending"), (false, true));
         assert_eq!(told("IncomingPeering", "Disconnecting", "ResourceRequestDeleting"), (false, true));
+    }
+
+    #[test]
+    fn the_second_half_of_the_time_is_for_evictions() {
+        let policy = Policy { accept_by_default: true, auto_join: false, deadline: Duration::from_secs(300) };
+        let in_seconds = |grant, now| policy.evicts_in(grant, now).map(|rest| rest.as_secs());
+        let leaving = Grant::Leaving { until: NOW + 300 };
+        assert_eq!(in_seconds(leaving, NOW), Some(150));
+        assert_eq!(in_seconds(leaving, NOW + 149), Some(1));
+        assert_eq!(in_seconds(leaving, NOW + 150), Some(0));
+        assert_eq!(in_seconds(leaving, NOW + 299), Some(0));
+        for grant in [Grant::Full, Grant::Kept, Grant::Nothing] {
+            assert_eq!(in_seconds(grant, NOW + 299), None);
+        }
     }
 }

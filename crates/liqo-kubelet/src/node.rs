@@ -23,7 +23,7 @@ use std::{
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt;
 use liqo_api::{
-    meta::{finalizer, label},
+    meta::{annotation, finalizer, label},
     net::TunnelEndpoint,
     sharing::ResourceOffer,
 };
@@ -195,7 +195,8 @@ impl Keeper {
         self.pods.ready().await;
         let reachable = *self.reach.borrow() != Reach::Lost;
         let pods = self.pods.filter(drain::leaves);
-        let step = drain::plan(node, pods, reachable, self.drain_timeout, now().0);
+        let limit = if offer.is_some_and(ends_at_once) { Duration::ZERO } else { self.drain_timeout };
+        let step = drain::plan(node, pods, reachable, limit, now().0);
         let Some(node) = node else { return self.release(offer).await };
         if step != Step::Cordon
             && let Some(status) = shape::leaving_status(node, &now())
@@ -267,6 +268,11 @@ impl Keeper {
         tracing::error!(node = name, reason = text, "the node cannot be created");
         self.home.event(offer, COMPONENT, "Warning", "NodeNameTaken", &text).await;
     }
+}
+
+/// Whether the pods get no time to leave.
+fn ends_at_once(offer: &ResourceOffer) -> bool {
+    offer.annotations().get(annotation::END_AT_ONCE).is_some_and(|value| value == "true")
 }
 
 /// Whether the offer holds.

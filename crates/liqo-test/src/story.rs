@@ -9,7 +9,10 @@ use std::{
     fs::{self, OpenOptions},
     io::Write,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::{
+        Condvar, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
@@ -118,12 +121,46 @@ pub struct Suite<S> {
     bed: &'static str,
     raise: fn() -> Result<S>,
     stage: OnceLock<Result<Mutex<S>, String>>,
+    turns: Turns,
+}
+
+/// Stories are told in the order in which they ask for the stage. (A mutex alone lets the thread that has just let go of it
+/// come first again.)
+#[derive(Debug)]
+struct Turns {
+    asked: AtomicU64,
+    told: Mutex<u64>,
+    news: Condvar,
+}
+
+impl Turns {
+    const fn new() -> Self {
+        Self { asked: AtomicU64::new(0), told: Mutex::new(0), news: Condvar::new() }
+    }
+
+    /// Waits for the turn of whoever asks now.
+    fn take(&self) -> Turn<'_> {
+        let mine = self.asked.fetch_add(1, Ordering::SeqCst);
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.news.wait_while(told, |told| *told != mine));
+        Turn(self)
+    }
+}
+
+/// The turn of one story; it ends when this is dropped.
+struct Turn<'a>(&'a Turns);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *self.0.told.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.0.news.notify_all();
+    }
 }
 
 impl<S: AsMut<Stage>> Suite<S> {
     /// A suite whose stage `raise` makes when the first story is told.
     pub const fn new(bed: &'static str, raise: fn() -> Result<S>) -> Self {
-        Self { bed, raise, stage: OnceLock::new() }
+        Self { bed, raise, stage: OnceLock::new(), turns: Turns::new() }
     }
 
     /// Tells a story on the stage, whose wire is whole at the beginning.
@@ -131,6 +168,7 @@ impl<S: AsMut<Stage>> Suite<S> {
     /// # Errors
     /// When the stage does not come up, or did not for an earlier story, or when the story fails.
     pub fn tell(&self, test: impl FnOnce(&mut S) -> Result<()>) -> Result<()> {
+        let _turn = self.turns.take();
         let stage = self.stage.get_or_init(|| self.raised()).as_ref();
         let stage = stage.map_err(|error| anyhow!("the stage did not come up: {error}"))?;
         let mut stage = stage.lock().unwrap_or_else(PoisonError::into_inner);

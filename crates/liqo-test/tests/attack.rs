@@ -3,13 +3,16 @@
 //!
 //! One stage for all stories: `rome` is home, `milan` an honest peer in both directions, `turin` a hostile one: it peered
 //! like anybody, then its controllers were stopped, and the tests act with its certificate. After each story the honest peer
-//! is served, nothing of ours has restarted and home's API server answers. The stories are told in the order of their
+//! is served, nothing of ours has restarted and home's API server answers; during each, memory and the time that a change for
+//! the honest peer takes are measured, and the last story prints the table. The stories are told in the order of their
 //! numbers; the last one takes the hostile peer away.
 
 mod attack {
     pub(crate) mod addresses;
     pub(crate) mod csr;
     pub(crate) mod door;
+    pub(crate) mod figures;
+    pub(crate) mod flood;
     pub(crate) mod forger;
     pub(crate) mod glutton;
     pub(crate) mod holes;
@@ -21,13 +24,14 @@ mod attack {
     pub(crate) mod provider;
     pub(crate) mod raid;
     pub(crate) mod root;
+    pub(crate) mod server;
     pub(crate) mod thief;
     pub(crate) mod trespasser;
 }
 
 use anyhow::Result;
 use attack::{
-    addresses, forger, glutton, holes, land, liar, no, pod, provider,
+    addresses, figures, forger, glutton, holes, land, liar, no, pod, provider,
     raid::{self, Raid},
     root, thief, trespasser,
 };
@@ -40,7 +44,7 @@ fn story(attack: impl FnOnce(&Raid) -> Result<()>) -> Result<()> {
         holes::forget();
         // A successful attack on the API server would falsify every later story.
         raid::answers(raid)?;
-        let told = [attack(raid), raid::all_is_calm(raid)];
+        let told = [figures::during(raid, attack), raid::all_is_calm(raid)];
         holes::none(told.into_iter().filter_map(Result::err))
     })
 }
@@ -97,5 +101,7 @@ fn story_10_the_liar_on_the_wire_stops_nobodys_replication() -> Result<()> {
 
 #[test]
 fn story_11_no_means_no() -> Result<()> {
-    story(no::story)
+    let told = story(no::story);
+    figures::table();
+    told
 }

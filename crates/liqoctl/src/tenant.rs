@@ -5,7 +5,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use k8s_openapi::api::{core::v1::Namespace, rbac::v1::RoleBinding};
+use k8s_openapi::api::{
+    core::v1::{Namespace, Node},
+    rbac::v1::RoleBinding,
+};
 use kube::ResourceExt;
 use liqo_api::{
     discovery::{ForeignCluster, PeeringConditionStatus as Status, PeeringConditionType as Type},
@@ -157,6 +160,17 @@ async fn ended(cluster: &Cluster, foreign: &ForeignCluster, deadline: Deadline, 
     })?;
     for one in &before {
         out.info(format!("Ended: namespace {} with all its pods", one.name_any()));
+    }
+    let nodes: Vec<Node> = cluster.list("", &selector).await?;
+    Watched::<Node>::labelled(cluster, "", &selector).gone(deadline).await?;
+    for one in &nodes {
+        out.info(format!("Ended: virtual node {}", one.name_any()));
+    }
+    let shared = format!("{},{}={id}", label::TENANT_NAMESPACE, label::CLUSTER_ID);
+    let tenants: Vec<Namespace> = cluster.list("", &shared).await?;
+    Watched::<Namespace>::labelled(cluster, "", &shared).gone(deadline).await?;
+    for one in &tenants {
+        out.info(format!("Ended: tenant namespace {} with requests, offers and the tunnel", one.name_any()));
     }
     step.done("Nothing of the tenant is left; its certificate has no rights");
     Ok(())

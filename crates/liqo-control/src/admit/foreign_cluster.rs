@@ -1,6 +1,8 @@
-//! `ForeignCluster`s: labelled with the peer's ID, and what identifies the peer never changes.
+//! `ForeignCluster`s: labelled with the peer's ID, and what identifies the peer never changes. A ban is written on its
+//! `ForeignCluster`, which is therefore not deleted while it bans.
 
-use liqo_api::meta::label;
+use liqo_api::meta::{annotation, label};
+use liqo_core::standing;
 use serde_json::{Value, json};
 
 use super::review::{Request, Verdict, label_of, one_of, text};
@@ -28,6 +30,9 @@ pub(super) fn mutate(object: &Value) -> Verdict {
 /// Whether a change is one that can be made.
 pub(super) fn validate(asked: &Request) -> Verdict {
     let (old, new) = (&asked.old_object, &asked.object);
+    if asked.operation == "DELETE" {
+        return deletion(old);
+    }
     let choices = [
         (TYPE, &["OutOfBand", "InBand"][..]),
         ("/spec/outgoingPeeringEnabled", ENABLED),
@@ -47,9 +52,38 @@ pub(super) fn validate(asked: &Request) -> Verdict {
     Verdict::allow()
 }
 
+/// Whether a `ForeignCluster` may be deleted: without it nobody would know that its cluster is banned.
+fn deletion(old: &Value) -> Verdict {
+    let condition = old.pointer("/metadata/annotations").and_then(|all| all.get(annotation::TENANT_CONDITION));
+    if condition.and_then(Value::as_str) != Some(standing::BANNED) {
+        return Verdict::allow();
+    }
+    let name = text(old, "/metadata/name");
+    Verdict::deny(format!(
+        "the cluster {name:?} is banned, and its ForeignCluster keeps the ban: `liqoctl uncordon tenant {name}` lifts the \
+         ban, then the ForeignCluster can be deleted"
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_ban_outlives_the_wish_to_delete_it() {
+        let delete = |condition: Value| {
+            let annotations = json!({"liqo.io/tenant-condition": condition});
+            let old = json!({"metadata": {"name": "turin", "annotations": annotations}});
+            validate(&Request { operation: "DELETE".to_owned(), old_object: old, ..Request::default() })
+        };
+        let Verdict::Deny { message, .. } = delete(json!("Banned")) else { panic!("the ban is lost") };
+        assert!(message.contains("liqoctl uncordon tenant turin"), "{message}");
+        for condition in [json!("Drained"), json!("Cordoned"), Value::Null] {
+            assert_eq!(delete(condition), Verdict::allow());
+        }
+        let none = Request { operation: "DELETE".to_owned(), ..Request::default() };
+        assert_eq!(validate(&none), Verdict::allow());
+    }
 
     fn object(kind: &str, id: &str, name: &str) -> Value {
         json!({"metadata": {"name": "x"}, "spec": {

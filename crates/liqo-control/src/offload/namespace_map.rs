@@ -11,13 +11,12 @@
 //!           time to take leave is over.
 
 mod plan;
-mod strip;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use k8s_openapi::api::{
-    core::v1::{Namespace, ResourceQuota},
+    core::v1::{Namespace, Pod, ResourceQuota},
     rbac::v1::{RoleBinding, RoleRef, Subject},
 };
 use kube::{ResourceExt, core::ObjectMeta};
@@ -32,7 +31,7 @@ use serde_json::json;
 
 pub(crate) use self::plan::Rules;
 use self::plan::{Owner, Wish, look, originals, owner_of, within};
-use super::{Shared, allowance::object_quota, is_leaving, is_original};
+use super::{Shared, allowance::object_quota, is_leaving, is_original, strip, take_back};
 use crate::told::Told;
 
 /// Namespaces of one map handled at the same time.
@@ -57,13 +56,15 @@ pub(crate) enum Key {
 struct Loop {
     shared: Arc<Shared>,
     bindings: Store<RoleBinding>,
+    /// Pods of peers.
+    pods: Store<Pod>,
     rules: Rules,
     queue: Queue<Key>,
     told: Told,
 }
 
 /// Runs for ever.
-pub(crate) async fn run(shared: Arc<Shared>, rules: Rules, queue: Queue<Key>) {
+pub(crate) async fn run(shared: Arc<Shared>, rules: Rules, pods: Store<Pod>, queue: Queue<Key>) {
     let seen = queue.clone();
     let bindings = shared.home.cluster.watch::<RoleBinding>("").trim(only_ours).start(move |binding| {
         if binding.annotations().contains_key(annotation::MANAGED_BY_NAMESPACE_MAP) {
@@ -72,7 +73,8 @@ pub(crate) async fn run(shared: Arc<Shared>, rules: Rules, queue: Queue<Key>) {
     });
     shared.ready().await;
     bindings.ready().await;
-    let all = Loop { shared, bindings, rules, queue: queue.clone(), told: Told::default() };
+    pods.ready().await;
+    let all = Loop { shared, bindings, pods, rules, queue: queue.clone(), told: Told::default() };
     drive("namespace-map", queue, 4, |key| all.settle(key)).await;
 }
 
@@ -145,7 +147,9 @@ impl Loop {
         let refused = |one: &RemoteNamespaceStatus| one.phase == Some(MappingPhase::CreationLoopBackOff);
         let later = status.current_mapping.values().any(refused).then_some(LATER);
         let stripping = (!grant.is_in_force() && !status.current_mapping.is_empty()).then_some(SOON);
-        Ok(later.into_iter().chain(stripping).chain(grant.ends_in(now().0.as_second())).min())
+        let evicting = take_back::pods(&self.shared, &self.pods, &origin, grant).await?;
+        let ends_in = grant.ends_in(now().0.as_second());
+        Ok(later.into_iter().chain(stripping).chain(evicting).chain(ends_in).min())
     }
 
     /// Why a peer is given no namespaces now.

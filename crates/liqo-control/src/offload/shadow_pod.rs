@@ -189,7 +189,13 @@ impl Loop {
     fn book(&self, shadow: &ShadowPod) -> Result<(), String> {
         let (ledger, peer) = (&self.shared.ledger, guest::origin(&shadow.metadata));
         let offer = ledger.tenant(peer).and_then(|tenant| ledger.our_offer(&tenant, peer));
-        let granted = (ledger.standing(peer).consumer, offer);
+        let grant = ledger.standing(peer).consumer;
+        if ledger.policy.evicts_in(grant, now().0.as_second()) == Some(Duration::ZERO) {
+            return Err(format!(
+                "this cluster takes back what the cluster {peer:?} has here: an evicted pod is not made again"
+            ));
+        }
+        let granted = (grant, offer);
         let has_pod = |(namespace, name): &Key| self.pods.get(namespace, name).is_some();
         self.rules.book(shadow, (&self.shadows, &mut self.memories()), granted, has_pod)
     }

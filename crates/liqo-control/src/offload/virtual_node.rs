@@ -1,7 +1,8 @@
 //! Virtual nodes: each has a namespace map, and does not go before it.
 //!
 //! Keeps true: a provider with a virtual node has exactly one live map, made again when somebody deletes
-//! it; a node waits for its map only as long as the provider can still be asked to tidy up.
+//! it; a node that goes waits for its map while the provider can be asked to tidy up, but no longer than the deadline
+//! of a withdrawal, and never for a provider that is banned.
 //!
 //! Watches   virtual `Node`s, `NamespaceMap`s, `ForeignCluster`s.
 //! Writes    `NamespaceMap` originals; the finalizer of virtual nodes.
@@ -16,8 +17,8 @@ use liqo_api::{
     meta::{finalizer, label},
     virtualkubelet::{NamespaceMap, NamespaceMapSpec},
 };
-use liqo_core::naming;
-use liqo_kube::{KubeError, Queue, drive, owner_reference};
+use liqo_core::{naming, standing::is_banned};
+use liqo_kube::{KubeError, Queue, drive, now, owner_reference};
 use serde_json::json;
 
 use super::{Shared, answers, is_leaving, is_original, provider_of};
@@ -70,17 +71,33 @@ async fn settle(shared: &Shared, queue: &Queue<Key>, key: Key) -> Result<Option<
     let Some(node) = shared.nodes.get("", &name) else { return Ok(None) };
     let id = provider_of(&*node);
     let maps = shared.maps.filter(|map| is_original(map) && provider_of(map) == id);
-    let steps = plan(&node, &maps, shared.peer(id).as_deref(), shared.tenant_namespace(id));
-    act(shared, &node, steps).await
+    let peer = shared.peer(id);
+    let patience = patience(&node, peer.as_deref(), shared.ledger.policy.deadline, now().0.as_second());
+    let steps = plan(&node, &maps, (peer.as_deref(), shared.tenant_namespace(id)), patience);
+    let again = act(shared, &node, steps).await?;
+    Ok(again.into_iter().chain(patience).min())
 }
 
-fn plan(node: &Node, maps: &[Arc<NamespaceMap>], peer: Option<&ForeignCluster>, tenant: Option<String>) -> Vec<Step> {
+/// How long a node that goes still waits for the provider to let go of its map; `None`: it does not wait.
+fn patience(node: &Node, peer: Option<&ForeignCluster>, deadline: Duration, now: i64) -> Option<Duration> {
+    let since = node.metadata.deletion_timestamp.as_ref()?.0.as_second();
+    let gone = Duration::from_secs(u64::try_from(now.saturating_sub(since)).unwrap_or_default());
+    let rest = deadline.checked_sub(gone).filter(|rest| !rest.is_zero())?;
+    (answers(peer) && !peer.is_some_and(is_banned)).then_some(rest)
+}
+
+fn plan(
+    node: &Node,
+    maps: &[Arc<NamespaceMap>],
+    (peer, tenant): (Option<&ForeignCluster>, Option<String>),
+    patience: Option<Duration>,
+) -> Vec<Step> {
     let held = node.finalizers().iter().any(|one| one == finalizer::VIRTUAL_NODE);
     if is_leaving(node) {
         let alive = maps.iter().filter(|map| !is_leaving(&***map));
         let mut steps: Vec<_> = alive.map(|map| Step::Remove(Arc::clone(map))).collect();
-        // A map that waits for a provider nobody reaches stays behind as a note for the replicator.
-        if held && steps.is_empty() && (maps.is_empty() || !answers(peer)) {
+        // A map whose provider is not waited for stays behind as a note for the replicator.
+        if held && steps.is_empty() && (maps.is_empty() || patience.is_none()) {
             steps.push(Step::Release);
         }
         return steps;
@@ -159,6 +176,7 @@ mod tests {
         discovery::{
             ForeignClusterSpec, ForeignClusterStatus, PeeringCondition, PeeringConditionStatus, PeeringConditionType,
         },
+        meta::annotation,
     };
 
     use super::*;
@@ -215,7 +233,7 @@ mod tests {
     #[test]
     fn a_node_gets_its_map_and_keeps_it() {
         let ready = peer(PeeringConditionStatus::Established);
-        let steps = |held, maps: &[_]| plan(&node(held, false), maps, Some(&ready), Some("tenant".to_owned()));
+        let steps = |held, maps: &[_]| plan(&node(held, false), maps, (Some(&ready), Some("tenant".to_owned())), None);
         assert_eq!(names(&steps(false, &[])), ["hold", "create"]);
         assert_eq!(names(&steps(true, &[])), ["create"], "a deleted map is made again");
         assert_eq!(names(&steps(true, &[map(true)])), [""; 0], "but only when the old one is gone");
@@ -223,14 +241,15 @@ mod tests {
         let mut stale = (*map(false)).clone();
         stale.metadata.owner_references.as_mut().unwrap()[0].uid = "an older node".to_owned();
         assert_eq!(names(&steps(true, &[Arc::new(stale)])), ["repair"]);
-        assert_eq!(names(&plan(&node(true, false), &[], Some(&ready), None)), ["wait"]);
-        assert_eq!(names(&plan(&node(true, false), &[], None, Some("tenant".to_owned()))), ["wait"]);
+        assert_eq!(names(&plan(&node(true, false), &[], (Some(&ready), None), None)), ["wait"]);
+        assert_eq!(names(&plan(&node(true, false), &[], (None, Some("tenant".to_owned())), None)), ["wait"]);
     }
 
     #[test]
     fn the_map_is_the_one_recorded_from_a_real_cluster() {
         let ready = peer(PeeringConditionStatus::Established);
-        let steps = plan(&node(true, false), &[], Some(&ready), Some("liqo-tenant-provider-ca6261".to_owned()));
+        let tenant = Some("liqo-tenant-provider-ca6261".to_owned());
+        let steps = plan(&node(true, false), &[], (Some(&ready), tenant), None);
         let [Step::Create(map)] = &steps[..] else { panic!("{steps:?}") };
         assert_eq!(map.name_any(), "provider-ca6261");
         assert_eq!(map.namespace().as_deref(), Some("liqo-tenant-provider-ca6261"));
@@ -247,16 +266,34 @@ mod tests {
     }
 
     #[test]
-    fn a_leaving_node_waits_for_its_map_only_while_the_provider_answers() {
+    fn a_leaving_node_waits_for_its_map_while_it_has_patience() {
         let leaving = node(true, true);
-        let steps = |maps: &[_], peer: Option<&ForeignCluster>| names(&plan(&leaving, maps, peer, None));
-        let (ready, dead) = (peer(PeeringConditionStatus::Established), peer(PeeringConditionStatus::Error));
-        assert_eq!(steps(&[map(false)], Some(&ready)), ["remove"]);
-        assert_eq!(steps(&[map(false)], Some(&dead)), ["remove"]);
-        assert_eq!(steps(&[map(true)], Some(&ready)), [""; 0]);
-        assert_eq!(steps(&[map(true)], Some(&dead)), ["release"]);
+        let soon = Some(Duration::from_secs(1));
+        let steps = |maps: &[_], patience| names(&plan(&leaving, maps, (None, None), patience));
+        assert_eq!(steps(&[map(false)], soon), ["remove"]);
+        assert_eq!(steps(&[map(false)], None), ["remove"]);
+        assert_eq!(steps(&[map(true)], soon), [""; 0]);
         assert_eq!(steps(&[map(true)], None), ["release"]);
-        assert_eq!(steps(&[], Some(&ready)), ["release"]);
-        assert_eq!(names(&plan(&node(false, true), &[], None, None)), [""; 0]);
+        assert_eq!(steps(&[], soon), ["release"]);
+        assert_eq!(names(&plan(&node(false, true), &[], (None, None), None)), [""; 0]);
+    }
+
+    #[test]
+    fn nobody_is_waited_for_who_is_banned_does_not_answer_or_had_its_time() {
+        let leaving = node(true, true);
+        let since = leaving.metadata.deletion_timestamp.as_ref().unwrap().0.as_second();
+        let rest = |peer: Option<&ForeignCluster>, passed| {
+            patience(&leaving, peer, Duration::from_secs(300), since + passed).map(|rest| rest.as_secs())
+        };
+        let (ready, dead) = (peer(PeeringConditionStatus::Established), peer(PeeringConditionStatus::Error));
+        let mut banned = ready.clone();
+        banned.annotations_mut().insert(annotation::TENANT_CONDITION.to_owned(), "Banned".to_owned());
+        assert_eq!(rest(Some(&ready), 0), Some(300));
+        assert_eq!(rest(Some(&ready), 299), Some(1));
+        assert_eq!(rest(Some(&ready), 300), None);
+        assert_eq!(rest(Some(&dead), 0), None);
+        assert_eq!(rest(Some(&banned), 0), None);
+        assert_eq!(rest(None, 0), None);
+        assert_eq!(patience(&node(true, false), Some(&ready), Duration::from_secs(300), since), None, "it does not go");
     }
 }

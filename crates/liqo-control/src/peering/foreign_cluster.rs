@@ -8,7 +8,8 @@
 //!           `Service` `liqo-auth`, `Node`.
 //! Writes    `ForeignCluster` (identity of the peer, finalizer of the checker, status); tenant
 //!           `Namespace`; `ResourceRequest` originals.
-//! Removes   `ResourceRequest` originals; a `ForeignCluster` that nobody asked for and nobody uses.
+//! Removes   `ResourceRequest` originals; a `ForeignCluster` that nobody asked for and nobody uses; the tenant `Namespace`
+//!           of a banned peer.
 
 mod check;
 mod plan;
@@ -22,7 +23,10 @@ use liqo_api::{
     discovery::{ForeignCluster, ForeignClusterStatus, PeeringType, ResourceRequest, ResourceRequestSpec},
     meta::{annotation, finalizer, label},
 };
-use liqo_core::naming::{self, dns_label_error};
+use liqo_core::{
+    naming::{self, dns_label_error},
+    standing as granted,
+};
 use liqo_kube::{KubeError, now, owner_reference};
 use serde_json::{Map, Value, json};
 
@@ -38,7 +42,7 @@ use super::{
     tenant::{self, Tenant},
     world::World,
 };
-use crate::ledger::id_of;
+use crate::{ledger::id_of, offload::strip};
 
 /// A peer that has not answered for so long is dead, as far as taking leave of it goes.
 const DEAD_AFTER: Duration = Duration::from_secs(10);
@@ -46,6 +50,8 @@ const DEAD_AFTER: Duration = Duration::from_secs(10);
 const WHO_AGAIN: Duration = Duration::from_secs(5);
 /// Pause before a tenant namespace that could not be used is tried again, should no event come.
 const TENANT_AGAIN: Duration = Duration::from_secs(10);
+/// Pause before it is looked again what holds a tenant namespace that ends.
+const ENDING_AGAIN: Duration = Duration::from_secs(3);
 
 /// Settles one `ForeignCluster`.
 pub(crate) async fn settle(world: &World, name: String) -> Result<Option<Duration>, KubeError> {
@@ -81,6 +87,9 @@ impl Pass<'_> {
         if leaving {
             self.let_go().await?;
         }
+        if !leaving && granted::is_banned(one) && !is_nobody(one, &all, here) {
+            return self.banish(&peer).await;
+        }
         if leaving && !is_nobody(one, &all, here) {
             // Whether the peer still answers decides how leave is taken of it.
             if let Some(identity) = identity::held(self.world, &peer.cluster_id) {
@@ -108,6 +117,26 @@ impl Pass<'_> {
             (None, failure) => Authentication::Unknown(failure),
         };
         self.act(&peer, Some(namespace), authentication, again).await
+    }
+
+    /// Ends everything between this cluster and a banned peer, last the tenant namespace. Whether the peer answers does not
+    /// matter: it is not probed any more.
+    async fn banish(&self, peer: &ClusterIdentity) -> Result<Option<Duration>, KubeError> {
+        self.let_go().await?;
+        self.world.checker.retain(|known| known != peer.cluster_id);
+        let again = self.act(peer, self.tenant_known(peer), Authentication::Leaving, None).await?;
+        let mut ending = None;
+        for tenant in self.world.tenants(&peer.cluster_id) {
+            let (cluster, name) = (&self.world.home.cluster, tenant.name_any());
+            if tenant.metadata.deletion_timestamp.is_some() {
+                strip::tenant(cluster, &tenant).await?;
+                ending = Some(ENDING_AGAIN);
+            } else if !self.world.is_in_use(&name) {
+                tracing::info!(peer = peer.cluster_id, namespace = name, "tenant namespace of a banned peer ends");
+                cluster.remove(&*tenant).await?;
+            }
+        }
+        Ok(again.into_iter().chain(ending).min())
     }
 
     fn is_identified(&self) -> bool {
@@ -201,6 +230,7 @@ impl Pass<'_> {
         self.clear_false_requests(tenant).await?;
         let request = self.world.our_request(tenant, id);
         let network = self.network(peer, tenant);
+        let grant = self.world.standing(id).provider;
         let plan = plan(&Observed {
             foreign_cluster: self.one,
             namespace: tenant,
@@ -214,6 +244,7 @@ impl Pass<'_> {
             their_request: self.world.their_request(tenant, id).as_deref(),
             our_offer: self.world.our_offer(tenant, id).as_deref(),
             wish: self.wish(),
+            overdue: !grant.is_in_force(),
             now: now(),
         });
         self.step(&plan, peer, inside, request.as_deref()).await?;
@@ -222,7 +253,8 @@ impl Pass<'_> {
             tracing::info!(object = self.one.name_any(), "nobody uses this peer any more, removing it");
             self.world.home.cluster.remove(self.one.as_ref()).await?;
         }
-        Ok(again.into_iter().chain(plan.again).min())
+        let ends_in = grant.ends_in(now().0.as_second()).filter(|_| request.is_some());
+        Ok(again.into_iter().chain(plan.again).chain(ends_in).min())
     }
 
     /// Removes requests that carry the labels of this cluster but were not made by it.

@@ -23,11 +23,11 @@ use kube::ResourceExt;
 use liqo_api::{
     ClusterIdentity,
     discovery::ForeignCluster,
-    meta::finalizer,
+    meta::{annotation, finalizer},
     names,
     sharing::{OfferPhase, ResourceOffer, ResourceOfferStatus, VirtualKubeletStatus},
 };
-use liqo_core::naming;
+use liqo_core::{naming, standing::is_banned};
 use liqo_kube::{KubeError, now, owner_reference};
 use serde_json::json;
 
@@ -105,7 +105,10 @@ impl Pass<'_> {
             (Course::Run | Course::Rest, _) => Ok(None),
             (Course::Tell(status), _) => self.tell(status).await.map(|_| None),
             // A provider that does not answer gets the time until the deadline.
-            (Course::Drain { remove }, _) => self.drain(remove).await.map(|()| grant.ends_in(now().0.as_second())),
+            (Course::Drain { remove }, one) => {
+                self.drain(remove, one.is_some_and(|one| is_banned(&one))).await?;
+                Ok(grant.ends_in(now().0.as_second()))
+            }
             (Course::Clear, one) => self.clear(one.as_deref()).await,
         }
     }
@@ -142,8 +145,12 @@ impl Pass<'_> {
         self.tell(ResourceOfferStatus { phase: OfferPhase::Accepted, virtual_kubelet_status: status }).await.map(drop)
     }
 
-    /// The virtual kubelet drains its node because the offer is withdrawn or removed.
-    async fn drain(&self, remove: bool) -> Result<(), KubeError> {
+    /// The virtual kubelet drains its node because the offer is withdrawn or removed; `at_once`: it gives pods no time.
+    async fn drain(&self, remove: bool, at_once: bool) -> Result<(), KubeError> {
+        if at_once && !self.offer.annotations().contains_key(annotation::END_AT_ONCE) {
+            let metadata = json!({"uid": self.offer.uid(), "annotations": {annotation::END_AT_ONCE: "true"}});
+            self.world.home.cluster.merge(self.offer, json!({"metadata": metadata})).await?;
+        }
         let phase = self.offer.status.as_ref().map(|status| status.phase).unwrap_or_default();
         self.tell(ResourceOfferStatus { phase, virtual_kubelet_status: VirtualKubeletStatus::Deleting }).await?;
         if remove {

@@ -12,9 +12,10 @@ use k8s_openapi::api::{
 use kube::ResourceExt;
 use liqo_api::{
     discovery::ForeignCluster,
-    meta::label,
+    meta::{finalizer, label},
     names,
     net::{NetworkConfig, TunnelEndpoint},
+    sharing::ResourceOffer,
 };
 use liqo_core::{endpoint, naming};
 use liqo_kube::{Object, Queue, Store};
@@ -251,6 +252,23 @@ impl World {
         self.queues.permissions.push(namespace.to_owned());
     }
 
+    /// Whether something in a tenant namespace still has to come to its own end: what this cluster asks or offers, a
+    /// virtual kubelet, a connected network.
+    pub(crate) fn is_in_use(&self, namespace: &str) -> bool {
+        let lies_here = |found: Option<String>| found.as_deref() == Some(namespace);
+        !self.requests.filter(|one| lies_here(one.namespace()) && labelled_original(one)).is_empty()
+            || !self
+                .offers
+                .filter(|one| lies_here(one.namespace()) && (labelled_original(one) || is_served(one)))
+                .is_empty()
+            || !self.kubelets.filter(|one| lies_here(one.namespace())).is_empty()
+            || self.tunnels.iter().any(|store| !store.filter(|one| lies_here(one.namespace())).is_empty())
+            || self
+                .networks
+                .iter()
+                .any(|store| !store.filter(|one| lies_here(one.namespace()) && is_held(one)).is_empty())
+    }
+
     /// URL of our authentication service, or why there is none.
     pub(crate) fn auth_url(&self) -> Result<String, String> {
         let service = self.services.get(&self.home.namespace, names::AUTH_SERVICE).ok_or_else(|| {
@@ -268,6 +286,22 @@ impl World {
         let port = port.ok_or_else(|| format!("Service {}/{name} has no port", self.home.namespace))?;
         Ok(format!("https://{name}.{}.svc:{port}", self.home.namespace))
     }
+}
+
+/// Whether an object says that this cluster made it.
+fn labelled_original<K: Object>(object: &K) -> bool {
+    object.labels().get(label::REPLICATION).is_some_and(|value| value == "true")
+}
+
+/// Whether a virtual kubelet or a virtual node exists because of an offer.
+fn is_served(offer: &ResourceOffer) -> bool {
+    let held = [finalizer::VIRTUAL_KUBELET, finalizer::NODE];
+    offer.finalizers().iter().any(|one| held.contains(&one.as_str()))
+}
+
+/// Whether an object waits for the end of its replica. That of an in-band peering does not.
+fn is_held<K: Object>(object: &K) -> bool {
+    object.finalizers().iter().any(|one| one == finalizer::CRD_REPLICATOR)
 }
 
 fn peer_label<K: Object>(object: &K) -> Option<String> {

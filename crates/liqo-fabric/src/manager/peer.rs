@@ -42,7 +42,7 @@ use super::{
 use crate::layout::{GATEWAY_LABEL, KEY_SECRET};
 
 /// Held on `NetworkConfig`s while they have consequences here.
-pub(crate) const FINALIZER: &str = "tunnelendpointcreator.net.liqo.io";
+pub(crate) const FINALIZER: &str = liqo_api::meta::finalizer::NETWORK;
 /// Who tells Events.
 const COMPONENT: &str = "liqo-network-manager";
 /// How soon to try again what cannot be: room in the pools may come back.

@@ -1,5 +1,7 @@
 //! The forger at the door: signing requests that mean one thing to the parser that checks them and another to the signer.
 
+use std::{thread, time::Duration};
+
 use anyhow::{Context, Result, ensure};
 use liqo_test::Cluster;
 use serde_json::Value;
@@ -7,11 +9,13 @@ use serde_json::Value;
 use super::{
     csr::{Attribute, BMP, Key, TELETEX, UTF8, cn, o},
     door::{Answer, Door},
-    holes,
+    flood, holes,
     hostile::Peer,
     raid::{Raid, names, text},
 };
 
+/// No body is read for so long, on a machine that has other things to do.
+const SLOWEST: Duration = Duration::from_secs(40);
 /// An ID that nobody has.
 const FORGER: &str = "5a1e0f3c-7b6d-4c2e-9f10-8d7c6b5a4e3f";
 /// What every kubeadm cluster has as the administrators' group.
@@ -34,6 +38,7 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
     }
     nobody_else(raid, &door, &key)?;
     only_the_door_is_answered(rome)?;
+    noise(raid, &door, &key)?;
     ensure!(kept(raid)? == before.0, "the certificate or a token of the honest peer has changed");
     let new: Vec<_> = requests(rome)?.into_iter().filter(|name| !before.1.contains(name)).collect();
     ensure!(new.is_empty(), "the API server was asked to sign {new:?}");
@@ -144,6 +149,29 @@ fn nobody_else(raid: &Raid, door: &Door, key: &Key) -> Result<()> {
     let victim = key.request(&[&[o(UTF8, "liqo.io")], &[cn(UTF8, &raid.milan.id)]], &[])?;
     let Answer(code, said) = door.asks(&raid.milan.id, "milan", &token, &victim)?;
     ensure!(code == 401 || code == 403, "the hostile peer's token for the honest peer's ID: {code} {said}");
+    Ok(())
+}
+
+/// Ten thousand wrong tokens, and meanwhile a body that comes one byte a second: most of the first are not even looked at, and
+/// the second is not waited for.
+fn noise(raid: &Raid, door: &Door, key: &Key) -> Result<()> {
+    let request = key.request(&[&[o(UTF8, "liqo.io")], &[cn(UTF8, FORGER)]], &[])?;
+    let file = raid.stage.bed.dir().join("wrong-token");
+    let turin = raid.hostile_cluster().node(&raid.hostile_cluster().first())?;
+    let (answers, slow) = thread::scope(|scope| {
+        let slow = scope.spawn(|| door.dawdles());
+        let body = Door::body(FORGER, "forger", "0123456789abcdef0123456789abcdef", &request);
+        // From turin's own address: what the limiter then thinks of that is turin's.
+        let mut curl = flood::curl_in(&turin.netns);
+        let answers = flood::post(curl.arg("-k"), &door.url(), 10_000, (&file, &body));
+        (answers, slow.join().expect("dawdling does not panic"))
+    });
+    let answers = answers?;
+    let count = |code| answers.get(&code).copied().unwrap_or_default();
+    ensure!(count(401) + count(403) + count(429) == 10_000, "wrong tokens: {answers:?}");
+    ensure!(count(429) > 5_000, "most wrong tokens were looked at: {answers:?}");
+    let slow = slow?;
+    ensure!(slow < SLOWEST, "a body of one byte a second was read for {slow:?}");
     Ok(())
 }
 

@@ -6,17 +6,16 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use liqo_test::{Cluster, process::Process, stage::LONG, usage, wait_for};
+use liqo_test::{stage::LONG, wait_for};
 use serde_json::{Value, json};
 
 use super::{
+    flood,
     hostile::Outcome,
     raid::{Raid, text},
     root::{few, pod, shadow},
 };
 
-/// Memory that the controller manager may gain meanwhile, in KiB.
-const GROWTH: u64 = 30 << 10;
 /// Namespaces of one peer.
 const NAMESPACES: usize = 64;
 /// Pods that are created at the same time by several threads, each with a third of the offer.
@@ -26,8 +25,6 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
     let (rome, peer) = (raid.rome(), &raid.turin);
     let there = peer.offloaded(rome)?;
     let offered = offered(raid)?;
-    let manager = manager(rome)?;
-    let memory = usage::memory(manager.pid)?.anonymous;
     for (what, pod) in gluttons(offered) {
         peer.tries(&shadow(peer, &there, what, &pod))?.refused(what);
     }
@@ -35,19 +32,10 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
     honest_pods_are_admitted(raid)?;
     many_namespaces(raid)?;
     restless_requests(raid)?;
-    ensure!(manager.alive(), "the controller manager of rome died");
-    let grown = usage::memory(manager.pid)?.anonymous.saturating_sub(memory);
-    ensure!(grown < GROWTH, "the controller manager of rome has grown by {grown} KiB");
     let clean = ["delete", "shadowpods", "-n", &there, "--all", "--wait=false"];
     peer.runs(&clean)?.done("its own pods")?;
-    wait_for("the pods end", LONG, || Ok(rome.items(&["pods", "-n", &there])?.is_empty().then_some(())))
-}
-
-fn manager(rome: &Cluster) -> Result<Process> {
-    let pods = rome.pods("liqo", "app.kubernetes.io/name=controller-manager")?;
-    let (name, _) = pods.first().context("rome has no controller manager")?;
-    let pod = rome.json(&["pod", "-n", "liqo", name])?;
-    rome.container_process("liqo", name, text(&pod, "/spec/containers/0/name"))
+    wait_for("the pods end", LONG, || Ok(rome.items(&["pods", "-n", &there])?.is_empty().then_some(())))?;
+    many_objects(raid, &there)
 }
 
 /// CPU that rome offers to turin, in millicores.
@@ -166,6 +154,38 @@ fn many_namespaces(raid: &Raid) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// Many Secrets and Services at the same time: the API server creates no more than the quota of the namespace allows.
+fn many_objects(raid: &Raid, there: &str) -> Result<()> {
+    let (rome, peer) = (raid.rome(), &raid.turin);
+    let quota = rome.json(&["resourcequota", "-n", there, "liqo-objects"])?;
+    let most = |kind: &str| -> Result<usize> { Ok(text(&quota, &format!("/spec/hard/{kind}")).parse()?) };
+    let ports = json!({"ports": [{"port": 80}], "clusterIP": "None"});
+    let kinds = [
+        ("secrets", 1500, json!({"kind": "Secret", "stringData": {"a": "b"}})),
+        ("services", 1000, json!({"kind": "Service", "spec": ports})),
+    ];
+    let flood = |kind: &str, count: usize, mut object: Value| -> Result<()> {
+        let labels = json!({"virtualkubelet.liqo.io/origin": peer.id, "flood": "yes"});
+        object["apiVersion"] = json!("v1");
+        object["metadata"] = json!({"generateName": "flood-", "namespace": there, "labels": labels});
+        let url = format!("{}/api/v1/namespaces/{there}/{kind}", rome.api_server());
+        let file = raid.stage.bed.dir().join(format!("flood-of-{kind}"));
+        let answers = flood::post(&mut peer.curl(), &url, count, (&file, &object.to_string()))?;
+        let (made, refused) =
+            (answers.get(&201).copied().unwrap_or_default(), answers.get(&403).copied().unwrap_or_default());
+        let most = most(kind)?;
+        ensure!((1..=most).contains(&made) && refused >= count - most, "{kind}: {answers:?}, and {most} are allowed");
+        // One request for all: kubectl would ask for each.
+        rome.kubectl(&["delete", &format!("--raw=/api/v1/namespaces/{there}/{kind}?labelSelector=flood%3Dyes")])
+            .map(drop)
+    };
+    let outcomes: Vec<Result<()>> = thread::scope(|scope| {
+        let floods = kinds.map(|(kind, count, object)| scope.spawn(move || flood(kind, count, object)));
+        floods.into_iter().map(|one| one.join().expect("a flood does not panic")).collect()
+    });
+    outcomes.into_iter().collect()
 }
 
 /// A request that changes all the time does not produce an Event for each change.

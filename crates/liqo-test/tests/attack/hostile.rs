@@ -63,6 +63,14 @@ impl Peer {
         Ok(Self { id: id.to_owned(), tenant: tenant.to_owned(), kubeconfig })
     }
 
+    /// curl with the certificate of the peer, for the API server of rome; the caller adds the request.
+    pub(crate) fn curl(&self) -> Command {
+        let file = |name: &str| self.kubeconfig.with_file_name(name);
+        let mut curl = run::command("curl");
+        curl.arg("--cacert").arg(file("ca")).arg("--cert").arg(file("certificate")).arg("--key").arg(file("key"));
+        curl
+    }
+
     /// The namespace in rome for the objects that the peer offloads.
     pub(crate) fn offloaded(&self, rome: &Cluster) -> Result<String> {
         offloaded(rome, &self.id)
@@ -154,6 +162,10 @@ impl Encoded<'_> {
         fs::create_dir_all(directory)?;
         let path = directory.join("kubeconfig");
         let Self { authority, certificate, key } = self;
+        let decoded = |text: &str| BASE64_STANDARD.decode(text).context("a kubeconfig is in base64");
+        write(&directory.join("ca"), decoded(authority)?)?;
+        write(&directory.join("certificate"), decoded(certificate)?)?;
+        write(&directory.join("key"), for_curl(&String::from_utf8(decoded(key)?)?)?)?;
         write(
             &path,
             format!(
@@ -168,4 +180,18 @@ users: [{{name: it, user: {{client-certificate-data: {certificate}, client-key-d
         )?;
         Ok(path)
     }
+}
+
+/// What stands before the seed of an Ed25519 key, in version 1 of its encoding.
+const ED25519: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+
+/// A key in the version of its encoding that curl's OpenSSL reads: the identity has version 2, which adds the public key.
+fn for_curl(pem: &str) -> Result<String> {
+    let body: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+    let der = BASE64_STANDARD.decode(body).context("a key is in base64")?;
+    let marker = &ED25519[12..];
+    let Some(place) = der.windows(marker.len()).position(|part| part == marker) else { return Ok(pem.to_owned()) };
+    let seed = der.get(place + marker.len()..place + marker.len() + 32).context("a key is too short")?;
+    let plain = BASE64_STANDARD.encode([&ED25519[..], seed].concat());
+    Ok(format!("-----BEGIN PRIVATE KEY-----\n{plain}\n-----END PRIVATE KEY-----\n"))
 }

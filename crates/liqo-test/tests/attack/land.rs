@@ -116,7 +116,9 @@ fn keys_and_ends(raid: &Raid, name: &str, before: &[String]) -> Result<()> {
     };
     let milans = of(&raid.milan.tenant, &format!("liqo.io/originID={}", raid.milan.id))?;
     let ours = of(&raid.milan.tenant, "liqo.io/replication=true")?;
+    many_addresses(rome)?;
     for (what, patch) in [
+        ("a name with many addresses as the end of a tunnel", json!({"spec": {"endpointIP": MANY}})),
         ("the key of the honest peer", json!({"spec": {"backend_config": {"publicKey": milans}}})),
         ("the key of rome itself", json!({"spec": {"backend_config": {"publicKey": ours}}})),
         ("the API server as the end of a tunnel", json!({"spec": {"endpointIP": rome.node_ip()}})),
@@ -126,7 +128,22 @@ fn keys_and_ends(raid: &Raid, name: &str, before: &[String]) -> Result<()> {
         connected(rome, &raid.milan.id).context(what)?;
         rome.wait_peering("milan", "NetworkStatus", "Established")?;
     }
-    Ok(())
+    rome.kubectl(&["delete", "service,endpointslice", "-n", "default", "many"]).map(drop)
+}
+
+/// A name for which rome's DNS answers a thousand addresses, as the DNS of a peer may.
+const MANY: &str = "many.default.svc.cluster.local";
+
+fn many_addresses(rome: &Cluster) -> Result<()> {
+    let addresses = (0..1000).map(|number| format!("172.31.{}.{}", number / 250, number % 250 + 1));
+    let endpoints: Vec<_> = addresses.map(|address| json!({"addresses": [address]})).collect();
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "many", "namespace": "default"},
+        "spec": {"clusterIP": "None", "ports": [{"port": 5871, "protocol": "UDP"}]}});
+    let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": "many", "namespace": "default", "labels": {"kubernetes.io/service-name": "many"}},
+        "ports": [{"port": 5871, "protocol": "UDP"}], "endpoints": endpoints});
+    let both = json!({"apiVersion": "v1", "kind": "List", "items": [service, slice]});
+    run::feed(rome.kubectl_command().args(["create", "-f", "-"]), &both.to_string()).map(drop)
 }
 
 /// The NetworkConfig that rome writes for turin, and the tunnel made of it, cannot be changed by turin.

@@ -1,5 +1,7 @@
 //! "No" means no: the rights of a refused cluster, and of a peer that was accepted before and ignores the withdrawal.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Result, bail, ensure};
 use liqo_test::{Cluster, stage::LONG, wait_for};
 use serde_json::json;
@@ -14,6 +16,23 @@ use super::{
 
 const ID: &str = "8d4a3c6f-0e90-4f51-9c43-1a0f9e8d7c62";
 const NAME: &str = "naples";
+
+/// The withdrawal deadline of rome.
+const DEADLINE: Duration = Duration::from_secs(15);
+/// Before, the consumer itself may take back what it has.
+const EVICTED: Duration = Duration::from_secs(6);
+/// A pod of rome in turin.
+const LODGER: &str = "apiVersion: v1
+kind: Pod
+metadata: {name: lodger, namespace: lent}
+spec: {nodeSelector: {kubernetes.io/hostname: liqo-turin}, containers: [{name: c, image: 'localhost/busybox:1'}]}
+";
+/// A budget of the administrator of rome, for one pod of turin.
+const BUDGET: &str = "apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {name: guarded, namespace: THERE}
+spec: {minAvailable: 1, selector: {matchLabels: {app: guarded}}}
+";
 
 pub(crate) fn story(raid: &Raid) -> Result<()> {
     never_accepted(raid)?;
@@ -64,14 +83,19 @@ fn accepted_once(raid: &Raid) -> Result<()> {
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "clinging", "namespace": there,
         "labels": {"virtualkubelet.liqo.io/origin": peer.id}}, "stringData": {"a": "b"}});
     peer.tries(&secret.to_string())?.done("a Secret like any")?;
-    wait_for("its pod runs", LONG, || {
-        Ok((rome.json(&["pod", "-n", &there, "clinging"])?["status"]["phase"] == "Running").then_some(()))
+    peer.tries(&shadow(peer, &there, "guarded", &pod(&few(), &json!({}))))?.done("a pod that a budget protects")?;
+    rome.apply(&BUDGET.replace("THERE", &there))?;
+    wait_for("its pods run", LONG, || {
+        let pods = rome.items(&["pods", "-n", &there, "--field-selector", "status.phase=Running"])?;
+        let runs = |name: &str| pods.iter().any(|one| text(one, "/metadata/name") == name);
+        Ok((runs("clinging") && runs("guarded")).then_some(()))
     })?;
     // Objects may be older than the rule that forbids finalizers.
     for kind in ["shadowpod", "secret"] {
         let patch = r#"{"metadata":{"finalizers":["turin.example/never"]}}"#;
         rome.kubectl(&["patch", kind, "-n", &there, "clinging", "--type=merge", "-p", patch])?;
     }
+    let refused = Instant::now();
     rome.kubectl(&[
         "patch",
         "foreigncluster",
@@ -80,10 +104,24 @@ fn accepted_once(raid: &Raid) -> Result<()> {
         "-p",
         r#"{"spec":{"incomingPeeringEnabled":"No"}}"#,
     ])?;
+    let gone = |name: &str| -> Result<bool> {
+        Ok(!rome.items(&["pods", "-n", &there])?.iter().any(|one| text(one, "/metadata/name") == name))
+    };
+    wait_for("the pod that no budget protects is evicted", LONG, || Ok(gone("clinging")?.then_some(())))?;
+    ensure!(refused.elapsed() > EVICTED, "a pod was evicted in the time that is the consumer's own");
+    // Half of the deadline is left to look: on a machine that is too slow for that nothing follows.
+    let taken = gone("guarded")?;
+    let in_time = refused.elapsed() + Duration::from_secs(1) < DEADLINE;
+    ensure!(!taken || !in_time, "a pod was taken before the deadline though a budget protects it");
     wait_for("nothing of the refused peer is left in rome", LONG, || {
         let left = left(rome, peer, &there)?;
         if left.is_empty() { Ok(Some(())) } else { bail!("{left:?}") }
     })?;
+    ensure!(
+        refused.elapsed() + Duration::from_secs(1) > DEADLINE,
+        "all ended after {:?}, before the deadline",
+        refused.elapsed()
+    );
     let maps = format!("{{desiredMapping: {{raid: {there}}}}}");
     let map = object(peer, &raid.home, "virtualkubelet", "NamespaceMap", "again", &maps);
     peer.tries(&map)?.refused("a map after all was taken back");
@@ -103,7 +141,19 @@ fn left(rome: &Cluster, peer: &Peer, there: &str) -> Result<Vec<String>> {
 /// The administrator ends everything at once; the certificate, which is valid for longer, opens nothing.
 fn ended(raid: &Raid) -> Result<()> {
     let (rome, peer) = (raid.rome(), &raid.turin);
-    let began = std::time::Instant::now();
+    // Objects may be older than the rule that forbids finalizers.
+    let held = r#"{"metadata":{"finalizers":["turin.example/never"]}}"#;
+    let theirs = format!("liqo.io/originID={}", peer.id);
+    for one in rome.items(&["resourcerequests", "-n", &peer.tenant, "-l", &theirs])? {
+        let name = text(&one, "/metadata/name");
+        rome.kubectl(&["patch", "resourcerequest", "-n", &peer.tenant, name, "--type=merge", "-p", held])?;
+    }
+    // A pod on turin's node, which turin runs for nobody: it does not hold the node.
+    rome.apply(LODGER)?;
+    wait_for("the lodger is on turin's node", LONG, || {
+        Ok((rome.json(&["pod", "-n", "lent", "lodger"])?["spec"]["nodeName"] == "liqo-turin").then_some(()))
+    })?;
+    let began = Instant::now();
     raid.stage.liqoctl(rome, &["evict", "tenant", "turin", "--timeout", "60s"])?;
     ensure!(began.elapsed().as_secs() < 60, "ending everything took {:?}", began.elapsed());
     for what in [
@@ -113,8 +163,21 @@ fn ended(raid: &Raid) -> Result<()> {
     ] {
         peer.runs(&what)?.refused("the old certificate");
     }
-    wait_for("no tunnel of turin is left", LONG, || {
-        let left = names(&rome.items(&["tunnelendpoints", "-n", &peer.tenant])?);
-        if left.is_empty() { Ok(Some(())) } else { bail!("{left:?}") }
-    })
+    let left = provider_left(rome, peer)?;
+    ensure!(left.is_empty(), "{left:?} are left of turin");
+    // The ban outlives the wish to delete what keeps it.
+    let said = rome.kubectl(&["delete", "foreigncluster", "turin", "--wait=false"]);
+    let said = said.err().map(|error| format!("{error:#}")).unwrap_or_default();
+    ensure!(said.contains("liqoctl uncordon tenant turin"), "the ban could be deleted: {said:?}");
+    raid.stage.liqoctl(rome, &["uncordon", "tenant", "turin"])?;
+    rome.kubectl(&["delete", "foreigncluster", "turin", "--timeout=60s"]).map(drop)
+}
+
+/// What stands in rome because turin was its provider, and the namespace that the two shared.
+fn provider_left(rome: &Cluster, peer: &Peer) -> Result<Vec<String>> {
+    let id = &peer.id;
+    let nodes = rome.items(&["nodes", "-l", &format!("liqo.io/remote-cluster-id={id}")])?;
+    let shared = rome.items(&["namespaces", "-l", &format!("discovery.liqo.io/cluster-id={id}")])?;
+    let kinds = "deployments,resourceoffers,resourcerequests,tunnelendpoints,networkconfigs,namespacemaps,secrets";
+    Ok(names(&[nodes, shared, rome.items(&[kinds, "-n", &peer.tenant])?].concat()))
 }

@@ -30,6 +30,7 @@ pub(super) const CONTROLLER_MANAGER: &[Rule] = &[
     rule("", &["events"], &["create"]),
     rule("", &["pods"], RW),
     rule("", &["resourcequotas"], &["get", "list", "watch", "create", "update", "patch"]),
+    rule("", &["pods/eviction"], &["create"]),
     rule("", &["secrets", "serviceaccounts"], RW),
     named(
         "admissionregistration.k8s.io",

@@ -63,6 +63,9 @@ pub(super) struct Observed<'a> {
     pub(super) our_offer: Option<&'a ResourceOffer>,
     /// Our request as it should be, or why there can be none.
     pub(super) wish: Result<ResourceRequestSpec, String>,
+    /// Whether the time is over that the peer had to take back what it provides; nothing else ends a withdrawal that a
+    /// provider does not answer.
+    pub(super) overdue: bool,
     pub(super) now: Time,
 }
 
@@ -197,7 +200,7 @@ fn unwanted(seen: &Observed<'_>) -> (Step, Fact, Option<Duration>) {
         return (Step::Withdraw, tell(Stage::Leaving), None);
     };
     let (dead, dead_in) = is_dead(seen.health);
-    if status.offer_withdrawal_timestamp.is_some() || dead || standing::is_banned(seen.foreign_cluster) {
+    if status.offer_withdrawal_timestamp.is_some() || dead || seen.overdue {
         return (Step::Remove, gone(), None);
     }
     let never_offered = status.offer_state == OfferState::None && seen.offer_here.is_none();

@@ -77,6 +77,7 @@ fn seen(foreign_cluster: &ForeignCluster) -> Observed<'_> {
         their_request: None,
         our_offer: None,
         wish: Ok(wish()),
+        overdue: false,
         now: at(1),
     }
 }
@@ -177,6 +178,16 @@ fn what_is_wanted_follows_the_spec() {
         let one = peer(outgoing, "Auto", kind, deleting);
         let out = plan(&seen(&one));
         assert_eq!(matches!(out.step, Step::Write(_)), wanted, "{outgoing} {kind} {deleting}");
+    }
+}
+
+#[test]
+fn a_provider_that_answers_and_does_nothing_is_waited_for_until_the_deadline() {
+    let one = peer("No", "Auto", "", false);
+    let (withdrawn, used) = (request(true, "Created", false, false), offer("Created"));
+    for (overdue, step) in [(false, Step::Keep), (true, Step::Remove)] {
+        let out = plan(&Observed { request: Some(&withdrawn), offer_here: Some(&used), overdue, ..seen(&one) });
+        assert_eq!(out.step, step, "overdue: {overdue}");
     }
 }
 

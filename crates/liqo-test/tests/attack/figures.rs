@@ -1,0 +1,159 @@
+//! What an attack costs: memory of the processes that all peers share, and how long a change for the honest peer takes
+//! meanwhile.
+//!
+//! The change is an annotation on the request that rome replicates to milan: it goes through rome's replicator, which serves
+//! the hostile peer, too.
+
+use std::{
+    fs,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use liqo_test::{out, process::Process, usage, wait_for};
+
+use super::raid::{Raid, tenant, text};
+
+/// Memory that a process may gain under an attack, in KiB.
+const GROWTH: u64 = 30 << 10;
+/// A change for the honest peer takes no longer on a machine that has nothing else to do.
+const LATEST: Duration = Duration::from_secs(10);
+/// Pause between two changes.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The processes whose memory is looked at: their label, and whether their growth is bounded here.
+const PROCESSES: [(&str, bool); 2] = [("controller-manager", true), ("crd-replicator", false)];
+/// Annotation that goes to the honest peer.
+const MARK: &str = "rome.example/probe";
+
+/// The rows of all stories that were told.
+static ROWS: Mutex<Vec<Row>> = Mutex::new(Vec::new());
+
+/// What one attack has cost.
+#[derive(Clone)]
+struct Row {
+    story: String,
+    /// Anonymous memory before and at its highest, in KiB, of each of [`PROCESSES`].
+    memory: [(u64, u64); 2],
+    /// How long each change took, the shortest first.
+    latencies: Vec<Duration>,
+}
+
+impl Row {
+    fn line(&self) -> String {
+        let mib = |kib: u64| format!("{:.1}", f64::from(u32::try_from(kib).unwrap_or(u32::MAX)) / 1024.0);
+        let [manager, replicator] = self.memory.map(|(before, most)| format!("{} -> {}", mib(before), mib(most)));
+        let ms =
+            |place: usize| self.latencies.get(place).map_or_else(|| "-".to_owned(), |it| it.as_millis().to_string());
+        let count = self.latencies.len();
+        let (median, last) = (ms(count / 2), ms(count.saturating_sub(1)));
+        format!("{:<22} {manager:>16} {replicator:>16} {count:>7} {median:>8} {last:>8}", self.story)
+    }
+}
+
+/// Carries out an attack and measures meanwhile.
+pub(crate) fn during(raid: &Raid, attack: impl FnOnce(&Raid) -> Result<()>) -> Result<()> {
+    let processes = PROCESSES.map(|(name, _)| process(raid, name));
+    let [manager, replicator] = processes;
+    let processes = [manager?, replicator?];
+    let before = anonymous(&processes)?;
+    let over = AtomicBool::new(false);
+    let (told, probed) = thread::scope(|scope| {
+        let probe = scope.spawn(|| probe(raid, &processes, &over));
+        let told = {
+            let _ends = Ends(&over);
+            attack(raid)
+        };
+        (told, probe.join().expect("probing does not panic"))
+    });
+    told?;
+    let (most, mut latencies) = probed?;
+    latencies.sort();
+    let thread = thread::current();
+    let story = thread.name().unwrap_or_default().split_inclusive('_').skip(1).take(5).collect::<String>();
+    let memory = [(before[0], most[0]), (before[1], most[1])];
+    let row = Row { story: story.trim_end_matches('_').chars().take(22).collect(), memory, latencies };
+    out::note(&format!("figures: {}", row.line()));
+    ROWS.lock().unwrap_or_else(PoisonError::into_inner).push(row.clone());
+    judge(&row)
+}
+
+/// Prints the rows of all stories.
+pub(crate) fn table() {
+    let rows = ROWS.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let head = format!(
+        "{:<22} {:>16} {:>16} {:>7} {:>8} {:>8}",
+        "attack", "manager, MiB", "replicator, MiB", "changes", "median", "last, ms"
+    );
+    let lines: Vec<_> = rows.iter().map(Row::line).collect();
+    out::note(&format!("{head}\n{}", lines.join("\n")));
+}
+
+/// Ends the probing, however the attack ends.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn process(raid: &Raid, name: &str) -> Result<Process> {
+    let rome = raid.rome();
+    let pods = rome.pods("liqo", &format!("app.kubernetes.io/name={name}"))?;
+    let (pod, _) = pods.first().with_context(|| format!("rome has no {name}"))?;
+    let spec = rome.json(&["pod", "-n", "liqo", pod])?;
+    rome.container_process("liqo", pod, text(&spec, "/spec/containers/0/name"))
+}
+
+fn anonymous(processes: &[Process; 2]) -> Result<[u64; 2]> {
+    let [first, second] = processes;
+    Ok([usage::memory(first.pid)?.anonymous, usage::memory(second.pid)?.anonymous])
+}
+
+/// The most memory that was seen, and how long changes took, until the attack is over.
+fn probe(raid: &Raid, processes: &[Process; 2], over: &AtomicBool) -> Result<([u64; 2], Vec<Duration>)> {
+    let (rome, milan) = (raid.rome(), raid.stage.cluster("milan"));
+    let (here, there) = (tenant(rome, &raid.milan.id)?, tenant(milan, &raid.home)?);
+    let path = format!("/apis/discovery.liqo.io/v1alpha1/namespaces/{there}/resourcerequests/rome");
+    let (mut most, mut latencies) = (anonymous(processes)?, Vec::new());
+    loop {
+        let mark = format!("{MARK}={}", latencies.len());
+        rome.kubectl(&["annotate", "resourcerequest", "-n", &here, "rome", "--overwrite", &mark])?;
+        let (began, number) = (Instant::now(), latencies.len().to_string());
+        wait_for("a change for the honest peer", Duration::from_secs(60), || {
+            let arrived = milan.api().get(&path)?["metadata"]["annotations"][MARK] == number.as_str();
+            Ok(arrived.then_some(()))
+        })?;
+        latencies.push(began.elapsed());
+        let now = anonymous(processes)?;
+        most = [most[0].max(now[0]), most[1].max(now[1])];
+        if over.load(Ordering::Relaxed) {
+            return Ok((most, latencies));
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+fn judge(row: &Row) -> Result<()> {
+    for ((name, bounded), (before, most)) in PROCESSES.into_iter().zip(row.memory) {
+        let grown = most.saturating_sub(before);
+        ensure!(!bounded || grown < GROWTH, "the {name} of rome has grown by {grown} KiB");
+    }
+    let last = row.latencies.last().copied().unwrap_or_default();
+    let latest = LATEST.mul_f64(load().max(1.0));
+    ensure!(last < latest, "a change for the honest peer took {last:?}; on this machine {latest:?} are allowed");
+    Ok(())
+}
+
+/// Processes that want a processor, for each that there is.
+fn load() -> f64 {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = text.split_whitespace().next().and_then(|first| first.parse::<f64>().ok()).unwrap_or(1.0);
+    let processors = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    load / f64::from(u32::try_from(processors).unwrap_or(1))
+}
