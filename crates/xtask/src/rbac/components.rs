@@ -49,6 +49,8 @@ pub(super) const CONTROLLER_MANAGER: &[Rule] = &[
     rule("events.k8s.io", &["events"], &["create", "patch"]),
     rule("", &["persistentvolumes", "persistentvolumeclaims"], RW),
     rule("", &["pods", "resourcequotas"], RW),
+    // Readiness gates of pods of peers.
+    rule("", &["pods/status"], &["patch"]),
     rule("", &["secrets", "serviceaccounts"], RW),
     named(
         "admissionregistration.k8s.io",
