@@ -9,7 +9,6 @@ use std::{collections::BTreeMap, net::IpAddr};
 use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus};
 
 use liqo_core::endpoint::can_be_elsewhere;
-use liqo_kube::now;
 
 use crate::translate::Answer;
 
@@ -80,9 +79,15 @@ fn conditions(status: &mut PodStatus, here: &Pod) {
     let is_true = |type_: &str| conditions.iter().any(|one| one.type_ == type_ && one.status == "True");
     let closed: Vec<_> = gates.iter().filter(|gate| !is_true(gate)).copied().collect();
     let serves = is_true("ContainersReady") && closed.is_empty();
+    let decide = |one: &&PodCondition| one.type_ == "ContainersReady" || gates.contains(&one.type_.as_str());
+    let since = conditions.iter().filter(decide).filter_map(|one| one.last_transition_time.clone()).max();
     if let Some(ready) = conditions.iter_mut().find(|one| one.type_ == READY).filter(|_| !gates.is_empty()) {
         let was = told.iter().find(|one| one.type_ == READY);
         *ready = gated(ready, was, serves, &closed);
+        if was.is_none_or(|was| was.status != ready.status) {
+            // Since the last of those that decide has changed.
+            ready.last_transition_time = since.or(ready.last_transition_time.take());
+        }
     }
     if conditions.is_empty() {
         status.conditions = None;
@@ -100,8 +105,6 @@ fn gated(there: &PodCondition, was: Option<&PodCondition>, serves: bool, closed:
     }
     if let Some(was) = was.filter(|was| was.status == ready.status) {
         ready.last_transition_time.clone_from(&was.last_transition_time);
-    } else if ready.status != there.status {
-        ready.last_transition_time = Some(now());
     }
     ready
 }
