@@ -319,6 +319,7 @@ impl<R: Reflect> Pair<'_, R> {
     }
 
     fn fades(&self, name: &str, there: Option<&R::There>, seen: Option<&R::Seen>) {
+        lock(&self.last_words).remove(name);
         lock(&self.fading).entry(name.to_owned()).or_insert_with(|| (first(there, seen), Instant::now()));
     }
 
