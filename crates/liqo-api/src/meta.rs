@@ -112,6 +112,13 @@ pub mod annotation {
     pub const INCOMING_LEAVING_SINCE: &str = "liqo.io/incoming-leaving-since";
     /// On a tenant namespace: since when (RFC 3339) the peer is to take back what it provides. Not of Liqo 0.8.3.
     pub const OUTGOING_LEAVING_SINCE: &str = "liqo.io/outgoing-leaving-since";
+    /// On every reflected object, and on what is made from one: UID of the original. Not of Liqo 0.8.3, as the two that
+    /// follow.
+    pub const ORIGINAL_UID: &str = "virtualkubelet.liqo.io/original-uid";
+    /// On a shadow pod that is about to be deleted: seconds its pod has to end, where these are fewer than the pod's own.
+    pub const GRACE_SECONDS: &str = "virtualkubelet.liqo.io/deletion-grace-period-seconds";
+    /// On a shadow pod: JSON object with the status (`True`, `False`, `Unknown`) of each readiness gate of the original.
+    pub const READINESS_GATES: &str = "virtualkubelet.liqo.io/readiness-gates";
     /// On a copy of a provider's offer: `true` when the virtual node is not drained but ends at once, its pods deleted
     /// without asking their disruption budgets, since the provider is banned. Not of Liqo 0.8.3.
     pub const END_AT_ONCE: &str = "liqo.io/end-at-once";
@@ -121,6 +128,8 @@ pub mod annotation {
     pub const ANTI_AFFINITY_LABELS: &str = "liqo.io/anti-affinity-labels";
     /// On remote token secrets: UID of the local pod.
     pub const SERVICE_ACCOUNT_FOR_POD_UID: &str = "virtualkubelet.liqo.io/service-account-for-pod-uid";
+    /// On remote token secrets: name of the local pod, where it is too long for the label of the same key. Not of Liqo 0.8.3.
+    pub const SERVICE_ACCOUNT_FOR_POD_NAME: &str = "virtualkubelet.liqo.io/service-account-for-pod-name";
     /// On secrets with a token of this cluster: RFC 3339, from when on it is refused; never when absent. Not of Liqo
     /// 0.8.3, as the two that follow.
     pub const TOKEN_EXPIRES: &str = "liqo.io/token-expires";

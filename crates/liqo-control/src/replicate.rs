@@ -458,6 +458,9 @@ impl<K: Replicated> Reflect for Replica<K> {
     type There = K;
     type Seen = K;
     const FAREWELL: Farewell = Farewell::Release(finalizer::CRD_REPLICATOR);
+    /// A replica is a standing wish: an original that was made anew (restored from a backup, say) wishes on. Removing the
+    /// replica would end the peering, and every namespace of a map, for nothing.
+    const RECORD: Option<&'static str> = None;
 
     fn farewell(&self, here: &K) -> Farewell {
         // What is held already is let go when its time has come, whoever held it.

@@ -50,6 +50,26 @@ pub fn short_hash(text: &str) -> String {
     Sha256::digest(text).iter().take(3).map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Longest name of most objects (a DNS-1123 subdomain), in bytes.
+pub const LONGEST_NAME: usize = 253;
+/// Longest value of a label, in bytes.
+pub const LONGEST_LABEL: usize = 63;
+
+/// A name or label value derived from `text`, at most `longest` bytes long: the text itself if it is short enough, else its
+/// beginning and a hash of all of it. What was a valid name, or value, stays one.
+///
+/// # Panics
+/// When `longest` leaves no room for the hash.
+pub fn within(text: &str, longest: usize) -> String {
+    if text.len() <= longest {
+        return text.to_owned();
+    }
+    let hash: String = Sha256::digest(text).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let room = longest.checked_sub(hash.len() + 1).expect("room for the hash");
+    let (beginning, _) = text.split_at(text.floor_char_boundary(room));
+    format!("{}-{hash}", beginning.trim_end_matches(['-', '.', '_']))
+}
+
 /// Why a text is not a DNS-1123 label (RFC 1123: lower case letters, digits and hyphens, at most 63).
 pub fn dns_label_error(text: &str) -> Option<&'static str> {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
@@ -81,6 +101,8 @@ pub fn cluster_id_error(text: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
+
     use super::*;
 
     #[test]
@@ -92,6 +114,36 @@ mod tests {
         assert_eq!(virtual_node(&provider), "liqo-provider");
         assert_eq!(remote_namespace("demo", &consumer, NamespaceMappingStrategy::DefaultName), "demo-consumer-ed03b8");
         assert_eq!(short_hash("token"), "3c469e");
+    }
+
+    proptest! {
+        #[test]
+        fn derived_names_are_valid_bounded_and_their_own(
+            one in "[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", other in "[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?",
+        ) {
+            for longest in [LONGEST_LABEL, LONGEST_NAME] {
+                let short = within(&one, longest);
+                prop_assert!(short.len() <= longest);
+                prop_assert!(short.chars().next_back().is_some_and(|last| last.is_ascii_alphanumeric()));
+                prop_assert_eq!(short == within(&other, longest), one == other);
+                prop_assert!(one.len() > longest || short == one);
+            }
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(text in any::<String>()) {
+            prop_assert!(within(&text, 20).len() <= 20);
+        }
+    }
+
+    #[test]
+    fn names_at_the_limits_are_kept_and_longer_ones_are_cut() {
+        for (length, kept) in [(62, true), (63, true), (64, false), (253, false)] {
+            let name = "a".repeat(length);
+            assert_eq!(within(&name, LONGEST_LABEL) == name, kept, "{length}");
+        }
+        assert_eq!(within("a-......b", 18).len(), 9);
+        assert!(within(&format!("{}-......b", "a".repeat(60)), 63).starts_with(&"a".repeat(46)));
     }
 
     #[test]

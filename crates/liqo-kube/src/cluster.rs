@@ -343,8 +343,39 @@ impl Cluster {
         object: &K,
         status: &(impl Serialize + Sync),
     ) -> Result<Option<K>, KubeError> {
+        self.patch_status(object, status, None).await
+    }
+
+    /// As [`Cluster::put_status`], but nothing happens either when the object has changed meanwhile: for statuses into which
+    /// others write, too.
+    pub async fn put_status_as_seen<K: Object>(
+        &self,
+        object: &K,
+        status: &(impl Serialize + Sync),
+    ) -> Result<Option<K>, KubeError> {
+        self.patch_status(object, status, object.resource_version()).await
+    }
+
+    /// Sets conditions of exactly this object's status, by their type; conditions of other types stay. Nothing happens when
+    /// that object is gone, or another one has its name.
+    pub async fn set_conditions<K: Object>(&self, object: &K, conditions: &[Value]) -> Result<(), KubeError> {
+        let body = json!({"metadata": {"uid": object.uid()}, "status": {"conditions": conditions}});
+        let patch = Patch::<Value>::Strategic(body);
+        let request = path_of(object).patch_subresource("status", &object.name_any(), &self.as_writer(), &patch);
+        match self.ask::<K, serde::de::IgnoredAny>("set-conditions", &name_of(object), request).await {
+            Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    async fn patch_status<K: Object>(
+        &self,
+        object: &K,
+        status: &(impl Serialize + Sync),
+        version: Option<String>,
+    ) -> Result<Option<K>, KubeError> {
         let status = serde_json::to_value(status).expect("a status is JSON");
-        let patch = Patch::<Value>::Json(status_patch(object.uid(), status));
+        let patch = Patch::<Value>::Json(status_patch(object.uid(), version, status));
         let request = path_of(object).patch_subresource("status", &object.name_any(), &self.as_writer(), &patch);
         match self.ask::<K, K>("put-status", &name_of(object), request).await {
             Err(error) if error.is_not_found() || error.is_failed_test() => Ok(None),
@@ -376,6 +407,11 @@ impl Cluster {
     /// Deletes exactly this object (its UID is checked, if known); already gone is a success.
     pub async fn remove<K: Object>(&self, object: &K) -> Result<(), KubeError> {
         self.remove_within(object, None).await
+    }
+
+    /// Deletes exactly this object and gives it that many seconds to end, fewer than it has itself; already gone is a success.
+    pub async fn remove_in<K: Object>(&self, object: &K, seconds: u32) -> Result<(), KubeError> {
+        self.remove_within(object, Some(seconds)).await
     }
 
     /// Deletes exactly this object at once, without grace; already gone is a success.
@@ -523,12 +559,11 @@ fn body<K: Resource<DynamicType = ()> + Serialize>(object: &K) -> Vec<u8> {
     value.to_string().into_bytes()
 }
 
-fn status_patch(uid: Option<String>, status: Value) -> json_patch::Patch {
-    let patch = json!([
-        {"op": "test", "path": "/metadata/uid", "value": uid},
-        {"op": "add", "path": "/status", "value": status},
-    ]);
-    serde_json::from_value(patch).expect("a JSON patch")
+fn status_patch(uid: Option<String>, version: Option<String>, status: Value) -> json_patch::Patch {
+    let mut patch = vec![json!({"op": "test", "path": "/metadata/uid", "value": uid})];
+    patch.extend(version.map(|version| json!({"op": "test", "path": "/metadata/resourceVersion", "value": version})));
+    patch.push(json!({"op": "add", "path": "/status", "value": status}));
+    serde_json::from_value(patch.into()).expect("a JSON patch")
 }
 
 /// `namespace/name`, or the prefix of a name still to be generated.

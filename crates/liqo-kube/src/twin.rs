@@ -6,9 +6,16 @@
 //!
 //! **The law: source, forge, compare, apply; back.** The twin is compared with what was forged before
 //! anything is written ([`differs`]), so a restart writes nothing when nothing has changed.
+//!
+//! **A twin knows whose it is.** It carries the UID of its source ([`Reflect::RECORD`]). A twin of another source that
+//! had the same name is removed, and the new one is made when the old one is gone; its news are not believed. The same
+//! happens to a twin whose immutable fields differ ([`unalterable`]). A twin without the record, as older versions and
+//! Go Liqo 0.8.3 leave them, is taken over with the record added, unless [`Reflect::fits`] denies it.
 
 mod compare;
+mod descent;
 mod driver;
+mod send;
 mod unknown;
 
 use kube::ResourceExt;
@@ -16,7 +23,7 @@ use serde_json::Value;
 
 use crate::Object;
 
-pub use compare::{contains, differs};
+pub use compare::{contains, differs, unalterable};
 pub use driver::{Mirror, Parts};
 
 /// What a reflector wants there for an object here.
@@ -64,6 +71,32 @@ pub trait Reflect: Send + Sync + 'static {
     type Seen: Object;
     /// What happens at the end of an object here.
     const FAREWELL: Farewell = Farewell::Nothing;
+    /// The annotation of the twin that holds the UID of its source. `None`: the twin does not belong to one source, it
+    /// passes to the next object of the same name.
+    const RECORD: Option<&'static str>;
+    /// Fields of the twin that the API server never lets change, as JSON pointers. Data of immutable `ConfigMap`s and
+    /// `Secret`s need not be named.
+    const IMMUTABLE: &'static [&'static str] = &[];
+
+    /// Whether a twin without a record can be the twin of this source.
+    fn fits(&self, here: &Self::Here, there: &Self::There) -> bool {
+        let _ = (here, there);
+        true
+    }
+
+    /// A merge patch that tells the twin of an object that is being deleted how to end. The twin is removed once there are no
+    /// more last words, or when nothing came of them within two seconds.
+    fn last_words(&self, here: &Self::Here, there: &Self::There, seen: Option<&Self::Seen>) -> Option<Value> {
+        let _ = (here, there, seen);
+        None
+    }
+
+    /// Whether others write into the status of this object, too: then news that were made from an older state of the object
+    /// are not written, but made again.
+    fn shares_status(&self, here: &Self::Here) -> bool {
+        let _ = here;
+        false
+    }
 
     /// What happens at the end of this object here.
     fn farewell(&self, here: &Self::Here) -> Farewell {
@@ -118,6 +151,8 @@ pub enum There<T> {
     Refused(String),
     /// Make the twin look like this.
     Apply(Box<T>),
+    /// Merge this into the twin, which is about to be removed: it says how the twin shall end.
+    Tell(Value),
     /// The twin has outlived its reason.
     Remove,
     /// The object here waits until what is left there is gone.
@@ -174,8 +209,17 @@ pub fn decide<R: Reflect>(
         let there = if ours.is_some_and(is_alive) { There::Remove } else { There::Keep };
         return Plan { here: Here::Keep, there };
     };
+    // News of another source's twin are not news of this one.
+    let strange = seen.is_some_and(|seen| descent::is_anothers::<R>(here, seen));
     if !is_alive(here) {
-        return leaving(r, here, ours, if foreign { None } else { seen });
+        return leaving(r, here, ours, if foreign || strange { None } else { seen });
+    }
+    if let Some(there) = ours.filter(|there| descent::is_strange(r, here, *there)) {
+        let there = if is_alive(there) { There::Remove } else { There::Wait };
+        return Plan { here: Here::Keep, there };
+    }
+    if strange && !foreign {
+        return Plan { here: Here::Keep, there: if ours.is_some() { There::Keep } else { There::Wait } };
     }
     let back = |there| {
         let here = if foreign { Here::Keep } else { r.back(here, ours, seen).into() };
@@ -191,7 +235,11 @@ pub fn decide<R: Reflect>(
         Forged::Make(_) if foreign => Plan { here: Here::Keep, there: There::Taken },
         // A twin on its way out comes back only after it is gone.
         Forged::Make(_) if ours.is_some_and(|there| !is_alive(there)) => back(There::Keep),
-        Forged::Make(twin) => {
+        Forged::Make(mut twin) => {
+            descent::record::<R>(&mut *twin, here);
+            if ours.is_some_and(|there| unalterable(&*twin, there, R::IMMUTABLE)) {
+                return back(There::Remove);
+            }
             if let Farewell::Release(finalizer) = r.farewell(here)
                 && !here.finalizers().iter().any(|one| one == finalizer)
             {
@@ -207,7 +255,8 @@ fn leaving<R: Reflect>(r: &R, here: &R::Here, ours: Option<&R::There>, seen: Opt
     if let Some(there) = ours
         && is_alive(there)
     {
-        return Plan { here: Here::Keep, there: There::Remove };
+        let there = r.last_words(here, there, seen).map_or(There::Remove, There::Tell);
+        return Plan { here: Here::Keep, there };
     }
     if ours.is_some() || seen.is_some() {
         return Plan { here: r.back(here, ours, seen).into(), there: There::Wait };

@@ -14,6 +14,7 @@ mod endpoint_slice;
 mod fallback;
 mod ingress;
 mod mark;
+mod needs;
 mod pair;
 mod pod;
 mod secret;

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
 use liqo_api::{names, offloading::NamespaceOffloading};
 
@@ -54,17 +55,19 @@ pub(crate) async fn run(args: UnoffloadArgs, connection: &ConnectionArgs) -> any
     let cluster = connection.open().await?.cluster;
     let found: Option<NamespaceOffloading> =
         cluster.get(&name, names::NAMESPACE_OFFLOADING).await.context("Failed disabling namespace offloading")?;
-    if let Some(found) = &found {
-        cluster.remove(found).await.context("Failed disabling namespace offloading")?;
-    }
+    let Some(found) = found else {
+        let namespace = cluster.get::<Namespace>("", &name).await.context("Failed disabling namespace offloading")?;
+        namespace.ok_or_else(|| anyhow!("Failed disabling namespace offloading: there is no namespace {name:?}"))?;
+        step.done(format!("Namespace {name:?} is not offloaded"));
+        return Ok(());
+    };
+    cluster.remove(&found).await.context("Failed disabling namespace offloading")?;
     step.done(format!("Offloading of namespace {name:?} correctly disabled"));
     let step = out.step("Waiting for unoffloading to complete");
-    if found.is_some() {
-        let watched = Watched::<NamespaceOffloading>::one(&cluster, &name, names::NAMESPACE_OFFLOADING);
-        if let Err(error) = watched.gone(deadline).await {
-            let stand = watched.now().first().map(|one| stand(one)).unwrap_or_default();
-            return Err(anyhow!("Failed waiting for unoffloading to complete: {error}{stand}"));
-        }
+    let watched = Watched::<NamespaceOffloading>::one(&cluster, &name, names::NAMESPACE_OFFLOADING);
+    if let Err(error) = watched.gone(deadline).await {
+        let stand = watched.now().first().map(|one| stand(one)).unwrap_or_default();
+        return Err(anyhow!("Failed waiting for unoffloading to complete: {error}{stand}"));
     }
     step.done("Unoffloading completed successfully");
     Ok(())

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::{
-    api::core::v1::{Namespace, PodSpec, ResourceQuota, ResourceQuotaSpec},
+    api::core::v1::{Namespace, PodSpec, ResourceQuota, ResourceQuotaSpec, ResourceRequirements},
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
 };
 use kube::ResourceExt;
@@ -58,12 +58,7 @@ pub(crate) fn demand_of(shadow: &ShadowPod) -> Resources {
 /// Whether a shadow pod of that peer uses anything: not once its work is done.
 pub(crate) fn counts(shadow: &ShadowPod, peer: &str) -> bool {
     let phase = shadow.status.as_ref().map(|status| status.phase);
-    let policy = shadow.spec.pod.as_ref().and_then(|pod| pod.restart_policy.as_deref());
-    let done = match phase {
-        Some(ShadowPodPhase::Succeeded) => true,
-        Some(ShadowPodPhase::Failed) => policy == Some("Never") || policy == Some("OnFailure"),
-        _ => false,
-    };
+    let done = matches!(phase, Some(ShadowPodPhase::Succeeded | ShadowPodPhase::Failed));
     !done && guest::origin(&shadow.metadata) == peer
 }
 
@@ -76,12 +71,17 @@ pub(crate) fn judge(hard: &Resources, used: &Resources, pod: &PodSpec) -> Result
     fits(hard, used, &demand(pod))
 }
 
-/// Whether every container says how much CPU and memory it may use. For Kubernetes, nothing means without limit.
+/// Whether every container, or the pod for all of them, says how much CPU and memory it may use. For Kubernetes, nothing
+/// means without limit.
 fn limits_set(pod: &PodSpec) -> Result<(), String> {
+    let is_limited = |resources: Option<&ResourceRequirements>, name: &str| {
+        let limit = resources.and_then(|resources| resources.limits.as_ref()?.get(name));
+        limit.map(Amount::of).is_some_and(Amount::is_positive)
+    };
+    let whole = |name: &str| is_limited(pod.resources.as_ref(), name);
     for container in guest::containers(pod) {
-        let limits = container.resources.as_ref().and_then(|resources| resources.limits.as_ref());
-        let limited = |resource: &str| limits.and_then(|limits| limits.get(resource)).map(Amount::of);
-        if ![limited("cpu"), limited("memory")].iter().all(|one| one.is_some_and(Amount::is_positive)) {
+        let one = |name: &str| is_limited(container.resources.as_ref(), name);
+        if !["cpu", "memory"].into_iter().all(|name| whole(name) || one(name)) {
             return Err(format!("CPU and/or memory limits not set for container {}", container.name));
         }
     }
@@ -191,7 +191,11 @@ mod tests {
             judge(&hard, &list(&[("cpu", "500m")]), &serde_json::from_value(spec).unwrap())
         };
         assert_eq!(with(json!({})), Ok(()));
+        let unlimited = |limits: Value| json!({"containers": [{"name": "c"}], "initContainers": null, "resources": {"limits": limits}});
+        assert_eq!(with(unlimited(full.clone())), Ok(()), "limits of the whole pod bind its containers");
+        assert!(with(unlimited(json!({"cpu": "1"}))).unwrap_err().starts_with("CPU and/or memory limits not set"));
         for (more, resource) in [
+            (unlimited(json!({"cpu": "1.6", "memory": "1Gi"})), "cpu"),
             (json!({"containers": [{"name": "c", "resources": {"limits": {"cpu": "1", "memory": "1e19"}}}]}), "memory"),
             (
                 json!({"containers": [{"name": "c", "resources": {"limits": {"cpu": "1.6", "memory": "1"}}}], "resources": {"limits": {"cpu": "1m"}}}),
@@ -212,8 +216,7 @@ mod tests {
         for (policy, phase, wanted) in [
             ("Always", None, true),
             ("Always", Some(ShadowPodPhase::Running), true),
-            // It is made again.
-            ("Always", Some(ShadowPodPhase::Failed), true),
+            ("Always", Some(ShadowPodPhase::Failed), false),
             ("Never", Some(ShadowPodPhase::Failed), false),
             ("Never", Some(ShadowPodPhase::Succeeded), false),
             ("OnFailure", Some(ShadowPodPhase::Succeeded), false),

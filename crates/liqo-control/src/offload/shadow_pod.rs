@@ -1,17 +1,18 @@
 //! `ShadowPod`s: the pods a peer wants run here.
 //!
-//! Keeps true: while a `ShadowPod` exists and its pod has not completed, the pod exists, whatever happens to the peer,
-//! the node or the pod; no other pod is touched. A pod costs one request at its creation and one for each phase. A pod
+//! Keeps true: while a `ShadowPod` exists and its pod has not ended, the pod exists, whatever happens to the peer,
+//! the node or the pod; a pod that has ended is not created again, whatever its restart policy; no other pod is touched.
+//! A pod costs one request at its creation and one for each phase. A pod
 //! that the guest profile refuses is neither created nor changed, whether or not the webhook was asked. A deleted
 //! `ShadowPod`, or one whose peer has no grant, loses its pod, even while a finalizer holds the `ShadowPod`.
 //!
 //! Watches   `ShadowPod`s, `Pod`s made from them.
-//! Writes    `Pod`s; `ShadowPod.status`.
-//! Removes   pods that failed although their restart policy is `Always`, so that new pods replace them; pods of
-//!           deleted `ShadowPod`s and of peers without a grant.
+//! Writes    `Pod`s; `ShadowPod.status`; in `Pod.status` the readiness gates of the original.
+//! Removes   pods of deleted `ShadowPod`s, of earlier `ShadowPod`s of the same name, and of peers without a grant.
 
 mod plan;
 mod rules;
+mod wishes;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -31,6 +32,7 @@ pub(crate) use self::rules::Rules;
 use self::{
     plan::{Kinship, Step, forge, kinship, plan},
     rules::{Memories, key_of, recall},
+    wishes::{Removal, grace, removal},
 };
 use super::{Shared, drift, guest};
 use crate::home::Home;
@@ -78,6 +80,12 @@ fn trim(pod: &mut Pod) {
     let images = |all: Vec<Container>| {
         all.into_iter().map(|one| Container { name: one.name, image: one.image, ..Container::default() }).collect()
     };
+    let gates: Vec<_> = pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.readiness_gates.iter().flatten())
+        .map(|gate| gate.condition_type.clone())
+        .collect();
     if let Some(spec) = pod.spec.take() {
         pod.spec = Some(PodSpec {
             containers: images(spec.containers),
@@ -90,7 +98,10 @@ fn trim(pod: &mut Pod) {
         });
     }
     if let Some(status) = pod.status.take() {
-        pod.status = Some(k8s_openapi::api::core::v1::PodStatus { phase: status.phase, ..Default::default() });
+        let conditions =
+            status.conditions.map(|all| all.into_iter().filter(|one| gates.contains(&one.type_)).collect());
+        pod.status =
+            Some(k8s_openapi::api::core::v1::PodStatus { phase: status.phase, conditions, ..Default::default() });
     }
 }
 
@@ -127,7 +138,7 @@ impl Loop {
         };
         let pod = self.pods.get(&namespace, &name);
         let ended = !self.shared.ledger.standing(guest::origin(&shadow.metadata)).consumer.is_in_force();
-        if ended || super::is_leaving(&*shadow) {
+        if ended || super::is_leaving(&*shadow) || grace(&shadow).is_some() {
             return self.end(&shadow, pod.as_deref()).await;
         }
         let space = self.shared.namespaces.get("", &namespace);
@@ -153,7 +164,7 @@ impl Loop {
                 (None, phase)
             }
             (Step::Remove, Some(pod)) => {
-                tracing::info!(pod = name, namespace, "pod of a peer has failed, it is made again");
+                tracing::info!(pod = name, namespace, "pod of an earlier shadow goes");
                 self.cluster.remove(&*pod).await?;
                 (None, phase)
             }
@@ -168,13 +179,16 @@ impl Loop {
         Ok(again)
     }
 
-    /// Ends the pod of a `ShadowPod` that was deleted, even while a finalizer holds the `ShadowPod`, or whose peer has no
-    /// grant.
+    /// Ends the pod of a `ShadowPod` that was deleted or is about to be, even while a finalizer holds the `ShadowPod`, or whose
+    /// peer has no grant.
     async fn end(&self, shadow: &ShadowPod, pod: Option<&Pod>) -> Result<Option<Duration>, KubeError> {
-        if let Some(pod) = pod.filter(|pod| kinship(shadow, pod) == Kinship::Own && !super::is_leaving(*pod)) {
-            self.cluster.remove(pod).await?;
+        let own = pod.filter(|pod| kinship(shadow, pod) == Kinship::Own);
+        match own.and_then(|pod| Some((pod, removal(shadow, pod)?))) {
+            Some((pod, Removal::Plain)) => self.cluster.remove(pod).await?,
+            Some((pod, Removal::Within(seconds))) => self.cluster.remove_in(pod, seconds).await?,
+            None => {}
         }
-        if super::is_leaving(shadow) {
+        if super::is_leaving(shadow) || grace(shadow).is_some() {
             self.memories().remove(&key_of(shadow));
             return Ok(None);
         }
@@ -206,6 +220,13 @@ impl Loop {
         let mut pod = forge(shadow);
         guest::adapt(&self.rules.guests, pod.spec.get_or_insert_default());
         match self.cluster.create(&pod).await {
+            Ok(made) if lacks_limits(&pod, &made) => {
+                self.cluster.remove_now(&made).await?;
+                let why = "this cluster knows no resources of whole pods (spec.resources): set them for each container";
+                self.tell(shadow, "FailedCreate", why.to_owned()).await;
+                self.report(shadow, pending).await?;
+                Ok((Some(LATER), None))
+            }
             Ok(_) => {
                 recall(&mut self.memories(), shadow).told.clear();
                 self.mark_followed(shadow);
@@ -244,7 +265,10 @@ impl Loop {
 
     /// Brings changes of the shadow to its pod.
     async fn follow(&self, shadow: &ShadowPod, pod: &Pod, patch: plan::Patch) -> Result<(), KubeError> {
-        let plan::Patch { merge, images } = patch;
+        let plan::Patch { merge, images, conditions } = patch;
+        if !conditions.is_empty() {
+            self.refusable(shadow, self.cluster.set_conditions(pod, &conditions).await).await?;
+        }
         if let Some(mut merge) = merge {
             merge["metadata"]["uid"] = json!(pod.uid());
             self.refusable(shadow, self.cluster.merge(pod, merge).await.map(drop)).await?;
@@ -302,6 +326,13 @@ impl Loop {
     fn memories(&self) -> MutexGuard<'_, Memories> {
         self.memories.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether the resources of a whole pod were dropped when it was made, as clusters do that do not know them: what was
+/// booked for the pod would not bind it.
+fn lacks_limits(wanted: &Pod, made: &Pod) -> bool {
+    let resources = |pod: &Pod| pod.spec.as_ref().is_some_and(|spec| spec.resources.is_some());
+    resources(wanted) && !resources(made)
 }
 
 fn taken(name: &str) -> String {

@@ -110,7 +110,8 @@ pub(super) const RULES: &[Rule] = &[
                           to peerPolicy.ingressClasses",
             },
             Validation {
-                expression: "variables.annotations.all(k, variables.settings.ingressAnnotations.split(' ').exists(p, p != '' && \
+                expression: "variables.annotations.all(k, k == 'virtualkubelet.liqo.io/original-uid' || \
+                             variables.settings.ingressAnnotations.split(' ').exists(p, p != '' && \
                              (p == '*' || k.startsWith(p))))",
                 message: "an annotation of the Ingress steers the ingress controller of this cluster: remove it, or ask the \
                           administrators of this cluster to add it to peerPolicy.ingressAnnotations",

@@ -1,8 +1,8 @@
 //! Whether a peer answers, how fast, and how much is lost: what is known of one path, from packets that crossed it.
 //!
 //! A ping is answered or not; nothing else counts. Answered ones come every [`CALM`]; after a miss they come every
-//! [`ALARM`], so that a dead path is known after [`DEAD`] while a lossy one is not mistaken for it: nine pings must
-//! be lost in a row. A probe of some size counts as lost only when the ping sent right after it is answered: what else is
+//! [`ALARM`], so that a dead path is known after [`DEAD`] while a lossy one is not mistaken for it: more than thirty pings
+//! must be lost in a row. At a loss of 30 % in each direction that happens once in ten thousand million misses. A probe of some size counts as lost only when the ping sent right after it is answered: what else is
 //! lost says nothing of the size.
 
 use std::{
@@ -15,7 +15,7 @@ use super::mtu::Prober;
 /// Pause between pings that are answered.
 const CALM: Duration = Duration::from_millis(250);
 /// Pause between pings while one is missing.
-const ALARM: Duration = Duration::from_millis(60);
+const ALARM: Duration = Duration::from_millis(20);
 /// No answer to anything sent in this time, or in four round trips: the path is dead.
 const DEAD: Duration = Duration::from_millis(700);
 /// Pause between pings on a dead path: it need not be quick, but must be noticed when it comes back.
@@ -328,6 +328,24 @@ mod tests {
         let loss = path.report().loss;
         assert!(loss > 0.02 && loss < 0.3, "{loss}");
         assert_eq!(path.report().mtu, Some(1420), "what is lost by chance says nothing of the size");
+    }
+
+    #[test]
+    fn a_path_that_loses_a_third_in_each_direction_is_not_dead_and_its_end_is_known_in_a_second() {
+        for (out, back) in [(30, 0), (0, 30), (30, 30)] {
+            let begin = Instant::now();
+            let mut path = Path::new(1420, begin);
+            let mut dice = 54321_u64;
+            let mut lost = |percent: u64| {
+                dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (dice >> 33) % 100 < percent
+            };
+            let hour = Duration::from_secs(3600);
+            let deaths = run(&mut path, begin, hour, |_, _| lost(out) || lost(back));
+            assert!(deaths.is_empty(), "{out} {back}: {deaths:?}");
+            let deaths = run(&mut path, begin + hour, Duration::from_secs(2), |_, _| true);
+            assert!(deaths.len() == 1 && deaths[0] < Duration::from_secs(1), "{out} {back}: {deaths:?}");
+        }
     }
 
     #[test]

@@ -21,6 +21,24 @@ pub fn differs<K: Resource + Serialize>(forged: &K, there: &K) -> bool {
     !contains(&is, &wanted) || surplus(&wanted, there).is_some()
 }
 
+/// Data that does not change any more once `/immutable` is true, and the mark itself.
+const DATA: [&str; 3] = ["/data", "/binaryData", "/immutable"];
+
+/// Whether `there` can look like `forged` only when it is made anew: a field that the API server lets nobody change
+/// differs. These are `fields` (JSON pointers), and the data of an immutable `ConfigMap` or `Secret`.
+pub fn unalterable<K: Resource + Serialize>(forged: &K, there: &K, fields: &[&str]) -> bool {
+    let (wanted, is) = (json(forged), json(there));
+    let surplus = surplus(&wanted, there);
+    let differs = |field: &str| {
+        let none = Value::Null;
+        let (wanted, is) = (wanted.pointer(field).unwrap_or(&none), is.pointer(field).unwrap_or(&none));
+        let is_left = surplus.as_ref().is_some_and(|surplus| surplus.pointer(field).is_some());
+        is_left && !is.is_null() || !empty(wanted) && !contains(is, wanted)
+    };
+    let data = if is["immutable"] == true { &DATA[..] } else { &[] };
+    fields.iter().chain(data).any(|field| differs(field))
+}
+
 /// A merge patch that takes away what we once applied and no longer forge; `None` when there is nothing.
 pub(super) fn surplus(wanted: &Value, there: &impl Resource) -> Option<Value> {
     let entries = there.meta().managed_fields.iter().flatten();

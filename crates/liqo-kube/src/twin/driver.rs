@@ -3,24 +3,25 @@
 //! Owns its queue of names: the end of an object here must reach its twin there, also when it came
 //! while we were away. Both sides' first lists enqueue every name, so orphans are found without memory.
 
+mod asked;
+
 use std::{
-    collections::HashMap,
-    hash::{DefaultHasher, Hash, Hasher},
+    collections::{HashMap, hash_map::Entry},
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use kube::{Resource, ResourceExt};
-use serde_json::json;
+use serde_json::Value;
 use tokio::task::JoinHandle;
 
+use self::asked::first;
 use super::{
-    Here, Plan, Reflect, There,
-    compare::{self, surplus},
-    decide,
+    Here, Plan, Reflect, There, decide,
+    send::{apply, fingerprint},
 };
-use crate::{Cluster, KubeError, Object, Queue, Store, drive, guard::supervised};
+use crate::{Cluster, KubeError, Queue, Store, drive, guard::supervised};
 
 /// So long a watch may take to show what we wrote; meanwhile the same is not written again.
 const LAG: Duration = Duration::from_secs(2);
@@ -104,6 +105,8 @@ async fn run<R: Reflect>(parts: &Parts<R>) {
         sent: Mutex::default(),
         fading: Mutex::default(),
         held: Mutex::default(),
+        made: Mutex::default(),
+        last_words: Mutex::default(),
     };
     tokio::join!(late, drive(R::NAME, queue.clone(), workers, |name| pair.settle(name)));
 }
@@ -119,6 +122,10 @@ struct Pair<'a, R: Reflect> {
     fading: Mutex<HashMap<String, (Option<String>, Instant)>>,
     /// Since when news of a name are held back.
     held: Mutex<HashMap<String, Instant>>,
+    /// UID of the source a twin was made for, until the watch shows the twin.
+    made: Mutex<HashMap<String, Option<String>>>,
+    /// Since when a twin that is to go knows how.
+    last_words: Mutex<HashMap<String, Instant>>,
 }
 
 impl<R: Reflect> Pair<'_, R> {
@@ -137,6 +144,7 @@ impl<R: Reflect> Pair<'_, R> {
         let (there, other) = if twins.is_ready() && seen.as_ref().is_none_or(Store::is_ready) {
             let there = twins.get(namespace_there, &name_there);
             let other = seen.as_ref().and_then(|seen| seen.get(namespace_there, &name_there));
+            let there = self.unshown(name, &name_there, here.as_deref(), there).await?;
             self.still(name, there, other).await?
         } else if here.as_ref().is_some_and(|here| here.meta().deletion_timestamp.is_some()) {
             let since = lock(&self.fading).entry(name.to_owned()).or_insert_with(|| (None, Instant::now())).1;
@@ -164,6 +172,7 @@ impl<R: Reflect> Pair<'_, R> {
         let Some(here) = here else {
             lock(&self.told).remove(name);
             lock(&self.held).remove(name);
+            lock(&self.last_words).remove(name);
             return Ok(again);
         };
         let news = match plan.here {
@@ -176,7 +185,7 @@ impl<R: Reflect> Pair<'_, R> {
         lock(&self.held).remove(name);
         match news {
             Here::Keep | Here::Hold(_) | Here::Soon(_) => {}
-            Here::Status(status) => match cluster.put_status(&*here, &status).await {
+            Here::Status(status) => match self.put_status(&here, &status).await {
                 // Not every change there is a change the API server allows here; the next one may be.
                 Err(error) if error.is_invalid() => {
                     tracing::debug!(name, error = crate::queue::chain(&error), "refused")
@@ -189,48 +198,11 @@ impl<R: Reflect> Pair<'_, R> {
         Ok(again)
     }
 
-    /// The twin and what is seen there, as the watches show them, unless they should be gone by now and the watches may have missed
-    /// that: their path may have died meanwhile, and a peer that has said farewell lets us look no more.
-    async fn still(
-        &self,
-        name: &str,
-        there: Option<Arc<R::There>>,
-        seen: Option<Arc<R::Seen>>,
-    ) -> Result<(Option<Arc<R::There>>, Option<Arc<R::Seen>>), KubeError> {
-        let known = lock(&self.fading).get(name).cloned();
-        let Some((_, since)) = known.filter(|(uid, _)| *uid == first(there.as_deref(), seen.as_deref())) else {
-            lock(&self.fading).remove(name);
-            return Ok((there, seen));
-        };
-        if since.elapsed() < DOUBT {
-            return Ok((there, seen));
-        }
-        let there = match &there {
-            Some(shown) => self.ask(shown).await?,
-            None => None,
-        };
-        let seen = match &seen {
-            Some(shown) if there.is_none() => self.ask(shown).await?,
-            _ => seen,
-        };
-        if let Some((_, since)) = lock(&self.fading).get_mut(name) {
-            *since = Instant::now();
-        }
-        Ok((there, seen))
-    }
-
-    /// Whether an object of the other cluster, as a watch shows it, is still there.
-    async fn ask<K: Object>(&self, shown: &Arc<K>) -> Result<Option<Arc<K>>, KubeError> {
-        let meta = shown.meta();
-        let now = self.fetch::<K>(meta.name.as_deref().unwrap_or_default()).await?;
-        Ok(now.filter(|now| now.meta().uid == meta.uid).map(|_| Arc::clone(shown)))
-    }
-
-    /// What has this name there; nothing, if we may not know. (One that does not know us, 401, has taken nothing back.)
-    async fn fetch<K: Object>(&self, name_there: &str) -> Result<Option<Arc<K>>, KubeError> {
-        match self.parts.there.get::<K>(&self.parts.namespace_there, name_there).await {
-            Err(error) if error.code() == Some(403) => Ok(None),
-            outcome => Ok(outcome?.map(Arc::new)),
+    async fn put_status(&self, here: &R::Here, status: &Value) -> Result<Option<R::Here>, KubeError> {
+        let Parts { reflector, here: cluster, .. } = self.parts;
+        match reflector.shares_status(here) {
+            true => cluster.put_status_as_seen(here, status).await,
+            false => cluster.put_status(here, status).await,
         }
     }
 
@@ -268,6 +240,10 @@ impl<R: Reflect> Pair<'_, R> {
         if last.is_some_and(|(sent, when)| sent == fingerprint && when.elapsed() < LAG) {
             return Ok(Some(LAG));
         }
+        if there.is_none() {
+            // Before it is sent: the answer may be lost.
+            lock(&self.made).insert(name.to_owned(), here.and_then(|here| here.meta().uid.clone()));
+        }
         match apply(cluster, &*twin, there).await {
             Ok(()) => {
                 lock(&self.sent).insert(name.to_owned(), (fingerprint, Instant::now()));
@@ -276,6 +252,10 @@ impl<R: Reflect> Pair<'_, R> {
                 Ok(None)
             }
             Err(error) => {
+                if error.code().is_some() {
+                    // It was refused: nothing was made.
+                    lock(&self.made).remove(name);
+                }
                 let text = format!("Error reflecting object to cluster \"{peer}\": {}", crate::queue::chain(&error));
                 self.tell(name, here, "Warning", "FailedReflection", &text);
                 Err(error)
@@ -302,6 +282,16 @@ impl<R: Reflect> Pair<'_, R> {
                 let text = format!("Reflection to cluster \"{peer}\" disabled {reason}");
                 self.tell(name, here, "Normal", "ReflectionDisabled", &text);
             }
+            There::Tell(mut words) => {
+                let Some(twin) = there else { return Ok(None) };
+                words["metadata"]["uid"] = twin.meta().uid.clone().into();
+                match self.told_last(name) {
+                    None => return cluster.merge(twin, words).await.map(|_| Some(LAG)),
+                    Some(since) if since.elapsed() < LAG => return Ok(Some(LAG)),
+                    Some(_) => cluster.remove(twin).await?,
+                }
+                self.fades(name, there, seen);
+            }
             There::Remove => {
                 let Some(twin) = there else { return Ok(None) };
                 let is_known = lock(&self.fading).contains_key(name);
@@ -317,7 +307,19 @@ impl<R: Reflect> Pair<'_, R> {
         Ok(lock(&self.fading).contains_key(name).then_some(DOUBT))
     }
 
+    /// Since when a twin has been told its last words; `None` when it was not, which is remembered.
+    fn told_last(&self, name: &str) -> Option<Instant> {
+        match lock(&self.last_words).entry(name.to_owned()) {
+            Entry::Occupied(since) => Some(*since.get()),
+            Entry::Vacant(place) => {
+                place.insert(Instant::now());
+                None
+            }
+        }
+    }
+
     fn fades(&self, name: &str, there: Option<&R::There>, seen: Option<&R::Seen>) {
+        lock(&self.last_words).remove(name);
         lock(&self.fading).entry(name.to_owned()).or_insert_with(|| (first(there, seen), Instant::now()));
     }
 
@@ -337,38 +339,6 @@ impl<R: Reflect> Pair<'_, R> {
             tokio::spawn(async move { cluster.event(&here, &component, &kind, &reason, &text).await });
         }
     }
-}
-
-/// Applies a twin. An older peer refuses fields its definitions do not know yet: those are left out.
-///
-/// Server-side apply makes null of a map whose last entry is taken away, and where the definition has no default (as
-/// those of 0.8.3) the API server then refuses that null: there, entries are taken away by a patch first.
-async fn apply<K: Object>(cluster: &Cluster, twin: &K, there: Option<&K>) -> Result<(), KubeError> {
-    let Err(error) = cluster.apply(twin).await else { return Ok(()) };
-    if error.code() == Some(422)
-        && let Some(there) = there
-        && let Some(mut patch) = surplus(&compare::json(twin), there)
-    {
-        patch["metadata"]["uid"] = json!(there.meta().uid);
-        cluster.merge(there, patch).await?;
-        return cluster.apply(twin).await.map(drop);
-    }
-    match super::unknown::without(twin, &crate::queue::chain(&error)) {
-        Some(known) => cluster.apply(&known).await.map(drop),
-        None => Err(error),
-    }
-}
-
-/// The UID of the twin, or of what is seen there when there is no twin.
-fn first<T: Resource, S: Resource>(there: Option<&T>, seen: Option<&S>) -> Option<String> {
-    there.map_or_else(|| seen.and_then(|seen| seen.meta().uid.clone()), |there| there.meta().uid.clone())
-}
-
-/// Tells forged twins apart, within this process.
-fn fingerprint<K: Object>(twin: &K) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    compare::json(twin).hash(&mut hasher);
-    hasher.finish()
 }
 
 /// The twin as what news come from, where both are the same kind.

@@ -17,6 +17,12 @@ impl Reflect for Copy {
     type There = ConfigMap;
     type Seen = ConfigMap;
     const FAREWELL: Farewell = Farewell::Release("hold");
+    const RECORD: Option<&'static str> = Some("of");
+    const IMMUTABLE: &'static [&'static str] = &["/data/type"];
+
+    fn fits(&self, _here: &ConfigMap, there: &ConfigMap) -> bool {
+        !there.annotations().contains_key("misfit")
+    }
 
     fn forge(&self, here: &ConfigMap, _there: Option<&ConfigMap>) -> Forged<ConfigMap> {
         if here.annotations().contains_key("skip") {
@@ -34,6 +40,7 @@ impl Reflect for Copy {
 fn object(data: &str) -> ConfigMap {
     let mut object =
         ConfigMap { data: Some(BTreeMap::from([("key".to_owned(), data.to_owned())])), ..ConfigMap::default() };
+    object.metadata.uid = Some("this".into());
     object.finalizers_mut().push("hold".into());
     object
 }
@@ -41,7 +48,16 @@ fn object(data: &str) -> ConfigMap {
 fn twin(data: &str) -> ConfigMap {
     let mut object = object(data);
     object.finalizers_mut().clear();
+    object.metadata.uid = None;
     object.labels_mut().insert("origin".into(), "us".into());
+    object.annotations_mut().insert("of".into(), "this".into());
+    object
+}
+
+/// A twin that records another source, or none.
+fn twin_of(source: Option<&str>) -> ConfigMap {
+    let mut object = twin("1");
+    object.metadata.annotations = source.map(|source| BTreeMap::from([("of".to_owned(), source.to_owned())]));
     object
 }
 
@@ -90,6 +106,61 @@ fn the_law_row_by_row() {
     assert_eq!(plan(Some(&object("2")), Some(&ours)), (Here::Keep, made("2")));
     assert_eq!(plan(Some(&here), Some(&foreign)), (Here::Keep, There::Taken));
     assert_eq!(plan(Some(&here), Some(&leaving(ours.clone()))), (Here::Keep, There::Keep), "wait until it is gone");
+}
+
+#[test]
+fn a_twin_belongs_to_the_source_it_records() {
+    let here = object("1");
+    let made = {
+        let mut made = twin("1");
+        made.metadata.finalizers = None;
+        There::Apply(Box::new(made))
+    };
+    let mut misfit = twin_of(None);
+    misfit.annotations_mut().insert("misfit".into(), String::new());
+    for (source, there, does) in [
+        ("the same source: nothing is written", twin_of(Some("this")), There::Keep),
+        ("no record, of an older version: the record is added", twin_of(None), made.clone()),
+        ("no record, and it cannot be this source's", misfit, There::Remove),
+        ("another source: the old twin goes", twin_of(Some("another")), There::Remove),
+        ("another source: what goes is waited for", leaving(twin_of(Some("another"))), There::Wait),
+    ] {
+        assert_eq!(plan(Some(&here), Some(&there)).1, does, "{source}");
+    }
+    assert_eq!(plan(Some(&leaving(here.clone())), Some(&twin_of(Some("another")))).1, There::Remove);
+    assert_eq!(plan(None, Some(&twin_of(Some("another")))).1, There::Remove, "an orphan, whoever it was");
+}
+
+#[test]
+fn what_another_source_left_there_is_waited_for_and_not_believed() {
+    let (here, old) = (object("1"), twin_of(Some("another")));
+    let Plan { here: news, there } = decide(&Copy, Some(&here), None, Some(&old));
+    assert_eq!((news, there), (Here::Keep, There::Wait));
+    let plan = decide(&Copy, Some(&leaving(here)), None, Some(&old));
+    assert_eq!(plan.here, Here::Release("hold"), "its end is not the end of this source");
+}
+
+#[test]
+fn what_the_api_server_lets_nobody_change_is_made_anew() {
+    let is = |value: serde_json::Value| -> ConfigMap { serde_json::from_value(value).unwrap() };
+    let owned = json!([{"operation": "Apply", "fieldsV1": {"f:data": {"f:a": {}, "f:type": {}}}}]);
+    let data = |data: serde_json::Value, immutable: bool| {
+        is(json!({"metadata": {"managedFields": owned}, "data": data, "immutable": immutable}))
+    };
+    let old = json!({"a": "1", "type": "x"});
+    for (forged, there, anew) in [
+        (data(old.clone(), true), data(old.clone(), true), false),
+        (data(json!({"a": "2", "type": "x"}), true), data(old.clone(), true), true),
+        (data(json!({"type": "x"}), true), data(old.clone(), true), true),
+        (data(json!({"a": "1", "b": "2", "type": "x"}), true), data(old.clone(), true), true),
+        (data(old.clone(), false), data(old.clone(), true), true),
+        (data(old.clone(), true), data(old.clone(), false), false),
+        (data(json!({"a": "2", "type": "x"}), false), data(old.clone(), false), false),
+        (data(json!({"a": "1", "type": "y"}), false), data(old.clone(), false), true),
+        (data(json!({"a": "1"}), false), data(old.clone(), false), true),
+    ] {
+        assert_eq!(unalterable(&forged, &there, Copy::IMMUTABLE), anew, "{forged:?} {there:?}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Limited};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use kube::client::Body;
@@ -15,6 +15,8 @@ use liqo_kube::{
     Cluster,
     server::{BodyError, Reply, full},
 };
+
+use serde_json::Value;
 
 use super::Refusal;
 
@@ -34,7 +36,7 @@ pub(super) async fn get_soon(there: &Cluster, path: &str) -> Result<Response<Rep
 pub(super) async fn get(there: &Cluster, path: &str) -> Result<Response<Reply>, Refusal> {
     let request = Request::get(path).body(Body::empty()).map_err(|error| bad(&error))?;
     let answer = there.client().send(request).await.map_err(|error| unreachable(&error))?;
-    Ok(passed(answer))
+    passed(answer).await
 }
 
 /// A connection there with the protocol that is asked for here.
@@ -49,7 +51,7 @@ pub(super) async fn stream(
     *asked.headers_mut() = wanted_headers(request.headers());
     let mut answer = there.client().send(asked).await.map_err(|error| unreachable(&error))?;
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(passed(answer));
+        return passed(answer).await;
     }
     let upgrade_there = hyper::upgrade::on(&mut answer);
     let mut response = Response::new(full(bytes::Bytes::new()));
@@ -84,15 +86,31 @@ fn wanted_headers(headers: &HeaderMap) -> HeaderMap {
     headers.iter().filter(|(name, _)| wanted(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
-/// An answer from there, with its status, kind and body.
-fn passed(answer: Response<Body>) -> Response<Reply> {
+/// No refusal of an API server is longer, in bytes.
+const LONGEST: usize = 64 * 1024;
+
+/// An answer from there, with its status, kind and body. A refusal is passed on in the words of the kubelet there: the API
+/// server there has wrapped them into a `Status`, and the one here wraps what it is given once more.
+async fn passed(answer: Response<Body>) -> Result<Response<Reply>, Refusal> {
     let (head, body) = answer.into_parts();
+    if head.status.is_client_error() || head.status.is_server_error() {
+        let body = Limited::new(body, LONGEST).collect().await;
+        let body = body.map_err(|error| unreachable(&error))?.to_bytes();
+        return Err(Refusal::new(head.status, words(&body)));
+    }
     let mut response = Response::new(body.map_err(BodyError::from).boxed_unsync());
     *response.status_mut() = head.status;
     if let Some(kind) = head.headers.get(header::CONTENT_TYPE) {
         response.headers_mut().insert(header::CONTENT_TYPE, kind.clone());
     }
-    response
+    Ok(response)
+}
+
+/// What a refusal says: the message of a `Status`, or else all of it.
+fn words(body: &[u8]) -> String {
+    let message =
+        serde_json::from_slice::<Value>(body).ok().and_then(|status| Some(status.get("message")?.as_str()?.to_owned()));
+    message.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned())
 }
 
 fn bad(error: &dyn std::fmt::Display) -> Refusal {
@@ -106,6 +124,17 @@ fn unreachable(error: &dyn std::fmt::Display) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_is_told_in_the_words_of_the_kubelet() {
+        let status =
+            r#"{"kind":"Status","message":"previous terminated container \"c\" in pod \"p\" not found","code":400}"#;
+        assert_eq!(words(status.as_bytes()), "previous terminated container \"c\" in pod \"p\" not found");
+        for other in ["plain words", "{}", r#"{"message": 1}"#, "[", ""] {
+            assert_eq!(words(other.as_bytes()), other);
+        }
+        assert_eq!(words(b"\xff"), "\u{fffd}");
+    }
 
     #[test]
     fn only_what_concerns_the_connection_is_passed_on() {

@@ -1,4 +1,4 @@
-//! What about an object's addresses the user must know: an Event, once for each new text.
+//! What of an object is not as the user wants it in the other cluster: an Event, once for each new text.
 
 use std::{
     collections::HashMap,
@@ -13,8 +13,13 @@ use super::component;
 /// Called for the object of a name with what is wrong with it; with nothing when all is well, or it is gone.
 pub(super) type Complain<K> = Arc<dyn Fn(&str, Option<(&K, String)>) + Send + Sync>;
 
-/// Complaints that users of a kind find in the Events of its objects.
-pub(super) fn by_event<K: Object>(home: &Cluster, kind: &'static str) -> Complain<K> {
+/// Reason of Events about an object that is not in the other cluster, or lacks an address there.
+pub(super) const FAILED: &str = "FailedReflection";
+/// Reason of Events about an object that is in the other cluster without something it has here.
+pub(super) const INCOMPLETE: &str = "IncompleteReflection";
+
+/// Complaints that users of a kind find in the Events of its objects, with this reason.
+pub(super) fn by_event<K: Object>(home: &Cluster, kind: &'static str, reason: &'static str) -> Complain<K> {
     let (home, told) = (home.clone(), Mutex::<HashMap<String, String>>::default());
     Arc::new(move |name, complaint| {
         let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
@@ -23,10 +28,10 @@ pub(super) fn by_event<K: Object>(home: &Cluster, kind: &'static str) -> Complai
             return;
         }
         let (cluster, object) = (home.clone(), object.clone());
-        tracing::warn!(kind, namespace = object.namespace(), name, reason = text, "an address is missing");
+        tracing::warn!(kind, namespace = object.namespace(), name, reason = text, "object is not wholly reflected");
         // Nobody waits for an Event.
         tokio::spawn(async move {
-            cluster.event(&object, &component(kind), "Warning", "FailedReflection", &text).await;
+            cluster.event(&object, &component(kind), "Warning", reason, &text).await;
         });
     })
 }

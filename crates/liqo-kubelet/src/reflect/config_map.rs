@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ConfigMap;
+use liqo_api::meta::annotation;
 use liqo_kube::twin::{Forged, Reflect};
 
 use super::twin_meta::{SKIPPED, is_skipped, metadata};
@@ -30,6 +31,7 @@ impl Reflect for ConfigMaps {
     type Here = ConfigMap;
     type There = ConfigMap;
     type Seen = ConfigMap;
+    const RECORD: Option<&'static str> = Some(annotation::ORIGINAL_UID);
 
     fn forge(&self, here: &ConfigMap, _there: Option<&ConfigMap>) -> Forged<ConfigMap> {
         if is_skipped(here) {
@@ -65,7 +67,6 @@ mod tests {
     use std::collections::BTreeMap;
 
     use kube::ResourceExt;
-    use liqo_api::meta::annotation;
 
     use super::*;
 

@@ -13,7 +13,7 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointSlice};
 use kube::ResourceExt;
 use liqo_api::{
-    meta::label,
+    meta::{annotation, label},
     virtualkubelet::{EndpointSliceTemplate, ShadowEndpointSlice, ShadowEndpointSliceSpec},
 };
 use liqo_kube::twin::{Forged, Reflect};
@@ -93,6 +93,8 @@ impl Reflect for EndpointSlices {
     type Here = EndpointSlice;
     type There = ShadowEndpointSlice;
     type Seen = ShadowEndpointSlice;
+    const RECORD: Option<&'static str> = Some(annotation::ORIGINAL_UID);
+    const IMMUTABLE: &'static [&'static str] = &["/spec/template/addressType"];
 
     fn look(
         &self,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::networking::v1::{Ingress, IngressSpec};
+use liqo_api::meta::annotation;
 use liqo_kube::twin::{Forged, Reflect};
 
 use super::twin_meta::{SKIPPED, is_skipped, metadata};
@@ -19,6 +20,7 @@ impl Reflect for Ingresses {
     type Here = Ingress;
     type There = Ingress;
     type Seen = Ingress;
+    const RECORD: Option<&'static str> = Some(annotation::ORIGINAL_UID);
 
     fn forge(&self, here: &Ingress, _there: Option<&Ingress>) -> Forged<Ingress> {
         if is_skipped(here) {

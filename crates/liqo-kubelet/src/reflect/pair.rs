@@ -10,10 +10,7 @@ use k8s_openapi::api::{
     discovery::v1::EndpointSlice,
 };
 use kube::ResourceExt;
-use liqo_api::{
-    meta::label,
-    virtualkubelet::{ShadowEndpointSlice, ShadowPod},
-};
+use liqo_api::virtualkubelet::{ShadowEndpointSlice, ShadowPod};
 use liqo_kube::{
     Queue, Store, drive, strip,
     twin::{Mirror, Parts, Reflect},
@@ -25,6 +22,7 @@ use super::{
     config_map::ConfigMaps,
     endpoint_slice::{EndpointSlices, has_address, service_of},
     ingress::Ingresses,
+    needs::Needs,
     pod::Pods,
     secret::Secrets,
     service::Services,
@@ -100,9 +98,9 @@ impl Pair {
 
 /// Starts all mirrors of a pair of namespaces. `pods` are those of the node, in all namespaces.
 pub(super) fn start(cx: &Arc<Cx>, pods: &Store<Pod>, here: &str, there: &str) -> Pair {
-    let mut build = Build { cx, here, there, mirrors: Vec::new(), tasks: Vec::new() };
+    let mut build = Build { cx, here, there, secrets_here: None, mirrors: Vec::new(), tasks: Vec::new() };
     let workers = &cx.workers;
-    build.plain(
+    let config_maps = build.plain(
         "ConfigMap",
         ConfigMaps(Arc::clone(&cx.link)),
         workers.config_map,
@@ -112,7 +110,9 @@ pub(super) fn start(cx: &Arc<Cx>, pods: &Store<Pod>, here: &str, there: &str) ->
     let slices = build.services();
     let queue = Queue::new();
     let (secrets, tokens) = build.secrets(pods, &queue);
-    let pods_there = (workers.pod > 0).then(|| build.pods(pods, &queue, secrets));
+    let secrets_here = build.secrets_here.take();
+    let needs = Needs { link: Arc::clone(&cx.link), namespace: here.to_owned(), secrets: secrets_here, config_maps };
+    let pods_there = (workers.pod > 0).then(|| build.pods(pods, &queue, secrets, needs));
     let Build { mirrors, tasks, .. } = build;
     Pair { there: there.to_owned(), pods_there, slices, pods: queue, tokens, _mirrors: mirrors, _tasks: tasks }
 }
@@ -122,23 +122,32 @@ struct Build<'a> {
     cx: &'a Arc<Cx>,
     here: &'a str,
     there: &'a str,
+    /// Secrets here, once they are reflected.
+    secrets_here: Option<Store<Secret>>,
     mirrors: Vec<Mirror>,
     tasks: Vec<Task>,
 }
 
 impl Build<'_> {
     /// A kind whose twins are watched for nothing but themselves.
-    fn plain<R>(&mut self, kind: &'static str, reflector: R, workers: usize, trim: fn(&mut R::There))
+    fn plain<R>(
+        &mut self,
+        kind: &'static str,
+        reflector: R,
+        workers: usize,
+        trim: fn(&mut R::There),
+    ) -> Option<Store<R::Here>>
     where
         R: Reflect<Seen = <R as Reflect>::There> + Clone,
     {
         if workers == 0 {
-            return;
+            return None;
         }
         let queue = Queue::new();
         let sources = self.cx.home.watch::<R::Here>(self.here).start(push(&queue));
         let twins = self.twins(&reflector, &queue, trim);
-        self.mirror(kind, workers, Kinds { reflector, queue, sources, twins, seen: None });
+        self.mirror(kind, workers, Kinds { reflector, queue, sources: sources.clone(), twins, seen: None });
+        Some(sources)
     }
 
     /// Twins of a kind, which wake up their sources.
@@ -185,7 +194,7 @@ impl Build<'_> {
         let workers = &self.cx.workers;
         let queue = Queue::new();
         if workers.endpoint_slice == 0 || self.cx.addresses.are_hidden() {
-            self.plain("Service", Services(Arc::clone(&self.cx.link)), workers.service, keep_ours);
+            self.plain("Service", Services::new(self.cx), workers.service, keep_ours);
             return None;
         }
         let slice_queue = Queue::new();
@@ -203,7 +212,7 @@ impl Build<'_> {
         });
         let slices = self.slices(slices, services.clone(), slice_queue);
         if self.cx.workers.service > 0 {
-            let reflector = Services(Arc::clone(&self.cx.link));
+            let reflector = Services::new(self.cx);
             let twins = self.twins(&reflector, &queue, keep_ours);
             self.mirror(
                 "Service",
@@ -225,7 +234,7 @@ impl Build<'_> {
             link: Arc::clone(&self.cx.link),
             service_skipped: Arc::new(skipped),
             view: Arc::clone(&view),
-            complain: complaint::by_event(&self.cx.home, "EndpointSlice"),
+            complain: complaint::by_event(&self.cx.home, "EndpointSlice", complaint::FAILED),
         };
         let twins = self.twins(&reflector, &queue, keep_ours as fn(&mut ShadowEndpointSlice));
         let both = Slices { here: slices.clone(), there: twins.clone() };
@@ -257,9 +266,9 @@ impl Build<'_> {
         let twins: Store<Secret> = self.cx.there.watch(self.there).trim(trim_secret).start({
             let (queue, tokens, pod_queue) = (queue.clone(), tokens.clone(), pod_queue.clone());
             move |secret: &Secret| {
-                if let Some(pod) = secret.labels().get(label::SERVICE_ACCOUNT_FOR_POD_NAME) {
-                    tokens.push(pod.clone());
-                    pod_queue.push(pod.clone());
+                if let Some(pod) = token::pod_of(secret) {
+                    tokens.push(pod.to_owned());
+                    pod_queue.push(pod.to_owned());
                 }
                 queue.push(secret.name_any());
             }
@@ -267,6 +276,7 @@ impl Build<'_> {
         if workers.secret > 0 {
             let sources = self.cx.home.watch::<Secret>(self.here).trim(strip).start(push(&queue));
             let reflector = Secrets(Arc::clone(&self.cx.link));
+            self.secrets_here = Some(sources.clone());
             let kinds = Kinds { reflector, queue, sources, twins: twins.clone(), seen: None };
             self.mirror("Secret", workers.secret, kinds);
         }
@@ -305,7 +315,13 @@ impl Build<'_> {
     }
 
     /// Pods: a shadow goes out, the status of the pod made from it comes back.
-    fn pods(&mut self, pods: &Store<Pod>, queue: &Queue<String>, secrets: Option<Store<Secret>>) -> Store<Pod> {
+    fn pods(
+        &mut self,
+        pods: &Store<Pod>,
+        queue: &Queue<String>,
+        secrets: Option<Store<Secret>>,
+        needs: Needs,
+    ) -> Store<Pod> {
         let shadows: Store<ShadowPod> = self.cx.there.watch(self.there).trim(keep_ours).start(push(queue));
         let seen: Store<Pod> = self.cx.there.watch(self.there).trim(trim_pod).start(push(queue));
         let (all, here, there) = (pods.clone(), self.here.to_owned(), self.there.to_owned());
@@ -315,7 +331,7 @@ impl Build<'_> {
         };
         let exists = move |name: &str| all.get(&here, name).is_some();
         let kinds = Kinds {
-            reflector: Pods::new(self.cx, (self.here, queue), provided, exists),
+            reflector: Pods::new(self.cx, (self.here, queue), needs, provided, exists),
             queue: queue.clone(),
             sources: pods.clone(),
             twins: shadows,

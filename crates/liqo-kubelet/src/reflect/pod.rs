@@ -7,6 +7,7 @@
 //! Removes   `ShadowPod` there; `Pod` here, without grace, when it was to go and nothing is left there.
 
 mod affinity;
+mod fields;
 mod spec;
 mod status;
 
@@ -19,20 +20,21 @@ use std::{
 use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
 use kube::ResourceExt;
 use liqo_api::{
-    meta::label,
+    meta::{annotation, label},
     virtualkubelet::{ShadowPod, ShadowPodSpec},
 };
 use liqo_kube::{
     Queue,
     twin::{Back, Farewell, Forged, Reflect},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use self::status::{Addresses, Restarts};
 use super::{
     Cx,
     complaint::{self, Complain},
     fallback,
+    needs::Needs,
     twin_meta::metadata,
 };
 use crate::{
@@ -43,6 +45,9 @@ use crate::{
 pub(in crate::reflect) use spec::service_account;
 pub(crate) use spec::{API_SERVER_NAMES, ApiServer, ApiSupport};
 
+/// Seconds a pod has to end unless it says so.
+const GRACE: i64 = 30;
+
 /// Pods of one pair of namespaces.
 pub(super) struct Pods {
     link: Arc<Link>,
@@ -52,6 +57,9 @@ pub(super) struct Pods {
     /// How our API server looks there.
     there_view: View,
     complain: Complain<Pod>,
+    /// What is not there as it is here.
+    incomplete: Complain<Pod>,
+    needs: Needs,
     /// Whether everything a pod needs before it can start is there: its tokens.
     provided: Box<dyn Fn(&Pod) -> bool + Send + Sync>,
     /// Whether a pod of that name is still here.
@@ -64,6 +72,7 @@ impl Pods {
     pub(super) fn new(
         cx: &Cx,
         (namespace, queue): (&str, &Queue<String>),
+        needs: Needs,
         provided: impl Fn(&Pod) -> bool + Send + Sync + 'static,
         exists: impl Fn(&str) -> bool + Send + Sync + 'static,
     ) -> Self {
@@ -73,7 +82,9 @@ impl Pods {
             support: cx.support.clone(),
             here_view: (!cx.addresses.are_hidden()).then(|| cx.addresses.pods(&scope, queue)),
             there_view: cx.addresses.endpoints(&scope, queue),
-            complain: complaint::by_event(&cx.home, "Pod"),
+            complain: complaint::by_event(&cx.home, "Pod", complaint::FAILED),
+            incomplete: complaint::by_event(&cx.home, "Pod", complaint::INCOMPLETE),
+            needs,
             provided: Box::new(provided),
             exists: Box::new(exists),
             restarts: Mutex::default(),
@@ -90,6 +101,22 @@ impl Pods {
         known.insert(name, restarts.clone());
         restarts
     }
+}
+
+/// What the user must know of a pod that is not there as it is here. What was left out when the twin was made is told
+/// then, and not again after each restart.
+fn lacks(here: &Pod, twin: Option<&PodSpec>, refused: impl Fn(&Pod) -> Vec<String>) -> Option<String> {
+    let none = PodSpec::default();
+    let spec = here.spec.as_ref().unwrap_or(&none);
+    let mut all = match twin {
+        None => fields::left_out(spec).into_iter().collect(),
+        Some(twin) => fields::unheeded(spec, twin),
+    };
+    let waits = here.status.as_ref().and_then(|status| status.phase.as_deref()).is_none_or(|phase| phase == "Pending");
+    if waits {
+        all.extend(refused(here));
+    }
+    (!all.is_empty()).then(|| all.join("; "))
 }
 
 /// The address of our API server that pods there need translated, if any.
@@ -122,9 +149,30 @@ impl Reflect for Pods {
     type Here = Pod;
     type There = ShadowPod;
     type Seen = Pod;
+    const RECORD: Option<&'static str> = Some(annotation::ORIGINAL_UID);
     const FAREWELL: Farewell = Farewell::Delete;
 
-    fn look(&self, name: &str, here: Option<&Pod>, _there: Option<&ShadowPod>, seen: Option<&Pod>) {
+    fn fits(&self, here: &Pod, there: &ShadowPod) -> bool {
+        there.spec.pod.as_ref().is_none_or(|spec| fields::fits(here, spec))
+    }
+
+    fn last_words(&self, here: &Pod, _there: &ShadowPod, seen: Option<&Pod>) -> Option<Value> {
+        seen.filter(|seen| seen.metadata.deletion_timestamp.is_none())?;
+        let seconds = shorter_grace(here)?.to_string();
+        Some(json!({"metadata": {"annotations": {annotation::GRACE_SECONDS: seconds}}}))
+    }
+
+    fn shares_status(&self, here: &Pod) -> bool {
+        here.spec.as_ref().is_some_and(|spec| spec.readiness_gates.as_ref().is_some_and(|gates| !gates.is_empty()))
+    }
+
+    fn look(&self, name: &str, here: Option<&Pod>, there: Option<&ShadowPod>, seen: Option<&Pod>) {
+        let lacks = here.filter(|here| here.metadata.deletion_timestamp.is_none()).and_then(|here| {
+            let twin = there.and_then(|there| there.spec.pod.as_ref());
+            let peer = &self.link.there.cluster_name;
+            Some((here, format!("In cluster \"{peer}\": {}", lacks(here, twin, |pod| self.needs.refused(pod))?)))
+        });
+        (self.incomplete)(name, lacks);
         let seen = here.and(seen).and_then(|seen| seen.status.as_ref());
         if let Some(view) = &self.here_view {
             let all = seen.map(status::addresses).unwrap_or_default();
@@ -164,6 +212,9 @@ impl Reflect for Pods {
         };
         let mut metadata = metadata(here, &self.link);
         metadata.labels.get_or_insert_default().remove(label::SHADOW_POD);
+        if let Some(gates) = status::gates_told(here) {
+            metadata.annotations.get_or_insert_default().insert(annotation::READINESS_GATES.to_owned(), gates);
+        }
         Forged::Make(Box::new(ShadowPod { metadata, spec: ShadowPodSpec { pod: Some(pod) }, status: None }))
     }
 
@@ -175,12 +226,12 @@ impl Reflect for Pods {
         self.link.made(seen)
     }
 
-    fn back(&self, here: &Pod, _there: Option<&ShadowPod>, seen: Option<&Pod>) -> Back {
+    fn back(&self, here: &Pod, twin: Option<&ShadowPod>, seen: Option<&Pod>) -> Back {
         let Some((seen, there)) = seen.and_then(|seen| Some((seen, seen.status.as_ref()?))) else {
             return Back::Nothing;
         };
-        if fallback::is_aborted(here) {
-            // The pod here was given up; a last word from there does not bring it back.
+        // The pod here was given up, or has ended: a last word from there does not bring it back.
+        if fallback::is_aborted(here) || status::is_past(here, seen) {
             return Back::Nothing;
         }
         let pod_ips = match &self.here_view {
@@ -190,8 +241,13 @@ impl Reflect for Pods {
         // The answer brings us back in a moment, with all news in one.
         let Some(pod_ips) = pod_ips else { return Back::Nothing };
         let addresses = Addresses { node_ip: &self.link.node_ip, pod_ips };
-        let status = json(&status::forge(here, there, addresses, &self.restarts(here, seen)));
-        if here.status.as_ref().map(json).as_ref() == Some(&status) {
+        let mut status = status::forge(here, there, addresses, &self.restarts(here, seen));
+        if has_unheeded(here, twin) {
+            // Nobody has acted on this generation.
+            status.observed_generation = here.status.as_ref().and_then(|status| status.observed_generation);
+        }
+        let status = value(&status);
+        if here.status.as_ref().map(value).as_ref() == Some(&status) {
             Back::Nothing
         } else if here.metadata.deletion_timestamp.is_none() && here.status.as_ref().is_some_and(|is| alike(is, there))
         {
@@ -212,7 +268,19 @@ fn alike(one: &PodStatus, other: &PodStatus) -> bool {
     ready(one) == ready(other) && ended(one) == ended(other)
 }
 
-fn json(status: &PodStatus) -> Value {
+/// Whether the pod here was changed in a way its twin does not follow.
+fn has_unheeded(here: &Pod, twin: Option<&ShadowPod>) -> bool {
+    let twin = twin.and_then(|twin| twin.spec.pod.as_ref());
+    here.spec.as_ref().zip(twin).is_some_and(|(here, twin)| !fields::unheeded(here, twin).is_empty())
+}
+
+/// The seconds a pod that is being deleted has to end, where the caller gave it fewer than the pod asks for.
+fn shorter_grace(here: &Pod) -> Option<i64> {
+    let own = here.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(GRACE);
+    here.metadata.deletion_grace_period_seconds.filter(|seconds| *seconds < own)
+}
+
+fn value(status: &PodStatus) -> Value {
     serde_json::to_value(status).expect("a status is JSON")
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
-use liqo_api::meta::label;
+use liqo_api::meta::{annotation, label};
 use liqo_kube::twin::{Forged, Reflect};
 
 use super::twin_meta::{SKIPPED, is_skipped, metadata};
@@ -21,6 +21,8 @@ impl Reflect for Secrets {
     type Here = Secret;
     type There = Secret;
     type Seen = Secret;
+    const RECORD: Option<&'static str> = Some(annotation::ORIGINAL_UID);
+    const IMMUTABLE: &'static [&'static str] = &["/type"];
 
     fn forge(&self, here: &Secret, _there: Option<&Secret>) -> Forged<Secret> {
         if is_skipped(here) {

@@ -7,11 +7,30 @@ use kube::ResourceExt;
 use liqo_api::meta::annotation;
 use liqo_kube::twin::{Forged, Reflect};
 
-use super::twin_meta::{SKIPPED, is_skipped, metadata};
+use super::{
+    Cx,
+    complaint::{self, Complain},
+    twin_meta::{SKIPPED, is_skipped, metadata},
+};
 use crate::link::Link;
 
 #[derive(Clone)]
-pub(super) struct Services(pub(super) Arc<Link>);
+pub(super) struct Services {
+    link: Arc<Link>,
+    complain: Complain<Service>,
+}
+
+impl Services {
+    pub(super) fn new(cx: &Cx) -> Self {
+        let complain = complaint::by_event(&cx.home, "Service", complaint::INCOMPLETE);
+        Self { link: Arc::clone(&cx.link), complain }
+    }
+
+    #[cfg(test)]
+    fn example() -> Self {
+        Self { link: Arc::new(Link::example()), complain: Arc::new(|_, _| {}) }
+    }
+}
 
 /// Whether a Service is the own API server, which must not appear elsewhere.
 pub(super) fn is_api_server(namespace: Option<&str>, name: &str) -> bool {
@@ -23,6 +42,25 @@ impl Reflect for Services {
     type Here = Service;
     type There = Service;
     type Seen = Service;
+    const RECORD: Option<&'static str> = Some(annotation::ORIGINAL_UID);
+    /// A Service with an address never becomes one without (`None`), nor the other way round.
+    const IMMUTABLE: &'static [&'static str] = &["/spec/clusterIP"];
+
+    fn look(&self, name: &str, here: Option<&Service>, there: Option<&Service>, _seen: Option<&Service>) {
+        // Told when the twin is made, not after each restart.
+        let left = here
+            .filter(|here| there.is_none() && !is_skipped(*here))
+            .and_then(|here| Some((here, left_out(here.spec.as_ref()?)?)));
+        if here.is_none() || left.is_some() {
+            (self.complain)(
+                name,
+                left.map(|(here, fields)| {
+                    let peer = &self.link.there.cluster_name;
+                    (here, format!("Service is reflected to cluster \"{peer}\" without {fields}"))
+                }),
+            );
+        }
+    }
 
     fn forge(&self, here: &Service, there: Option<&Service>) -> Forged<Service> {
         if is_api_server(here.namespace().as_deref(), &here.name_any()) {
@@ -35,32 +73,75 @@ impl Reflect for Services {
         let taken =
             there.and_then(|there| there.spec.as_ref()).and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
         let spec = here.spec.clone().map(|spec| twin_spec(spec, taken, force));
-        Forged::Make(Box::new(Service { metadata: metadata(here, &self.0), spec, status: None }))
+        Forged::Make(Box::new(Service { metadata: metadata(here, &self.link), spec, status: None }))
     }
 
     fn ours(&self, there: &Service) -> bool {
-        self.0.made(there)
+        self.link.made(there)
     }
 }
 
-/// `taken` are the ports the twin has now.
+/// The specification of the twin. `taken` are the ports the twin has now. Every field is decided: a field that a new
+/// version of Kubernetes brings stops the build here.
 fn twin_spec(spec: ServiceSpec, taken: &[ServicePort], force: bool) -> ServiceSpec {
+    let ServiceSpec {
+        // Carried over.
+        allocate_load_balancer_node_ports,
+        external_name,
+        external_traffic_policy,
+        internal_traffic_policy,
+        ip_family_policy,
+        load_balancer_class,
+        load_balancer_source_ranges,
+        publish_not_ready_addresses,
+        selector,
+        session_affinity,
+        session_affinity_config,
+        traffic_distribution,
+        type_,
+        // Forged.
+        cluster_ip,
+        ports,
+        // Given by each cluster itself.
+        cluster_ips: _,
+        health_check_node_port: _,
+        ip_families: _,
+        // Left out, see `left_out`.
+        external_ips: _,
+        load_balancer_ip: _,
+    } = spec;
     ServiceSpec {
-        type_: spec.type_,
-        selector: spec.selector,
-        external_name: spec.external_name,
-        external_traffic_policy: spec.external_traffic_policy,
-        internal_traffic_policy: spec.internal_traffic_policy,
-        ip_family_policy: spec.ip_family_policy,
-        load_balancer_class: spec.load_balancer_class,
-        load_balancer_source_ranges: spec.load_balancer_source_ranges,
-        publish_not_ready_addresses: spec.publish_not_ready_addresses,
-        session_affinity: spec.session_affinity,
-        allocate_load_balancer_node_ports: spec.allocate_load_balancer_node_ports,
-        cluster_ip: spec.cluster_ip.filter(|ip| ip == "None"),
-        ports: spec.ports.map(|ports| ports.into_iter().map(|port| twin_port(port, taken, force)).collect()),
-        ..ServiceSpec::default()
+        allocate_load_balancer_node_ports,
+        external_name,
+        external_traffic_policy,
+        internal_traffic_policy,
+        ip_family_policy,
+        load_balancer_class,
+        load_balancer_source_ranges,
+        publish_not_ready_addresses,
+        selector,
+        session_affinity,
+        session_affinity_config,
+        traffic_distribution,
+        type_,
+        cluster_ip: cluster_ip.filter(|ip| ip == "None"),
+        ports: ports.map(|ports| ports.into_iter().map(|port| twin_port(port, taken, force)).collect()),
+        cluster_ips: None,
+        health_check_node_port: None,
+        ip_families: None,
+        external_ips: None,
+        load_balancer_ip: None,
     }
+}
+
+/// Fields of a Service that mean addresses of this cluster and are set by the user; `None`: there are none.
+fn left_out(spec: &ServiceSpec) -> Option<String> {
+    let fields = [
+        ("spec.externalIPs", spec.external_ips.as_ref().is_some_and(|ips| !ips.is_empty())),
+        ("spec.loadBalancerIP", spec.load_balancer_ip.as_ref().is_some_and(|ip| !ip.is_empty())),
+    ];
+    let set: Vec<_> = fields.into_iter().filter(|(_, set)| *set).map(|(name, _)| name).collect();
+    (!set.is_empty()).then(|| set.join(", "))
 }
 
 fn twin_port(port: ServicePort, taken: &[ServicePort], force: bool) -> ServicePort {
@@ -85,7 +166,7 @@ mod tests {
     }
 
     fn forged(here: &Service, there: Option<&Service>) -> serde_json::Value {
-        let Forged::Make(twin) = Services(Arc::new(Link::example())).forge(here, there) else { panic!("reflected") };
+        let Forged::Make(twin) = Services::example().forge(here, there) else { panic!("reflected") };
         serde_json::to_value(twin).unwrap()
     }
 
@@ -94,17 +175,34 @@ mod tests {
         let here = service(json!({"metadata": {"name": "web", "namespace": "demo"}, "spec": {
             "type": "NodePort", "clusterIP": "10.96.0.7", "clusterIPs": ["10.96.0.7"], "ipFamilies": ["IPv4"],
             "ipFamilyPolicy": "SingleStack", "internalTrafficPolicy": "Cluster", "selector": {"app": "web"},
-            "sessionAffinity": "None", "externalIPs": ["1.2.3.4"], "healthCheckNodePort": 30000,
+            "sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 60}},
+            "trafficDistribution": "PreferClose", "loadBalancerIP": "", "externalIPs": ["1.2.3.4"], "healthCheckNodePort": 30000,
             "ports": [{"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP", "appProtocol": "h2c", "nodePort": 30080}],
         }}));
         assert_eq!(
             forged(&here, None)["spec"],
             json!({
                 "type": "NodePort", "ipFamilyPolicy": "SingleStack", "internalTrafficPolicy": "Cluster",
-                "selector": {"app": "web"}, "sessionAffinity": "None",
+                "selector": {"app": "web"}, "sessionAffinity": "ClientIP",
+                "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 60}}, "trafficDistribution": "PreferClose",
                 "ports": [{"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP", "appProtocol": "h2c"}],
             })
         );
+    }
+
+    #[test]
+    fn fields_the_user_set_are_not_left_out_in_silence() {
+        for (spec, told) in [
+            (json!({"clusterIP": "10.96.0.7", "clusterIPs": ["10.96.0.7"], "healthCheckNodePort": 1}), None),
+            (json!({"externalIPs": [], "loadBalancerIP": ""}), None),
+            (json!({"externalIPs": ["1.2.3.4"]}), Some("spec.externalIPs")),
+            (
+                json!({"externalIPs": ["1.2.3.4"], "loadBalancerIP": "1.2.3.4"}),
+                Some("spec.externalIPs, spec.loadBalancerIP"),
+            ),
+        ] {
+            assert_eq!(left_out(&serde_json::from_value(spec).unwrap()).as_deref(), told);
+        }
     }
 
     #[test]
@@ -127,6 +225,6 @@ mod tests {
         let headless = service(json!({"metadata": {"name": "a", "namespace": "b"}, "spec": {"clusterIP": "None"}}));
         assert_eq!(forged(&headless, None)["spec"]["clusterIP"], json!("None"));
         let own = service(json!({"metadata": {"name": "kubernetes", "namespace": "default"}}));
-        assert_eq!(Services(Arc::new(Link::example())).forge(&own, None), Forged::Nothing(None));
+        assert_eq!(Services::example().forge(&own, None), Forged::Nothing(None));
     }
 }

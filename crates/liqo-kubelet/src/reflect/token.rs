@@ -24,7 +24,7 @@ use k8s_openapi::{
 };
 use kube::{Resource, ResourceExt, core::ObjectMeta};
 use liqo_api::meta::{annotation, label};
-use liqo_core::naming::short_hash;
+use liqo_core::naming::{LONGEST_LABEL, LONGEST_NAME, short_hash, within};
 use liqo_kube::{KubeError, Store, now};
 use serde_json::Value;
 
@@ -44,7 +44,13 @@ pub(super) const SWEEP: Duration = Duration::from_secs(60);
 
 /// Name of the secret with a pod's tokens.
 pub(super) fn secret_name(pod: &str) -> String {
-    format!("{pod}-token")
+    within(&format!("{pod}-token"), LONGEST_NAME)
+}
+
+/// The pod a secret holds tokens for; `None`: it is no secret of that kind.
+pub(super) fn pod_of(secret: &Secret) -> Option<&str> {
+    let label = secret.labels().get(label::SERVICE_ACCOUNT_FOR_POD_NAME)?;
+    Some(secret.annotations().get(annotation::SERVICE_ACCOUNT_FOR_POD_NAME).unwrap_or(label))
 }
 
 /// Key of a token in that secret.
@@ -148,10 +154,14 @@ fn forge(link: &Link, pod: &Pod, namespace: &str, tokens: BTreeMap<String, ByteS
     let end = ends.min().and_then(|end| Timestamp::from_second(end).ok());
     let account = pod.spec.as_ref().map_or("default", service_account);
     let mut labels = link.labels();
-    labels.insert(label::SERVICE_ACCOUNT_FOR_POD_NAME.to_owned(), pod.name_any());
-    labels.insert(label::SERVICE_ACCOUNT_NAME.to_owned(), account.to_owned());
+    let name = pod.name_any();
+    labels.insert(label::SERVICE_ACCOUNT_FOR_POD_NAME.to_owned(), within(&name, LONGEST_LABEL));
+    labels.insert(label::SERVICE_ACCOUNT_NAME.to_owned(), within(account, LONGEST_LABEL));
     let uid = pod.metadata.uid.clone().unwrap_or_default();
     let mut annotations = BTreeMap::from([(annotation::SERVICE_ACCOUNT_FOR_POD_UID.to_owned(), uid)]);
+    if name.len() > LONGEST_LABEL {
+        annotations.insert(annotation::SERVICE_ACCOUNT_FOR_POD_NAME.to_owned(), name);
+    }
     annotations.extend(end.map(|end| (annotation::SERVICE_ACCOUNT_EXPIRATION.to_owned(), end.to_string())));
     Secret {
         metadata: ObjectMeta {

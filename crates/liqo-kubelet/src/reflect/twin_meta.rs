@@ -62,12 +62,17 @@ pub(super) fn trim_pod(there: &mut Pod) {
         labels.retain(|key, _| key == label::REFLECTION_ORIGIN || key == label::REFLECTION_DESTINATION);
         labels
     });
+    let annotations = meta.annotations.map(|mut annotations| {
+        annotations.retain(|key, _| key == annotation::ORIGINAL_UID);
+        annotations
+    });
     there.metadata = ObjectMeta {
         name: meta.name,
         namespace: meta.namespace,
         uid: meta.uid,
         deletion_timestamp: meta.deletion_timestamp,
         labels,
+        annotations: annotations.filter(|annotations| !annotations.is_empty()),
         ..ObjectMeta::default()
     };
 }

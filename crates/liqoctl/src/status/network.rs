@@ -93,8 +93,16 @@ impl NetworkView {
         Self { connection: tunnel.map(|tunnel| connection(tunnel, gateway)), local, remote }
     }
 
-    /// The rows below `Network`, between the clusters of these names.
+    /// The rows below `Network`: the networks of the clusters of these names, and how the tunnel between them stands.
     pub(crate) fn show(&self, network: &mut Section, here: &str, there: &str) {
+        self.show_networks(network, here, there);
+        if self.connection.is_none() {
+            network.line("TunnelEndpoint Not Found");
+        }
+        self.show_connection(network);
+    }
+
+    fn show_networks(&self, network: &mut Section, here: &str, there: &str) {
         let been = format!("how {here:?} has been remapped by {there:?}");
         let has = format!("how {here:?} remapped {there:?}");
         if let (Some(local), Some(remote)) = (&self.local, &self.remote) {
@@ -102,10 +110,11 @@ impl NetworkView {
         } else {
             network.line("NetWorkConfig Not Found");
         }
-        let Some(connection) = &self.connection else {
-            network.line("TunnelEndpoint Not Found");
-            return;
-        };
+    }
+
+    /// The rows of the tunnel, if there is one.
+    pub(crate) fn show_connection(&self, network: &mut Section) {
+        let Some(connection) = &self.connection else { return };
         let ConnectionView { local_gateway, remote_gateway, status, latency, details } = connection;
         let mut gateways = Section::new("Gateway IPs");
         gateways.entry("Local", local_gateway).entry("Remote", remote_gateway);

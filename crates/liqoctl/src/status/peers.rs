@@ -124,8 +124,11 @@ fn section(peer: &PeerView, local: &str, verbose: bool) -> Section {
     }
     let mut network = Section::new("Network");
     network.entry("Status", status("NetworkStatus"));
-    if let Some(view) = peer.network.as_ref().filter(|_| verbose) {
-        view.show(&mut network, local, &peer.cluster_name);
+    if let Some(view) = &peer.network {
+        match verbose {
+            true => view.show(&mut network, local, &peer.cluster_name),
+            false => view.show_connection(&mut network),
+        }
     }
     all.section(direction).section(authentication).section(network);
     if verbose {

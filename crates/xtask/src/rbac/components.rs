@@ -31,6 +31,8 @@ pub(super) const CONTROLLER_MANAGER: &[Rule] = &[
     rule("", &["pods"], RW),
     rule("", &["resourcequotas"], &["get", "list", "watch", "create", "update", "patch"]),
     rule("", &["pods/eviction"], &["create"]),
+    // Readiness gates of pods of peers.
+    rule("", &["pods/status"], &["patch"]),
     rule("", &["secrets", "serviceaccounts"], RW),
     named(
         "admissionregistration.k8s.io",

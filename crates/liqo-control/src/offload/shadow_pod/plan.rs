@@ -14,10 +14,11 @@ use liqo_api::{
 use liqo_kube::owner_reference;
 use serde_json::{Value, json};
 
-use super::super::{drift, is_leaving};
+use super::{
+    super::{drift, is_leaving},
+    wishes::gates,
+};
 
-/// A pod that fails at once is not made again faster than this.
-const REST: Duration = Duration::from_secs(10);
 /// That a new pod is pending goes without saying for so long.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -30,7 +31,7 @@ pub(super) enum Step {
     Create,
     /// Change the pod.
     Follow(Patch),
-    /// Delete the pod: it is made again when it is gone.
+    /// Delete the pod of an earlier shadow: a new one is made when it is gone.
     Remove,
     /// Look again later.
     Wait(Duration),
@@ -45,6 +46,8 @@ pub(super) struct Patch {
     pub merge: Option<Value>,
     /// To be applied: lists of containers, of which only the images are ours to change.
     pub images: Option<Value>,
+    /// Conditions of the status to be set: the readiness gates of the original.
+    pub conditions: Vec<Value>,
 }
 
 /// How a pod is related to a shadow.
@@ -105,15 +108,11 @@ pub(super) fn plan(
     }
     let phase = phase_of(pod);
     if is_leaving(pod) {
-        return (Step::Keep, Some(phase));
+        let phase = if ends_its_work(shadow, phase) { phase } else { ShadowPodPhase::Pending };
+        return (Step::Keep, (!is_done(shadow)).then_some(phase));
     }
-    if phase == ShadowPodPhase::Failed && restart_policy(shadow) == "Always" {
-        // Evicted, preempted or refused by its node. It shall run, so it is not over.
-        let age = pod.metadata.creation_timestamp.as_ref().map_or(REST, |born| age(born, now));
-        let step = if age >= REST { Step::Remove } else { Step::Wait(REST - age) };
-        return (step, Some(ShadowPodPhase::Pending));
-    }
-    let patch = changes(shadow, pod, followed);
+    let mut patch = changes(shadow, pod, followed);
+    patch.conditions = gates(shadow, pod, now);
     let young = pod.metadata.creation_timestamp.as_ref().map(|born| age(born, now)).filter(|age| *age < PATIENCE);
     if let Some(age) = young
         && phase == ShadowPodPhase::Pending
@@ -133,13 +132,19 @@ fn restart_policy(shadow: &ShadowPod) -> &str {
     shadow.spec.pod.as_ref().and_then(|spec| spec.restart_policy.as_deref()).unwrap_or("Always")
 }
 
-/// Whether the work is done, so that a pod that went away is not missed.
+/// Whether the pod has ended for good, so that a pod that went away is not missed. As on any node, a pod that failed is
+/// not run again, whatever its restart policy: that policy is about containers.
 fn is_done(shadow: &ShadowPod) -> bool {
     let phase = shadow.status.as_ref().map(|status| status.phase);
-    match restart_policy(shadow) {
-        "Never" => matches!(phase, Some(ShadowPodPhase::Succeeded | ShadowPodPhase::Failed)),
-        "OnFailure" => phase == Some(ShadowPodPhase::Succeeded),
-        _ => false,
+    matches!(phase, Some(ShadowPodPhase::Succeeded | ShadowPodPhase::Failed))
+}
+
+/// Whether this phase of a pod that is being deleted here is the result of its work, rather than of the deletion.
+fn ends_its_work(shadow: &ShadowPod, phase: ShadowPodPhase) -> bool {
+    match phase {
+        ShadowPodPhase::Succeeded => restart_policy(shadow) != "Always",
+        ShadowPodPhase::Failed => restart_policy(shadow) == "Never",
+        _ => true,
     }
 }
 
@@ -177,7 +182,7 @@ fn changes(shadow: &ShadowPod, pod: &Pod, followed: bool) -> Patch {
     if !spec.is_empty() {
         merge.insert("spec".to_owned(), spec.into());
     }
-    Patch { merge: (!merge.is_empty()).then(|| merge.into()), images }
+    Patch { merge: (!merge.is_empty()).then(|| merge.into()), images, conditions: Vec::new() }
 }
 
 fn annotations(pod: &Pod) -> BTreeMap<String, String> {
@@ -249,9 +254,9 @@ mod tests {
         for (policy, phase, made) in [
             ("Always", None, true),
             ("Always", Some(Running), true),
-            ("Always", Some(Succeeded), true),
-            ("Always", Some(Failed), true),
-            ("OnFailure", Some(Failed), true),
+            ("Always", Some(Succeeded), false),
+            ("Always", Some(Failed), false),
+            ("OnFailure", Some(Failed), false),
             ("OnFailure", Some(Succeeded), false),
             ("Never", Some(Running), true),
             ("Never", Some(Failed), false),
@@ -271,12 +276,33 @@ mod tests {
             ("Never", "Succeeded", 0, Step::Keep, ShadowPodPhase::Succeeded),
             ("Never", "Failed", 99, Step::Keep, ShadowPodPhase::Failed),
             ("OnFailure", "Failed", 99, Step::Keep, ShadowPodPhase::Failed),
-            ("Always", "Failed", 99, Step::Remove, ShadowPodPhase::Pending),
-            ("Always", "Failed", 4, Step::Wait(Duration::from_secs(6)), ShadowPodPhase::Pending),
+            ("Always", "Failed", 99, Step::Keep, ShadowPodPhase::Failed),
+            ("Always", "Failed", 4, Step::Keep, ShadowPodPhase::Failed),
         ] {
             let shadow = shadow(policy, None);
             let planned = plan(&shadow, Some(&pod(&shadow, phase)), true, &at(after));
             assert_eq!(planned, (step, Some(reported)), "{policy} {phase}");
+        }
+    }
+
+    #[test]
+    fn a_pod_that_ends_because_it_is_deleted_here_is_not_done() {
+        use ShadowPodPhase::{Failed, Pending, Running, Succeeded};
+        for (policy, before, phase, reported) in [
+            ("Always", Some(Running), "Running", Some(Running)),
+            ("Always", Some(Running), "Failed", Some(Pending)),
+            ("Always", Some(Running), "Succeeded", Some(Pending)),
+            ("OnFailure", Some(Running), "Failed", Some(Pending)),
+            ("OnFailure", Some(Running), "Succeeded", Some(Succeeded)),
+            ("Never", Some(Running), "Failed", Some(Failed)),
+            ("Never", Some(Running), "Succeeded", Some(Succeeded)),
+            ("Always", Some(Failed), "Failed", None),
+            ("OnFailure", Some(Failed), "Failed", None),
+        ] {
+            let shadow = shadow(policy, before);
+            let mut pod = pod(&shadow, phase);
+            pod.metadata.deletion_timestamp = Some(at(0));
+            assert_eq!(plan(&shadow, Some(&pod), true, &at(9)), (Step::Keep, reported), "{policy} {before:?} {phase}");
         }
     }
 
@@ -330,7 +356,8 @@ mod tests {
         );
         assert_eq!(patch.images, Some(json!({"containers": [{"name": "c", "image": "web:2"}]})));
         let again = changes(&new, &pod, true);
-        assert_eq!(again, Patch { merge: Some(json!({"metadata": {"labels": {"app": "new"}}})), images: None });
+        let merge = Some(json!({"metadata": {"labels": {"app": "new"}}}));
+        assert_eq!(again, Patch { merge, ..Patch::default() });
         assert_eq!(changes(&old, &pod, false), Patch::default());
     }
 }

@@ -13,7 +13,10 @@ use k8s_openapi::api::core::v1::{
 };
 use liqo_api::meta::TAINT_NOT_ALLOWED;
 
-use super::super::{config_map, token};
+use super::{
+    super::{config_map, token},
+    fields,
+};
 
 /// How pods there reach their own API server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,12 +45,18 @@ pub(crate) const API_SERVER_NAMES: [&str; 2] = ["kubernetes.default", "kubernete
 /// The spec of a new pod there. `pod` is its name.
 pub(super) fn forge(pod: &str, spec: &PodSpec, home_cluster_id: &str, support: &ApiSupport) -> PodSpec {
     let account = service_account(spec);
-    let container = |container: &Container| match support {
-        ApiSupport::Disabled => container.clone(),
-        ApiSupport::Tokens(server) => with_api_server(container, account, server),
+    let container = |container: &Container| {
+        let container = with_config_maps(container, home_cluster_id);
+        match support {
+            ApiSupport::Disabled => container,
+            ApiSupport::Tokens(server) => with_api_server(&container, account, server),
+        }
     };
     let mut volumes = spec.volumes.clone();
     for volume in volumes.iter_mut().flatten() {
+        if let Some(map) = &mut volume.config_map {
+            map.name = config_map::name_there(&map.name, home_cluster_id);
+        }
         if let Some(projected) = &mut volume.projected {
             project(projected, pod, &volume.name, home_cluster_id, support);
         }
@@ -59,21 +68,7 @@ pub(super) fn forge(pod: &str, spec: &PodSpec, home_cluster_id: &str, support: &
         tolerations: spec.tolerations.as_deref().map(tolerations),
         automount_service_account_token: Some(false),
         host_aliases: host_aliases(spec, support),
-        active_deadline_seconds: spec.active_deadline_seconds,
-        topology_spread_constraints: spec.topology_spread_constraints.clone(),
-        hostname: spec.hostname.clone(),
-        subdomain: spec.subdomain.clone(),
-        set_hostname_as_fqdn: spec.set_hostname_as_fqdn,
-        dns_policy: spec.dns_policy.clone(),
-        dns_config: spec.dns_config.clone(),
-        enable_service_links: spec.enable_service_links,
-        image_pull_secrets: spec.image_pull_secrets.clone(),
-        security_context: spec.security_context.clone(),
-        share_process_namespace: spec.share_process_namespace,
-        readiness_gates: spec.readiness_gates.clone(),
-        restart_policy: spec.restart_policy.clone(),
-        termination_grace_period_seconds: spec.termination_grace_period_seconds,
-        ..PodSpec::default()
+        ..fields::carried(spec)
     }
 }
 
@@ -114,6 +109,18 @@ fn host_aliases(spec: &PodSpec, support: &ApiSupport) -> Option<Vec<HostAlias>> 
         aliases.push(HostAlias { ip: ip.clone(), hostnames: Some(hostnames) });
     }
     (!aliases.is_empty()).then_some(aliases)
+}
+
+/// Points the environment of a container to the twins of its config maps.
+fn with_config_maps(container: &Container, home_cluster_id: &str) -> Container {
+    let mut container = container.clone();
+    let variables = container.env.iter_mut().flatten().filter_map(|variable| variable.value_from.as_mut());
+    let keys = variables.filter_map(|from| from.config_map_key_ref.as_mut()).map(|map| &mut map.name);
+    let whole = container.env_from.iter_mut().flatten().filter_map(|from| from.config_map_ref.as_mut());
+    for name in keys.chain(whole.map(|map| &mut map.name)) {
+        *name = config_map::name_there(name, home_cluster_id);
+    }
+    container
 }
 
 /// Tells a container where its own API server is; what it says itself about that loses.

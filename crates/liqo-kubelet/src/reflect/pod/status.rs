@@ -1,11 +1,12 @@
 //! The status of a pod there, told as the status of the pod here.
 //!
 //! Keeps true: restart counts never go back when the pod there is made anew; generations are those of the
-//! pod here; whatever makes no difference makes no write.
+//! pod here; conditions that neither a kubelet nor the pod there sets are their writers' here; a pod that has ended here
+//! stays ended; whatever makes no difference makes no write.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
-use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, Pod, PodIP, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus};
 
 use liqo_core::endpoint::can_be_elsewhere;
 
@@ -47,6 +48,102 @@ pub(super) fn pod_ips(here: &Pod, there: &PodStatus, answer: impl Fn(IpAddr) -> 
         }
         _ => Some(ours),
     }
+}
+
+/// The conditions a kubelet writes.
+const OF_KUBELETS: [&str; 8] = [
+    "AllContainersRestarting",
+    "ContainersReady",
+    "Initialized",
+    "PodReadyToStartContainers",
+    "PodResizeInProgress",
+    "PodResizePending",
+    "PodScheduled",
+    READY,
+];
+/// The condition that says whether a pod serves.
+const READY: &str = "Ready";
+
+/// Brings the conditions of a status from there together with those others have written here. Of a pod with readiness
+/// gates, `Ready` is told as a kubelet tells it: its containers are ready there, and every gate is open here.
+fn conditions(status: &mut PodStatus, here: &Pod) {
+    let gates: Vec<_> = gates(here).collect();
+    let told = here.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let conditions = status.conditions.get_or_insert_default();
+    conditions.retain(|one| !gates.contains(&one.type_.as_str()));
+    let others = told.iter().filter(|one| {
+        !OF_KUBELETS.contains(&one.type_.as_str()) && conditions.iter().all(|other| other.type_ != one.type_)
+    });
+    let others: Vec<_> = others.cloned().collect();
+    conditions.extend(others);
+    let is_true = |type_: &str| conditions.iter().any(|one| one.type_ == type_ && one.status == "True");
+    let closed: Vec<_> = gates.iter().filter(|gate| !is_true(gate)).copied().collect();
+    let serves = is_true("ContainersReady") && closed.is_empty();
+    let decide = |one: &&PodCondition| one.type_ == "ContainersReady" || gates.contains(&one.type_.as_str());
+    let since = conditions.iter().filter(decide).filter_map(|one| one.last_transition_time.clone()).max();
+    if let Some(ready) = conditions.iter_mut().find(|one| one.type_ == READY).filter(|_| !gates.is_empty()) {
+        let was = told.iter().find(|one| one.type_ == READY);
+        *ready = gated(ready, was, serves, &closed);
+        if was.is_none_or(|was| was.status != ready.status) {
+            // Since the last of those that decide has changed.
+            ready.last_transition_time = since.or(ready.last_transition_time.take());
+        }
+    }
+    if conditions.is_empty() {
+        status.conditions = None;
+    }
+}
+
+/// The condition `Ready` of a pod with readiness gates, of which `closed` are not open.
+fn gated(there: &PodCondition, was: Option<&PodCondition>, serves: bool, closed: &[&str]) -> PodCondition {
+    let mut ready = PodCondition { status: if serves { "True" } else { "False" }.to_owned(), ..there.clone() };
+    if serves {
+        (ready.reason, ready.message) = (None, None);
+    } else if !closed.is_empty() {
+        ready.reason = Some("ReadinessGatesNotReady".to_owned());
+        ready.message = Some(format!("readiness gates that are not open: {}", closed.join(", ")));
+    }
+    if let Some(was) = was.filter(|was| was.status == ready.status) {
+        ready.last_transition_time.clone_from(&was.last_transition_time);
+    }
+    ready
+}
+
+/// The condition types that must be true for a pod to be ready, beyond what a kubelet finds.
+fn gates(here: &Pod) -> impl Iterator<Item = &str> {
+    here.spec.iter().flat_map(|spec| spec.readiness_gates.iter().flatten()).map(|gate| gate.condition_type.as_str())
+}
+
+/// The readiness gates of a pod with their status here, as JSON; `None`: the pod has none.
+pub(super) fn gates_told(here: &Pod) -> Option<String> {
+    let conditions = here.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let status = |gate: &str| {
+        let condition = conditions.iter().find(|one| one.type_ == gate);
+        condition.map_or("False", |one| one.status.as_str())
+    };
+    let all: BTreeMap<_, _> = gates(here).map(|gate| (gate, status(gate))).collect();
+    (!all.is_empty()).then(|| serde_json::to_string(&all).expect("texts are JSON"))
+}
+
+/// Whether a pod has ended for good.
+fn has_ended(status: Option<&PodStatus>) -> bool {
+    matches!(status.and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"))
+}
+
+/// Whether a status from there is none of the pod here: the pod here has ended another way, or the pod there ends only
+/// because it is deleted there and will be made anew.
+pub(super) fn is_past(here: &Pod, there: &Pod) -> bool {
+    let phase = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.clone());
+    if has_ended(here.status.as_ref()) {
+        return phase(here) != phase(there);
+    }
+    let policy = here.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()).unwrap_or("Always");
+    let goes_on = match phase(there).as_deref() {
+        Some("Failed") => policy != "Never",
+        Some("Succeeded") => policy == "Always",
+        _ => false,
+    };
+    goes_on && there.metadata.deletion_timestamp.is_some() && here.metadata.deletion_timestamp.is_none()
 }
 
 /// How often containers were started over by more than their own restarts: because the pod there was made anew.
@@ -93,6 +190,7 @@ pub(super) fn forge(here: &Pod, there: &PodStatus, addresses: Addresses<'_>, res
         condition.observed_generation = own(condition.observed_generation);
     }
     status.observed_generation = own(status.observed_generation);
+    conditions(&mut status, here);
     // No such containers here.
     status.ephemeral_container_statuses = None::<Vec<ContainerStatus>>;
     // It never changes, and the API server would not let us.
@@ -133,6 +231,70 @@ mod tests {
             pod_ips(&Pod::default(), &there, Answer::Known).unwrap()
         };
         assert_eq!(claimed.map(told).concat(), ["10.1.2.3"]);
+    }
+
+    /// The conditions of a pod here, given those of the pod there, as `type=status` words.
+    fn merged(gates: &[&str], here: Value, there: Value) -> Vec<String> {
+        let gates: Vec<_> = gates.iter().map(|gate| json!({"conditionType": gate})).collect();
+        let pod = json!({"spec": {"containers": [], "readinessGates": gates}, "status": {"conditions": here}});
+        let mut status: PodStatus = serde_json::from_value(json!({ "conditions": there })).unwrap();
+        conditions(&mut status, &serde_json::from_value(pod).unwrap());
+        status.conditions.into_iter().flatten().map(|one| format!("{}={}", one.type_, one.status)).collect()
+    }
+
+    fn condition(text: &str) -> Value {
+        let (type_, status) = text.split_once('=').unwrap();
+        json!({"type": type_, "status": status})
+    }
+
+    #[test]
+    fn conditions_of_other_writers_stay_and_gates_decide_about_readiness() {
+        for (gates, here, there, wanted) in [
+            (&[][..], &["a/b=True", "Ready=False"][..], &["Ready=True"][..], &["Ready=True", "a/b=True"][..]),
+            (&[], &["PodResizePending=True"], &["Ready=True"], &["Ready=True"]),
+            (&[], &["DisruptionTarget=True"], &["DisruptionTarget=False"], &["DisruptionTarget=False"]),
+            (&["g"], &[], &["ContainersReady=True", "Ready=True"], &["ContainersReady=True", "Ready=False"]),
+            (
+                &["g"],
+                &["g=True"],
+                &["ContainersReady=True", "Ready=False"],
+                &["ContainersReady=True", "Ready=True", "g=True"],
+            ),
+            (
+                &["g"],
+                &["g=True"],
+                &["ContainersReady=False", "Ready=False"],
+                &["ContainersReady=False", "Ready=False", "g=True"],
+            ),
+            (
+                &["g", "h"],
+                &["g=True", "h=False"],
+                &["ContainersReady=True", "Ready=True"],
+                &["ContainersReady=True", "Ready=False", "g=True", "h=False"],
+            ),
+            (
+                &["g"],
+                &["g=True"],
+                &["ContainersReady=True", "Ready=True", "g=False"],
+                &["ContainersReady=True", "Ready=True", "g=True"],
+            ),
+        ] {
+            let both = [here, there].map(|all| Value::Array(all.iter().map(|one| condition(one)).collect()));
+            let [is, comes] = both;
+            assert_eq!(merged(gates, is, comes), wanted, "{gates:?} {here:?} {there:?}");
+        }
+    }
+
+    #[test]
+    fn gates_travel_with_their_status() {
+        let pod = |conditions: Value| -> Pod {
+            let spec = json!({"containers": [], "readinessGates": [{"conditionType": "a/b"}]});
+            serde_json::from_value(json!({"spec": spec, "status": {"conditions": conditions}})).unwrap()
+        };
+        assert_eq!(gates_told(&Pod::default()), None);
+        assert_eq!(gates_told(&pod(json!([]))).as_deref(), Some(r#"{"a/b":"False"}"#));
+        let open = pod(json!([{"type": "a/b", "status": "True"}, {"type": "Ready", "status": "True"}]));
+        assert_eq!(gates_told(&open).as_deref(), Some(r#"{"a/b":"True"}"#));
     }
 
     #[test]

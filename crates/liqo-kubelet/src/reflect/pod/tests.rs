@@ -11,6 +11,8 @@ fn pods(provided: bool) -> Pods {
         here_view: Some(View::Same),
         there_view: View::Same,
         complain: Arc::new(|_, _| {}),
+        incomplete: Arc::new(|_, _| {}),
+        needs: Needs { link: Arc::new(Link::example()), namespace: "demo".into(), secrets: None, config_maps: None },
         provided: Box::new(move |_| provided),
         exists: Box::new(|_| true),
         restarts: Mutex::default(),
@@ -27,7 +29,8 @@ fn here() -> Pod {
 }
 
 fn shadow() -> ShadowPod {
-    let Forged::Make(shadow) = pods(true).forge(&here(), None) else { panic!("it is made") };
+    let Forged::Make(mut shadow) = pods(true).forge(&here(), None) else { panic!("it is made") };
+    shadow.annotations_mut().insert(annotation::ORIGINAL_UID.into(), "h".into());
     *shadow
 }
 
@@ -51,6 +54,7 @@ fn plan(here: Option<&Pod>, there: Option<&ShadowPod>, seen: Option<&Pod>) -> (H
         There::Taken => "taken",
         There::Refused(_) => "refused",
         There::Apply(_) => "apply",
+        There::Tell(_) => "tell",
         There::Remove => "remove",
         There::Wait => "wait",
     };
@@ -100,6 +104,83 @@ fn the_decision_table() {
     let mut told = l.clone();
     told.status = r.status.clone();
     assert_eq!(plan(Some(&told), Some(&s), Some(&r)), (Here::Keep, "keep"), "nothing changed, nothing written");
+}
+
+#[test]
+fn the_twin_of_an_earlier_pod_goes_and_its_news_with_it() {
+    let mut new = here();
+    new.metadata.uid = Some("new".into());
+    let (old, mut ran) = (shadow(), seen());
+    ran.annotations_mut().insert(annotation::ORIGINAL_UID.into(), "h".into());
+    assert_eq!(plan(Some(&new), Some(&old), Some(&ran)), (Here::Keep, "remove"));
+    assert_eq!(plan(Some(&new), None, Some(&leaving(&ran))), (Here::Keep, "wait"), "the name is free when it is gone");
+    assert_eq!(plan(Some(&new), None, None), (Here::Keep, "apply"));
+    let mut unmarked = old.clone();
+    unmarked.annotations_mut().remove(annotation::ORIGINAL_UID);
+    assert_eq!(plan(Some(&here()), Some(&unmarked), None), (Here::Keep, "apply"), "adopted after an upgrade");
+    unmarked.spec.pod.as_mut().unwrap().volumes = from_value(json!([{"name": "kube-api-access-x"}])).unwrap();
+    assert_eq!(plan(Some(&here()), Some(&unmarked), None), (Here::Keep, "remove"), "another pod's volume");
+}
+
+#[test]
+fn the_grace_of_the_caller_travels_before_the_twin_goes() {
+    let mut going = leaving(&here());
+    for (grace, does) in [(30, "remove"), (40, "remove"), (4, "tell"), (0, "tell")] {
+        going.metadata.deletion_grace_period_seconds = Some(grace);
+        assert_eq!(plan(Some(&going), Some(&shadow()), Some(&seen())).1, does, "{grace} s");
+    }
+    assert_eq!(plan(Some(&going), Some(&shadow()), Some(&leaving(&seen()))).1, "remove", "it is obeyed");
+    assert_eq!(plan(Some(&going), Some(&shadow()), None).1, "remove", "nothing runs");
+}
+
+#[test]
+fn a_pod_that_has_ended_stays_ended() {
+    let at = |phase: &str, policy: &str| -> Pod {
+        from_value(json!({"spec": {"containers": [], "restartPolicy": policy}, "status": {"phase": phase}})).unwrap()
+    };
+    for (here, there, leaves, policy, past) in [
+        ("Failed", "Running", false, "Always", true),
+        ("Failed", "Pending", false, "OnFailure", true),
+        ("Failed", "Failed", false, "Always", false),
+        ("Succeeded", "Failed", false, "Never", true),
+        ("Running", "Failed", false, "Always", false),
+        ("Running", "Failed", true, "Always", true),
+        ("Running", "Succeeded", true, "Always", true),
+        ("Running", "Failed", true, "OnFailure", true),
+        ("Running", "Succeeded", true, "OnFailure", false),
+        ("Running", "Failed", true, "Never", false),
+        ("Running", "Running", true, "Always", false),
+    ] {
+        let (here, mut there) = (at(here, policy), at(there, policy));
+        if leaves {
+            there = leaving(&there);
+        }
+        assert_eq!(status::is_past(&here, &there), past, "{here:?} {there:?}");
+    }
+}
+
+#[test]
+fn what_the_twin_does_not_follow_is_told_and_not_claimed() {
+    let mut debugged = here();
+    debugged.spec.as_mut().unwrap().ephemeral_containers = from_value(json!([{"name": "debugger"}])).unwrap();
+    debugged.metadata.generation = Some(2);
+    debugged.status.as_mut().unwrap().observed_generation = Some(1);
+    let mut seen = seen();
+    seen.status.as_mut().unwrap().observed_generation = Some(7);
+    let generation = |here: &Pod| match pods(true).back(here, Some(&shadow()), Some(&seen)) {
+        Back::Status(status) | Back::Soon(status) => status["observedGeneration"].clone(),
+        Back::Nothing => panic!("there are news"),
+    };
+    assert_eq!(generation(&debugged), 1);
+    assert_eq!(generation(&Pod { metadata: debugged.metadata.clone(), ..here() }), 2);
+    let spec = shadow().spec.pod.unwrap();
+    let refused = |_: &Pod| vec!["Secret \"a\" is not there".to_owned()];
+    assert!(lacks(&debugged, Some(&spec), |_| Vec::new()).unwrap().contains("debugger"));
+    assert_eq!(lacks(&here(), Some(&spec), |_| Vec::new()), None);
+    assert!(lacks(&here(), Some(&spec), refused).unwrap().contains("Secret"), "told to the pod that waits for it");
+    let mut runs = here();
+    runs.status.as_mut().unwrap().phase = Some("Running".into());
+    assert_eq!(lacks(&runs, Some(&spec), refused), None);
 }
 
 #[test]

@@ -46,6 +46,20 @@ fn names_are_those_of_0_8_3() {
 }
 
 #[test]
+fn pods_and_accounts_with_the_longest_names_have_tokens() {
+    for length in [62, 63, 64, 247, 248, 253] {
+        let mut pod = pod("u");
+        pod.metadata.name = Some("p".repeat(length));
+        pod.spec.as_mut().unwrap().service_account_name = Some("s".repeat(length));
+        let secret = forge(&Link::example(), &pod, "demo-there", tokens(0));
+        assert!(secret.name_any().len() <= 253, "{length}");
+        assert!(secret.labels().values().all(|value| value.len() <= 63), "{length}");
+        assert_eq!(pod_of(&secret), pod.metadata.name.as_deref(), "{length}");
+        assert!(are_there(&pod, Some(&secret)), "{length}");
+    }
+}
+
+#[test]
 fn the_secret_says_whose_tokens_these_are() {
     let secret = secret("u", 1_000_000);
     assert_eq!((secret.type_.as_deref(), secret.immutable), (Some("Opaque"), Some(false)));

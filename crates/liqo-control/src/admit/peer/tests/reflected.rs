@@ -192,6 +192,7 @@ fn hosts_of_ingresses_are_given() {
     judge.refuses("class", &asked("ingresses", Value::Null, class("internal")), "peerPolicy.ingressClasses", classes);
     for (key, passes) in [
         ("kubectl.kubernetes.io/last-applied-configuration", true),
+        ("virtualkubelet.liqo.io/original-uid", true),
         ("nginx.ingress.kubernetes.io/configuration-snippet", false),
         ("kubernetes.io/ingress.class", false),
     ] {

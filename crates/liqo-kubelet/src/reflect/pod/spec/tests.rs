@@ -35,7 +35,7 @@ fn here() -> PodSpec {
         "preemptionPolicy": "PreemptLowerPriority", "priority": 0, "schedulerName": "default-scheduler",
         "serviceAccount": "default", "serviceAccountName": "default", "hostNetwork": true,
         "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}},
-        "runtimeClassName": "x", "overhead": {"cpu": "1"}, "os": {"name": "linux"}, "hostUsers": false,
+        "runtimeClassName": "x", "overhead": {"cpu": "1"}, "hostUsers": true,
         "tolerations": [
             {"effect": "NoExecute", "key": "node.kubernetes.io/not-ready", "operator": "Exists", "tolerationSeconds": 300},
             {"effect": "NoExecute", "key": "virtual-node.liqo.io/not-allowed", "operator": "Exists"},
@@ -104,6 +104,35 @@ fn the_name_of_the_service_account_becomes_a_value() {
     assert_eq!(env[0], json!({"name": "WHO", "value": "robot"}));
     assert!(env[1]["valueFrom"].is_object());
     assert_eq!(env.as_array().unwrap().len(), 9);
+}
+
+/// Every way in which a pod can refer to the root certificates of its cluster.
+#[test]
+fn root_certificates_are_those_of_home_however_they_are_asked_for() {
+    let name = "kube-root-ca.crt";
+    let here = spec(json!({
+        "volumes": [
+            {"name": "v", "configMap": {"name": name}},
+            {"name": "p", "projected": {"sources": [{"configMap": {"name": name}}]}},
+        ],
+        "initContainers": [{"name": "i", "envFrom": [{"configMapRef": {"name": name}}]}],
+        "containers": [{"name": "c", "env": [
+            {"name": "CA", "valueFrom": {"configMapKeyRef": {"name": name, "key": "ca.crt"}}},
+            {"name": "OTHER", "valueFrom": {"configMapKeyRef": {"name": "other", "key": "k"}}},
+        ]}],
+    }));
+    for support in [ApiSupport::Disabled, tokens()] {
+        let twin = forged(&here, &support);
+        for path in [
+            "/volumes/0/configMap/name",
+            "/volumes/1/projected/sources/0/configMap/name",
+            "/initContainers/0/envFrom/0/configMapRef/name",
+            "/containers/0/env/0/valueFrom/configMapKeyRef/name",
+        ] {
+            assert_eq!(twin.pointer(path), Some(&json!("kube-root-ca.crt.09897")), "{path}");
+        }
+        assert_eq!(twin.pointer("/containers/0/env/1/valueFrom/configMapKeyRef/name"), Some(&json!("other")));
+    }
 }
 
 #[test]

@@ -1,0 +1,115 @@
+//! What annotations of a shadow pod ask for: how its pod ends, and which of its readiness gates are open.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
+use kube::ResourceExt;
+use liqo_api::{meta::annotation, virtualkubelet::ShadowPod};
+use serde_json::{Value, json};
+
+use super::super::is_leaving;
+
+/// Seconds a pod has to end unless it says so.
+const GRACE: u32 = 30;
+/// Seconds the peer gives the pod to end, fewer than the pod's own; `None` while the shadow is not about to be deleted.
+pub(super) fn grace(shadow: &ShadowPod) -> Option<u32> {
+    let seconds: u32 = shadow.annotations().get(annotation::GRACE_SECONDS)?.parse().ok()?;
+    let own = shadow.spec.pod.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
+    Some(seconds.min(own.and_then(|own| u32::try_from(own).ok()).unwrap_or(GRACE)))
+}
+
+/// How to delete a pod of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Removal {
+    /// With the seconds it has itself.
+    Plain,
+    /// With so many seconds.
+    Within(u32),
+}
+
+/// How to delete the pod of a shadow that ends; `None` when its deletion is under way.
+pub(super) fn removal(shadow: &ShadowPod, pod: &Pod) -> Option<Removal> {
+    let grace = grace(shadow);
+    if !is_leaving(pod) {
+        return Some(grace.map_or(Removal::Plain, Removal::Within));
+    }
+    let left = pod.metadata.deletion_grace_period_seconds?;
+    grace.filter(|grace| i64::from(*grace) < left).map(Removal::Within)
+}
+
+/// The readiness gates of the original that are not as told in the pod's status. Only conditions the pod has as gates
+/// are set, so a peer cannot claim anything else about its pod.
+pub(super) fn gates(shadow: &ShadowPod, pod: &Pod, now: &Time) -> Vec<Value> {
+    let told = shadow.annotations().get(annotation::READINESS_GATES);
+    let told: BTreeMap<String, String> = told.and_then(|told| serde_json::from_str(told).ok()).unwrap_or_default();
+    let gates = shadow.spec.pod.iter().flat_map(|spec| spec.readiness_gates.iter().flatten());
+    let is = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let wanted = gates.filter_map(|gate| {
+        let status =
+            told.get(&gate.condition_type).filter(|one| ["True", "False", "Unknown"].contains(&one.as_str()))?;
+        let has = is.iter().any(|one| one.type_ == gate.condition_type && one.status == *status);
+        (!has).then(|| {
+            json!({
+                "type": gate.condition_type, "status": status, "reason": "Original", "lastTransitionTime": now,
+                "message": "as the pod's readiness gate in the cluster the pod comes from",
+            })
+        })
+    });
+    wanted.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::jiff::Timestamp;
+
+    use super::*;
+
+    fn at(second: i64) -> Time {
+        Time(Timestamp::from_second(second).unwrap())
+    }
+
+    fn shadow(own: i64, annotation: Option<(&str, &str)>) -> ShadowPod {
+        let annotations: BTreeMap<_, _> = annotation.into_iter().collect();
+        let gates = json!([{"conditionType": "gate"}, {"conditionType": "odd"}]);
+        serde_json::from_value(json!({
+            "apiVersion": "virtualkubelet.liqo.io/v1alpha1", "kind": "ShadowPod",
+            "metadata": {"name": "web", "annotations": annotations},
+            "spec": {"pod": {"containers": [], "terminationGracePeriodSeconds": own, "readinessGates": gates}},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_grace_of_the_caller_shortens_that_of_the_pod() {
+        for (told, own, left, wanted) in [
+            (None, 40, None, Some(Removal::Plain)),
+            (None, 40, Some(40), None),
+            (Some("4"), 40, None, Some(Removal::Within(4))),
+            (Some("4"), 40, Some(40), Some(Removal::Within(4))),
+            (Some("4"), 40, Some(4), None),
+            (Some("400"), 40, None, Some(Removal::Within(40))),
+            (Some("-1"), 40, None, Some(Removal::Plain)),
+            (Some("soon"), 40, Some(40), None),
+        ] {
+            let shadow = shadow(own, told.map(|told| (annotation::GRACE_SECONDS, told)));
+            let mut pod = Pod::default();
+            pod.metadata.deletion_timestamp = left.map(|_| at(0));
+            pod.metadata.deletion_grace_period_seconds = left;
+            assert_eq!(removal(&shadow, &pod), wanted, "{told:?} {left:?}");
+        }
+    }
+
+    #[test]
+    fn only_readiness_gates_of_the_pod_are_set() {
+        let told = json!({"gate": "True", "odd": "Perhaps", "Ready": "True"}).to_string();
+        let asking = shadow(30, Some((annotation::READINESS_GATES, &told)));
+        let set = gates(&asking, &Pod::default(), &at(7));
+        assert_eq!(set.len(), 1);
+        assert_eq!((&set[0]["type"], &set[0]["status"]), (&json!("gate"), &json!("True")));
+        let open: Pod =
+            serde_json::from_value(json!({"status": {"conditions": [{"type": "gate", "status": "True"}]}})).unwrap();
+        assert!(gates(&asking, &open, &at(7)).is_empty(), "told once");
+        let nonsense = shadow(30, Some((annotation::READINESS_GATES, "[")));
+        assert!(gates(&nonsense, &Pod::default(), &at(7)).is_empty(), "nonsense is nothing");
+    }
+}
