@@ -343,8 +343,27 @@ impl Cluster {
         object: &K,
         status: &(impl Serialize + Sync),
     ) -> Result<Option<K>, KubeError> {
+        self.patch_status(object, status, None).await
+    }
+
+    /// [`Cluster::put_status`] where the status has another writer, too: nothing happens, and nothing is given back, when
+    /// the object is no longer as it was seen.
+    pub async fn put_status_as_seen<K: Object>(
+        &self,
+        object: &K,
+        status: &(impl Serialize + Sync),
+    ) -> Result<Option<K>, KubeError> {
+        self.patch_status(object, status, object.resource_version()).await
+    }
+
+    async fn patch_status<K: Object>(
+        &self,
+        object: &K,
+        status: &(impl Serialize + Sync),
+        version: Option<String>,
+    ) -> Result<Option<K>, KubeError> {
         let status = serde_json::to_value(status).expect("a status is JSON");
-        let patch = Patch::<Value>::Json(status_patch(object.uid(), status));
+        let patch = Patch::<Value>::Json(status_patch(object.uid(), version, status));
         let request = path_of(object).patch_subresource("status", &object.name_any(), &self.as_writer(), &patch);
         match self.ask::<K, K>("put-status", &name_of(object), request).await {
             Err(error) if error.is_not_found() || error.is_failed_test() => Ok(None),
@@ -523,12 +542,11 @@ fn body<K: Resource<DynamicType = ()> + Serialize>(object: &K) -> Vec<u8> {
     value.to_string().into_bytes()
 }
 
-fn status_patch(uid: Option<String>, status: Value) -> json_patch::Patch {
-    let patch = json!([
-        {"op": "test", "path": "/metadata/uid", "value": uid},
-        {"op": "add", "path": "/status", "value": status},
-    ]);
-    serde_json::from_value(patch).expect("a JSON patch")
+fn status_patch(uid: Option<String>, version: Option<String>, status: Value) -> json_patch::Patch {
+    let mut patch = vec![json!({"op": "test", "path": "/metadata/uid", "value": uid})];
+    patch.extend(version.map(|seen| json!({"op": "test", "path": "/metadata/resourceVersion", "value": seen})));
+    patch.push(json!({"op": "add", "path": "/status", "value": status}));
+    serde_json::from_value(Value::Array(patch)).expect("a JSON patch")
 }
 
 /// `namespace/name`, or the prefix of a name still to be generated.
@@ -560,6 +578,19 @@ pub fn reference<K: Object>(object: &K) -> ObjectReference {
         resource_version: object.resource_version(),
         field_path: None,
     }
+}
+
+/// The owner references of `object` when `owner` is one of them. Other owners stay, except an earlier owner of the same kind
+/// and name: that one is gone. `None`: `owner` is there.
+pub fn owners_with<K: Object>(object: &K, owner: OwnerReference) -> Option<Vec<OwnerReference>> {
+    let before = object.owner_references();
+    if before.contains(&owner) {
+        return None;
+    }
+    let is_other = |one: &&OwnerReference| (&one.kind, &one.name) != (&owner.kind, &owner.name);
+    let mut owners: Vec<_> = before.iter().filter(is_other).cloned().collect();
+    owners.push(owner);
+    Some(owners)
 }
 
 /// An owner reference to `object`: the controlling one (it blocks deletion), or a plain one.

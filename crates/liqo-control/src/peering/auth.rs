@@ -27,13 +27,14 @@ use liqo_api::{ClusterIdentity, names};
 use liqo_kube::{
     KubeError, Queue,
     args::RuntimeArgs,
-    certs, drive,
+    certs,
+    drain::Patience,
+    drive,
     guard::guarded,
     life::Life,
     rate::Rate,
-    server::{self, Limits, Reply},
+    server::{self, Limits, Listen, Reply},
 };
-use tokio::net::TcpListener;
 
 use super::{settings, token, wire};
 use crate::home::{Home, HomeArgs};
@@ -46,6 +47,8 @@ const LIMITS: Limits = Limits {
     rate: Some((Rate::new(60, Duration::from_millis(200)), Rate::new(600, Duration::from_millis(20)))),
     ..Limits::DEFAULT
 };
+/// Peers reach the service through a Service, whose endpoints change a moment after the signal.
+const PEERS: Patience = Patience { accept: Duration::from_secs(3), finish: Duration::from_secs(10) };
 /// The signer makes no certificate of a shorter life.
 const SHORTEST_LIFE: Duration = Duration::from_secs(600);
 
@@ -121,7 +124,7 @@ pub struct AuthArgs {
 /// A text that says why it could not start.
 pub async fn run(args: AuthArgs) -> Result<(), String> {
     certs::install_crypto();
-    let life = Life::start("auth-service", &args.runtime)?;
+    let life = Life::start("auth-service", &args.runtime).await?;
     let busy = life.busy();
     if !args.aws_access_key_id.is_empty() || !args.aws_secret_access_key.is_empty() {
         return Err("--aws-access-key-id and --aws-secret-access-key: this release gives no IAM identities to peers; \
@@ -136,8 +139,8 @@ pub async fn run(args: AuthArgs) -> Result<(), String> {
     keep_token(&home, &life);
     sweep::start(&home, &life);
     let tls = if args.enable_tls { Some(certs::server_config(shown::shown(&home, &args, &life).await?)) } else { None };
-    let address = server::address(&args.address)?;
-    let listener = TcpListener::bind(address).await.map_err(|error| format!("listening on {address}: {error}"))?;
+    let address = args.address.parse::<Listen>()?;
+    let listener = address.bind().await?;
     let door = Arc::new(Door {
         home,
         token_needed: args.enable_authentication,
@@ -148,11 +151,14 @@ pub async fn run(args: AuthArgs) -> Result<(), String> {
         api_server: args.advertise_api_server_address,
         api_server_trusted: args.advertise_api_server_trusted_ca,
     });
+    let drain = life.drain().clone();
     life.spawn("auth", async move {
-        server::serve_within(LIMITS, listener, tls, move |request, _peer| answer(Arc::clone(&door), request)).await;
+        let answer = move |request, _peer| answer(Arc::clone(&door), request);
+        server::serve_within(LIMITS, &drain, listener, tls, answer).await;
     });
     drop(busy);
     life.until_signal().await;
+    life.drained(PEERS).await;
     Ok(())
 }
 
