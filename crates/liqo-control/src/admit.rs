@@ -18,7 +18,7 @@ mod quota;
 mod review;
 mod shadow_pod;
 
-use std::{net::Ipv6Addr, sync::Arc};
+use std::sync::Arc;
 
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -29,10 +29,9 @@ use liqo_kube::{
     Cluster, Store,
     certs::{self, Shown},
     life::Life,
-    server::{self, Reply},
+    server::{self, Limits, Listen, Reply},
     strip,
 };
-use tokio::net::TcpListener;
 
 use self::{
     quota::Quota,
@@ -85,7 +84,7 @@ pub(crate) fn spawn(home: &Home, args: &ManagerArgs, issuer: &Arc<Issuer>, life:
         door: peer::Door::watch(home),
         issuer: Arc::clone(issuer),
     });
-    life.spawn("webhooks", serve(context, args.webhook_port, shown, life.busy()));
+    life.spawn("webhooks", serve(context, args.webhook_port, shown, life.clone(), life.busy()));
     Ok(())
 }
 
@@ -97,29 +96,25 @@ fn watch_namespaces(cluster: &Cluster) -> Store<Namespace> {
     cluster.watch::<Namespace>("").labels(label::REMOTE_CLUSTER_ID).trim(trim).start(|_| {})
 }
 
-async fn serve(context: Arc<Context>, port: u16, shown: Arc<Shown>, busy: liqo_kube::life::Busy) {
-    let listener = match listen(port).await {
-        Ok(listener) => listener,
-        Err(error) => return tracing::error!(port, %error, "listening for webhooks"),
-    };
+async fn serve(
+    context: Arc<Context>,
+    port: u16,
+    shown: Arc<Shown>,
+    life: Life,
+    busy: liqo_kube::life::Busy,
+) -> Result<(), String> {
+    let listener = Listen::All(port).bind().await?;
     context.offloadings.ready().await;
     context.namespaces.ready().await;
     context.door.ready().await;
     drop(busy);
     let tls = certs::server_config(shown);
-    server::serve(listener, Some(tls), move |request, _peer| {
+    let answer = move |request, _peer| {
         let context = Arc::clone(&context);
         async move { answer(&context, request).await }
-    })
-    .await;
-}
-
-/// All addresses of both families, or of the older one where there is no other.
-async fn listen(port: u16) -> Result<TcpListener, std::io::Error> {
-    match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
-        Ok(listener) => Ok(listener),
-        Err(_) => TcpListener::bind((std::net::Ipv4Addr::UNSPECIFIED, port)).await,
-    }
+    };
+    server::serve_within(Limits::default(), life.drain(), listener, Some(tls), answer).await;
+    Ok(())
 }
 
 async fn answer(context: &Context, request: Request<Incoming>) -> Response<Reply> {

@@ -1,8 +1,8 @@
 //! Role `controller-manager`: everything that is decided once per cluster.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use liqo_kube::{args::RuntimeArgs, lease, life::Life};
+use liqo_kube::{args::RuntimeArgs, drain::Patience, lease, life::Life};
 
 use crate::{
     admit,
@@ -184,27 +184,31 @@ pub fn map(pairs: &[(String, String)]) -> BTreeMap<String, String> {
 /// The lease that says which replica decides; the name is that of Liqo 0.8.3.
 const LEASE: &str = "66cf253f.ctrlmgr.liqo.io";
 
+/// API servers reach the webhooks through a Service, whose endpoints change a moment after the signal.
+const WEBHOOKS: Patience = Patience { accept: Duration::from_secs(3), finish: Duration::from_secs(10) };
+
 /// Runs the controller manager until SIGTERM. Every replica answers webhooks and the authentication service; only one
 /// decides.
 ///
 /// # Errors
 /// A text that says why it could not start.
 pub async fn run(args: ManagerArgs) -> Result<(), String> {
-    let life = Life::start("controller-manager", &args.runtime)?;
+    let life = Life::start("controller-manager", &args.runtime).await?;
     let home = Home::open(&args.runtime, &args.home, "liqo-controller-manager").await?;
     let calls = Arc::clone(home.cluster.calls());
     life.metrics(move || calls.text("home"));
     let issuer = Arc::new(Issuer::new(&home, &args.identities)?);
     admit::spawn(&home, &args, &issuer, &life)?;
     tokio::select! {
-        () = life.until_signal() => {
-            if args.enable_leader_election {
-                lease::release(&home.cluster, &home.namespace, LEASE, &args.pod_name).await;
-            }
-            Ok(())
-        }
-        outcome = decide(&home, &args, &issuer, &life) => outcome,
+        () = life.until_signal() => {}
+        outcome = decide(&home, &args, &issuer, &life) => return outcome,
     }
+    // Controllers go on until the webhooks have ended: the next leader takes over from one that is gone.
+    life.drained(WEBHOOKS).await;
+    if args.enable_leader_election {
+        lease::release(&home.cluster, &home.namespace, LEASE, &args.pod_name).await;
+    }
+    Ok(())
 }
 
 async fn decide(home: &Home, args: &ManagerArgs, issuer: &Issuer, life: &Life) -> Result<(), String> {

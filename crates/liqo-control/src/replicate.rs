@@ -98,7 +98,7 @@ pub struct ReplicatorArgs {
 /// A text that says why it could not start.
 pub async fn run(args: ReplicatorArgs) -> Result<(), String> {
     let ReplicatorArgs { runtime, home, resync_period: _, workers } = args;
-    let life = Life::start("crd-replicator", &runtime)?;
+    let life = Life::start("crd-replicator", &runtime).await?;
     let home = Home::open(&runtime, &home, "liqo-crd-replicator").await?;
     let calls = Arc::clone(home.cluster.calls());
     life.metrics(move || calls.text("home"));

@@ -108,7 +108,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 /// # Errors
 /// A text that says why it could not start.
 pub async fn run(args: GatewayArgs) -> Result<(), String> {
-    let life = Life::start("gateway", &args.runtime)?;
+    let life = Life::start("gateway", &args.runtime).await?;
     let (client, _) = life::home_client(&args.runtime).await?;
     let cluster = Cluster::new(client, "liqo-gateway");
     let calls = Arc::clone(cluster.calls());
@@ -119,7 +119,7 @@ pub async fn run(args: GatewayArgs) -> Result<(), String> {
     let mut gateway = world::Gateway::start(&args, cluster.clone(), space, standing, bell)?;
     life.metrics(gateway.figures());
     if !args.metrics_bind_addr.is_empty() {
-        life.serve_metrics(&args.metrics_bind_addr)?;
+        life.serve_metrics(&args.metrics_bind_addr).await?;
     }
     let (leave, leaving) = watch::channel(false);
     if args.leader_elect {

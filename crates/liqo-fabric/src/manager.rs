@@ -18,7 +18,6 @@ mod write;
 
 use std::{
     fmt::Write,
-    net::SocketAddr,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -33,9 +32,8 @@ use liqo_kube::{
     args::RuntimeArgs,
     lease,
     life::{self, Life},
-    server,
+    server::Listen,
 };
-use tokio::net::TcpListener;
 
 pub(crate) use self::around::{addresses_of, endpoints_of};
 use self::{
@@ -114,8 +112,8 @@ impl ManagerArgs {
 pub async fn run(args: ManagerArgs) -> Result<(), String> {
     // Before anything is asked or answered: flags that can never be followed.
     args.configure(&Plan::default())?;
-    let address = server::address(&args.ipam_address)?;
-    let life = Life::start("network-manager", &args.runtime)?;
+    let address = args.ipam_address.parse::<Listen>()?;
+    let life = Life::start("network-manager", &args.runtime).await?;
     let (client, _) = life::home_client(&args.runtime).await?;
     let cluster = Cluster::new(client, WRITER);
     let calls = Arc::clone(cluster.calls());
@@ -174,11 +172,10 @@ async fn serve(
     cluster: &Cluster,
     ledger: &Ledger,
     life: &Life,
-    address: SocketAddr,
+    address: Listen,
 ) -> Result<(), String> {
     ledger.ready().await;
-    let listener = TcpListener::bind(address).await;
-    let listener = listener.map_err(|error| format!("listening at --manager.ipam-address {address}: {error}"))?;
+    let listener = address.bind().await.map_err(|error| format!("--manager.ipam-address: {error}"))?;
     let counts = Arc::new(Counts::default());
     let (counted, stored) = (Arc::clone(&counts), ledger.clone());
     life.metrics(move || counted.text() + &stored.latest().map(|plan| figures(&plan)).unwrap_or_default());

@@ -18,7 +18,7 @@ mod tests;
 
 use std::{
     fmt::Display,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -29,7 +29,7 @@ use hyper::body::Incoming;
 use liqo_kube::{
     args::RuntimeArgs,
     life::Life,
-    server::{self, Reply, text},
+    server::{self, Listen, Reply, text},
 };
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
@@ -94,12 +94,13 @@ pub struct ProxyArgs {
 /// # Errors
 /// A text that says why it could not start.
 pub async fn run(args: ProxyArgs) -> Result<(), String> {
-    let life = Life::start("liqo-proxy", &args.runtime)?;
+    let life = Life::start("liqo-proxy", &args.runtime).await?;
     let busy = life.busy();
     let (port, grace) = (args.listening_port, Duration::from_secs(args.grace_period));
-    let listener = listen(port).await.map_err(|error| {
-        format!("listening on port {port}: {error}; is another proxy running here? choose another --listening-port")
-    })?;
+    let listener = Listen::All(port)
+        .bind()
+        .await
+        .map_err(|error| format!("{error}; is another proxy running here? choose another --listening-port"))?;
     let proxy = Proxy::new(args);
     let (counts, sources) = (Arc::clone(&proxy.counts), Arc::clone(&proxy.sources));
     life.metrics(move || counts.text(&sources.all()));
@@ -114,14 +115,6 @@ pub async fn run(args: ProxyArgs) -> Result<(), String> {
         tracing::info!("tunnels are still in use, closing them");
     }
     Ok(())
-}
-
-/// On all addresses of both families, or of the one that the node has.
-async fn listen(port: u16) -> std::io::Result<TcpListener> {
-    match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
-        Ok(listener) => Ok(listener),
-        Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await,
-    }
 }
 
 /// The proxy; copies share it.

@@ -73,7 +73,7 @@ pub struct RouteArgs {
 /// # Errors
 /// A text that says why it could not start.
 pub async fn run(args: RouteArgs) -> Result<(), String> {
-    let life = Life::start("route", &args.runtime)?;
+    let life = Life::start("route", &args.runtime).await?;
     let (client, _) = life::home_client(&args.runtime).await?;
     let cluster = Cluster::new(client, "liqo-route");
     let calls = Arc::clone(cluster.calls());
@@ -83,7 +83,7 @@ pub async fn run(args: RouteArgs) -> Result<(), String> {
     let repairs = Arc::clone(&agent.repairs);
     life.metrics(move || metrics::repairs(&repairs.lock().unwrap_or_else(PoisonError::into_inner)));
     if !agent.args.metrics_bind_addr.is_empty() {
-        life.serve_metrics(&agent.args.metrics_bind_addr)?;
+        life.serve_metrics(&agent.args.metrics_bind_addr).await?;
     }
     agent.run(life.busy(), life.until_signal()).await
 }

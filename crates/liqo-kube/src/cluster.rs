@@ -346,8 +346,8 @@ impl Cluster {
         self.patch_status(object, status, None).await
     }
 
-    /// As [`Cluster::put_status`], but nothing happens either when the object has changed meanwhile: for statuses into which
-    /// others write, too.
+    /// [`Cluster::put_status`] where the status has another writer, too: nothing happens, and nothing is given back, when
+    /// the object is no longer as it was seen.
     pub async fn put_status_as_seen<K: Object>(
         &self,
         object: &K,
@@ -595,6 +595,19 @@ pub fn reference<K: Object>(object: &K) -> ObjectReference {
         resource_version: object.resource_version(),
         field_path: None,
     }
+}
+
+/// The owner references of `object` when `owner` is one of them. Other owners stay, except an earlier owner of the same kind
+/// and name: that one is gone. `None`: `owner` is there.
+pub fn owners_with<K: Object>(object: &K, owner: OwnerReference) -> Option<Vec<OwnerReference>> {
+    let before = object.owner_references();
+    if before.contains(&owner) {
+        return None;
+    }
+    let is_other = |one: &&OwnerReference| (&one.kind, &one.name) != (&owner.kind, &owner.name);
+    let mut owners: Vec<_> = before.iter().filter(is_other).cloned().collect();
+    owners.push(owner);
+    Some(owners)
 }
 
 /// An owner reference to `object`: the controlling one (it blocks deletion), or a plain one.

@@ -5,13 +5,14 @@
 //! - [`Queue`] and [`drive`]: one control loop; a key is never handled twice at once.
 //! - [`twin`]: the one mirror engine between two clusters.
 //! - [`guard`], [`rate`], [`reach`]: what others send, and how often, and where they lead us, harms nobody else.
-//! - [`life`], [`server`], [`certs`], [`tokens`], [`lease`]: what a process needs to live, serve, be trusted and be alone.
+//! - [`life`], [`drain`], [`server`], [`certs`], [`tokens`], [`lease`]: what a process needs to live, serve, be trusted and be alone.
 
 pub mod args;
 mod budget;
 pub mod certs;
 mod cluster;
 mod count;
+pub mod drain;
 pub mod guard;
 pub mod lease;
 pub mod life;
@@ -27,7 +28,7 @@ mod wire;
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
-pub use cluster::{Cluster, KubeError, Object, owner_reference, reference};
+pub use cluster::{Cluster, KubeError, Object, owner_reference, owners_with, reference};
 pub use queue::{Queue, drive};
 pub use watch::{Store, Watch, strip};
 

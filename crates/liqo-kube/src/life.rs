@@ -4,8 +4,8 @@
 //! what is half dead is restarted, it does not hide. SIGTERM and SIGINT end it in order.
 
 use std::{
+    fmt::Display,
     future::Future,
-    net::SocketAddr,
     process,
     sync::{
         Arc, Mutex, PoisonError,
@@ -15,13 +15,18 @@ use std::{
 
 use http::{Method, Response, StatusCode};
 use kube::{Client, Config, config::Kubeconfig};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::AbortHandle,
+};
+use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
     args::RuntimeArgs,
+    drain::{Drain, Patience},
     guard,
-    server::{self, Reply, text},
+    server::{self, Listen, Reply, text},
 };
 
 type Contribution = Box<dyn Fn() -> String + Send + Sync>;
@@ -33,6 +38,8 @@ pub struct Life(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     busy: AtomicUsize,
+    stopping: CancellationToken,
+    drain: Drain,
     metrics: Mutex<Vec<Contribution>>,
 }
 
@@ -51,7 +58,7 @@ impl Life {
     ///
     /// # Errors
     /// When the health address cannot be used.
-    pub fn start(role: &'static str, args: &RuntimeArgs) -> Result<Self, String> {
+    pub async fn start(role: &'static str, args: &RuntimeArgs) -> Result<Self, String> {
         let level = match args.verbosity {
             // Failed calls are told by whoever made them.
             0 => "info,kube_client::client::builder=off,boringtun=error",
@@ -67,9 +74,7 @@ impl Life {
         let _ = log.try_init();
         let life = Self::default();
         if !args.health_probe_address.is_empty() {
-            let address = server::address(&args.health_probe_address)?;
-            let clone = life.clone();
-            life.spawn("health", async move { clone.serve(address).await });
+            life.serve("health", &args.health_probe_address).await?;
         }
         tracing::info!(role, version = env!("CARGO_PKG_VERSION"), "starting");
         Ok(life)
@@ -95,59 +100,110 @@ impl Life {
     /// Serves `/metrics` (and the health checks) on an address of its own.
     ///
     /// # Errors
-    /// A text that names the address when it makes no sense.
-    pub fn serve_metrics(&self, address: &str) -> Result<(), String> {
-        let address = server::address(address)?;
-        let life = self.clone();
-        self.spawn("metrics", async move { life.serve(address).await });
-        Ok(())
+    /// A text that names the address when it makes no sense or cannot be used.
+    pub async fn serve_metrics(&self, address: &str) -> Result<(), String> {
+        self.serve("metrics", address).await
     }
 
-    /// Runs a task for as long as the process lives; its end is the end of the process.
-    pub fn spawn<F>(&self, name: &'static str, task: F)
+    /// Runs a task for as long as the process lives; its end is the end of the process, unless the process is stopping or
+    /// the task was aborted.
+    pub fn spawn<F>(&self, name: &'static str, task: F) -> AbortHandle
     where
         F: Future + Send + 'static,
-        F::Output: Send,
+        F::Output: Ended + Send,
     {
-        let handle = tokio::spawn(task);
+        let (handle, life) = (tokio::spawn(task), self.clone());
+        let abort = handle.abort_handle();
         tokio::spawn(async move {
-            let _ = handle.await;
-            tracing::error!(task = name, "task ended, so does the process");
+            let why = match handle.await {
+                Ok(outcome) => outcome.why(),
+                Err(error) if error.is_cancelled() => return,
+                Err(error) => Some(error.to_string()),
+            };
+            if life.0.stopping.is_cancelled() {
+                return;
+            }
+            let error = why.as_deref().unwrap_or("no reason given");
+            tracing::error!(task = name, error, "task ended, so does the process");
             end(1);
         });
+        abort
     }
 
-    /// Returns at SIGTERM or SIGINT.
+    /// Returns at SIGTERM or SIGINT. From then on the process says that it is not ready.
     pub async fn until_signal(&self) {
-        let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-            tracing::error!("signals cannot be received");
-            return;
-        };
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-        }
+        signalled().await;
+        self.0.stopping.cancel();
         tracing::info!("stopping");
     }
 
-    async fn serve(self, address: SocketAddr) -> Result<(), std::io::Error> {
-        let listener = tokio::net::TcpListener::bind(address).await?;
-        server::serve(listener, None, move |request, _peer| {
-            let life = self.clone();
-            async move { life.answer(request.method(), request.uri().path()) }
-        })
-        .await;
+    /// What the servers of this process hold on to until the process may end.
+    pub fn drain(&self) -> &Drain {
+        &self.0.drain
+    }
+
+    /// Lets the servers of this process end in order, see [`Drain::end`]; a second signal ends the wait.
+    pub async fn drained(&self, patience: Patience) {
+        tokio::select! {
+            () = self.0.drain.end(patience) => {}
+            () = signalled() => tracing::info!("stopping at once"),
+        }
+    }
+
+    async fn serve(&self, task: &'static str, address: &str) -> Result<(), String> {
+        let listener = address.parse::<Listen>()?.bind().await.map_err(|error| format!("{task}: {error}"))?;
+        let life = self.clone();
+        self.spawn(task, async move {
+            server::serve(listener, None, move |request, _peer| {
+                let life = life.clone();
+                async move { life.answer(request.method(), request.uri().path()) }
+            })
+            .await;
+        });
         Ok(())
     }
 
     fn answer(&self, method: &Method, path: &str) -> Response<Reply> {
         match (method, path) {
             (&Method::GET, "/healthz" | "/livez") => text(StatusCode::OK, "ok"),
+            (&Method::GET, "/readyz") if self.0.stopping.is_cancelled() => {
+                text(StatusCode::SERVICE_UNAVAILABLE, "stopping")
+            }
             (&Method::GET, "/readyz") if self.0.busy.load(Ordering::SeqCst) == 0 => text(StatusCode::OK, "ok"),
             (&Method::GET, "/readyz") => text(StatusCode::SERVICE_UNAVAILABLE, "not ready yet"),
             (&Method::GET, "/metrics") => text(StatusCode::OK, &self.metrics_text()),
             _ => text(StatusCode::NOT_FOUND, "there is /healthz, /readyz and /metrics"),
         }
+    }
+}
+
+/// How a task ended.
+pub trait Ended {
+    /// The error, if there was one.
+    fn why(self) -> Option<String>;
+}
+
+impl Ended for () {
+    fn why(self) -> Option<String> {
+        None
+    }
+}
+
+impl<T, E: Display> Ended for Result<T, E> {
+    fn why(self) -> Option<String> {
+        self.err().map(|error| error.to_string())
+    }
+}
+
+/// Returns at the next SIGTERM or SIGINT.
+async fn signalled() {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        tracing::error!("signals cannot be received");
+        return;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
     }
 }
 

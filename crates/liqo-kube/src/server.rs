@@ -5,12 +5,13 @@
 //! closed. Upgraded connections are not counted: their owners limit them.
 
 mod linger;
+mod listen;
 mod places;
 
 use std::{
     future::Future,
     net::SocketAddr,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -37,11 +38,13 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
+pub use self::listen::Listen;
 use self::{
     linger::{Linger, Lingering},
     places::{Doing, Place, Places, Way},
 };
 use crate::{
+    drain::{Drain, Hold},
     guard::guarded,
     rate::{Limiter, Rate, source},
 };
@@ -103,7 +106,7 @@ pub struct Peer {
     pub certificate: Option<CertificateDer<'static>>,
 }
 
-/// Serves connections for ever, within the default [`Limits`]. Without `tls` it speaks plain HTTP.
+/// Serves connections until the process ends, within the default [`Limits`]. Without `tls` the server speaks plain HTTP.
 pub async fn serve<F>(
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
@@ -111,12 +114,13 @@ pub async fn serve<F>(
 ) where
     F: Future<Output = Response<Reply>> + Send + 'static,
 {
-    serve_within(Limits::default(), listener, tls, answer).await;
+    serve_within(Limits::default(), &Drain::default(), listener, tls, answer).await;
 }
 
-/// [`serve`], within other limits. An answer that panics is an error of that request; the server goes on.
+/// [`serve`], within other limits, until `drain` closes. An answer that panics is an error of that request; the server goes on.
 pub async fn serve_within<F>(
     limits: Limits,
+    drain: &Drain,
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
     answer: impl Fn(Request<Incoming>, Peer) -> F + Clone + Send + Sync + 'static,
@@ -136,8 +140,13 @@ pub async fn serve_within<F>(
         }
     };
     loop {
-        let (stream, address) = match listener.accept().await {
-            Ok(accepted) => accepted,
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = drain.closing() => return,
+        };
+        let (stream, address) = match accepted {
+            // A client of IPv4 at a socket of both families is the client at its IPv4 address.
+            Ok((stream, address)) => (stream, SocketAddr::new(address.ip().to_canonical(), address.port())),
             Err(error) => {
                 // Out of file descriptors or the like: a pause lets other connections end.
                 tracing::warn!(error = %error, "connection not accepted");
@@ -150,9 +159,9 @@ pub async fn serve_within<F>(
             continue;
         };
         let _ = stream.set_nodelay(true);
-        let (tls, answer) = (tls.clone(), answer.clone());
+        let (tls, answer, drain) = (tls.clone(), answer.clone(), drain.clone());
         tokio::spawn(async move {
-            let served = guarded("connection", connection(stream, address, tls, place.clone(), answer));
+            let served = guarded("connection", connection(stream, address, tls, (place.clone(), drain), answer));
             tokio::select! {
                 outcome = served => {
                     if let Err(panic) = outcome {
@@ -169,19 +178,19 @@ async fn connection<F>(
     stream: TcpStream,
     address: SocketAddr,
     tls: Option<TlsAcceptor>,
-    place: Place,
+    life: (Place, Drain),
     answer: impl Fn(Request<Incoming>, Peer) -> F + Clone + Send + Sync + 'static,
 ) where
     F: Future<Output = Response<Reply>> + Send + 'static,
 {
     let Some(tls) = tls else {
-        return requests(stream, Peer { address, certificate: None }, place, answer).await;
+        return requests(stream, Peer { address, certificate: None }, life, answer).await;
     };
     match tokio::time::timeout(PATIENCE, tls.accept(stream)).await {
         Ok(Ok(stream)) => {
             let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
             let certificate = shown.map(|certificate| certificate.clone().into_owned());
-            requests(stream, Peer { address, certificate }, place, answer).await;
+            requests(stream, Peer { address, certificate }, life, answer).await;
         }
         Ok(Err(error)) => tracing::debug!(%address, error = %error, "TLS handshake failed"),
         Err(_) => tracing::debug!(%address, "TLS handshake took too long"),
@@ -191,7 +200,7 @@ async fn connection<F>(
 async fn requests<S, F>(
     stream: S,
     peer: Peer,
-    place: Place,
+    (place, drain): (Place, Drain),
     answer: impl Fn(Request<Incoming>, Peer) -> F + Clone + Send + Sync + 'static,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -199,11 +208,14 @@ async fn requests<S, F>(
 {
     let linger = Linger::default();
     let stream = Lingering::new(stream, linger.clone());
+    let held = drain.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         place.does(Doing::Answering);
         request.extensions_mut().insert(place.way());
         request.extensions_mut().insert(linger.clone());
-        let (answer, peer, address, sending) = (answer.clone(), peer.clone(), peer.address, Sending(place.clone()));
+        request.extensions_mut().insert(held.hold());
+        let sending = Sending { place: place.clone(), _hold: held.hold() };
+        let (answer, peer, address) = (answer.clone(), peer.clone(), peer.address);
         async move {
             let answered = guarded("request", async { answer(request, peer).await }).await;
             let response = answered.unwrap_or_else(|panic| {
@@ -215,17 +227,28 @@ async fn requests<S, F>(
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(64 * 1024);
-    if let Err(error) = http.serve_connection(TokioIo::new(stream), service).with_upgrades().await {
+    let mut served = pin!(http.serve_connection(TokioIo::new(stream), service).with_upgrades());
+    let outcome = tokio::select! {
+        outcome = served.as_mut() => outcome,
+        () = drain.closing() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = outcome {
         tracing::debug!(error = %error, "connection ended early");
     }
 }
 
 /// Marks a request as being answered; when dropped, the connection waits for its next request.
-struct Sending(Place);
+struct Sending {
+    place: Place,
+    _hold: Hold,
+}
 
 impl Drop for Sending {
     fn drop(&mut self) {
-        self.0.does(Doing::Waiting);
+        self.place.does(Doing::Waiting);
     }
 }
 
@@ -329,13 +352,4 @@ async fn read(mut body: Incoming, limit: usize, place: Option<&Place>) -> Result
 pub fn socket(upgraded: Upgraded) -> Option<(TcpStream, Bytes)> {
     let parts = upgraded.downcast::<TokioIo<Lingering<TcpStream>>>().ok()?;
     Some((parts.io.into_inner().into_inner(), parts.read_buf))
-}
-
-/// A socket address as flags write it: `host:port`, or `:port` for all interfaces.
-///
-/// # Errors
-/// A text that names the value and what is allowed.
-pub fn address(value: &str) -> Result<SocketAddr, String> {
-    let full = if value.starts_with(':') { format!("0.0.0.0{value}") } else { value.to_owned() };
-    full.parse().map_err(|_| format!("address {value:?} must look like 10.0.0.1:8080 or :8080"))
 }

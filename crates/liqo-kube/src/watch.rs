@@ -21,7 +21,6 @@ use kube::{
         watcher::{self, Event},
     },
 };
-use serde_json::Value;
 use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
@@ -187,19 +186,22 @@ impl<K: Object, F: Fn(&K) + Send> Held<K, F> {
         self.objects.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read(&self, object: Value) -> Result<(Key, Arc<K>), serde_json::Error> {
-        let mut object: K = serde_json::from_value(object)?;
-        (self.trim)(&mut object);
-        let key = (object.namespace().unwrap_or_default(), object.name_any());
-        Ok((key, Arc::new(object)))
-    }
-
-    fn accept(&self, object: DynamicObject) -> Result<(Key, Kept<K>), Unkept> {
+    /// The typed object and the room it takes.
+    fn accept(&self, object: DynamicObject) -> Result<Kept<K>, Unkept> {
         let object = serde_json::to_value(object)?;
         let bytes = weight(&object);
-        let (key, object) = self.read(object)?;
-        Ok((key, Kept { object, _room: self.budget.room(bytes)? }))
+        let mut object: K = serde_json::from_value(object)?;
+        (self.trim)(&mut object);
+        Ok(Kept { object: Arc::new(object), _room: self.budget.room(bytes)? })
     }
+
+    fn forget(&self, key: &Key) -> Option<Arc<K>> {
+        self.objects().remove(key).map(|kept| kept.object)
+    }
+}
+
+fn key(object: &DynamicObject) -> Key {
+    (object.namespace().unwrap_or_default(), object.name_any())
 }
 
 impl<K: Object, F: Fn(&K) + Send> Keeper for Held<K, F> {
@@ -208,7 +210,8 @@ impl<K: Object, F: Fn(&K) + Send> Keeper for Held<K, F> {
     }
 
     fn list(&mut self, object: DynamicObject) -> Result<(), Unkept> {
-        let (key, kept) = self.accept(object)?;
+        let key = key(&object);
+        let kept = self.accept(object)?;
         self.listed.insert(key, kept);
         Ok(())
     }
@@ -222,7 +225,15 @@ impl<K: Object, F: Fn(&K) + Send> Keeper for Held<K, F> {
     }
 
     fn apply(&mut self, object: DynamicObject) -> Result<(), Unkept> {
-        let (key, kept) = self.accept(object)?;
+        let key = key(&object);
+        let kept = match self.accept(object) {
+            Err(error @ Unkept::Malformed(_)) => {
+                // The version in the store no longer exists. A new list would leave the object out as well.
+                self.forget(&key).iter().for_each(|old| (self.seen)(old));
+                return Err(error);
+            }
+            accepted => accepted?,
+        };
         let object = Arc::clone(&kept.object);
         let old = self.objects().insert(key, kept);
         old.iter().map(|kept| &kept.object).chain([&object]).for_each(|object| (self.seen)(object));
@@ -230,9 +241,13 @@ impl<K: Object, F: Fn(&K) + Send> Keeper for Held<K, F> {
     }
 
     fn delete(&mut self, object: DynamicObject) -> Result<(), Unkept> {
-        let (key, object) = self.read(serde_json::to_value(object)?)?;
-        self.objects().remove(&key);
-        (self.seen)(&object);
+        let old = self.forget(&key(&object));
+        // The last state carries what the watchers' keys are made of. Where it is malformed, the stored one does.
+        match (self.accept(object), old) {
+            (Ok(last), _) => (self.seen)(&last.object),
+            (Err(_), Some(old)) => (self.seen)(&old),
+            (Err(error), None) => return Err(error),
+        }
         Ok(())
     }
 }
@@ -336,5 +351,44 @@ impl Backoff for Pause {
         if self.last.is_none_or(|last| last.elapsed() > LONGEST_PAUSE * 2) {
             self.failures = 0;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn object(data: Value) -> DynamicObject {
+        serde_json::from_value(json!({"metadata": {"namespace": "here", "name": "one"}, "data": data})).unwrap()
+    }
+
+    #[test]
+    fn malformed_states_of_an_object_leave_no_older_state_in_the_store() {
+        let (objects, seen) = (Objects::<ConfigMap>::default(), AtomicUsize::new(0));
+        let count = |_: &ConfigMap| {
+            seen.fetch_add(1, Ordering::Relaxed);
+        };
+        let mut held = Held {
+            objects: Arc::clone(&objects),
+            listed: HashMap::new(),
+            trim: strip,
+            seen: count,
+            budget: Arc::default(),
+        };
+        let stored = || objects.read().unwrap().len();
+        let (good, bad) = (json!({"key": "value"}), json!(["no map"]));
+        for leaves in [Held::apply, Held::delete] {
+            held.apply(object(good.clone())).unwrap();
+            let before = seen.load(Ordering::Relaxed);
+            let outcome = leaves(&mut held, object(bad.clone()));
+            assert_eq!((stored(), seen.load(Ordering::Relaxed) - before), (0, 1), "{outcome:?}");
+        }
+        assert!(matches!(held.apply(object(bad.clone())), Err(Unkept::Malformed(_))), "the watch logs the object");
+        assert!(matches!(held.delete(object(bad)), Err(Unkept::Malformed(_))), "nothing was known of the object");
     }
 }

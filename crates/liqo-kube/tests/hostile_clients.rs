@@ -9,6 +9,7 @@ use std::{
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use liqo_kube::{
+    drain::Drain,
     rate::Rate,
     server::{self, Limits},
 };
@@ -36,7 +37,9 @@ async fn echo(request: Request<Incoming>) -> http::Response<server::Reply> {
 async fn start(limits: Limits) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(server::serve_within(limits, listener, None, |request, _| echo(request)));
+    tokio::spawn(async move {
+        server::serve_within(limits, &Drain::default(), listener, None, |request, _| echo(request)).await;
+    });
     address
 }
 

@@ -10,7 +10,7 @@ mod pass;
 mod route;
 mod summary;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -22,13 +22,14 @@ use kube::{ResourceExt, api::ListParams};
 use liqo_kube::{
     Cluster, Store,
     certs::{self, Shown},
+    drain::Drain,
     life::Life,
     now,
-    server::{self, Limits, Peer, Reply, json, text},
+    server::{self, Limits, Listen, Peer, Reply, json, text},
 };
 use rustls::ServerConfig;
 use serde_json::json;
-use tokio::{net::TcpListener, sync::Notify};
+use tokio::sync::Notify;
 
 use self::{
     access::Access,
@@ -89,16 +90,15 @@ pub(crate) fn start(life: &Life, args: &NodeArgs, around: Surroundings) {
     };
     life.spawn("serving-certificate", serving.run());
 
-    let any = if args.ip.contains(':') { "[::]" } else { "0.0.0.0" };
-    let address = format!("{any}:{}", args.listen_port).parse().expect("an address and a port");
+    let address = Listen::All(args.listen_port);
     let home = around.home.clone();
     let access = Access::new(around.home.clone(), args.name.clone());
     let api = Arc::new(Api { around, access, started: now() });
-    life.spawn("kubelet-api", listen(home, address, shown, api));
+    life.spawn("kubelet-api", listen(home, address, life.drain().clone(), shown, api));
 }
 
 /// Serves, and starts over when other client authorities count.
-async fn listen(home: Cluster, address: SocketAddr, shown: Arc<Shown>, api: Arc<Api>) {
+async fn listen(home: Cluster, address: Listen, drain: Drain, shown: Arc<Shown>, api: Arc<Api>) -> Result<(), String> {
     let (namespace, name, key) = CLIENT_AUTHORITIES;
     let news = Arc::new(Notify::new());
     let maps = home.watch::<ConfigMap>(namespace).fields(&format!("metadata.name={name}")).start({
@@ -114,13 +114,7 @@ async fn listen(home: Cluster, address: SocketAddr, shown: Arc<Shown>, api: Arc<
     }
     loop {
         let used = authorities();
-        let listener = match TcpListener::bind(address).await {
-            Ok(listener) => listener,
-            Err(error) => {
-                tracing::error!(%address, error = %error, "the kubelet API cannot be served");
-                return;
-            }
-        };
+        let listener = address.bind().await?;
         let api = Arc::clone(&api);
         let answer = move |request, peer| {
             let api = Arc::clone(&api);
@@ -135,7 +129,7 @@ async fn listen(home: Cluster, address: SocketAddr, shown: Arc<Shown>, api: Arc<
             }
         };
         tokio::select! {
-            () = server::serve_within(LIMITS, listener, Some(tls(&shown, used.as_deref())), answer) => {}
+            () = server::serve_within(LIMITS, &drain, listener, Some(tls(&shown, used.as_deref())), answer) => return Ok(()),
             () = changed => tracing::info!("other client authorities count from now on"),
         }
     }

@@ -29,7 +29,7 @@ use liqo_api::{
 };
 use liqo_kube::{Cluster, KubeError, Queue, Store, drive, life::Life, now, strip};
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::{sync::watch, task::AbortHandle};
 
 use self::{condition::Health, drain::Step, shape::Profile};
 use crate::{args::NodeArgs, link::Link};
@@ -72,8 +72,9 @@ pub(crate) struct Surroundings {
     pub(crate) reach: watch::Sender<Reach>,
 }
 
-/// Starts to keep the node, its lease, and the knowledge whether the other cluster answers.
-pub(crate) fn start(life: &Life, args: &NodeArgs, around: Surroundings) {
+/// Starts to keep the node, its lease, and the knowledge whether the other cluster answers. Returns the tasks that write the
+/// node and its lease.
+pub(crate) fn start(life: &Life, args: &NodeArgs, around: Surroundings) -> [AbortHandle; 2] {
     let Surroundings { home, there, link, pods, version, reach } = around;
     let queue = Queue::new();
     let push = |queue: &Queue<()>| {
@@ -101,12 +102,7 @@ pub(crate) fn start(life: &Life, args: &NodeArgs, around: Surroundings) {
         }
     });
     let seen = push(&queue);
-    life.spawn("node-heartbeat", async move {
-        loop {
-            seen();
-            tokio::time::sleep(IDLE_POLL).await;
-        }
-    });
+    life.spawn("node-heartbeat", poll(seen));
     let keeper = Keeper {
         home: home.clone(),
         profile: profile.clone(),
@@ -120,8 +116,16 @@ pub(crate) fn start(life: &Life, args: &NodeArgs, around: Surroundings) {
     };
     let (interval, timeout, duration) = (args.node_ping_interval, args.node_ping_timeout, args.node_lease_duration);
     life.spawn("ping", ping::run(there, interval, timeout, reach));
-    life.spawn("node-lease", lease::run(home, profile, nodes, duration));
-    life.spawn("node", async move { drive("node", queue, 1, |()| keeper.settle()).await });
+    let lease = life.spawn("node-lease", lease::run(home, profile, nodes, duration));
+    [lease, life.spawn("node", async move { drive("node", queue, 1, |()| keeper.settle()).await })]
+}
+
+/// Calls `seen` for ever.
+async fn poll(seen: impl Fn()) {
+    loop {
+        seen();
+        tokio::time::sleep(IDLE_POLL).await;
+    }
 }
 
 impl Keeper {

@@ -1,15 +1,15 @@
 //! Role `virtual-kubelet`: wires the parts together.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::Pod;
 use liqo_api::ClusterIdentity;
 use liqo_kube::{
     Cluster, certs,
+    drain::Patience,
     life::{Life, home_client},
-    server,
 };
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{sync::watch, task::AbortHandle};
 
 use crate::{
     api,
@@ -25,6 +25,11 @@ use crate::{
 const WRITER: &str = "virtual-kubelet";
 /// Version of the node when the own API server does not tell its own.
 const UNKNOWN_VERSION: &str = "v1.25.0";
+/// How long the own API server may take to say its version.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long streams like `exec` go on after the signal: less than the grace period of the pod, 30 s. Nobody looks for the
+/// virtual kubelet through a Service.
+const STREAMS: Patience = Patience { accept: Duration::ZERO, finish: Duration::from_secs(25) };
 
 /// Runs a virtual kubelet until SIGTERM.
 ///
@@ -48,7 +53,7 @@ pub async fn run(args: KubeletArgs) -> Result<(), String> {
         resync_period: _,
         enable_profiling: _,
     } = args;
-    let life = Life::start("virtual-kubelet", &runtime)?;
+    let life = Life::start("virtual-kubelet", &runtime).await?;
     if enable_storage {
         tracing::warn!("volume claims are not reflected in this release: --enable-storage has no effect");
     }
@@ -67,7 +72,7 @@ pub async fn run(args: KubeletArgs) -> Result<(), String> {
     let counters = Arc::new(Counters::default());
     contribute(&life, &link, &counters, [&home, &there]);
     if metrics_enabled {
-        serve_metrics(&life, &metrics_address).await?;
+        life.serve_metrics(&metrics_address).await?;
     }
     let pairs = Arc::new(Pairs::default());
     let our_pods = format!("spec.nodeName={}", link.node);
@@ -96,9 +101,12 @@ pub async fn run(args: KubeletArgs) -> Result<(), String> {
         version,
         reach,
     };
-    node::start(&life, &node_args, around);
+    let node = node::start(&life, &node_args, around);
     api::start(&life, &node_args, api::Surroundings { home, there, link, pods, pairs });
     life.until_signal().await;
+    // The next virtual kubelet says where the node is. Who is in the middle of an `exec` has the time to end it.
+    node.iter().for_each(AbortHandle::abort);
+    life.drained(STREAMS).await;
     Ok(())
 }
 
@@ -152,7 +160,8 @@ fn api_support(args: ApiServerArgs) -> Result<ApiSupport, String> {
 }
 
 async fn version(home: &Cluster) -> String {
-    match home.client().apiserver_version().await {
+    let asked = tokio::time::timeout(PATIENCE, home.client().apiserver_version()).await;
+    match asked.map_err(|elapsed| elapsed.to_string()).and_then(|answer| answer.map_err(|error| error.to_string())) {
         Ok(info) => info.git_version,
         Err(error) => {
             tracing::warn!(error = %error, "the version of the own API server is not known");
@@ -169,26 +178,6 @@ fn contribute(life: &Life, link: &Arc<Link>, counters: &Arc<Counters>, [home, th
         let calls: String = calls.iter().map(|(cluster, calls)| calls.text(cluster)).collect();
         format!("{}{calls}", counters.text(&link))
     });
-}
-
-async fn serve_metrics(life: &Life, address: &str) -> Result<(), String> {
-    let address = server::address(address)?;
-    let listener =
-        TcpListener::bind(address).await.map_err(|error| format!("serving metrics on {address}: {error}"))?;
-    let metrics = life.clone();
-    life.spawn("metrics", async move {
-        server::serve(listener, None, move |request, _peer| {
-            let metrics = metrics.clone();
-            async move {
-                match request.uri().path() {
-                    "/metrics" => server::text(http::StatusCode::OK, &metrics.metrics_text()),
-                    _ => server::text(http::StatusCode::NOT_FOUND, "there is only /metrics"),
-                }
-            }
-        })
-        .await;
-    });
-    Ok(())
 }
 
 #[cfg(test)]

@@ -3,6 +3,9 @@
 //! One pair of clusters for all tests of this file; each test leaves it peered, with namespace `demo` offloaded.
 
 use std::{
+    io::{BufRead, BufReader},
+    process::Stdio,
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -10,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use liqo_test::{
     Cluster, Stage, Suite,
-    run::nft,
+    run::{feed, nft},
     stage::{LONG, on},
     wait_for,
 };
@@ -206,7 +209,62 @@ fn a_hundred_pods_are_placed_while_the_webhook_dies() -> Result<()> {
     })
 }
 
-fn pod_manifest(number: u32) -> String {
+#[test]
+fn a_rolling_update_refuses_no_admission_and_cuts_no_exec() -> Result<()> {
+    SUITE.tell(|stage| {
+        let rome = stage.cluster("rome");
+        rome.web("demo", "talker", 1, &on("milan"))?;
+        rome.rolled_out("demo", "talker")?;
+        let mut exec = rome.kubectl_command();
+        exec.args(["exec", "-n", "demo", "deployment/talker", "--", "sh", "-c", "echo begun; sleep 12; echo the end"]);
+        let mut exec = exec.stdout(Stdio::piped()).spawn().context("cannot run kubectl exec")?;
+        let mut said = BufReader::new(exec.stdout.take().context("kubectl has no output")?);
+        let mut line = String::new();
+        said.read_line(&mut line)?;
+        ensure!(line == "begun\n", "exec says {line:?}");
+
+        let rolled = AtomicBool::new(false);
+        let asked = thread::scope(|scope| -> Result<usize> {
+            let asking = scope.spawn(|| -> Result<usize> {
+                let mut asked = 0;
+                while !rolled.load(Ordering::Relaxed) {
+                    feed(rome.kubectl_command().args(["create", "--dry-run=server", "-f", "-"]), &pod_manifest(asked))
+                        .with_context(|| format!("after {asked} pods that were accepted"))?;
+                    asked += 1;
+                }
+                Ok(asked)
+            });
+            let rolling = roll(rome, |name| name == "liqo-controller-manager" || name.starts_with("virtual-kubelet"));
+            rolled.store(true, Ordering::Relaxed);
+            rolling.and(asking.join().expect("asking does not panic"))
+        })?;
+        ensure!(asked > 10, "only {asked} pods were created during the update");
+
+        line.clear();
+        said.read_line(&mut line)?;
+        ensure!(exec.wait()?.success() && line == "the end\n", "exec was cut after {line:?}");
+        rome.kubectl(&["exec", "-n", "demo", "deployment/talker", "--", "true"])?;
+        rome.kubectl(&["delete", "deployment,service", "-n", "demo", "talker"]).map(drop)
+    })
+}
+
+/// Replaces the pods of some Deployments one after the other, as an update does.
+fn roll(cluster: &Cluster, which: impl Fn(&str) -> bool) -> Result<()> {
+    let mut rolled = 0;
+    for deployment in cluster.items(&["deployments", "-A", "-l", "app.kubernetes.io/part-of=liqo"])? {
+        let text = |pointer: &str| deployment.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
+        if which(name) {
+            cluster.kubectl(&["rollout", "restart", "-n", namespace, "deployment", name])?;
+            cluster.rolled_out(namespace, name)?;
+            rolled += 1;
+        }
+    }
+    ensure!(rolled == 2, "{rolled} Deployments of 2 were found");
+    Ok(())
+}
+
+fn pod_manifest(number: usize) -> String {
     format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: many-{number}, namespace: demo, labels: {{app: many}}}}\n\
          spec: {{nodeSelector: {{nobody: has-this}}, containers: [{{name: c, image: 'localhost/busybox:1', \

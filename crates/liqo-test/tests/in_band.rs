@@ -4,6 +4,7 @@
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use base64::{Engine, prelude::BASE64_STANDARD as BASE64};
 use liqo_test::{
     Cluster, ClusterSpec, Stage,
     run::{command, ip, nft, output},
@@ -48,6 +49,7 @@ fn through_one_port(stage: &Stage) -> Result<()> {
     }
     shown(stage, rome)?;
     followed(rome, milan)?;
+    key_followed(turin, milan)?;
     for consumer in [rome, turin] {
         reached(consumer)?;
     }
@@ -249,6 +251,32 @@ fn followed(rome: &Cluster, milan: &Cluster) -> Result<()> {
     let ports = format!(r#"[{{"op":"replace","path":"/spec/ports/0/nodePort","value":{ANOTHER_PORT}}}]"#);
     milan.kubectl(&["patch", "service", "-n", "liqo", "liqo-gateway", "--type=json", "-p", &ports])?;
     connected_to(rome, &milan.node(&milan.first())?.ip, ANOTHER_PORT)
+}
+
+/// The gateway of a consumer that nobody reaches from outside gets another key: the provider learns the key, and the consumer
+/// opens the tunnel with it. Nothing is wrong meanwhile with a gateway of this kind.
+fn key_followed(turin: &Cluster, milan: &Cluster) -> Result<()> {
+    let key = || -> Result<String> {
+        let secret = turin.json(&["secret", "-n", "liqo", "wireguard-pubkey"])?;
+        Ok(secret["data"]["publicKey"].as_str().unwrap_or_default().to_owned())
+    };
+    let known = || -> Result<Vec<String>> {
+        let tunnels = milan.items(&["tunnelendpoints", "-A"])?;
+        let keys = tunnels.iter().filter_map(|tunnel| tunnel["spec"]["backend_config"]["publicKey"].as_str());
+        Ok(keys.map(|key| BASE64.encode(key)).collect())
+    };
+    let old = key()?;
+    ensure!(known()?.contains(&old), "milan does not know turin's key");
+    turin.kubectl(&["delete", "secret", "-n", "liqo", "wireguard-pubkey"])?;
+    wait_for("turin's new key is known in milan", LONG, || {
+        let new = key()?;
+        Ok((new != old && known()?.contains(&new)).then_some(()))
+    })?;
+    for foreign in turin.items(&["foreignclusters"])? {
+        let problem = &foreign["metadata"]["annotations"]["net.liqo.io/problem"];
+        ensure!(problem.is_null(), "turin's gateway needs no way in: {problem}");
+    }
+    Ok(())
 }
 
 /// The provider's gateway is behind a load balancer that has a name, and the name gets another address. Consumers look it up

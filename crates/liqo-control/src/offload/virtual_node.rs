@@ -18,7 +18,7 @@ use liqo_api::{
     virtualkubelet::{NamespaceMap, NamespaceMapSpec},
 };
 use liqo_core::{naming, standing::is_banned};
-use liqo_kube::{KubeError, Queue, drive, now, owner_reference};
+use liqo_kube::{KubeError, Queue, drive, now, owner_reference, owners_with};
 use serde_json::json;
 
 use super::{Shared, answers, is_leaving, is_original, provider_of};
@@ -125,7 +125,7 @@ fn plan(
 
 /// Whether a map has the owner and the labels it should have.
 fn like(map: &NamespaceMap, wanted: &NamespaceMap) -> bool {
-    map.owner_references() == wanted.owner_references()
+    wanted.owner_references().iter().all(|owner| map.owner_references().contains(owner))
         && wanted.labels().iter().all(|(key, value)| map.labels().get(key) == Some(value))
 }
 
@@ -155,7 +155,10 @@ async fn act(shared: &Shared, node: &Node, steps: Vec<Step>) -> Result<Option<Du
                 Err(error) => return Err(error),
             },
             Step::Repair(map, owner, labels) => {
-                let meta = json!({"uid": map.uid(), "ownerReferences": [owner], "labels": labels});
+                let owners = owners_with(&*map, owner).unwrap_or_else(|| map.owner_references().to_vec());
+                let version = map.resource_version();
+                let meta =
+                    json!({"uid": map.uid(), "resourceVersion": version, "ownerReferences": owners, "labels": labels});
                 cluster.merge(&*map, json!({ "metadata": meta })).await?;
             }
             Step::Remove(map) => cluster.remove(&*map).await?,

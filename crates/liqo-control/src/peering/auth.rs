@@ -22,11 +22,11 @@ use liqo_kube::{
     Cluster,
     args::RuntimeArgs,
     certs,
+    drain::Patience,
     life::{self, Life},
     rate::Rate,
-    server::{self, Limits, Reply},
+    server::{self, Limits, Listen, Reply},
 };
-use tokio::net::TcpListener;
 
 use self::{line::Line, shown::Showing};
 use super::{
@@ -42,6 +42,8 @@ const LIMITS: Limits = Limits {
     rate: Some((Rate::new(60, Duration::from_millis(200)), Rate::new(600, Duration::from_millis(20)))),
     ..Limits::DEFAULT
 };
+/// Peers reach the service through a Service, whose endpoints change a moment after the signal.
+const PEERS: Patience = Patience { accept: Duration::from_secs(3), finish: Duration::from_secs(10) };
 /// Pause between two questions about who we are and what to show.
 const PAUSE: Duration = Duration::from_secs(10);
 /// The same, until there was a first answer.
@@ -108,7 +110,7 @@ pub struct AuthArgs {
 /// A text that says why it could not start.
 pub async fn run(args: AuthArgs) -> Result<(), String> {
     certs::install_crypto();
-    let life = Life::start("auth-service", &args.runtime)?;
+    let life = Life::start("auth-service", &args.runtime).await?;
     let busy = life.busy();
     if !args.aws_access_key_id.is_empty() || !args.aws_secret_access_key.is_empty() {
         return Err("--aws-access-key-id and --aws-secret-access-key: this release gives no IAM identities to peers; \
@@ -120,9 +122,9 @@ pub async fn run(args: AuthArgs) -> Result<(), String> {
     let calls = Arc::clone(cluster.calls());
     life.metrics(move || calls.text("home"));
     let line = Arc::new(Line::open(&cluster, &args));
-    let address = server::address(&args.address)?;
+    let address = args.address.parse::<Listen>()?;
     let showing = Showing::open(&args)?;
-    let listener = TcpListener::bind(address).await.map_err(|error| format!("listening on {address}: {error}"))?;
+    let listener = address.bind().await?;
     let facts = tokio::select! {
         () = life.until_signal() => return Ok(()),
         facts = first(&line) => facts,
@@ -131,11 +133,14 @@ pub async fn run(args: AuthArgs) -> Result<(), String> {
     let tls = args.enable_tls.then(|| certs::server_config(showing.shown()));
     let door = Arc::new(Door { line: Arc::clone(&line), here: facts.cluster });
     life.spawn("facts", follow(line, showing));
+    let drain = life.drain().clone();
     life.spawn("auth", async move {
-        server::serve_within(LIMITS, listener, tls, move |request, _peer| answer(Arc::clone(&door), request)).await;
+        let answer = move |request, _peer| answer(Arc::clone(&door), request);
+        server::serve_within(LIMITS, &drain, listener, tls, answer).await;
     });
     drop(busy);
     life.until_signal().await;
+    life.drained(PEERS).await;
     Ok(())
 }
 

@@ -28,7 +28,7 @@ use liqo_api::{
     sharing::{OfferPhase, ResourceOffer, ResourceOfferStatus, VirtualKubeletStatus},
 };
 use liqo_core::{naming, standing::is_banned};
-use liqo_kube::{KubeError, now, owner_reference};
+use liqo_kube::{KubeError, now, owner_reference, owners_with};
 use serde_json::json;
 
 use super::{is_nobody, world::World};
@@ -115,14 +115,14 @@ impl Pass<'_> {
 
     /// The offer goes with the `ForeignCluster` it belongs to.
     async fn own(&self, one: &ForeignCluster) -> Result<Option<ResourceOffer>, KubeError> {
-        let owners = self.offer.owner_references();
-        let is_owned = owners.iter().any(|owner| Some(&owner.uid) == one.metadata.uid.as_ref());
         let is_going = self.offer.metadata.deletion_timestamp.is_some() || one.metadata.deletion_timestamp.is_some();
-        if is_owned || is_going {
+        if is_going {
             return Ok(None);
         }
-        let owners = [owner_reference(one, true)];
-        let patch = json!({"metadata": {"ownerReferences": owners, "uid": self.offer.uid()}});
+        let Some(owners) = owners_with(self.offer, owner_reference(one, true)) else { return Ok(None) };
+        let version = self.offer.resource_version();
+        let patch =
+            json!({"metadata": {"ownerReferences": owners, "uid": self.offer.uid(), "resourceVersion": version}});
         self.world.home.cluster.merge(self.offer, patch).await.map(Some)
     }
 

@@ -31,7 +31,7 @@ use liqo_core::{
     resources::{changed, read, write},
     standing::{accepts, is_cordoned},
 };
-use liqo_kube::{KubeError, now, owner_reference};
+use liqo_kube::{KubeError, now, owner_reference, owners_with};
 use serde_json::json;
 
 use super::{foreign_cluster::is_dead, is_nobody, monitor, permissions, world::World};
@@ -153,13 +153,13 @@ impl Pass<'_> {
 
     /// The request goes with the `ForeignCluster` it belongs to.
     async fn own(&self, request: &ResourceRequest, one: &ForeignCluster) -> Result<(), KubeError> {
-        let is_owned = request.owner_references().iter().any(|owner| Some(&owner.uid) == one.metadata.uid.as_ref());
         let is_going = request.metadata.deletion_timestamp.is_some() || one.metadata.deletion_timestamp.is_some();
-        if is_owned || is_going {
+        if is_going {
             return Ok(());
         }
-        let owners = [owner_reference(one, true)];
-        let patch = json!({"metadata": {"ownerReferences": owners, "uid": request.uid()}});
+        let Some(owners) = owners_with(request, owner_reference(one, true)) else { return Ok(()) };
+        let version = request.resource_version();
+        let patch = json!({"metadata": {"ownerReferences": owners, "uid": request.uid(), "resourceVersion": version}});
         self.world.home.cluster.merge(request, patch).await.map(drop)
     }
 

@@ -5,15 +5,23 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use futures::{StreamExt, future, stream};
 use tokio::sync::Notify;
 
 /// Pause between two looks at all names.
 const AGAIN: Duration = Duration::from_secs(20);
+/// No name is waited for longer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Names that are looked up at the same time: a name without an answer keeps no other waiting.
+const AT_ONCE: usize = 8;
+/// Addresses of one name that are looked at.
+const MOST: usize = 64;
 
 /// The names in use. Copies share them.
 #[derive(Clone)]
@@ -57,23 +65,30 @@ impl Resolver {
 
     async fn run(self) {
         loop {
-            let names: Vec<_> = self.names().clone().into_iter().collect();
-            for (name, before) in names {
-                let found: Vec<_> = match tokio::net::lookup_host((name.as_str(), 0)).await {
-                    Ok(found) => found.map(|address: SocketAddr| address.ip()).collect(),
-                    Err(error) => {
-                        tracing::warn!(name, error = %error, "the address of a peer's gateway cannot be looked up");
-                        continue;
-                    }
-                };
-                let now = choose(before, &found);
-                if now != before {
-                    tracing::info!(name, address = ?now, "a peer's gateway has another address");
-                    self.names().entry(name).and_modify(|known| *known = now);
-                    self.bell.notify_one();
-                }
-            }
+            let names = self.names().clone();
+            let looks = names.into_iter().map(|(name, before)| self.look_up(name, before));
+            stream::iter(looks).buffer_unordered(AT_ONCE).for_each(|()| future::ready(())).await;
             let _ = tokio::time::timeout(AGAIN, self.wanted.notified()).await;
+        }
+    }
+
+    async fn look_up(&self, name: String, before: Option<IpAddr>) {
+        let ask = async {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            Ok(found.take(MOST).map(|address: SocketAddr| address.ip()).collect::<Vec<_>>())
+        };
+        let asked = tokio::time::timeout(PATIENCE, ask).await;
+        let found = match asked.unwrap_or_else(|elapsed| Err(io::Error::from(elapsed))) {
+            Ok(found) => found,
+            Err(error) => {
+                return tracing::warn!(name, error = %error, "the address of a peer's gateway cannot be looked up");
+            }
+        };
+        let now = choose(before, &found);
+        if now != before {
+            tracing::info!(name, address = ?now, "a peer's gateway has another address");
+            self.names().entry(name).and_modify(|known| *known = now);
+            self.bell.notify_one();
         }
     }
 }

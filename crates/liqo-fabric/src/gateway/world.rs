@@ -15,7 +15,10 @@ use liqo_api::net::{NatMapping, TunnelEndpoint};
 use liqo_kube::{Cluster, Store, life::Busy};
 use liqo_netlink::{Kernel, Netns, Realm, State};
 use liqo_tunnel::{Device, Engine, PrivateKey};
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+};
 
 use super::{
     GatewayArgs, Space,
@@ -151,7 +154,7 @@ impl Gateway {
     pub(super) async fn run(&mut self, busy: Busy, end: impl Future<Output = ()>) -> Result<(), String> {
         let mut pace = Pace::new(busy);
         let mut end = std::pin::pin!(end);
-        let outside = self.events()?;
+        let (outside, mut listening) = self.events()?;
         self.tunnels.ready().await;
         self.mappings.ready().await;
         self.pods.ready().await;
@@ -166,6 +169,10 @@ impl Gateway {
                 () = &mut end => return Ok(()),
                 () = self.bell.notified() => {}
                 () = outside.notified() => {}
+                Some(ended) = listening.join_next() => {
+                    let why = ended.unwrap_or_else(|error| error.to_string());
+                    return Err(format!("listening for changes in the kernel: {why}"));
+                }
                 changed = self.standing.changed() => {
                     changed.map_err(|_| "the election has ended".to_owned())?;
                     tracing::info!(active = *self.standing.borrow(), "this gateway's standing");
@@ -175,22 +182,25 @@ impl Gateway {
         }
     }
 
-    /// Rings when others change something of ours in the kernel.
-    fn events(&self) -> Result<Arc<Notify>, String> {
-        let news = Arc::new(Notify::new());
+    /// Rings when others change something of ours in the kernel. The tasks listen for ever: the end of one is an error.
+    fn events(&self) -> Result<(Arc<Notify>, JoinSet<String>), String> {
+        let (news, mut tasks) = (Arc::new(Notify::new()), JoinSet::new());
         for (kernel, realm) in [(&self.space.node, space::node_realm()), (&self.space.inside, space::namespace_realm())]
         {
             let mut events = kernel.events(&realm).map_err(|error| told(&error))?;
             let news = Arc::clone(&news);
-            tokio::spawn(async move {
-                while events.changed().await.is_ok() {
+            tasks.spawn(async move {
+                loop {
+                    if let Err(error) = events.changed().await {
+                        return told(&error);
+                    }
                     news.notify_one();
                     // A burst is looked at once.
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             });
         }
-        Ok(news)
+        Ok((news, tasks))
     }
 
     async fn settle(&mut self) -> Result<(), String> {
@@ -338,7 +348,8 @@ impl Gateway {
         figures.active = active;
     }
 
-    /// Writes the statuses that have news.
+    /// Writes the statuses that have news. One that the API server refuses keeps no other from being written; an API server
+    /// that does not answer is asked no further.
     async fn tell(&self, peers: &Peers, reports: &HashMap<String, Report>) -> Result<(), String> {
         let Some(tunnel) = &self.tunnel else { return Ok(()) };
         let veth = self.space.node.link(VETH_HOST).map_err(|error| told(&error))?.map(|link| link.index);
@@ -346,6 +357,7 @@ impl Gateway {
         let report = |peer: &Peer| reports.get(peer.id()).copied();
         let good = peers.good.iter().map(|peer| (&peer.tunnel, Ok(&peer.networks), report(peer), peer.reach.len()));
         let bad = peers.bad.iter().map(|(tunnel, why)| (tunnel, Err(why.as_str()), None, 0));
+        let mut refused = None;
         for (object, networks, report, reach) in good.chain(bad) {
             let facts = status::Facts {
                 spec: &object.spec,
@@ -360,12 +372,13 @@ impl Gateway {
             };
             if let Some(status) = status::plan(&facts, object.status.as_ref()) {
                 match self.cluster.put_status(&**object, &status).await {
-                    Err(error) if !error.is_not_found() => return Err(told(&error)),
+                    Err(error) if error.is_unreachable() => return Err(told(&error)),
+                    Err(error) if !error.is_not_found() => refused = refused.or(Some(told(&error))),
                     _ => {}
                 }
             }
         }
-        Ok(())
+        refused.map_or(Ok(()), Err)
     }
 
     /// Removes what was made.

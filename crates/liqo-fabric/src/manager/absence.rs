@@ -58,8 +58,10 @@ pub(crate) async fn run(cluster: Cluster, namespace: String) {
                 }
                 let Some(status) = silenced(tunnel.status.as_ref()) else { continue };
                 tracing::warn!(tunnel = tunnel.name_any(), "no gateway is active");
-                match cluster.put_status(&*tunnel, &status).await {
-                    Ok(_) => drop(told.insert(tunnel.uid())),
+                match cluster.put_status_as_seen(&*tunnel, &status).await {
+                    Ok(Some(_)) => drop(told.insert(tunnel.uid())),
+                    // A gateway wrote, or the tunnel is gone: the watch shows which.
+                    Ok(None) => {}
                     Err(error) => {
                         tracing::warn!(tunnel = tunnel.name_any(), error = %error, "not told, will be tried again");
                     }

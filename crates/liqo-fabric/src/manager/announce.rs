@@ -18,12 +18,14 @@ use liqo_api::{
 use liqo_core::{naming::unique_name, standing};
 use liqo_kube::owner_reference;
 
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, Unreachable};
 
 /// Who makes local `NetworkConfig`s, as [`label::OWNERSHIP`] says it.
 pub(crate) const OWNERSHIP: &str = "netcfgCreator";
 /// The only VPN technology.
 const BACKEND: &str = "wireguard";
+/// Key of [`NetworkConfigSpec::backend_config`]: UDP port of the gateway.
+const PORT: &str = "port";
 
 /// What shall be done about the local `NetworkConfig`s of one peer.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -103,7 +105,7 @@ pub(crate) fn plan(
     foreign: Option<&ForeignCluster>,
     locals: &[Arc<NetworkConfig>],
     own: Option<[IpNet; 3]>,
-    gateway: &Result<Endpoint, String>,
+    gateway: &Result<Endpoint, Unreachable>,
 ) -> Announcement {
     let wish = wish(foreign);
     let live = locals.iter().filter(|one| one.metadata.deletion_timestamp.is_none()).cloned();
@@ -121,20 +123,36 @@ pub(crate) fn plan(
     if current.is_none() && !may_create {
         return Announcement { remove, ..Announcement::default() };
     }
-    let (endpoint, own) = match (gateway, own) {
-        (Ok(endpoint), Some(own)) => (endpoint, own),
-        (Err(why), _) => return Announcement { remove, problem: Some(why.clone()), ..Announcement::default() },
-        (_, None) => return Announcement { remove, ..Announcement::default() },
+    let endpoint = match gateway {
+        Ok(endpoint) => endpoint.clone(),
+        Err(unreachable) => match begins_itself(unreachable, foreign, current.as_deref()) {
+            Some(endpoint) => endpoint,
+            None => return Announcement { remove, problem: Some(unreachable.why.clone()), ..Announcement::default() },
+        },
     };
+    let Some(own) = own else { return Announcement { remove, ..Announcement::default() } };
     let write = match (current, foreign) {
         (Some(current), _) => {
-            let wanted = spec(&current.spec.cluster, own, endpoint);
+            let wanted = spec(&current.spec.cluster, own, &endpoint);
             (current.spec != wanted).then(|| Write::Replace(current, Box::new(wanted)))
         }
-        (None, Some(foreign)) => create(tenant, foreign, own, endpoint),
+        (None, Some(foreign)) => create(tenant, foreign, own, &endpoint),
         (None, None) => None,
     };
     Announcement { remove, write, problem: None }
+}
+
+/// What an in-band peer knows of a gateway that it cannot reach: the address it was introduced with, and the current key. The
+/// tunnel is opened from here.
+fn begins_itself(
+    unreachable: &Unreachable,
+    foreign: Option<&ForeignCluster>,
+    current: Option<&NetworkConfig>,
+) -> Option<Endpoint> {
+    foreign.filter(|foreign| foreign.spec.peering_type == PeeringType::InBand)?;
+    let (current, public_key) = (current?, unreachable.public_key.clone()?);
+    let port = current.spec.backend_config.get(PORT)?.parse().ok()?;
+    Some(Endpoint { address: current.spec.endpoint_ip.clone(), port, public_key })
 }
 
 fn create(tenant: &str, foreign: &ForeignCluster, own: [IpNet; 3], endpoint: &Endpoint) -> Option<Write> {
@@ -148,7 +166,7 @@ fn create(tenant: &str, foreign: &ForeignCluster, own: [IpNet; 3], endpoint: &En
 }
 
 fn spec(peer: &ClusterIdentity, [pod, _, external]: [IpNet; 3], endpoint: &Endpoint) -> NetworkConfigSpec {
-    let parameters = [("port", endpoint.port.to_string()), ("publicKey", endpoint.public_key.clone())];
+    let parameters = [(PORT, endpoint.port.to_string()), ("publicKey", endpoint.public_key.clone())];
     NetworkConfigSpec {
         cluster: peer.clone(),
         pod_cidr: pod.to_string(),

@@ -23,16 +23,35 @@ pub(crate) struct Endpoint {
     pub(crate) public_key: String,
 }
 
+/// Why peers cannot be told where our gateway is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unreachable {
+    /// A sentence that says why, and what to do.
+    pub(crate) why: String,
+    /// WireGuard public key, if there is one: a gateway that no peer reaches can still open the tunnel itself.
+    pub(crate) public_key: Option<String>,
+}
+
 /// Reads where our gateway is.
 ///
 /// # Errors
-/// A sentence that says why peers could not reach it and what to do.
-pub(crate) fn endpoint(services: &[impl Borrow<Service>], secrets: &[impl Borrow<Secret>]) -> Result<Endpoint, String> {
+/// When peers could not reach the gateway.
+pub(crate) fn endpoint(
+    services: &[impl Borrow<Service>],
+    secrets: &[impl Borrow<Secret>],
+) -> Result<Endpoint, Unreachable> {
+    let public_key = public_key(secrets).map_err(|why| Unreachable { why, public_key: None })?;
+    match way(services) {
+        Ok((address, port)) => Ok(Endpoint { address, port, public_key }),
+        Err(why) => Err(Unreachable { why, public_key: Some(public_key) }),
+    }
+}
+
+fn way(services: &[impl Borrow<Service>]) -> Result<(String, u16), String> {
     let service = services.iter().map(Borrow::borrow).min_by_key(|one: &&Service| one.name_any());
     let service =
         service.ok_or_else(|| format!("there is no Service {GATEWAY_SERVICE}: install Liqo's chart again"))?;
-    let (address, port) = (address(service)?, port(service)?);
-    Ok(Endpoint { address, port, public_key: public_key(secrets)? })
+    Ok((address(service)?, port(service)?))
 }
 
 fn kind(service: &Service) -> &str {
@@ -153,7 +172,11 @@ mod tests {
     }
 
     fn found(service: Service) -> Result<(String, u16), String> {
-        endpoint(&[service], &[secret(KEY)]).map(|endpoint| (endpoint.address, endpoint.port))
+        let found = endpoint(&[service], &[secret(KEY)]);
+        found.map(|endpoint| (endpoint.address, endpoint.port)).map_err(|unreachable| {
+            assert_eq!(unreachable.public_key.as_deref(), Some(KEY), "the key does not depend on the Service");
+            unreachable.why
+        })
     }
 
     #[test]
@@ -194,11 +217,10 @@ mod tests {
         let mut no_node_port = service("NodePort", json!({"net.liqo.io/gatewayNodeIP": "172.30.0.11"}), none());
         no_node_port.spec.as_mut().unwrap().ports.as_mut().unwrap()[1].node_port = None;
         assert!(found(no_node_port).unwrap_err().contains("not been given a node port yet"));
-        let node = service("NodePort", json!({"net.liqo.io/gatewayNodeIP": "172.30.0.11"}), none());
-        assert!(
-            endpoint(std::slice::from_ref(&node), &[] as &[Secret]).unwrap_err().contains("has not made the Secret")
-        );
-        assert!(endpoint(&[node], &[secret("rubbish")]).unwrap_err().contains("is no WireGuard key"));
-        assert!(endpoint(&[] as &[Service], &[secret(KEY)]).unwrap_err().contains("there is no Service liqo-gateway"));
+        let node = [service("NodePort", json!({"net.liqo.io/gatewayNodeIP": "172.30.0.11"}), none())];
+        let why = |services: &[Service], secrets: &[Secret]| endpoint(services, secrets).unwrap_err().why;
+        assert!(why(&node, &[]).contains("has not made the Secret"));
+        assert!(why(&node, &[secret("rubbish")]).contains("is no WireGuard key"));
+        assert!(why(&[], &[secret(KEY)]).contains("there is no Service liqo-gateway"));
     }
 }

@@ -188,7 +188,13 @@ impl<R: Reflect> Pair<'_, R> {
             Here::Status(status) => match self.put_status(&here, &status).await {
                 // Not every change there is a change the API server allows here; the next one may be.
                 Err(error) if error.is_invalid() => {
-                    tracing::debug!(name, error = crate::queue::chain(&error), "refused")
+                    let text = format!(
+                        "The state in cluster \"{}\" cannot be shown here: {}",
+                        self.parts.peer,
+                        crate::queue::chain(&error)
+                    );
+                    tracing::debug!(name, "{text}");
+                    self.tell(name, Some(&here), "Warning", "StatusRefused", &text);
                 }
                 outcome => drop(outcome?),
             },

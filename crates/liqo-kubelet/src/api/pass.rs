@@ -13,6 +13,7 @@ use hyper_util::rt::TokioIo;
 use kube::client::Body;
 use liqo_kube::{
     Cluster,
+    drain::Hold,
     server::{BodyError, Reply, full},
 };
 
@@ -46,6 +47,7 @@ pub(super) async fn stream(
     mut request: Request<Incoming>,
 ) -> Result<Response<Reply>, Refusal> {
     let upgrade_here = hyper::upgrade::on(&mut request);
+    let hold = request.extensions().get::<Hold>().cloned();
     let mut asked =
         Request::builder().method(request.method()).uri(path).body(Body::empty()).map_err(|error| bad(&error))?;
     *asked.headers_mut() = wanted_headers(request.headers());
@@ -57,7 +59,10 @@ pub(super) async fn stream(
     let mut response = Response::new(full(bytes::Bytes::new()));
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *response.headers_mut() = answer.headers().clone();
-    tokio::spawn(splice(upgrade_here, upgrade_there));
+    tokio::spawn(async move {
+        splice(upgrade_here, upgrade_there).await;
+        drop(hold);
+    });
     Ok(response)
 }
 

@@ -11,7 +11,7 @@ fn own() -> [IpNet; 3] {
     ["10.244.0.0/16", "10.96.0.0/16", "10.97.0.0/16"].map(|text| text.parse().unwrap())
 }
 
-fn gateway() -> Result<Endpoint, String> {
+fn gateway() -> Result<Endpoint, Unreachable> {
     Ok(Endpoint {
         address: "172.30.0.11".to_owned(),
         port: 32205,
@@ -170,15 +170,35 @@ fn each_change_is_told_and_nothing_else() {
 #[test]
 fn a_gateway_nobody_can_reach_is_told_to_the_user_and_leaves_what_is_there() {
     let there = [aged(made(), "a", 1)];
-    let broken = Err("peers cannot reach a Service of type ClusterIP".to_owned());
+    let why = "peers cannot reach a Service of type ClusterIP".to_owned();
+    let broken = Err(Unreachable { why: why.clone(), public_key: Some(gateway().unwrap().public_key) });
     for locals in [&there[..], &[]] {
         let plan = plan((TENANT, PEER), Some(&established()), locals, Some(own()), &broken);
-        let expected = Announcement { problem: broken.clone().err(), ..Announcement::default() };
+        let expected = Announcement { problem: Some(why.clone()), ..Announcement::default() };
         assert_eq!(plan, expected);
     }
     let nobody_asks = foreign(PeeringType::OutOfBand, PeeringConditionStatus::Pending, PeeringConditionStatus::None);
     assert_eq!(plan((TENANT, PEER), Some(&nobody_asks), &[], Some(own()), &broken), Announcement::default());
     assert_eq!(plan((TENANT, PEER), Some(&established()), &[], None, &gateway()), Announcement::default());
+}
+
+#[test]
+fn an_in_band_peer_follows_the_key_of_a_gateway_that_it_cannot_reach() {
+    let there = [aged(made(), "a", 1)];
+    let peer = foreign(PeeringType::InBand, PeeringConditionStatus::Established, PeeringConditionStatus::None);
+    let closed = |public_key: Option<&str>| {
+        let public_key = public_key.map(str::to_owned);
+        let closed = Err(Unreachable { why: "of type ClusterIP".to_owned(), public_key });
+        plan((TENANT, PEER), Some(&peer), &there, Some(own()), &closed)
+    };
+    let (old, new) = (gateway().unwrap().public_key, "fAtXqFbclsLrEwLCMmP18WQmRtocQDjKtHV8rRnTSW0=");
+    assert_eq!(closed(Some(&old)), Announcement::default(), "nothing has changed, and nothing is wrong");
+    let Announcement { write: Some(Write::Replace(_, spec)), problem: None, .. } = closed(Some(new)) else {
+        panic!("the new key is not followed")
+    };
+    assert_eq!(spec.backend_config["publicKey"], new);
+    assert_eq!((&spec.endpoint_ip, &spec.backend_config["port"]), (&"172.30.0.11".to_owned(), &"32205".to_owned()));
+    assert_eq!(closed(None).problem.as_deref(), Some("of type ClusterIP"), "without a key there is no tunnel");
 }
 
 #[test]
