@@ -60,14 +60,16 @@ impl PeerIdentity {
         })
     }
 
-    /// The best of several identity secrets: the one whose certificate is valid longest.
+    /// The best of several identity secrets: the one whose certificate was issued last. Its key is the one that the peer knows;
+    /// an older certificate may be valid for longer, when the peer has begun to give shorter ones.
     pub fn best<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Option<Self> {
-        secrets.into_iter().filter_map(Self::from_secret).max_by_key(Self::not_after)
+        secrets.into_iter().filter_map(Self::from_secret).max_by_key(Self::issued)
     }
 
-    /// When the certificate ceases to be valid; the beginning of time if it cannot be read.
-    pub fn not_after(&self) -> Timestamp {
-        certs::facts(self.certificate.as_bytes()).map_or(Timestamp::MIN, |facts| facts.not_after)
+    /// Begin and end of the certificate's validity; the beginning of time if the certificate cannot be read.
+    pub fn issued(&self) -> (Timestamp, Timestamp) {
+        certs::facts(self.certificate.as_bytes())
+            .map_or((Timestamp::MIN, Timestamp::MIN), |facts| (facts.not_before, facts.not_after))
     }
 
     /// A client that acts with this identity. The peer has chosen the URL, so the URL never leads to this machine, see

@@ -92,7 +92,7 @@ pub(crate) async fn ensure(
         asking.follow_proxy(&held, stored).await?;
     }
     // Of two that are equally good the stored one counts.
-    let best = attempt.granted.clone().into_iter().chain(stored.clone()).max_by_key(PeerIdentity::not_after);
+    let best = attempt.granted.clone().into_iter().chain(stored.clone()).max_by_key(PeerIdentity::issued);
     let facts = best.as_ref().and_then(|identity| certs::facts(identity.certificate.as_bytes()).ok());
     let need = need(facts.as_ref(), now().0);
     let is_stored = stored.is_some() && stored == best;
