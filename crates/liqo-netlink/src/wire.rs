@@ -247,4 +247,15 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn fuzz_replies() {
+        liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "reply", |bytes| {
+            for message in messages(bytes) {
+                for (_, value) in attributes(message.body, 12) {
+                    let _ = (text(value), find(value, 1), u16_at(value, 0), u32_at(value, 0), be32_at(value, 0));
+                }
+            }
+        });
+    }
 }
