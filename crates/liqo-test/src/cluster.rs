@@ -272,6 +272,12 @@ impl Cluster {
         if name == "kube-apiserver" || name == "etcd" { self.wait_api() } else { Ok(()) }
     }
 
+    /// From now on the signers of this cluster sign for no longer than `life`, whatever a request asks for; they date back by
+    /// five minutes.
+    pub fn sign_for(&self, life: Duration) -> Result<()> {
+        control_plane::sign_for(self, &self.node(&self.first())?, life)
+    }
+
     pub fn wait_api(&self) -> Result<()> {
         let api = self.api();
         let what = format!("API server of {}", self.name());

@@ -100,6 +100,14 @@ pub(super) fn start_controllers(cluster: &Cluster, node: &Node) -> Result<()> {
     Ok(())
 }
 
+/// Starts the controller manager again with signers that sign for no longer than `life`.
+pub(super) fn sign_for(cluster: &Cluster, node: &Node, life: Duration) -> Result<()> {
+    let name = "kube-controller-manager";
+    Daemon::of(&node.dir, name).stop()?;
+    let flags = format!("{} --cluster-signing-duration={}s", controller_manager(cluster), life.as_secs());
+    Daemon::spawn(&node.dir, &node.netns, name, words(name, &flags)).map(drop)
+}
+
 pub(super) fn words(name: &str, flags: &str) -> Vec<String> {
     std::iter::once(name).chain(flags.split_whitespace()).map(str::to_owned).collect()
 }
