@@ -210,7 +210,7 @@ pub(crate) fn be32_at(bytes: &[u8], at: usize) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Writer, attributes, find, messages, text};
+    use super::{Writer, attributes, be32_at, find, messages, text, u16_at, u32_at};
 
     #[test]
     fn what_is_written_is_read() {

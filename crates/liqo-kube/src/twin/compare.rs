@@ -72,6 +72,11 @@ fn empty(value: &Value) -> bool {
         Value::Array(items) => items.is_empty(),
         _ => false,
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     /// Only what is not wanted is taken away.
     #[test]
