@@ -248,4 +248,20 @@ mod tests {
             assert!(introduced_url(bad).is_err(), "{bad:?}");
         }
     }
+
+    /// Whatever a cluster calls itself, its URL has a host, perhaps a port, and nothing else that a client would read.
+    #[test]
+    fn fuzz_introduced_urls() {
+        liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "introduced_url", |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            match introduced_url(&text) {
+                Ok(()) => {
+                    let authority = text.strip_prefix("https://").expect("a URL of https");
+                    let authority = authority.strip_suffix('/').unwrap_or(authority);
+                    assert!(!authority.is_empty() && !authority.contains(['/', '@', '?', '#', '\\', '%', ' ']));
+                }
+                Err(why) => assert!(why.len() < 2048 && !why.contains(char::is_control)),
+            }
+        });
+    }
 }

@@ -104,4 +104,18 @@ mod tests {
         }
         assert!(!stays_here("demo") && !stays_here("liqo-demo"));
     }
+
+    /// Of a report only what was asked for is believed, under the name it was asked for.
+    #[test]
+    fn fuzz_reported_maps() {
+        liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "reported_map", |bytes| {
+            let Ok((map, report)) = serde_json::from_slice::<(NamespaceMap, NamespaceMapStatus)>(bytes) else { return };
+            let believed = believed(&map, &report);
+            let unasked = unasked(&map, &report).count();
+            assert_eq!(believed.current_mapping.len() + unasked, report.current_mapping.len());
+            let wished = &map.spec.desired_mapping;
+            let map = NamespaceMap { status: Some(believed), ..map.clone() };
+            assert!(accepted(&map).iter().all(|(here, there)| wished.get(here) == Some(there)));
+        });
+    }
 }

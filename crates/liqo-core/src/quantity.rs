@@ -285,4 +285,13 @@ mod tests {
             proptest::prop_assert_eq!(Amount::parse(&decimal), Amount::parse(&spelled));
         }
     }
+
+    #[test]
+    fn fuzz_quantities() {
+        liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "quantity", |bytes| {
+            let Some(amount) = Amount::parse(&String::from_utf8_lossy(bytes)) else { return };
+            assert!(amount.0.abs() <= LARGEST);
+            assert_eq!(Amount::parse(&amount.quantity().0), Some(amount), "what is written is read as it was");
+        });
+    }
 }

@@ -255,4 +255,16 @@ mod tests {
         assert_eq!(both(std::slice::from_ref(&nothing), std::slice::from_ref(&b)), std::slice::from_ref(&nothing));
         assert_eq!(both(&[nothing, b.clone()], std::slice::from_ref(&b)), [b]);
     }
+
+    /// A selector is wrong whichever node it is asked about, or it has an answer.
+    #[test]
+    fn fuzz_selectors() {
+        type Asked = (NodeSelector, BTreeMap<String, String>);
+        liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "selector", |bytes| {
+            let Ok((selector, labels)) = serde_json::from_slice::<Asked>(bytes) else { return };
+            if let Err(why) = matches(Some(&selector), "liqo-milan", &labels) {
+                assert_eq!(error(&selector), Some(why));
+            }
+        });
+    }
 }

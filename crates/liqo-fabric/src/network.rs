@@ -243,4 +243,16 @@ mod tests {
         assert_eq!((good.len(), good[0].0.name_any()), (1, "t1".to_owned()));
         assert_eq!(bad[0].1, "cluster c1 has an older tunnel, /t1");
     }
+
+    /// What a tunnel tells is networks of which ours are equally large on both sides, or a sentence.
+    #[test]
+    fn fuzz_tunnels() {
+        liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "tunnel_endpoint", |bytes| {
+            let Ok(spec) = serde_json::from_slice::<TunnelEndpointSpec>(bytes) else { return };
+            if let Ok(networks) = Networks::of(&spec) {
+                assert_eq!(networks.local_pods.prefix_len(), networks.local_pods_there.prefix_len());
+                assert!(networks.remote().iter().all(|network| *network == network.trunc()), "host bits");
+            }
+        });
+    }
 }

@@ -103,9 +103,20 @@ mod tests {
         assert!(MapResponse::decode([0xff, 0xff].as_slice()).is_err());
     }
 
+    #[test]
+    fn fuzz_messages() {
+        liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "message", |bytes| {
+            if let Ok(asked) = MapRequest::decode(bytes) {
+                assert_eq!(MapRequest::decode(&asked.encode_to_vec()[..]), Ok(asked.clone()));
+                let _ = asked.ip.parse::<std::net::IpAddr>();
+            }
+            let _ = (UnmapRequest::decode(bytes), GetHomePodIpRequest::decode(bytes), BelongsRequest::decode(bytes));
+        });
+    }
+
     proptest::proptest! {
         #[test]
-        fn whatever_comes_is_a_message_or_none(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+        fn fuzz_whatever_comes_is_a_message_or_none(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
             let _ = (MapRequest::decode(&bytes[..]), UnmapRequest::decode(&bytes[..]), BelongsRequest::decode(&bytes[..]));
         }
 

@@ -210,7 +210,7 @@ pub(crate) fn be32_at(bytes: &[u8], at: usize) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Writer, attributes, find, messages, text};
+    use super::{Writer, attributes, be32_at, find, messages, text, u16_at, u32_at};
 
     #[test]
     fn what_is_written_is_read() {
@@ -246,5 +246,16 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn fuzz_replies() {
+        liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "reply", |bytes| {
+            for message in messages(bytes) {
+                for (_, value) in attributes(message.body, 12) {
+                    let _ = (text(value), find(value, 1), u16_at(value, 0), u32_at(value, 0), be32_at(value, 0));
+                }
+            }
+        });
     }
 }

@@ -108,10 +108,10 @@ fn require(pod: &Value, imposed: &[NodeSelectorTerm]) -> Result<Option<Value>, s
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::NodeSelector;
+    use k8s_openapi::api::core::v1::{NodeSelector, Pod};
     use liqo_api::offloading::NamespaceOffloadingSpec;
 
-    use super::*;
+    use super::{super::review, *};
 
     fn offloading(strategy: PodOffloadingStrategy, terms: &Value) -> NamespaceOffloading {
         let selector: NodeSelector = serde_json::from_value(json!({ "nodeSelectorTerms": terms })).unwrap();
@@ -231,5 +231,26 @@ mod tests {
         let mut ending = offloading(PodOffloadingStrategy::Remote, &json!([]));
         ending.metadata.deletion_timestamp = Some(liqo_kube::now());
         assert_eq!(mutate(&json!({"spec": {}}), &ending), Verdict::allow());
+    }
+
+    /// The patch applies to every pod that is one, which then tolerates virtual nodes; the answer is one the API server reads.
+    #[test]
+    fn fuzz_reviewed_pods() {
+        let offloading = offloading(PodOffloadingStrategy::Remote, &json!([]));
+        liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "admission_review", |bytes| {
+            let Ok((version, asked)) = review::read(bytes) else { return };
+            let verdict = mutate(&asked.object, &offloading);
+            let answer = review::write(&version, &asked.uid, verdict.clone());
+            assert_eq!(answer["response"]["uid"], asked.uid);
+            let mut pod = asked.object;
+            let is_pod = serde_json::from_value::<Pod>(pod.clone()).is_ok_and(|pod| pod.spec.is_some());
+            let Verdict::Allow { patch, .. } = verdict else { return };
+            if !is_pod || patch.is_empty() {
+                return;
+            }
+            let patch: json_patch::Patch = serde_json::from_value(Value::from(patch)).unwrap();
+            json_patch::patch(&mut pod, &patch).unwrap();
+            assert_eq!(tolerate(&pod), None, "{pod}");
+        });
     }
 }

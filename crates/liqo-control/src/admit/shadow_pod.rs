@@ -173,4 +173,18 @@ mod tests {
             assert_eq!(updated(&new, &renamed), Ok(()), "what was there before can still be changed and let go");
         }
     }
+
+    /// A refusal of what a peer writes is one sentence of bounded length; an update that changes nothing is refused nothing new.
+    #[test]
+    fn fuzz_shadow_pods() {
+        let guests = GuestArgs::default();
+        liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "shadow_pod", |bytes| {
+            let Ok(object) = serde_json::from_slice::<Value>(bytes) else { return };
+            let Ok(shadow) = read(&object) else { return };
+            assert!(guest::text(&violations(&guests, &shadow)).len() < 16 * 1024);
+            if !origin(&object).is_empty() {
+                assert_eq!(update(&guests, &object, &object), Ok(()));
+            }
+        });
+    }
 }

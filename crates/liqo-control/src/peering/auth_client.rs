@@ -378,4 +378,17 @@ mod tests {
         let plain = url.replace("https", "http");
         assert!(talk(&Call::get(&plain, &Trust::of(&right, true))).await.is_err());
     }
+
+    /// A grant has a certificate; what is told of an answer is one short line.
+    #[test]
+    fn fuzz_identity_answers() {
+        liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "identity_answer", |bytes| {
+            if let Ok(grant) = grant(bytes) {
+                assert!(!grant.certificate.is_empty());
+                let _ = liqo_kube::certs::facts(grant.certificate.as_bytes());
+            }
+            let words = words(bytes);
+            assert!(words.chars().count() <= 512 && !words.contains(['\n', '\r']), "{words:?}");
+        });
+    }
 }

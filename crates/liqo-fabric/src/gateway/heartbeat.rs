@@ -180,4 +180,14 @@ mod tests {
             prop_assert_eq!(secrets.read(&question, A, now), None);
         }
     }
+
+    /// Without the key nobody asks and nobody answers.
+    #[test]
+    fn fuzz_recorded_heartbeats() {
+        let secrets = of(&[&PrivateKey::from_bytes([7; 32])]);
+        liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "heartbeat", |bytes| {
+            assert!(secrets.answer(bytes, A, Instant::now()).is_none());
+            assert_eq!(secrets.read(bytes, A, Instant::now()), None);
+        });
+    }
 }

@@ -129,4 +129,13 @@ mod tests {
             assert_eq!(Message::decode(garbage), None);
         }
     }
+
+    #[test]
+    fn fuzz_recorded_messages() {
+        liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "ping", |bytes| {
+            let Some(read) = Message::decode(bytes) else { return };
+            assert_eq!(Message::decode(&read.encode(0)), Some(read.clone()));
+            let _ = read.answer(bytes);
+        });
+    }
 }

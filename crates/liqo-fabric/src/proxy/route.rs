@@ -124,6 +124,16 @@ mod tests {
         }
     }
 
+    #[test]
+    fn fuzz_recorded_targets() {
+        liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "connect_target", |bytes| {
+            let Some((host, port)) = Uri::try_from(bytes).ok().as_ref().and_then(target) else { return };
+            if lead(&host, port) == Ok(Destination::AuthService) {
+                assert!(host == "10.96.7.7" || host.split('.').next() == Some("liqo-auth"), "{host}");
+            }
+        });
+    }
+
     fn lead(host: &str, port: u16) -> Result<Destination, String> {
         let routes = Routes { api_server: ("10.96.0.1".into(), 443), auth: ("liqo-auth.liqo.svc".into(), 443) };
         routes.lead(host, port, &["10.96.7.7:443".parse().unwrap()])

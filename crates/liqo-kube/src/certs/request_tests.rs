@@ -219,6 +219,28 @@ fn naive(bytes: &[u8]) -> Option<(Vec<String>, Vec<String>)> {
     ))
 }
 
+/// What is read says the same to another reader, and is passed on as the bytes that were read.
+#[test]
+fn fuzz_signing_requests() {
+    liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "signing_request", |bytes| {
+        let Ok(request) = SigningRequest::read(&String::from_utf8_lossy(bytes)) else { return };
+        let Subject { common_name, organizations } = request.subject().clone();
+        assert_eq!(naive(request.der()), Some((vec![common_name], organizations)));
+        assert_eq!(SigningRequest::read(&request.pem()).unwrap(), request);
+    });
+}
+
+#[test]
+fn fuzz_certificates() {
+    liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "certificate", |bytes| {
+        let Ok(facts) = crate::certs::facts_der(bytes) else { return };
+        let (_, certificate) = x509_parser::parse_x509_certificate(bytes).unwrap();
+        let names: Vec<_> = certificate.subject().iter_common_name().map(|one| one.as_str().unwrap()).collect();
+        assert!(names.is_empty() && facts.subject.common_name.is_empty() || names == [facts.subject.common_name]);
+        assert!(crate::certs::pin_der(bytes).is_ok());
+    });
+}
+
 proptest! {
     #[test]
     fn arbitrary_bytes_are_no_request(bytes in proptest::collection::vec(any::<u8>(), 0..400), text in ".{0,200}") {

@@ -91,3 +91,26 @@ fn empty(value: &Value) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Only what is not wanted is taken away.
+    #[test]
+    fn fuzz_managed_fields() {
+        fn is_unwanted(patch: &Value, wanted: &Value) -> bool {
+            patch.as_object().into_iter().flatten().all(|(key, inner)| match wanted.get(key) {
+                None | Some(Value::Null) => inner.is_null(),
+                Some(wanted) => inner.is_object() && is_unwanted(inner, wanted),
+            })
+        }
+        liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "managed_fields", |bytes| {
+            let Ok((fields, wanted)) = serde_json::from_slice::<(Value, Value)>(bytes) else { return };
+            if let Some(patch) = removal(&fields, &wanted) {
+                assert!(is_unwanted(&patch, &wanted), "{patch} of {wanted}");
+            }
+            assert!(contains(&wanted, &wanted));
+        });
+    }
+}

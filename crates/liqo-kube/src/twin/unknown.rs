@@ -96,9 +96,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn fuzz_refusals() {
+        let whole = json!({"spec": {"containers": [{"name": "a"}], "hostname": "é"}, "a": [{"b": "c", "a": [1, 2]}]});
+        liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "refusal", |bytes| {
+            let mut body = whole.clone();
+            let error = String::from_utf8_lossy(bytes);
+            for path in paths(&error) {
+                remove(&mut body, path);
+            }
+        });
+    }
+
     proptest! {
         #[test]
-        fn no_words_of_another_make_it_panic(
+        fn fuzz_no_words_of_another_make_it_panic(
             parts in vec(prop_oneof![any::<String>(), "[.=,\\[\\]\" \u{2003}a-c0-9]{0,12}", Just(REFUSED.to_owned())], 0..12),
         ) {
             let mut body = json!({"a": [{"b": "c", "a": [1, 2]}], "b": {"a": {"c": null}}, "c": "é"});

@@ -168,4 +168,22 @@ mod tests {
         assert_eq!(permission(&Method::GET, "/metrics/resource"), ("get", "metrics"));
         assert_eq!(permission(&Method::GET, "/pods"), ("get", "proxy"));
     }
+
+    /// Whatever is asked for, what is asked there is about one pod of the namespace there.
+    #[test]
+    fn fuzz_kubelet_paths() {
+        liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "kubelet_path", |bytes| {
+            let Ok(uri) = http::Uri::try_from(bytes) else { return };
+            let (target, subresource) = match route(uri.path()) {
+                Some(Route::Logs(target)) => (target, "log"),
+                Some(Route::Stream(subresource, target)) => (target, subresource),
+                _ => return,
+            };
+            assert!(!target.pod.contains(['/', '?', '#']) && !target.namespace.contains('/'));
+            let path = path_there("there", &target, subresource, uri.query());
+            let rest = path.strip_prefix("/api/v1/namespaces/there/pods/").unwrap();
+            assert_eq!(rest.split('?').next(), Some(&*format!("{}/{subresource}", target.pod)));
+            assert_eq!(permission(&Method::GET, uri.path()).1, "proxy");
+        });
+    }
 }

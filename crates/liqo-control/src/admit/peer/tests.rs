@@ -121,3 +121,24 @@ fn without_settings_nothing_that_needs_them_passes() {
     assert!(why.contains("liqo-peer-policy"), "{why}");
     assert_eq!(rules.judge(&asked("pods", Value::Null, json!({})), None), Ok(()), "no rule is about it");
 }
+
+/// Whatever a peer writes is judged; who is no peer is not. A copy that passes has no finalizer and no owner.
+#[test]
+fn fuzz_writes_of_peers() {
+    let (settings, judge) = (settings(&[]), Judge::new());
+    liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "write_of_peer", |bytes| {
+        let Ok(mut asked) = serde_json::from_slice::<Request>(bytes) else { return };
+        let meta = &asked.object["metadata"];
+        let held =
+            ["finalizers", "ownerReferences"].iter().any(|key| meta[key].as_array().is_some_and(|all| !all.is_empty()));
+        let is_new = asked.operation == "CREATE" && asked.sub_resource.is_empty();
+        asked.user_info.username = PEER.to_owned();
+        asked.user_info.groups = vec!["liqo.io".to_owned()];
+        let verdict = judge.0.judge(&asked, Some(&settings));
+        let is_known = asked.resource.group == "virtualkubelet.liqo.io" && asked.resource.resource == "shadowpods";
+        assert!(!(is_new && held && is_known && verdict.is_ok()), "{}", asked.object);
+        asked.user_info.groups = vec!["system:masters".to_owned()];
+        asked.user_info.username = "kubernetes-admin".to_owned();
+        assert_eq!(judge.0.judge(&asked, Some(&settings)), Ok(()));
+    });
+}

@@ -151,4 +151,20 @@ mod tests {
             assert_eq!(signing_request(&peer, &encoded).unwrap_err().0, status, "{encoded}");
         }
     }
+
+    /// Whatever is sent, what is signed speaks of a possible peer, which is the one that asks.
+    #[test]
+    fn fuzz_identity_requests() {
+        let here = ClusterIdentity::new("16fbeaec-e4e4-41dc-9eea-170ce95d7dd9", "milan");
+        liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "identity_request", |bytes| {
+            let Ok(asked) = serde_json::from_slice::<wire::Request>(bytes) else { return };
+            let request = signing_request(&asked.cluster, &asked.certificate_signing_request);
+            if claim(&asked.cluster, &here).is_err() {
+                return;
+            }
+            let Ok(request) = request else { return };
+            assert_eq!(*request.subject(), Subject::new(asked.cluster.cluster_id.as_str(), "liqo.io"));
+            assert!(cluster_id_error(&request.subject().common_name).is_none());
+        });
+    }
 }

@@ -395,4 +395,20 @@ mod tests {
     fn a_pod_without_a_node_there_has_no_addresses() {
         assert_eq!(forged(&Pod::default(), json!({"phase": "Pending"}), &[]), json!({"phase": "Pending"}));
     }
+
+    /// Whatever another cluster says of a pod, addresses here are those that were translated.
+    #[test]
+    fn fuzz_reported_statuses() {
+        let here = pod("uid", "c", 0);
+        liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "pod_status", |bytes| {
+            let Ok(there) = serde_json::from_slice::<PodStatus>(bytes) else { return };
+            let told = Pod { status: Some(there.clone()), ..pod("there", "c", 0) };
+            let restarts = restarts(None, &here, &told);
+            let addresses = Addresses { node_ip: "10.0.0.1", pod_ips: vec!["10.9.0.1".to_owned()] };
+            let forged = forge(&here, &there, addresses, &restarts);
+            let ips: Vec<_> = forged.pod_ips.into_iter().flatten().map(|one| one.ip).collect();
+            assert!(ips.iter().all(|ip| ip == "10.9.0.1"), "{ips:?}");
+            assert!(forged.host_ip.is_none_or(|ip| ip == "10.0.0.1"));
+        });
+    }
 }

@@ -119,3 +119,13 @@ fn a_shorter_life_than_asked_for_counts() {
     assert_eq!(expires(&token(100, 31_536_000).0, 3607), Some(3707));
     assert_eq!(expires(b"opaque", 3600), None);
 }
+
+/// Whatever a peer or this API server calls a token, it ends in time or is none.
+#[test]
+fn fuzz_tokens() {
+    liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "token", |bytes| {
+        for seconds in [0, 3600, i64::MAX] {
+            let _ = expires(bytes, seconds);
+        }
+    });
+}

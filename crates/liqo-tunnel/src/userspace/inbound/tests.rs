@@ -199,3 +199,18 @@ proptest! {
         });
     }
 }
+
+#[test]
+fn fuzz_recorded_datagrams() {
+    liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "datagram", |bytes| survives(|bed| bed.send(bytes)));
+}
+
+#[test]
+fn fuzz_recorded_packets_of_a_peer() {
+    liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "packet", |bytes| {
+        survives(|bed| {
+            let sealed = bed.sealed(bytes);
+            bed.send(&sealed);
+        });
+    });
+}

@@ -164,3 +164,13 @@ proptest! {
         prop_assert!(stream[1] == before || alone || network, "byte {at}");
     }
 }
+
+/// Packets that are alone pass as they are.
+#[test]
+fn fuzz_recorded_packets() {
+    liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "packet", |bytes| {
+        let frames = merged(&[bytes.to_vec()], true);
+        assert_eq!(frames.len(), 1);
+        assert!(frames[0][VNET..] == *bytes);
+    });
+}

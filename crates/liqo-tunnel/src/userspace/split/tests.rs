@@ -188,3 +188,12 @@ fn frames_that_cannot_be_are_refused() {
         assert_eq!(split(&mut bad, length, 1420, |_| {}), Err(Malformed), "byte {at} = {byte:#x}");
     }
 }
+
+#[test]
+fn fuzz_recorded_frames() {
+    liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "frame", |bytes| {
+        let mut whole = bytes.to_vec();
+        whole.resize(bytes.len() + TAIL, 0);
+        let _ = split(&mut whole, bytes.len(), 1420, |_| {});
+    });
+}
