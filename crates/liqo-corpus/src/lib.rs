@@ -2,7 +2,7 @@
 //! what once failed.
 //!
 //! Keeps true: a target without files fails, so that no body holds for want of input. Input for which a body does not hold is
-//! written into the corpus of its target, in its smallest form, and so is the first to be tried from then on.
+//! shrunk and written into the corpus of its target, whose files are tried before made-up input from then on.
 
 use std::{
     fs,
@@ -120,9 +120,18 @@ mod tests {
         let longest = Cell::new(0);
         run(&|bytes| longest.set(longest.get().max(bytes.len()))).unwrap();
         assert!(longest.get() > 3);
-        assert!(run(&|bytes| assert!(bytes.len() < 2 || bytes == b"abc")).is_err());
+        let holds = |bytes: &[u8]| bytes.len() < 2 || bytes == b"abc";
+        assert!(run(&|bytes| assert!(holds(bytes))).is_err());
         let kept: Vec<_> = files(&target).into_iter().filter(|(name, _)| name.starts_with("found-")).collect();
-        assert_eq!(kept.iter().map(|(_, bytes)| bytes.len()).collect::<Vec<_>>(), [2], "the smallest input");
+        let [(name, input)] = &kept[..] else { panic!("{kept:?}") };
+        assert!(!holds(input) && input.len() <= 3, "input is shrunk: {input:?}");
+        let tried = Cell::new(0);
+        let again = run(&|bytes| {
+            tried.set(tried.get() + 1);
+            assert!(bytes == b"abc" || bytes.len() < 2);
+        });
+        let why = again.unwrap_err().downcast::<String>().unwrap();
+        assert!(why.contains(name.as_str()) && tried.get() <= 2, "{why} after {} tries", tried.get());
         fs::remove_dir_all(directory).unwrap();
     }
 }

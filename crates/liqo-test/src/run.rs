@@ -9,6 +9,7 @@ use std::{
     io::Write,
     path::Path,
     process::{Command, Output, Stdio},
+    thread,
 };
 
 use anyhow::{Context, Result, bail};
@@ -44,10 +45,15 @@ pub fn feed(command: &mut Command, input: &str) -> Result<String> {
         .spawn()
         .with_context(|| format!("cannot run {}", shown(command)))?;
     let mut stdin = child.stdin.take().expect("stdin is piped");
-    // A program may stop reading early; then its exit status says why.
-    let _ = stdin.write_all(input.as_bytes());
-    drop(stdin);
-    let output = child.wait_with_output().with_context(|| format!("cannot wait for {}", shown(command)))?;
+    let output = thread::scope(|scope| {
+        // A program that answers while it reads would wait for ever for somebody who only writes.
+        scope.spawn(move || {
+            // A program may stop reading early; then its exit status says why.
+            let _ = stdin.write_all(input.as_bytes());
+        });
+        child.wait_with_output()
+    });
+    let output = output.with_context(|| format!("cannot wait for {}", shown(command)))?;
     checked(command, &output)
 }
 

@@ -58,13 +58,22 @@ fn virtual_kubelets_are_held_to_their_nodes() {
 #[test]
 fn access_is_what_the_table_says() {
     let objects = with(&[]);
+    let in_json = |rules: &[xtask::rbac::Rule]| rules.iter().map(xtask::rbac::Rule::to_json).collect::<Vec<_>>();
     for (file, rules) in xtask::rbac::all() {
-        let role = match file.strip_suffix(".namespaced") {
-            Some(name) => format!("Role/liqo-{name}"),
+        let role = match file.split_once('.') {
+            Some((name, "namespaced")) => format!("Role/liqo-{name}"),
+            // Rules of a setting, after the others.
+            Some((name, "segregation")) => {
+                let segregated = with(&["--set", "networking.securityMode=IntraClusterTrafficSegregation"]);
+                let role = format!("ClusterRole/liqo-{name}");
+                let all = [objects[&role]["rules"].as_array().expect("rules").clone(), in_json(rules)].concat();
+                assert_eq!(segregated[&role]["rules"], json!(all), "{role}");
+                continue;
+            }
+            Some(_) => panic!("no template renders {file}"),
             None => format!("ClusterRole/liqo-{file}"),
         };
-        let wanted: Vec<Value> = rules.iter().map(xtask::rbac::Rule::to_json).collect();
-        assert_eq!(objects[&role]["rules"], json!(wanted), "{role}");
+        assert_eq!(objects[&role]["rules"], json!(in_json(rules)), "{role}");
     }
     let subjects = |binding: &str| -> Vec<Value> {
         objects[binding]["subjects"].as_array().expect("subjects").iter().map(|s| s["name"].clone()).collect()
