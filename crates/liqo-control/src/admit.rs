@@ -120,7 +120,7 @@ async fn serve(
 async fn answer(context: &Context, request: Request<Incoming>) -> Response<Reply> {
     let path = request.uri().path().trim_end_matches('/').to_owned();
     if Issuer::hears(&path) {
-        return context.issuer.answer(request).await;
+        return context.issuer.answer(&path, request).await;
     }
     let Some(hook) = Hook::of(&path) else {
         return server::text(StatusCode::NOT_FOUND, &format!("there is no webhook {path:?}"));

@@ -486,10 +486,11 @@ impl Cluster {
             count: Some(1),
             ..Event::default()
         };
-        if let Err(error) = self.create(&event).await {
-            tracing::debug!(error = &error as &dyn std::error::Error, "event not recorded");
+        let outcome = self.create(&event).await;
+        if let Err(error) = &outcome {
+            tracing::debug!(error = error as &dyn std::error::Error, "event not recorded");
         }
-        true
+        outcome.is_ok()
     }
 
     /// Whether the API server answers, within `limit`.

@@ -19,6 +19,9 @@ use liqo_core::quantity::Amount;
 
 pub(crate) use metadata::origin;
 
+/// Longest time, in seconds, that a pod of a peer has to end: a pod that does not end keeps its namespace, its resources and
+/// its processes.
+const LONGEST_GRACE: i64 = 600;
 /// No refusal has more sentences.
 const SENTENCES: usize = 5;
 /// Text of a peer is not repeated beyond this many characters.
@@ -190,6 +193,7 @@ fn quoted(text: &str) -> String {
 /// runtime class of guests.
 pub(super) fn adapt(args: &GuestArgs, pod: &mut PodSpec) {
     pod.automount_service_account_token = Some(false);
+    pod.termination_grace_period_seconds = pod.termination_grace_period_seconds.map(|own| own.min(LONGEST_GRACE));
     let forced = &args.guest_runtime_class;
     if !forced.is_empty() && !is_some(pod.runtime_class_name.as_ref()) {
         pod.runtime_class_name = Some(forced.clone());

@@ -19,7 +19,10 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::{
+    api::core::v1::{Container, Pod, PodSpec},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use kube::ResourceExt;
 use liqo_api::{
     meta::label,
@@ -92,6 +95,7 @@ fn trim(pod: &mut Pod) {
             init_containers: spec.init_containers.map(images),
             active_deadline_seconds: spec.active_deadline_seconds,
             node_name: spec.node_name,
+            termination_grace_period_seconds: spec.termination_grace_period_seconds,
             restart_policy: spec.restart_policy,
             tolerations: spec.tolerations,
             ..PodSpec::default()
@@ -131,15 +135,17 @@ pub(crate) async fn run(shared: Arc<Shared>, rules: Rules, pods: Pods, workers: 
 
 impl Loop {
     async fn settle(&self, (namespace, name): Key) -> Result<Option<Duration>, KubeError> {
-        // The pod of a deleted `ShadowPod` is its dependent: garbage collection removes the pod.
+        let pod = self.pods.get(&namespace, &name);
         let Some(shadow) = self.shadows.get(&namespace, &name) else {
             self.memories().remove(&(namespace, name));
-            return Ok(None);
+            return match pod {
+                Some(pod) => self.sweep(&pod).await,
+                None => Ok(None),
+            };
         };
-        let pod = self.pods.get(&namespace, &name);
-        let ended = !self.shared.ledger.standing(guest::origin(&shadow.metadata)).consumer.is_in_force();
-        if ended || super::is_leaving(&*shadow) || grace(&shadow).is_some() {
-            return self.end(&shadow, pod.as_deref()).await;
+        let has_grant = self.has_grant(&shadow.metadata);
+        if !has_grant || super::is_leaving(&*shadow) || grace(&shadow).is_some() {
+            return self.end(&shadow, pod.as_deref(), has_grant).await;
         }
         let space = self.shared.namespaces.get("", &namespace);
         let refusal = self.rules.refusal(&shadow, space.as_deref());
@@ -181,12 +187,9 @@ impl Loop {
 
     /// Ends the pod of a `ShadowPod` that was deleted or is about to be, even while a finalizer holds the `ShadowPod`, or whose
     /// peer has no grant.
-    async fn end(&self, shadow: &ShadowPod, pod: Option<&Pod>) -> Result<Option<Duration>, KubeError> {
-        let own = pod.filter(|pod| kinship(shadow, pod) == Kinship::Own);
-        match own.and_then(|pod| Some((pod, removal(shadow, pod)?))) {
-            Some((pod, Removal::Plain)) => self.cluster.remove(pod).await?,
-            Some((pod, Removal::Within(seconds))) => self.cluster.remove_in(pod, seconds).await?,
-            None => {}
+    async fn end(&self, shadow: &ShadowPod, pod: Option<&Pod>, has_grant: bool) -> Result<Option<Duration>, KubeError> {
+        if let Some(pod) = pod.filter(|pod| kinship(shadow, pod) == Kinship::Own) {
+            self.remove(pod, removal(Some(shadow), pod, has_grant)).await?;
         }
         if super::is_leaving(shadow) || grace(shadow).is_some() {
             self.memories().remove(&key_of(shadow));
@@ -197,6 +200,29 @@ impl Loop {
         self.tell(shadow, "Refused", why).await;
         self.report(shadow, Some(ShadowPodPhase::Pending)).await?;
         Ok(Some(LATER))
+    }
+
+    fn has_grant(&self, of: &ObjectMeta) -> bool {
+        self.shared.ledger.standing(guest::origin(of)).consumer.is_in_force()
+    }
+
+    /// Ends a pod of ours, in a namespace of its peer, whose `ShadowPod` is gone. Garbage collection does so, too, unless whoever deleted the `ShadowPod`
+    /// asked for orphans.
+    async fn sweep(&self, pod: &Pod) -> Result<Option<Duration>, KubeError> {
+        let space = self.shared.namespaces.get("", &pod.namespace().unwrap_or_default());
+        let peer = space.as_ref().and_then(|space| space.labels().get(label::REMOTE_CLUSTER_ID));
+        if peer.is_none_or(|peer| peer != guest::origin(&pod.metadata)) {
+            return Ok(None);
+        }
+        self.remove(pod, removal(None, pod, self.has_grant(&pod.metadata))).await.map(|()| None)
+    }
+
+    async fn remove(&self, pod: &Pod, removal: Option<Removal>) -> Result<(), KubeError> {
+        match removal {
+            Some(Removal::Plain) => self.cluster.remove(pod).await,
+            Some(Removal::Within(seconds)) => self.cluster.remove_in(pod, seconds).await,
+            None => Ok(()),
+        }
     }
 
     /// Books the demand of the pod; one task at a time decides what fits into the offer to a peer.

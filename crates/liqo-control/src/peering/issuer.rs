@@ -82,7 +82,7 @@ pub struct IdentityArgs {
 pub(crate) struct Issuer {
     door: Arc<Door>,
     tokens: Tokens,
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
     /// The only user that is heard.
     caller: String,
     pin_certificate: bool,
@@ -101,7 +101,7 @@ impl Issuer {
         let home = Home { cluster: home.cluster.writing_as(WRITER), ..home.clone() };
         Ok(Self {
             tokens: Tokens::new(home.cluster.clone(), names::IDENTITY_AUDIENCE),
-            turns: Semaphore::new(TURNS),
+            turns: Arc::new(Semaphore::new(TURNS)),
             caller: format!("system:serviceaccount:{}:{}", home.namespace, names::AUTH_ACCOUNT),
             pin_certificate: args.pin_certificate,
             door: Arc::new(Door {
@@ -131,11 +131,11 @@ impl Issuer {
     }
 
     /// The answer to the authentication service.
-    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<Reply> {
+    pub(crate) async fn answer(&self, path: &str, request: Request<Incoming>) -> Response<Reply> {
         if let Err(No(status, why)) = self.identify(&request).await {
             return server::text(status, &why);
         }
-        let outcome = match (request.method(), request.uri().path()) {
+        let outcome = match (request.method(), path) {
             (&Method::GET, FACTS) => self.facts().await.map(|facts| server::json(StatusCode::OK, &facts)),
             (&Method::POST, IDENTITY) => self.judge(request).await.map(|said| server::json(StatusCode::OK, &said)),
             _ => Err(No(StatusCode::METHOD_NOT_ALLOWED, "wrong method".to_owned())),
@@ -174,12 +174,15 @@ impl Issuer {
         let bad = |why: String| No(StatusCode::BAD_REQUEST, why);
         let body = server::body(request, 2 * LONGEST).await.map_err(|error| bad(format!("reading: {error}")))?;
         let request: wire::Request = serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?;
-        let Ok(_turn) = self.turns.try_acquire() else {
+        let Ok(turn) = Arc::clone(&self.turns).try_acquire_owned() else {
             return Err(No(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once".to_owned()));
         };
         // In a task of its own: whoever asks may hang up, what was begun is finished and stored.
         let door = Arc::clone(&self.door);
-        let work = tokio::spawn(guarded("identity", async move { door.grant(request).await }));
+        let work = tokio::spawn(guarded("identity", async move {
+            let _turn = turn;
+            door.grant(request).await
+        }));
         let interrupted = || No(StatusCode::INTERNAL_SERVER_ERROR, "interrupted; try again".to_owned());
         Ok(match work.await.ok().and_then(Result::ok).unwrap_or_else(|| Err(interrupted())) {
             Ok(answer) => wire::Verdict::Granted(answer),

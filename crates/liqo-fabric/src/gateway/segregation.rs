@@ -170,8 +170,8 @@ fn sharers<'s>(spaces: &'s BTreeMap<String, BTreeSet<Sharer>>, owners: &BTreeSet
     first.into_iter().flatten().filter(in_all).collect()
 }
 
-/// Starts watching. The receiver holds `None` until every kind has been listed; each change rings `bell`.
-pub(super) fn watch(cluster: &Cluster, bell: &Arc<Notify>) -> watch::Receiver<Option<Arc<Shared>>> {
+/// Starts watching. The receiver holds `None` until every kind has been listed.
+pub(super) fn watch(cluster: &Cluster) -> watch::Receiver<Option<Arc<Shared>>> {
     let news = Arc::new(Notify::new());
     let ring = || {
         let news = Arc::clone(&news);
@@ -185,7 +185,8 @@ pub(super) fn watch(cluster: &Cluster, bell: &Arc<Notify>) -> watch::Receiver<Op
         slices: cluster.watch("").trim(trim).start(move |_| slices()),
     };
     let (sender, receiver) = watch::channel(None);
-    tokio::spawn(stores.follow(news, Arc::clone(bell), sender));
+    // When the task ends, the sender is dropped, and the receiver fails.
+    tokio::spawn(stores.follow(news, sender));
     receiver
 }
 
@@ -208,20 +209,17 @@ struct Stores {
 
 impl Stores {
     /// Tells what is shared whenever that has changed, as long as somebody listens.
-    async fn follow(self, news: Arc<Notify>, bell: Arc<Notify>, sender: watch::Sender<Option<Arc<Shared>>>) {
+    async fn follow(self, news: Arc<Notify>, sender: watch::Sender<Option<Arc<Shared>>>) {
         tokio::join!(self.offloadings.ready(), self.namespaces.ready(), self.pods.ready(), self.slices.ready());
         loop {
             let now = Shared::of(&self.seen());
-            let has_changed = sender.send_if_modified(|shared| {
+            sender.send_if_modified(|shared| {
                 let differs = shared.as_deref() != Some(&now);
                 if differs {
                     *shared = Some(Arc::new(now));
                 }
                 differs
             });
-            if has_changed {
-                bell.notify_one();
-            }
             tokio::select! {
                 () = news.notified() => tokio::time::sleep(PAUSE).await,
                 () = sender.closed() => return,

@@ -110,7 +110,7 @@ impl Gateway {
                 .labels(&format!("{GATEWAY_LABEL}=true"))
                 .start(move |_| services()),
             shared: (args.security_mode == SecurityMode::IntraClusterTrafficSegregation)
-                .then(|| segregation::watch(&cluster, &bell)),
+                .then(|| segregation::watch(&cluster)),
             address: watch::Sender::new(args.pod_ip),
             keys: Keys::watch(&cluster, &args.namespace, &bell),
             secrets: watch::Sender::default(),
@@ -161,7 +161,7 @@ impl Gateway {
         self.components.ready().await;
         if let Some(shared) = &mut self.shared {
             let known = shared.wait_for(Option::is_some).await;
-            known.map_err(|_| "nobody says any more what is shared with peers".to_owned())?;
+            known.map_err(|_| "the task that finds what is shared with peers has ended".to_owned())?;
         }
         loop {
             let pause = pace.after(self.settle().await);
@@ -176,6 +176,9 @@ impl Gateway {
                 changed = self.standing.changed() => {
                     changed.map_err(|_| "the election has ended".to_owned())?;
                     tracing::info!(active = *self.standing.borrow(), "this gateway's standing");
+                }
+                known = changed(&mut self.shared) => {
+                    known.map_err(|_| "the task that finds what is shared with peers has ended".to_owned())?;
                 }
                 () = tokio::time::sleep(pause) => {}
             }
@@ -387,5 +390,13 @@ impl Gateway {
         let cleared = self.space.node.clear(&space::node_realm()).map_err(|error| told(&error));
         drop(self.space);
         Netns::remove(Path::new(NAMESPACE)).map_err(|error| told(&error)).and(cleared.map(drop))
+    }
+}
+
+/// Returns when another set of addresses is shared with peers; never in the mode in which peers reach every pod.
+async fn changed(shared: &mut Option<watch::Receiver<Option<Arc<Shared>>>>) -> Result<(), watch::error::RecvError> {
+    match shared {
+        Some(shared) => shared.changed().await,
+        None => std::future::pending().await,
     }
 }

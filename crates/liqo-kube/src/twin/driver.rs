@@ -173,6 +173,9 @@ impl<R: Reflect> Pair<'_, R> {
             lock(&self.told).remove(name);
             lock(&self.held).remove(name);
             lock(&self.last_words).remove(name);
+            if there.is_none() && seen.is_none() {
+                lock(&self.made).remove(name);
+            }
             return Ok(again);
         };
         let news = match plan.here {

@@ -9,13 +9,15 @@ use serde_json::{Value, json};
 
 use super::super::is_leaving;
 
-/// Seconds a pod has to end unless it says so.
+/// Seconds a pod has to end unless it says so; and most seconds that pods of a peer without a grant have.
 const GRACE: u32 = 30;
-/// Seconds the peer gives the pod to end, fewer than the pod's own; `None` while the shadow is not about to be deleted.
+
+/// Seconds the peer gives the pod to end, fewer than the pod's own; `None` while the shadow is not about to be deleted. Never
+/// 0: that would take the pod from the API server while its containers still run.
 pub(super) fn grace(shadow: &ShadowPod) -> Option<u32> {
     let seconds: u32 = shadow.annotations().get(annotation::GRACE_SECONDS)?.parse().ok()?;
     let own = shadow.spec.pod.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
-    Some(seconds.min(own.and_then(|own| u32::try_from(own).ok()).unwrap_or(GRACE)))
+    Some(seconds.min(own.and_then(|own| u32::try_from(own).ok()).unwrap_or(GRACE)).max(1))
 }
 
 /// How to delete a pod of ours.
@@ -27,9 +29,16 @@ pub(super) enum Removal {
     Within(u32),
 }
 
-/// How to delete the pod of a shadow that ends; `None` when its deletion is under way.
-pub(super) fn removal(shadow: &ShadowPod, pod: &Pod) -> Option<Removal> {
-    let grace = grace(shadow);
+/// How to delete the pod of a shadow that ends, or a pod without a shadow; `None` when its deletion is under way. A peer without
+/// a grant has no say in how long its pods take to end.
+pub(super) fn removal(shadow: Option<&ShadowPod>, pod: &Pod, has_grant: bool) -> Option<Removal> {
+    let own = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
+    let grace = match shadow.and_then(grace) {
+        Some(grace) => Some(grace),
+        None if !has_grant && own.is_some_and(|own| own > i64::from(GRACE)) => Some(GRACE),
+        None => None,
+    };
+    let grace = grace.map(|grace| if has_grant { grace } else { grace.min(GRACE) });
     if !is_leaving(pod) {
         return Some(grace.map_or(Removal::Plain, Removal::Within));
     }
@@ -88,6 +97,7 @@ mod tests {
             (Some("4"), 40, Some(40), Some(Removal::Within(4))),
             (Some("4"), 40, Some(4), None),
             (Some("400"), 40, None, Some(Removal::Within(40))),
+            (Some("0"), 40, None, Some(Removal::Within(1))),
             (Some("-1"), 40, None, Some(Removal::Plain)),
             (Some("soon"), 40, Some(40), None),
         ] {
@@ -95,7 +105,31 @@ mod tests {
             let mut pod = Pod::default();
             pod.metadata.deletion_timestamp = left.map(|_| at(0));
             pod.metadata.deletion_grace_period_seconds = left;
-            assert_eq!(removal(&shadow, &pod), wanted, "{told:?} {left:?}");
+            assert_eq!(removal(Some(&shadow), &pod, true), wanted, "{told:?} {left:?}");
+        }
+    }
+
+    #[test]
+    fn pods_of_a_peer_without_a_grant_end_soon() {
+        for (own, told, left, wanted) in [
+            (Some(20), None, None, Some(Removal::Plain)),
+            (None, None, None, Some(Removal::Plain)),
+            (Some(900), None, None, Some(Removal::Within(30))),
+            (Some(900), Some("600"), None, Some(Removal::Within(30))),
+            (Some(900), Some("4"), None, Some(Removal::Within(4))),
+            (Some(900), None, Some(900), Some(Removal::Within(30))),
+            (Some(900), None, Some(30), None),
+        ] {
+            let shadow = shadow(own.unwrap_or(30), told.map(|told| (annotation::GRACE_SECONDS, told)));
+            let mut pod: Pod =
+                serde_json::from_value(json!({"spec": {"containers": [], "terminationGracePeriodSeconds": own}}))
+                    .unwrap();
+            pod.metadata.deletion_timestamp = left.map(|_| at(0));
+            pod.metadata.deletion_grace_period_seconds = left;
+            assert_eq!(removal(Some(&shadow), &pod, false), wanted, "{own:?} {told:?} {left:?}");
+            if told.is_none() {
+                assert_eq!(removal(None, &pod, false), wanted, "without a shadow: {own:?} {left:?}");
+            }
         }
     }
 
