@@ -206,15 +206,21 @@ impl Loop {
         self.shared.ledger.standing(guest::origin(of)).consumer.is_in_force()
     }
 
-    /// Ends a pod of ours, in a namespace of its peer, whose `ShadowPod` is gone. Garbage collection does so, too, unless whoever deleted the `ShadowPod`
-    /// asked for orphans.
+    /// Ends a pod of ours, in a namespace of its peer, whose `ShadowPod` is gone. Garbage collection does so, too, unless the
+    /// request that deleted the `ShadowPod` asked for orphans.
     async fn sweep(&self, pod: &Pod) -> Result<Option<Duration>, KubeError> {
         let space = self.shared.namespaces.get("", &pod.namespace().unwrap_or_default());
         let peer = space.as_ref().and_then(|space| space.labels().get(label::REMOTE_CLUSTER_ID));
         if peer.is_none_or(|peer| peer != guest::origin(&pod.metadata)) {
             return Ok(None);
         }
-        self.remove(pod, removal(None, pod, self.has_grant(&pod.metadata))).await.map(|()| None)
+        let Some(removal) = removal(None, pod, self.has_grant(&pod.metadata)) else { return Ok(None) };
+        // A watch leaves out what it cannot read, and a running pod is not removed for that.
+        let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
+        if self.cluster.get::<ShadowPod>(&namespace, &name).await?.is_some() {
+            return Ok(Some(SOON));
+        }
+        self.remove(pod, Some(removal)).await.map(|()| None)
     }
 
     async fn remove(&self, pod: &Pod, removal: Option<Removal>) -> Result<(), KubeError> {
