@@ -42,6 +42,20 @@ const fn excuse(
 /// All excuses.
 pub(super) const EXCUSES: &[Excuse] = &[
     excuse(
+        "controller-manager",
+        Some(""),
+        "pods/status",
+        &[Power::Change],
+        "readiness gates of pods of peers: no pod of a story has one",
+    ),
+    excuse(
+        "network-manager",
+        Some("net.liqo.io"),
+        "tunnelendpoints/status",
+        &[Power::Change],
+        "written when no gateway of the cluster is active for 25 s: gateways of stories come back sooner",
+    ),
+    excuse(
         "",
         None,
         "*/finalizers",
