@@ -154,7 +154,7 @@ fn what_is_shared_changes(fabric: &mut Fabric) -> Result<()> {
     })?;
     follows(&from, SocketAddr::new(second, WEB), true)?;
     let open = from.netns.run(move || TcpStream::connect_timeout(&first, KNOCK))??;
-    fabric.stage.liqoctl(&rome, &["unoffload", "namespace", "late", "--skip-confirm"])?;
+    fabric.stage.liqoctl(&rome, &["unoffload", "namespace", "late"])?;
     follows(&from, first, false)?;
     ensure!(!answers(open)?, "a connection to a pod that is shared no more goes on");
     ensure!(running(&rome, "late", "app=late")?.len() == 2, "the pods of the namespace are gone");
