@@ -169,11 +169,13 @@ impl Cluster {
         &self.record
     }
 
-    /// What service accounts of an audited cluster asked for and had no right to: who, verb and resource, once each. Refusals after
-    /// the last permitted request of a pod do not count: an uninstallation removes roles while pods end.
-    pub fn forbidden(&self) -> Result<Vec<String>> {
+    /// What service accounts of an audited cluster asked for and had no right to: who, verb and resource, once each. `since`
+    /// is what [`Cluster::recorded`] said at the beginning. Refusals after the last permitted request of a pod do not count:
+    /// its roles have gone while the pod ends.
+    pub fn forbidden(&self, since: usize) -> Result<Vec<String>> {
         let path = self.audit_log();
         let log = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let log = log.get(since..).unwrap_or_default();
         ensure!(!log.is_empty(), "the API server of {} kept no record", self.name());
         // Of each pod, or account outside of pods: refusals since its last permitted request, and whether there was one.
         let mut pods: BTreeMap<String, (bool, BTreeSet<String>)> = BTreeMap::new();
@@ -203,6 +205,11 @@ impl Cluster {
         }
         all.extend(pods.into_values().filter(|(was_permitted, _)| !was_permitted).flat_map(|(_, refused)| refused));
         Ok(all.into_iter().collect())
+    }
+
+    /// How long the record of an audited cluster is, in bytes. There is no file before the first entry.
+    pub fn recorded(&self) -> usize {
+        fs::read(self.audit_log()).map_or(0, |record| record.len())
     }
 
     /// Where an audited cluster's API server keeps its record.
