@@ -3,6 +3,7 @@
 //! Kept true: a [`Cluster`] is a name for what is on disk and in the kernel; any process may open it again.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -168,24 +169,47 @@ impl Cluster {
         &self.record
     }
 
-    /// What service accounts of an audited cluster asked for and had no right to: who, verb and resource, once each.
-    pub fn forbidden(&self) -> Result<Vec<String>> {
+    /// What service accounts of an audited cluster asked for and had no right to: who, verb and resource, once each. `since`
+    /// is what [`Cluster::recorded`] said at the beginning. Refusals after the last permitted request of a pod do not count:
+    /// its roles have gone while the pod ends.
+    pub fn forbidden(&self, since: usize) -> Result<Vec<String>> {
         let path = self.audit_log();
         let log = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let log = log.get(since..).unwrap_or_default();
         ensure!(!log.is_empty(), "the API server of {} kept no record", self.name());
-        let mut all = std::collections::BTreeSet::new();
+        // Of each pod, or account outside of pods: refusals since its last permitted request, and whether there was one.
+        let mut pods: BTreeMap<String, (bool, BTreeSet<String>)> = BTreeMap::new();
+        let mut all = BTreeSet::new();
         for line in log.lines() {
             // The API server writes while we read: the last line may be half a one.
             let Ok(event) = serde_json::from_str::<serde_json::Value>(line) else { continue };
             let text = |pointer: &str| event.pointer(pointer).and_then(|value| value.as_str()).unwrap_or_default();
-            if text("/annotations/authorization.k8s.io~1decision") == "forbid" {
-                let (group, resource) = (text("/objectRef/apiGroup"), text("/objectRef/resource"));
-                let (subresource, namespace) = (text("/objectRef/subresource"), text("/objectRef/namespace"));
-                let (user, verb) = (text("/user/username"), text("/verb"));
-                all.insert(format!("{user} may not {verb} {resource}/{subresource} of {group:?} in {namespace:?}"));
+            let user = text("/user/username");
+            let pod = text("/user/extra/authentication.kubernetes.io~1pod-uid/0");
+            let (was_permitted, refused) = pods.entry(format!("{user} {pod}")).or_default();
+            match text("/annotations/authorization.k8s.io~1decision") {
+                "forbid" => {
+                    let (group, resource) = (text("/objectRef/apiGroup"), text("/objectRef/resource"));
+                    let (subresource, namespace) = (text("/objectRef/subresource"), text("/objectRef/namespace"));
+                    let verb = text("/verb");
+                    refused.insert(format!(
+                        "{user} may not {verb} {resource}/{subresource} of {group:?} in {namespace:?}"
+                    ));
+                }
+                "allow" => {
+                    *was_permitted = true;
+                    all.append(refused);
+                }
+                _ => {}
             }
         }
+        all.extend(pods.into_values().filter(|(was_permitted, _)| !was_permitted).flat_map(|(_, refused)| refused));
         Ok(all.into_iter().collect())
+    }
+
+    /// How long the record of an audited cluster is, in bytes. There is no file before the first entry.
+    pub fn recorded(&self) -> usize {
+        fs::read(self.audit_log()).map_or(0, |record| record.len())
     }
 
     /// Where an audited cluster's API server keeps its record.

@@ -49,7 +49,8 @@ fn every_place_reaches_every_other_one_by_every_way() -> Result<()> {
         a_remote_pod_reaches_the_api_server_of_its_home(fabric)?;
         what_is_outside_is_reached_through_its_home(fabric)?;
         peers_are_measured(fabric)?;
-        let forbidden = fabric.clusters().iter().map(Cluster::forbidden).collect::<Result<Vec<_>>>()?.concat();
+        let forbidden =
+            fabric.clusters().iter().map(|cluster| cluster.forbidden(0)).collect::<Result<Vec<_>>>()?.concat();
         ensure!(forbidden.is_empty(), "rights are missing: {forbidden:#?}");
         Ok(())
     })

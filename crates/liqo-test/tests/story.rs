@@ -18,8 +18,12 @@ fn twice(stage: &Stage) -> Result<()> {
     let before = [rome.leftovers()?, milan.leftovers()?];
     ensure!(before == [Vec::<String>::new(), Vec::new()], "the clusters are not empty: {before:?}");
     for round in ["first", "second"] {
+        let since = [rome.recorded(), milan.recorded()];
         stage.install_all(&[])?;
         tell(stage, rome, milan)?;
+        // Before roles are removed while processes still end.
+        let forbidden = [rome.forbidden(since[0])?, milan.forbidden(since[1])?].concat();
+        ensure!(forbidden.is_empty(), "rights are missing: {forbidden:#?}");
         stage.everywhere(|cluster| {
             stage.liqoctl(cluster, &["uninstall", "--purge"])?;
             let left = wait_for("nothing is left", LONG, || {
@@ -29,8 +33,6 @@ fn twice(stage: &Stage) -> Result<()> {
             left.map_err(|error| error.context(format!("{round} round, {}", cluster.name())))
         })?;
     }
-    let forbidden = [rome.forbidden()?, milan.forbidden()?].concat();
-    ensure!(forbidden.is_empty(), "rights are missing: {forbidden:#?}");
     Ok(())
 }
 

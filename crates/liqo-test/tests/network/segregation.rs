@@ -13,7 +13,6 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use liqo_test::{
-    Cluster,
     echo::{self, PORT, Way},
     netns::Netns,
     wait_for,
@@ -49,7 +48,7 @@ fn segregated(fabric: &mut Fabric) -> Result<()> {
     crate::a_remote_pod_reaches_the_api_server_of_its_home(fabric)?;
     a_failover_opens_nothing(fabric)?;
     what_is_shared_changes(fabric)?;
-    let forbidden = fabric.clusters().iter().map(Cluster::forbidden).collect::<Result<Vec<_>>>()?.concat();
+    let forbidden = fabric.clusters().iter().map(|cluster| cluster.forbidden(0)).collect::<Result<Vec<_>>>()?.concat();
     ensure!(forbidden.is_empty(), "rights are missing: {forbidden:#?}");
     Ok(())
 }
@@ -154,7 +153,7 @@ fn what_is_shared_changes(fabric: &mut Fabric) -> Result<()> {
     })?;
     follows(&from, SocketAddr::new(second, WEB), true)?;
     let open = from.netns.run(move || TcpStream::connect_timeout(&first, KNOCK))??;
-    fabric.stage.liqoctl(&rome, &["unoffload", "namespace", "late", "--skip-confirm"])?;
+    fabric.stage.liqoctl(&rome, &["unoffload", "namespace", "late"])?;
     follows(&from, first, false)?;
     ensure!(!answers(open)?, "a connection to a pod that is shared no more goes on");
     ensure!(running(&rome, "late", "app=late")?.len() == 2, "the pods of the namespace are gone");
