@@ -1,7 +1,6 @@
 //! What our own readers take, Kubernetes reads equally: its code is asked (`testbed/kube/judge`).
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use liqo_core::quantity::Amount;
 use liqo_kube::certs::{SigningRequest, Subject, facts_der};
 use liqo_test::{
     assets,
@@ -35,29 +34,6 @@ fn bytes(value: &Value) -> Vec<u8> {
 }
 
 #[test]
-fn quantities_are_those_of_kubernetes() {
-    let number = "[+-]?([0-9]{1,20}(\\.[0-9]{0,12})?|\\.[0-9]{1,12})([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]{1,3})?";
-    let core = concat!(env!("CARGO_MANIFEST_DIR"), "/../liqo-core");
-    let mut texts: Vec<String> = made(number);
-    texts.extend(
-        liqo_corpus::sample(core, "quantity", COUNT).iter().filter_map(|one| String::from_utf8(one.clone()).ok()),
-    );
-    let inputs: Vec<_> = texts.iter().map(|text| text.clone().into_bytes()).collect();
-    let mut read = 0;
-    for (text, answer) in texts.iter().zip(judged("quantity", &inputs)) {
-        let theirs = answer.as_str().map(|billionths| Amount::parse(&format!("{billionths}n")).unwrap());
-        // Documented: what has more digits than can be counted exactly is not read.
-        let is_too_long = text.chars().filter(char::is_ascii_digit).count() > 38;
-        match Amount::parse(text) {
-            None if is_too_long => {}
-            ours => assert_eq!(ours, theirs, "{text:?}"),
-        }
-        read += usize::from(theirs.is_some());
-    }
-    assert!(read > COUNT, "{read} of {} were quantities", texts.len());
-}
-
-#[test]
 fn signing_requests_say_to_kubernetes_what_they_say_to_us() {
     let mut inputs = liqo_corpus::sample(env!("CARGO_MANIFEST_DIR"), "signing_request", COUNT);
     inputs.extend(made(names()).iter().map(|name| pem(&signed(name)).into_bytes()));
@@ -70,7 +46,9 @@ fn signing_requests_say_to_kubernetes_what_they_say_to_us() {
         let Subject { common_name, organizations } = request.subject().clone();
         assert_eq!(answer["commonName"], common_name, "{text}");
         assert_eq!(answer["organizations"], serde_json::json!(organizations), "{text}");
-        assert_eq!((&answer["names"], answer["extensions"] == 0), (&Value::from(2), request.is_bare()), "{text}");
+        assert_eq!(answer["names"], 2, "{text}");
+        // Other attributes than extensions, like a challenge password, make a request less than bare, too.
+        assert!(!request.is_bare() || answer["extensions"] == 0, "{text}");
         // The signer writes the subject anew: what comes of it is what was asked for.
         let certificate = bytes(&answer["certificate"]);
         assert_eq!(facts_der(&certificate).unwrap().subject, *request.subject(), "{text}");
