@@ -336,6 +336,15 @@ impl Cluster {
         self.ask::<K, K>("patch", &name_of(object), request).await
     }
 
+    /// Adds `owner` to the owner references of exactly this object, as it was seen; see [`owners_with`]. `None`: `owner` is
+    /// there.
+    pub async fn own<K: Object>(&self, object: &K, owner: OwnerReference) -> Result<Option<K>, KubeError> {
+        let Some(owners) = owners_with(object, owner) else { return Ok(None) };
+        let (uid, version) = (object.uid(), object.resource_version());
+        let patch = json!({"metadata": {"ownerReferences": owners, "uid": uid, "resourceVersion": version}});
+        self.merge(object, patch).await.map(Some)
+    }
+
     /// Makes `status` the whole status of exactly this object (its UID is checked). Nothing happens, and nothing is
     /// given back, when that object is gone, or another one has its name.
     pub async fn put_status<K: Object>(

@@ -47,7 +47,7 @@ use door::{Door, Told};
 const TURNS: usize = 16;
 /// The signer makes no certificate of a shorter life.
 const SHORTEST_LIFE: Duration = Duration::from_secs(600);
-/// In whose name objects are written: that of the process that wrote them before, so fields keep their owner.
+/// Field manager of the written objects: the one of earlier versions, in which the authentication service wrote them.
 const WRITER: &str = names::AUTH_SERVICE;
 
 /// Flags about who is given an identity.
@@ -160,7 +160,7 @@ impl Issuer {
     async fn facts(&self) -> Result<wire::Facts, No> {
         let home = &self.door.home;
         let shown = match self.pin_certificate {
-            // The replica that decides makes it; until then there is nothing to show.
+            // The replica that decides makes the certificate; until then the service has no certificate to show.
             true => Some(certificate::read(home).await?.ok_or_else(|| {
                 let why = format!("Secret {} does not exist yet", names::AUTH_CERTIFICATE_SECRET);
                 No(StatusCode::SERVICE_UNAVAILABLE, why)

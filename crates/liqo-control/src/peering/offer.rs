@@ -28,7 +28,7 @@ use liqo_api::{
     sharing::{OfferPhase, ResourceOffer, ResourceOfferStatus, VirtualKubeletStatus},
 };
 use liqo_core::{naming, standing::is_banned};
-use liqo_kube::{KubeError, now, owner_reference, owners_with};
+use liqo_kube::{KubeError, now, owner_reference};
 use serde_json::json;
 
 use super::{is_nobody, world::World};
@@ -119,11 +119,7 @@ impl Pass<'_> {
         if is_going {
             return Ok(None);
         }
-        let Some(owners) = owners_with(self.offer, owner_reference(one, true)) else { return Ok(None) };
-        let version = self.offer.resource_version();
-        let patch =
-            json!({"metadata": {"ownerReferences": owners, "uid": self.offer.uid(), "resourceVersion": version}});
-        self.world.home.cluster.merge(self.offer, patch).await.map(Some)
+        self.world.home.cluster.own(self.offer, owner_reference(one, true)).await
     }
 
     async fn run_kubelet(&self, one: &ForeignCluster, exists: bool) -> Result<(), KubeError> {

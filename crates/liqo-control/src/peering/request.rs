@@ -31,7 +31,7 @@ use liqo_core::{
     resources::{changed, read, write},
     standing::{accepts, is_cordoned},
 };
-use liqo_kube::{KubeError, now, owner_reference, owners_with};
+use liqo_kube::{KubeError, now, owner_reference};
 use serde_json::json;
 
 use super::{foreign_cluster::is_dead, is_nobody, monitor, permissions, world::World};
@@ -157,10 +157,7 @@ impl Pass<'_> {
         if is_going {
             return Ok(());
         }
-        let Some(owners) = owners_with(request, owner_reference(one, true)) else { return Ok(()) };
-        let version = request.resource_version();
-        let patch = json!({"metadata": {"ownerReferences": owners, "uid": request.uid(), "resourceVersion": version}});
-        self.world.home.cluster.merge(request, patch).await.map(drop)
+        self.world.home.cluster.own(request, owner_reference(one, true)).await.map(drop)
     }
 
     /// Lets the peer read its metrics, or no longer; once.

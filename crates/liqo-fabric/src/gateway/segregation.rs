@@ -52,7 +52,7 @@ impl SecurityMode {
     }
 }
 
-/// Addresses of this cluster, as this cluster knows them, that one peer reaches.
+/// The addresses in this cluster that one peer reaches, before they are translated for the peer.
 pub(crate) type Reach = BTreeSet<Ipv4Addr>;
 
 /// The peer a namespace is shared with.

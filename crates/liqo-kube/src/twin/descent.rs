@@ -14,7 +14,8 @@ pub(super) fn is_anothers<R: Reflect>(here: &R::Here, there: &impl Resource) -> 
     recorded::<R>(there).is_some_and(|uid| here.meta().uid.as_deref() != Some(uid))
 }
 
-/// Whether a twin is that of another source than `here`: it says so, or it says nothing and does not fit.
+/// Whether a twin was made for another source than `here`: the twin records another UID, or it records none and its contents
+/// do not fit `here`.
 pub(super) fn is_strange<R: Reflect>(r: &R, here: &R::Here, there: &R::There) -> bool {
     match R::RECORD.and(recorded::<R>(there)) {
         Some(_) => is_anothers::<R>(here, there),

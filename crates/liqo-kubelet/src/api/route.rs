@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(permission(&Method::GET, "/pods"), ("get", "proxy"));
     }
 
-    /// Whatever is asked for, what is asked there is about one pod of the namespace there.
+    /// Every path that is asked of the other cluster names one pod in the remote namespace, whatever the request was.
     #[test]
     fn fuzz_kubelet_paths() {
         liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "kubelet_path", |bytes| {

@@ -69,7 +69,8 @@ impl<R: Reflect> Pair<'_, R> {
         Ok(now.filter(|now| now.meta().uid == meta.uid).map(|_| Arc::clone(shown)))
     }
 
-    /// What has this name there; nothing, if we may not know. (One that does not know us, 401, has taken nothing back.)
+    /// The object of this name in the other cluster; `None` also when the other cluster forbids the request (403), because it has
+    /// then taken back the namespace. A refused identity (401) is an error: nothing has been taken back.
     pub(super) async fn fetch<K: Object>(&self, name_there: &str) -> Result<Option<Arc<K>>, KubeError> {
         match self.parts.there.get::<K>(&self.parts.namespace_there, name_there).await {
             Err(error) if error.code() == Some(403) => Ok(None),
