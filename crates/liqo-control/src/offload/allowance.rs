@@ -2,6 +2,8 @@
 //!
 //! Keeps true: what cannot be counted is refused, never taken for nothing; the webhook and the controller count alike.
 
+mod used;
+
 use std::sync::Arc;
 
 use k8s_openapi::{
@@ -9,12 +11,7 @@ use k8s_openapi::{
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
 };
 use kube::ResourceExt;
-use liqo_api::{
-    ClusterIdentity,
-    meta::label,
-    sharing::ResourceOffer,
-    virtualkubelet::{ShadowPod, ShadowPodPhase},
-};
+use liqo_api::{ClusterIdentity, meta::label, sharing::ResourceOffer, virtualkubelet::ShadowPod};
 use liqo_core::{
     naming::claimed_tenant_of,
     quantity::Amount,
@@ -22,6 +19,7 @@ use liqo_core::{
 };
 
 use super::guest;
+pub(crate) use used::{Place, Used, counts, made_from, place_of, runs, sizes};
 
 /// The resource that counts pods.
 const PODS: &str = "pods";
@@ -55,11 +53,9 @@ pub(crate) fn demand_of(shadow: &ShadowPod) -> Resources {
     shadow.spec.pod.as_ref().map(demand).unwrap_or_default()
 }
 
-/// Whether a shadow pod of that peer uses anything: not once its work is done.
-pub(crate) fn counts(shadow: &ShadowPod, peer: &str) -> bool {
-    let phase = shadow.status.as_ref().map(|status| status.phase);
-    let done = matches!(phase, Some(ShadowPodPhase::Succeeded | ShadowPodPhase::Failed));
-    !done && guest::origin(&shadow.metadata) == peer
+/// Whether a demand has room in what was booked for a pod.
+pub(crate) fn covers(booked: &Resources, demand: &Resources) -> bool {
+    demand.iter().all(|(name, wanted)| booked.get(name).is_some_and(|is| is >= wanted))
 }
 
 /// Whether a pod fits into what is left of an offer.
@@ -120,10 +116,7 @@ pub fn object_quota(namespace: &str, counts: &[(String, String)]) -> Option<Reso
 
 #[cfg(test)]
 mod tests {
-    use liqo_api::{
-        sharing::ResourceOfferSpec,
-        virtualkubelet::{ShadowPodSpec, ShadowPodStatus},
-    };
+    use liqo_api::sharing::ResourceOfferSpec;
     use serde_json::{Value, json};
 
     use super::*;
@@ -212,24 +205,15 @@ mod tests {
     }
 
     #[test]
-    fn a_shadow_pod_counts_until_its_work_is_done() {
-        for (policy, phase, wanted) in [
-            ("Always", None, true),
-            ("Always", Some(ShadowPodPhase::Running), true),
-            ("Always", Some(ShadowPodPhase::Failed), false),
-            ("Never", Some(ShadowPodPhase::Failed), false),
-            ("Never", Some(ShadowPodPhase::Succeeded), false),
-            ("OnFailure", Some(ShadowPodPhase::Succeeded), false),
+    fn a_booked_demand_covers_what_is_not_larger() {
+        let booked = list(&[("cpu", "1"), ("memory", "1Gi")]);
+        for (demand, wanted) in [
+            (list(&[("cpu", "1"), ("memory", "1Gi")]), true),
+            (list(&[("cpu", "500m")]), true),
+            (list(&[("cpu", "1001m")]), false),
+            (list(&[("nvidia.com/gpu", "1")]), false),
         ] {
-            let pod = PodSpec { restart_policy: Some(policy.to_owned()), ..PodSpec::default() };
-            let mut shadow = ShadowPod::new("x", ShadowPodSpec { pod: Some(pod) });
-            shadow.labels_mut().insert(label::REFLECTION_ORIGIN.to_owned(), "id".to_owned());
-            shadow.status = phase.map(|phase| ShadowPodStatus { phase });
-            assert_eq!(counts(&shadow, "id"), wanted, "{policy} {phase:?}");
-            assert!(!counts(&shadow, "other"));
-            // Deleted is not gone: its pod may still run.
-            shadow.metadata.deletion_timestamp = Some(liqo_kube::now());
-            assert_eq!(counts(&shadow, "id"), wanted);
+            assert_eq!(covers(&booked, &demand), wanted, "{demand:?}");
         }
     }
 

@@ -11,6 +11,7 @@
 //! Removes   pods of deleted `ShadowPod`s, of earlier `ShadowPod`s of the same name, and of peers without a grant.
 
 mod plan;
+mod pods;
 mod rules;
 mod wishes;
 
@@ -19,95 +20,33 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::{
-    api::core::v1::{Container, Pod, PodSpec},
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::ResourceExt;
 use liqo_api::{
     meta::label,
     virtualkubelet::{ShadowPod, ShadowPodPhase, ShadowPodStatus},
 };
-use liqo_kube::{Cluster, KubeError, Queue, Store, drive, now};
+use liqo_kube::{Cluster, KubeError, Store, drive, now};
 use serde_json::json;
 
-pub(crate) use self::rules::Rules;
 use self::{
     plan::{Kinship, Step, forge, kinship, plan},
-    rules::{Memories, key_of, recall},
+    rules::{Existing, Memories, recall},
     wishes::{Removal, grace, removal},
 };
-use super::{Shared, drift, guest};
-use crate::home::Home;
+pub(crate) use self::{pods::Pods, rules::Rules};
+use super::{
+    Shared,
+    allowance::{self, Place, place_of},
+    drift, guest,
+};
 
-/// Under this name pods are written.
+/// Field manager of the pods.
 const WRITER: &str = "shadow-pod";
 /// How soon to look again for a name somebody else has.
 const LATER: Duration = Duration::from_secs(30);
 /// How soon to look again for what is about to change.
 const SOON: Duration = Duration::from_secs(1);
-
-/// Namespace and name.
-type Key = (String, String);
-
-/// The pods made from shadow pods, and who wants to know when they change.
-#[derive(Clone)]
-pub(crate) struct Pods {
-    /// The pods; of their specification only what may change is kept.
-    pub store: Store<Pod>,
-    /// Nodes whose pods have changed.
-    pub nodes: Queue<String>,
-    queue: Queue<Key>,
-}
-
-impl Pods {
-    /// Starts watching.
-    pub(crate) fn watch(home: &Home) -> Self {
-        let queue = Queue::fair(|(namespace, _): &Key| namespace.clone());
-        let nodes = Queue::<String>::new();
-        let (seen, node) = (queue.clone(), nodes.clone());
-        let selector = format!("{}={}", label::MANAGED_BY, label::MANAGED_BY_SHADOW_POD);
-        let store = home.cluster.watch::<Pod>("").labels(&selector).trim(trim).start(move |pod| {
-            seen.push((pod.namespace().unwrap_or_default(), pod.name_any()));
-            if let Some(name) = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()) {
-                node.push(name);
-            }
-        });
-        Self { store, nodes, queue }
-    }
-}
-
-/// Keeps what decisions need: a provider may run thousands of these.
-fn trim(pod: &mut Pod) {
-    drift::keep_fields_of(&mut pod.metadata, WRITER);
-    let images = |all: Vec<Container>| {
-        all.into_iter().map(|one| Container { name: one.name, image: one.image, ..Container::default() }).collect()
-    };
-    let gates: Vec<_> = pod
-        .spec
-        .iter()
-        .flat_map(|spec| spec.readiness_gates.iter().flatten())
-        .map(|gate| gate.condition_type.clone())
-        .collect();
-    if let Some(spec) = pod.spec.take() {
-        pod.spec = Some(PodSpec {
-            containers: images(spec.containers),
-            init_containers: spec.init_containers.map(images),
-            active_deadline_seconds: spec.active_deadline_seconds,
-            node_name: spec.node_name,
-            termination_grace_period_seconds: spec.termination_grace_period_seconds,
-            restart_policy: spec.restart_policy,
-            tolerations: spec.tolerations,
-            ..PodSpec::default()
-        });
-    }
-    if let Some(status) = pod.status.take() {
-        let conditions =
-            status.conditions.map(|all| all.into_iter().filter(|one| gates.contains(&one.type_)).collect());
-        pod.status =
-            Some(k8s_openapi::api::core::v1::PodStatus { phase: status.phase, conditions, ..Default::default() });
-    }
-}
 
 struct Loop {
     shared: Arc<Shared>,
@@ -134,15 +73,20 @@ pub(crate) async fn run(shared: Arc<Shared>, rules: Rules, pods: Pods, workers: 
 }
 
 impl Loop {
-    async fn settle(&self, (namespace, name): Key) -> Result<Option<Duration>, KubeError> {
+    async fn settle(&self, (namespace, name): Place) -> Result<Option<Duration>, KubeError> {
+        let place = (namespace.clone(), name.clone());
         let pod = self.pods.get(&namespace, &name);
+        if pod.is_none() && self.is_unseen(&place).await? {
+            return Ok(Some(SOON));
+        }
         let Some(shadow) = self.shadows.get(&namespace, &name) else {
-            self.memories().remove(&(namespace, name));
-            return match pod {
-                Some(pod) => self.sweep(&pod).await,
-                None => Ok(None),
-            };
+            if let Some(pod) = pod {
+                return self.sweep(&pod).await;
+            }
+            self.memories().remove(&place);
+            return Ok(None);
         };
+        pod.iter().for_each(|pod| self.rules.note(&shadow, pod, &mut self.memories()));
         let has_grant = self.has_grant(&shadow.metadata);
         if !has_grant || super::is_leaving(&*shadow) || grace(&shadow).is_some() {
             return self.end(&shadow, pod.as_deref(), has_grant).await;
@@ -192,7 +136,6 @@ impl Loop {
             self.remove(pod, removal(Some(shadow), pod, has_grant)).await?;
         }
         if super::is_leaving(shadow) || grace(shadow).is_some() {
-            self.memories().remove(&key_of(shadow));
             return Ok(None);
         }
         let peer = guest::origin(&shadow.metadata);
@@ -241,9 +184,31 @@ impl Loop {
                 "this cluster takes back what the cluster {peer:?} has here: an evicted pod is not made again"
             ));
         }
-        let granted = (grant, offer);
-        let has_pod = |(namespace, name): &Key| self.pods.get(namespace, name).is_some();
-        self.rules.book(shadow, (&self.shadows, &mut self.memories()), granted, has_pod)
+        let existing = || Existing {
+            shadows: self.shadows.filter(|one| allowance::counts(one, peer)),
+            pods: self.pods.filter(|one| allowance::runs(one, peer)),
+        };
+        self.rules.book(shadow, existing, &mut self.memories(), (grant, offer))
+    }
+
+    /// Whether a pod of this name exists that was made here and that the watch has not shown yet. Until the watch shows the pod,
+    /// what was booked for the pod counts.
+    async fn is_unseen(&self, place: &Place) -> Result<bool, KubeError> {
+        if !self.memories().get(place).is_some_and(|memory| memory.awaits_pod) {
+            return Ok(false);
+        }
+        let (namespace, name) = place;
+        let is_ours =
+            |pod: &Pod| pod.labels().get(label::MANAGED_BY).is_some_and(|by| by == label::MANAGED_BY_SHADOW_POD);
+        let exists = self.cluster.get::<Pod>(namespace, name).await?.as_ref().is_some_and(is_ours);
+        if !exists && let Some(memory) = self.memories().get_mut(place) {
+            memory.awaits_pod = false;
+        }
+        Ok(exists)
+    }
+
+    fn await_pod(&self, shadow: &ShadowPod, awaits_pod: bool) {
+        recall(&mut self.memories(), shadow).awaits_pod = awaits_pod;
     }
 
     /// Makes the pod. Its phase becomes known when the watch shows it.
@@ -251,6 +216,8 @@ impl Loop {
         let pending = Some(ShadowPodPhase::Pending);
         let mut pod = forge(shadow);
         guest::adapt(&self.rules.guests, pod.spec.get_or_insert_default());
+        // Also when the answer is lost, the pod may have been made.
+        self.await_pod(shadow, true);
         match self.cluster.create(&pod).await {
             Ok(made) if lacks_limits(&pod, &made) => {
                 self.cluster.remove_now(&made).await?;
@@ -266,6 +233,7 @@ impl Loop {
             }
             Err(error) if error.is_conflict() => self.meet(shadow).await,
             Err(error) => {
+                self.await_pod(shadow, error.code().is_none());
                 if matches!(error.code(), Some(400 | 403 | 422)) {
                     self.tell(shadow, "FailedCreate", reason(&error)).await;
                     self.report(shadow, pending).await?;
@@ -279,6 +247,7 @@ impl Loop {
     async fn meet(&self, shadow: &ShadowPod) -> Result<(Option<Duration>, Option<ShadowPodPhase>), KubeError> {
         let (namespace, name) = (shadow.namespace().unwrap_or_default(), shadow.name_any());
         let Some(pod) = self.cluster.get::<Pod>(&namespace, &name).await? else { return Ok((Some(SOON), None)) };
+        self.await_pod(shadow, kinship(shadow, &pod) == Kinship::Own);
         match kinship(shadow, &pod) {
             Kinship::Own => {
                 let managed = forge(shadow);
@@ -341,7 +310,7 @@ impl Loop {
     async fn tell(&self, shadow: &ShadowPod, kind: &str, text: String) {
         let news = std::mem::replace(&mut recall(&mut self.memories(), shadow).told, text.clone()) != text;
         if news {
-            tracing::warn!(shadow = ?key_of(shadow), kind, reason = text, "pod of a peer");
+            tracing::warn!(shadow = ?place_of(shadow), kind, reason = text, "pod of a peer");
             self.cluster.event(shadow, "liqo-controller-manager", "Warning", kind, &text).await;
         }
     }
