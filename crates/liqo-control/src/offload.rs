@@ -141,8 +141,9 @@ pub fn spawn(home: &Home, args: &ManagerArgs, life: &Life) -> Result<(), String>
     life.spawn("virtual-kubelet-access", access::run(Arc::clone(&shared), access));
     life.spawn("namespace-offloading", namespace::run(Arc::clone(&shared), spaces));
     let pods = shadow_pod::Pods::watch(home);
-    let guests = pods.store.clone();
-    life.spawn("namespace-map", namespace_map::run(Arc::clone(&shared), rules(home, args), guests, maps));
+    let leaving = Queue::new();
+    life.spawn("take-back", take_back::run(Arc::clone(&shared), pods.store.clone(), leaving.clone()));
+    life.spawn("namespace-map", namespace_map::run(Arc::clone(&shared), rules(home, args), maps, leaving));
     life.spawn("kubelet-csr", csr::run(Arc::clone(&shared)));
     if args.enable_node_failure_controller {
         life.spawn("node-failure", node_failure::run(home.clone(), pods.clone()));

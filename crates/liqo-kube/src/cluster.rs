@@ -3,6 +3,8 @@
 //! Every call has a deadline, is counted, and says what it was doing when it fails.
 #![expect(clippy::disallowed_types, reason = "the one door to API servers")]
 
+mod evict;
+
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};
@@ -10,8 +12,7 @@ use k8s_openapi::{
     ClusterResourceScope, NamespaceResourceScope,
     api::{
         certificates::v1::CertificateSigningRequest,
-        core::v1::{Event, EventSource, ObjectReference, Pod},
-        policy::v1::Eviction,
+        core::v1::{Event, EventSource, ObjectReference},
     },
     apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
@@ -437,19 +438,6 @@ impl Cluster {
             // A UID that does not match means: the one we meant is gone.
             Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error),
             _ => Ok(()),
-        }
-    }
-
-    /// Asks for the eviction of a pod; `false` when a disruption budget forbids it for now.
-    pub async fn evict(&self, pod: &Pod) -> Result<bool, KubeError> {
-        let metadata = ObjectMeta { name: pod.metadata.name.clone(), ..ObjectMeta::default() };
-        let eviction = body(&Eviction { metadata, delete_options: None });
-        let request = path_of(pod).create_subresource("eviction", &pod.name_any(), &PostParams::default(), eviction);
-        match self.ask::<Eviction, serde::de::IgnoredAny>("create", &name_of(pod), request).await {
-            Ok(_) => Ok(true),
-            Err(error) if error.is_not_found() => Ok(true),
-            Err(error) if error.code() == Some(429) => Ok(false),
-            Err(error) => Err(error),
         }
     }
 

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use liqo_kube::{
     Cluster,
     certs::{self, Shown, Subject},
@@ -234,4 +234,32 @@ async fn an_api_server_is_not_on_this_machine() {
     let there = Cluster::new(identity.client().await.unwrap(), "test");
     let why = soon(there.alive(Duration::from_secs(5))).await.unwrap_err();
     assert!(why.contains("may not be reached"), "{why}");
+}
+
+#[tokio::test]
+async fn slow_evictions_wait_for_few_others() {
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (asked, highest) = (Arc::clone(&now), Arc::clone(&most));
+    let there = there(move |path, mut stream| {
+        let (asked, highest) = (Arc::clone(&asked), Arc::clone(&highest));
+        async move {
+            assert!(path.contains("/eviction"), "{path}");
+            // What is not read would reset the connection.
+            stream.read(&mut [0; 4096]).await?;
+            highest.fetch_max(asked.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            asked.fetch_sub(1, Ordering::SeqCst);
+            whole(stream, "{}").await
+        }
+    })
+    .await;
+    let pod = |number: usize| {
+        let metadata = serde_json::json!({"name": format!("web-{number}"), "namespace": "demo"});
+        Arc::new(serde_json::from_value::<Pod>(serde_json::json!({ "metadata": metadata })).unwrap())
+    };
+    let outcomes = soon(there.evict_all((0..24).map(pod).collect())).await;
+    assert!(outcomes.iter().all(|(_, outcome)| matches!(outcome, Ok(true))), "{outcomes:?}");
+    assert_eq!((outcomes.len(), now.load(Ordering::SeqCst)), (24, 0));
+    let most = most.load(Ordering::SeqCst);
+    assert!((2..=8).contains(&most), "{most} at the same time");
 }

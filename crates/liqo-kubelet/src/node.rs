@@ -216,8 +216,7 @@ impl Keeper {
                 Ok(None)
             }
             Step::Evict(pods) => {
-                let evictions = pods.iter().map(|pod| self.home.evict(pod));
-                for outcome in futures::future::join_all(evictions).await {
+                for (_, outcome) in self.home.evict_all(pods).await {
                     match outcome {
                         Ok(true) => {}
                         Ok(false) => tracing::debug!("a disruption budget forbids an eviction for now"),

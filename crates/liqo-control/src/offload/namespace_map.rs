@@ -16,7 +16,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use k8s_openapi::api::{
-    core::v1::{Namespace, Pod, ResourceQuota},
+    core::v1::{Namespace, ResourceQuota},
     rbac::v1::{RoleBinding, RoleRef, Subject},
 };
 use kube::{ResourceExt, core::ObjectMeta};
@@ -31,7 +31,7 @@ use serde_json::json;
 
 pub(crate) use self::plan::Rules;
 use self::plan::{Owner, Wish, look, originals, owner_of, within};
-use super::{Shared, allowance::object_quota, is_leaving, is_original, strip, take_back};
+use super::{Shared, allowance::object_quota, is_leaving, is_original, strip};
 use crate::told::Told;
 
 /// Namespaces of one map handled at the same time.
@@ -56,15 +56,15 @@ pub(crate) enum Key {
 struct Loop {
     shared: Arc<Shared>,
     bindings: Store<RoleBinding>,
-    /// Pods of peers.
-    pods: Store<Pod>,
     rules: Rules,
     queue: Queue<Key>,
+    /// Peers whose pods may have to be evicted.
+    leaving: Queue<String>,
     told: Told,
 }
 
 /// Runs for ever.
-pub(crate) async fn run(shared: Arc<Shared>, rules: Rules, pods: Store<Pod>, queue: Queue<Key>) {
+pub(crate) async fn run(shared: Arc<Shared>, rules: Rules, queue: Queue<Key>, leaving: Queue<String>) {
     let seen = queue.clone();
     let bindings = shared.home.cluster.watch::<RoleBinding>("").trim(only_ours).start(move |binding| {
         if binding.annotations().contains_key(annotation::MANAGED_BY_NAMESPACE_MAP) {
@@ -73,8 +73,7 @@ pub(crate) async fn run(shared: Arc<Shared>, rules: Rules, pods: Store<Pod>, que
     });
     shared.ready().await;
     bindings.ready().await;
-    pods.ready().await;
-    let all = Loop { shared, bindings, pods, rules, queue: queue.clone(), told: Told::default() };
+    let all = Loop { shared, bindings, rules, queue: queue.clone(), leaving, told: Told::default() };
     drive("namespace-map", queue, 4, |key| all.settle(key)).await;
 }
 
@@ -147,9 +146,11 @@ impl Loop {
         let refused = |one: &RemoteNamespaceStatus| one.phase == Some(MappingPhase::CreationLoopBackOff);
         let later = status.current_mapping.values().any(refused).then_some(LATER);
         let stripping = (!grant.is_in_force() && !status.current_mapping.is_empty()).then_some(SOON);
-        let evicting = take_back::pods(&self.shared, &self.pods, &origin, grant).await?;
+        if matches!(grant, Grant::Leaving { .. }) {
+            self.leaving.push(origin);
+        }
         let ends_in = grant.ends_in(now().0.as_second());
-        Ok(later.into_iter().chain(stripping).chain(evicting).chain(ends_in).min())
+        Ok(later.into_iter().chain(stripping).chain(ends_in).min())
     }
 
     /// Why a peer is given no namespaces now.
