@@ -16,11 +16,12 @@ use liqo_api::{
 };
 use liqo_core::{
     naming,
-    standing::{self, Policy, Seen, Standing},
+    standing::{self, Policy, Seen, Standing, is_banned, precedence},
 };
 use liqo_kube::{Object, Store, now};
 
 use crate::peering::{foul, is_nobody};
+pub(crate) use liqo_core::standing::id_of;
 
 /// The stores of every kind on which grants depend.
 #[derive(Clone)]
@@ -42,10 +43,10 @@ impl Ledger {
         self.offers.ready().await;
     }
 
-    /// The `ForeignCluster` of a peer; of several `ForeignCluster`s of one peer only the oldest counts.
+    /// The `ForeignCluster` of a peer; of several `ForeignCluster`s of one peer one counts, see [`standing::precedence`].
     pub(crate) fn foreign_cluster(&self, peer: &str) -> Option<Arc<ForeignCluster>> {
         let all = self.foreign_clusters.filter(|one| id_of(one) == peer);
-        all.into_iter().min_by_key(|one| age_key(one))
+        all.into_iter().min_by(|one, other| precedence(one).cmp(&precedence(other)))
     }
 
     /// The peer a tenant namespace is shared with.
@@ -129,7 +130,9 @@ impl Ledger {
     /// The grant to a peer at this moment.
     pub(crate) fn standing(&self, peer: &str) -> Standing {
         let one = self.foreign_cluster(peer);
-        let one = one.filter(|one| !is_nobody(one, &self.foreign_clusters.all(), &self.here));
+        // A ban holds for the ID, also where the banned `ForeignCluster` makes no sense beside the others.
+        let counts = |one: &ForeignCluster| is_banned(one) || !is_nobody(one, &self.foreign_clusters.all(), &self.here);
+        let one = one.filter(|one| counts(one));
         let tenant = self.tenants(peer).into_iter().next();
         let inside = tenant.as_ref().map(|tenant| tenant.name_any()).unwrap_or_default();
         standing::of(&Seen {
@@ -164,16 +167,6 @@ pub(crate) fn recorded<'a>(
         id_of(one) == claimed && local == Some(name)
     };
     peers.any(is_recorded).then_some(name)
-}
-
-/// ID of the peer a `ForeignCluster` stands for; empty while unknown.
-pub(crate) fn id_of(foreign_cluster: &ForeignCluster) -> &str {
-    foreign_cluster.spec.cluster_identity.as_ref().map_or("", |identity| identity.cluster_id.as_str())
-}
-
-/// The smaller, the older.
-pub(crate) fn age_key(one: &ForeignCluster) -> (Option<i64>, String) {
-    (one.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()), one.uid().unwrap_or_default())
 }
 
 fn labelled<K: Object>(object: &K, key: &str, value: &str) -> bool {

@@ -36,7 +36,12 @@ use liqo_api::{
 };
 use liqo_kube::{Object, Queue, Store, life::Life, strip};
 
-use crate::{home::Home, ledger::Ledger, manager::ManagerArgs, peering::Settings};
+use crate::{
+    home::Home,
+    ledger::{Ledger, id_of},
+    manager::ManagerArgs,
+    peering::Settings,
+};
 
 /// What several loops read.
 pub(crate) struct Shared {
@@ -70,11 +75,6 @@ impl Shared {
     pub(crate) fn tenant_namespace(&self, id: &str) -> Option<String> {
         self.ledger.tenant(id)
     }
-}
-
-/// The ID of a peer; empty while it is not known.
-pub(crate) fn peer_id(peer: &ForeignCluster) -> &str {
-    peer.spec.cluster_identity.as_ref().map(|identity| identity.cluster_id.as_str()).unwrap_or_default()
 }
 
 /// How an aspect of a peering stands.
@@ -222,9 +222,9 @@ fn watch_peers(
     maps: Queue<namespace_map::Key>,
 ) -> Store<ForeignCluster> {
     home.cluster.watch::<ForeignCluster>("").start(move |peer| {
-        maps.push(namespace_map::Key::Peer(peer_id(peer).to_owned()));
-        slices.push(shadow_endpoint_slice::Key::Peer(peer_id(peer).to_owned()));
-        nodes.push(virtual_node::Key::Provider(peer_id(peer).to_owned()));
-        spaces.push(namespace::Key::Peer(peer_id(peer).to_owned()));
+        maps.push(namespace_map::Key::Peer(id_of(peer).to_owned()));
+        slices.push(shadow_endpoint_slice::Key::Peer(id_of(peer).to_owned()));
+        nodes.push(virtual_node::Key::Provider(id_of(peer).to_owned()));
+        spaces.push(namespace::Key::Peer(id_of(peer).to_owned()));
     })
 }

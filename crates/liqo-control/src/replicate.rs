@@ -52,7 +52,7 @@ use serde_json::{Value, json};
 
 use crate::{
     home::{Home, HomeArgs},
-    ledger::{id_of, recorded},
+    ledger::recorded,
     told::Told,
 };
 
@@ -354,7 +354,7 @@ impl Replicator {
             // Without an identity nothing can have a replica that we could reach: nothing is held any longer.
             return self.let_go(&namespace, Duration::ZERO).await;
         };
-        let is_banned = self.peers.all().iter().any(|one| id_of(one) == remote_id && standing::is_banned(one));
+        let is_banned = standing::bans(self.peers.all().iter().map(AsRef::as_ref), &remote_id);
         let mut links = self.links.lock().await;
         if links.get(&namespace).is_none_or(|link| link.identity != identity) {
             links.remove(&namespace);

@@ -172,6 +172,29 @@ pub fn is_banned(one: &ForeignCluster) -> bool {
     tenant_condition(one) == BANNED
 }
 
+/// Whether a cluster ID is banned. The ban holds for the ID: a further `ForeignCluster` of the same ID, whatever its name and
+/// age, does not lift the ban.
+pub fn bans<'a>(all: impl IntoIterator<Item = &'a ForeignCluster>, cluster_id: &str) -> bool {
+    all.into_iter().any(|one| is_banned(one) && id_of(one) == cluster_id)
+}
+
+/// The order in which the `ForeignCluster`s of one peer count: only the smallest counts. A banned one comes before all others,
+/// then the oldest.
+pub fn precedence(one: &ForeignCluster) -> (bool, (Option<i64>, &str)) {
+    (!is_banned(one), age(one))
+}
+
+/// The order of `ForeignCluster`s by their age: the smaller, the older.
+pub fn age(one: &ForeignCluster) -> (Option<i64>, &str) {
+    let created = one.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second());
+    (created, one.metadata.uid.as_deref().unwrap_or_default())
+}
+
+/// ID of the peer that a `ForeignCluster` stands for; empty while the ID is unknown.
+pub fn id_of(one: &ForeignCluster) -> &str {
+    one.spec.cluster_identity.as_ref().map_or("", |identity| identity.cluster_id.as_str())
+}
+
 /// Whether everything the peer consumes is taken back.
 pub fn is_drained(one: &ForeignCluster) -> bool {
     matches!(tenant_condition(one), "Drained" | BANNED)
@@ -244,6 +267,20 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+
+    #[test]
+    fn a_ban_holds_for_an_id_whatever_other_foreign_clusters_say() {
+        let named = |id: &str, condition| {
+            let mut one = peer("Yes", "Yes", condition);
+            one.spec.cluster_identity.as_mut().unwrap().cluster_id = id.to_owned();
+            one
+        };
+        let all = [named("a", ""), named("b", "Banned"), named("a", "Banned"), named("c", "Drained")];
+        for (id, banned) in [("a", true), ("b", true), ("c", false), ("d", false), ("", false)] {
+            assert_eq!(bans(&all, id), banned, "{id}");
+        }
+        assert!(precedence(&all[2]) < precedence(&all[0]), "what is granted is decided by the banned one");
+    }
 
     const NOW: i64 = 1_767_225_600;
     const THEN: &str = "2025-12-31T23:58:00Z";

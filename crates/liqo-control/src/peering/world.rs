@@ -231,7 +231,10 @@ impl World {
             }
             return;
         };
-        self.queues.foreign_clusters.push(name.to_owned());
+        // Which of several ForeignClusters of one ID counts may have changed.
+        for other in self.foreign_clusters.filter(|other| other.name_any() == name || id_of(other) == id_of(&one)) {
+            self.queues.foreign_clusters.push(other.name_any());
+        }
         for namespace in self.namespaces.filter(|namespace| naming::claimed_tenant_of(namespace) == Some(id_of(&one))) {
             self.wake_tenant(&namespace.name_any());
         }

@@ -27,6 +27,7 @@ use liqo_api::{
     meta::{annotation::NETWORK_PROBLEM, label},
     net::{NetworkConfig, TunnelEndpoint},
 };
+use liqo_core::standing::{id_of, precedence};
 use liqo_ipam::{Around, Plan};
 use liqo_kube::{Cluster, KubeError, Object, Queue, Store, drive};
 use serde_json::{Value, json};
@@ -362,11 +363,10 @@ impl Peers {
         Ok(())
     }
 
-    /// The `ForeignCluster`s of a peer, oldest first: the first one counts.
+    /// The `ForeignCluster`s of a peer; the first one counts.
     fn foreigns_of(&self, peer: &str) -> Vec<Arc<ForeignCluster>> {
-        let is_of = |one: &ForeignCluster| one.spec.cluster_identity.as_ref().is_some_and(|it| it.cluster_id == peer);
-        let mut foreigns = self.foreigns.filter(is_of);
-        foreigns.sort_by_key(|one| (one.creation_timestamp(), one.uid()));
+        let mut foreigns = self.foreigns.filter(|one| id_of(one) == peer);
+        foreigns.sort_by(|one, other| precedence(one).cmp(&precedence(other)));
         foreigns
     }
 

@@ -5,14 +5,17 @@ use std::{borrow::Borrow, net::IpAddr};
 use http::Uri;
 use kube::ResourceExt;
 use liqo_api::{ClusterIdentity, discovery::ForeignCluster};
-use liqo_core::naming::dns_label_error;
+use liqo_core::{
+    naming::dns_label_error,
+    standing::{age, id_of, is_banned, precedence},
+};
 
 use super::super::condition::{Fact, not_processable};
-use crate::ledger::{age_key, id_of};
 
 const INVALID_PROXY: &str = "InvalidProxyURL";
 
-/// Why it makes no sense, if it does not. Of two that are in each other's way the older one counts.
+/// Why it makes no sense, if it does not. Of two with one name the older one counts; of two with one ID the banned one, then
+/// the older one.
 pub(crate) fn unprocessable(
     one: &ForeignCluster,
     all: &[impl Borrow<ForeignCluster>],
@@ -28,17 +31,17 @@ pub(crate) fn unprocessable(
             return Some(not_processable("InvalidClusterIdentity", format!("The cluster {what} {value:?} {why}")));
         }
     }
-    let older = || {
-        let others = all.iter().map(Borrow::borrow);
-        others.filter(|other| other.uid() != one.uid() && age_key(other) < age_key(one))
-    };
-    if let Some(other) = older().find(|other| id_of(other) == identity.cluster_id) {
+    let others = || all.iter().map(Borrow::borrow).filter(|other| other.uid() != one.uid());
+    let mut same_id = others().filter(|other| id_of(other) == identity.cluster_id);
+    if let Some(other) = same_id.find(|other| precedence(other) < precedence(one)) {
         let name = other.name_any();
         let message = format!("The same clusterID is already present in another ForeignCluster ({name})");
         return Some(not_processable("ClusterIDRepetition", message));
     }
     let name_of = |other: &ForeignCluster| other.spec.cluster_identity.clone().unwrap_or_default().cluster_name;
-    if let Some(other) = older().find(|other| name_of(other) == identity.cluster_name) {
+    // A banned cluster has no virtual node that could take over another one.
+    let mut same_name = others().filter(|other| !is_banned(one) && name_of(other) == identity.cluster_name);
+    if let Some(other) = same_name.find(|other| age(other) < age(one)) {
         let message = format!(
             "The same clusterName is already present in another ForeignCluster ({}): its virtual node would be taken \
              over. Make a new ForeignCluster with another clusterName for this peer",
@@ -122,6 +125,28 @@ mod tests {
             (cluster("a", "7", "a", 9, Some("nonsense")), "InvalidProxyURL"),
         ] {
             assert_eq!(reason(&one).unwrap().0, expected);
+        }
+    }
+
+    #[test]
+    fn a_banned_foreign_cluster_counts_before_all_others_of_its_id() {
+        let here = ClusterIdentity::new("1", "rome");
+        let banned = |object: &str, id: &str, name: &str, age| {
+            let mut one = cluster(object, id, name, age, None);
+            one.annotations_mut().insert("liqo.io/tenant-condition".to_owned(), "Banned".to_owned());
+            one
+        };
+        let (old, new) = (|| cluster("milan", "2", "milan", 1, None), || cluster("again", "2", "milano", 9, None));
+        for (what, all, refused) in [
+            ("the ban is on the older", [banned("milan", "2", "milan", 1), new()], [false, true]),
+            ("the ban is on the younger", [old(), banned("again", "2", "milano", 9)], [true, false]),
+            ("both are banned", [banned("milan", "2", "milan", 1), banned("again", "2", "milano", 9)], [false, true]),
+            ("the name of another cluster", [old(), banned("other", "3", "milan", 9)], [false, false]),
+            ("no ban", [old(), new()], [false, true]),
+        ] {
+            let reasons = all.each_ref().map(|one| unprocessable(one, &all, &here).map(|fact| fact.reason));
+            let wanted = refused.map(|refused| refused.then_some("ClusterIDRepetition"));
+            assert_eq!(reasons, wanted, "{what}");
         }
     }
 

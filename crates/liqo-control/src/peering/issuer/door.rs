@@ -23,10 +23,7 @@ use super::{
     No, check,
     issue::{self, Choice, Stored},
 };
-use crate::{
-    home::Home,
-    ledger::{id_of, recorded},
-};
+use crate::{home::Home, ledger::recorded};
 
 /// How long nothing more is told about an object.
 const QUIET: Duration = Duration::from_secs(600);
@@ -164,7 +161,7 @@ impl Door {
     /// Whether the peer is heard at all.
     async fn not_banned(&self, peer: &ClusterIdentity) -> Result<(), No> {
         let known = self.home.cluster.list::<ForeignCluster>("", "").await?;
-        if !known.iter().any(|one| id_of(one) == peer.cluster_id && standing::is_banned(one)) {
+        if !standing::bans(&known, &peer.cluster_id) {
             return Ok(());
         }
         tracing::info!(peer = peer.cluster_id, name = peer.cluster_name, "a banned cluster was refused");
