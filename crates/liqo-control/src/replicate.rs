@@ -236,6 +236,11 @@ impl<K: Replicated> Originals<K> {
         }
     }
 
+    /// Forgets the names that wait for the mirror of a tenant namespace, which has ended.
+    fn forget(&self, namespace: &str) {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).remove(namespace);
+    }
+
     /// Lets go of originals that were deleted at least `patience` ago, whatever has become of their replicas; tells when the
     /// next one is to be let go.
     async fn let_go(
@@ -350,7 +355,9 @@ impl Replicator {
     async fn settle(&self, namespace: String) -> Result<Option<Duration>, KubeError> {
         let found = self.peer_in(&namespace).and_then(|peer| Some((self.identity(&namespace, &peer)?, peer)));
         let Some((identity, remote_id)) = found else {
-            self.links.lock().await.remove(&namespace);
+            if let Some(link) = self.links.lock().await.remove(&namespace) {
+                self.forget(&namespace, &link.remote_id);
+            }
             // Without an identity nothing can have a replica that we could reach: nothing is held any longer.
             return self.let_go(&namespace, Duration::ZERO).await;
         };
@@ -375,6 +382,15 @@ impl Replicator {
         }
         drop(links);
         if is_banned { self.let_go(&namespace, FAREWELL_OF_BANNED).await } else { Ok(None) }
+    }
+
+    /// Forgets a peer whose link has ended.
+    fn forget(&self, namespace: &str, remote_id: &str) {
+        self.remotes.lock().unwrap_or_else(PoisonError::into_inner).remove(remote_id);
+        self.requests.forget(namespace);
+        self.offers.forget(namespace);
+        self.maps.forget(namespace);
+        self.networks.forget(namespace);
     }
 
     async fn let_go(&self, namespace: &str, patience: Duration) -> Result<Option<Duration>, KubeError> {

@@ -29,6 +29,11 @@ impl Counters {
         if well { count.settled += 1 } else { count.failed += 1 }
     }
 
+    /// A namespace is not reflected any more: its counters end.
+    pub(crate) fn forget(&self, namespace: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(_, counted), _| counted != namespace);
+    }
+
     /// In the Prometheus text format.
     pub(crate) fn text(&self, link: &Link) -> String {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -69,5 +74,9 @@ mod tests {
         let labels = "{namespace=\"demo\",reflector_resource=\"Pod\",cluster_id=\"16fbeaec-e4e4-41dc-9eea-170ce95d7dd9\",cluster_name=\"provider\",node_name=\"liqo-provider\"}";
         assert!(text.contains(&format!("liqo_virtual_kubelet_reflection_item_counter{labels} 2\n")), "{text}");
         assert!(text.contains(&format!("liqo_virtual_kubelet_reflection_error_counter{labels} 1\n")), "{text}");
+        counters.add("Pod", "shop", true);
+        counters.forget("demo");
+        let text = counters.text(&Link::example());
+        assert!(text.contains("namespace=\"shop\"") && !text.contains("namespace=\"demo\""), "{text}");
     }
 }

@@ -232,6 +232,7 @@ impl Follower {
             tracing::info!(namespace = here, "namespace no longer reflected");
             let ended = self.pairs.write().remove(&here);
             drop(ended);
+            self.cx.counters.forget(&here);
             self.look_at(&here);
         }
         let mut again = None;

@@ -82,7 +82,7 @@ impl Loop {
                 self.news.of_map(&(namespace, name), map.as_deref())
             }
             Key::Node(name) => self.news.of_node(&name, self.shared.nodes.get("", &name).as_deref()),
-            Key::Peer(id) => self.news.of_peer(&id, answers(self.shared.peer(&id).as_deref())),
+            Key::Peer(id) => self.news.of_peer(&id, self.shared.peer(&id).map(|peer| answers(Some(&peer)))),
         };
         for offloading in self.offloadings.all() {
             let namespace = offloading.namespace().unwrap_or_default();

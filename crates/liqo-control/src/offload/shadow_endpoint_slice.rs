@@ -56,7 +56,7 @@ struct Loop {
     slices: Store<EndpointSlice>,
     queue: Queue<Key>,
     networks: Networks,
-    /// By ID of a peer: what its endpoints were last computed from.
+    /// By ID of a peer that has a `ForeignCluster`: what its endpoints were last computed from.
     seen: Mutex<HashMap<String, Sight>>,
     /// By namespace and name of a shadow: the last Event about the shadow.
     told: Mutex<HashMap<(String, String), String>>,
@@ -133,9 +133,13 @@ impl Loop {
         match key {
             Key::Slice(namespace, name) => self.settle_slice(&namespace, &name).await,
             Key::Peer(id) => {
-                let sight = self.sight(&id);
+                let now = self.shared.peer(&id).map(|_| self.sight(&id));
                 let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-                if seen.insert(id.clone(), sight.clone()) != Some(sight) {
+                let before = match now.clone() {
+                    Some(sight) => seen.insert(id.clone(), sight),
+                    None => seen.remove(&id),
+                };
+                if before != now {
                     for shadow in self.shadows.filter(|shadow| origin(shadow) == id) {
                         self.queue.push(Key::Slice(shadow.namespace().unwrap_or_default(), shadow.name_any()));
                     }

@@ -59,7 +59,10 @@ impl Ensured {
 
 /// Settles the offer in one tenant namespace.
 pub(crate) async fn settle(world: &World, namespace: String) -> Result<Option<Duration>, KubeError> {
-    let Some(peer) = world.peer_in(&namespace) else { return Ok(None) };
+    let Some(peer) = world.peer_in(&namespace) else {
+        world.ensured.forget(&namespace);
+        return Ok(None);
+    };
     let Some(offer) = world.their_offer(&namespace, &peer) else { return Ok(None) };
     Pass { world, namespace: &namespace, peer: &peer, offer: &offer }.run().await
 }

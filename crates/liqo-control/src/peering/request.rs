@@ -44,7 +44,10 @@ const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 
 /// Settles what happens in one tenant namespace.
 pub(crate) async fn settle(world: &World, namespace: String) -> Result<Option<Duration>, KubeError> {
-    let Some(peer) = world.peer_in(&namespace) else { return Ok(None) };
+    let Some(peer) = world.peer_in(&namespace) else {
+        world.metrics.lock().unwrap_or_else(PoisonError::into_inner).remove(&namespace);
+        return Ok(None);
+    };
     Pass { world, namespace: &namespace, peer: &peer }.run().await
 }
 
@@ -162,7 +165,7 @@ impl Pass<'_> {
 
     /// Lets the peer read its metrics, or no longer; once.
     async fn metrics(&self, granted: bool, one: Option<&ForeignCluster>) -> Result<(), KubeError> {
-        let known = self.world.metrics.lock().unwrap_or_else(PoisonError::into_inner).get(self.peer).copied();
+        let known = self.world.metrics.lock().unwrap_or_else(PoisonError::into_inner).get(self.namespace).copied();
         if known == Some(granted) {
             return Ok(());
         }
@@ -171,7 +174,7 @@ impl Pass<'_> {
             Some(peer) => permissions::grant_metrics(cluster, peer).await?,
             None => permissions::revoke_metrics(cluster, self.peer).await?,
         }
-        self.world.metrics.lock().unwrap_or_else(PoisonError::into_inner).insert(self.peer.to_owned(), granted);
+        self.world.metrics.lock().unwrap_or_else(PoisonError::into_inner).insert(self.namespace.to_owned(), granted);
         Ok(())
     }
 

@@ -63,6 +63,9 @@ impl Surroundings {
     }
 }
 
+/// Objects whose addresses [`changes`] remembers; for one more, all are forgotten, and each rings once more.
+const MOST: usize = 16_384;
+
 /// Calls `ring` when the part of an object that `read` extracts has changed.
 fn changes<K: Object>(
     read: impl Fn(&K) -> Vec<IpAddr> + Send + Sync + 'static,
@@ -72,6 +75,9 @@ fn changes<K: Object>(
     move |object| {
         let now = read(object);
         let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MOST {
+            known.clear();
+        }
         if known.insert(object.name_any(), now.clone()).is_none_or(|before| before != now) {
             drop(known);
             ring();

@@ -44,7 +44,7 @@ impl Listed {
 /// The last list of one peer. The lock is held while a new list is read, so that waiting callers share the new list.
 type Last = Arc<tokio::sync::Mutex<Option<Listed>>>;
 
-/// Judges which addresses may be exported. Memory is bounded by the number of tenant namespaces.
+/// Judges which addresses may be exported. A list that answers no question any more is forgotten at the next question.
 pub(super) struct Exports {
     cluster: Cluster,
     api_server: Option<IpAddr>,
@@ -69,6 +69,7 @@ impl Exports {
         let asked = Instant::now();
         let last = {
             let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+            lists.retain(|_, last| is_useful(last, asked));
             Arc::clone(lists.entry(tenant.to_owned()).or_default())
         };
         let mut last = last.lock().await;
@@ -93,6 +94,12 @@ impl Exports {
         }
         Ok(addresses)
     }
+}
+
+/// Whether a list is in use, or still answers questions.
+fn is_useful(last: &Last, now: Instant) -> bool {
+    let is_recent = |listed: &Listed| now.saturating_duration_since(listed.asked) < GOOD_FOR;
+    Arc::strong_count(last) > 1 || last.try_lock().is_ok_and(|listed| listed.as_ref().is_some_and(is_recent))
 }
 
 /// The namespaces of this cluster that `maps` offload; a namespace that is never offloaded does not count.
@@ -126,6 +133,18 @@ mod tests {
         ] {
             assert_eq!(listed.answer(ip(address), asked), answer, "{address} at {asked:?}");
         }
+    }
+
+    #[test]
+    fn a_list_is_kept_while_it_answers_or_is_in_use() {
+        let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let listed = Listed { asked: at(100), addresses: BTreeSet::new() };
+        let (empty, read) = (Last::default(), Last::new(tokio::sync::Mutex::new(Some(listed))));
+        assert!(!is_useful(&empty, at(100)));
+        assert!(is_useful(&read, at(109)) && !is_useful(&read, at(110)));
+        let _in_use = (Arc::clone(&empty), Arc::clone(&read));
+        assert!(is_useful(&empty, at(110)) && is_useful(&read, at(110)));
     }
 
     #[test]

@@ -201,6 +201,10 @@ impl Tokens {
     async fn try_settle(&self, name: &str) -> Result<Option<Duration>, KubeError> {
         let pod = self.pods.get(&self.namespace_here, name);
         let secret = self.secrets.get(&self.namespace_there, &secret_name(name));
+        if pod.is_none() {
+            self.told.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+            self.sent.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        }
         match (plan(&self.cx.link, pod.as_deref(), secret.as_deref(), now().0), pod, secret) {
             (Plan::Request(_), Some(pod), _) if self.just_sent(&pod) => return Ok(Some(LAG)),
             (Plan::Request(wanted), Some(pod), secret) => {
@@ -221,13 +225,7 @@ impl Tokens {
                     &format!("Error reflecting object to cluster \"{}\": remote object already exists", self.peer()),
                 );
             }
-            (Plan::Remove, pod, Some(secret)) => {
-                if pod.is_none() {
-                    self.told.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
-                    self.sent.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
-                }
-                self.cx.there.remove(&*secret).await?;
-            }
+            (Plan::Remove, _, Some(secret)) => self.cx.there.remove(&*secret).await?,
             _ => {}
         }
         Ok(None)

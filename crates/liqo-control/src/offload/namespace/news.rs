@@ -93,10 +93,10 @@ impl News {
         if old == now { Touched::Some(BTreeSet::new()) } else { Touched::All }
     }
 
-    /// A provider's API server answers, or does not.
-    pub(super) fn of_peer(&self, id: &str, answers: bool) -> Touched {
-        let old = self.peers.exchange(&id.to_owned(), Some(answers));
-        if old == Some(answers) { Touched::Some(BTreeSet::new()) } else { Touched::All }
+    /// A provider's API server answers, or does not; `None`: there is no such provider.
+    pub(super) fn of_peer(&self, id: &str, answers: Option<bool>) -> Touched {
+        let old = self.peers.exchange(&id.to_owned(), answers);
+        if old == answers { Touched::Some(BTreeSet::new()) } else { Touched::All }
     }
 }
 
@@ -130,6 +130,16 @@ mod tests {
         assert_eq!(news.of_map(&key, Some(&map("2", &["b"]))), Touched::All);
         assert_eq!(news.of_map(&key, None), Touched::All);
         assert_eq!(news.of_map(&key, None), some(&[]));
+    }
+
+    #[test]
+    fn a_peer_matters_when_it_begins_or_ceases_to_answer_and_is_forgotten() {
+        let news = News::default();
+        let touched = |answers| news.of_peer("milan", answers) == Touched::All;
+        let looks = [Some(true), Some(true), Some(false), None, None, Some(false)];
+        assert_eq!(looks.map(touched), [true, false, true, true, false, true]);
+        touched(None);
+        assert!(news.peers.0.lock().unwrap().is_empty());
     }
 
     #[test]
