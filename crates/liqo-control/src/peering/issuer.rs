@@ -110,6 +110,7 @@ impl Issuer {
                 accept_cluster_token: args.accept_cluster_token,
                 lifetime,
                 max_tenants: args.max_tenants,
+                counting: tokio::sync::Mutex::default(),
                 told: Told::default(),
                 api_server: args.advertise_api_server_address.clone(),
                 api_server_trusted: args.advertise_api_server_trusted_ca,

@@ -52,25 +52,34 @@ pub(crate) async fn ensure(
     if let Some(tenant) = choose(known) {
         return Ok(tenant);
     }
+    if let Some(made) = make(cluster, peer).await? {
+        return Ok(Tenant::Ready(made.name_any()));
+    }
     let name = naming::tenant_namespace(peer);
+    let found = cluster.get::<Namespace>("", &name).await?;
+    let ours = found.filter(|one| naming::claimed_tenant_of(one) == Some(peer.cluster_id.as_str()));
+    Ok(ours.as_ref().and_then(|one| choose([one])).unwrap_or_else(|| {
+        Tenant::Refused(format!(
+            "the namespace {name} exists but is not labelled {}={} and {}=true",
+            label::CLUSTER_ID,
+            peer.cluster_id,
+            label::TENANT_NAMESPACE
+        ))
+    }))
+}
+
+/// Makes the tenant namespace of `peer`; `None`: a namespace of that name exists.
+///
+/// # Errors
+/// When the API server refuses.
+pub(crate) async fn make(cluster: &Cluster, peer: &ClusterIdentity) -> Result<Option<Namespace>, KubeError> {
     let labels = [(label::CLUSTER_ID, peer.cluster_id.as_str()), (label::TENANT_NAMESPACE, "true")];
     let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned()));
-    let metadata = ObjectMeta { name: Some(name.clone()), labels: Some(labels.into()), ..ObjectMeta::default() };
+    let name = Some(naming::tenant_namespace(peer));
+    let metadata = ObjectMeta { name, labels: Some(labels.into()), ..ObjectMeta::default() };
     match cluster.create(&Namespace { metadata, ..Namespace::default() }).await {
-        Ok(_) => Ok(Tenant::Ready(name)),
-        Err(error) if error.is_conflict() => {
-            let found = cluster.get::<Namespace>("", &name).await?;
-            let is_ours = |one: &Namespace| naming::claimed_tenant_of(one) == Some(peer.cluster_id.as_str());
-            let ours = found.filter(is_ours);
-            Ok(ours.as_ref().and_then(|one| choose([one])).unwrap_or_else(|| {
-                Tenant::Refused(format!(
-                    "the namespace {name} exists but is not labelled {}={} and {}=true",
-                    label::CLUSTER_ID,
-                    peer.cluster_id,
-                    label::TENANT_NAMESPACE
-                ))
-            }))
-        }
+        Ok(made) => Ok(Some(made)),
+        Err(error) if error.is_conflict() => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -37,6 +37,8 @@ pub(super) struct Door {
     pub(super) accept_cluster_token: bool,
     pub(super) lifetime: Duration,
     pub(super) max_tenants: usize,
+    /// Held while a tenant namespace is counted and made.
+    pub(super) counting: tokio::sync::Mutex<()>,
     pub(super) told: Told,
     pub(super) api_server: String,
     pub(super) api_server_trusted: bool,
@@ -71,7 +73,7 @@ impl Door {
         }
         let api_server_url = self.api_server_url().await?;
         if room.is_none() {
-            self.has_place().await?;
+            self.has_place(|count| count < self.max_tenants).await?;
         }
         if let Some(token) = &word.unused {
             token::bind(cluster, token, &peer.cluster_id).await?;
@@ -181,11 +183,11 @@ impl Door {
         }
     }
 
-    /// Refuses when the limit of tenant namespaces is reached.
-    async fn has_place(&self) -> Result<(), No> {
+    /// Refuses when `has_room` says that so many tenant namespaces are too many.
+    async fn has_place(&self, has_room: impl Fn(usize) -> bool + Send) -> Result<(), No> {
         let labelled = format!("{}=true", label::TENANT_NAMESPACE);
         let count = self.home.cluster.list::<Namespace>("", &labelled).await?.len();
-        if count < self.max_tenants {
+        if has_room(count) {
             return Ok(());
         }
         tracing::warn!(count, most = self.max_tenants, "no further cluster is let in");
@@ -197,7 +199,20 @@ impl Door {
         Err(No(StatusCode::FORBIDDEN, why))
     }
 
+    /// Makes the tenant namespace of a peer. One request of this replica at a time counts and makes; since other replicas do
+    /// the same, this replica counts again and takes back what is too much. Of several replicas that make the last namespace
+    /// at the same time the last one to make it sees all others, so that the limit holds.
     async fn make_room(&self, peer: &ClusterIdentity) -> Result<String, No> {
+        let _alone = self.counting.lock().await;
+        self.has_place(|count| count < self.max_tenants).await?;
+        if let Some(made) = tenant::make(&self.home.cluster, peer).await? {
+            if let Err(no) = self.has_place(|count| count <= self.max_tenants).await {
+                self.home.cluster.remove(&made).await?;
+                return Err(no);
+            }
+            return Ok(made.name_any());
+        }
+        // Its name exists: made by another request of the peer, or somebody else's.
         match tenant::ensure(&self.home.cluster, &[], peer).await? {
             Tenant::Ready(name) => Ok(name),
             // Its name follows from the ID and the name of the peer, and is another's already.
