@@ -2,7 +2,7 @@
 //!
 //! Writes    `ForeignCluster`: the annotation `liqo.io/tenant-condition`; `evict` also both directions of the peering.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
 use k8s_openapi::api::{
@@ -14,13 +14,14 @@ use liqo_api::{
     discovery::{ForeignCluster, PeeringConditionStatus as Status, PeeringConditionType as Type},
     meta::{annotation, label},
 };
+use liqo_core::naming;
 use liqo_kube::Cluster;
 use serde_json::{Value, json};
 
 use crate::{
     clusters::ConnectionArgs,
     completion, condition, flag,
-    out::Out,
+    out::{Out, Step},
     peer::{get, identity},
     wait::{Deadline, Watched},
 };
@@ -139,41 +140,64 @@ async fn ended(cluster: &Cluster, foreign: &ForeignCluster, deadline: Deadline, 
     let id = identity(foreign).cluster_id;
     let step = out.step("Ending what the tenant has here");
     let tenant = foreign.status.as_ref().and_then(|status| status.tenant_namespace.local.clone());
-    if let Some(tenant) = tenant {
-        let bindings = Watched::<RoleBinding>::labelled(cluster, &tenant, "");
-        let is_theirs = |one: &RoleBinding| {
-            one.subjects.iter().flatten().any(|subject| subject.kind == "User" && subject.name == id)
-        };
-        let before: Vec<_> = cluster.list::<RoleBinding>(&tenant, "").await?;
-        bindings.until(deadline, |all| (!all.iter().any(|one| is_theirs(one))).then_some(())).await?;
-        for one in before.iter().filter(|one| is_theirs(one)) {
-            step.say(format!("role binding {tenant}/{} ended", one.name_any()));
-            out.info(format!("Ended: role {} in the namespace {tenant}", one.role_ref.name));
-        }
+    if let Some(tenant) = &tenant {
+        roles_ended(cluster, (tenant, &id), deadline, out, &step).await?;
     }
     let selector = format!("{}={id}", label::REMOTE_CLUSTER_ID);
     let before: Vec<Namespace> = cluster.list("", &selector).await?;
     let namespaces = Watched::<Namespace>::labelled(cluster, "", &selector);
-    namespaces.gone(deadline).await.map_err(|error| {
-        let left: Vec<_> = namespaces.now().iter().map(|one| one.name_any()).collect();
+    let left =
+        |all: &[Arc<Namespace>]| all.iter().filter(|one| is_made_for_map(one)).map(|one| one.name_any()).collect();
+    let gone = namespaces.until(deadline, |all| Vec::is_empty(&left(all)).then_some(())).await;
+    gone.map_err(|error| {
+        let left: Vec<String> = left(&namespaces.now());
         anyhow!("{error}: the namespaces {} are still being deleted", left.join(", "))
     })?;
-    for one in &before {
+    for one in before.iter().filter(|one| is_made_for_map(one)) {
         out.info(format!("Ended: namespace {} with all its pods", one.name_any()));
     }
+    let selector = format!("{selector},{}={}", label::TYPE, label::VIRTUAL_NODE);
     let nodes: Vec<Node> = cluster.list("", &selector).await?;
     Watched::<Node>::labelled(cluster, "", &selector).gone(deadline).await?;
     for one in &nodes {
         out.info(format!("Ended: virtual node {}", one.name_any()));
     }
     let shared = format!("{},{}={id}", label::TENANT_NAMESPACE, label::CLUSTER_ID);
+    let is_shared = |one: &Namespace| naming::tenant_of(one, tenant.as_deref()) == Some(&id);
     let tenants: Vec<Namespace> = cluster.list("", &shared).await?;
-    Watched::<Namespace>::labelled(cluster, "", &shared).gone(deadline).await?;
-    for one in &tenants {
+    let all = Watched::<Namespace>::labelled(cluster, "", &shared);
+    all.until(deadline, |all| (!all.iter().any(|one| is_shared(one))).then_some(())).await?;
+    for one in tenants.iter().filter(|one| is_shared(one)) {
         out.info(format!("Ended: tenant namespace {} with requests, offers and the tunnel", one.name_any()));
     }
     step.done("Nothing of the tenant is left; its certificate has no rights");
     Ok(())
+}
+
+/// Waits until the tenant has no role in its tenant namespace.
+async fn roles_ended(
+    cluster: &Cluster,
+    (tenant, id): (&str, &str),
+    deadline: Deadline,
+    out: Out,
+    step: &Step,
+) -> anyhow::Result<()> {
+    let is_theirs =
+        |one: &RoleBinding| one.subjects.iter().flatten().any(|subject| subject.kind == "User" && subject.name == id);
+    let before: Vec<_> = cluster.list::<RoleBinding>(tenant, "").await?;
+    let bindings = Watched::<RoleBinding>::labelled(cluster, tenant, "");
+    bindings.until(deadline, |all| (!all.iter().any(|one| is_theirs(one))).then_some(())).await?;
+    for one in before.iter().filter(|one| is_theirs(one)) {
+        step.say(format!("role binding {tenant}/{} ended", one.name_any()));
+        out.info(format!("Ended: role {} in the namespace {tenant}", one.role_ref.name));
+    }
+    Ok(())
+}
+
+/// Whether a namespace was made for a `NamespaceMap`. A namespace that only has the label of a peer is somebody else's, and
+/// stays.
+fn is_made_for_map(namespace: &Namespace) -> bool {
+    namespace.annotations().contains_key(annotation::MANAGED_BY_NAMESPACE_MAP)
 }
 
 #[cfg(test)]

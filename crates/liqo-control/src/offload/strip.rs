@@ -3,32 +3,36 @@
 //!
 //! Only what is being deleted, only in a namespace that is being deleted, and none of Kubernetes' own.
 
-use k8s_openapi::api::{
-    core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Pod, Secret, Service},
-    discovery::v1::EndpointSlice,
-    networking::v1::Ingress,
+use std::time::Duration;
+
+use k8s_openapi::{
+    api::{
+        core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Pod, Secret, Service},
+        discovery::v1::EndpointSlice,
+        networking::v1::Ingress,
+    },
+    apimachinery::pkg::apis::meta::v1::Time,
 };
 use kube::ResourceExt;
 use liqo_api::{
     discovery::ResourceRequest,
-    meta::finalizer,
+    meta::{finalizer, label},
     net::NetworkConfig,
     sharing::ResourceOffer,
     virtualkubelet::{NamespaceMap, ShadowEndpointSlice, ShadowPod},
 };
-use liqo_kube::{Cluster, KubeError, Object};
+use liqo_kube::{Cluster, KubeError, Object, now};
 use serde_json::json;
 
 use super::is_leaving;
 
-/// Finalizers of this product on what is exchanged with peers; the last one is the network manager's.
-const OURS: &[&str] = &[
-    finalizer::CRD_REPLICATOR,
-    finalizer::NODE,
-    finalizer::VIRTUAL_KUBELET,
-    finalizer::NAMESPACE_MAP,
-    finalizer::NETWORK,
-];
+/// Finalizers of the controllers that serve what a peer has sent, by kind. A peer may have written them on any object.
+const ON_OFFERS: &[&str] = &[finalizer::NODE, finalizer::VIRTUAL_KUBELET];
+const ON_NETWORKS: &[&str] = &[finalizer::NETWORK];
+/// The controller lets go of every map, served or not, when the namespaces of the map are gone.
+const ON_MAPS: &[&str] = &[finalizer::NAMESPACE_MAP];
+/// How long those finalizers hold an object in a tenant namespace that ends: what they stand for has ended before.
+const FAREWELL: Duration = Duration::from_secs(30);
 
 /// Takes foreign finalizers from everything in a namespace that a peer may have made.
 ///
@@ -39,18 +43,19 @@ pub(crate) async fn namespace(cluster: &Cluster, namespace: &Namespace) -> Resul
         return Ok(());
     }
     let name = namespace.name_any();
-    kind::<ShadowPod>(cluster, &name, &[]).await?;
-    kind::<ShadowEndpointSlice>(cluster, &name, &[]).await?;
-    kind::<Pod>(cluster, &name, &[]).await?;
-    kind::<ConfigMap>(cluster, &name, &[]).await?;
-    kind::<Secret>(cluster, &name, &[]).await?;
-    kind::<Service>(cluster, &name, &[]).await?;
-    kind::<Ingress>(cluster, &name, &[]).await?;
-    kind::<EndpointSlice>(cluster, &name, &[]).await?;
-    kind::<PersistentVolumeClaim>(cluster, &name, &[]).await
+    kind::<ShadowPod>(cluster, &name, |_| &[]).await?;
+    kind::<ShadowEndpointSlice>(cluster, &name, |_| &[]).await?;
+    kind::<Pod>(cluster, &name, |_| &[]).await?;
+    kind::<ConfigMap>(cluster, &name, |_| &[]).await?;
+    kind::<Secret>(cluster, &name, |_| &[]).await?;
+    kind::<Service>(cluster, &name, |_| &[]).await?;
+    kind::<Ingress>(cluster, &name, |_| &[]).await?;
+    kind::<EndpointSlice>(cluster, &name, |_| &[]).await?;
+    kind::<PersistentVolumeClaim>(cluster, &name, |_| &[]).await
 }
 
-/// Takes foreign finalizers from what a banned peer has sent to its tenant namespace; those of this product stay.
+/// Takes finalizers from what is in the tenant namespace of a banned peer. On originals of this cluster the finalizer of the
+/// replicator stays, which lets go by itself; on copies those of the controllers that serve them, for [`FAREWELL`].
 ///
 /// # Errors
 /// When the API server refuses.
@@ -58,16 +63,34 @@ pub(crate) async fn tenant(cluster: &Cluster, namespace: &Namespace) -> Result<(
     if !is_leaving(namespace) {
         return Ok(());
     }
-    let name = namespace.name_any();
-    kind::<ResourceRequest>(cluster, &name, OURS).await?;
-    kind::<ResourceOffer>(cluster, &name, OURS).await?;
-    kind::<NamespaceMap>(cluster, &name, OURS).await?;
-    kind::<NetworkConfig>(cluster, &name, OURS).await
+    let (name, is_over) = (namespace.name_any(), is_over(namespace, &now()));
+    let served = |of_copies: &'static [&'static str]| if is_over { &[] } else { of_copies };
+    kind::<ResourceRequest>(cluster, &name, |one| held_by_us(one, &[])).await?;
+    kind::<ResourceOffer>(cluster, &name, |one| held_by_us(one, served(ON_OFFERS))).await?;
+    kind::<NamespaceMap>(cluster, &name, |one| held_by_us(one, ON_MAPS)).await?;
+    kind::<NetworkConfig>(cluster, &name, |one| held_by_us(one, served(ON_NETWORKS))).await
 }
 
-async fn kind<K: Object>(cluster: &Cluster, namespace: &str, ours: &[&str]) -> Result<(), KubeError> {
+/// The finalizers of this product that stay on an object; `of_copies` on copies that a peer made.
+fn held_by_us<K: Object>(object: &K, of_copies: &'static [&'static str]) -> &'static [&'static str] {
+    let is_original = object.labels().get(label::REPLICATION).is_some_and(|value| value == "true");
+    if is_original { &[finalizer::CRD_REPLICATOR] } else { of_copies }
+}
+
+/// Whether [`FAREWELL`] is over since the deletion of a namespace.
+fn is_over(namespace: &Namespace, now: &Time) -> bool {
+    let since = namespace.metadata.deletion_timestamp.as_ref();
+    let gone = since.map(|since| now.0.as_second().saturating_sub(since.0.as_second()));
+    gone.and_then(|gone| u64::try_from(gone).ok()).is_some_and(|gone| gone >= FAREWELL.as_secs())
+}
+
+async fn kind<K: Object>(
+    cluster: &Cluster,
+    namespace: &str,
+    ours: impl Fn(&K) -> &'static [&'static str],
+) -> Result<(), KubeError> {
     for object in cluster.list::<K>(namespace, "").await?.iter().filter(|object| is_leaving(*object)) {
-        let Some(kept) = kept(object.finalizers(), ours) else { continue };
+        let Some(kept) = kept(object.finalizers(), ours(object)) else { continue };
         let (kind, name) = (K::kind(&()).into_owned(), object.name_any());
         let held = object.finalizers().join(", ");
         tracing::warn!(
@@ -108,7 +131,31 @@ mod tests {
         let held = all(&["p.io/never", "service.kubernetes.io/load-balancer-cleanup"]);
         assert_eq!(kept(&held, &[]), Some(vec![&held[1]]));
         let held = all(&[finalizer::NAMESPACE_MAP, "evil.liqo.io/never"]);
-        assert_eq!(kept(&held, OURS), Some(vec![&held[0]]));
-        assert_eq!(kept(&held[..1], OURS), None);
+        assert_eq!(kept(&held, ON_MAPS), Some(vec![&held[0]]));
+        assert_eq!(kept(&held[..1], ON_MAPS), None);
+    }
+
+    #[test]
+    fn a_copy_is_not_held_by_the_finalizer_of_an_original() {
+        let offer = |label: &str, value: &str| -> ResourceOffer {
+            let metadata = json!({"name": "o", "labels": {label: value}});
+            serde_json::from_value(json!({"metadata": metadata, "spec": {"clusterId": "us"}})).unwrap()
+        };
+        let (original, copy) = (offer("liqo.io/replication", "true"), offer("liqo.io/replicated", "true"));
+        assert_eq!(held_by_us(&original, ON_OFFERS), [finalizer::CRD_REPLICATOR]);
+        assert_eq!(held_by_us(&copy, ON_OFFERS), ON_OFFERS);
+        assert!(held_by_us(&copy, &[]).is_empty());
+        assert_eq!(held_by_us(&offer("liqo.io/replication", "false"), ON_OFFERS), ON_OFFERS);
+    }
+
+    #[test]
+    fn a_copy_is_held_for_a_time() {
+        let at = |second| Time(k8s_openapi::jiff::Timestamp::from_second(second).unwrap());
+        let mut namespace = Namespace::default();
+        assert!(!is_over(&namespace, &at(1000)));
+        namespace.metadata.deletion_timestamp = Some(at(100));
+        for (now, over) in [(90, false), (100, false), (129, false), (130, true)] {
+            assert_eq!(is_over(&namespace, &at(now)), over, "{now}");
+        }
     }
 }

@@ -131,7 +131,7 @@ impl Pass<'_> {
             if tenant.metadata.deletion_timestamp.is_some() {
                 strip::tenant(cluster, &tenant).await?;
                 ending = Some(ENDING_AGAIN);
-            } else if !self.world.is_in_use(&name) {
+            } else if !self.world.is_in_use(&name, &peer.cluster_id) {
                 tracing::info!(peer = peer.cluster_id, namespace = name, "tenant namespace of a banned peer ends");
                 cluster.remove(&*tenant).await?;
             }

@@ -15,7 +15,6 @@ use liqo_api::{
     meta::{finalizer, label},
     names,
     net::{NetworkConfig, TunnelEndpoint},
-    sharing::ResourceOffer,
 };
 use liqo_core::{endpoint, naming};
 use liqo_kube::{Object, Queue, Store};
@@ -24,7 +23,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use super::{checker::Checker, identity::Attempts, monitor, offer::Ensured, permissions, settings::Settings};
 use crate::{
     home::Home,
-    ledger::{Ledger, id_of},
+    ledger::{Ledger, id_of, is_original},
     manager::ManagerArgs,
     told::Told,
 };
@@ -88,7 +87,8 @@ pub(crate) struct World {
     pub(crate) bindings: Vec<Store<RoleBinding>>,
     pub(crate) checker: Checker,
     pub(crate) attempts: Attempts,
-    /// Peers who may read their metrics, as far as this process knows: `true` granted, `false` revoked.
+    /// Whether the peer of a tenant namespace may read its metrics, as far as this process knows: `true` granted, `false`
+    /// revoked. The entry goes with the tenant namespace.
     pub(crate) metrics: Mutex<HashMap<String, bool>>,
     /// What was said about objects of peers.
     pub(crate) told: Told,
@@ -255,15 +255,16 @@ impl World {
         self.queues.permissions.push(namespace.to_owned());
     }
 
-    /// Whether something in a tenant namespace still has to come to its own end: what this cluster asks or offers, a
-    /// virtual kubelet, a connected network.
-    pub(crate) fn is_in_use(&self, namespace: &str) -> bool {
+    /// Whether something of this cluster in the tenant namespace of a peer still has to come to its own end: our request, our
+    /// offer, a virtual kubelet, a connected network. Copies that the peer made do not count, whatever their labels and
+    /// finalizers say.
+    pub(crate) fn is_in_use(&self, namespace: &str, peer: &str) -> bool {
         let lies_here = |found: Option<String>| found.as_deref() == Some(namespace);
-        !self.requests.filter(|one| lies_here(one.namespace()) && labelled_original(one)).is_empty()
-            || !self
-                .offers
-                .filter(|one| lies_here(one.namespace()) && (labelled_original(one) || is_served(one)))
-                .is_empty()
+        let is_held = |one: &NetworkConfig| {
+            is_original(one, peer) && one.finalizers().iter().any(|held| held == finalizer::CRD_REPLICATOR)
+        };
+        self.our_request(namespace, peer).is_some()
+            || self.our_offer(namespace, peer).is_some()
             || !self.kubelets.filter(|one| lies_here(one.namespace())).is_empty()
             || self.tunnels.iter().any(|store| !store.filter(|one| lies_here(one.namespace())).is_empty())
             || self
@@ -289,22 +290,6 @@ impl World {
         let port = port.ok_or_else(|| format!("Service {}/{name} has no port", self.home.namespace))?;
         Ok(format!("https://{name}.{}.svc:{port}", self.home.namespace))
     }
-}
-
-/// Whether an object says that this cluster made it.
-fn labelled_original<K: Object>(object: &K) -> bool {
-    object.labels().get(label::REPLICATION).is_some_and(|value| value == "true")
-}
-
-/// Whether a virtual kubelet or a virtual node exists because of an offer.
-fn is_served(offer: &ResourceOffer) -> bool {
-    let held = [finalizer::VIRTUAL_KUBELET, finalizer::NODE];
-    offer.finalizers().iter().any(|one| held.contains(&one.as_str()))
-}
-
-/// Whether an object waits for the end of its replica. That of an in-band peering does not.
-fn is_held<K: Object>(object: &K) -> bool {
-    object.finalizers().iter().any(|one| one == finalizer::CRD_REPLICATOR)
 }
 
 fn peer_label<K: Object>(object: &K) -> Option<String> {
