@@ -5,7 +5,7 @@
 //! because another object is missing; the certificates are made, renewed and trusted without help.
 //!
 //! Watches   `NamespaceOffloading`s, remote `Namespace`s, the `ConfigMap` `liqo-peer-policy` and, with resource
-//!           enforcement, `ShadowPod`s and `ResourceOffer`s.
+//!           enforcement, `ShadowPod`s, the `Pod`s made from them and `ResourceOffer`s.
 //! Writes    nothing; see `certificates` for what keeps the server trusted.
 //! Removes   nothing.
 
