@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use liqo_test::{Cluster, stage::LONG, wait_for};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     forger,
@@ -169,8 +169,38 @@ fn ended(raid: &Raid) -> Result<()> {
     let said = rome.kubectl(&["delete", "foreigncluster", "turin", "--wait=false"]);
     let said = said.err().map(|error| format!("{error:#}")).unwrap_or_default();
     ensure!(said.contains("liqoctl uncordon tenant turin"), "the ban could be deleted: {said:?}");
-    raid.stage.liqoctl(rome, &["uncordon", "tenant", "turin"])?;
+    banned_by_id(raid)?;
     rome.kubectl(&["delete", "foreigncluster", "turin", "--timeout=60s"]).map(drop)
+}
+
+/// A second `ForeignCluster` of the banned ID, with another name, gives nothing; and a ban on either of them bans the cluster.
+fn banned_by_id(raid: &Raid) -> Result<()> {
+    let (rome, peer) = (raid.rome(), &raid.turin);
+    let auth = rome.json(&["foreigncluster", "turin"])?;
+    let spec = json!({"clusterIdentity": {"clusterID": peer.id, "clusterName": "again"}, "peeringType": "OutOfBand",
+        "foreignAuthUrl": text(&auth, "/spec/foreignAuthUrl"), "incomingPeeringEnabled": "Yes",
+        "outgoingPeeringEnabled": "Yes", "insecureSkipTLSVerify": true});
+    let twin = json!({"apiVersion": "discovery.liqo.io/v1alpha1", "kind": "ForeignCluster",
+        "metadata": {"name": "again"}, "spec": spec});
+    rome.apply(&twin.to_string())?;
+    let given = || -> Result<Vec<String>> {
+        let tenants = rome.items(&["namespaces", "-l", &format!("discovery.liqo.io/cluster-id={}", peer.id)])?;
+        let mine = |one: &Value| one["subjects"][0]["name"] == peer.id.as_str();
+        let bindings = rome.items(&["rolebindings", "-A"])?.into_iter().filter(mine);
+        Ok(names(&tenants.into_iter().chain(bindings).collect::<Vec<_>>()))
+    };
+    never("a second ForeignCluster gives something to a banned cluster", given)?;
+    raid.stage.liqoctl(rome, &["evict", "tenant", "again", "--timeout", "30s"])?;
+    raid.stage.liqoctl(rome, &["uncordon", "tenant", "turin"])?;
+    let wants = |word: &str| -> Result<()> {
+        let patch = json!({"spec": {"incomingPeeringEnabled": word, "outgoingPeeringEnabled": word}}).to_string();
+        rome.kubectl(&["patch", "foreigncluster", "turin", "--type=merge", "-p", &patch]).map(drop)
+    };
+    wants("Yes")?;
+    never("the older ForeignCluster gives something to a banned cluster", given)?;
+    wants("No")?;
+    raid.stage.liqoctl(rome, &["uncordon", "tenant", "again"])?;
+    rome.kubectl(&["delete", "foreigncluster", "again", "--timeout=60s"]).map(drop)
 }
 
 /// What stands in rome because turin was its provider, and the namespace that the two shared.
