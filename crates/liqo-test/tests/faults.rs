@@ -2,6 +2,10 @@
 //!
 //! One pair of clusters for all tests of this file; each test leaves it peered, with namespace `demo` offloaded.
 
+mod faults {
+    pub(crate) mod tenant;
+}
+
 use std::{
     io::{BufRead, BufReader},
     process::Stdio,
@@ -345,4 +349,9 @@ fn unpeering_from_a_dead_provider_is_clean_here_and_converges_there() -> Result<
         stage.peer(rome, milan)?;
         stage.liqoctl(rome, &["offload", "namespace", "demo"]).map(drop)
     })
+}
+
+#[test]
+fn a_tenant_is_cordoned_drained_within_budgets_and_let_in_again() -> Result<()> {
+    SUITE.tell(|stage| faults::tenant::story(stage))
 }
