@@ -21,6 +21,7 @@ use liqo_ipam_rpc::{Call, Caller, Ipam, Refusal, Subject};
 use liqo_kube::{Cluster, KubeError, Store, tokens::Tokens};
 
 use super::{
+    around::Surroundings,
     exports::Exports,
     ledger::{Away, Ledger},
 };
@@ -69,11 +70,17 @@ pub(crate) struct Service {
 impl Service {
     /// The service, as soon as the tenant namespaces are known. `api_server` is the address under which pods of this cluster
     /// reach its API server.
-    pub(crate) async fn start(cluster: &Cluster, ledger: Ledger, counts: Arc<Counts>, api_server: &str) -> Self {
+    pub(crate) async fn start(
+        cluster: &Cluster,
+        ledger: Ledger,
+        counts: Arc<Counts>,
+        (api_server, surroundings): (&str, Arc<Surroundings>),
+    ) -> Self {
         let tenants = cluster.watch("").labels(&format!("{}=true", label::TENANT_NAMESPACE)).start(|_| ());
         tenants.ready().await;
+        surroundings.ready().await;
         let tokens = Tokens::new(cluster.clone(), names::IPAM_AUDIENCE);
-        Self { ledger, counts, tokens, tenants, exports: Exports::new(cluster.clone(), api_server) }
+        Self { ledger, counts, tokens, tenants, exports: Exports::new(cluster.clone(), api_server, surroundings) }
     }
 
     /// Whether the user behind a token may ask about a subject.
@@ -84,14 +91,15 @@ impl Service {
         let user = user.ok_or_else(|| nobody("the token shown is none of this cluster, or for another audience"))?;
         let tenant = may_ask(&user, subject.cluster_id, |tenant| self.peer_of(tenant))?;
         let Subject { cluster_id: Some(peer), exported: Some(ip) } = subject else { return Ok(()) };
-        if self.latest()?.is_reachable_by(peer, ip) {
+        let plan = self.latest()?;
+        if plan.is_reachable_by(peer, ip) {
             return Ok(());
         }
-        match self.exports.permits(tenant, peer, ip).await {
+        match self.exports.permits((tenant, peer), ip, &plan).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(Refusal::Forbidden(format!(
-                "address {ip} is in no EndpointSlice of a namespace offloaded to cluster {peer}, and is not the API \
-                 server's: the virtual kubelet may not export it"
+                "address {ip} is in no EndpointSlice of a namespace offloaded to cluster {peer}, or is an address of a node, \
+                 of the API server or of another peer that no pod of that namespace has: the virtual kubelet may not export it"
             ))),
             Err(error) => Err(silent("which endpoints are reflected", error)),
         }
