@@ -138,7 +138,7 @@ async fn serve(
 async fn answer(context: &Arc<Context>, request: Request<Incoming>, peer: &Peer) -> Response<Reply> {
     let path = request.uri().path().trim_end_matches('/').to_owned();
     if Issuer::hears(&path) {
-        return context.issuer.answer(&path, request).await;
+        return context.issuer.answer(&path, request, peer.address.ip()).await;
     }
     let Some(hook) = Hook::of(&path) else {
         return server::text(StatusCode::NOT_FOUND, &format!("there is no webhook {path:?}"));
