@@ -119,8 +119,8 @@ pub mod annotation {
     pub const GRACE_SECONDS: &str = "virtualkubelet.liqo.io/deletion-grace-period-seconds";
     /// On a shadow pod: JSON object with the status (`True`, `False`, `Unknown`) of each readiness gate of the original.
     pub const READINESS_GATES: &str = "virtualkubelet.liqo.io/readiness-gates";
-    /// On a copy of a provider's offer: `true` when the virtual node is not drained but ends at once, its pods deleted
-    /// without asking their disruption budgets, since the provider is banned. Not of Liqo 0.8.3.
+    /// On a virtual node: `true` when the node is not drained but ends at once, its pods deleted without asking their
+    /// disruption budgets, since the provider is banned. On the node, because a provider has no rights there. Not of Liqo 0.8.3.
     pub const END_AT_ONCE: &str = "liqo.io/end-at-once";
     /// `soft`, `hard` or `propagate`.
     pub const ANTI_AFFINITY_PRESET: &str = "liqo.io/anti-affinity-preset";

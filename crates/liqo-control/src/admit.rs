@@ -2,7 +2,9 @@
 //! answered by [`Issuer`].
 //!
 //! Keeps true: every replica answers alike, whoever leads; nothing here answers with an internal error
-//! because another object is missing; the certificates are made, renewed and trusted without help.
+//! because another object is missing; the certificates are made, renewed and trusted without help. Whoever reaches the port
+//! can make reviews up, unless clients must show a certificate: an answer changes nothing that outlives the answer but a
+//! bounded reservation ([`quota`]), and reviews of one source delay those of others for a bounded time ([`Turns`]).
 //!
 //! Watches   `NamespaceOffloading`s, remote `Namespace`s, the `ConfigMap` `liqo-peer-policy` and, with resource
 //!           enforcement, `ShadowPod`s, the `Pod`s made from them and `ResourceOffer`s.
@@ -18,7 +20,7 @@ mod quota;
 mod review;
 mod shadow_pod;
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -29,8 +31,9 @@ use liqo_kube::{
     Cluster, Store,
     certs::{self, Shown},
     life::Life,
-    server::{self, Limits, Listen, Reply},
+    server::{self, Limits, Listen, Peer, Reply},
     strip,
+    turns::Turns,
 };
 
 use self::{
@@ -41,6 +44,8 @@ use crate::{home::Home, manager::ManagerArgs, offload::guest::GuestArgs, peering
 
 /// Longest review accepted: two objects of the size etcd takes (1.5 MiB), and what is around them.
 const LONGEST: usize = (3 << 20) + (128 << 10);
+/// Questions to the API server that answers wait for, at once; and those for reviews of one source.
+const QUESTIONS: (usize, usize) = (16, 4);
 
 /// What answers are made from.
 struct Context {
@@ -54,25 +59,36 @@ struct Context {
     /// What pods of peers may ask for.
     guests: GuestArgs,
     /// Bookkeeping of peers' resources; `None`: not enforced.
-    quota: Option<Quota>,
+    quota: Option<Arc<Quota>>,
     /// What peers may write.
     door: peer::Door,
     /// Who is given an identity.
     issuer: Arc<Issuer>,
+    /// Turns for reading and judging reviews.
+    turns: Turns,
+    /// Turns for asking the API server what the stores do not know.
+    questions: Turns,
+    /// Whether reviews count only from clients with a certificate.
+    known_clients: bool,
 }
 
 /// Starts the webhook server and what keeps its certificates.
 ///
 /// # Errors
-/// When the port of the webhooks is none.
+/// When the port of the webhooks is none, or the authorities of clients cannot be read.
 pub(crate) fn spawn(home: &Home, args: &ManagerArgs, issuer: &Arc<Issuer>, life: &Life) -> Result<(), String> {
     if args.webhook_port == 0 {
         return Err("--webhook-port 0 is no port: the Service of the webhooks needs a fixed one, like 9443".to_owned());
     }
     certs::install_crypto();
     let shown = Arc::new(Shown::default());
+    let tls = match args.webhook_client_ca.as_str() {
+        "" => certs::server_config(Arc::clone(&shown)),
+        authorities => certs::server_config_with_clients(Arc::clone(&shown), authorities)
+            .map_err(|error| format!("--webhook-client-ca: {error}"))?,
+    };
     let busy = life.busy();
-    life.spawn("webhook-certificates", certificates::run(home.clone(), Arc::clone(&shown), busy));
+    life.spawn("webhook-certificates", certificates::run(home.clone(), shown, busy));
     let context = Arc::new(Context {
         cluster: home.cluster.clone(),
         identity: home.identity.clone(),
@@ -80,11 +96,14 @@ pub(crate) fn spawn(home: &Home, args: &ManagerArgs, issuer: &Arc<Issuer>, life:
         offloadings: home.cluster.watch::<NamespaceOffloading>("").start(|_| {}),
         namespaces: watch_namespaces(&home.cluster),
         guests: args.guests.clone(),
-        quota: args.enable_resource_enforcement.then(|| Quota::watch(&home.cluster, &home.identity)),
+        quota: args.enable_resource_enforcement.then(|| Arc::new(Quota::watch(&home.cluster, &home.identity))),
         door: peer::Door::watch(home),
         issuer: Arc::clone(issuer),
+        turns: Turns::of_processors(),
+        questions: Turns::new(QUESTIONS.0, QUESTIONS.1),
+        known_clients: !args.webhook_client_ca.is_empty(),
     });
-    life.spawn("webhooks", serve(context, args.webhook_port, shown, life.clone(), life.busy()));
+    life.spawn("webhooks", serve(context, args.webhook_port, tls, life.clone(), life.busy()));
     Ok(())
 }
 
@@ -99,7 +118,7 @@ fn watch_namespaces(cluster: &Cluster) -> Store<Namespace> {
 async fn serve(
     context: Arc<Context>,
     port: u16,
-    shown: Arc<Shown>,
+    tls: Arc<rustls::ServerConfig>,
     life: Life,
     busy: liqo_kube::life::Busy,
 ) -> Result<(), String> {
@@ -108,23 +127,25 @@ async fn serve(
     context.namespaces.ready().await;
     context.door.ready().await;
     drop(busy);
-    let tls = certs::server_config(shown);
-    let answer = move |request, _peer| {
+    let answer = move |request, peer| {
         let context = Arc::clone(&context);
-        async move { answer(&context, request).await }
+        async move { answer(&context, request, &peer).await }
     };
     server::serve_within(Limits::default(), life.drain(), listener, Some(tls), answer).await;
     Ok(())
 }
 
-async fn answer(context: &Context, request: Request<Incoming>) -> Response<Reply> {
+async fn answer(context: &Arc<Context>, request: Request<Incoming>, peer: &Peer) -> Response<Reply> {
     let path = request.uri().path().trim_end_matches('/').to_owned();
     if Issuer::hears(&path) {
-        return context.issuer.answer(&path, request).await;
+        return context.issuer.answer(&path, request, peer.address.ip()).await;
     }
     let Some(hook) = Hook::of(&path) else {
         return server::text(StatusCode::NOT_FOUND, &format!("there is no webhook {path:?}"));
     };
+    if context.known_clients && peer.certificate.is_none() {
+        return server::text(StatusCode::UNAUTHORIZED, "a client certificate of the API server is needed");
+    }
     if request.method() != Method::POST {
         return server::text(StatusCode::METHOD_NOT_ALLOWED, "an AdmissionReview must be sent with POST");
     }
@@ -132,13 +153,14 @@ async fn answer(context: &Context, request: Request<Incoming>) -> Response<Reply
         Ok(body) => body,
         Err(error) => return server::text(StatusCode::BAD_REQUEST, &format!("reading the AdmissionReview: {error}")),
     };
-    let (version, asked) = match review::read(&body) {
+    let source = peer.address.ip();
+    let (version, asked) = match context.turns.run(source, move || review::read(&body)).await {
         Ok(review) => review,
         Err(why) => return server::text(StatusCode::BAD_REQUEST, &why),
     };
     let uid = asked.uid.clone();
     let (operation, namespace, name) = (asked.operation.clone(), asked.namespace.clone(), asked.name.clone());
-    let verdict = hook.judge(context, asked).await;
+    let verdict = hook.judge(context, asked, source).await;
     if let Verdict::Deny { code, message } = &verdict {
         tracing::info!(path, operation, namespace, name, code, reason = message, "request denied");
     }
@@ -171,29 +193,45 @@ impl Hook {
         })
     }
 
-    async fn judge(self, context: &Context, asked: Asked) -> Verdict {
+    async fn judge(self, context: &Arc<Context>, asked: Asked, source: IpAddr) -> Verdict {
         match self {
             Self::Pod => {
-                let offloading = offloading_of(context, &asked.namespace).await;
-                offloading.map_or_else(Verdict::allow, |offloading| pod::mutate(&asked.object, &offloading))
+                let Some(offloading) = offloading_of(context, &asked.namespace, source).await else {
+                    return Verdict::allow();
+                };
+                context.turns.run(source, move || pod::mutate(&asked.object, &offloading)).await
             }
-            Self::ForeignClusterLabel => foreign_cluster::mutate(&asked.object),
-            Self::ForeignCluster => foreign_cluster::validate(&asked),
-            Self::NamespaceOffloading => namespace_offloading::validate(&asked, &context.identity, &context.home),
-            Self::Peer => context.door.judge(&asked),
-            Self::PeerService => context.door.keep_inside(&asked),
-            Self::ShadowPod => shadow_pod::validate(context, &asked).await,
+            Self::ShadowPod => shadow_pod::validate(context, asked, source).await,
+            Self::ForeignClusterLabel => alone(context, source, move |_| foreign_cluster::mutate(&asked.object)).await,
+            Self::ForeignCluster => alone(context, source, move |_| foreign_cluster::validate(&asked)).await,
+            Self::NamespaceOffloading => {
+                let judge = move |at: &Context| namespace_offloading::validate(&asked, &at.identity, &at.home);
+                alone(context, source, judge).await
+            }
+            Self::Peer => alone(context, source, move |at| at.door.judge(&asked)).await,
+            Self::PeerService => alone(context, source, move |at| at.door.keep_inside(&asked)).await,
         }
     }
 }
 
+/// A verdict that needs nothing but what is known.
+async fn alone(
+    context: &Arc<Context>,
+    source: IpAddr,
+    judge: impl FnOnce(&Context) -> Verdict + Send + 'static,
+) -> Verdict {
+    let at = Arc::clone(context);
+    context.turns.run(source, move || judge(&at)).await
+}
+
 /// The offloading of a namespace. None, though the namespace says it is offloaded: the label is older
 /// than what we see, or was forgotten; pods are not held up for that.
-async fn offloading_of(context: &Context, namespace: &str) -> Option<Arc<NamespaceOffloading>> {
+async fn offloading_of(context: &Context, namespace: &str, source: IpAddr) -> Option<Arc<NamespaceOffloading>> {
     let name = names::NAMESPACE_OFFLOADING;
     if let Some(offloading) = context.offloadings.get(namespace, name) {
         return Some(offloading);
     }
+    let _turn = context.questions.take(source).await;
     match context.cluster.get::<NamespaceOffloading>(namespace, name).await {
         Ok(found) => found.map(Arc::new),
         Err(error) => {
@@ -207,11 +245,12 @@ async fn offloading_of(context: &Context, namespace: &str) -> Option<Arc<Namespa
 ///
 /// # Errors
 /// Why the namespace cannot be read.
-async fn origin_of_namespace(context: &Context, namespace: &str) -> Result<Option<String>, String> {
+async fn origin_of_namespace(context: &Context, namespace: &str, source: IpAddr) -> Result<Option<String>, String> {
     let origin = |namespace: &Namespace| namespace.labels().get(label::REMOTE_CLUSTER_ID).cloned();
     if let Some(known) = context.namespaces.get("", namespace) {
         return Ok(origin(&known));
     }
+    let _turn = context.questions.take(source).await;
     match context.cluster.get::<Namespace>("", namespace).await {
         Ok(Some(found)) => Ok(origin(&found)),
         Ok(None) => Err(format!("namespace {namespace:?} does not exist")),

@@ -40,6 +40,10 @@ pub struct ManagerArgs {
     /// Port of the admission webhooks.
     #[arg(long, default_value_t = 9443)]
     pub webhook_port: u16,
+    /// Authorities (PEM) of the certificate that the API server shows to webhooks; empty: reviews are answered to whoever
+    /// asks.
+    #[arg(long, default_value = "", value_name = "PEM")]
+    pub webhook_client_ca: String,
     /// Accepted for compatibility; metrics are served at --health-probe-address.
     #[arg(long, hide = true, default_value = "")]
     pub metrics_address: String,

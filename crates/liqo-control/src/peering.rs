@@ -23,6 +23,7 @@ mod condition;
 mod foreign_cluster;
 mod identity;
 pub(crate) mod issuer;
+mod limits;
 pub(crate) mod monitor;
 mod offer;
 mod permissions;

@@ -37,6 +37,7 @@ use liqo_kube::{
 
 pub(crate) use self::around::{addresses_of, endpoints_of};
 use self::{
+    around::Surroundings,
     ledger::Ledger,
     peer::Peers,
     service::{Counts, Service},
@@ -123,7 +124,10 @@ pub async fn run(args: ManagerArgs) -> Result<(), String> {
     let ledger = Ledger::start(&cluster, &life, move |peers| heard.differ(&peers));
     let busy = life.busy();
     configured(&args, &ledger).await?;
-    serve(&args, &cluster, &ledger, &life, address).await?;
+    let noticed = news.clone();
+    let (told, public) = (&args.api_server_address, args.accept_public_ranges);
+    let surroundings = Arc::new(Surroundings::watch(&cluster, told, public, move || noticed.surroundings_differ()));
+    serve(&args, &cluster, &ledger, &life, (address, Arc::clone(&surroundings))).await?;
     life.spawn("configure", keep_configured(args.clone(), ledger.clone()));
     drop(busy);
     tokio::select! {
@@ -133,7 +137,7 @@ pub async fn run(args: ManagerArgs) -> Result<(), String> {
             }
             Ok(())
         }
-        () = decide(&args, &cluster, &life, &ledger, &news) => Ok(()),
+        () = decide(&args, &cluster, &life, &ledger, (&news, surroundings)) => Ok(()),
     }
 }
 
@@ -172,14 +176,15 @@ async fn serve(
     cluster: &Cluster,
     ledger: &Ledger,
     life: &Life,
-    address: Listen,
+    (address, surroundings): (Listen, Arc<Surroundings>),
 ) -> Result<(), String> {
     ledger.ready().await;
     let listener = address.bind().await.map_err(|error| format!("--manager.ipam-address: {error}"))?;
     let counts = Arc::new(Counts::default());
     let (counted, stored) = (Arc::clone(&counts), ledger.clone());
     life.metrics(move || counted.text() + &stored.latest().map(|plan| figures(&plan)).unwrap_or_default());
-    let service = Service::start(cluster, ledger.clone(), counts, &args.kubernetes_service_host).await;
+    let here = (args.kubernetes_service_host.as_str(), surroundings);
+    let service = Service::start(cluster, ledger.clone(), counts, here).await;
     life.spawn("ipam", liqo_ipam_rpc::serve(listener, Arc::new(service)));
     Ok(())
 }
@@ -201,11 +206,17 @@ fn figures(plan: &Plan) -> String {
 }
 
 /// Decides, as soon as this replica may, for ever.
-async fn decide(args: &ManagerArgs, cluster: &Cluster, life: &Life, ledger: &Ledger, news: &News) {
+async fn decide(
+    args: &ManagerArgs,
+    cluster: &Cluster,
+    life: &Life,
+    ledger: &Ledger,
+    (news, surroundings): (&News, Arc<Surroundings>),
+) {
     if args.leader_elect {
         lease::lead(cluster, life, &args.namespace, LEASE, &args.pod_name).await;
     }
-    let peers = Arc::new(Peers::watch(cluster, ledger.clone(), args));
+    let peers = Arc::new(Peers::watch(cluster, ledger.clone(), args, surroundings));
     // Only now is there anybody to tell; what was before is looked at as a whole.
     let _ = news.peers.set(Arc::clone(&peers));
     let writes = Arc::new(AtomicU64::new(0));
@@ -237,6 +248,12 @@ impl News {
         peers.iter().for_each(|peer| self.mappings.push(peer.clone()));
         if let Some(listening) = self.peers.get() {
             listening.differ(peers);
+        }
+    }
+    /// An address that no peer's network may cover has come or gone.
+    fn surroundings_differ(&self) {
+        if let Some(listening) = self.peers.get() {
+            listening.look_again();
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Addresses outside of the plan that networks of peers must not cover.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 
 /// What networks used for a peer must keep clear of, besides what the plan itself holds.
@@ -17,6 +19,11 @@ pub struct Around {
 }
 
 impl Around {
+    /// Whether one of these networks contains an address.
+    pub fn holds(&self, address: IpAddr) -> bool {
+        self.networks().any(|network| network.contains(&address))
+    }
+
     /// All of it.
     pub(crate) fn networks(&self) -> impl Iterator<Item = IpNet> {
         self.vital.iter().map(|(network, _)| *network).chain(self.gateways.iter().copied())

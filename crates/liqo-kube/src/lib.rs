@@ -22,6 +22,7 @@ pub mod rate;
 pub mod reach;
 pub mod server;
 pub mod tokens;
+pub mod turns;
 pub mod twin;
 mod watch;
 mod wire;

@@ -1,4 +1,5 @@
-//! Outgoing calls to addresses that other clusters choose.
+//! Outgoing calls: those to addresses that other clusters choose, and that of the authentication service to the controller
+//! manager.
 //!
 //! Keeps true: a URL that a peer gives never leads to this node, this Pod or the metadata service of a cloud. A name is
 //! resolved once, and the connection goes to an address that was checked. No redirect is followed, no proxy of the
@@ -6,9 +7,7 @@
 
 use std::{
     convert::Infallible,
-    fmt,
     net::{IpAddr, Ipv6Addr, SocketAddr},
-    str::FromStr,
     sync::Arc,
     time::Duration,
 };
@@ -26,12 +25,16 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// Time limit of a whole call.
-const PATIENCE: Duration = Duration::from_secs(5);
+use crate::certs;
+
+/// Time limit of a whole call to a peer.
+pub const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest answer, bytes.
-const LONGEST: usize = 256 * 1024;
+const LONGEST: usize = 1024 * 1024;
+/// What is said when a server shows another key than expected.
+pub const ANOTHER_KEY: &str = "the server shows another key than the token names: somebody may be in between, or the key was \
+                               changed, then `liqoctl generate peer-command` in that cluster makes a new token";
 
 /// Addresses that cannot belong to another cluster: of this host, link-local, multicast, and of cloud metadata services.
 const NEVER: [&str; 14] = [
@@ -114,32 +117,34 @@ impl Reach {
         if permitted.is_empty() { Err(why) } else { Ok(permitted) }
     }
 
-    /// Asks an HTTPS server, within [`PATIENCE`]. Nothing is sent before its key is found right.
+    /// Asks an HTTPS server. Nothing is sent before its certificate is found right.
     ///
     /// # Errors
     /// A text that names the failed step and its reason.
     pub async fn ask(&self, ask: Ask<'_>) -> Result<Answer, String> {
-        match tokio::time::timeout(PATIENCE, self.exchange(ask)).await {
+        let patience = ask.patience;
+        match tokio::time::timeout(patience, self.exchange(ask)).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+            Err(_) => Err(format!("no answer within {} s", patience.as_secs())),
         }
     }
 
     async fn exchange(&self, ask: Ask<'_>) -> Result<Answer, String> {
-        let (host, port) = place(ask.url)?;
-        let stream = self.connect(&host, port).await?;
-        let (stream, key) = handshake(stream, &host, ask.trust).await?;
-        let authority = if port == 443 { host } else { format!("{host}:{port}") };
-        let request = Request::builder()
+        let uri = checked(ask.url)?;
+        let host = uri.host().unwrap_or_default();
+        let stream = self.connect(host, uri.port_u16().unwrap_or(443)).await?;
+        let stream = handshake(stream, host, ask.trust).await?;
+        let mut request = Request::builder()
             .method(ask.method)
-            .uri(ask.path)
-            .header(header::HOST, authority)
+            .uri(uri.path_and_query().map_or("/", |path| path.as_str()))
+            .header(header::HOST, uri.authority().map_or("", |authority| authority.as_str()))
             .header(header::CONTENT_TYPE, "text/plain")
-            .header(header::CONNECTION, "close")
-            .body(Full::new(Bytes::from(ask.body)))
-            .map_err(|error| format!("preparing the request: {error}"))?;
-        let (status, body) = send(stream, request).await?;
-        Ok(Answer { status, body, key })
+            .header(header::CONNECTION, "close");
+        if let Some(token) = ask.bearer {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request.body(Full::new(ask.body)).map_err(|error| format!("preparing the request: {error}"))?;
+        send(stream, request).await
     }
 
     async fn connect(&self, host: &str, port: u16) -> Result<TcpStream, String> {
@@ -157,18 +162,27 @@ impl Reach {
     }
 }
 
-/// What is asked.
+/// What is asked of whom.
 pub struct Ask<'a> {
     /// GET or POST.
     pub method: Method,
-    /// `https://HOST` or `https://HOST:PORT`, nothing else.
+    /// An HTTPS URL without a user.
     pub url: &'a str,
-    /// Path, with its leading slash; chosen by this cluster, never by the peer.
-    pub path: &'a str,
-    /// Body; may be empty.
-    pub body: Vec<u8>,
     /// Which servers are accepted.
     pub trust: &'a Trust,
+    /// Body; may be empty.
+    pub body: Bytes,
+    /// A token of a ServiceAccount of this cluster, for a server of this cluster; nobody else is shown one.
+    pub bearer: Option<&'a str>,
+    /// Time limit of the whole call.
+    pub patience: Duration,
+}
+
+impl<'a> Ask<'a> {
+    /// GET, without a token, within [`PATIENCE`].
+    pub fn get(url: &'a str, trust: &'a Trust) -> Self {
+        Self { method: Method::GET, url, trust, body: Bytes::new(), bearer: None, patience: PATIENCE }
+    }
 }
 
 /// What was answered.
@@ -178,88 +192,35 @@ pub struct Answer {
     pub status: StatusCode,
     /// The whole body.
     pub body: Bytes,
-    /// The key the server has proved to have.
-    pub key: Pin,
 }
 
-/// Which servers are accepted.
+/// Which servers are accepted. Each proves that it has the key of the certificate it shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// Servers that prove that they have the key of the certificate they show, whoever issued the certificate.
+    /// Servers with any certificate.
     Anybody,
     /// Servers whose certificate the system's authorities have issued for the host.
     System,
-    /// The server with this key.
-    Key(Pin),
+    /// Servers whose certificate these authorities (PEM) have issued for the host.
+    Authorities(Vec<u8>),
+    /// The server whose key has this pin, see [`certs::pin`].
+    Key(String),
 }
 
-/// The SHA-256 of a public key (SubjectPublicKeyInfo, DER). In text `sha256:` and 64 hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Pin([u8; 32]);
-
-impl Pin {
-    /// The pin of the key in a certificate.
-    ///
-    /// # Errors
-    /// A text, when that is no certificate.
-    pub fn of(certificate: &CertificateDer<'_>) -> Result<Self, String> {
-        let (_, read) =
-            X509Certificate::from_der(certificate).map_err(|error| format!("reading a certificate: {error}"))?;
-        let digest = ring::digest::digest(&ring::digest::SHA256, read.public_key().raw);
-        Ok(Self(digest.as_ref().try_into().expect("SHA-256 has 32 bytes")))
-    }
-}
-
-impl fmt::Display for Pin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("sha256:")?;
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for Pin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl FromStr for Pin {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} must be sha256: and 64 hexadecimal digits");
-        let digits = text.trim().strip_prefix("sha256:").ok_or_else(wrong)?.as_bytes();
-        if digits.len() != 64 {
-            return Err(wrong());
-        }
-        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-        let mut pin = [0; 32];
-        for (byte, pair) in pin.iter_mut().zip(digits.chunks_exact(2)) {
-            let (Some(high), Some(low)) = (digit(pair[0]), digit(pair[1])) else { return Err(wrong()) };
-            *byte = high << 4 | low;
-        }
-        Ok(Self(pin))
-    }
-}
-
-/// Host and port of a URL without user, path or query.
+/// An HTTPS URL with a host and without a user.
 ///
 /// # Errors
 /// A text that names the wrong part of the URL.
-pub fn place(url: &str) -> Result<(String, u16), String> {
-    let wrong = |what: &str| format!("{url:?} must be https://HOST or https://HOST:PORT: {what}");
-    let uri: Uri = url.parse().map_err(|error| wrong(&format!("it is not a URL ({error})")))?;
+fn checked(url: &str) -> Result<Uri, String> {
+    let uri: Uri = url.parse().map_err(|error| format!("{url:?} is not a URL: {error}"))?;
+    let authority = uri.authority().ok_or_else(|| format!("{url:?} has no host"))?;
     if uri.scheme_str() != Some("https") {
-        return Err(wrong("it does not begin with https://"));
+        return Err(format!("{url:?} must begin with https://"));
     }
-    let authority = uri.authority().ok_or_else(|| wrong("it has no host"))?;
     if authority.as_str().contains('@') {
-        return Err(wrong("it has a user"));
+        return Err(format!("{url:?} has a user"));
     }
-    if uri.path() != "/" || uri.query().is_some() {
-        return Err(wrong("it has a path"));
-    }
-    Ok((authority.host().to_owned(), authority.port_u16().unwrap_or(443)))
+    Ok(uri)
 }
 
 /// An address without the brackets URLs put around those of IPv6.
@@ -283,23 +244,14 @@ fn plain(address: IpAddr) -> IpAddr {
     }
 }
 
-async fn handshake(stream: TcpStream, host: &str, trust: &Trust) -> Result<(TlsStream<TcpStream>, Pin), String> {
+async fn handshake(stream: TcpStream, host: &str, trust: &Trust) -> Result<TlsStream<TcpStream>, String> {
     let name = ServerName::try_from(bare(host).to_owned());
     let name = name.map_err(|error| format!("{host:?} is no host name: {error}"))?;
     let connector = tokio_rustls::TlsConnector::from(tls(trust)?);
-    let stream = connector.connect(name, stream).await.map_err(|error| format!("TLS: {error}"))?;
-    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    let key = Pin::of(shown.ok_or("TLS: no certificate was shown")?)?;
-    match trust {
-        Trust::Key(expected) if *expected != key => Err(format!(
-            "the server at {host} has another key than expected ({key}, not {expected}): somebody is between, or its \
-             key was changed"
-        )),
-        _ => Ok((stream, key)),
-    }
+    connector.connect(name, stream).await.map_err(|error| format!("TLS: {error}"))
 }
 
-async fn send(stream: TlsStream<TcpStream>, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), String> {
+async fn send(stream: TlsStream<TcpStream>, request: Request<Full<Bytes>>) -> Result<Answer, String> {
     let failed = |error: hyper::Error| format!("HTTP: {error}");
     let mut http = hyper::client::conn::http1::Builder::new();
     http.max_buf_size(64 * 1024);
@@ -309,7 +261,8 @@ async fn send(stream: TlsStream<TcpStream>, request: Request<Full<Bytes>>) -> Re
         let answer = sender.send_request(request).await.map_err(failed)?;
         let status = answer.status();
         let body = Limited::new(answer.into_body(), LONGEST).collect().await;
-        Ok((status, body.map_err(|error| format!("reading the answer: {error}"))?.to_bytes()))
+        let body = body.map_err(|error| format!("reading the answer: {error}"))?.to_bytes();
+        Ok(Answer { status, body })
     };
     let driver = async {
         let _ = connection.await;
@@ -326,35 +279,53 @@ fn tls(trust: &Trust) -> Result<Arc<ClientConfig>, String> {
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| format!("preparing TLS: {error}"))?;
-    let mut config = if *trust == Trust::System {
-        let mut roots = RootCertStore::empty();
-        let found = rustls_native_certs::load_native_certs();
-        let (usable, _) = roots.add_parsable_certificates(found.certs);
-        if usable == 0 {
-            return Err("no system certificates to verify the peer with: set insecureSkipTLSVerify".to_owned());
-        }
-        builder.with_root_certificates(roots).with_no_client_auth()
-    } else {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider))).with_no_client_auth()
+    let of_key = |pin| {
+        let verifier = Arc::new(OfKey { provider, pin });
+        builder.clone().dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
+    };
+    let mut config = match trust {
+        Trust::Key(pin) => of_key(Some(pin.clone())),
+        Trust::Anybody => of_key(None),
+        Trust::Authorities(pem) => builder.with_root_certificates(certs::roots(pem)?).with_no_client_auth(),
+        Trust::System => builder.with_root_certificates(system_roots()?).with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
 
-/// Accepts every certificate, and checks that the server has the key of its certificate.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
+fn system_roots() -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    let (usable, _) = roots.add_parsable_certificates(found.certs);
+    if usable == 0 {
+        return Err("no system certificates to verify the peer with: set insecureSkipTLSVerify".to_owned());
+    }
+    Ok(roots)
+}
 
-impl ServerCertVerifier for AnyCertificate {
+/// Accepts a certificate whose key has the pin, or any certificate without a pin; in both cases the server must prove that it
+/// has the key.
+#[derive(Debug)]
+struct OfKey {
+    provider: Arc<CryptoProvider>,
+    pin: Option<String>,
+}
+
+impl ServerCertVerifier for OfKey {
     fn verify_server_cert(
         &self,
-        _end_entity: &CertificateDer<'_>,
+        end_entity: &CertificateDer<'_>,
         _intermediates: &[CertificateDer<'_>],
         _server_name: &ServerName<'_>,
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, TlsError> {
-        Ok(ServerCertVerified::assertion())
+        let shown = certs::pin_der(end_entity);
+        match &self.pin {
+            Some(pin) if shown.as_ref().is_ok_and(|shown| shown == pin) => Ok(ServerCertVerified::assertion()),
+            Some(_) => Err(TlsError::General(ANOTHER_KEY.to_owned())),
+            None => Ok(ServerCertVerified::assertion()),
+        }
     }
 
     fn verify_tls12_signature(
@@ -363,7 +334,7 @@ impl ServerCertVerifier for AnyCertificate {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, TlsError> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -372,11 +343,11 @@ impl ServerCertVerifier for AnyCertificate {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, TlsError> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 

@@ -46,7 +46,6 @@ use self::{
 use crate::{
     drain::{Drain, Hold},
     guard::guarded,
-    rate::{Limiter, Rate, source},
 };
 
 /// Time limit of a handshake, of a request head, of a request body, and of the silence between two requests. A connection over
@@ -67,20 +66,13 @@ pub struct Limits {
     /// How long a request may take, from its head to the end of its answer, without the time its body takes; `None`
     /// where answers are streams.
     pub answer: Option<Duration>,
-    /// How often one source may ask, and all together; more is answered with 429.
-    pub rate: Option<(Rate, Rate)>,
 }
 
 impl Limits {
     /// Enough for an API server that asks about 200 writes at once, as many as an API server processes at once, and within
     /// the memory of a small process.
-    pub const DEFAULT: Self = Self {
-        connections: 512,
-        per_source: 256,
-        bodies: 64 * 1024 * 1024,
-        answer: Some(Duration::from_secs(60)),
-        rate: None,
-    };
+    pub const DEFAULT: Self =
+        Self { connections: 512, per_source: 256, bodies: 64 * 1024 * 1024, answer: Some(Duration::from_secs(60)) };
 }
 
 impl Default for Limits {
@@ -88,9 +80,6 @@ impl Default for Limits {
         Self::DEFAULT
     }
 }
-
-/// Sources whose requests are counted, at most.
-const SOURCES: usize = 4096;
 
 /// The error of a body.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -128,17 +117,6 @@ pub async fn serve_within<F>(
     F: Future<Output = Response<Reply>> + Send + 'static,
 {
     let (tls, places) = (tls.map(TlsAcceptor::from), Places::new(limits));
-    let limiter = limits.rate.map(|(each, all)| Arc::new(Limiter::new(each, all, SOURCES)));
-    let answer = move |request: Request<Incoming>, peer: Peer| {
-        let wait = limiter.as_ref().and_then(|limiter| limiter.take(source(peer.address.ip())).err());
-        let answered = wait.is_none().then(|| answer(request, peer));
-        async move {
-            match answered {
-                Some(answered) => answered.await,
-                None => too_many(wait.unwrap_or_default()),
-            }
-        }
-    };
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -275,7 +253,8 @@ impl Body for Sent {
     }
 }
 
-fn too_many(wait: Duration) -> Response<Reply> {
+/// The answer to a caller that asks too often: 429, and the time to wait.
+pub fn too_many(wait: Duration) -> Response<Reply> {
     let seconds = wait.as_secs().saturating_add(1);
     let mut response = text(StatusCode::TOO_MANY_REQUESTS, &format!("too many requests, try again in {seconds} s"));
     response.headers_mut().insert(RETRY_AFTER, seconds.into());

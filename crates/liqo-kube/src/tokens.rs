@@ -1,7 +1,11 @@
 //! The user behind a ServiceAccount token, as the API server reviews the token; a review counts for a few seconds.
+//!
+//! Keeps true: whoever shows invented tokens causes a bounded number of reviews, by source and in total, and takes none from
+//! callers whose token was found good before. The memory is bounded.
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -10,45 +14,112 @@ use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use ring::digest::{SHA256, digest};
 use tokio::sync::Semaphore;
 
-use crate::{Cluster, KubeError};
+use crate::{
+    Cluster, KubeError,
+    rate::{Limiter, Rate, source},
+};
 
 /// Time for which a review counts.
 const GOOD_FOR: Duration = Duration::from_secs(10);
-/// Reviews kept at most, so that invented tokens do not fill the memory.
+/// Reviews of good tokens kept at most, and of bad ones, so that invented tokens do not fill the memory.
 const KNOWN: usize = 4096;
 /// Reviews in progress at the same time.
 const ASKING: usize = 8;
+/// Sources that are counted at most.
+const SOURCES: usize = 4096;
+/// Reviews of tokens that are not known to be good: of one source 10 at once and then one a second, of all together 100 at
+/// once and then 20 a second.
+const NEW: (Rate, Rate) = (Rate::new(10, Duration::from_secs(1)), Rate::new(100, Duration::from_millis(50)));
 /// Longest token, bytes.
 const LONGEST: usize = 8192;
 
 /// A user's name, if the token was one.
 type Answer = Option<String>;
+/// The SHA-256 of a token.
+type Key = [u8; 32];
+
+/// Why nothing is known about a token.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreviewed {
+    /// The source has shown too many tokens that were not known.
+    #[error("too many unknown tokens were shown, try again in {} s", .0.as_secs().saturating_add(1))]
+    TooMany(Duration),
+    /// The API server does not say.
+    #[error(transparent)]
+    Kube(#[from] KubeError),
+}
 
 /// Reviews tokens for one audience.
 pub struct Tokens {
     home: Cluster,
     audience: &'static str,
-    known: Mutex<HashMap<[u8; 32], (Instant, Answer)>>,
+    known: Mutex<Known>,
+    new: Limiter<IpAddr>,
     asking: Semaphore,
+}
+
+/// Reviews, by token: bad tokens take no room from good ones.
+#[derive(Default)]
+struct Known {
+    good: HashMap<Key, (Instant, String)>,
+    bad: HashMap<Key, Instant>,
+}
+
+impl Known {
+    fn recall(&self, key: &Key, now: Instant) -> Option<Answer> {
+        let counts = |since: &Instant| now.duration_since(*since) < GOOD_FOR;
+        match (self.good.get(key), self.bad.get(key)) {
+            (Some((since, user)), _) if counts(since) => Some(Some(user.clone())),
+            (_, Some(since)) if counts(since) => Some(None),
+            _ => None,
+        }
+    }
+
+    /// Whether the last review, however old, found the token good.
+    fn was_good(&self, key: &Key) -> bool {
+        self.good.contains_key(key)
+    }
+
+    fn remember(&mut self, key: Key, answer: Answer, now: Instant) {
+        let counts = |since: &Instant| now.duration_since(*since) < GOOD_FOR;
+        if self.good.len() >= KNOWN {
+            self.good.retain(|_, (since, _)| counts(since));
+        }
+        if self.bad.len() >= KNOWN {
+            self.bad.retain(|_, since| counts(since));
+        }
+        self.good.remove(&key);
+        self.bad.remove(&key);
+        match answer {
+            Some(user) if self.good.len() < KNOWN => _ = self.good.insert(key, (now, user)),
+            None if self.bad.len() < KNOWN => _ = self.bad.insert(key, now),
+            _ => {}
+        }
+    }
 }
 
 impl Tokens {
     /// Tokens meant for `audience`, as the API server of `home` knows them.
     pub fn new(home: Cluster, audience: &'static str) -> Self {
-        Self { home, audience, known: Mutex::default(), asking: Semaphore::new(ASKING) }
+        let new = Limiter::new(NEW.0, NEW.1, SOURCES);
+        Self { home, audience, known: Mutex::default(), new, asking: Semaphore::new(ASKING) }
     }
 
-    /// The name of the token's user; `None` for an invalid token or a token for another audience.
+    /// The name of the user of a token that was shown from `address`; `None` for an invalid token or a token for another
+    /// audience.
     ///
     /// # Errors
-    /// When the API server does not say.
-    pub async fn user(&self, token: &str) -> Result<Option<String>, KubeError> {
+    /// When the API server does not say, or was asked too often about tokens from there.
+    pub async fn user(&self, token: &str, address: IpAddr) -> Result<Option<String>, Unreviewed> {
         if !may_be_one(token) {
             return Ok(None);
         }
         let Ok(key) = digest(&SHA256, token.as_bytes()).as_ref().try_into() else { return Ok(None) };
         if let Some(known) = self.recall(&key) {
             return Ok(known);
+        }
+        if !self.known.lock().unwrap_or_else(PoisonError::into_inner).was_good(&key) {
+            self.new.take(source(address)).map_err(Unreviewed::TooMany)?;
         }
         let _turn = self.asking.acquire().await;
         // A concurrent call may have asked in the meantime.
@@ -62,19 +133,12 @@ impl Tokens {
         Ok(user)
     }
 
-    fn recall(&self, key: &[u8; 32]) -> Option<Answer> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(key).filter(|(since, _)| since.elapsed() < GOOD_FOR).map(|(_, answer)| answer.clone())
+    fn recall(&self, key: &Key) -> Option<Answer> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).recall(key, Instant::now())
     }
 
-    fn remember(&self, key: [u8; 32], answer: Answer) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= KNOWN {
-            known.retain(|_, (since, _)| since.elapsed() < GOOD_FOR);
-        }
-        if known.len() < KNOWN {
-            known.insert(key, (Instant::now(), answer));
-        }
+    fn remember(&self, key: Key, answer: Answer) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).remember(key, answer, Instant::now());
     }
 }
 
@@ -126,5 +190,32 @@ mod tests {
         for bad in ["", "a.b", "a..c", "a.b.c.d", "a.b.c ", "a.b.\u{e9}", &format!("a.{}.c", "b".repeat(LONGEST))] {
             assert!(!may_be_one(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_review_counts_for_a_while_and_invented_tokens_do_not_fill_the_memory() {
+        let (mut known, start) = (Known::default(), Instant::now());
+        let key = |number: usize| -> Key { digest(&SHA256, &number.to_be_bytes()).as_ref().try_into().unwrap() };
+        known.remember(key(0), Some("auth".to_owned()), start);
+        known.remember(key(1), None, start);
+        assert_eq!(
+            (known.recall(&key(0), start), known.recall(&key(1), start)),
+            (Some(Some("auth".to_owned())), Some(None))
+        );
+        let later = start + GOOD_FOR;
+        assert_eq!(
+            (known.recall(&key(0), later), known.was_good(&key(0)), known.was_good(&key(1))),
+            (None, true, false)
+        );
+        for number in 2..3 * KNOWN {
+            known.remember(key(number), None, later);
+        }
+        assert_eq!(
+            (known.bad.len(), known.was_good(&key(0))),
+            (KNOWN, true),
+            "a good token is not forgotten for bad ones"
+        );
+        known.remember(key(0), None, later);
+        assert!(!known.was_good(&key(0)), "a token that was revoked is good no more");
     }
 }

@@ -131,16 +131,3 @@ async fn a_request_that_panics_harms_no_other_and_one_without_end_ends() {
     assert_eq!(tokio::time::timeout(Duration::from_secs(2), slow).await.unwrap(), None, "it is cut");
     honest([127, 0, 0, 1], server).await;
 }
-
-#[tokio::test]
-async fn who_asks_too_often_is_told_to_wait_and_others_are_not() {
-    let (each, all) = (Rate::new(3, Duration::from_secs(60)), Rate::new(100, Duration::from_secs(1)));
-    let server = start(Limits { rate: Some((each, all)), ..Limits::default() }).await;
-    let mut answers = Vec::new();
-    for _ in 0..4 {
-        answers.push(exchange(connect([127, 0, 0, 2], server).await, &post(1, 1)).await.unwrap());
-    }
-    assert!(answers[2].starts_with("HTTP/1.1 200") && answers[3].starts_with("HTTP/1.1 429"), "{answers:?}");
-    assert!(answers[3].contains("retry-after: 60"), "{}", answers[3]);
-    honest([127, 0, 0, 1], server).await;
-}

@@ -199,7 +199,7 @@ impl Keeper {
         self.pods.ready().await;
         let reachable = *self.reach.borrow() != Reach::Lost;
         let pods = self.pods.filter(drain::leaves);
-        let limit = if offer.is_some_and(ends_at_once) { Duration::ZERO } else { self.drain_timeout };
+        let limit = if node.is_some_and(ends_at_once) { Duration::ZERO } else { self.drain_timeout };
         let step = drain::plan(node, pods, reachable, limit, now().0);
         let Some(node) = node else { return self.release(offer).await };
         if step != Step::Cordon
@@ -273,12 +273,27 @@ impl Keeper {
     }
 }
 
-/// Whether the pods get no time to leave.
-fn ends_at_once(offer: &ResourceOffer) -> bool {
-    offer.annotations().get(annotation::END_AT_ONCE).is_some_and(|value| value == "true")
+/// Whether the pods get no time to leave. The controller manager decides, and writes on the node; nothing that the provider
+/// writes on its offer counts.
+fn ends_at_once(node: &Node) -> bool {
+    node.annotations().get(annotation::END_AT_ONCE).is_some_and(|value| value == "true")
 }
 
 /// Whether the offer holds.
 fn valid(offer: &ResourceOffer) -> bool {
     offer.spec.withdrawal_timestamp.is_none() && offer.metadata.deletion_timestamp.is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_node_says_that_it_ends_at_once() {
+        let node = |annotations: serde_json::Value| -> Node {
+            serde_json::from_value(json!({"metadata": {"name": "liqo-milan", "annotations": annotations}})).unwrap()
+        };
+        assert!(ends_at_once(&node(json!({"liqo.io/end-at-once": "true"}))));
+        assert!(!ends_at_once(&node(json!({"liqo.io/end-at-once": "false"}))) && !ends_at_once(&node(json!({}))));
+    }
 }

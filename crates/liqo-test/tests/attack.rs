@@ -23,6 +23,7 @@ mod attack {
     pub(crate) mod pod;
     pub(crate) mod provider;
     pub(crate) mod raid;
+    pub(crate) mod reviews;
     pub(crate) mod root;
     pub(crate) mod server;
     pub(crate) mod thief;

@@ -108,7 +108,7 @@ fn services_are_those_of_liqo() {
     auth["run"] = json!("auth-service");
     assert_eq!(
         objects["Service/liqo-auth"]["spec"],
-        json!({"type": "LoadBalancer", "selector": auth,
+        json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "selector": auth,
                "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 8443}]})
     );
     assert_eq!(objects["Deployment/liqo-auth"]["spec"]["selector"]["matchLabels"], auth);

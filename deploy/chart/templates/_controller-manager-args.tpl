@@ -24,6 +24,9 @@
 - --auto-join-discovered-clusters={{ .Values.discovery.config.autojoin }}
 - --enable-storage=false
 - --webhook-port={{ .Values.webhook.port }}
+{{- with .Values.webhook.clientCA }}
+- {{ printf "--webhook-client-ca=%s" . | quote }}
+{{- end }}
 {{- if $config.enableResourceEnforcement }}
 - --enable-resource-enforcement
 {{- end }}

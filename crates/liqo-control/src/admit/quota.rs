@@ -2,11 +2,16 @@
 //!
 //! Keeps true: what counts is what exists, so every replica comes to the same answer and nothing has to be
 //! booked back: a `ShadowPod` counts until it is gone or its work is done, its pod until the containers have ended. What was
-//! admitted a moment ago and was not seen yet is reserved here; two replicas can therefore admit too much only within the time
-//! a watch takes. The controller counts again before it makes a pod.
+//! admitted a moment ago and was not seen yet is [`reserved`], and delays a pod that would not fit beside; two replicas, and a
+//! pod that waited, can therefore admit too much only within the time a watch takes. The controller counts again before it makes
+//! a pod.
+//!
+//! A review may be made up: a pod is refused because of objects that exist, never because of earlier reviews alone.
+
+mod reserved;
 
 use std::{
-    collections::HashMap,
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -14,14 +19,17 @@ use std::{
 use k8s_openapi::api::core::v1::{Namespace, Pod, PodSpec, PodStatus};
 use kube::ResourceExt;
 use liqo_api::{ClusterIdentity, meta::label, sharing::ResourceOffer, virtualkubelet::ShadowPod};
-use liqo_core::resources::Resources;
-use liqo_kube::{Cluster, Store, strip};
-use tokio::time::Instant;
+use liqo_core::{
+    door,
+    resources::{self, Resources},
+};
+use liqo_kube::{Cluster, Store, strip, turns::Turns};
+use tokio::{sync::watch, time::Instant};
 
+use self::reserved::{Arrival, Earlier, Reserved};
+use super::review::User;
 use crate::offload::allowance::{self, Place, Used};
 
-/// How long a reservation lasts without its shadow pod being seen: then it was refused by somebody else.
-const RESERVED: Duration = Duration::from_secs(30);
 /// How long a request waits for the first lists.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -33,40 +41,39 @@ pub(super) struct Quota {
     pods: Store<Pod>,
     offers: Store<ResourceOffer>,
     tenants: Store<Namespace>,
-    reserved: Reservations,
-}
-
-/// Admitted objects that the watch has not shown yet, by UID: no two objects share a UID.
-type Reservations = Arc<Mutex<HashMap<String, Reservation>>>;
-
-struct Reservation {
-    origin: String,
-    place: Place,
-    demand: Resources,
-    until: Instant,
+    reserved: Arc<Mutex<Reserved>>,
+    /// Changes when the watch shows an object with a reservation.
+    shown: watch::Receiver<()>,
 }
 
 /// A shadow pod that is asked for.
-pub(super) struct Asked<'a> {
+pub(super) struct Asked {
     /// UID of the object that will be created, or of the admission request when the object has no UID yet.
     pub uid: String,
-    /// The peer that asks.
-    pub origin: &'a str,
+    /// The peer whose pod that is.
+    pub origin: String,
+    /// The user who asks.
+    pub user: User,
     /// Where it would be.
-    pub namespace: &'a str,
+    pub namespace: String,
     /// What it would be called.
-    pub name: &'a str,
+    pub name: String,
     /// The pod to be made from it.
-    pub pod: &'a PodSpec,
+    pub pod: PodSpec,
     /// Nothing will be stored.
     pub dry_run: bool,
 }
 
-impl Asked<'_> {
+impl Asked {
     /// Where the pod will be. A `ShadowPod` whose name is yet to be generated has a place of its own.
     fn place(&self) -> Place {
-        let name = if self.name.is_empty() { &self.uid } else { self.name };
-        (self.namespace.to_owned(), name.to_owned())
+        let name = if self.name.is_empty() { &self.uid } else { &self.name };
+        (self.namespace.clone(), name.clone())
+    }
+
+    /// Whether the peer itself asks, as the API server has authenticated the user.
+    fn is_by_origin(&self) -> bool {
+        self.user.username == self.origin && self.user.groups.iter().any(|group| group == door::GROUP)
     }
 }
 
@@ -79,59 +86,86 @@ pub(super) enum Refusal {
     Unable(String),
 }
 
+/// What follows from one look.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    Admit,
+    Refuse(Refusal),
+    /// Look again when an object with a reservation is shown, at this time at the latest.
+    Wait(Instant),
+}
+
 impl Quota {
     /// Starts watching.
     pub(super) fn watch(cluster: &Cluster, own: &ClusterIdentity) -> Self {
         let originals = format!("{}=true", label::REPLICATION);
         let tenants = format!("{}=true", label::TENANT_NAMESPACE);
         let guests = format!("{}={}", label::MANAGED_BY, label::MANAGED_BY_SHADOW_POD);
-        let reserved = Reservations::default();
+        let (reserved, (news, shown)) = (Arc::<Mutex<Reserved>>::default(), watch::channel(()));
         let booked = Arc::clone(&reserved);
         Self {
             own: own.clone(),
             // An object that the watch shows counts by itself; an object that was deleted does not count.
             shadows: cluster.watch::<ShadowPod>("").trim(trim).start(move |shadow| {
-                lock(&booked).remove(shadow.metadata.uid.as_deref().unwrap_or_default());
+                if lock(&booked).seen(shadow.metadata.uid.as_deref().unwrap_or_default()) {
+                    news.send_replace(());
+                }
             }),
             pods: cluster.watch::<Pod>("").labels(&guests).trim(trim_pod).start(|_| {}),
             offers: cluster.watch::<ResourceOffer>("").labels(&originals).start(|_| {}),
             tenants: cluster.watch::<Namespace>("").labels(&tenants).start(|_| {}),
             reserved,
+            shown,
         }
     }
 
-    /// Whether a peer may have one more pod; if so, and the request is no dry run, the demand of the pod is reserved.
-    pub(super) async fn admit(&self, asked: &Asked<'_>) -> Result<(), Refusal> {
+    /// Whether a peer may have one more pod; if so, the peer itself asks and the request is no dry run, the demand of the
+    /// pod is reserved.
+    ///
+    /// # Errors
+    /// Why the peer may not.
+    pub(super) async fn admit(self: &Arc<Self>, asked: Asked, turns: &Turns, source: IpAddr) -> Result<(), Refusal> {
         let known =
             async { tokio::join!(self.shadows.ready(), self.pods.ready(), self.offers.ready(), self.tenants.ready()) };
         if tokio::time::timeout(PATIENCE, known).await.is_err() {
             return Err(Refusal::Unable("initialization in progress".to_owned()));
         }
-        let origin = asked.origin;
+        let (asked, arrival) = (Arc::new(asked), lock(&self.reserved).arrive());
+        let mut shown = self.shown.clone();
+        loop {
+            shown.mark_unchanged();
+            let (quota, one) = (Arc::clone(self), Arc::clone(&asked));
+            match turns.run(source, move || quota.look(&one, arrival)).await {
+                Step::Admit => return Ok(()),
+                Step::Refuse(why) => return Err(why),
+                // The watch that sends lives as long as the process.
+                Step::Wait(until) => drop(tokio::time::timeout_at(until, shown.changed()).await),
+            }
+        }
+    }
+
+    fn look(&self, asked: &Asked, arrival: Arrival) -> Step {
+        let origin = &asked.origin;
         let to_origin = |offer: &ResourceOffer| {
             let tenant = self.tenants.get("", &offer.namespace().unwrap_or_default());
             allowance::is_ours(offer, &self.own, origin, tenant.as_deref())
         };
         let Some(offer) = self.offers.filter(to_origin).into_iter().next() else {
             let why = format!("error getting resource offer by label: there is none for the cluster {origin}");
-            return Err(Refusal::Unable(why));
+            return Step::Refuse(Refusal::Unable(why));
         };
+        // Locked before the objects are counted: an object that is shown meanwhile counts once, or twice, but not never.
         let mut reserved = lock(&self.reserved);
         let now = Instant::now();
-        reserved.retain(|_, one| one.until > now);
-        let mut used = self.used(origin);
-        for (_, one) in reserved.iter().filter(|(uid, one)| one.origin == origin && **uid != asked.uid) {
-            used.raise(one.place.clone(), &one.demand);
-        }
-        let place = asked.place();
-        let used = used.beside(&place);
-        allowance::judge(&allowance::given(&offer), &used, asked.pod).map_err(Refusal::Denied)?;
+        let used = self.used(origin).beside(&asked.place());
+        let step =
+            decide(&allowance::given(&offer), used, &reserved.earlier(origin, &asked.uid, arrival, now), &asked.pod);
         // The API server will not store an object whose name is taken, so the object books nothing.
-        if !asked.dry_run && self.shadows.get(asked.namespace, asked.name).is_none() {
-            let (origin, demand) = (origin.to_owned(), allowance::demand(asked.pod));
-            reserved.insert(asked.uid.clone(), Reservation { origin, place, demand, until: now + RESERVED });
+        let is_new = || self.shadows.get(&asked.namespace, &asked.name).is_none();
+        if step == Step::Admit && asked.is_by_origin() && !asked.dry_run && is_new() {
+            reserved.make(origin, &asked.uid, allowance::demand(&asked.pod), now);
         }
-        Ok(())
+        step
     }
 
     /// What exists of a peer.
@@ -141,7 +175,19 @@ impl Quota {
     }
 }
 
-fn lock(reserved: &Reservations) -> MutexGuard<'_, HashMap<String, Reservation>> {
+/// Compares a pod with what exists, then with what is reserved as well.
+fn decide(given: &Resources, mut used: Resources, earlier: &Earlier, pod: &PodSpec) -> Step {
+    if let Err(why) = allowance::judge(given, &used, pod) {
+        return Step::Refuse(Refusal::Denied(why));
+    }
+    resources::add(&mut used, &earlier.demand);
+    match (allowance::judge(given, &used, pod), earlier.ends) {
+        (Err(_), Some(ends)) => Step::Wait(ends),
+        _ => Step::Admit,
+    }
+}
+
+fn lock(reserved: &Mutex<Reserved>) -> MutexGuard<'_, Reserved> {
     reserved.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -159,4 +205,57 @@ fn trim_pod(pod: &mut Pod) {
     pod.spec = pod.spec.take().map(allowance::sizes);
     let phase = pod.status.take().and_then(|status| status.phase);
     pod.status = Some(PodStatus { phase, ..PodStatus::default() });
+}
+
+#[cfg(test)]
+mod tests {
+    use liqo_core::quantity::Amount;
+    use serde_json::json;
+
+    use super::*;
+
+    fn list(cpu: &str) -> Resources {
+        [("cpu", cpu), ("memory", "1Gi")].map(|(name, amount)| (name.to_owned(), Amount::parse(amount).unwrap())).into()
+    }
+
+    #[test]
+    fn objects_refuse_a_pod_and_reviews_delay_it() {
+        let ends = Instant::now();
+        let pod = |cpu: &str| -> PodSpec {
+            serde_json::from_value(json!({"containers": [
+                {"name": "c", "resources": {"limits": {"cpu": cpu, "memory": "1Mi"}}},
+            ]}))
+            .unwrap()
+        };
+        let cpu = |cpu: &str| -> Resources { [("cpu".to_owned(), Amount::parse(cpu).unwrap())].into() };
+        for (what, used, reserved, asked, wanted) in [
+            ("room beside both", "1", "1", "2", Some(Step::Admit)),
+            ("room beside what exists", "1", "3", "2", Some(Step::Wait(ends))),
+            ("room beside nothing", "3", "0", "2", None),
+            ("no room beside either", "3", "3", "2", None),
+        ] {
+            let reserved = cpu(reserved);
+            let earlier = Earlier { demand: reserved, ends: Some(ends) };
+            match (decide(&list("4"), cpu(used), &earlier, &pod(asked)), wanted) {
+                (Step::Refuse(Refusal::Denied(why)), None) => assert!(why.contains("usage exceeded"), "{what}: {why}"),
+                (step, wanted) => assert_eq!(Some(step), wanted, "{what}"),
+            }
+        }
+        assert_eq!(decide(&list("4"), cpu("1"), &Earlier::default(), &pod("3")), Step::Admit);
+    }
+
+    #[test]
+    fn only_the_peer_itself_reserves() {
+        let by = |username: &str, groups: &[&str]| {
+            let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+            let user = User { username: username.to_owned(), groups };
+            let text = String::new;
+            let (origin, pod) = ("milan".to_owned(), PodSpec::default());
+            Asked { uid: text(), origin, user, namespace: text(), name: text(), pod, dry_run: false }.is_by_origin()
+        };
+        assert!(by("milan", &["system:authenticated", "liqo.io"]));
+        assert!(
+            !by("turin", &["liqo.io"]) && !by("milan", &["system:authenticated"]) && !by("admin", &["system:masters"])
+        );
+    }
 }

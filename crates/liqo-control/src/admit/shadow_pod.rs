@@ -1,6 +1,8 @@
 //! `ShadowPod`s: a peer creates `ShadowPod`s only in its own namespaces, only of pods that the guest profile allows and, with
 //! enforcement, within the offer to the peer.
 
+use std::{net::IpAddr, sync::Arc};
+
 use liqo_api::{meta::label, virtualkubelet::ShadowPod};
 use serde_json::{Map, Value};
 
@@ -18,42 +20,52 @@ const CHANGED: &str = "shadopow Cluster ID label is changed";
 const FIXED: &str = "only the images, activeDeadlineSeconds and the tolerations of a ShadowPod can be modified";
 
 /// Whether a peer may do what it asks for.
-pub(super) async fn validate(context: &Context, asked: &Request) -> Verdict {
+pub(super) async fn validate(context: &Arc<Context>, asked: Request, source: IpAddr) -> Verdict {
     let outcome = match asked.operation.as_str() {
-        "CREATE" => create(context, asked).await,
-        "UPDATE" => update(&context.guests, &asked.old_object, &asked.object),
+        "CREATE" => create(context, asked, source).await,
+        "UPDATE" => {
+            let guests = context.guests.clone();
+            context.turns.run(source, move || update(&guests, &asked.old_object, &asked.object)).await
+        }
         _ => Ok(()),
     };
     outcome.err().unwrap_or_else(Verdict::allow)
 }
 
-async fn create(context: &Context, asked: &Request) -> Result<(), Verdict> {
-    let origin = origin(&asked.object);
+async fn create(context: &Context, asked: Request, source: IpAddr) -> Result<(), Verdict> {
+    let origin = origin(&asked.object).to_owned();
     if origin.is_empty() {
         return Err(Verdict::deny(MISSING));
     }
-    let owner = origin_of_namespace(context, &asked.namespace).await;
-    if owner.map_err(|why| Verdict::error(400, why))?.as_deref() != Some(origin) {
+    let owner = origin_of_namespace(context, &asked.namespace, source).await;
+    if owner.map_err(|why| Verdict::error(400, why))?.as_ref() != Some(&origin) {
         return Err(Verdict::deny(MISMATCH));
     }
+    let guests = context.guests.clone();
+    let wanted = context.turns.run(source, move || wanted(&guests, origin, asked)).await?;
+    let Some(quota) = &context.quota else { return Ok(()) };
+    quota.admit(wanted, &context.turns, source).await.map_err(|refusal| match refusal {
+        Refusal::Denied(why) => Verdict::deny(why),
+        Refusal::Unable(why) => Verdict::error(500, why),
+    })
+}
+
+/// The pod that is asked for, if the guest profile allows such a pod.
+fn wanted(guests: &GuestArgs, origin: String, asked: Request) -> Result<Asked, Verdict> {
     let shadow = read(&asked.object)?;
-    let refused = violations(&context.guests, &shadow);
+    let refused = violations(guests, &shadow);
     if !refused.is_empty() {
         return Err(Verdict::deny(guest::text(&refused)));
     }
-    let Some(quota) = &context.quota else { return Ok(()) };
     let uid = Some(text(&asked.object, "/metadata/uid")).filter(|uid| !uid.is_empty());
-    let asked = Asked {
+    Ok(Asked {
         uid: uid.unwrap_or(&asked.uid).to_owned(),
         origin,
-        namespace: &asked.namespace,
-        name: text(&asked.object, "/metadata/name"),
-        pod: &shadow.spec.pod.unwrap_or_default(),
+        name: text(&asked.object, "/metadata/name").to_owned(),
+        user: asked.user_info,
+        namespace: asked.namespace,
+        pod: shadow.spec.pod.unwrap_or_default(),
         dry_run: asked.dry_run,
-    };
-    quota.admit(&asked).await.map_err(|refusal| match refusal {
-        Refusal::Denied(why) => Verdict::deny(why),
-        Refusal::Unable(why) => Verdict::error(500, why),
     })
 }
 

@@ -1,6 +1,6 @@
 //! Role `auth-service`: the door at which a peer shows a token and is given an identity.
 //!
-//! `GET /ids` says who this cluster is, to anybody. `POST /identity/certificate` is limited by source, read strictly, and
+//! `GET /ids` says who this cluster is, to anybody. `POST /identity/certificate` is limited ([`callers`]), read strictly, and
 //! passed on to the controller manager ([`line`]), which judges, signs and answers (`peering/issuer.rs`).
 //!
 //! Keeps true: whoever takes this process over holds nothing but what passes through it. Its ServiceAccount reads one
@@ -10,10 +10,11 @@
 //! Writes    nothing.
 //! Removes   nothing.
 
+mod callers;
 mod line;
 mod shown;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use http::{Method, Response, StatusCode};
 use hyper::body::Incoming;
@@ -24,11 +25,15 @@ use liqo_kube::{
     certs,
     drain::Patience,
     life::{self, Life},
-    rate::Rate,
-    server::{self, Limits, Listen, Reply},
+    server::{self, Limits, Listen, Peer, Reply},
+    turns::Turns,
 };
 
-use self::{line::Line, shown::Showing};
+use self::{
+    callers::{Caller, Callers},
+    line::Line,
+    shown::Showing,
+};
 use super::{
     issuer::{No, check},
     wire,
@@ -37,11 +42,6 @@ pub(super) use line::{FACTS, IDENTITY};
 
 /// No request is longer, bytes.
 pub(super) const LONGEST: usize = 64 * 1024;
-/// Anybody may ask: one source 60 times at once and then five times a second, all together ten times as often.
-const LIMITS: Limits = Limits {
-    rate: Some((Rate::new(60, Duration::from_millis(200)), Rate::new(600, Duration::from_millis(20)))),
-    ..Limits::DEFAULT
-};
 /// Peers reach the service through a Service, whose endpoints change a moment after the signal.
 const PEERS: Patience = Patience { accept: Duration::from_secs(3), finish: Duration::from_secs(10) };
 /// Pause between two questions about who we are and what to show.
@@ -131,12 +131,14 @@ pub async fn run(args: AuthArgs) -> Result<(), String> {
     };
     showing.show(facts.shown.as_ref())?;
     let tls = args.enable_tls.then(|| certs::server_config(showing.shown()));
-    let door = Arc::new(Door { line: Arc::clone(&line), here: facts.cluster });
-    life.spawn("facts", follow(line, showing));
+    let callers = Arc::<Callers>::default();
+    callers.learn(&facts.peers);
+    life.spawn("facts", follow(Arc::clone(&line), showing, Arc::clone(&callers)));
+    let door = Arc::new(Door { line, here: facts.cluster, callers, turns: Turns::of_processors() });
     let drain = life.drain().clone();
     life.spawn("auth", async move {
-        let answer = move |request, _peer| answer(Arc::clone(&door), request);
-        server::serve_within(LIMITS, &drain, listener, tls, answer).await;
+        let answer = move |request, peer| answer(Arc::clone(&door), request, peer);
+        server::serve_within(Limits::DEFAULT, &drain, listener, tls, answer).await;
     });
     drop(busy);
     life.until_signal().await;
@@ -160,12 +162,13 @@ async fn first(line: &Line) -> wire::Facts {
     }
 }
 
-/// Shows whatever certificate is to be shown, for ever. Who a cluster is never changes.
-async fn follow(line: Arc<Line>, showing: Showing) {
+/// Shows whatever certificate is to be shown, and learns who is known, for ever. Who a cluster is never changes.
+async fn follow(line: Arc<Line>, showing: Showing, callers: Arc<Callers>) {
     loop {
         tokio::time::sleep(PAUSE).await;
         match line.facts().await {
             Ok(facts) => {
+                callers.learn(&facts.peers);
                 if let Err(why) = showing.show(facts.shown.as_ref()) {
                     tracing::error!(reason = why, "certificate not shown");
                 }
@@ -179,38 +182,76 @@ async fn follow(line: Arc<Line>, showing: Showing) {
 struct Door {
     line: Arc<Line>,
     here: ClusterIdentity,
+    callers: Arc<Callers>,
+    /// Turns for reading requests.
+    turns: Turns,
 }
 
-async fn answer(door: Arc<Door>, request: http::Request<Incoming>) -> Response<Reply> {
+async fn answer(door: Arc<Door>, request: http::Request<Incoming>, peer: Peer) -> Response<Reply> {
+    let address = peer.address.ip();
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/ids") => {
+            if let Err(wait) = door.callers.asks_for_name(address) {
+                return server::too_many(wait);
+            }
             let ClusterIdentity { cluster_id, cluster_name } = door.here.clone();
             server::json(StatusCode::OK, &wire::Ids { cluster_id, cluster_name })
         }
-        (&Method::POST, "/identity/certificate") => match door.identity(request).await {
+        (&Method::POST, "/identity/certificate") => match door.identity(request, address).await {
             Ok(answer) => server::json(StatusCode::ACCEPTED, &answer),
-            Err(No(status, words)) => server::text(status, &words),
+            Err(Refused::No(No(status, words))) => server::text(status, &words),
+            Err(Refused::TooOften(wait)) => server::too_many(wait),
         },
         (_, "/ids" | "/identity/certificate") => server::text(StatusCode::METHOD_NOT_ALLOWED, "wrong method"),
         _ => server::text(StatusCode::NOT_FOUND, "there is GET /ids and POST /identity/certificate"),
     }
 }
 
+/// Why a request for an identity is not passed on, or not granted.
+enum Refused {
+    No(No),
+    /// The caller asks too often; the time to wait.
+    TooOften(Duration),
+}
+
+impl From<No> for Refused {
+    fn from(no: No) -> Self {
+        Self::No(no)
+    }
+}
+
 impl Door {
-    async fn identity(&self, request: http::Request<Incoming>) -> Result<wire::Answer, No> {
-        let bad = |why: String| No(StatusCode::BAD_REQUEST, why);
-        let body =
-            server::body(request, LONGEST).await.map_err(|error| bad(format!("reading the request: {error}")))?;
-        let request: wire::Request =
-            serde_json::from_slice(&body).map_err(|error| bad(format!("malformed request: {error}")))?;
-        self.line.grant(&self.read(request)?).await
+    async fn identity(
+        self: Arc<Self>,
+        request: http::Request<Incoming>,
+        address: IpAddr,
+    ) -> Result<wire::Answer, Refused> {
+        let body = server::body(request, LONGEST).await;
+        let body = body.map_err(|error| No(StatusCode::BAD_REQUEST, format!("reading the request: {error}")))?;
+        let door = Arc::clone(&self);
+        let (caller, request) = self.turns.run(address, move || door.read(&body, address)).await?;
+        Ok(self.line.grant(caller, &request).await?)
     }
 
-    /// The request as it is passed on: what was read of it, written anew.
-    fn read(&self, mut request: wire::Request) -> Result<wire::Request, No> {
+    /// Who asks, and the request as it is passed on: what was read of it, written anew. The request is counted before its
+    /// signatures are looked at, unless the caller may be a peer.
+    fn read(&self, body: &[u8], address: IpAddr) -> Result<(Caller, wire::Request), Refused> {
+        let mut request: wire::Request = serde_json::from_slice(body)
+            .map_err(|error| No(StatusCode::BAD_REQUEST, format!("malformed request: {error}")))?;
+        let stranger = || self.callers.is_stranger(address).map_err(Refused::TooOften);
+        let is_named = self.callers.knows(&request.cluster.cluster_id);
+        if !is_named {
+            stranger()?;
+        }
         check::claim(&request.cluster, &self.here)?;
         let csr = check::signing_request(&request.cluster, &request.certificate_signing_request)?;
+        let caller = self.callers.judge(&request, &csr);
+        match caller {
+            Caller::Peer => self.callers.is_peer(&request.cluster.cluster_id).map_err(Refused::TooOften)?,
+            Caller::Stranger if is_named => stranger()?,
+            Caller::Stranger => {}
+        }
         request.certificate_signing_request = check::encode(&csr);
-        Ok(request)
+        Ok((caller, request))
     }
 }

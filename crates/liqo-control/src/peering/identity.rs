@@ -42,7 +42,7 @@ use liqo_kube::{
 use serde_json::{Value, json};
 
 use super::{
-    auth_client::{self, Grant, Refusal, Trust},
+    auth_client::{self, Grant, Refusal},
     token, wire,
     world::World,
 };
@@ -266,7 +266,7 @@ impl Asking<'_> {
             renews: true,
         };
         let is_renewal = old.is_some();
-        let trust = Trust::of(token, spec.insecure_skip_tls_verify.unwrap_or(true));
+        let trust = auth_client::trust(token, spec.insecure_skip_tls_verify.unwrap_or(true));
         let grant = match auth_client::ask(&spec.foreign_auth_url, &trust, &request).await {
             Ok(grant) => grant,
             Err(refusal) => return Ok(Err(failure(refusal, token, &own))),

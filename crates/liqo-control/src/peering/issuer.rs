@@ -9,7 +9,7 @@
 //! whose token is refused is told the same whatever is wrong with it; the log and an Event say more. Only the
 //! ServiceAccount of the authentication service is heard, and only so many requests at once.
 //!
-//! Watches   `Secret` `auth-token`, `liqo-auth-certificate`.
+//! Watches   `Secret` `auth-token`, `liqo-auth-certificate`, `liqo-remote-certificate`.
 //! Writes    `Secret`s `auth-token`, `remote-token-<peer>`, the user of `auth-token-once-*`; what [`issue`] and
 //!           [`certificate`] write.
 //! Removes   what [`sweep`] removes.
@@ -21,30 +21,29 @@ mod door;
 mod issue;
 mod sweep;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use http::{Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use k8s_openapi::api::core::v1::Secret;
 use liqo_api::names;
 use liqo_kube::{
-    KubeError, Queue, drive,
+    KubeError, Queue, Store, drive,
     guard::guarded,
     life::Life,
     server::{self, Reply},
-    tokens::Tokens,
+    tokens::{Tokens, Unreviewed},
 };
 use tokio::sync::Semaphore;
 
 use super::{
     auth::{FACTS, IDENTITY, LONGEST},
+    limits::{QUEUE, TURNS},
     settings, token, wire,
 };
 use crate::home::Home;
 use door::{Door, Told};
 
-/// Requests judged at once; whoever takes the authentication service over keeps nobody else from being answered.
-const TURNS: usize = 16;
 /// The signer makes no certificate of a shorter life.
 const SHORTEST_LIFE: Duration = Duration::from_secs(600);
 /// Field manager of the written objects: the one of earlier versions, in which the authentication service wrote them.
@@ -82,6 +81,8 @@ pub struct IdentityArgs {
 pub(crate) struct Issuer {
     door: Arc<Door>,
     tokens: Tokens,
+    /// What was signed last for each peer.
+    certificates: Store<Secret>,
     turns: Arc<Semaphore>,
     /// The only user that is heard.
     caller: String,
@@ -101,6 +102,7 @@ impl Issuer {
         let home = Home { cluster: home.cluster.writing_as(WRITER), ..home.clone() };
         Ok(Self {
             tokens: Tokens::new(home.cluster.clone(), names::IDENTITY_AUDIENCE),
+            certificates: issue::watch(&home.cluster),
             turns: Arc::new(Semaphore::new(TURNS)),
             caller: format!("system:serviceaccount:{}:{}", home.namespace, names::AUTH_ACCOUNT),
             pin_certificate: args.pin_certificate,
@@ -132,8 +134,8 @@ impl Issuer {
     }
 
     /// The answer to the authentication service.
-    pub(crate) async fn answer(&self, path: &str, request: Request<Incoming>) -> Response<Reply> {
-        if let Err(No(status, why)) = self.identify(&request).await {
+    pub(crate) async fn answer(&self, path: &str, request: Request<Incoming>, address: IpAddr) -> Response<Reply> {
+        if let Err(No(status, why)) = self.identify(&request, address).await {
             return server::text(status, &why);
         }
         let outcome = match (request.method(), path) {
@@ -144,10 +146,10 @@ impl Issuer {
         outcome.unwrap_or_else(|No(status, why)| server::text(status, &why))
     }
 
-    async fn identify(&self, request: &Request<Incoming>) -> Result<(), No> {
+    async fn identify(&self, request: &Request<Incoming>, address: IpAddr) -> Result<(), No> {
         let shown = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let user = match shown.and_then(|shown| shown.strip_prefix("Bearer ")) {
-            Some(token) => self.tokens.user(token).await?,
+            Some(token) => self.tokens.user(token, address).await?,
             None => None,
         };
         match user {
@@ -168,14 +170,17 @@ impl Issuer {
             })?),
             false => None,
         };
-        Ok(wire::Facts { cluster: home.identity.clone(), shown })
+        self.certificates.ready().await;
+        let peers = issue::certificates(&self.certificates.all());
+        Ok(wire::Facts { cluster: home.identity.clone(), shown, peers })
     }
 
     async fn judge(&self, request: Request<Incoming>) -> Result<wire::Verdict, No> {
         let bad = |why: String| No(StatusCode::BAD_REQUEST, why);
         let body = server::body(request, 2 * LONGEST).await.map_err(|error| bad(format!("reading: {error}")))?;
         let request: wire::Request = serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?;
-        let Ok(turn) = Arc::clone(&self.turns).try_acquire_owned() else {
+        let turn = tokio::time::timeout(QUEUE, Arc::clone(&self.turns).acquire_owned()).await;
+        let Ok(Ok(turn)) = turn else {
             return Err(No(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once".to_owned()));
         };
         // In a task of its own: whoever asks may hang up, what was begun is finished and stored.
@@ -213,6 +218,15 @@ fn keep_token(home: &Home, life: &Life) {
 /// Why a request is not granted: a status and words for the peer's administrator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct No(pub(super) StatusCode, pub(super) String);
+
+impl From<Unreviewed> for No {
+    fn from(error: Unreviewed) -> Self {
+        match error {
+            Unreviewed::TooMany(_) => Self(StatusCode::TOO_MANY_REQUESTS, error.to_string()),
+            Unreviewed::Kube(error) => error.into(),
+        }
+    }
+}
 
 impl From<KubeError> for No {
     fn from(error: KubeError) -> Self {

@@ -7,8 +7,8 @@
 //!
 //! Watches   `ResourceOffer` replicas, `ResourceRequest` originals, virtual kubelet `Deployment`s,
 //!           `ForeignCluster`.
-//! Writes    `ResourceOffer` replicas: owner, finalizer, status; the virtual kubelet, by
-//!           [`virtual_kubelet`].
+//! Writes    `ResourceOffer` replicas: owner, finalizer, status; on the virtual node of a banned provider that the node ends
+//!           at once; the virtual kubelet, by [`virtual_kubelet`].
 //! Removes   the virtual kubelet; a `ResourceOffer` replica that only a kubelet can release.
 
 mod plan;
@@ -19,11 +19,12 @@ use std::{
     time::Duration,
 };
 
+use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
 use liqo_api::{
     ClusterIdentity,
     discovery::ForeignCluster,
-    meta::{annotation, finalizer},
+    meta::{annotation, finalizer, label},
     names,
     sharing::{OfferPhase, ResourceOffer, ResourceOfferStatus, VirtualKubeletStatus},
 };
@@ -146,14 +147,26 @@ impl Pass<'_> {
 
     /// The virtual kubelet drains its node because the offer is withdrawn or removed; `at_once`: it gives pods no time.
     async fn drain(&self, remove: bool, at_once: bool) -> Result<(), KubeError> {
-        if at_once && !self.offer.annotations().contains_key(annotation::END_AT_ONCE) {
-            let metadata = json!({"uid": self.offer.uid(), "annotations": {annotation::END_AT_ONCE: "true"}});
-            self.world.home.cluster.merge(self.offer, json!({"metadata": metadata})).await?;
+        if at_once {
+            self.end_nodes().await?;
         }
         let phase = self.offer.status.as_ref().map(|status| status.phase).unwrap_or_default();
         self.tell(ResourceOfferStatus { phase, virtual_kubelet_status: VirtualKubeletStatus::Deleting }).await?;
         if remove {
             self.world.home.cluster.remove(self.offer).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells the virtual kubelet to give pods no time. The offer belongs to the provider, who could write the same there.
+    async fn end_nodes(&self) -> Result<(), KubeError> {
+        let cluster = &self.world.home.cluster;
+        let theirs = format!("{}={},{}={}", label::TYPE, label::VIRTUAL_NODE, label::REMOTE_CLUSTER_ID, self.peer);
+        for node in cluster.list::<Node>("", &theirs).await? {
+            if !node.annotations().contains_key(annotation::END_AT_ONCE) {
+                let metadata = json!({"uid": node.uid(), "annotations": {annotation::END_AT_ONCE: "true"}});
+                cluster.merge(&node, json!({"metadata": metadata})).await?;
+            }
         }
         Ok(())
     }

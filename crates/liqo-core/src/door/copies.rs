@@ -24,6 +24,10 @@ pub(super) const RULES: &[Rule] = &[
         variables: &[
             ("remote", "'liqo.io/remoteID' in variables.labels ? variables.labels['liqo.io/remoteID'] : ''"),
             ("oldRemote", "'liqo.io/remoteID' in variables.oldLabels ? variables.oldLabels['liqo.io/remoteID'] : ''"),
+            (
+                "oldAnnotations",
+                "oldObject != null && has(oldObject.metadata.annotations) ? oldObject.metadata.annotations : {}",
+            ),
         ],
         validations: &[
             Validation {
@@ -56,6 +60,13 @@ pub(super) const RULES: &[Rule] = &[
                              ['liqo.io/remote-cluster-id', 'discovery.liqo.io/cluster-id'].all(k, !(k in variables.labels) \
                              || variables.labels[k] == variables.remote)",
                 message: "a copy has no labels of Liqo but those of copies: leave the others out",
+            },
+            // Virtual kubelets of earlier versions read the annotation here; now it is on the node, where no peer has rights.
+            Validation {
+                expression: "object == null || ('liqo.io/end-at-once' in variables.annotations ? \
+                             variables.annotations['liqo.io/end-at-once'] : '') == ('liqo.io/end-at-once' in \
+                             variables.oldAnnotations ? variables.oldAnnotations['liqo.io/end-at-once'] : '')",
+                message: "the annotation liqo.io/end-at-once is a decision of the cluster the object is in: leave it as it is",
             },
             FINALIZERS,
             OWNERS,

@@ -1,11 +1,11 @@
 //! Which addresses of this cluster each peer reaches when peers are segregated.
 //!
-//! Keeps true: a peer reaches the pods of namespaces that are offloaded to it, the endpoints reflected with them, and the
-//! pods of namespaces that were made for it. All four kinds are objects that no peer can write for itself:
-//! `NamespaceMap`s and endpoints in namespaces of peers, which a peer can write, open nothing. Until every kind has been
-//! listed nothing is known, and the gateway leaves the rules in the kernel as they are.
+//! Keeps true: a peer reaches the pods of namespaces that are offloaded to it, the pods of namespaces that were made for it,
+//! and what is exported to it. A pod is found by its own address, not by endpoints: an `EndpointSlice` that names a pod of
+//! another namespace opens nothing, whoever wrote the slice. All three kinds are objects that no peer can write for itself.
+//! Until every kind has been listed nothing is known, and the gateway leaves the rules in the kernel as they are.
 //!
-//! Watches: `NamespaceOffloading`s, `Namespace`s made for peers, `Pod`s, `EndpointSlice`s; in the segregated mode only.
+//! Watches: `NamespaceOffloading`s, `Namespace`s made for peers, `Pod`s; in the segregated mode only.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,10 +14,7 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::{
-    core::v1::{Namespace, Pod},
-    discovery::v1::{Endpoint, EndpointSlice},
-};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::ResourceExt;
 use liqo_api::{ClusterIdentity, meta::label, names, offloading::NamespaceOffloading};
 use liqo_core::{mapping, naming};
@@ -85,16 +82,6 @@ impl Shared {
                 all.entry(sharer.clone()).or_default().insert(address);
             }
         }
-        for slice in &seen.slices {
-            let sharers = spaces.get(slice.metadata.namespace.as_deref().unwrap_or_default());
-            // In a namespace made for a peer the peer itself says what the endpoints are.
-            for sharer in sharers.into_iter().flatten().filter(|sharer| matches!(sharer, Sharer::Provider(_))) {
-                let addresses = slice.endpoints.iter().flatten().flat_map(|endpoint| &endpoint.addresses);
-                all.entry(sharer.clone())
-                    .or_default()
-                    .extend(addresses.filter_map(|text| text.parse::<Ipv4Addr>().ok()));
-            }
-        }
         Self(all)
     }
 }
@@ -106,7 +93,6 @@ struct Seen {
     /// Namespaces made for peers.
     namespaces: Vec<Arc<Namespace>>,
     pods: Vec<Arc<Pod>>,
-    slices: Vec<Arc<EndpointSlice>>,
 }
 
 impl Seen {
@@ -177,12 +163,11 @@ pub(super) fn watch(cluster: &Cluster) -> watch::Receiver<Option<Arc<Shared>>> {
         let news = Arc::clone(&news);
         move || news.notify_one()
     };
-    let (offloadings, namespaces, pods, slices) = (ring(), ring(), ring(), ring());
+    let (offloadings, namespaces, pods) = (ring(), ring(), ring());
     let stores = Stores {
         offloadings: cluster.watch("").start(move |_| offloadings()),
         namespaces: cluster.watch("").labels(label::REMOTE_CLUSTER_ID).start(move |_| namespaces()),
         pods: cluster.watch("").trim(pods::trim).start(move |_| pods()),
-        slices: cluster.watch("").trim(trim).start(move |_| slices()),
     };
     let (sender, receiver) = watch::channel(None);
     // When the task ends, the sender is dropped, and the receiver fails.
@@ -190,27 +175,16 @@ pub(super) fn watch(cluster: &Cluster) -> watch::Receiver<Option<Arc<Shared>>> {
     receiver
 }
 
-/// Only the addresses of a slice are read.
-fn trim(slice: &mut EndpointSlice) {
-    liqo_kube::strip(slice);
-    (slice.metadata.labels, slice.metadata.annotations, slice.metadata.owner_references) = (None, None, None);
-    slice.ports = None;
-    for endpoint in slice.endpoints.iter_mut().flatten() {
-        *endpoint = Endpoint { addresses: std::mem::take(&mut endpoint.addresses), ..Endpoint::default() };
-    }
-}
-
 struct Stores {
     offloadings: Store<NamespaceOffloading>,
     namespaces: Store<Namespace>,
     pods: Store<Pod>,
-    slices: Store<EndpointSlice>,
 }
 
 impl Stores {
     /// Tells what is shared whenever that has changed, as long as somebody listens.
     async fn follow(self, news: Arc<Notify>, sender: watch::Sender<Option<Arc<Shared>>>) {
-        tokio::join!(self.offloadings.ready(), self.namespaces.ready(), self.pods.ready(), self.slices.ready());
+        tokio::join!(self.offloadings.ready(), self.namespaces.ready(), self.pods.ready());
         loop {
             let now = Shared::of(&self.seen());
             sender.send_if_modified(|shared| {
@@ -228,12 +202,7 @@ impl Stores {
     }
 
     fn seen(&self) -> Seen {
-        Seen {
-            offloadings: self.offloadings.all(),
-            namespaces: self.namespaces.all(),
-            pods: self.pods.all(),
-            slices: self.slices.all(),
-        }
+        Seen { offloadings: self.offloadings.all(), namespaces: self.namespaces.all(), pods: self.pods.all() }
     }
 }
 

@@ -4,8 +4,13 @@
 //! peer, so only an address in one of these slices can be wanted. The lists come from the API server itself, not from a
 //! watch: the virtual kubelet may have seen a slice a moment before a watch of this process delivers it.
 //!
-//! Reads     `NamespaceMap`s of one tenant namespace, `EndpointSlice`s of offloaded namespaces; only for an address that is
-//!           neither a pod's nor exported to the peer already.
+//! Whoever writes slices can name any address. An address of a node, of the API server, of a peer's gateway or in the networks
+//! of another peer therefore counts only in a namespace with a pod that has the address: a pod on the host network, or a pod
+//! that another peer runs. What was exported before stays exported.
+//!
+//! Reads     `NamespaceMap`s of one tenant namespace, `EndpointSlice`s of offloaded namespaces, `TunnelEndpoint`s, and `Pod`s of
+//!           the namespaces whose slices name such an address; only for an address that is neither a pod's nor exported to the
+//!           peer already.
 //! Writes    nothing.
 
 use std::{
@@ -15,12 +20,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use liqo_api::{meta::label, virtualkubelet::NamespaceMap};
+use k8s_openapi::api::{core::v1::Pod, discovery::v1::EndpointSlice};
+use liqo_api::{meta::label, net::TunnelEndpoint, virtualkubelet::NamespaceMap};
 use liqo_core::mapping;
+use liqo_ipam::Plan;
 use liqo_kube::{Cluster, KubeError};
 
-use super::around::endpoints_of;
+use super::around::{Surroundings, endpoints_of};
 
 /// How long a list that holds an address proves that the address may be exported.
 const GOOD_FOR: Duration = Duration::from_secs(10);
@@ -48,21 +54,27 @@ type Last = Arc<tokio::sync::Mutex<Option<Listed>>>;
 pub(super) struct Exports {
     cluster: Cluster,
     api_server: Option<IpAddr>,
+    surroundings: Arc<Surroundings>,
     lists: Mutex<HashMap<String, Last>>,
 }
 
 impl Exports {
     /// `api_server` is the address under which pods of this cluster reach its API server; anything else is ignored.
-    pub(super) fn new(cluster: Cluster, api_server: &str) -> Self {
-        Self { cluster, api_server: api_server.parse().ok(), lists: Mutex::default() }
+    pub(super) fn new(cluster: Cluster, api_server: &str, surroundings: Arc<Surroundings>) -> Self {
+        Self { cluster, api_server: api_server.parse().ok(), surroundings, lists: Mutex::default() }
     }
 
-    /// Whether the virtual kubelet in the namespace `tenant`, that of `peer`, may export the address. However many callers
-    /// ask at a time, one list of a peer is read at a time.
+    /// Whether the virtual kubelet in the namespace `tenant`, that of `peer`, may export the address; `plan` knows the networks
+    /// of other peers. However many callers ask at a time, one list of a peer is read at a time.
     ///
     /// # Errors
     /// When the API server does not answer.
-    pub(super) async fn permits(&self, tenant: &str, peer: &str, ip: IpAddr) -> Result<bool, KubeError> {
+    pub(super) async fn permits(
+        &self,
+        (tenant, peer): (&str, &str),
+        ip: IpAddr,
+        plan: &Plan,
+    ) -> Result<bool, KubeError> {
         if self.api_server == Some(ip) {
             return Ok(true);
         }
@@ -77,20 +89,28 @@ impl Exports {
             return Ok(answer);
         }
         let began = Instant::now();
-        let addresses = self.list(tenant, peer).await?;
+        let addresses = self.list(tenant, peer, plan).await?;
         let holds = addresses.contains(&ip);
         *last = Some(Listed { asked: began, addresses });
         Ok(holds)
     }
 
-    async fn list(&self, tenant: &str, peer: &str) -> Result<BTreeSet<IpAddr>, KubeError> {
+    async fn list(&self, tenant: &str, peer: &str, plan: &Plan) -> Result<BTreeSet<IpAddr>, KubeError> {
         // A map the peer copied here has no label of an original: the door for peers refuses that label.
         let selector = format!("{}={peer},{}=true", label::REMOTE_CLUSTER_ID, label::REPLICATION);
         let maps = self.cluster.list::<NamespaceMap>(tenant, &selector).await?;
+        let tunnels = self.cluster.list::<TunnelEndpoint>("", "").await?;
+        let around = self.surroundings.around(tunnels.iter().map(|tunnel| tunnel.spec.endpoint_ip.as_str()));
+        let is_held = |ip: &IpAddr| around.holds(*ip) || plan.peer_at(*ip, peer).is_some();
         let mut addresses = BTreeSet::new();
         for namespace in offloaded(&maps) {
             let slices = self.cluster.list::<EndpointSlice>(namespace, "").await?;
-            addresses.extend(slices.iter().flat_map(endpoints_of));
+            let named: BTreeSet<_> = slices.iter().flat_map(endpoints_of).collect();
+            let pods = match named.iter().any(is_held) {
+                true => self.cluster.list::<Pod>(namespace, "").await?,
+                false => Vec::new(),
+            };
+            addresses.extend(exportable(named, is_held, &pods));
         }
         Ok(addresses)
     }
@@ -100,6 +120,15 @@ impl Exports {
 fn is_useful(last: &Last, now: Instant) -> bool {
     let is_recent = |listed: &Listed| now.saturating_duration_since(listed.asked) < GOOD_FOR;
     Arc::strong_count(last) > 1 || last.try_lock().is_ok_and(|listed| listed.as_ref().is_some_and(is_recent))
+}
+
+/// The addresses that slices of a namespace name, without those that somebody else holds, unless a pod of the namespace has the
+/// address.
+fn exportable(named: BTreeSet<IpAddr>, is_held: impl Fn(&IpAddr) -> bool, pods: &[Pod]) -> BTreeSet<IpAddr> {
+    let statuses = pods.iter().filter_map(|pod| pod.status.as_ref());
+    let of_pods: BTreeSet<IpAddr> =
+        statuses.flat_map(|status| status.pod_ips.iter().flatten()).filter_map(|one| one.ip.parse().ok()).collect();
+    named.into_iter().filter(|ip| !is_held(ip) || of_pods.contains(ip)).collect()
 }
 
 /// The namespaces of this cluster that `maps` offload; a namespace that is never offloaded does not count.
@@ -159,5 +188,30 @@ mod tests {
         let maps = [map(json!({"shop": "shop-rome", "kube-system": "x", "liqo-tenant-turin": "x"})), map(json!({}))];
         assert_eq!(offloaded(&maps).into_iter().collect::<Vec<_>>(), ["shop"]);
         assert!(offloaded(&[]).is_empty());
+    }
+
+    #[test]
+    fn what_somebody_holds_is_exported_for_a_pod_that_has_it_only() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let around = liqo_ipam::Around {
+            vital: vec![("172.30.0.11/32".parse().unwrap(), "an address of node n1".to_owned())],
+            gateways: vec!["203.0.113.4/32".parse().unwrap()],
+            public: false,
+        };
+        let is_held = |one: &IpAddr| around.holds(*one) || one.to_string().starts_with("10.246.");
+        let pod = |ip: &str| -> Pod {
+            serde_json::from_value(json!({"metadata": {"name": "p"}, "status": {"podIPs": [{"ip": ip}]}})).unwrap()
+        };
+        for (what, named, pods, wanted) in [
+            ("somebody outside", "198.51.100.7", vec![], true),
+            ("a node", "172.30.0.11", vec![pod("10.244.0.9")], false),
+            ("a pod on the host network", "172.30.0.11", vec![pod("10.244.0.9"), pod("172.30.0.11")], true),
+            ("the gateway of a peer", "203.0.113.4", vec![], false),
+            ("an address of another peer", "10.246.0.7", vec![pod("10.246.0.8")], false),
+            ("a pod that another peer runs", "10.246.0.7", vec![pod("10.246.0.7")], true),
+        ] {
+            let exported = exportable([ip(named)].into(), is_held, &pods);
+            assert_eq!(exported.contains(&ip(named)), wanted, "{what}");
+        }
     }
 }

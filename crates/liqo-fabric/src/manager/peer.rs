@@ -64,7 +64,7 @@ pub(crate) struct Peers {
     tunnels: Store<TunnelEndpoint>,
     services: Store<Service>,
     keys: Store<Secret>,
-    surroundings: Surroundings,
+    surroundings: Arc<Surroundings>,
 }
 
 /// What is seen of one peer.
@@ -92,8 +92,13 @@ impl Problem {
 }
 
 impl Peers {
-    /// Starts watching. Of the plan, changes are heard by [`Peers::differ`].
-    pub(crate) fn watch(cluster: &Cluster, ledger: Ledger, args: &ManagerArgs) -> Self {
+    /// Starts watching. Of the plan, changes are heard by [`Peers::differ`], and of `surroundings` by [`Peers::look_again`].
+    pub(crate) fn watch(
+        cluster: &Cluster,
+        ledger: Ledger,
+        args: &ManagerArgs,
+        surroundings: Arc<Surroundings>,
+    ) -> Self {
         let namespace = &args.namespace;
         let queue = Queue::new();
         let (tenant, foreign) = (queue.clone(), queue.clone());
@@ -107,11 +112,8 @@ impl Peers {
         });
         let gateway = format!("{GATEWAY_LABEL}=true");
         let key = format!("metadata.name={KEY_SECRET}");
-        let all = everybody::<Namespace>(&queue, &tenants);
-        let all = Arc::new(move || all(&Namespace::default()));
-        let (address, public) = (&args.api_server_address, args.accept_public_ranges);
         Self {
-            surroundings: Surroundings::watch(cluster, address, public, move || all()),
+            surroundings,
             services: cluster.watch::<Service>(namespace).labels(&gateway).start(everybody(&queue, &tenants)),
             keys: cluster.watch::<Secret>(namespace).fields(&key).start(everybody(&queue, &tenants)),
             configs: cluster.watch("").start(namespace_of(&queue)),
@@ -252,6 +254,11 @@ impl Peers {
     fn is_heard(&self, sight: &Sight) -> bool {
         let is_known = self.ledger.latest().is_some_and(|plan| plan.peer(&sight.peer).is_some());
         is_known || announce::lets_in(sight.foreign.as_deref(), !sight.tunnels.is_empty())
+    }
+
+    /// Every peer is looked at again.
+    pub(crate) fn look_again(&self) {
+        self.tenants.all().iter().for_each(|tenant| self.queue.push(tenant.name_any()));
     }
 
     /// What is wrong with the gateway a peer announces.

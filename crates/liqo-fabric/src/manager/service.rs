@@ -18,9 +18,13 @@ use kube::ResourceExt;
 use liqo_api::{meta::label, names};
 use liqo_ipam::{Plan, Refusal as Why};
 use liqo_ipam_rpc::{Call, Caller, Ipam, Refusal, Subject};
-use liqo_kube::{Cluster, KubeError, Store, tokens::Tokens};
+use liqo_kube::{
+    Cluster, KubeError, Store,
+    tokens::{Tokens, Unreviewed},
+};
 
 use super::{
+    around::Surroundings,
     exports::Exports,
     ledger::{Away, Ledger},
 };
@@ -69,29 +73,39 @@ pub(crate) struct Service {
 impl Service {
     /// The service, as soon as the tenant namespaces are known. `api_server` is the address under which pods of this cluster
     /// reach its API server.
-    pub(crate) async fn start(cluster: &Cluster, ledger: Ledger, counts: Arc<Counts>, api_server: &str) -> Self {
+    pub(crate) async fn start(
+        cluster: &Cluster,
+        ledger: Ledger,
+        counts: Arc<Counts>,
+        (api_server, surroundings): (&str, Arc<Surroundings>),
+    ) -> Self {
         let tenants = cluster.watch("").labels(&format!("{}=true", label::TENANT_NAMESPACE)).start(|_| ());
         tenants.ready().await;
+        surroundings.ready().await;
         let tokens = Tokens::new(cluster.clone(), names::IPAM_AUDIENCE);
-        Self { ledger, counts, tokens, tenants, exports: Exports::new(cluster.clone(), api_server) }
+        Self { ledger, counts, tokens, tenants, exports: Exports::new(cluster.clone(), api_server, surroundings) }
     }
 
     /// Whether the user behind a token may ask about a subject.
-    async fn judge(&self, token: &str, subject: Subject<'_>) -> Result<(), Refusal> {
+    async fn judge(&self, token: &str, address: IpAddr, subject: Subject<'_>) -> Result<(), Refusal> {
         let silent =
             |what: &str, error: KubeError| Refusal::Unavailable(format!("the API server did not say {what}: {error}"));
-        let user = self.tokens.user(token).await.map_err(|error| silent("whose token it is", error))?;
+        let user = self.tokens.user(token, address).await.map_err(|error| match error {
+            Unreviewed::Kube(error) => silent("whose token it is", error),
+            Unreviewed::TooMany(_) => Refusal::Unavailable(error.to_string()),
+        })?;
         let user = user.ok_or_else(|| nobody("the token shown is none of this cluster, or for another audience"))?;
         let tenant = may_ask(&user, subject.cluster_id, |tenant| self.peer_of(tenant))?;
         let Subject { cluster_id: Some(peer), exported: Some(ip) } = subject else { return Ok(()) };
-        if self.latest()?.is_reachable_by(peer, ip) {
+        let plan = self.latest()?;
+        if plan.is_reachable_by(peer, ip) {
             return Ok(());
         }
-        match self.exports.permits(tenant, peer, ip).await {
+        match self.exports.permits((tenant, peer), ip, &plan).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(Refusal::Forbidden(format!(
-                "address {ip} is in no EndpointSlice of a namespace offloaded to cluster {peer}, and is not the API \
-                 server's: the virtual kubelet may not export it"
+                "address {ip} is in no EndpointSlice of a namespace offloaded to cluster {peer}, or is an address of a node, \
+                 of the API server or of another peer that no pod of that namespace has: the virtual kubelet may not export it"
             ))),
             Err(error) => Err(silent("which endpoints are reflected", error)),
         }
@@ -119,7 +133,7 @@ impl Ipam for Service {
         }
         let outcome = match caller.token.as_deref() {
             None => Err(nobody("no token was shown")),
-            Some(token) => self.judge(token, subject).await,
+            Some(token) => self.judge(token, caller.address.unwrap_or(UNKNOWN), subject).await,
         };
         if let Err(why) = &outcome {
             self.counts.turned_away.fetch_add(1, Ordering::Relaxed);
@@ -154,6 +168,9 @@ impl Ipam for Service {
         self.counted(Call::BelongsToPodCidr, outcome)
     }
 }
+
+/// Callers without an address are counted as one source.
+const UNKNOWN: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// A port forwarded by the API server ends at the loopback of the pod, at exactly these addresses.
 fn is_forwarded(address: IpAddr) -> bool {

@@ -39,43 +39,26 @@ fn addresses_that_are_of_no_other_cluster_are_never_reached() {
 }
 
 #[test]
-fn a_url_is_a_host_and_a_port_and_nothing_else() {
-    for (url, expected) in [
-        ("https://a.b", ("a.b", 443)),
-        ("https://a.b/", ("a.b", 443)),
-        ("https://10.0.0.1:30000", ("10.0.0.1", 30000)),
-        ("https://[fd00::7]:443", ("[fd00::7]", 443)),
-    ] {
-        assert_eq!(place(url), Ok((expected.0.to_owned(), expected.1)), "{url}");
+fn a_url_is_of_https_and_has_a_host_and_no_user() {
+    for url in ["https://a.b", "https://a.b/", "https://10.0.0.1:30000/ids", "https://[fd00::7]:443"] {
+        assert!(checked(url).is_ok(), "{url}");
     }
     for (url, why) in [
         ("nonsense", "https://"),
-        ("/a", "https://"),
+        ("/a", "has no host"),
         ("", "not a URL"),
-        ("http://a", "does not begin with https://"),
-        ("ftp://a", "does not begin with https://"),
+        ("http://a", "must begin with https://"),
+        ("ftp://a", "must begin with https://"),
         ("https://me@a", "user"),
-        ("https://a/b", "path"),
-        ("https://a?b", "path"),
         ("https://", "not a URL"),
     ] {
-        let refused = place(url).unwrap_err();
+        let refused = checked(url).unwrap_err();
         assert!(refused.contains(why), "{url}: {refused}");
     }
 }
 
-#[test]
-fn a_pin_reads_as_it_is_written() {
-    let pin = Pin(std::array::from_fn(|i| u8::try_from(i * 7 % 256).unwrap()));
-    assert_eq!(pin.to_string().parse(), Ok(pin));
-    assert_eq!(pin.to_string().len(), 71);
-    for bad in ["", "sha256:", "sha256:00", &format!("sha256:{}", "é".repeat(32)), &"0".repeat(64)] {
-        assert!(bad.parse::<Pin>().is_err(), "{bad}");
-    }
-}
-
 /// A TLS server with a key of its own that answers every request with these bytes and then stays silent.
-async fn server(answer: Vec<u8>) -> (String, Pin) {
+async fn server(answer: Vec<u8>) -> (String, String) {
     let shown = Arc::new(Shown::default());
     let pair =
         certs::self_signed(&Subject::new("server", ""), &["127.0.0.1".to_owned()], Duration::from_secs(600)).unwrap();
@@ -97,24 +80,27 @@ async fn server(answer: Vec<u8>) -> (String, Pin) {
             });
         }
     });
-    let (_, pem) = x509_parser::pem::parse_x509_pem(pair.certificate.as_bytes()).unwrap();
-    (url, Pin::of(&CertificateDer::from(pem.contents)).unwrap())
+    (url, certs::pin(pair.certificate.as_bytes()).unwrap())
 }
 
 async fn get(reach: &Reach, url: &str, trust: &Trust) -> Result<Answer, String> {
-    reach.ask(Ask { method: Method::GET, url, path: "/ids", body: Vec::new(), trust }).await
+    reach.ask(Ask::get(&format!("{url}/ids"), trust)).await
 }
 
 #[tokio::test]
-async fn the_key_is_told_and_another_one_is_sent_nothing() {
+async fn another_key_than_expected_is_sent_nothing() {
     certs::install_crypto();
     let (url, key) = server(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi".to_vec()).await;
     let anywhere = Reach::anywhere();
     let answer = get(&anywhere, &url, &Trust::Anybody).await.unwrap();
-    assert_eq!((answer.status, &answer.body[..], answer.key), (StatusCode::OK, &b"hi"[..], key));
+    assert_eq!((answer.status, &answer.body[..]), (StatusCode::OK, &b"hi"[..]));
     assert!(get(&anywhere, &url, &Trust::Key(key)).await.is_ok());
-    let refused = get(&anywhere, &url, &Trust::Key(Pin([0; 32]))).await.unwrap_err();
-    assert!(refused.contains("another key"), "{refused}");
+    let other = Trust::Key("a-_4567890123456789012345678901234567890123".to_owned());
+    let refused = get(&anywhere, &url, &other).await.unwrap_err();
+    assert!(refused.contains(ANOTHER_KEY), "{refused}");
+    let stranger = certs::authority(&Subject::new("stranger", ""), Duration::from_secs(600)).unwrap();
+    let vouched = Trust::Authorities(stranger.certificate.into_bytes());
+    assert!(get(&anywhere, &url, &vouched).await.unwrap_err().starts_with("TLS"));
     let refused = get(&Reach::default(), &url, &Trust::Anybody).await.unwrap_err();
     assert!(refused.contains("127.0.0.0/8"), "{refused}");
 }

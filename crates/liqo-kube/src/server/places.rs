@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     fn places(connections: usize, per_source: usize, bodies: usize) -> Places {
-        Places::new(Limits { connections, per_source, bodies, answer: None, rate: None })
+        Places::new(Limits { connections, per_source, bodies, answer: None })
     }
 
     fn ip(last: u8) -> IpAddr {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{
     flood,
-    hostile::Outcome,
+    hostile::{Outcome, Peer},
     raid::{Raid, text},
     root::{few, pod, shadow},
 };
@@ -24,7 +24,7 @@ const AT_ONCE: usize = 12;
 pub(crate) fn story(raid: &Raid) -> Result<()> {
     let (rome, peer) = (raid.rome(), &raid.turin);
     let there = peer.offloaded(rome)?;
-    let offered = offered(raid)?;
+    let offered = offered(raid, peer)?;
     for (what, pod) in gluttons(offered) {
         peer.tries(&shadow(peer, &there, what, &pod))?.refused(what);
     }
@@ -38,11 +38,11 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
     many_objects(raid, &there)
 }
 
-/// CPU that rome offers to turin, in millicores.
-fn offered(raid: &Raid) -> Result<u64> {
-    let selector = format!("liqo.io/replication=true,liqo.io/remoteID={}", raid.turin.id);
-    let offers = raid.rome().items(&["resourceoffers", "-n", &raid.turin.tenant, "-l", &selector])?;
-    let offer = offers.first().context("rome offers nothing to turin")?;
+/// CPU that rome offers to a peer, in millicores.
+pub(crate) fn offered(raid: &Raid, peer: &Peer) -> Result<u64> {
+    let selector = format!("liqo.io/replication=true,liqo.io/remoteID={}", peer.id);
+    let offers = raid.rome().items(&["resourceoffers", "-n", &peer.tenant, "-l", &selector])?;
+    let offer = offers.first().context("rome offers the peer nothing")?;
     let cpu = millicores(text(offer, "/spec/resourceQuota/hard/cpu"))?;
     ensure!(cpu > 30, "rome offers {cpu}m");
     Ok(cpu)

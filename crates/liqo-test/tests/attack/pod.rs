@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use super::{
     holes,
     raid::{Raid, tenant, text},
+    reviews,
 };
 
 /// Connections to the port of the webhooks that send nothing.
@@ -35,7 +36,8 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
     ensure!(page.starts_with("client-"), "a pod of turin gets {page:?} from a pod of rome");
     ipam(raid, &here)?;
     kubelets(raid, &here)?;
-    stalled(raid, &here)
+    stalled(raid, &here)?;
+    reviews::story(raid)
 }
 
 fn inside(netns: &std::path::Path, program: &str, args: &[&str]) -> Result<String> {
@@ -43,7 +45,7 @@ fn inside(netns: &std::path::Path, program: &str, args: &[&str]) -> Result<Strin
 }
 
 /// The address of one of our pods in rome.
-fn address(rome: &Cluster, namespace: &str, start: &str) -> Result<String> {
+pub(crate) fn address(rome: &Cluster, namespace: &str, start: &str) -> Result<String> {
     let pods = rome.items(&["pods", "-n", namespace])?;
     let pod =
         pods.iter().find(|one| text(one, "/metadata/name").starts_with(start) && one["status"]["phase"] == "Running");

@@ -124,6 +124,10 @@ fn nodes_of_providers_have_no_roles(raid: &Raid) -> Result<()> {
     raid.turin
         .patches(&raid.turin.tenant, &["resourceoffer", text(&offers[0], "/metadata/name")], &labels)?
         .done("a provider changes its own offer")?;
+    let ends = json!({"metadata": {"annotations": {"liqo.io/end-at-once": "true"}}});
+    raid.turin
+        .patches(&raid.turin.tenant, &["resourceoffer", text(&offers[0], "/metadata/name")], &ends)?
+        .refused("a provider decides that the pods on its node get no time to end");
     // A harmless label arrives, the role does not.
     wait_for("the label of the offer", LONG, || {
         Ok((rome.json(&["node", "liqo-turin"])?["metadata"]["labels"]["tier"] == "gold").then_some(()))

@@ -190,14 +190,18 @@ fn less(now: &Value, before: &Value) -> bool {
 }
 
 /// A stolen token of milan's virtual kubelet exports to milan the addresses in slices of namespaces offloaded to milan, and no
-/// others: not a node's, not one of a namespace offloaded to turin, not one of mallory's namespace, not an invented one.
+/// others: not a node's, though a slice there names the node, not one of a namespace offloaded to turin, not one of mallory's
+/// namespace, not an invented one.
 fn a_virtual_kubelet_exports_what_it_reflects(raid: &Raid) -> Result<()> {
     let rome = raid.rome();
     let held = [("shop", "198.51.100.7"), ("lent", "198.51.100.8"), ("a", "198.51.100.9")];
+    let of_node = rome.node_ip();
     for (namespace, address) in held {
+        let more = if namespace == "shop" { vec![address, &of_node] } else { vec![address] };
+        let endpoints: Vec<_> = more.into_iter().map(|one| json!({"addresses": [one]})).collect();
         let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
             "metadata": {"name": "outside", "namespace": namespace}, "addressType": "IPv4",
-            "endpoints": [{"addresses": [address]}], "ports": [{"name": "web", "port": 80, "protocol": "TCP"}]});
+            "endpoints": endpoints, "ports": [{"name": "web", "port": 80, "protocol": "TCP"}]});
         rome.apply(&slice.to_string())?;
     }
     let account = ["create", "token", "virtual-kubelet", "--audience=liqo-ipam", "-n", &raid.milan.tenant];
@@ -208,7 +212,7 @@ fn a_virtual_kubelet_exports_what_it_reflects(raid: &Raid) -> Result<()> {
     };
     let reflected = ask("MapEndpointIP", "198.51.100.7")?;
     ensure!(is_answered(&reflected), "a reflected address is not exported: {reflected:?}");
-    for address in ["198.51.100.8", "198.51.100.9", "198.51.100.10", &rome.node_ip()] {
+    for address in ["198.51.100.8", "198.51.100.9", "198.51.100.10", &of_node] {
         let said = ask("MapEndpointIP", address)?;
         if is_answered(&said) {
             holes::found(format!("a token of milan's virtual kubelet has exported {address}"));

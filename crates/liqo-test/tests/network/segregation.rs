@@ -17,6 +17,7 @@ use liqo_test::{
     netns::Netns,
     wait_for,
 };
+use serde_json::json;
 
 use super::{
     fabric::{Fabric, SOON, active_gateway, connection, role},
@@ -48,6 +49,7 @@ fn segregated(fabric: &mut Fabric) -> Result<()> {
     crate::a_remote_pod_reaches_the_api_server_of_its_home(fabric)?;
     a_failover_opens_nothing(fabric)?;
     what_is_shared_changes(fabric)?;
+    endpoints_open_nothing(fabric)?;
     let forbidden = fabric.clusters().iter().map(|cluster| cluster.forbidden(0)).collect::<Result<Vec<_>>>()?.concat();
     ensure!(forbidden.is_empty(), "rights are missing: {forbidden:#?}");
     Ok(())
@@ -158,6 +160,30 @@ fn what_is_shared_changes(fabric: &mut Fabric) -> Result<()> {
     ensure!(!answers(open)?, "a connection to a pod that is shared no more goes on");
     ensure!(running(&rome, "late", "app=late")?.len() == 2, "the pods of the namespace are gone");
     rome.kubectl(&["delete", "namespace", "late", "--wait=false"]).map(drop)
+}
+
+/// A slice in an offloaded namespace that names a pod of a namespace that is not shared does not open that pod, while the pods of
+/// the offloaded namespace are reached.
+fn endpoints_open_nothing(fabric: &mut Fabric) -> Result<()> {
+    let rome = fabric.rome().clone();
+    let (from, hidden) = (a_pod(fabric, "milan")?, a_pod(fabric, "rome")?);
+    rome.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: named}")?;
+    rome.web("named", "open", 1, &format!("nodeSelector: {{kubernetes.io/hostname: {}}},", rome.first()))?;
+    rome.rolled_out("named", "open")?;
+    let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": "hidden", "namespace": "named", "labels": {"kubernetes.io/service-name": "open"}},
+        "endpoints": [{"addresses": [hidden.ip.to_string()], "conditions": {"ready": true}}],
+        "ports": [{"name": "echo", "port": PORT, "protocol": "TCP"}]});
+    rome.apply(&slice.to_string())?;
+    fabric.stage.offload(&rome, "named", &["--selector", "kubernetes.io/hostname=liqo-milan"])?;
+    let pods = rome.items(&["pods", "-n", "named"])?;
+    let open = pods.iter().find_map(|pod| pod["status"]["podIP"].as_str()).context("no pod")?;
+    follows(&from, SocketAddr::new(seen_from_milan(fabric, open.parse()?)?, WEB), true)?;
+    let at = SocketAddr::new(seen_from_milan(fabric, hidden.ip)?, PORT);
+    ensure!(!is_reached(&from, at)?, "{at} is reached because a slice names the address");
+    rome.kubectl(&["delete", "endpointslice", "-n", "named", "hidden"])?;
+    fabric.stage.liqoctl(&rome, &["unoffload", "namespace", "named"])?;
+    rome.kubectl(&["delete", "namespace", "named", "--wait=false"]).map(drop)
 }
 
 /// Whether a web server answers on a connection that is open.

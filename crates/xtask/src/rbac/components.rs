@@ -92,7 +92,6 @@ pub(super) const GATEWAY: &[Rule] = &[
 /// Gateway, everywhere, in the segregated mode only: what is shared with peers.
 pub(super) const GATEWAY_SEGREGATION: &[Rule] = &[
     rule("", &["namespaces", "pods"], &["list", "watch"]),
-    rule("discovery.k8s.io", &["endpointslices"], &["list", "watch"]),
     rule("offloading.liqo.io", &["namespaceoffloadings"], &["list", "watch"]),
 ];
 
@@ -120,6 +119,7 @@ pub(super) const ROUTE_NAMESPACED: &[Rule] = &[rule("", &["services"], RO)];
 pub(super) const NETWORK_MANAGER: &[Rule] = &[
     rule("", &["events"], &["create"]),
     rule("", &["namespaces", "nodes"], RO),
+    rule("", &["pods"], &["list"]),
     rule("authentication.k8s.io", &["tokenreviews"], &["create"]),
     rule("discovery.k8s.io", &["endpointslices"], RO),
     rule("discovery.liqo.io", &["foreignclusters"], &["get", "list", "watch", "patch"]),

@@ -82,6 +82,39 @@ fn policies_follow_the_values() {
 }
 
 #[test]
+fn the_webhooks_are_closed_to_others_by_values() {
+    let objects = with(&["--set-json=networkPolicies.webhooksFrom=[{\"ipBlock\":{\"cidr\":\"192.0.2.0/24\"}}]"]);
+    let auth = &objects["NetworkPolicy/liqo-auth"]["spec"]["podSelector"];
+    let webhooks = &objects["NetworkPolicy/liqo-controller-manager"]["spec"]["ingress"][1];
+    assert_eq!(*webhooks, rule(9443, &json!([{"ipBlock": {"cidr": "192.0.2.0/24"}}, auth])));
+    let flags = |objects: &Objects| -> Vec<String> {
+        let pod = &objects["Deployment/liqo-controller-manager"]["spec"]["template"]["spec"];
+        serde_json::from_value(pod["containers"][0]["args"].clone()).expect("arguments")
+    };
+    let pem = "-----BEGIN CERTIFICATE-----\nMIIB+w==\n-----END CERTIFICATE-----\n";
+    let with_authority = with(&[&format!("--set-json=webhook.clientCA={}", json!(pem))]);
+    assert!(flags(&with_authority).contains(&format!("--webhook-client-ca={pem}")));
+    assert!(!flags(&objects).iter().any(|flag| flag.starts_with("--webhook-client-ca")), "off by default");
+}
+
+/// The authentication service limits callers by address, where the address is the caller's without a loss.
+#[test]
+fn callers_of_the_authentication_service_are_told_apart_where_peers_still_reach_it() {
+    for (values, policy) in [
+        ("type=LoadBalancer", json!("Local")),
+        // Peers are told the address of some node, not of one with a pod of the service.
+        ("type=NodePort", json!("Cluster")),
+        ("type=ClusterIP", Value::Null),
+        ("type=LoadBalancer,auth.service.externalTrafficPolicy=Cluster", json!("Cluster")),
+        ("type=NodePort,auth.service.externalTrafficPolicy=Local", json!("Local")),
+    ] {
+        let more = if values == "type=ClusterIP" { ",auth.config.addressOverride=rome.example" } else { "" };
+        let objects = with(&[&format!("--set=auth.service.{values}{more}")]);
+        assert_eq!(objects["Service/liqo-auth"]["spec"]["externalTrafficPolicy"], policy, "{values}");
+    }
+}
+
+#[test]
 fn memory_is_limited_and_what_all_pods_wait_for_is_kept() {
     let (cluster, node) = ("system-cluster-critical", "system-node-critical");
     let objects = with(&[]);

@@ -1,24 +1,28 @@
 //! The line to the controller manager.
 //!
 //! Keeps true: only a server that has a certificate of the webhooks' authority is shown our token or a peer's; not more
-//! than [`LINES`] requests wait for an answer at once. What the controller manager has begun it finishes, also when this
+//! than [`LINES`] requests wait for an answer at once, and strangers leave some of these to peers. What the controller manager has begun it finishes, also when this
 //! process has stopped waiting; the peer asks again and is given what was stored.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use http::{Method, StatusCode};
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use liqo_api::names;
-use liqo_kube::{Cluster, Store};
+use liqo_kube::{
+    Cluster, Store,
+    reach::{Answer, Ask, Reach, Trust},
+};
 use tokio::sync::Semaphore;
 
 use super::{
     super::{
-        auth_client::{Call, Refusal, Trust, talk},
         issuer::No,
+        limits::{LINE, LINES, LINES_OF_STRANGERS, QUEUE},
         wire,
     },
     AuthArgs,
+    callers::Caller,
 };
 
 /// Path of what the service must know.
@@ -27,10 +31,6 @@ pub(in crate::peering) const FACTS: &str = "/internal/authentication-service";
 pub(in crate::peering) const IDENTITY: &str = "/internal/identity";
 /// Port of the controller manager when the flag names none.
 const PORT: u16 = 9443;
-/// Requests that wait for an answer at once.
-const LINES: usize = 16;
-/// How long one may wait, its turn and the signer included.
-const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The line.
 pub(super) struct Line {
@@ -38,6 +38,7 @@ pub(super) struct Line {
     token: PathBuf,
     configurations: Store<ValidatingWebhookConfiguration>,
     turns: Semaphore,
+    of_strangers: Semaphore,
 }
 
 impl Line {
@@ -52,6 +53,7 @@ impl Line {
             token: args.token_path.clone(),
             configurations: cluster.watch::<ValidatingWebhookConfiguration>("").fields(&only).start(|_| {}),
             turns: Semaphore::new(LINES),
+            of_strangers: Semaphore::new(LINES_OF_STRANGERS),
         }
     }
 
@@ -67,15 +69,18 @@ impl Line {
     ///
     /// # Errors
     /// Its refusal; 503 when it says nothing.
-    pub(super) async fn grant(&self, request: &wire::Request) -> Result<wire::Answer, No> {
+    pub(super) async fn grant(&self, caller: Caller, request: &wire::Request) -> Result<wire::Answer, No> {
         let body = serde_json::to_vec(request).expect("a request is JSON");
-        let asked = async {
-            let _turn = self.turns.acquire().await;
-            self.ask(Method::POST, IDENTITY, body).await
+        let turn = async {
+            let share = match caller {
+                Caller::Stranger => self.of_strangers.acquire().await.ok(),
+                Caller::Peer => None,
+            };
+            (share, self.turns.acquire().await.ok())
         };
-        let said = match tokio::time::timeout(PATIENCE, asked).await {
-            Ok(said) => said,
-            Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+        let said = match tokio::time::timeout(QUEUE, turn).await {
+            Ok(_turn) => self.ask(Method::POST, IDENTITY, body).await,
+            Err(_) => Err(format!("no line was free within {} s", QUEUE.as_secs())),
         };
         said.map_err(|why| {
             tracing::warn!(peer = request.cluster.cluster_id, reason = why, "a request could not be passed on");
@@ -90,15 +95,14 @@ impl Line {
         path: &str,
         body: Vec<u8>,
     ) -> Result<T, String> {
-        let trust = Trust::authorities(&self.authorities()?);
+        let trust = Trust::Authorities(self.authorities()?);
         let token = std::fs::read_to_string(&self.token)
             .map_err(|error| format!("reading the token {}: {error}", self.token.display()))?;
         let url = format!("{}{path}", self.url);
         let bearer = Some(token.trim());
-        let call = Call { method, body: body.into(), bearer, patience: PATIENCE, ..Call::get(&url, &trust) };
-        let (status, body) = talk(&call).await.map_err(|refusal| match refusal {
-            Refusal::Denied(why) | Refusal::Failed(why) => why,
-        })?;
+        let asked = Ask { method, body: body.into(), bearer, patience: LINE, ..Ask::get(&url, &trust) };
+        // The administrator of this cluster says where its controller manager is.
+        let Answer { status, body } = Reach::anywhere().ask(asked).await?;
         if status != StatusCode::OK {
             return Err(format!("{url} answers {status}"));
         }

@@ -7,7 +7,7 @@
 //! Writes    `CertificateSigningRequest`, its approval; `Secret` `liqo-remote-certificate`.
 //! Removes   the `CertificateSigningRequest`s it made.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{borrow::Borrow, collections::BTreeMap, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::StatusCode;
@@ -22,17 +22,20 @@ use k8s_openapi::{
 use kube::{ResourceExt, api::ObjectMeta};
 use liqo_api::{ClusterIdentity, meta::label, names};
 use liqo_kube::{
-    Cluster, KubeError,
+    Cluster, KubeError, Store,
     certs::{self, Facts, SigningRequest},
 };
 
-use super::{super::wire, No};
+use super::{
+    super::{limits, wire},
+    No,
+};
 
 const SIGNER: &str = "kubernetes.io/kube-apiserver-client";
 const CSR: &str = "csr";
 const CERTIFICATE: &str = "certificate";
-/// How long the signer may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Certificates of peers that the authentication service is told, at most.
+const MOST: usize = 512;
 /// How often we look whether it has signed.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -89,6 +92,25 @@ impl Stored {
         );
         cluster.event(&self.secret, super::WRITER, "Warning", "NewKeyRefused", &message).await;
     }
+}
+
+/// Watches what was signed last for each peer; of the Secrets, only the certificate is kept.
+pub(super) fn watch(cluster: &Cluster) -> Store<Secret> {
+    let only = format!("metadata.name={}", names::REMOTE_CERTIFICATE_SECRET);
+    let trim = |secret: &mut Secret| {
+        liqo_kube::strip(secret);
+        secret.data.iter_mut().for_each(|data| data.retain(|key, _| key == CERTIFICATE));
+    };
+    cluster.watch::<Secret>("").fields(&only).trim(trim).start(|_| {})
+}
+
+/// The certificates in PEM, of tenant namespaces only; whoever may write Secrets elsewhere makes no peer.
+pub(super) fn certificates(secrets: &[impl Borrow<Secret>]) -> Vec<String> {
+    let secrets = secrets.iter().map(Borrow::borrow);
+    let tenants = secrets.filter(|secret: &&Secret| {
+        secret.namespace().is_some_and(|namespace| namespace.starts_with(names::TENANT_NAMESPACE_PREFIX))
+    });
+    tenants.filter_map(|secret| text(secret, CERTIFICATE)).take(MOST).collect()
 }
 
 /// An ID belongs to the first key that was certified for the ID, also after the certificate has expired.
@@ -156,12 +178,15 @@ async fn sign(cluster: &Cluster, csr: &SigningRequest, lifetime: Option<Duration
 async fn approved(cluster: &Cluster, request: &CertificateSigningRequest) -> Result<String, No> {
     let message = "This CSR was approved by Liqo Identity Manager";
     cluster.approve(request, "IdentityManagerApproval", message).await?;
-    let signed = tokio::time::timeout(PATIENCE, signed(cluster, &request.name_any())).await;
+    let signed = tokio::time::timeout(limits::SIGNER, signed(cluster, &request.name_any())).await;
     match signed {
         Ok(outcome) => outcome,
         Err(_) => Err(No(
             StatusCode::INTERNAL_SERVER_ERROR,
-            format!("the signer {SIGNER} of this cluster has not signed within {} s; try again", PATIENCE.as_secs()),
+            format!(
+                "the signer {SIGNER} of this cluster has not signed within {} s; try again",
+                limits::SIGNER.as_secs()
+            ),
         )),
     }
 }

@@ -37,11 +37,6 @@ fn pod(namespace: &str, last: u8) -> Value {
         "status": {"phase": "Running", "podIPs": [{"ip": format!("10.244.0.{last}")}, {"ip": "fd00::1"}]}})
 }
 
-fn slice(namespace: &str, address: &str) -> Arc<EndpointSlice> {
-    object(json!({"metadata": {"name": "s", "namespace": namespace}, "addressType": "IPv4",
-        "endpoints": [{"addresses": [address]}]}))
-}
-
 fn object<T: serde::de::DeserializeOwned>(value: Value) -> Arc<T> {
     Arc::new(serde_json::from_value(value).unwrap())
 }
@@ -93,7 +88,7 @@ fn pods_of_shared_namespaces_are_reached_and_no_others() {
             vec![],
         ),
     ] {
-        let seen = Seen { offloadings, namespaces, pods: pods(), slices: Vec::new() };
+        let seen = Seen { offloadings, namespaces, pods: pods() };
         assert_eq!(reached(&seen), wanted, "{why}");
     }
 }
@@ -127,35 +122,4 @@ fn a_pod_counts_while_the_address_is_its_own() {
             assert_eq!(reached(&seen), wanted, "{why}");
         }
     }
-}
-
-#[test]
-fn endpoints_of_offloaded_namespaces_are_reached() {
-    for (why, slice, wanted) in [
-        ("an endpoint in an offloaded namespace", slice("demo", "10.244.0.7"), vec![7]),
-        ("an endpoint outside of the pod network is reached where it is exported", slice("demo", "172.30.0.1"), vec![]),
-        ("a name is no address", slice("demo", "example.org"), vec![]),
-        ("an endpoint that a peer says", slice("theirs", "10.244.0.7"), vec![]),
-        ("an endpoint of another namespace", slice("default", "10.244.0.7"), vec![]),
-    ] {
-        let seen = Seen {
-            offloadings: vec![offloading("demo", &milan(), "True"), offloading("theirs", &milan(), "True")],
-            namespaces: vec![made_for("id-of-milan", "theirs")],
-            pods: vec![object(pod("default", 7))],
-            slices: vec![slice],
-        };
-        assert_eq!(reached(&seen), wanted, "{why}");
-    }
-}
-
-#[test]
-fn a_trimmed_slice_keeps_its_addresses() {
-    let mut slice: EndpointSlice = serde_json::from_value(json!({
-        "metadata": {"name": "s", "namespace": "demo", "labels": {"a": "b"}}, "addressType": "IPv4", "ports": [{"port": 80}],
-        "endpoints": [{"addresses": ["10.244.0.7"], "nodeName": "n", "conditions": {"ready": true}}]}))
-    .unwrap();
-    trim(&mut slice);
-    let wanted = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-        "metadata": {"name": "s", "namespace": "demo"}, "endpoints": [{"addresses": ["10.244.0.7"]}]});
-    assert_eq!(serde_json::to_value(&slice).unwrap(), wanted);
 }

@@ -119,6 +119,13 @@ fn originals_and_what_others_own_are_not_touched() {
         judge.refuses("our finalizer removed", &asked(kind, held, copy.clone()), "metadata.finalizers", &[]);
         let owned = with(&copy, &[("metadata|ownerReferences", json!([{"uid": "1"}]))]);
         judge.refuses("our owner removed", &asked(kind, owned, copy.clone()), "ownerReferences", &[]);
+        let ends =
+            |value: &str| with(&copy, &[("metadata|annotations", json!({"liqo.io/end-at-once": value, "note": "a"}))]);
+        let decides = "a decision of the cluster the object is in";
+        judge.refuses_all("the end of the node", kind, &copy, &ends("true"), decides);
+        judge.refuses("another end", &asked(kind, ends("true"), ends("false")), decides, &[]);
+        judge.refuses("no end", &asked(kind, ends("true"), copy.clone()), decides, &[]);
+        judge.passes_later("this cluster has decided, the peer writes the rest", kind, &ends("true"));
         let moved = label("liqo.io/remoteID", json!(OTHER));
         judge.refuses("moved", &asked(kind, copy.clone(), moved), "does not change", &[]);
         judge.refuses("status", &asked(&format!("{kind}/status"), copy.clone(), copy), "the status of an object", &[]);
