@@ -45,7 +45,7 @@ use liqo_kube::{
     drive,
     life::Life,
     now,
-    peer::PeerIdentity,
+    peer::{PeerClient, PeerIdentity, Renewal},
     twin::{Back, Farewell, Forged, Mirror, Parts, Reflect},
 };
 use serde_json::{Value, json};
@@ -210,7 +210,7 @@ impl<K: Replicated> Originals<K> {
             originals.iter().for_each(|object| queue.push(object.name_any()));
             let back = queue.clone();
             let (originals, complaints, inside) = (self.store.clone(), cx.complaints.clone(), namespace.to_owned());
-            let twins = link.remote.watch::<K>(&link.namespace).trim(|_| ()).start(move |twin: &K| {
+            let twins = link.remote.watch::<K>(link.peer.namespace()).trim(|_| ()).start(move |twin: &K| {
                 let original = originals.get(&inside, &twin.name_any());
                 if let Some(why) = original.and_then(|original| refused(&*original, twin)) {
                     complaints.push((inside.clone(), twin.name_any(), why));
@@ -222,7 +222,7 @@ impl<K: Replicated> Originals<K> {
                 here: cx.home.cluster.clone(),
                 there: link.remote.clone(),
                 namespace_here: namespace.to_owned(),
-                namespace_there: link.namespace.clone(),
+                namespace_there: link.peer.namespace().to_owned(),
                 sources: self.store.clone(),
                 twins,
                 seen: None,
@@ -267,10 +267,9 @@ impl<K: Replicated> Originals<K> {
 
 /// The way to one peer.
 struct Link {
-    identity: PeerIdentity,
+    peer: PeerClient,
     remote: Cluster,
     remote_id: String,
-    namespace: String,
     mirrors: HashMap<String, Mirror>,
 }
 
@@ -286,7 +285,7 @@ struct Replicator {
     /// Reports that were refused.
     complaints: Queue<Complaint>,
     told: Told,
-    /// The counters of calls to the API server of each peer, by ID: a renewed identity continues the counter.
+    /// The API server of each peer, by ID, for the counters of calls.
     remotes: Arc<Mutex<BTreeMap<String, Cluster>>>,
     requests: Originals<ResourceRequest>,
     offers: Originals<ResourceOffer>,
@@ -363,16 +362,10 @@ impl Replicator {
         };
         let is_banned = standing::bans(self.peers.all().iter().map(AsRef::as_ref), &remote_id);
         let mut links = self.links.lock().await;
-        if links.get(&namespace).is_none_or(|link| link.identity != identity) {
-            links.remove(&namespace);
-            match self.connect(identity, remote_id).await {
-                Ok(link) => drop(links.insert(namespace.clone(), link)),
-                Err(why) => {
-                    tracing::warn!(namespace, error = why, "identity cannot be used");
-                    let again = if is_banned { self.let_go(&namespace, FAREWELL_OF_BANNED).await? } else { None };
-                    return Ok(again.into_iter().chain([RETRY]).min());
-                }
-            }
+        if let Err(why) = self.follow(&mut links, &namespace, identity, remote_id).await {
+            tracing::warn!(namespace, error = why, "identity cannot be used");
+            let again = if is_banned { self.let_go(&namespace, FAREWELL_OF_BANNED).await? } else { None };
+            return Ok(again.into_iter().chain([RETRY]).min());
         }
         if let Some(link) = links.get_mut(&namespace) {
             self.requests.settle(&namespace, link, self);
@@ -432,13 +425,32 @@ impl Replicator {
         Ok(None)
     }
 
+    /// Makes the link of a tenant namespace act with this identity; a new link when the identity leads elsewhere.
+    async fn follow(
+        &self,
+        links: &mut HashMap<String, Link>,
+        namespace: &str,
+        identity: PeerIdentity,
+        remote_id: String,
+    ) -> Result<(), String> {
+        if let Some(link) = links.get_mut(namespace).filter(|link| link.remote_id == remote_id)
+            && link.peer.renew(&identity).await? != Renewal::Elsewhere
+        {
+            return Ok(());
+        }
+        links.remove(namespace);
+        let link = self.connect(identity, remote_id).await?;
+        links.insert(namespace.to_owned(), link);
+        Ok(())
+    }
+
     async fn connect(&self, identity: PeerIdentity, remote_id: String) -> Result<Link, String> {
-        let remote = Cluster::new(identity.client().await?, "liqo-crd-replicator").bounded(REPLICAS, REPLICAS_BYTES);
+        let peer = PeerClient::open(identity).await?;
+        let remote = Cluster::new(peer.client(), "liqo-crd-replicator").bounded(REPLICAS, REPLICAS_BYTES);
         let mut remotes = self.remotes.lock().unwrap_or_else(PoisonError::into_inner);
         remotes.insert(remote_id.clone(), remote.clone());
         drop(remotes);
-        let namespace = identity.namespace.clone();
-        Ok(Link { identity, remote, remote_id, namespace, mirrors: HashMap::new() })
+        Ok(Link { peer, remote, remote_id, mirrors: HashMap::new() })
     }
 }
 

@@ -1,4 +1,7 @@
-//! How another cluster is reached: what an identity secret holds, and a client made from it.
+//! How another cluster is reached: what an identity secret holds, and clients made from it.
+//!
+//! Keeps true: a renewed identity is taken over while its client is in use ([`PeerClient`]). Nothing of the old identity is used
+//! for a request that begins afterwards.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +14,11 @@ use kube::{
     },
 };
 
-use crate::{certs, reach::Reach};
+use crate::{
+    certs,
+    reach::Reach,
+    wire::{self, Switch, Way},
+};
 
 /// Our identity on a peer, as a Secret of Liqo 0.8.3 holds it.
 #[derive(Clone, PartialEq, Eq)]
@@ -72,12 +79,16 @@ impl PeerIdentity {
             .map_or((Timestamp::MIN, Timestamp::MIN), |facts| (facts.not_before, facts.not_after))
     }
 
-    /// A client that acts with this identity. The peer has chosen the URL, so the URL never leads to this machine, see
-    /// [`Reach`]; every answer is bounded.
+    /// A client that acts with this identity, whatever becomes of the identity. The peer has chosen the URL, so the URL never
+    /// leads to this machine, see [`Reach`]; every answer is bounded.
     ///
     /// # Errors
     /// A text that says what in the identity cannot be used.
     pub async fn client(&self) -> Result<Client, String> {
+        Ok(Switch::new(self.way().await?).client())
+    }
+
+    async fn way(&self) -> Result<Way, String> {
         let encode = |pem: &str| {
             use base64::Engine;
             base64::engine::general_purpose::STANDARD.encode(pem)
@@ -112,7 +123,75 @@ impl PeerIdentity {
         config.proxy_url = proxy.transpose()?;
         // Whoever asks decides when to ask again, and whether the other cluster still answers.
         config.default_retry = false;
-        crate::wire::client(&config, Reach::default()).map_err(|error| failed(&error))
+        wire::way(&config, Reach::default()).map_err(|error| failed(&error))
+    }
+
+    /// Whether two identities are for the same namespace of the same API server.
+    fn is_beside(&self, other: &Self) -> bool {
+        let place = |one: &Self| (one.api_server_url.clone(), one.api_server_ca.clone(), one.namespace.clone());
+        place(self) == place(other)
+    }
+
+    /// Whether two identities differ in nothing but the version of their Secret.
+    fn is_as(&self, other: &Self) -> bool {
+        Self { version: String::new(), ..self.clone() } == Self { version: String::new(), ..other.clone() }
+    }
+}
+
+/// A client of a peer's API server that takes renewed identities while it is in use.
+///
+/// Requests that begin after a renewal act with the new identity. Answers, logs and upgraded connections that have begun go on;
+/// watches are resumed with the new identity.
+pub struct PeerClient {
+    switch: Switch,
+    used: PeerIdentity,
+}
+
+/// What became of an identity that was given to [`PeerClient::renew`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// The client acted with the same identity before.
+    Known,
+    /// The client acts with the identity from now on.
+    Taken,
+    /// The identity is for another API server, or another namespace. The client was left as it is, because what was watched at
+    /// the one says nothing about the other: watches must begin anew, with another client.
+    Elsewhere,
+}
+
+impl PeerClient {
+    /// Begins with `identity`.
+    ///
+    /// # Errors
+    /// See [`PeerIdentity::client`].
+    pub async fn open(identity: PeerIdentity) -> Result<Self, String> {
+        Ok(Self { switch: Switch::new(identity.way().await?), used: identity })
+    }
+
+    /// The client; all clients from here act with the same identity.
+    pub fn client(&self) -> Client {
+        self.switch.client()
+    }
+
+    /// The namespace dedicated to us there.
+    pub fn namespace(&self) -> &str {
+        &self.used.namespace
+    }
+
+    /// Acts with `identity` from now on, if it is for the same API server and namespace.
+    ///
+    /// # Errors
+    /// As [`PeerIdentity::client`]; the client acts with the identity before.
+    pub async fn renew(&mut self, identity: &PeerIdentity) -> Result<Renewal, String> {
+        if self.used.is_as(identity) {
+            return Ok(Renewal::Known);
+        }
+        if !self.used.is_beside(identity) {
+            return Ok(Renewal::Elsewhere);
+        }
+        self.switch.replace(identity.way().await?);
+        self.used = identity.clone();
+        Ok(Renewal::Taken)
     }
 }
 

@@ -5,6 +5,7 @@
 //! are then heard of no more, until something is sent. So something is sent whenever they are silent.
 
 mod bound;
+mod switch;
 
 use std::{
     net::SocketAddr,
@@ -21,11 +22,13 @@ use hyper_util::{
     },
     rt::TokioExecutor,
 };
-use kube::{Client, Config, client::ConfigExt};
+use kube::{Config, client::ConfigExt};
 use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::reach::Reach;
+
+pub(crate) use switch::{Switch, Way};
 
 /// A connection that is silent for so long is asked whether it is still there.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -40,12 +43,12 @@ const LONGEST_HEAD: usize = 64 * 1024;
 /// What a body or a connection fails with.
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A client for the cluster `config` describes, by the identity of a certificate. It connects to what `reach` permits,
-/// or through the proxy of `config`, which is the administrator's choice.
+/// The way to the cluster `config` describes, by the identity of a certificate. The way leads to what `reach` permits, or
+/// through the proxy of `config`, which is the administrator's choice.
 ///
 /// # Errors
 /// The certificates, the URL or the proxy cannot be used; in words.
-pub(crate) fn client(config: &Config, reach: Reach) -> Result<Client, String> {
+pub(crate) fn way(config: &Config, reach: Reach) -> Result<Way, String> {
     let failed = |error: kube::Error| error.to_string();
     let Some(proxy) = config.proxy_url.clone() else {
         if config.cluster_url.scheme_str() != Some("https") {
@@ -83,14 +86,14 @@ fn tcp(config: &Config, reach: Reach) -> HttpConnector<Resolver> {
     connector
 }
 
-fn finish<C>(config: &Config, connector: C) -> Client
+fn finish<C>(config: &Config, connector: C) -> Way
 where
     Prompt<C>: Connect + Clone + Send + Sync + 'static,
 {
     let mut http = Http::builder(TokioExecutor::new());
     http.http1_max_buf_size(LONGEST_HEAD);
     let service = config.base_uri_layer().layer(http.build(Prompt(connector)));
-    Client::new(bound::Bounded(service), config.default_namespace.clone())
+    Way::through(bound::Bounded(service))
 }
 
 /// A connector that gives up in time.

@@ -8,8 +8,10 @@ use liqo_api::{
     ClusterIdentity,
     meta::{REFLECTION_MANAGER, label},
 };
-use liqo_kube::peer::PeerIdentity;
-use liqo_kube::{Cluster, Store};
+use liqo_kube::{
+    Cluster, Store,
+    peer::{PeerClient, PeerIdentity, Renewal},
+};
 use tokio::sync::Notify;
 
 /// Objects of the other cluster, and their bytes, that are kept in memory: far more than a node runs pods.
@@ -64,11 +66,11 @@ impl Link {
     }
 }
 
-/// Our identity there, watched: when it is replaced, this process starts over with the new one.
+/// Our identity there, watched: a renewed one is used at once.
 pub(crate) struct Identity {
     secrets: Store<Secret>,
     news: Arc<Notify>,
-    used: PeerIdentity,
+    peer: PeerClient,
 }
 
 impl Identity {
@@ -81,7 +83,7 @@ impl Identity {
             move |_| news.notify_one()
         });
         secrets.ready().await;
-        let used = loop {
+        let identity = loop {
             if let Some(identity) = best(&secrets) {
                 break identity;
             }
@@ -89,17 +91,27 @@ impl Identity {
             tracing::info!(namespace, peer, "waiting for our identity on the other cluster");
             news.notified().await;
         };
-        let client = used.client().await?;
-        Ok((Cluster::new(client, REFLECTION_MANAGER).bounded(OBJECTS, OBJECTS_BYTES), Self { secrets, news, used }))
+        let peer = PeerClient::open(identity).await?;
+        let there = Cluster::new(peer.client(), REFLECTION_MANAGER).bounded(OBJECTS, OBJECTS_BYTES);
+        Ok((there, Self { secrets, news, peer }))
     }
 
-    /// Returns when another identity should be used.
-    pub(crate) async fn until_replaced(self) {
+    /// Takes each renewed identity. Returns, so that this process starts over, when an identity is for another API server.
+    pub(crate) async fn follow(mut self) {
         loop {
             self.news.notified().await;
-            if best(&self.secrets).is_some_and(|identity| differs(&identity, &self.used)) {
-                tracing::info!("our identity on the other cluster was replaced, starting over with the new one");
-                return;
+            let Some(identity) = best(&self.secrets) else { continue };
+            match self.peer.renew(&identity).await {
+                Ok(Renewal::Known) => {}
+                Ok(Renewal::Taken) => tracing::info!("our identity on the other cluster was renewed"),
+                Ok(Renewal::Elsewhere) => {
+                    let url = identity.api_server_url;
+                    tracing::info!(url, "our identity is for another API server or namespace, starting over");
+                    return;
+                }
+                Err(why) => {
+                    tracing::warn!(error = why, "the renewed identity cannot be used, the old one stays in use")
+                }
             }
         }
     }
@@ -110,9 +122,4 @@ fn best(secrets: &Store<Secret>) -> Option<PeerIdentity> {
     // Always the same one of two that are equally good.
     all.sort_by_key(|secret| secret.name_any());
     PeerIdentity::best(all.iter().map(AsRef::as_ref))
-}
-
-/// Whether two identities differ in more than the version of their secret.
-fn differs(one: &PeerIdentity, other: &PeerIdentity) -> bool {
-    PeerIdentity { version: String::new(), ..one.clone() } != PeerIdentity { version: String::new(), ..other.clone() }
 }

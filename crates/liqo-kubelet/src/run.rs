@@ -67,7 +67,7 @@ pub async fn run(args: KubeletArgs) -> Result<(), String> {
     let (client, _) = home_client(&runtime).await?;
     let home = Cluster::new(client, WRITER);
     let (there, identity) = Identity::connect(&home, &link).await?;
-    life.spawn("identity", identity.until_replaced());
+    life.spawn("identity", identity.follow());
 
     let counters = Arc::new(Counters::default());
     contribute(&life, &link, &counters, [&home, &there]);

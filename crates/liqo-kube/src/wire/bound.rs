@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
-use http::{Request, Response};
+use http::{Request, Response, Uri};
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 use tower_service::Service;
@@ -36,6 +36,11 @@ enum Bound {
     Lines,
     /// Bytes pass through: logs, and connections to pods.
     Stream,
+}
+
+/// Whether a request asks for a watch.
+pub(super) fn is_watch(uri: &Uri) -> bool {
+    Bound::of(uri.path(), uri.query()) == Bound::Lines
 }
 
 impl Bound {
@@ -179,7 +184,7 @@ mod tests {
             ("/api/v1/namespaces/log/pods/exec", Bound::Whole(PAGE)),
             ("/api/v1/namespaces/a/configmaps/version", Bound::Whole(PAGE)),
         ] {
-            let uri: http::Uri = asked.parse().unwrap();
+            let uri: Uri = asked.parse().unwrap();
             assert_eq!(Bound::of(uri.path(), uri.query()), bound, "{asked}");
         }
     }

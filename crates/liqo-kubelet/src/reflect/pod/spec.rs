@@ -7,6 +7,8 @@
 //! offloaded once more by the provider. It is kept, since leaving it out would refuse the pod nodes it is
 //! meant to run on.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::{
     Container, EnvVar, HostAlias, KeyToPath, PodSpec, ProjectedVolumeSource, SecretProjection, Toleration,
     VolumeProjection,
@@ -123,29 +125,41 @@ fn with_config_maps(container: &Container, home_cluster_id: &str) -> Container {
     container
 }
 
-/// Tells a container where its own API server is; what it says itself about that loses.
+/// Tells a container where its own API server is; what it says itself about that loses. The variables come first, because those
+/// after them may refer to them.
 fn with_api_server(container: &Container, account: &str, server: &ApiServer) -> Container {
-    let ApiServer { host, port, .. } = server;
-    let literal = |name: String, value: String| EnvVar { name, value: Some(value), value_from: None };
-    let mut env = container.env.clone().unwrap_or_default();
-    for variable in &mut env {
+    let mut env = api_server_variables(server);
+    let ours: BTreeSet<_> = env.iter().map(|one| one.name.clone()).collect();
+    for mut variable in container.env.iter().flatten().filter(|one| !ours.contains(&one.name)).cloned() {
         let field = variable.value_from.as_ref().and_then(|from| from.field_ref.as_ref());
         if field.is_some_and(|field| field.field_path == "spec.serviceAccountName") {
-            *variable = literal(variable.name.clone(), account.to_owned());
+            variable = literal(variable.name, account.to_owned());
         }
+        env.push(variable);
     }
+    Container { env: Some(env), ..container.clone() }
+}
+
+fn literal(name: String, value: String) -> EnvVar {
+    EnvVar { name, value: Some(value), value_from: None }
+}
+
+/// Every variable in which a kubelet tells where the API server is.
+fn api_server_variables(ApiServer { host, port, .. }: &ApiServer) -> Vec<EnvVar> {
     let url = format!("tcp://{host}:{port}");
     let prefix = format!("KUBERNETES_PORT_{port}_TCP");
-    env.extend([
-        literal("KUBERNETES_SERVICE_HOST".to_owned(), host.clone()),
-        literal("KUBERNETES_SERVICE_PORT".to_owned(), port.clone()),
-        literal("KUBERNETES_PORT".to_owned(), url.clone()),
-        literal(prefix.clone(), url),
-        literal(format!("{prefix}_PROTO"), "tcp".to_owned()),
-        literal(format!("{prefix}_ADDR"), host.clone()),
-        literal(format!("{prefix}_PORT"), port.clone()),
-    ]);
-    Container { env: Some(env), ..container.clone() }
+    let all = [
+        ("KUBERNETES_SERVICE_HOST".to_owned(), host),
+        ("KUBERNETES_SERVICE_PORT".to_owned(), port),
+        ("KUBERNETES_PORT".to_owned(), &url),
+        (prefix.clone(), &url),
+        (format!("{prefix}_PROTO"), &"tcp".to_owned()),
+        (format!("{prefix}_ADDR"), host),
+        (format!("{prefix}_PORT"), port),
+        // Liqo 0.8.3 leaves this one to the provider's kubelet, which names the port of the provider's API server.
+        ("KUBERNETES_SERVICE_PORT_HTTPS".to_owned(), port),
+    ];
+    all.map(|(name, value)| literal(name, value.clone())).to_vec()
 }
 
 /// Points the sources of a projected volume to their twins.

@@ -51,7 +51,9 @@ fn here() -> PodSpec {
 
 #[test]
 fn the_spec_is_the_recorded_one() {
-    let recorded: Value = serde_json::from_str(include_str!("../../../../tests/recorded/shadow_pod.json")).unwrap();
+    let mut recorded: Value = serde_json::from_str(include_str!("../../../../tests/recorded/shadow_pod.json")).unwrap();
+    let env = recorded.pointer_mut("/spec/pod/containers/0/env").unwrap().as_array_mut().unwrap();
+    env.push(json!({"name": "KUBERNETES_SERVICE_PORT_HTTPS", "value": "443"}));
     assert_eq!(forged(&here(), &tokens()), recorded["spec"]["pod"]);
 }
 
@@ -83,6 +85,7 @@ fn a_custom_address_needs_no_alias() {
             "KUBERNETES_PORT_6443_TCP_PROTO",
             "KUBERNETES_PORT_6443_TCP_ADDR",
             "KUBERNETES_PORT_6443_TCP_PORT",
+            "KUBERNETES_SERVICE_PORT_HTTPS",
         ]
     );
     assert_eq!(twin["containers"][0]["env"][3]["value"], "tcp://api.example.org:6443");
@@ -100,10 +103,29 @@ fn the_name_of_the_service_account_becomes_a_value() {
         .unwrap(),
     ]);
     let twin = forged(&here, &tokens());
-    let env = &twin["initContainers"][0]["env"];
-    assert_eq!(env[0], json!({"name": "WHO", "value": "robot"}));
-    assert!(env[1]["valueFrom"].is_object());
-    assert_eq!(env.as_array().unwrap().len(), 9);
+    let env = twin["initContainers"][0]["env"].as_array().unwrap();
+    assert_eq!(env.len(), 10);
+    assert_eq!(env[8], json!({"name": "WHO", "value": "robot"}));
+    assert!(env[9]["valueFrom"].is_object());
+}
+
+#[test]
+fn variables_that_name_the_api_server_are_those_of_home_and_come_first() {
+    let mut here = here();
+    here.containers[0].env = serde_json::from_value(json!([
+        {"name": "URL", "value": "https://$(KUBERNETES_SERVICE_HOST):$(KUBERNETES_SERVICE_PORT_HTTPS)"},
+        {"name": "KUBERNETES_SERVICE_HOST", "value": "10.96.0.1"},
+    ]))
+    .unwrap();
+    let twin = forged(&here, &tokens());
+    let env = twin["containers"][0]["env"].as_array().unwrap();
+    let places = |name: &str| -> Vec<usize> { (0..env.len()).filter(|&place| env[place]["name"] == name).collect() };
+    let [url] = places("URL")[..] else { panic!("{env:?}") };
+    for (name, value) in [("KUBERNETES_SERVICE_HOST", "kubernetes.default"), ("KUBERNETES_SERVICE_PORT_HTTPS", "443")] {
+        let [place] = places(name)[..] else { panic!("{name}: {env:?}") };
+        assert!(place < url, "{name}");
+        assert_eq!(env[place]["value"], value);
+    }
 }
 
 /// Every way in which a pod can refer to the root certificates of its cluster.
@@ -121,17 +143,19 @@ fn root_certificates_are_those_of_home_however_they_are_asked_for() {
             {"name": "OTHER", "valueFrom": {"configMapKeyRef": {"name": "other", "key": "k"}}},
         ]}],
     }));
-    for support in [ApiSupport::Disabled, tokens()] {
+    // Variables about the API server come first.
+    for (support, first) in [(ApiSupport::Disabled, 0), (tokens(), 8)] {
         let twin = forged(&here, &support);
         for path in [
             "/volumes/0/configMap/name",
             "/volumes/1/projected/sources/0/configMap/name",
             "/initContainers/0/envFrom/0/configMapRef/name",
-            "/containers/0/env/0/valueFrom/configMapKeyRef/name",
+            &format!("/containers/0/env/{first}/valueFrom/configMapKeyRef/name"),
         ] {
             assert_eq!(twin.pointer(path), Some(&json!("kube-root-ca.crt.09897")), "{path}");
         }
-        assert_eq!(twin.pointer("/containers/0/env/1/valueFrom/configMapKeyRef/name"), Some(&json!("other")));
+        let other = format!("/containers/0/env/{}/valueFrom/configMapKeyRef/name", first + 1);
+        assert_eq!(twin.pointer(&other), Some(&json!("other")));
     }
 }
 

@@ -1,0 +1,330 @@
+//! Identities where signers give minutes: a certificate is renewed in time, ends when nobody renews it, and is revoked.
+//!
+//! `rome` consumes from `milan`. The controller manager of Kubernetes dates certificates back by five minutes, so two thirds
+//! of the life of a certificate of 170 s are over 12 s after its issue.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    process::{Child, ChildStdin, ChildStdout, Stdio},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use liqo_test::{
+    Cluster, Stage,
+    run::{self, write},
+    stage::{LONG, on},
+    story, wait_for,
+};
+use serde_json::{Value, json};
+
+/// Certificates of this life are renewed after 12 s.
+const SHORT: Duration = Duration::from_secs(170);
+/// Certificates of this life are due at once, and renewed every 10 s.
+const SHORTEST: Duration = Duration::from_secs(30);
+/// A ConfigMap of the consumer is at the provider within this time.
+const PROMPT: Duration = Duration::from_secs(10);
+
+#[test]
+fn identities_are_renewed_end_and_are_revoked() -> Result<()> {
+    story::alone("identity", || Stage::raise("identity", &["rome", "milan"]), told)
+}
+
+fn told(stage: &Stage) -> Result<()> {
+    let (rome, milan) = (stage.cluster("rome"), stage.cluster("milan"));
+    stage.everywhere(|cluster| cluster.sign_for(SHORT))?;
+    stage.install_all(&[])?;
+    stage.peer(rome, milan)?;
+    let first = held(rome)?;
+    stage.offload(rome, "demo", &[])?;
+    rome.web("demo", "web", 1, &on("milan"))?;
+    rome.rolled_out("demo", "web")?;
+    renewed(stage, &first)?;
+    ended(stage)?;
+    revoked(stage)
+}
+
+/// The certificate is replaced before it ends, and every few seconds when it lives for seconds; nobody notices. Nothing of ours
+/// restarts, pods stay ready, and a shell that was opened with the first certificate goes on.
+fn renewed(stage: &Stage, first: &Held) -> Result<()> {
+    let (rome, milan) = (stage.cluster("rome"), stage.cluster("milan"));
+    let before = seen(stage)?;
+    let mut shell = Shell::open(rome)?;
+    shell.says("under the first certificate")?;
+    let second = replaced(rome, first)?;
+    ensure!(now()? < first.ends, "renewed when it had ended");
+    ensure!(second.key != first.key, "a renewed certificate speaks of the key it had");
+    delivered(stage, "after-the-first-renewal")?;
+    wait_for("the serving certificate of the virtual kubelet is renewed, too", LONG, || {
+        let asked = rome.items(&["csr"])?;
+        let asked = asked.iter().filter(|one| text(one, "/spec/username").ends_with(":virtual-kubelet")).count();
+        if asked > 1 { Ok(Some(())) } else { bail!("{asked} requests") }
+    })?;
+    milan.sign_for(SHORTEST)?;
+    let mut last = second;
+    while last.ends > now()? + SHORTEST.as_secs() {
+        last = replaced(rome, &last)?;
+    }
+    // Whatever used a certificate from before this moment has been shown another one at its end.
+    let until = last.ends + 5;
+    let mut count = 0;
+    while now()? < until {
+        count += 1;
+        delivered(stage, &format!("step-{count}"))?;
+    }
+    let after = seen(stage)?;
+    ensure!(after == before, "renewals were noticed:\n{before:#}\n{after:#}");
+    shell.says("under the last certificate")?;
+    shell.close()?;
+    wait_for("no superseded identity is left", LONG, || {
+        let left = identities(rome)?.len();
+        // One is about to be replaced at times.
+        if left <= 2 { Ok(Some(())) } else { bail!("{left} identities") }
+    })?;
+    rome.kubectl(&["exec", "-n", "demo", "deployment/web", "--", "true"])?;
+    rome.kubectl(&["logs", "-n", "demo", "deployment/web"]).map(drop)
+}
+
+/// Nobody renews the certificate, so it ends; the provider's pods run on, and all is well by itself when somebody renews it.
+fn ended(stage: &Stage) -> Result<()> {
+    let (rome, milan) = (stage.cluster("rome"), stage.cluster("milan"));
+    let pods = pods(milan)?;
+    milan.kubectl(&["scale", "-n", "liqo", "deployment/liqo-auth", "--replicas=0"])?;
+    rome.wait_peering("milan", "AuthenticationStatus", "Error")?;
+    let told = rome.peering("milan", "AuthenticationStatus")?;
+    ensure!(text(&told, "/message").starts_with("Cannot ensure identity: failed to send identity request"), "{told}");
+    warned(rome, "The peer does not renew our certificate, the old one stays in use")?;
+    let old = held(rome)?;
+    ensure!(old.ends <= now()?, "the identity was given up before its end");
+    let answer = old.asks(stage, "/apis/discovery.liqo.io/v1alpha1/namespaces/TENANT/resourcerequests")?;
+    ensure!(answer == Answer::Unknown, "a certificate that has ended is answered: {answer:?}");
+    rome.wait_peering("milan", "APIServerStatus", "Error")?;
+    ensure!(self::pods(milan)? == pods, "pods of the consumer changed because its certificate ended");
+
+    milan.sign_for(SHORT)?;
+    milan.kubectl(&["scale", "-n", "liqo", "deployment/liqo-auth", "--replicas=1"])?;
+    for condition in ["AuthenticationStatus", "APIServerStatus", "OutgoingPeering"] {
+        rome.wait_peering("milan", condition, "Established")?;
+    }
+    wait_for("the virtual node is ready", LONG, || {
+        let ready = ready(rome)?;
+        if ready["status"] == "True" { Ok(Some(())) } else { bail!("{ready}") }
+    })?;
+    delivered(stage, "after-the-end")?;
+    ensure!(self::pods(milan)? == pods, "pods of the consumer changed when its certificate came back");
+    rome.rolled_out("demo", "web")
+}
+
+/// The provider ends it: the certificate is valid for minutes, opens nothing, and is not renewed.
+fn revoked(stage: &Stage) -> Result<()> {
+    let (rome, milan) = (stage.cluster("rome"), stage.cluster("milan"));
+    let there = offloaded(milan)?;
+    let requests = "/apis/discovery.liqo.io/v1alpha1/namespaces/TENANT/resourcerequests";
+    let shadows = format!("/apis/virtualkubelet.liqo.io/v1alpha1/namespaces/{there}/shadowpods");
+    let maps = format!("/api/v1/namespaces/{there}/configmaps");
+    let held = held(rome)?;
+    for path in [requests, &shadows, &maps] {
+        let answer = held.asks(stage, path)?;
+        ensure!(answer == Answer::Given, "{path} is answered before the end: {answer:?}");
+    }
+    stage.liqoctl(milan, &["evict", "tenant", "rome", "--timeout", "60s"])?;
+    // It may have been renewed while that was done.
+    let last = self::held(rome)?;
+    for path in [requests, &shadows, &maps, "/api/v1/namespaces", "/apis/virtualkubelet.liqo.io/v1alpha1/namespacemaps"]
+    {
+        for one in [&held, &last] {
+            let answer = one.asks(stage, path)?;
+            ensure!(answer == Answer::Forbidden, "{path} is answered after the end: {answer:?}");
+        }
+    }
+    warned(rome, "is banned from this cluster")?;
+    ensure!(now()? < held.ends, "the certificate has ended meanwhile");
+    ensure!(self::held(rome)?.ends == last.ends, "a banned cluster was given a certificate");
+    Ok(())
+}
+
+/// A program in the pod that says again what it is told.
+struct Shell {
+    kubectl: Child,
+    to: ChildStdin,
+    from: BufReader<ChildStdout>,
+}
+
+impl Shell {
+    fn open(rome: &Cluster) -> Result<Self> {
+        let mut exec = rome.kubectl_command();
+        exec.args(["exec", "-i", "-n", "demo", "deployment/web", "--", "cat"]);
+        let kubectl = exec.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut kubectl = kubectl.context("cannot run kubectl exec")?;
+        let to = kubectl.stdin.take().context("kubectl has no input")?;
+        let from = BufReader::new(kubectl.stdout.take().context("kubectl has no output")?);
+        Ok(Self { kubectl, to, from })
+    }
+
+    fn says(&mut self, words: &str) -> Result<()> {
+        writeln!(self.to, "{words}").context("the shell was cut")?;
+        let mut line = String::new();
+        self.from.read_line(&mut line)?;
+        ensure!(line.trim_end() == words, "the shell says {line:?} instead of {words:?}");
+        Ok(())
+    }
+
+    fn close(mut self) -> Result<()> {
+        drop(self.to);
+        let end = self.kubectl.wait()?;
+        ensure!(end.success(), "the shell ended with {end}");
+        Ok(())
+    }
+}
+
+/// One identity of rome at milan.
+struct Held {
+    secret: Value,
+    /// The second of its end.
+    ends: u64,
+    key: String,
+}
+
+impl Held {
+    /// How milan's API server answers whoever has this certificate; `TENANT` in the path is its namespace.
+    fn asks(&self, stage: &Stage, path: &str) -> Result<Answer> {
+        let part = |key: &str| BASE64_STANDARD.decode(text(&self.secret, &format!("/data/{key}")));
+        let directory = stage.bed.dir().join("rome-in-milan");
+        std::fs::create_dir_all(&directory)?;
+        let mut kubectl = run::command("kubectl");
+        kubectl.args(["--kubeconfig=/dev/null", "--request-timeout=10s"]);
+        for (flag, key) in [
+            ("certificate-authority", "apiServerCa"),
+            ("client-certificate", "certificate"),
+            ("client-key", "private-key"),
+        ] {
+            write(&directory.join(key), part(key)?)?;
+            kubectl.arg(format!("--{flag}={}", directory.join(key).display()));
+        }
+        let (server, tenant) = (String::from_utf8(part("apiServerUrl")?)?, String::from_utf8(part("namespace")?)?);
+        kubectl.arg(format!("--server={server}")).args(["get", "--raw", &path.replace("TENANT", &tenant)]);
+        match run::output(&mut kubectl) {
+            Ok(_) => Ok(Answer::Given),
+            Err(error) if format!("{error:#}").contains("(Unauthorized)") => Ok(Answer::Unknown),
+            Err(error) if format!("{error:#}").contains("(Forbidden)") => Ok(Answer::Forbidden),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What an API server says to the holder of a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    Given,
+    /// 401: the API server does not know who asks.
+    Unknown,
+    /// 403: the API server knows who asks, and refuses.
+    Forbidden,
+}
+
+/// All identities of a cluster, the one that ends last first.
+fn identities(cluster: &Cluster) -> Result<Vec<Held>> {
+    let secrets = cluster.items(&["secrets", "-A", "-l", "discovery.liqo.io/local-identity=true"])?;
+    let mut all = Vec::new();
+    for secret in secrets {
+        let ends = text(&secret, "/metadata/annotations/discovery.liqo.io~1certificate-expire-time");
+        let ends = ends.parse().with_context(|| format!("an identity ends at {ends:?}"))?;
+        let key = text(&secret, "/data/private-key").to_owned();
+        all.push(Held { secret, ends, key });
+    }
+    all.sort_by_key(|one| std::cmp::Reverse(one.ends));
+    Ok(all)
+}
+
+/// The identity in use.
+fn held(cluster: &Cluster) -> Result<Held> {
+    identities(cluster)?.into_iter().next().context("no identity")
+}
+
+/// Waits until another identity is in use.
+fn replaced(cluster: &Cluster, old: &Held) -> Result<Held> {
+    wait_for("the certificate is renewed", LONG, || {
+        let new = held(cluster)?;
+        Ok((new.secret["data"]["certificate"] != old.secret["data"]["certificate"]).then_some(new))
+    })
+}
+
+/// A ConfigMap made here comes there.
+fn delivered(stage: &Stage, name: &str) -> Result<()> {
+    let (rome, milan) = (stage.cluster("rome"), stage.cluster("milan"));
+    let there = offloaded(milan)?;
+    rome.kubectl(&["create", "configmap", "-n", "demo", name])?;
+    wait_for(&format!("{name} is replicated"), PROMPT, || {
+        let found = milan.items(&["configmaps", "-n", &there])?;
+        Ok(found.iter().any(|one| text(one, "/metadata/name") == name).then_some(()))
+    })
+}
+
+/// What a renewal must not change: pods here and there, the node, how the peering stands, and the processes of the product.
+fn seen(stage: &Stage) -> Result<Value> {
+    let rome = stage.cluster("rome");
+    let conditions = ["AuthenticationStatus", "APIServerStatus", "OutgoingPeering"];
+    let conditions = conditions.map(|condition| rome.peering("milan", condition));
+    let conditions = conditions.into_iter().collect::<Result<Vec<_>>>()?;
+    let node = ready(rome)?;
+    let [here, there] = ["rome", "milan"].map(|name| pods(stage.cluster(name)));
+    let [consumer, provider] = ["rome", "milan"].map(|name| processes(stage.cluster(name)));
+    Ok(
+        json!({"here": here?, "there": there?, "node": node, "peering": conditions, "processes": [consumer?, provider?]}),
+    )
+}
+
+/// The containers of the product, with how often they were restarted.
+fn processes(cluster: &Cluster) -> Result<Value> {
+    let pods = cluster.items(&["pods", "-A", "-l", "app.kubernetes.io/part-of=liqo"])?;
+    ensure!(!pods.is_empty(), "nothing of the product runs in {}", cluster.name());
+    let restarts = |pod: &Value| pod["status"]["containerStatuses"][0]["restartCount"].clone();
+    Ok(pods.iter().map(|pod| (text(pod, "/metadata/name").to_owned(), restarts(pod))).collect())
+}
+
+/// The pods of the user as a cluster knows them: since when they are ready, and how often they were restarted.
+fn pods(cluster: &Cluster) -> Result<Vec<Value>> {
+    let pods = cluster.items(&["pods", "-A", "-l", "app=web"])?;
+    let told = |pod: &Value| {
+        let restarts = pod["status"]["containerStatuses"][0]["restartCount"].clone();
+        json!({"uid": pod["metadata"]["uid"], "restarts": restarts, "ready": condition(pod, "Ready")})
+    };
+    Ok(pods.iter().map(told).collect())
+}
+
+/// The status of a condition of an object, and since when it is so.
+fn condition(object: &Value, kind: &str) -> Value {
+    let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let one = conditions.into_iter().find(|one| one["type"] == kind).unwrap_or_default();
+    json!({"status": one["status"], "since": one["lastTransitionTime"]})
+}
+
+fn ready(rome: &Cluster) -> Result<Value> {
+    Ok(condition(&rome.json(&["node", "liqo-milan"])?, "Ready"))
+}
+
+/// The namespace made for the offloaded one.
+fn offloaded(milan: &Cluster) -> Result<String> {
+    let found = milan.items(&["namespaces", "-l", "liqo.io/remote-cluster-id"])?;
+    ensure!(found.len() == 1, "{} namespaces of the consumer", found.len());
+    Ok(text(&found[0], "/metadata/name").to_owned())
+}
+
+/// The user is told by an Event that the certificate is not renewed, in these words.
+fn warned(rome: &Cluster, words: &str) -> Result<()> {
+    wait_for(&format!("an Event says {words:?}"), LONG, || {
+        let events = rome.items(&["events", "-A", "--field-selector", "reason=IdentityNotRenewed"])?;
+        let said: Vec<_> = events.iter().map(|one| text(one, "/message")).collect();
+        if said.iter().any(|one| one.contains(words)) { Ok(Some(())) } else { bail!("{said:?}") }
+    })
+}
+
+fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The second it is.
+fn now() -> Result<u64> {
+    Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())
+}
