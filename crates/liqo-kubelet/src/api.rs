@@ -10,25 +10,20 @@ mod pass;
 mod route;
 mod summary;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use k8s_openapi::{
-    api::core::v1::{ConfigMap, Pod},
-    apimachinery::pkg::apis::meta::v1::Time,
-};
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
 use kube::{ResourceExt, api::ListParams};
 use liqo_kube::{
     Cluster, Store,
-    certs::{self, Shown},
+    certs::Shown,
     life::Life,
     now,
     server::{self, Limits, Peer, Reply, json, text},
 };
-use rustls::ServerConfig;
 use serde_json::json;
-use tokio::{net::TcpListener, sync::Notify};
 
 use self::{
     access::Access,
@@ -41,11 +36,6 @@ use crate::{
     link::Link,
     reflect::{Pairs, Place},
 };
-
-/// Where Kubernetes says whose client certificates count.
-const CLIENT_AUTHORITIES: (&str, &str, &str) = ("kube-system", "extension-apiserver-authentication", "client-ca-file");
-/// So long is waited for that; afterwards only tokens count, until it is known.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Answers may be streams that last, like logs that are followed, and all come from the API server.
 const LIMITS: Limits = Limits { connections: 2048, per_source: 1024, answer: None, ..Limits::DEFAULT };
@@ -97,58 +87,13 @@ pub(crate) fn start(life: &Life, args: &NodeArgs, around: Surroundings) {
     life.spawn("kubelet-api", listen(home, address, shown, api));
 }
 
-/// Serves, and starts over when other client authorities count.
 async fn listen(home: Cluster, address: SocketAddr, shown: Arc<Shown>, api: Arc<Api>) {
-    let (namespace, name, key) = CLIENT_AUTHORITIES;
-    let news = Arc::new(Notify::new());
-    let maps = home.watch::<ConfigMap>(namespace).fields(&format!("metadata.name={name}")).start({
-        let news = Arc::clone(&news);
-        move |_| news.notify_one()
-    });
-    let authorities = || {
-        let map = maps.get(namespace, name)?;
-        map.data.as_ref()?.get(key).cloned()
-    };
-    if tokio::time::timeout(PATIENCE, maps.ready()).await.is_err() {
-        tracing::warn!(object = name, "the client authorities are not known, only tokens count");
-    }
-    loop {
-        let used = authorities();
-        let listener = match TcpListener::bind(address).await {
-            Ok(listener) => listener,
-            Err(error) => {
-                tracing::error!(%address, error = %error, "the kubelet API cannot be served");
-                return;
-            }
-        };
+    let answer = move |request, peer| {
         let api = Arc::clone(&api);
-        let answer = move |request, peer| {
-            let api = Arc::clone(&api);
-            async move { api.answer(request, peer).await }
-        };
-        let changed = async {
-            loop {
-                news.notified().await;
-                if authorities() != used {
-                    return;
-                }
-            }
-        };
-        tokio::select! {
-            () = server::serve_within(LIMITS, listener, Some(tls(&shown, used.as_deref())), answer) => {}
-            () = changed => tracing::info!("other client authorities count from now on"),
-        }
-    }
-}
-
-fn tls(shown: &Arc<Shown>, authorities: Option<&str>) -> Arc<ServerConfig> {
-    let with_clients = authorities.map(|pem| certs::server_config_with_clients(Arc::clone(shown), pem));
-    match with_clients {
-        Some(Ok(config)) => return config,
-        Some(Err(error)) => tracing::warn!(error = %error, "client certificates do not count, only tokens"),
-        None => {}
-    }
-    certs::server_config(Arc::clone(shown))
+        async move { api.answer(request, peer).await }
+    };
+    let error = server::serve_users(&home, address, shown, LIMITS, answer).await;
+    tracing::error!(%address, error = %error, "the kubelet API cannot be served");
 }
 
 struct Api {
