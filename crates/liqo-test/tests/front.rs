@@ -12,7 +12,7 @@ use front::{
     browser,
     http::{Answer, Site},
 };
-use liqo_test::{Cluster, Stage, stage::LONG, story::Suite, wait_for};
+use liqo_test::{Cluster, ClusterSpec, Stage, stage::LONG, story::Suite, wait_for};
 use serde_json::{Value, json};
 
 static SUITE: Suite<Front> = Suite::new("front", raise);
@@ -62,8 +62,19 @@ items:
   subjects: [{kind: ServiceAccount, name: tenant, namespace: default}]
 ";
 
+/// Anybody may read the keys with which tokens are signed.
+const KEYS: &str = "
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: keys-for-all}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: 'system:service-account-issuer-discovery'}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: 'system:unauthenticated'}]
+";
+
 fn raise() -> Result<Front> {
-    let stage = Stage::raise("front", &["rome", "milan"])?;
+    let stage = Stage::of("front", vec![ClusterSpec::new("rome", 1), ClusterSpec::new("milan", 2).own_issuer()])?;
+    stage.cluster("milan").apply(KEYS)?;
+    stage.cluster("rome").trusts(stage.cluster("milan"))?;
     stage.install_all(&["--set", "status.enabled=true", "--set", "status.service.type=NodePort"])?;
     let rome = stage.cluster("rome");
     stage.peer(rome, stage.cluster("milan"))?;
@@ -272,6 +283,54 @@ fn a_browser_gets_a_session_and_no_other_site_uses_it() -> Result<()> {
         let refused = site.ask("/front/sign-in", "", &["--data-binary", &data, "-H", "Sec-Fetch-Site: same-origin"]);
         fs::remove_file(&long)?;
         problem(&refused?, 413).map(drop)
+    })
+}
+
+/// Tokens of an OpenID Connect issuer count where the API server takes them, for the user that the API server says.
+#[test]
+fn a_token_of_another_issuer_counts_as_the_api_server_says() -> Result<()> {
+    SUITE.tell(|front| {
+        let (site, rome, milan) = (&front.site, front.stage.cluster("rome"), front.stage.cluster("milan"));
+        milan.kubectl(&["create", "serviceaccount", "ada"])?;
+        let token = |audience: &str| milan.kubectl(&["create", "token", "ada", "--audience", audience]);
+        let (ours, others) = (token("rome")?.trim().to_owned(), token("paris")?.trim().to_owned());
+        let user = "milan:system:serviceaccount:default:ada";
+        // The API server of rome reads the issuer's keys when it has the time.
+        let refusal = wait_for("the issuer's tokens count", LONG, || {
+            let answer = site.get("/api/v1/peers", &ours)?;
+            ensure!(answer.status != 401, "{}", answer.body);
+            problem(&answer, 403).map(Some)
+        })?;
+        ensure!(refusal["detail"].as_str().is_some_and(|detail| detail.contains(user)), "{refusal}");
+        problem(&site.get("/api/v1/peers", &others)?, 401)?;
+        rome.kubectl(&["create", "clusterrolebinding", "ada", "--clusterrole=viewer", &format!("--user={user}")])?;
+        wait_for("ada sees the peers", LONG, || {
+            let answer = site.get("/api/v1/peers", &ours)?;
+            Ok((answer.status == 200 && names(&answer)? == ["milan"]).then_some(()))
+        })
+    })
+}
+
+/// Nobody is refused while the page is replaced, and a stream ends as if it had nothing more to say.
+#[test]
+fn a_page_that_is_replaced_refuses_nobody() -> Result<()> {
+    SUITE.tell(|front| {
+        let (site, rome) = (&front.site, front.stage.cluster("rome"));
+        let stream = site.follow("/api/v1/events", &front.viewer)?;
+        stream.has("event: begin", Duration::from_secs(10))?;
+        rome.kubectl(&["rollout", "restart", "-n", "liqo", "deployment/liqo-status"])?;
+        let (mut answers, mut refusals) = (0, Vec::new());
+        wait_for("the page has been replaced and the stream has ended", LONG, || {
+            match site.get("/api/v1/peers", &front.viewer).and_then(|answer| names(&answer)) {
+                Ok(seen) if seen == ["milan"] => answers += 1,
+                other => refusals.push(format!("{other:?}")),
+            }
+            stream.ended()
+        })?;
+        rome.rolled_out("liqo", "liqo-status")?;
+        ensure!(answers > 5 && refusals.is_empty(), "{answers} answers, refusals: {refusals:?}");
+        ensure!(names(&site.get("/api/v1/peers", &front.viewer)?)? == ["milan"]);
+        Ok(())
     })
 }
 

@@ -21,6 +21,8 @@ use super::http::{Site, tempdir};
 
 const WIDE: (u32, u32) = (1280, 900);
 const NARROW: (u32, u32) = (390, 900);
+/// Most bytes of a page with everything that it loads.
+const HEAVIEST: u64 = 100_000;
 
 /// A browser with one window.
 struct Browser {
@@ -101,6 +103,13 @@ impl Browser {
         self.post("/window/rect", &json!({"width": width, "height": height})).map(drop)
     }
 
+    /// Lets pages be seen as by who has asked the system for `light` or `dark`.
+    fn prefers(&self, scheme: &str) -> Result<()> {
+        let features = json!([{"name": "prefers-color-scheme", "value": scheme}]);
+        let media = json!({"cmd": "Emulation.setEmulatedMedia", "params": {"features": features}});
+        self.post("/goog/cdp/execute", &media).map(drop)
+    }
+
     /// Keeps a picture of the page beside the times of stories.
     fn picture(&self, name: &str) -> Result<()> {
         let mut curl = command("curl");
@@ -138,14 +147,29 @@ impl Drop for Browser {
     }
 }
 
+/// Looks at an open page in every size and scheme.
+fn looks(browser: &Browser, name: &str, path: &str) -> Result<()> {
+    for ((size, word), scheme) in
+        [(WIDE, "wide"), (NARROW, "narrow")].into_iter().flat_map(|size| ["light", "dark"].map(|scheme| (size, scheme)))
+    {
+        browser.resize(size)?;
+        browser.prefers(scheme)?;
+        browser.is_for_everybody(&format!("{path}, {word} and {scheme}"))?;
+        browser.picture(&format!("{name}-{word}-{scheme}"))?;
+        let over = browser.run("return document.documentElement.scrollWidth - document.documentElement.clientWidth")?;
+        ensure!(over.as_i64() <= Some(0), "{path} is {over} pixels too wide for {word}");
+    }
+    browser.prefers("light")
+}
+
 /// Signs in, looks at every page wide and narrow, sees a change come by itself, and signs out.
 pub(crate) fn story(stage: &Stage, site: &Site, token: &str) -> Result<()> {
     let browser = Browser::start()?;
     browser.resize(WIDE)?;
     browser.open(&site.url)?;
     browser.shows("Sign in")?;
-    browser.is_for_everybody("the form")?;
-    browser.picture("sign-in")?;
+    looks(&browser, "sign-in", "the form")?;
+    browser.resize(WIDE)?;
     let field = browser.element("#token")?;
     browser.post(&format!("/element/{field}/value"), &json!({ "text": token }))?;
     let button = browser.element("main button")?;
@@ -157,18 +181,16 @@ pub(crate) fn story(stage: &Stage, site: &Site, token: &str) -> Result<()> {
     ensure!(foreign == 0, "{foreign} foreign resources");
     for (name, path) in [("peers", "/"), ("namespaces", "/namespaces"), ("pods", "/pods"), ("api", "/front/api")] {
         browser.open(&format!("{}{path}", site.url))?;
-        for (size, word) in [(WIDE, "wide"), (NARROW, "narrow")] {
-            browser.resize(size)?;
-            browser.is_for_everybody(path)?;
-            browser.picture(&format!("{name}-{word}"))?;
-            let over =
-                browser.run("return document.documentElement.scrollWidth - document.documentElement.clientWidth")?;
-            ensure!(over.as_i64() <= Some(0), "{path} is {over} pixels too wide for {word}");
-        }
+        let weight =
+            browser.run("return performance.getEntries().reduce((sum, one) => sum + (one.encodedBodySize ?? 0), 0)")?;
+        let is_light = weight.as_u64().is_some_and(|bytes| (1000..HEAVIEST).contains(&bytes));
+        ensure!(is_light, "{path} has {weight} bytes with everything");
+        looks(&browser, name, path)?;
     }
     browser.resize(WIDE)?;
     browser.open(&site.url)?;
     browser.run("window.sameDocument = true")?;
+    browser.shows("live, as of")?;
     let rome = stage.cluster("rome");
     stage.offload(rome, "later", &[])?;
     browser.shows("3 namespaces offloaded")?;

@@ -1,6 +1,7 @@
 //! Requests to the page, by curl: what a program sees, byte by byte.
 
 use std::{
+    cell::RefCell,
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Stdio},
@@ -125,7 +126,7 @@ impl Site {
         let mut curl = command("curl");
         curl.args(["-sS", "-k", "-N", "--max-time", "120"]).args(bearer(token)).arg(format!("{}{path}", self.url));
         let child = curl.stdout(File::create(folder.join("events"))?).stderr(Stdio::null()).spawn()?;
-        Ok(Stream { child, folder })
+        Ok(Stream { child: RefCell::new(child), folder })
     }
 }
 
@@ -141,13 +142,23 @@ pub(crate) fn tempdir(name: &str) -> Result<PathBuf> {
 
 /// A stream of events, as far as it has come.
 pub(crate) struct Stream {
-    child: Child,
+    child: RefCell<Child>,
     folder: PathBuf,
 }
 
 impl Stream {
     pub(crate) fn text(&self) -> Result<String> {
         Ok(fs::read_to_string(self.folder.join("events"))?)
+    }
+
+    /// Something when the server has ended the stream.
+    ///
+    /// # Errors
+    /// When the stream was cut.
+    pub(crate) fn ended(&self) -> Result<Option<()>> {
+        let Some(status) = self.child.borrow_mut().try_wait()? else { return Ok(None) };
+        anyhow::ensure!(status.success(), "the stream ended with curl's {status}");
+        Ok(Some(()))
     }
 
     /// Waits until the stream has said this.
@@ -162,8 +173,9 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let child = self.child.get_mut();
+        let _ = child.kill();
+        let _ = child.wait();
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
