@@ -10,7 +10,6 @@ use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use liqo_kube::{
     drain::Drain,
-    rate::Rate,
     server::{self, Limits},
 };
 use tokio::{
