@@ -8,10 +8,11 @@ use std::{future::Future, path::Path, process::ExitCode};
 use clap::Parser;
 use liqo_control::{manager, peering::auth, replicate};
 use liqo_fabric::{gateway, manager as network, proxy, route};
+use liqo_jobs as jobs;
 use liqo_kubelet as kubelet;
 
 /// The roles, as they are called.
-const ROLES: [&str; 8] = [
+const ROLES: [&str; 11] = [
     "liqo-controller-manager",
     "crd-replicator",
     "auth-service",
@@ -20,6 +21,9 @@ const ROLES: [&str; 8] = [
     "liqo-gateway",
     "liqo-route",
     "liqo-proxy",
+    "liqo-jobs",
+    "liqo-mover",
+    "liqo-store",
 ];
 
 fn main() -> ExitCode {
@@ -43,6 +47,7 @@ fn main() -> ExitCode {
         "liqo-gateway" => live(gateway::run(gateway::GatewayArgs::parse_from(args))),
         "liqo-route" => live(route::run(route::RouteArgs::parse_from(args))),
         "liqo-proxy" => live(proxy::run(proxy::ProxyArgs::parse_from(args))),
+        "liqo-jobs" => live(jobs::run(jobs::JobsArgs::parse_from(args))),
         _ => failed(&format!("call me as, or with the first argument, one of: {}", ROLES.join(", "))),
     }
 }

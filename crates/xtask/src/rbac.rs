@@ -74,6 +74,7 @@ pub fn all() -> Vec<(&'static str, &'static [Rule])> {
         ("gateway", components::GATEWAY),
         ("gateway.namespaced", components::GATEWAY_NAMESPACED),
         ("gateway.segregation", components::GATEWAY_SEGREGATION),
+        ("jobs", components::JOBS),
         ("network-manager", components::NETWORK_MANAGER),
         ("network-manager.namespaced", components::NETWORK_MANAGER_NAMESPACED),
         ("remote-peering-basic", peers::BASIC),

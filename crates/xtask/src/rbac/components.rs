@@ -140,3 +140,21 @@ pub(super) const NETWORK_MANAGER_NAMESPACED: &[Rule] = &[
     rule("", &["services"], RO),
     rule("coordination.k8s.io", &["leases"], &["get", "list", "watch", "create", "patch"]),
 ];
+
+/// The Secret with the master key of the embedded store of results.
+const STORE_KEY: &[&str] = &["liqo-store-key"];
+/// The lease of the controllers of jobs.
+const JOBS_LEASE: &[&str] = &["liqo-jobs"];
+
+/// Controller of jobs, in the namespace of the jobs and nowhere else.
+pub(super) const JOBS: &[Rule] = &[
+    rule("", &["pods"], &["get", "list", "watch", "delete"]),
+    rule("", &["secrets"], &["create"]),
+    named("", &["secrets"], STORE_KEY, &["get"]),
+    rule("batch", &["jobs"], &["get", "list", "watch", "create", "delete"]),
+    rule("coordination.k8s.io", &["leases"], &["create"]),
+    named("coordination.k8s.io", &["leases"], JOBS_LEASE, CHANGE),
+    rule("jobs.liqo.io", &["jobs"], &["get", "list", "watch", "update", "patch", "delete"]),
+    rule("jobs.liqo.io", &["jobs/finalizers", "jobs/status"], STATUS),
+    rule("jobs.liqo.io", &["jobtemplates"], RO),
+];
