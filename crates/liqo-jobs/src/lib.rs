@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use liqo_kube::{Cluster, args::RuntimeArgs, drive, lease, life::{self, Life}};
 
-pub use store::StoreArgs;
+pub use store::{JobStore, StoreArgs, StoreError};
 
 /// Flags of the controller of jobs.
 #[derive(Clone, Debug, clap::Parser)]
@@ -59,7 +59,7 @@ pub async fn run(args: JobsArgs) -> Result<(), String> {
     life.metrics(move || calls.text("home"));
     let lead = async {
         lease::lead(&cluster, &life, &args.namespace, LEASE, &args.pod_name).await;
-        let store = store::Store::open(&cluster, &args.namespace, args.store.clone()).await;
+        let store = JobStore::open(&cluster, &args.namespace, args.store.clone()).await;
         let store = store.map_err(|error| error.to_string())?;
         let world = Arc::new(settle::World::start(cluster.clone(), store, &args));
         let busy = life.busy();

@@ -16,7 +16,7 @@ use liqo_kube::{Cluster, KubeError, Queue, Store, now};
 use crate::{
     JobsArgs,
     state::{self, Seen, Stored},
-    store::{self, StoreError},
+    store::{self, JobStore, StoreError},
     turn, worker,
 };
 
@@ -44,7 +44,7 @@ pub(crate) enum Failure {
 /// Everything the controller knows and can do.
 pub(crate) struct World {
     cluster: Cluster,
-    store: store::Store,
+    store: JobStore,
     running: usize,
     mover_image: String,
     namespace: String,
@@ -91,7 +91,7 @@ struct Known {
 }
 
 impl World {
-    pub(crate) fn start(cluster: Cluster, store: store::Store, args: &JobsArgs) -> Self {
+    pub(crate) fn start(cluster: Cluster, store: JobStore, args: &JobsArgs) -> Self {
         let queue = Queue::<Key>::new();
         let namespace = args.namespace.clone();
         let news = || queue.clone();

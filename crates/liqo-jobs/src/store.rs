@@ -1,11 +1,11 @@
 //! The store of results, as the controller sees it: it gives every job a key of its own, reads manifests, removes results.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Time};
 use kube::{ResourceExt, core::ObjectMeta};
 use liqo_api::jobs::{Job, JobTemplateSpec, ResultsSummary};
-use liqo_kube::{Cluster, KubeError, now};
+use liqo_kube::{Cluster, now};
 use liqo_results::{
     Location, Manifest,
     keys::{self, Access, Scope},
@@ -19,6 +19,8 @@ use crate::state::Stored;
 const KEY_AFTER: u64 = 7 * 24 * 3600;
 /// Key of the master key in its Secret.
 const MASTER_KEY: &str = "master-key";
+/// How long to wait before the master key is looked for again.
+const PAUSE: Duration = Duration::from_secs(1);
 /// Seconds for which a key that the controller makes for itself is good.
 const OWN_KEY: u64 = 300;
 
@@ -41,12 +43,12 @@ pub struct StoreArgs {
 }
 
 /// The store.
-pub(crate) struct Store {
+pub struct JobStore {
     args: StoreArgs,
     master: Vec<u8>,
 }
 
-impl Store {
+impl JobStore {
     /// Reads the master key, or makes it.
     pub(crate) async fn open(cluster: &Cluster, namespace: &str, args: StoreArgs) -> Result<Self, StoreError> {
         let master = master_key(cluster, namespace, &args.store_key_secret).await?;
@@ -75,6 +77,32 @@ impl Store {
             session_token: None,
             ca: None,
         })
+    }
+
+    /// The store with a key that reads the results of one job, and ends soon.
+    ///
+    /// # Errors
+    /// When the flags of the store make no sense.
+    pub fn reading(&self, job: &Job) -> Result<liqo_results::Store, StoreError> {
+        self.open_for(job, Access::ReadOnly)
+    }
+
+    /// The store, once the controller of jobs has made its master key.
+    pub async fn wait(cluster: &Cluster, namespace: &str, args: StoreArgs) -> Self {
+        let mut told = String::new();
+        loop {
+            match read_key(cluster, namespace, &args.store_key_secret).await {
+                Ok(Some(master)) => return Self { args, master },
+                outcome => {
+                    let why = outcome.err().map_or_else(|| "there is no master key yet".to_owned(), |error| error.to_string());
+                    if why != told {
+                        tracing::info!(secret = args.store_key_secret, reason = why, "waiting for the master key of the store");
+                        told = why;
+                    }
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     fn open_for(&self, job: &Job, access: Access) -> Result<liqo_results::Store, StoreError> {
@@ -114,35 +142,41 @@ fn summary(manifest: &Manifest, location: String) -> ResultsSummary {
 
 /// The master key; whoever comes first makes it, and it is never changed afterwards.
 async fn master_key(cluster: &Cluster, namespace: &str, name: &str) -> Result<Vec<u8>, StoreError> {
-    let failed = |error: KubeError| StoreError::of("reading the master key of the store", &error);
     loop {
-        if let Some(secret) = cluster.get::<Secret>(namespace, name).await.map_err(failed)? {
-            let key = secret.data.unwrap_or_default().remove(MASTER_KEY).map(|key| key.0).unwrap_or_default();
-            let why = format!("Secret {name} has no key {MASTER_KEY:?} of {} bytes", keys::MASTER_BYTES);
-            return if key.len() < keys::MASTER_BYTES { Err(StoreError { doing: "reading the master key of the store", why }) } else { Ok(key) };
+        if let Some(key) = read_key(cluster, namespace, name).await? {
+            return Ok(key);
         }
+        let mut key = vec![0; keys::MASTER_BYTES];
+        let random = SystemRandom::new().fill(&mut key);
+        random.map_err(|error| StoreError::of("making the master key of the store", &error))?;
         let metadata = ObjectMeta {
             name: Some(name.to_owned()),
             namespace: Some(namespace.to_owned()),
             ..ObjectMeta::default()
         };
-        let mut key = vec![0; keys::MASTER_BYTES];
-        let random = SystemRandom::new().fill(&mut key);
-        random.map_err(|error| StoreError::of("making the master key of the store", &error))?;
         let data = BTreeMap::from([(MASTER_KEY.to_owned(), ByteString(key))]);
         let secret = Secret { metadata, data: Some(data), immutable: Some(true), ..Secret::default() };
         match cluster.create(&secret).await {
-            Err(error) if !error.is_conflict() => return Err(failed(error)),
+            Err(error) if !error.is_conflict() => return Err(StoreError::of("making the master key of the store", &error)),
             // Read again, also after our own write: what is stored counts.
             _ => {}
         }
     }
 }
 
+async fn read_key(cluster: &Cluster, namespace: &str, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    const DOING: &str = "reading the master key of the store";
+    let found = cluster.get::<Secret>(namespace, name).await.map_err(|error| StoreError::of(DOING, &error))?;
+    let Some(secret) = found else { return Ok(None) };
+    let key = secret.data.unwrap_or_default().remove(MASTER_KEY).map(|key| key.0).unwrap_or_default();
+    let why = || format!("Secret {name} has no key {MASTER_KEY:?} of {} bytes", keys::MASTER_BYTES);
+    if key.len() < keys::MASTER_BYTES { Err(StoreError { doing: DOING, why: why() }) } else { Ok(Some(key)) }
+}
+
 /// What was being done when the store said no, or nothing.
 #[derive(Debug, thiserror::Error)]
 #[error("{doing}: {why}")]
-pub(crate) struct StoreError {
+pub struct StoreError {
     doing: &'static str,
     why: String,
 }

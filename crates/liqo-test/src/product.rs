@@ -19,7 +19,7 @@ use crate::{
 
 const TARGET: &str = "x86_64-unknown-linux-musl";
 /// The names by which the one binary is called in the image.
-const ROLES: [&str; 11] = [
+const ROLES: [&str; 12] = [
     "liqo-controller-manager",
     "crd-replicator",
     "auth-service",
@@ -29,6 +29,7 @@ const ROLES: [&str; 11] = [
     "liqo-route",
     "liqo-proxy",
     "liqo-jobs",
+    "liqo-jobs-api",
     "liqo-mover",
     "liqo-store",
 ];

@@ -9,10 +9,11 @@ use clap::Parser;
 use liqo_control::{manager, peering::auth, replicate};
 use liqo_fabric::{gateway, manager as network, proxy, route};
 use liqo_jobs as jobs;
+use liqo_jobs_api as jobs_api;
 use liqo_kubelet as kubelet;
 
 /// The roles, as they are called.
-const ROLES: [&str; 11] = [
+const ROLES: [&str; 12] = [
     "liqo-controller-manager",
     "crd-replicator",
     "auth-service",
@@ -22,6 +23,7 @@ const ROLES: [&str; 11] = [
     "liqo-route",
     "liqo-proxy",
     "liqo-jobs",
+    "liqo-jobs-api",
     "liqo-mover",
     "liqo-store",
 ];
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         "liqo-route" => live(route::run(route::RouteArgs::parse_from(args))),
         "liqo-proxy" => live(proxy::run(proxy::ProxyArgs::parse_from(args))),
         "liqo-jobs" => live(jobs::run(jobs::JobsArgs::parse_from(args))),
+        "liqo-jobs-api" => live(jobs_api::run(jobs_api::ApiArgs::parse_from(args))),
         _ => failed(&format!("call me as, or with the first argument, one of: {}", ROLES.join(", "))),
     }
 }

@@ -75,6 +75,8 @@ pub fn all() -> Vec<(&'static str, &'static [Rule])> {
         ("gateway.namespaced", components::GATEWAY_NAMESPACED),
         ("gateway.segregation", components::GATEWAY_SEGREGATION),
         ("jobs", components::JOBS),
+        ("jobs-api", components::JOBS_API),
+        ("jobs-api.reviews", components::JOBS_API_REVIEWS),
         ("network-manager", components::NETWORK_MANAGER),
         ("network-manager.namespaced", components::NETWORK_MANAGER_NAMESPACED),
         ("remote-peering-basic", peers::BASIC),

@@ -158,3 +158,17 @@ pub(super) const JOBS: &[Rule] = &[
     rule("jobs.liqo.io", &["jobs/finalizers", "jobs/status"], STATUS),
     rule("jobs.liqo.io", &["jobtemplates"], RO),
 ];
+
+/// API of jobs, in the namespace of the jobs: what it does for callers who may do it.
+pub(super) const JOBS_API: &[Rule] = &[
+    rule("", &["pods/log"], &["get"]),
+    named("", &["secrets"], STORE_KEY, &["get"]),
+    rule("jobs.liqo.io", &["jobs"], &["get", "list", "watch", "create", "update", "patch", "delete"]),
+    rule("jobs.liqo.io", &["jobtemplates"], RO),
+];
+
+/// API of jobs, everywhere: who calls, and may that caller do it?
+pub(super) const JOBS_API_REVIEWS: &[Rule] = &[
+    rule("authentication.k8s.io", &["tokenreviews"], &["create"]),
+    rule("authorization.k8s.io", &["subjectaccessreviews"], &["create"]),
+];
