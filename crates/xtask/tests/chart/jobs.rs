@@ -9,14 +9,17 @@ use crate::{chart::helm::names, with};
 const ON: &[&str] = &["--set=jobs.enabled=true"];
 
 #[test]
-fn jobs_bring_these_objects_in_their_namespace_and_no_cluster_role() {
+fn jobs_bring_these_objects_in_their_namespace() {
     let (off, on) = (names(&with(&[])), names(&with(ON)));
     let added: BTreeSet<_> = on.difference(&off).map(String::as_str).collect();
     let wanted = "Namespace/liqo-jobs Deployment/liqo-jobs Deployment/liqo-store Role/liqo-jobs RoleBinding/liqo-jobs
-        ServiceAccount/liqo-jobs ServiceAccount/liqo-store Service/liqo-store PersistentVolumeClaim/liqo-store";
+        ServiceAccount/liqo-jobs ServiceAccount/liqo-store Service/liqo-store PersistentVolumeClaim/liqo-store
+        Deployment/liqo-jobs-api Role/liqo-jobs-api RoleBinding/liqo-jobs-api ServiceAccount/liqo-jobs-api Service/liqo-jobs-api
+        ClusterRole/liqo-jobs-api ClusterRoleBinding/liqo-jobs-api RoleBinding/liqo-jobs-api-client-authorities";
     assert_eq!(added, wanted.split_whitespace().collect());
     let objects = with(&[ON, &["--set=jobs.namespace=work"]].concat());
-    for (name, object) in objects.iter().filter(|(name, _)| added.contains(name.as_str()) && !name.starts_with("Namespace")) {
+    let elsewhere = ["Namespace/liqo-jobs", "ClusterRole/liqo-jobs-api", "ClusterRoleBinding/liqo-jobs-api", "RoleBinding/liqo-jobs-api-client-authorities"];
+    for (name, object) in objects.iter().filter(|(name, _)| added.contains(name.as_str()) && !elsewhere.contains(&name.as_str())) {
         assert_eq!(object["metadata"]["namespace"], "work", "{name}");
     }
     assert!(objects.contains_key("Namespace/work"));
@@ -25,10 +28,13 @@ fn jobs_bring_these_objects_in_their_namespace_and_no_cluster_role() {
 #[test]
 fn nobody_of_jobs_may_execute_anything_in_a_pod() {
     let objects = with(ON);
-    let rules = objects["Role/liqo-jobs"]["rules"].as_array().expect("rules");
-    let of = |rule: &Value, key: &str| -> Vec<String> { serde_json::from_value(rule[key].clone()).expect("words") };
-    let resources: Vec<_> = rules.iter().flat_map(|rule| of(rule, "resources")).collect();
-    assert!(resources.iter().all(|resource| !resource.starts_with("pods/") && resource != "*"), "{resources:?}");
+    for role in ["Role/liqo-jobs", "Role/liqo-jobs-api", "ClusterRole/liqo-jobs-api"] {
+        let rules = objects[role]["rules"].as_array().expect("rules");
+        let of = |rule: &Value| -> Vec<String> { serde_json::from_value(rule["resources"].clone()).expect("words") };
+        let resources: Vec<_> = rules.iter().flat_map(of).collect();
+        let forbidden = ["*", "pods/*", "pods/exec", "pods/attach", "pods/portforward"];
+        assert!(resources.iter().all(|one| !forbidden.contains(&one.as_str())), "{role}: {resources:?}");
+    }
 }
 
 #[test]
@@ -57,4 +63,17 @@ fn results_are_on_a_claim_unless_somebody_says_otherwise() {
     assert_eq!(volume(&[]), (json!({"name": "data", "persistentVolumeClaim": {"claimName": "liqo-store"}}), true));
     let pod = (json!({"name": "data", "emptyDir": {"sizeLimit": "20Gi"}}), false);
     assert_eq!(volume(&["--set=jobs.store.persistence.enabled=false"]), pod);
+}
+
+#[test]
+fn the_facade_of_older_programs_is_off_and_needs_a_user() {
+    let args = |more: &[&str]| {
+        let objects = with(&[ON, more].concat());
+        let container = &objects["Deployment/liqo-jobs-api"]["spec"]["template"]["spec"]["containers"][0];
+        container["args"].to_string()
+    };
+    assert!(!args(&[]).contains("legacy"));
+    let enabled = "--set=jobs.api.legacy.enabled=true";
+    assert!(args(&[enabled, "--set=jobs.api.legacy.user=ann"]).contains("--legacy-address=127.0.0.1:8888"));
+    assert!(crate::error(&[ON, &[enabled]].concat()).contains("jobs.api.legacy.user"));
 }
