@@ -1,6 +1,7 @@
 //! Jobs: submitted in rome, run in rome or milan, results in the embedded store, byte for byte.
 
 mod jobs {
+    pub(crate) mod rest;
     pub(crate) mod work;
 }
 
@@ -8,20 +9,24 @@ use anyhow::{Result, ensure};
 use liqo_test::{Stage, Suite};
 use serde_json::json;
 
-use jobs::work::{self, NAMESPACE, Place, Work};
+use jobs::{
+    rest::{self, Rest},
+    work::{self, NAMESPACE, Place, Work},
+};
 
 static SUITE: Suite<Stage> = Suite::new("jobs", raise);
 
 fn raise() -> Result<Stage> {
     let stage = Stage::raise("jobs", &["rome", "milan"])?;
     let (rome, milan) = (stage.cluster("rome"), stage.cluster("milan"));
-    let jobs = ["--set", "jobs.enabled=true", "--set", "jobs.store.persistence.enabled=false"];
+    let legacy = format!("jobs.api.legacy.enabled=true,jobs.api.legacy.user={}", rest::account("legacy"));
+    let jobs = ["--set", "jobs.enabled=true,jobs.store.persistence.enabled=false", "--set", &legacy];
     stage.install(rome, "rome", &jobs)?;
     stage.install(milan, "milan", &[])?;
     stage.peer(rome, milan)?;
     stage.liqoctl(rome, &["offload", "namespace", NAMESPACE])?;
-    rome.rolled_out(NAMESPACE, "liqo-store")?;
-    rome.rolled_out(NAMESPACE, "liqo-jobs")?;
+    ["liqo-store", "liqo-jobs", "liqo-jobs-api"].iter().try_for_each(|name| rome.rolled_out(NAMESPACE, name))?;
+    rest::accounts(rome)?;
     Ok(stage)
 }
 
@@ -133,6 +138,70 @@ fn a_controller_that_is_killed_loses_nothing() -> Result<()> {
         rome.kubectl(&["delete", "pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=jobs", "--force", "--grace-period=0"])?;
         let job = work.ended(rome)?;
         ensure!(job["status"]["phase"] == "Succeeded" && job["status"]["attempts"] == 1, "{}", job["status"]);
+        Ok(())
+    })
+}
+
+/// A job by REST: submitted twice with one key, followed, its results by the byte and in parts; nobody does what RBAC does not let
+/// that user do.
+#[test]
+fn the_api_does_what_its_caller_may_do() -> Result<()> {
+    SUITE.tell(|stage| {
+        let rome = stage.cluster("rome");
+        let (editor, viewer) = (Rest::of(rome, "editor")?, Rest::of(rome, "viewer")?);
+        let job = json!({"spec": {"template": work::template("printf 'a\\r\\n\\377b' > /output/r; echo said"), "placement": "Remote"}});
+        let first = editor.post("/api/v1/jobs", &job, &["-H", "Idempotency-Key: one"])?;
+        ensure!(first.code == 201, "{first:?}");
+        let again = editor.post("/api/v1/jobs", &job, &["-H", "Idempotency-Key: one"])?;
+        ensure!(again.code == 200 && again.json()?["uid"] == first.json()?["uid"], "{again:?}");
+        let other = json!({"spec": {"template": work::template("true")}});
+        ensure!(editor.post("/api/v1/jobs", &other, &["-H", "Idempotency-Key: one"])?.code == 422);
+        let name = first.json()?["name"].as_str().unwrap_or_default().to_owned();
+        ensure!(Work::new(&name, "").ended(rome)?["status"]["phase"] == "Succeeded");
+
+        let path = format!("/api/v1/jobs/{name}/results/r");
+        let whole = editor.get(&path, &[])?;
+        ensure!(whole.code == 200 && whole.body == b"a\r\n\xffb", "{whole:?}");
+        let part = editor.get(&path, &["-r", "1-3"])?;
+        ensure!(part.code == 206 && part.body == b"\r\n\xff", "{part:?}");
+        ensure!(editor.get(&path, &["-r", "9-"])?.code == 416);
+        ensure!(editor.get(&format!("/api/v1/jobs/{name}/log"), &[])?.body == b"said\n");
+        for missing in ["nothing", "../r", "%2e%2e/r", ".liqo/manifest.json"] {
+            let refused = editor.get(&format!("/api/v1/jobs/{name}/results/{missing}"), &["--path-as-is"])?;
+            ensure!(refused.code == 404, "{missing}: {refused:?}");
+        }
+
+        ensure!(viewer.get(&format!("/api/v1/jobs/{name}"), &[])?.code == 200);
+        ensure!(viewer.get(&path, &[])?.code == 403 && viewer.post("/api/v1/jobs", &job, &[])?.code == 403);
+        let nobody = Rest::unknown(rome)?;
+        ensure!(nobody.get("/api/v1/jobs", &[])?.code == 401);
+        let bad = editor.post("/api/v1/jobs", &json!({"spec": {}}), &[])?;
+        ensure!(bad.code == 422 && bad.text().contains("either templateName"), "{bad:?}");
+        ensure!(editor.post("/api/v1/jobs", &json!({"spec": {}, "sepc": 1}), &[])?.code == 400);
+        Ok(())
+    })
+}
+
+/// The command lines of the first generation, word for word but for the address.
+#[test]
+fn programs_of_the_first_generation_run_unchanged() -> Result<()> {
+    SUITE.tell(|stage| {
+        let rome = stage.cluster("rome");
+        let template = json!({"apiVersion": "jobs.liqo.io/v1alpha1", "kind": "JobTemplate",
+            "metadata": {"name": "legacy", "namespace": NAMESPACE}, "spec": work::template("printf '\\377\\000x' > /output/result")});
+        rome.apply(&template.to_string())?;
+        let legacy = rest::legacy(rome)?;
+        ensure!(legacy.script("curl -XGET $A/health")? == br#"{"health":"alive"}"#);
+        let id = legacy.script("curl -XGET $A/job/deploy | jq -r .job_uuid")?;
+        let id = String::from_utf8(id)?.trim().to_owned();
+        let job = work::by_uid(rome, &id)?;
+        ensure!(Work::new(&job, "").ended(rome)?["status"]["phase"] == "Succeeded");
+        let run = |line: &str| legacy.script(&format!("JOB_ID={id}; {line}"));
+        ensure!(run("curl -XGET $A/job/$JOB_ID/result/list")? == br#"["result"]"#);
+        ensure!(run("curl -XGET $A/job/$JOB_ID/result?file=result")? == b"\xff\x00x");
+        ensure!(run("curl -XGET $A/job/$JOB_ID | jq -r '.[\"pod.status.phase\"]'")? == b"Succeeded\n");
+        run("curl -XDELETE $A/job/$JOB_ID")?;
+        ensure!(legacy.script("curl -XGET $A/demo > resultfile; cat resultfile")? == b"\xff\x00x");
         Ok(())
     })
 }

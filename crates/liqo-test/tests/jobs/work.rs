@@ -89,20 +89,27 @@ impl Work {
     }
 }
 
-/// A port of this machine that leads to the store; closed when dropped.
-struct Forward {
+/// The name of the job with this UID.
+pub(crate) fn by_uid(cluster: &Cluster, uid: &str) -> Result<String> {
+    let all = cluster.items(&["ljob", "-n", NAMESPACE])?;
+    let found = all.iter().find(|job| job["metadata"]["uid"] == uid).with_context(|| format!("no job has the UID {uid}"))?;
+    Ok(found["metadata"]["name"].as_str().unwrap_or_default().to_owned())
+}
+
+/// A port of this machine that leads to a port in the namespace of the jobs; closed when dropped.
+pub(crate) struct Forward {
     child: Child,
-    port: u16,
+    pub(crate) port: u16,
 }
 
 impl Forward {
-    fn to_store(cluster: &Cluster) -> Result<Self> {
+    pub(crate) fn to(cluster: &Cluster, target: &str, port: u16) -> Result<Self> {
         let mut command = cluster.kubectl_command();
-        command.args(["port-forward", "-n", NAMESPACE, "service/liqo-store", ":9000"]);
+        command.args(["port-forward", "-n", NAMESPACE, target, &format!(":{port}")]);
         let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start kubectl port-forward")?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().context("it has an output")?).read_line(&mut line)?;
-        // Forwarding from 127.0.0.1:41234 -> 9000
+        // "Forwarding from 127.0.0.1:41234 -> 9000"
         let port = line.split_once(':').and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
         Ok(Self { child, port: port.with_context(|| format!("kubectl said {line:?}"))? })
     }
@@ -131,7 +138,7 @@ impl Place {
     }
 
     fn with_store<T>(&self, cluster: &Cluster, act: impl AsyncFnOnce(Store) -> Result<T>) -> Result<T> {
-        let forward = Forward::to_store(cluster)?;
+        let forward = Forward::to(cluster, "service/liqo-store", 9000)?;
         let mut files = self.0.clone();
         files.insert("endpoint".to_owned(), format!("http://127.0.0.1:{}", forward.port));
         let store = Store::new(&Location::from_files(&files)?)?;

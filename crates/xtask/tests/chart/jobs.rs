@@ -15,11 +15,12 @@ fn jobs_bring_these_objects_in_their_namespace() {
     let wanted = "Namespace/liqo-jobs Deployment/liqo-jobs Deployment/liqo-store Role/liqo-jobs RoleBinding/liqo-jobs
         ServiceAccount/liqo-jobs ServiceAccount/liqo-store Service/liqo-store PersistentVolumeClaim/liqo-store
         Deployment/liqo-jobs-api Role/liqo-jobs-api RoleBinding/liqo-jobs-api ServiceAccount/liqo-jobs-api Service/liqo-jobs-api
+        ClusterRole/liqo-jobs-edit ClusterRole/liqo-jobs-view
         ClusterRole/liqo-jobs-api ClusterRoleBinding/liqo-jobs-api RoleBinding/liqo-jobs-api-client-authorities";
     assert_eq!(added, wanted.split_whitespace().collect());
     let objects = with(&[ON, &["--set=jobs.namespace=work"]].concat());
-    let elsewhere = ["Namespace/liqo-jobs", "ClusterRole/liqo-jobs-api", "ClusterRoleBinding/liqo-jobs-api", "RoleBinding/liqo-jobs-api-client-authorities"];
-    for (name, object) in objects.iter().filter(|(name, _)| added.contains(name.as_str()) && !elsewhere.contains(&name.as_str())) {
+    let is_elsewhere = |name: &str| name.starts_with("Cluster") || name.starts_with("Namespace/") || name.ends_with("-client-authorities");
+    for (name, object) in objects.iter().filter(|(name, _)| added.contains(name.as_str()) && !is_elsewhere(name)) {
         assert_eq!(object["metadata"]["namespace"], "work", "{name}");
     }
     assert!(objects.contains_key("Namespace/work"));
