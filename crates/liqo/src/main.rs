@@ -1,7 +1,7 @@
 //! The server binary: chooses a role by the name it is called by, or by its first argument.
 //!
 //! Holds no logic. The names are those of the programs of Liqo 0.8.3, so that the chart's commands and
-//! everything that looks at them stay as they are.
+//! everything that looks at them stay as they are; `liqo-status` is new.
 
 use std::{future::Future, path::Path, process::ExitCode};
 
@@ -9,9 +9,10 @@ use clap::Parser;
 use liqo_control::{manager, peering::auth, replicate};
 use liqo_fabric::{gateway, manager as network, proxy, route};
 use liqo_kubelet as kubelet;
+use liqo_status as status;
 
 /// The roles, as they are called.
-const ROLES: [&str; 8] = [
+const ROLES: [&str; 9] = [
     "liqo-controller-manager",
     "crd-replicator",
     "auth-service",
@@ -20,6 +21,7 @@ const ROLES: [&str; 8] = [
     "liqo-gateway",
     "liqo-route",
     "liqo-proxy",
+    "liqo-status",
 ];
 
 fn main() -> ExitCode {
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         "liqo-gateway" => live(gateway::run(gateway::GatewayArgs::parse_from(args))),
         "liqo-route" => live(route::run(route::RouteArgs::parse_from(args))),
         "liqo-proxy" => live(proxy::run(proxy::ProxyArgs::parse_from(args))),
+        "liqo-status" => live(status::run(status::StatusArgs::parse_from(args))),
         _ => failed(&format!("call me as, or with the first argument, one of: {}", ROLES.join(", "))),
     }
 }

@@ -140,3 +140,16 @@ pub(super) const NETWORK_MANAGER_NAMESPACED: &[Rule] = &[
     rule("", &["services"], RO),
     rule("coordination.k8s.io", &["leases"], &["get", "list", "watch", "create", "patch"]),
 ];
+
+/// Status page, everywhere: what it shows, to whom the API server lets it show that. It writes nothing.
+pub(super) const STATUS_PAGE: &[Rule] = &[
+    rule("", &["nodes", "pods"], RO),
+    rule("authentication.k8s.io", &["tokenreviews"], &["create"]),
+    rule("authorization.k8s.io", &["subjectaccessreviews"], &["create"]),
+    rule("discovery.liqo.io", &["foreignclusters"], RO),
+    rule("net.liqo.io", &["tunnelendpoints"], RO),
+    rule("offloading.liqo.io", &["namespaceoffloadings"], RO),
+];
+
+/// Status page, in the Liqo namespace: who this cluster is.
+pub(super) const STATUS_PAGE_NAMESPACED: &[Rule] = &[named("", &["configmaps"], CLUSTER_ID, &["get"])];
