@@ -124,7 +124,7 @@ impl Front {
             let (front, routes) = (Arc::clone(&front), Arc::clone(&routes));
             async move { front.answer(&routes, request, peer).await }
         };
-        server::serve_users(&self.home, address, LIMITS, &self.drain, shown, busy, answer).await
+        server::serve_users(&self.home, address, LIMITS, (self.drain.clone(), busy), shown, answer).await
     }
 
     /// The caller of a stream once more: rights and tokens end while streams last.

@@ -83,13 +83,13 @@ pub(crate) fn start(life: &Life, args: &NodeArgs, around: Surroundings) {
     let home = around.home.clone();
     let access = Access::new(around.home.clone(), args.name.clone());
     let api = Arc::new(Api { around, access, started: now() });
-    let (drain, busy) = (life.drain().clone(), life.busy());
+    let life_of_server = (life.drain().clone(), life.busy());
     life.spawn("kubelet-api", async move {
         let answer = move |request, peer| {
             let api = Arc::clone(&api);
             async move { api.answer(request, peer).await }
         };
-        server::serve_users(&home, address, LIMITS, &drain, shown, busy, answer).await
+        server::serve_users(&home, address, LIMITS, life_of_server, shown, answer).await
     });
 }
 

@@ -30,9 +30,8 @@ pub async fn serve_users<F>(
     home: &Cluster,
     address: Listen,
     limits: Limits,
-    drain: &Drain,
+    (drain, busy): (Drain, Busy),
     shown: Arc<Shown>,
-    busy: Busy,
     answer: impl Fn(Request<Incoming>, Peer) -> F + Clone + Send + Sync + 'static,
 ) -> Result<(), String>
 where
@@ -66,7 +65,7 @@ where
         };
         let tls = Some(tls(&shown, used.as_deref()));
         tokio::select! {
-            () = serve_within(limits, drain, listener, tls, answer.clone()) => return Ok(()),
+            () = serve_within(limits, &drain, listener, tls, answer.clone()) => return Ok(()),
             () = changed => tracing::info!("other client authorities count from now on"),
         }
     }
