@@ -5,8 +5,10 @@
 //! - [`Queue`] and [`drive`]: one control loop; a key is never handled twice at once.
 //! - [`twin`]: the one mirror engine between two clusters.
 //! - [`guard`], [`rate`], [`reach`]: what others send, and how often, and where they lead us, harms nobody else.
+//! - [`access`]: who asks us, and may they.
 //! - [`life`], [`drain`], [`server`], [`certs`], [`tokens`], [`lease`]: what a process needs to live, serve, be trusted and be alone.
 
+pub mod access;
 pub mod args;
 mod budget;
 pub mod certs;

@@ -63,7 +63,7 @@ impl Life {
             // Failed calls are told by whoever made them.
             0 => "info,kube_client::client::builder=off,boringtun=error",
             1..=3 => {
-                "info,boringtun=error,liqo=debug,liqo_control=debug,liqo_fabric=debug,liqo_kubelet=debug,liqo_kube=debug"
+                "info,boringtun=error,liqo=debug,liqo_control=debug,liqo_fabric=debug,liqo_front=debug,liqo_kubelet=debug,liqo_kube=debug,liqo_status=debug"
             }
             4..=6 => "debug",
             _ => "trace",

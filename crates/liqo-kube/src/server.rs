@@ -4,6 +4,7 @@
 //! total; bodies are bounded in size, time and memory. When no place is left, the connection that has waited longest is
 //! closed. Upgraded connections are not counted: their owners limit them.
 
+mod clients;
 mod linger;
 mod listen;
 mod places;
@@ -38,7 +39,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-pub use self::listen::Listen;
+pub use self::{clients::serve_users, listen::Listen};
 use self::{
     linger::{Linger, Lingering},
     places::{Doing, Place, Places, Way},

@@ -10,26 +10,20 @@ mod pass;
 mod route;
 mod summary;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use k8s_openapi::{
-    api::core::v1::{ConfigMap, Pod},
-    apimachinery::pkg::apis::meta::v1::Time,
-};
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
 use kube::{ResourceExt, api::ListParams};
 use liqo_kube::{
     Cluster, Store,
-    certs::{self, Shown},
-    drain::Drain,
+    certs::Shown,
     life::Life,
     now,
     server::{self, Limits, Listen, Peer, Reply, json, text},
 };
-use rustls::ServerConfig;
 use serde_json::json;
-use tokio::sync::Notify;
 
 use self::{
     access::Access,
@@ -42,11 +36,6 @@ use crate::{
     link::Link,
     reflect::{Pairs, Place},
 };
-
-/// Where Kubernetes says whose client certificates count.
-const CLIENT_AUTHORITIES: (&str, &str, &str) = ("kube-system", "extension-apiserver-authentication", "client-ca-file");
-/// So long is waited for that; afterwards only tokens count, until it is known.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Answers may be streams that last, like logs that are followed, and all come from the API server.
 const LIMITS: Limits = Limits { connections: 2048, per_source: 1024, answer: None, ..Limits::DEFAULT };
@@ -94,55 +83,14 @@ pub(crate) fn start(life: &Life, args: &NodeArgs, around: Surroundings) {
     let home = around.home.clone();
     let access = Access::new(around.home.clone(), args.name.clone());
     let api = Arc::new(Api { around, access, started: now() });
-    life.spawn("kubelet-api", listen(home, address, life.drain().clone(), shown, api));
-}
-
-/// Serves, and starts over when other client authorities count.
-async fn listen(home: Cluster, address: Listen, drain: Drain, shown: Arc<Shown>, api: Arc<Api>) -> Result<(), String> {
-    let (namespace, name, key) = CLIENT_AUTHORITIES;
-    let news = Arc::new(Notify::new());
-    let maps = home.watch::<ConfigMap>(namespace).fields(&format!("metadata.name={name}")).start({
-        let news = Arc::clone(&news);
-        move |_| news.notify_one()
-    });
-    let authorities = || {
-        let map = maps.get(namespace, name)?;
-        map.data.as_ref()?.get(key).cloned()
-    };
-    if tokio::time::timeout(PATIENCE, maps.ready()).await.is_err() {
-        tracing::warn!(object = name, "the client authorities are not known, only tokens count");
-    }
-    loop {
-        let used = authorities();
-        let listener = address.bind().await?;
-        let api = Arc::clone(&api);
+    let life_of_server = (life.drain().clone(), life.busy());
+    life.spawn("kubelet-api", async move {
         let answer = move |request, peer| {
             let api = Arc::clone(&api);
             async move { api.answer(request, peer).await }
         };
-        let changed = async {
-            loop {
-                news.notified().await;
-                if authorities() != used {
-                    return;
-                }
-            }
-        };
-        tokio::select! {
-            () = server::serve_within(LIMITS, &drain, listener, Some(tls(&shown, used.as_deref())), answer) => return Ok(()),
-            () = changed => tracing::info!("other client authorities count from now on"),
-        }
-    }
-}
-
-fn tls(shown: &Arc<Shown>, authorities: Option<&str>) -> Arc<ServerConfig> {
-    let with_clients = authorities.map(|pem| certs::server_config_with_clients(Arc::clone(shown), pem));
-    match with_clients {
-        Some(Ok(config)) => return config,
-        Some(Err(error)) => tracing::warn!(error = %error, "client certificates do not count, only tokens"),
-        None => {}
-    }
-    certs::server_config(Arc::clone(shown))
+        server::serve_users(&home, address, LIMITS, life_of_server, shown, answer).await
+    });
 }
 
 struct Api {

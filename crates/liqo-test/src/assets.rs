@@ -85,7 +85,7 @@ pub(crate) fn state() -> PathBuf {
 }
 
 /// The target directory of cargo, which also takes the evidence of failed tests.
-pub(crate) fn target() -> PathBuf {
+pub fn target() -> PathBuf {
     directory("CARGO_TARGET_DIR").unwrap_or_else(|| source().join("target"))
 }
 

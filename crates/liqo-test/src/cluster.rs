@@ -58,6 +58,10 @@ pub struct ClusterSpec {
     /// Kubernetes assigns to nodes. Like the latter, it does not masquerade what pods send to nodes.
     #[serde(default)]
     pub own_ranges: bool,
+    /// Tokens of service accounts name this cluster's API server as their issuer, so that others can tell them from their
+    /// own, see [`Cluster::trusts`].
+    #[serde(default)]
+    pub own_issuer: bool,
 }
 
 /// What kube-proxy writes its rules with.
@@ -94,6 +98,7 @@ impl ClusterSpec {
             strict_paths: false,
             behind_nat: false,
             own_ranges: false,
+            own_issuer: false,
         }
     }
 
@@ -123,6 +128,10 @@ impl ClusterSpec {
 
     pub fn own_ranges(self) -> Self {
         Self { own_ranges: true, ..self }
+    }
+
+    pub fn own_issuer(self) -> Self {
+        Self { own_issuer: true, ..self }
     }
 
     pub fn cidrs(self, pods: &str, services: &str) -> Self {
@@ -309,6 +318,12 @@ impl Cluster {
     /// five minutes.
     pub fn sign_for(&self, life: Duration) -> Result<()> {
         control_plane::sign_for(self, &self.node(&self.first())?, life)
+    }
+
+    /// From now on the API server takes tokens of the OpenID Connect issuer `other`, made for the audience of this cluster's
+    /// name; their users are `<other>:<sub>`. Anybody must be able to read the keys of `other`.
+    pub fn trusts(&self, other: &Self) -> Result<()> {
+        control_plane::trust(self, &self.node(&self.first())?, other)
     }
 
     pub fn wait_api(&self) -> Result<()> {

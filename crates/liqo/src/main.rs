@@ -1,7 +1,7 @@
 //! The server binary: chooses a role by the name it is called by, or by its first argument.
 //!
 //! Holds no logic. The names are those of the programs of Liqo 0.8.3, so that the chart's commands and
-//! everything that looks at them stay as they are.
+//! everything that looks at them stay as they are; `liqo-status` is new.
 
 use std::{future::Future, path::Path, process::ExitCode};
 
@@ -11,9 +11,10 @@ use liqo_fabric::{gateway, manager as network, proxy, route};
 use liqo_jobs as jobs;
 use liqo_jobs_api as jobs_api;
 use liqo_kubelet as kubelet;
+use liqo_status as status;
 
 /// The roles, as they are called.
-const ROLES: [&str; 12] = [
+const ROLES: [&str; 13] = [
     "liqo-controller-manager",
     "crd-replicator",
     "auth-service",
@@ -26,6 +27,7 @@ const ROLES: [&str; 12] = [
     "liqo-jobs-api",
     "liqo-mover",
     "liqo-store",
+    "liqo-status",
 ];
 
 fn main() -> ExitCode {
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         "liqo-proxy" => live(proxy::run(proxy::ProxyArgs::parse_from(args))),
         "liqo-jobs" => live(jobs::run(jobs::JobsArgs::parse_from(args))),
         "liqo-jobs-api" => live(jobs_api::run(jobs_api::ApiArgs::parse_from(args))),
+        "liqo-status" => live(status::run(status::StatusArgs::parse_from(args))),
         _ => failed(&format!("call me as, or with the first argument, one of: {}", ROLES.join(", "))),
     }
 }

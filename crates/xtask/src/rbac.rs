@@ -85,6 +85,8 @@ pub fn all() -> Vec<(&'static str, &'static [Rule])> {
         ("remote-peering-outgoing", peers::OUTGOING),
         ("route", components::ROUTE),
         ("route.namespaced", components::ROUTE_NAMESPACED),
+        ("status", components::STATUS_PAGE),
+        ("status.namespaced", components::STATUS_PAGE_NAMESPACED),
         ("virtual-kubelet-cluster", virtual_kubelet::CLUSTER),
         ("virtual-kubelet-local", virtual_kubelet::LOCAL),
         ("virtual-kubelet-namespace", virtual_kubelet::NAMESPACE),

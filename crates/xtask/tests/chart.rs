@@ -10,6 +10,7 @@ mod chart {
     pub(crate) mod peers;
     mod pods;
     mod rights;
+    mod status;
     mod wrong;
 }
 
@@ -22,6 +23,8 @@ const NAMED: &[&str] = &["--set", "discovery.config.clusterName=rome"];
 const EXTERNAL: &[&str] = &["--set", "networking.internal=false"];
 const RANGES: &[&str] =
     &["--set=networkManager.config.podCIDR=10.244.0.0/16,networkManager.config.serviceCIDR=10.96.0.0/12"];
+
+const STATUS: &str = "--set=status.enabled=true";
 
 /// Renders with what every installation has to say, and more.
 fn with(more: &[&str]) -> Objects {
@@ -94,6 +97,11 @@ fn these_objects_and_no_others() {
         Service/liqo-gateway Service/liqo-network-manager Service/liqo-proxy ServiceAccount/liqo-proxy";
     wanted.extend(more.split_whitespace().map(str::to_owned));
     assert_eq!(names(&with(&[])), wanted);
+    let status = "
+        ClusterRole/liqo-status ClusterRoleBinding/liqo-status Deployment/liqo-status NetworkPolicy/liqo-status Role/liqo-status
+        RoleBinding/liqo-status RoleBinding/liqo-status-client-authorities Service/liqo-status ServiceAccount/liqo-status";
+    wanted.extend(status.split_whitespace().map(str::to_owned));
+    assert_eq!(names(&with(&[STATUS])), wanted);
 }
 
 #[test]

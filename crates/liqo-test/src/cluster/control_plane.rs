@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use serde_json::json;
 
 use super::{Cluster, Node};
 use crate::{
@@ -108,6 +109,32 @@ pub(super) fn sign_for(cluster: &Cluster, node: &Node, life: Duration) -> Result
     Daemon::spawn(&node.dir, &node.netns, name, words(name, &flags)).map(drop)
 }
 
+/// Starts the API server again with `other` as an issuer of tokens.
+pub(super) fn trust(cluster: &Cluster, node: &Node, other: &Cluster) -> Result<()> {
+    let authority = std::fs::read_to_string(other.dir.join("pki/ca.crt")).context("cannot read an authority")?;
+    let issuer = json!({"url": issuer(other), "audiences": [cluster.name()], "certificateAuthority": authority});
+    let names = json!({"username": {"claim": "sub", "prefix": format!("{}:", other.name())}});
+    let config = json!({"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthenticationConfiguration",
+        "jwt": [{"issuer": issuer, "claimMappings": names}]});
+    write(&issuers(cluster), config.to_string())?;
+    Daemon::of(&node.dir, "kube-apiserver").stop()?;
+    Daemon::spawn(&node.dir, &node.netns, "kube-apiserver", words("kube-apiserver", &api_server(cluster)))?;
+    cluster.wait_api()
+}
+
+/// The file that names other issuers, if a cluster has any.
+fn issuers(cluster: &Cluster) -> PathBuf {
+    cluster.dir.join("authentication.json")
+}
+
+/// Whom the tokens of service accounts name as their issuer.
+fn issuer(cluster: &Cluster) -> String {
+    match cluster.spec.own_issuer {
+        true => format!("https://{}:6443", cluster.node_ip()),
+        false => "https://kubernetes.default.svc.cluster.local".to_owned(),
+    }
+}
+
 pub(super) fn words(name: &str, flags: &str) -> Vec<String> {
     std::iter::once(name).chain(flags.split_whitespace()).map(str::to_owned).collect()
 }
@@ -151,6 +178,11 @@ fn api_server(cluster: &Cluster) -> String {
     };
     let (pki, address) = (format!("{}/pki", cluster.dir.display()), cluster.node_ip());
     let services = &cluster.spec.service_cidr;
+    let (issuer, issuers) = (issuer(cluster), issuers(cluster));
+    let others = match issuers.exists() {
+        true => format!("--authentication-config={}", issuers.display()),
+        false => String::new(),
+    };
     format!(
         "--advertise-address={address} --secure-port=6443 --allow-privileged=true --authorization-mode=Node,RBAC
          --client-ca-file={pki}/ca.crt --enable-admission-plugins=NodeRestriction --enable-bootstrap-token-auth=true
@@ -163,7 +195,7 @@ fn api_server(cluster: &Cluster) -> String {
          --requestheader-allowed-names=front-proxy-client --requestheader-client-ca-file={pki}/front-proxy-ca.crt
          --requestheader-extra-headers-prefix=X-Remote-Extra- --requestheader-group-headers=X-Remote-Group
          --requestheader-username-headers=X-Remote-User
-         --service-account-issuer=https://kubernetes.default.svc.cluster.local
+         --service-account-issuer={issuer} {others}
          --service-account-key-file={pki}/sa.pub --service-account-signing-key-file={pki}/sa.key
          --service-cluster-ip-range={services}
          --tls-cert-file={pki}/apiserver.crt --tls-private-key-file={pki}/apiserver.key {audit}"

@@ -16,7 +16,9 @@ use crate::{here, out::Mark, status::frame::Section};
 const DEPLOYMENTS: [&str; 3] = ["liqo-controller-manager", "liqo-crd-replicator", "liqo-auth"];
 /// Those of an installation that connects networks.
 const NETWORK_DEPLOYMENTS: [&str; 3] = ["liqo-proxy", "liqo-network-manager", "liqo-gateway"];
-/// The same, on each node.
+/// Those of an installation that asked for them.
+const OPTIONAL_DEPLOYMENTS: [&str; 1] = ["liqo-status"];
+/// Those of an installation that connects networks, on each node.
 const NETWORK_DAEMON_SETS: [&str; 1] = ["liqo-route"];
 
 /// What was found of all components.
@@ -88,39 +90,44 @@ pub(crate) async fn observe(cluster: &Cluster, namespace: &str) -> anyhow::Resul
     let (deployments, daemon_sets) =
         if network { (&NETWORK_DEPLOYMENTS[..], &NETWORK_DAEMON_SETS[..]) } else { (&[][..], &[][..]) };
     for name in DEPLOYMENTS.iter().chain(deployments) {
+        match look::<Deployment>(cluster, namespace, name, &mut all.errors).await? {
+            Some(count) => drop(all.deployments.insert(name, count)),
+            None => all.errors.push(missing::<Deployment>(namespace, name)),
+        }
+    }
+    for name in &OPTIONAL_DEPLOYMENTS {
         if let Some(count) = look::<Deployment>(cluster, namespace, name, &mut all.errors).await? {
             all.deployments.insert(name, count);
         }
     }
     for name in daemon_sets {
-        if let Some(count) = look::<DaemonSet>(cluster, namespace, name, &mut all.errors).await? {
-            all.daemon_sets.insert(name, count);
+        match look::<DaemonSet>(cluster, namespace, name, &mut all.errors).await? {
+            Some(count) => drop(all.daemon_sets.insert(name, count)),
+            None => all.errors.push(missing::<DaemonSet>(namespace, name)),
         }
     }
     Ok(all)
 }
 
-/// One component; what is wrong with it is added to `errors`.
+/// What is said of a component that is not there.
+fn missing<K: Workload>(namespace: &str, name: &str) -> String {
+    let (kind, plural) = (K::kind(&()).to_lowercase(), K::plural(&()));
+    format!("unable to collect status for {kind} {name} in namespace {namespace}: {plural}.apps {name:?} not found")
+}
+
+/// One component, if it is there; what is wrong with it is added to `errors`.
 async fn look<K: Workload>(
     cluster: &Cluster,
     namespace: &str,
     name: &str,
     errors: &mut Vec<String>,
 ) -> anyhow::Result<Option<Count>> {
-    let kind = K::kind(&());
-    let Some(found) = cluster.get::<K>(namespace, name).await? else {
-        errors.push(format!(
-            "unable to collect status for {} {name} in namespace {namespace}: {}.apps {name:?} not found",
-            kind.to_lowercase(),
-            K::plural(&())
-        ));
-        return Ok(None);
-    };
+    let Some(found) = cluster.get::<K>(namespace, name).await? else { return Ok(None) };
     let count = found.count();
     if !count.is_well() {
         let selector: Vec<_> = found.selector().iter().map(|(key, value)| format!("{key}={value}")).collect();
         let pods: Vec<Pod> = cluster.list(namespace, &selector.join(",")).await?;
-        errors.extend(pod_errors(&kind, name, &pods));
+        errors.extend(pod_errors(&K::kind(&()), name, &pods));
     }
     Ok(Some(count))
 }
@@ -181,7 +188,7 @@ impl Components {
             (Mark::Error, "✖ control plane is not OK")
         };
         all.line(format!("{} {told}", mark.prefix()));
-        let names = DEPLOYMENTS.iter().chain(&NETWORK_DEPLOYMENTS);
+        let names = DEPLOYMENTS.iter().chain(&NETWORK_DEPLOYMENTS).chain(&OPTIONAL_DEPLOYMENTS);
         let kinds = [
             ("Deployment", names.copied().collect::<Vec<_>>(), &self.deployments),
             ("DaemonSet", NETWORK_DAEMON_SETS.to_vec(), &self.daemon_sets),

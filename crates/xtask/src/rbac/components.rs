@@ -172,3 +172,15 @@ pub(super) const JOBS_API_REVIEWS: &[Rule] = &[
     rule("authentication.k8s.io", &["tokenreviews"], &["create"]),
     rule("authorization.k8s.io", &["subjectaccessreviews"], &["create"]),
 ];
+/// Status page, everywhere: what it shows, to whom the API server lets it show that. It writes nothing.
+pub(super) const STATUS_PAGE: &[Rule] = &[
+    rule("", &["nodes", "pods"], RO),
+    rule("authentication.k8s.io", &["tokenreviews"], &["create"]),
+    rule("authorization.k8s.io", &["subjectaccessreviews"], &["create"]),
+    rule("discovery.liqo.io", &["foreignclusters"], RO),
+    rule("net.liqo.io", &["tunnelendpoints"], RO),
+    rule("offloading.liqo.io", &["namespaceoffloadings"], RO),
+];
+
+/// Status page, in the Liqo namespace: who this cluster is.
+pub(super) const STATUS_PAGE_NAMESPACED: &[Rule] = &[named("", &["configmaps"], CLUSTER_ID, &["get"])];

@@ -29,7 +29,9 @@ fn rule(port: u16, from: &Value) -> Value {
 
 #[test]
 fn connections_are_limited_to_who_needs_them() {
-    let objects = with(&[]);
+    let ingress = json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress"}}});
+    let clients = format!("--set-json=status.clientsFrom=[{ingress}]");
+    let objects = with(&["--set=status.enabled=true", &clients]);
     let own = json!({"podSelector": {}});
     let monitoring = json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}});
     let kubelets = json!({
@@ -42,7 +44,8 @@ fn connections_are_limited_to_who_needs_them() {
         ("liqo-controller-manager", vec![metrics.clone(), rule(9443, &everybody)]),
         ("liqo-crd-replicator", vec![metrics.clone()]),
         ("liqo-network-manager", vec![metrics.clone(), rule(6000, &json!([own, kubelets]))]),
-        ("liqo-proxy", vec![metrics, rule(8118, &everybody)]),
+        ("liqo-proxy", vec![metrics.clone(), rule(8118, &everybody)]),
+        ("liqo-status", vec![metrics, rule(8443, &json!([own, ingress]))]),
     ];
     let policies = of_kind(&objects, "NetworkPolicy");
     assert_eq!(policies.len(), wanted.len());
@@ -58,8 +61,10 @@ fn connections_are_limited_to_who_needs_them() {
 /// A NetworkPolicy closes every port of its pods that it does not name: every port of the pods must be named.
 #[test]
 fn no_port_of_ours_is_forgotten() {
-    let objects =
-        with(&["--set=webhook.port=9444,proxy.config.listeningPort=8119,auth.tls=false", "--set=auth.service.port=80"]);
+    let objects = with(&[
+        "--set=status.enabled=true,webhook.port=9444,proxy.config.listeningPort=8119,auth.tls=false",
+        "--set=auth.service.port=80",
+    ]);
     for (name, policy) in of_kind(&objects, "NetworkPolicy") {
         let open: Vec<&Value> = policy["spec"]["ingress"].as_array().expect("rules").iter().collect();
         let open: Vec<&Value> = open.iter().map(|rule| &rule["ports"][0]["port"]).collect();
@@ -84,7 +89,7 @@ fn policies_follow_the_values() {
 #[test]
 fn memory_is_limited_and_what_all_pods_wait_for_is_kept() {
     let (cluster, node) = ("system-cluster-critical", "system-node-critical");
-    let objects = with(&[]);
+    let objects = with(&["--set=status.enabled=true"]);
     for (name, memory, priority) in [
         ("DaemonSet/liqo-route", "256Mi", json!(node)),
         ("Deployment/liqo-auth", "512Mi", Value::Null),
@@ -93,6 +98,7 @@ fn memory_is_limited_and_what_all_pods_wait_for_is_kept() {
         ("Deployment/liqo-gateway", "256Mi", json!(cluster)),
         ("Deployment/liqo-network-manager", "512Mi", Value::Null),
         ("Deployment/liqo-proxy", "512Mi", Value::Null),
+        ("Deployment/liqo-status", "256Mi", Value::Null),
     ] {
         let pod = &objects[name]["spec"]["template"]["spec"];
         let resources = &pod["containers"][0]["resources"];

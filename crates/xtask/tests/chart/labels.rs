@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::helm::template;
-use crate::{NAMED, RANGES, with};
+use crate::{NAMED, RANGES, STATUS, with};
 
 #[test]
 fn rendering_twice_gives_the_same() {
@@ -15,7 +15,7 @@ fn rendering_twice_gives_the_same() {
 
 #[test]
 fn labels_are_those_of_liqo() {
-    let objects = with(&[]);
+    let objects = with(&[STATUS]);
     let component = |object: &str| match object.split_once('/').map(|(_, name)| name) {
         Some("liqo-clusterid-configmap") => ("clusterid-configmap", "clusterid-configmap"),
         Some("liqo-crd-replicator") => ("crd-replicator", "dispatcher"),
@@ -31,6 +31,7 @@ fn labels_are_those_of_liqo() {
         Some("liqo-route") => ("route", "networking"),
         Some("liqo-network-manager") => ("network-manager", "networking"),
         Some("liqo-proxy") => ("proxy", "networking"),
+        Some("liqo-status" | "liqo-status-client-authorities") => ("status", "status"),
         _ => ("controller-manager", "controller-manager"),
     };
     for (object, value) in &objects {

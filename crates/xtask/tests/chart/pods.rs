@@ -2,12 +2,12 @@
 
 use serde_json::json;
 
-use crate::{args, with};
+use crate::{STATUS, args, with};
 
 #[test]
 fn pods_run_with_little_power() {
     let deployment = |name: &str| name.starts_with("Deployment/") && name != "Deployment/liqo-gateway";
-    for (name, object) in with(&[]).iter().filter(|(name, _)| deployment(name)) {
+    for (name, object) in with(&[STATUS]).iter().filter(|(name, _)| deployment(name)) {
         let pod = &object["spec"]["template"]["spec"];
         assert_eq!(pod["serviceAccountName"], name.trim_start_matches("Deployment/"), "{name}");
         assert_eq!(

@@ -25,6 +25,7 @@ fn wrong_values_are_explained() {
         ("controllerManager.replicas=two", "/controllerManager/replicas"),
         ("auth.config.portOverride=https", "/auth/config/portOverride"),
         ("auth.tls=1", "/auth/tls"),
+        ("status.enabled=yes", "/status/enabled"),
         ("common.tolerations=Exists", "/common/tolerations"),
         ("networkManager.config.podCIDR=", "networkManager.config.podCIDR must be set"),
         ("networkManager.config.serviceCIDR=", "networkManager.config.serviceCIDR must be set"),
