@@ -1,7 +1,7 @@
 //! The server binary: chooses a role by the name it is called by, or by its first argument.
 //!
 //! Holds no logic. The names are those of the programs of Liqo 0.8.3, so that the chart's commands and
-//! everything that looks at them stay as they are; `liqo-status` is new.
+//! everything that looks at them stay as they are; `liqo-status`, and the roles of jobs, are new.
 
 use std::{future::Future, path::Path, process::ExitCode};
 
@@ -11,7 +11,9 @@ use liqo_fabric::{gateway, manager as network, proxy, route};
 use liqo_jobs as jobs;
 use liqo_jobs_api as jobs_api;
 use liqo_kubelet as kubelet;
+use liqo_results::mover;
 use liqo_status as status;
+use liqo_store as store;
 
 /// The roles, as they are called.
 const ROLES: [&str; 13] = [
@@ -40,7 +42,10 @@ fn main() -> ExitCode {
         args.remove(0);
         role = called(args.first());
     }
-    end_on_panic();
+    // In the store, nothing but connections are tasks of their own, and one of them must not end the others.
+    if role != "liqo-store" {
+        end_on_panic();
+    }
     liqo_kube::certs::install_crypto();
     match role.as_str() {
         "liqo-controller-manager" => live(manager::run(manager::ManagerArgs::parse_from(args))),
@@ -54,6 +59,8 @@ fn main() -> ExitCode {
         "liqo-jobs" => live(jobs::run(jobs::JobsArgs::parse_from(args))),
         "liqo-jobs-api" => live(jobs_api::run(jobs_api::ApiArgs::parse_from(args))),
         "liqo-status" => live(status::run(status::StatusArgs::parse_from(args))),
+        "liqo-mover" => live(mover::run(mover::MoverArgs::parse_from(args))),
+        "liqo-store" => live(store::run(store::StoreArgs::parse_from(args))),
         _ => failed(&format!("call me as, or with the first argument, one of: {}", ROLES.join(", "))),
     }
 }

@@ -2,18 +2,15 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File, OpenOptions},
-    io::{Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context, bail, ensure};
-use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::{Api, ResourceExt};
 use liqo_kube::Cluster;
-use liqo_results::{Location, Store};
-use ring::digest;
+use liqo_results::{Download, File, Location, Store};
 use serde::Serialize;
 use tokio::{io::copy_bidirectional, net::TcpListener};
 
@@ -23,8 +20,8 @@ use crate::out::{Format, Out};
 /// Pods and port of the embedded store.
 const STORE: &str = "app.kubernetes.io/name=store,app.kubernetes.io/part-of=liqo";
 const PORT: u16 = 9000;
-/// Bytes of a file that are read at a time.
-const PIECE: usize = 64 * 1024;
+/// How often progress is shown.
+const TICK: Duration = Duration::from_millis(200);
 
 /// Arguments of `job results`.
 #[derive(Clone, Debug, clap::Args)]
@@ -61,78 +58,38 @@ pub(super) async fn run(jobs: &Jobs, args: ResultsArgs) -> anyhow::Result<()> {
     }
     let (store, _forward) = open(jobs, &name).await?;
     let manifest = store.manifest().await.context("reading the manifest")?.context("the store has no manifest")?;
-    let all: Vec<_> = manifest
-        .files
-        .iter()
-        .map(|file| ResultView { path: file.path.to_string(), size: file.size, sha256: file.sha256.to_string() })
-        .collect();
-    if let Some(unknown) = paths.iter().find(|path| all.iter().all(|one| one.path != **path)) {
+    if let Some(unknown) = paths.iter().find(|path| manifest.files.iter().all(|file| *file.path != ***path)) {
         bail!("job {name} has no result {unknown:?}; `liqoctl job results {name}` lists them");
     }
-    let chosen: Vec<_> = all.into_iter().filter(|one| paths.is_empty() || paths.contains(&one.path)).collect();
+    let is_chosen = |file: &File| paths.is_empty() || paths.iter().any(|path| *path == *file.path);
+    let chosen: Vec<_> = manifest.files.into_iter().filter(is_chosen).collect();
+    let view = |file: &File| ResultView { path: file.path.to_string(), size: file.size, sha256: file.sha256.to_string() };
     match (output_dir, output) {
-        (Some(directory), _) => download(&store, &chosen, &directory, out).await,
-        (None, Some(format)) => out.value(&chosen, format),
+        (Some(directory), _) => download(store, &chosen, &directory, out).await,
+        (None, Some(format)) => out.value(&chosen.iter().map(view).collect::<Vec<_>>(), format),
         (None, None) => {
-            let lines = chosen.iter().map(|one| format!("{}  {:>12}  {}", one.sha256, one.size, one.path));
+            let lines = chosen.iter().map(|file| format!("{}  {:>12}  {}", file.sha256, file.size, file.path));
             out.data(&lines.collect::<Vec<_>>().join("\n"))
         }
     }
 }
 
-async fn download(store: &Store, files: &[ResultView], directory: &Path, out: Out) -> anyhow::Result<()> {
-    for file in files {
-        let step = out.step(format!("{}: 0 of {} bytes", file.path, file.size));
-        let path = directory.join(&file.path);
-        fetch(store, file, &path, |done| step.say(format!("{}: {done} of {} bytes", file.path, file.size)))
-            .await
-            .with_context(|| format!("downloading {}", file.path))?;
-        step.done(format!("{} ({} bytes, digest compared)", path.display(), file.size));
+async fn download(store: Store, files: &[File], directory: &Path, out: Out) -> anyhow::Result<()> {
+    let all: u64 = files.iter().map(|file| file.size).sum();
+    let step = out.step(format!("Downloading {} files", files.len()));
+    let download = Download::new(store, directory)?;
+    let told = async {
+        loop {
+            step.say(format!("Downloading {} files: {} of {all} bytes", files.len(), download.bytes()));
+            tokio::time::sleep(TICK).await;
+        }
+    };
+    tokio::select! {
+        outcome = download.files(files) => outcome.context("what has arrived stays, run the command again")?,
+        () = told => {}
     }
+    step.done(format!("{} files, {all} bytes in {}; their digests are those of the manifest", files.len(), directory.display()));
     Ok(())
-}
-
-/// Downloads a file into `<path>.part`, from where an earlier download ended, compares the digest and gives the file its name.
-async fn fetch(store: &Store, file: &ResultView, path: &Path, told: impl Fn(u64)) -> anyhow::Result<()> {
-    let part = PathBuf::from(format!("{}.part", path.display()));
-    fs::create_dir_all(path.parent().context("a path in a directory")?)?;
-    let mut local = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&part)?;
-    let (mut context, mut done) = (digest::Context::new(&digest::SHA256), 0);
-    if local.metadata()?.len() <= file.size {
-        done = read_again(&mut local, &mut context)?;
-    } else {
-        local.set_len(0)?;
-    }
-    if done < file.size {
-        let mut opened = store.open(&file.path, Some(done..file.size)).await?;
-        while let Some(piece) = opened.bytes.try_next().await? {
-            context.update(&piece);
-            local.write_all(&piece)?;
-            done += piece.len() as u64;
-            told(done);
-        }
-    }
-    let hex: String = context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    if hex != file.sha256 || done != file.size {
-        fs::remove_file(&part)?;
-        bail!("the digest of what came is {hex}, that of the result {}; run the command again", file.sha256);
-    }
-    local.sync_all()?;
-    fs::rename(&part, path).with_context(|| format!("cannot rename {}", part.display()))
-}
-
-/// Adds what a file has to a digest; the file is at its end then. Gives its bytes.
-fn read_again(file: &mut File, context: &mut digest::Context) -> anyhow::Result<u64> {
-    file.seek(SeekFrom::Start(0))?;
-    let (mut piece, mut all) = (vec![0; PIECE], 0);
-    loop {
-        let read = file.read(&mut piece)?;
-        if read == 0 {
-            return Ok(all);
-        }
-        context.update(piece.get(..read).unwrap_or_default());
-        all += read as u64;
-    }
 }
 
 /// Ends the forwarding when dropped.
