@@ -118,7 +118,7 @@ fn a_killed_mover_is_gone_on_with() {
     for number in 0..200 {
         fs::write(bed.results().join(format!("a{number:03}")), bytes(1000 + number)).unwrap();
     }
-    sparse(&bed.results().join("large"), 600 << 20);
+    sparse(&bed.results().join("large"), 200 << 20);
     let mut first = bed.mover(&bed.location("team-a/1"), &[]);
     first.begin();
     let (uploads, began) = (bed.root.join("data/.liqo-store/uploads"), Instant::now());
@@ -127,7 +127,7 @@ fn a_killed_mover_is_gone_on_with() {
         assert!(began.elapsed() < Duration::from_secs(60), "no record");
         let begun = fs::read_dir(&uploads).unwrap().next().map(|upload| upload.unwrap().path().join("1"));
         if bed.object("team-a/1/.liqo/progress/0.json").exists()
-            && let Some(part) = begun
+            && let Some(part) = begun.filter(|part| part.exists())
         {
             break inode(&part);
         }

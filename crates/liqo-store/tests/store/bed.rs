@@ -213,7 +213,10 @@ impl Mover {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
             }
-            assert!(began.elapsed() < PATIENCE, "the mover does not end: {:?}", self.child.kill());
+            if began.elapsed() > PATIENCE {
+                self.child.kill().unwrap();
+                panic!("the mover does not end: {}", reading.join().unwrap());
+            }
             thread::sleep(Duration::from_millis(5));
         };
         let log = reading.join().unwrap();
