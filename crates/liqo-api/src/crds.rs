@@ -1,6 +1,6 @@
 //! The custom resource definitions, generated from the types.
 //!
-//! Keeps true: they are those of Liqo 0.8.3 (names, columns, enums, defaults, required fields), with two
+//! Keeps true: the definitions of Liqo's groups are those of Liqo 0.8.3 (names, columns, enums, defaults, required fields), with two
 //! additions: `NamespaceOffloading` is also served as `v1beta1`, and `spec` is required wherever it has
 //! required fields, so that nobody can store an object our own watches cannot read.
 
@@ -10,11 +10,23 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::{Value, json};
 
-use crate::{discovery, net, offloading, sharing, virtualkubelet};
+use crate::{discovery, jobs, net, offloading, sharing, virtualkubelet};
 
-/// All eleven definitions, in the order of their names.
+/// All definitions, in the order of their names.
 pub fn all() -> Vec<CustomResourceDefinition> {
-    let mut crds: Vec<_> = [
+    let mut crds: Vec<_> = liqo().into_iter().chain(services()).collect();
+    crds.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+    crds
+}
+
+/// The definitions of our own groups, which Liqo 0.8.3 does not have.
+pub fn services() -> Vec<CustomResourceDefinition> {
+    [jobs::Job::crd(), jobs::JobTemplate::crd()].map(settle).into()
+}
+
+/// The eleven definitions of Liqo 0.8.3.
+pub fn liqo() -> Vec<CustomResourceDefinition> {
+    [
         discovery::ForeignCluster::crd(),
         discovery::ResourceRequest::crd(),
         net::IpamStorage::crd(),
@@ -28,9 +40,7 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         virtualkubelet::ShadowPod::crd(),
     ]
     .map(settle)
-    .into();
-    crds.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
-    crds
+    .into()
 }
 
 /// What the derive cannot say.

@@ -1,4 +1,4 @@
-//! What we say to Kubernetes: the eleven kinds of Liqo 0.8.3 and the labels, annotations,
+//! What we say to Kubernetes: the eleven kinds of Liqo 0.8.3, our own, and the labels, annotations,
 //! finalizers and object names that other programs read.
 //!
 //! Nothing here acts. Group names, JSON casing, enums, defaults, patterns and columns are a
@@ -7,6 +7,7 @@
 pub mod crds;
 pub mod discovery;
 pub mod identity;
+pub mod jobs;
 pub mod meta;
 pub mod names;
 pub mod net;

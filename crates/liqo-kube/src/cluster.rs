@@ -20,7 +20,7 @@ use kube::{
     Client, Resource, ResourceExt,
     api::{
         ApiResource, DeleteParams, DynamicObject, GetParams, ListParams, ObjectList, ObjectMeta, Patch, PatchParams,
-        PostParams, Preconditions, Request,
+        PostParams, Preconditions, PropagationPolicy, Request,
     },
     core::request,
 };
@@ -431,7 +431,13 @@ impl Cluster {
 
     async fn remove_within<K: Object>(&self, object: &K, grace: Option<u32>) -> Result<(), KubeError> {
         let preconditions = object.uid().map(|uid| Preconditions { uid: Some(uid), resource_version: None });
-        let params = DeleteParams { grace_period_seconds: grace, preconditions, ..DeleteParams::default() };
+        let params = DeleteParams {
+            grace_period_seconds: grace,
+            preconditions,
+            // Without a word about it, jobs of the group batch/v1 would leave their pods behind.
+            propagation_policy: Some(PropagationPolicy::Background),
+            ..DeleteParams::default()
+        };
         // The answer is the object, if it stays for a while, or a status: both say the same to us.
         let request = path_of(object).delete(&object.name_any(), &params);
         match self.ask::<K, serde::de::IgnoredAny>("delete", &name_of(object), request).await {

@@ -19,7 +19,7 @@ use crate::{
 
 const TARGET: &str = "x86_64-unknown-linux-musl";
 /// The names by which the one binary is called in the image.
-const ROLES: [&str; 9] = [
+const ROLES: [&str; 13] = [
     "liqo-controller-manager",
     "crd-replicator",
     "auth-service",
@@ -28,6 +28,10 @@ const ROLES: [&str; 9] = [
     "liqo-gateway",
     "liqo-route",
     "liqo-proxy",
+    "liqo-jobs",
+    "liqo-jobs-api",
+    "liqo-mover",
+    "liqo-store",
     "liqo-status",
 ];
 static BUILT: OnceLock<PathBuf> = OnceLock::new();

@@ -1,18 +1,22 @@
 //! The server binary: chooses a role by the name it is called by, or by its first argument.
 //!
 //! Holds no logic. The names are those of the programs of Liqo 0.8.3, so that the chart's commands and
-//! everything that looks at them stay as they are; `liqo-status` is new.
+//! everything that looks at them stay as they are; `liqo-status`, and the roles of jobs, are new.
 
 use std::{future::Future, path::Path, process::ExitCode};
 
 use clap::Parser;
 use liqo_control::{manager, peering::auth, replicate};
 use liqo_fabric::{gateway, manager as network, proxy, route};
+use liqo_jobs as jobs;
+use liqo_jobs_api as jobs_api;
 use liqo_kubelet as kubelet;
+use liqo_results::mover;
 use liqo_status as status;
+use liqo_store as store;
 
 /// The roles, as they are called.
-const ROLES: [&str; 9] = [
+const ROLES: [&str; 13] = [
     "liqo-controller-manager",
     "crd-replicator",
     "auth-service",
@@ -21,6 +25,10 @@ const ROLES: [&str; 9] = [
     "liqo-gateway",
     "liqo-route",
     "liqo-proxy",
+    "liqo-jobs",
+    "liqo-jobs-api",
+    "liqo-mover",
+    "liqo-store",
     "liqo-status",
 ];
 
@@ -34,7 +42,10 @@ fn main() -> ExitCode {
         args.remove(0);
         role = called(args.first());
     }
-    end_on_panic();
+    // In the store, nothing but connections are tasks of their own, and one of them must not end the others.
+    if role != "liqo-store" {
+        end_on_panic();
+    }
     liqo_kube::certs::install_crypto();
     match role.as_str() {
         "liqo-controller-manager" => live(manager::run(manager::ManagerArgs::parse_from(args))),
@@ -45,7 +56,11 @@ fn main() -> ExitCode {
         "liqo-gateway" => live(gateway::run(gateway::GatewayArgs::parse_from(args))),
         "liqo-route" => live(route::run(route::RouteArgs::parse_from(args))),
         "liqo-proxy" => live(proxy::run(proxy::ProxyArgs::parse_from(args))),
+        "liqo-jobs" => live(jobs::run(jobs::JobsArgs::parse_from(args))),
+        "liqo-jobs-api" => live(jobs_api::run(jobs_api::ApiArgs::parse_from(args))),
         "liqo-status" => live(status::run(status::StatusArgs::parse_from(args))),
+        "liqo-mover" => live(mover::run(mover::MoverArgs::parse_from(args))),
+        "liqo-store" => live(store::run(store::StoreArgs::parse_from(args))),
         _ => failed(&format!("call me as, or with the first argument, one of: {}", ROLES.join(", "))),
     }
 }

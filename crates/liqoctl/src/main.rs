@@ -1,7 +1,7 @@
 //! `liqoctl`, also `kubectl liqo`: says what is wanted on a cluster and tells what happens.
 //!
 //! A command writes only objects and waits for what the controllers make of them; it holds no state and no
-//! protocol of its own. Exit code 0: done; 1: anything else.
+//! protocol of its own. Exit code 0: done; 1: anything else; that of the worker for `job run --wait`.
 
 mod clusters;
 mod completion;
@@ -13,6 +13,7 @@ mod helm;
 mod here;
 mod in_band;
 mod install;
+mod job;
 mod offload;
 mod out;
 mod peer;
@@ -142,6 +143,16 @@ enum Command {
     ///   liqoctl status peer milan -o json
     #[command(verbatim_doc_comment)]
     Status(status::StatusArgs),
+    /// Run jobs on any cluster of the federation, and get their results
+    ///
+    /// Jobs run in the namespace liqo-jobs, wherever it is offloaded to. Needs jobs.enabled=true in the values of Liqo.
+    ///
+    /// Examples:
+    ///   liqoctl job run --image busybox:1.36 --wait -- sh -c 'date > /output/when'
+    ///   liqoctl job list
+    ///   liqoctl job results job-x7k2p --output-dir results
+    #[command(verbatim_doc_comment)]
+    Job(Box<job::JobArgs>),
     /// Print the version of liqoctl and of the Liqo it talks to
     ///
     /// Example:
@@ -181,6 +192,9 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            if let Some(out::WorkerFailed(code)) = error.downcast_ref() {
+                return ExitCode::from(*code);
+            }
             if !error.is::<out::Told>() {
                 Out::error(&error);
             }
@@ -228,6 +242,7 @@ async fn dispatch(command: Command, connection: &ConnectionArgs, program: &str, 
         Command::Offload(args) => offload::run(args, connection).await,
         Command::Unoffload(args) => unoffload::run(args, connection).await,
         Command::Status(args) => status::run(args, connection, verbose).await,
+        Command::Job(args) => job::run(*args, connection).await,
         Command::Version(args) => version::run(args, connection).await,
         Command::Completion(args) => completion::run(&args, program),
         Command::Docs(args) => docs::run(&args),

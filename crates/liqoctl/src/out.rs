@@ -206,6 +206,11 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
 #[error("some checks failed")]
 pub(crate) struct Told;
 
+/// The worker of a job failed, which has been told; its exit code is ours.
+#[derive(Debug, thiserror::Error)]
+#[error("the worker ended with exit code {0}")]
+pub(crate) struct WorkerFailed(pub(crate) u8);
+
 #[cfg(test)]
 mod tests {
     use super::*;

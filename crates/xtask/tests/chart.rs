@@ -4,6 +4,7 @@
 mod chart {
     mod fabric;
     mod guard;
+    mod jobs;
     pub(crate) mod helm;
     mod labels;
     pub(crate) mod peers;

@@ -52,7 +52,7 @@ labels:
 
 {{- /*
 Everything of a pod's spec but its containers. "replicas" above one spreads the pods; a pod of the "host" has the
-node's network, so two of them on one node would claim the same ports.
+node's network, so two of them on one node would claim the same ports. A pod that stays "here" runs on no other cluster.
 */}}
 {{- define "liqo.podSpec" -}}
 serviceAccountName: {{ .root.Chart.Name }}-{{ .name }}
@@ -83,10 +83,25 @@ tolerations:
 {{- $spread := include "liqo.spread" . | fromYaml }}
 {{- $affinity = mergeOverwrite $spread $affinity }}
 {{- end }}
+{{- if .here }}
+{{- $affinity = mergeOverwrite (include "liqo.here" . | fromYaml) $affinity }}
+{{- end }}
 {{- with $affinity }}
 affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- end }}
+
+{{- /* Never on a virtual node, whatever the offloading of the namespace says. */}}
+{{- define "liqo.here" -}}
+nodeAffinity:
+  requiredDuringSchedulingIgnoredDuringExecution:
+    nodeSelectorTerms:
+      - matchExpressions:
+          - key: liqo.io/type
+            operator: NotIn
+            values:
+              - virtual-node
 {{- end }}
 
 {{- define "liqo.spread" -}}

@@ -33,10 +33,54 @@ const AMENDMENTS: &[(&str, &str, Amend)] = &[
     ("TunnelEndpoint", "status.vethIFaceIndex", Amend::Omit("format")),
 ];
 
+/// Kind, where (the empty path is the whole object), and what has to hold there (Common Expression Language), with the sentence
+/// for the user who breaks it.
+const RULES: &[(&str, &str, &str, &str)] = &[
+    (
+        "Job",
+        "",
+        "self.metadata.name.size() <= 52",
+        "the name of a job has at most 52 characters, because the names of its pods are longer",
+    ),
+    (
+        "Job",
+        "spec",
+        "has(self.templateName) != has(self.template)",
+        "a job has either templateName (the name of a JobTemplate) or template (the worker itself)",
+    ),
+    (
+        "Job",
+        "spec",
+        "(has(self.templateName) ? self.templateName : '') == (has(oldSelf.templateName) ? oldSelf.templateName : '') && \
+         has(self.template) == has(oldSelf.template) && (!has(self.template) || self.template == oldSelf.template) && \
+         has(self.env) == has(oldSelf.env) && (!has(self.env) || self.env == oldSelf.env) && \
+         self.placement == oldSelf.placement",
+        "what a job does cannot be changed: cancel the job and submit another",
+    ),
+    (
+        "Job",
+        "spec",
+        "!has(oldSelf.cancel) || !oldSelf.cancel || (has(self.cancel) && self.cancel)",
+        "a job that was cancelled stays cancelled: run the job again",
+    ),
+    (
+        "Job",
+        "spec.envFrom.*",
+        "has(self.configMapRef) != has(self.secretRef)",
+        "name either a ConfigMap (configMapRef) or a Secret (secretRef)",
+    ),
+];
+
 /// Makes the schema of a kind what it has to be.
 pub(super) fn settle(kind: &str, root: &mut Value) {
     tidy(root, "");
     require_spec(kind, root);
+    for (_, path, rule, message) in RULES.iter().filter(|(of, ..)| *of == kind) {
+        let node = find(root, path).unwrap_or_else(|| panic!("{kind} has no {path}"));
+        let mut rules = node["x-kubernetes-validations"].as_array().cloned().unwrap_or_default();
+        rules.push(json!({"rule": rule, "message": message}));
+        node["x-kubernetes-validations"] = json!(rules);
+    }
     for (_, path, amend) in AMENDMENTS.iter().filter(|(of, ..)| *of == kind) {
         let node = find(root, path).unwrap_or_else(|| panic!("{kind} has no {path}"));
         apply(node, amend);
@@ -102,7 +146,7 @@ fn require_spec(kind: &str, root: &mut Value) {
 }
 
 fn find<'a>(root: &'a mut Value, path: &str) -> Option<&'a mut Value> {
-    path.split('.').try_fold(root, |node, step| match step {
+    path.split('.').filter(|step| !step.is_empty()).try_fold(root, |node, step| match step {
         "*" if node.get("items").is_some() => node.get_mut("items"),
         "*" => node.get_mut("additionalProperties"),
         name => node.get_mut("properties")?.get_mut(name),

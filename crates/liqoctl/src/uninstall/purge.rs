@@ -15,6 +15,7 @@ use k8s_openapi::{
 use kube::{Resource, ResourceExt, core::PartialObjectMeta};
 use liqo_api::{
     discovery::{ForeignCluster, ResourceRequest},
+    jobs::{Job, JobTemplate},
     meta::label,
     names,
     net::{IpamStorage, NatMapping, NetworkConfig, TunnelEndpoint},
@@ -31,8 +32,14 @@ use crate::{
 };
 
 /// The groups of Liqo's kinds.
-const GROUPS: [&str; 5] =
-    ["discovery.liqo.io", "net.liqo.io", "offloading.liqo.io", "sharing.liqo.io", "virtualkubelet.liqo.io"];
+const GROUPS: [&str; 6] = [
+    "discovery.liqo.io",
+    "jobs.liqo.io",
+    "net.liqo.io",
+    "offloading.liqo.io",
+    "sharing.liqo.io",
+    "virtualkubelet.liqo.io",
+];
 /// Where nodes keep their leases.
 const NODE_LEASES: &str = "kube-node-lease";
 const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
@@ -102,6 +109,8 @@ pub(crate) async fn kinds(cluster: &Cluster, deadline: Deadline) -> anyhow::Resu
     empty::<NatMapping>(cluster).await?;
     empty::<IpamStorage>(cluster).await?;
     empty::<ForeignCluster>(cluster).await?;
+    empty::<Job>(cluster).await?;
+    empty::<JobTemplate>(cluster).await?;
     let is_ours = |crd: &CustomResourceDefinition| GROUPS.contains(&crd.spec.group.as_str());
     remove_where::<CustomResourceDefinition>(cluster, is_ours).await?;
     let watched = Watched::<CustomResourceDefinition>::labelled(cluster, "", "");
@@ -126,13 +135,14 @@ where
     Ok(())
 }
 
-/// The namespaces of peers, of volumes and of Liqo itself.
+/// The namespaces of peers, of volumes, of jobs and of Liqo itself.
 pub(crate) async fn namespaces(cluster: &Cluster, liqo: &str, deadline: Deadline) -> anyhow::Result<()> {
     let is_ours = |one: &Namespace| {
         let labels = one.labels();
         one.name_any() == liqo
             || labels.contains_key(label::TENANT_NAMESPACE)
             || labels.contains_key(label::STORAGE_PROVISIONER)
+            || labels.get(label::APP_PART_OF).is_some_and(|of| of == "liqo")
     };
     remove_where::<Namespace>(cluster, is_ours).await?;
     let watched = Watched::<Namespace>::labelled(cluster, "", "");

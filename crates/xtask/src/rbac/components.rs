@@ -141,6 +141,37 @@ pub(super) const NETWORK_MANAGER_NAMESPACED: &[Rule] = &[
     rule("coordination.k8s.io", &["leases"], &["get", "list", "watch", "create", "patch"]),
 ];
 
+/// The Secret with the master key of the embedded store of results.
+const STORE_KEY: &[&str] = &["liqo-store-key"];
+/// The lease of the controllers of jobs.
+const JOBS_LEASE: &[&str] = &["liqo-jobs"];
+
+/// Controller of jobs, in the namespace of the jobs and nowhere else.
+pub(super) const JOBS: &[Rule] = &[
+    rule("", &["pods"], &["get", "list", "watch", "delete"]),
+    rule("", &["secrets"], &["create"]),
+    named("", &["secrets"], STORE_KEY, &["get"]),
+    rule("batch", &["jobs"], &["get", "list", "watch", "create", "delete"]),
+    rule("coordination.k8s.io", &["leases"], &["create"]),
+    named("coordination.k8s.io", &["leases"], JOBS_LEASE, CHANGE),
+    rule("jobs.liqo.io", &["jobs"], &["get", "list", "watch", "update", "patch", "delete"]),
+    rule("jobs.liqo.io", &["jobs/finalizers", "jobs/status"], STATUS),
+    rule("jobs.liqo.io", &["jobtemplates"], RO),
+];
+
+/// API of jobs, in the namespace of the jobs: what it does for callers who may do it.
+pub(super) const JOBS_API: &[Rule] = &[
+    rule("", &["pods/log"], &["get"]),
+    named("", &["secrets"], STORE_KEY, &["get"]),
+    rule("jobs.liqo.io", &["jobs"], &["get", "list", "watch", "create", "update", "patch", "delete"]),
+    rule("jobs.liqo.io", &["jobtemplates"], RO),
+];
+
+/// API of jobs, everywhere: who calls, and may that caller do it?
+pub(super) const JOBS_API_REVIEWS: &[Rule] = &[
+    rule("authentication.k8s.io", &["tokenreviews"], &["create"]),
+    rule("authorization.k8s.io", &["subjectaccessreviews"], &["create"]),
+];
 /// Status page, everywhere: what it shows, to whom the API server lets it show that. It writes nothing.
 pub(super) const STATUS_PAGE: &[Rule] = &[
     rule("", &["nodes", "pods"], RO),

@@ -1,0 +1,463 @@
+//! The paths of the API of jobs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::{
+    body::{Body, Bytes},
+    extract::{Extension, Path, RawQuery, State},
+    response::{IntoResponse, Response},
+};
+use futures::TryStreamExt;
+use http::{
+    HeaderMap, HeaderValue, Method, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION},
+};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, ResourceExt, api::LogParams};
+use liqo_api::jobs::{Job, JobSpec, JobTemplateSpec};
+use liqo_front::{
+    Caller, Front, Routes, etag,
+    events::{self, Event, Next},
+    page::{Cut, Page, parameter},
+    problem::Problem,
+};
+use liqo_kube::access::{Act, User};
+use liqo_results::Manifest;
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    model::{JobView, NewJob, ResultView, TemplateView},
+    pages, results, submit,
+    world::World,
+};
+
+/// Changes that come together are told together.
+const TOGETHER: Duration = Duration::from_millis(500);
+/// How often a stream looks again whether its caller still may see what is told.
+const TICK: Duration = Duration::from_secs(10);
+
+/// What all handlers share.
+pub(crate) struct App {
+    pub(crate) front: Arc<Front>,
+    pub(crate) world: Arc<World>,
+}
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "liqo-jobs-api",
+    description = "Work that is submitted once, runs on any cluster of the federation and leaves its results in a store. Everything is done with the rights of the caller."
+))]
+struct Document;
+
+/// The handlers with their document.
+pub(crate) fn routes(app: Arc<App>) -> Routes {
+    let router = OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(list_jobs, submit_job))
+        .routes(routes!(get_job, delete_job))
+        .routes(routes!(cancel_job))
+        .routes(routes!(rerun_job))
+        .routes(routes!(get_log))
+        .routes(routes!(list_results))
+        .routes(routes!(get_result))
+        .routes(routes!(list_templates))
+        .routes(routes!(watch_events));
+    let (router, document) = router.split_for_parts();
+    let router = router
+        .route("/", axum::routing::get(pages::list))
+        .route("/jobs/{name}", axum::routing::get(pages::one));
+    let mut openapi = serde_json::to_value(document).expect("a document is JSON");
+    describe_spec(&mut openapi);
+    Routes { router: router.with_state(app), openapi, pages: pages::PAGES }
+}
+
+/// The specs are described by the schemas of the custom resources: OpenAPI 3.1 and they speak the same JSON Schema.
+fn describe_spec(document: &mut Value) {
+    let schema = |schema: schemars::Schema| {
+        let mut value = serde_json::to_value(schema).expect("a schema is JSON");
+        value.as_object_mut().into_iter().for_each(|map| _ = map.remove("$schema"));
+        value
+    };
+    let mut settings = schemars::generate::SchemaSettings::draft2020_12();
+    settings.inline_subschemas = true;
+    let generator = settings.into_generator();
+    let specs = [
+        ("NewJob", schema(generator.clone().into_root_schema_for::<JobSpec>())),
+        ("JobView", schema(generator.clone().into_root_schema_for::<JobSpec>())),
+        ("TemplateView", schema(generator.into_root_schema_for::<JobTemplateSpec>())),
+    ];
+    for (name, spec) in specs {
+        document["components"]["schemas"][name]["properties"]["spec"] = spec;
+    }
+}
+
+type AppState = State<Arc<App>>;
+type Known = Extension<Caller>;
+
+impl App {
+    pub(crate) fn new(front: Arc<Front>, world: Arc<World>) -> Arc<Self> {
+        Arc::new(Self { front, world })
+    }
+
+    /// Whether the caller may do it; 403 if not.
+    pub(crate) async fn may(&self, user: &User, verb: &'static str, what: What, name: &str) -> Result<(), Problem> {
+        let (group, resource, subresource) = match what {
+            What::Jobs => ("jobs.liqo.io", "jobs", ""),
+            What::Results => ("jobs.liqo.io", "jobs", "results"),
+            What::Templates => ("jobs.liqo.io", "jobtemplates", ""),
+            What::Logs => ("", "pods", "log"),
+        };
+        let (namespace, name) = (self.world.namespace.clone(), name.to_owned());
+        let act = Act { verb, group, resource, subresource, namespace, name };
+        if self.front.reviews.allows(user, &act).await.map_err(|error| Problem::unanswered(&error))? {
+            return Ok(());
+        }
+        let resource = [resource, subresource].join("/");
+        let group = if group.is_empty() { String::new() } else { format!(".{group}") };
+        Err(Problem::forbidden(&user.name, verb, &format!("{}{group}", resource.trim_end_matches('/'))))
+    }
+
+    pub(crate) fn job(&self, name: &str) -> Result<Arc<Job>, Problem> {
+        let missing = || Problem::new(StatusCode::NOT_FOUND, format!("there is no job {name:?}"));
+        self.world.job(name).ok_or_else(missing)
+    }
+
+    /// The complete results of a job.
+    pub(crate) async fn manifest(&self, job: &Job) -> Result<(liqo_results::Store, Manifest), Problem> {
+        let store = self.world.store.reading(job).map_err(|error| {
+            tracing::warn!(error = &error as &dyn std::error::Error, "no key for the results");
+            Problem::new(StatusCode::BAD_GATEWAY, "the store of the results cannot be opened")
+        })?;
+        let found = store.manifest().await.map_err(|error| results::trouble(&error))?;
+        let phase = job.status.as_ref().map(|status| status.phase).unwrap_or_default();
+        let detail = || format!("job {:?} has no complete results: it is {phase:?}", job.name_any());
+        found.map(|manifest| (store, manifest)).ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, detail()))
+    }
+
+    pub(crate) async fn cancelled(&self, job: &Job) -> Result<Job, Problem> {
+        let patch = json!({"metadata": {"uid": job.uid()}, "spec": {"cancel": true}});
+        self.world.cluster.merge(job, patch).await.map_err(|error| submit::refused(&error))
+    }
+
+    pub(crate) async fn deleted(&self, job: &Job) -> Result<(), Problem> {
+        self.world.cluster.remove(job).await.map_err(|error| submit::refused(&error))
+    }
+
+    /// The log of the last worker of a job, as it comes.
+    pub(crate) async fn log(&self, job: &Job, follow: bool) -> Result<Body, Problem> {
+        let pod = job.status.as_ref().and_then(|status| status.pod.clone());
+        let pod = pod.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "the job has no worker yet"))?;
+        let pods: Api<Pod> = Api::namespaced(self.world.cluster.client().clone(), &self.world.namespace);
+        let params = LogParams { container: Some("worker".to_owned()), follow, ..LogParams::default() };
+        let stream = pods.log_stream(&pod, &params).await.map_err(|error| {
+            tracing::info!(%error, pod, "no log");
+            Problem::new(StatusCode::NOT_FOUND, "the log of the worker is not there: it has not started, or its pod is gone")
+        })?;
+        let pieces = futures::stream::try_unfold(Box::pin(stream), |mut stream| async move {
+            let mut piece = vec![0; 16 * 1024];
+            let read = futures::AsyncReadExt::read(&mut stream, &mut piece).await?;
+            piece.truncate(read);
+            Ok::<_, std::io::Error>((read > 0).then(|| (Bytes::from(piece), stream)))
+        });
+        Ok(Body::from_stream(pieces))
+    }
+}
+
+/// What a right is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    Jobs,
+    Results,
+    Templates,
+    Logs,
+}
+
+fn answered<T: Serialize>(method: &Method, headers: &HeaderMap, value: &T) -> Response {
+    etag::answer(method, headers, "application/json", serde_json::to_vec(value).expect("an answer is JSON"))
+}
+
+fn made(status: StatusCode, job: &Job) -> Response {
+    let mut response = axum::Json(JobView::of(job)).into_response();
+    *response.status_mut() = status;
+    let place = HeaderValue::from_str(&format!("/api/v1/jobs/{}", job.name_any())).expect("a name is ASCII");
+    response.headers_mut().insert(LOCATION, place);
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// The jobs, by name
+#[utoipa::path(get, path = "/api/v1/jobs",
+    params(("phase" = Option<String>, Query, description = "Only jobs in this phase"), ("limit" = Option<usize>, Query, description = "Most items, 1 to 500"), ("after" = Option<String>, Query, description = "The `next` of a page")),
+    responses((status = 200, body = Page<JobView>), (status = 400, body = Problem), (status = 403, body = Problem)))]
+async fn list_jobs(
+    State(app): AppState,
+    Extension(caller): Known,
+    RawQuery(query): RawQuery,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let cut = Cut::read(query.as_deref())?;
+    app.may(&caller.user, "list", What::Jobs, "").await?;
+    let phase = parameter(query.as_deref(), "phase");
+    let mut all: Vec<_> = app.world.jobs().iter().map(|job| JobView::of(job)).collect();
+    all.retain(|job| phase.as_ref().is_none_or(|phase| job.phase.eq_ignore_ascii_case(phase)));
+    Ok(answered(&method, &headers, &cut.of(&all, |job| job.name.clone())))
+}
+
+/// Submit a job
+///
+/// With a header `Idempotency-Key`, a repeated request finds the job of the first one.
+#[utoipa::path(post, path = "/api/v1/jobs", request_body = NewJob,
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeated request harmless, 1 to 255 characters")),
+    responses((status = 201, body = JobView), (status = 200, body = JobView, description = "An earlier request with this key has submitted the job"), (status = 400, body = Problem), (status = 403, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem)))]
+async fn submit_job(
+    State(app): AppState,
+    Extension(caller): Known,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    app.may(&caller.user, "create", What::Jobs, "").await?;
+    let wrong = |error: serde_json::Error| Problem::new(StatusCode::BAD_REQUEST, format!("the body is no job: {error}"));
+    let NewJob { name, spec } = serde_json::from_slice(&body).map_err(wrong)?;
+    let job = submit::wanted(&headers, &caller.user.name, name, spec)?;
+    let submitted = submit::submit(&app.world, job).await?;
+    let status = if submitted.is_known { StatusCode::OK } else { StatusCode::CREATED };
+    Ok(made(status, &submitted.job))
+}
+
+/// One job
+#[utoipa::path(get, path = "/api/v1/jobs/{name}", params(("name" = String, Path, description = "Name of the job")),
+    responses((status = 200, body = JobView), (status = 403, body = Problem), (status = 404, body = Problem)))]
+async fn get_job(
+    State(app): AppState,
+    Extension(caller): Known,
+    Path(name): Path<String>,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    app.may(&caller.user, "get", What::Jobs, &name).await?;
+    Ok(answered(&method, &headers, &JobView::of(&*app.job(&name)?)))
+}
+
+/// Delete a job and its results
+///
+/// A worker that runs is ended.
+#[utoipa::path(delete, path = "/api/v1/jobs/{name}", params(("name" = String, Path, description = "Name of the job")),
+    responses((status = 202, description = "It goes"), (status = 403, body = Problem), (status = 404, body = Problem)))]
+async fn delete_job(
+    State(app): AppState,
+    Extension(caller): Known,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
+    app.may(&caller.user, "delete", What::Jobs, &name).await?;
+    app.deleted(&*app.job(&name)?).await?;
+    Ok(StatusCode::ACCEPTED.into_response())
+}
+
+/// End a job
+///
+/// What its worker has left behind is kept.
+#[utoipa::path(post, path = "/api/v1/jobs/{name}/cancel", params(("name" = String, Path, description = "Name of the job")),
+    responses((status = 202, body = JobView), (status = 403, body = Problem), (status = 404, body = Problem)))]
+async fn cancel_job(
+    State(app): AppState,
+    Extension(caller): Known,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
+    app.may(&caller.user, "update", What::Jobs, &name).await?;
+    let job = app.cancelled(&*app.job(&name)?).await?;
+    Ok(made(StatusCode::ACCEPTED, &job))
+}
+
+/// Submit a job again, under a new name
+#[utoipa::path(post, path = "/api/v1/jobs/{name}/rerun", params(("name" = String, Path, description = "Name of the job")),
+    responses((status = 201, body = JobView), (status = 403, body = Problem), (status = 404, body = Problem)))]
+async fn rerun_job(
+    State(app): AppState,
+    Extension(caller): Known,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
+    app.may(&caller.user, "get", What::Jobs, &name).await?;
+    app.may(&caller.user, "create", What::Jobs, "").await?;
+    let job = submit::again(&*app.job(&name)?, &caller.user.name);
+    Ok(made(StatusCode::CREATED, &submit::submit(&app.world, job).await?.job))
+}
+
+/// The log of the worker of a job
+#[utoipa::path(get, path = "/api/v1/jobs/{name}/log",
+    params(("name" = String, Path, description = "Name of the job"), ("follow" = Option<bool>, Query, description = "Go on until the worker ends")),
+    responses((status = 200, content_type = "text/plain", body = String), (status = 403, body = Problem), (status = 404, body = Problem)))]
+async fn get_log(
+    State(app): AppState,
+    Extension(caller): Known,
+    Path(name): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let job = app.job(&name)?;
+    let pod = job.status.as_ref().and_then(|status| status.pod.clone()).unwrap_or_default();
+    app.may(&caller.user, "get", What::Jobs, &name).await?;
+    app.may(&caller.user, "get", What::Logs, &pod).await?;
+    let follow = parameter(query.as_deref(), "follow").is_some_and(|value| value.is_empty() || value == "true");
+    let body = app.log(&job, follow).await?;
+    // A log that is followed takes one of the places of streams for as long as it lasts.
+    let body = if follow { held(body, app.front.streams.take(&caller.user.name)?) } else { body };
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+fn held(body: Body, place: events::Place) -> Body {
+    let pieces = body.into_data_stream().map_ok(move |piece| {
+        let _held = &place;
+        piece
+    });
+    Body::from_stream(pieces)
+}
+
+/// The results of a job, by path
+#[utoipa::path(get, path = "/api/v1/jobs/{name}/results",
+    params(("name" = String, Path, description = "Name of the job"), ("limit" = Option<usize>, Query, description = "Most items, 1 to 500"), ("after" = Option<String>, Query, description = "The `next` of a page")),
+    responses((status = 200, body = Page<ResultView>), (status = 403, body = Problem), (status = 404, body = Problem)))]
+async fn list_results(
+    State(app): AppState,
+    Extension(caller): Known,
+    Path(name): Path<String>,
+    RawQuery(query): RawQuery,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let cut = Cut::read(query.as_deref())?;
+    app.may(&caller.user, "get", What::Results, &name).await?;
+    let (_, manifest) = app.manifest(&*app.job(&name)?).await?;
+    Ok(answered(&method, &headers, &cut.of(&ResultView::all(&manifest), |one| one.path.clone())))
+}
+
+/// One result, byte for byte
+///
+/// `ETag` and `Repr-Digest` carry its SHA-256. A part of it is asked for by `Range`.
+#[utoipa::path(get, path = "/api/v1/jobs/{name}/results/{path}",
+    params(("name" = String, Path, description = "Name of the job"), ("path" = String, Path, description = "Path of the result, with its slashes"), ("Range" = Option<String>, Header, description = "bytes=FIRST-LAST")),
+    responses((status = 200, content_type = "application/octet-stream", body = String), (status = 206, content_type = "application/octet-stream", body = String), (status = 403, body = Problem), (status = 404, body = Problem), (status = 416, description = "There are not so many bytes")))]
+async fn get_result(
+    State(app): AppState,
+    Extension(caller): Known,
+    Path((name, path)): Path<(String, String)>,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    app.may(&caller.user, "get", What::Results, &name).await?;
+    result(&app, &name, &path, &method, &headers).await
+}
+
+/// Answers with one result of a job.
+pub(crate) async fn result(
+    app: &App,
+    name: &str,
+    path: &str,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
+    let (store, manifest) = app.manifest(&*app.job(name)?).await?;
+    let file = manifest.files.iter().find(|file| &*file.path == path);
+    let file = file.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, format!("job {name:?} has no result {path:?}")))?;
+    results::answer(&store, file, method, headers).await
+}
+
+/// The templates of jobs, by name
+#[utoipa::path(get, path = "/api/v1/templates",
+    params(("limit" = Option<usize>, Query, description = "Most items, 1 to 500"), ("after" = Option<String>, Query, description = "The `next` of a page")),
+    responses((status = 200, body = Page<TemplateView>), (status = 403, body = Problem)))]
+async fn list_templates(
+    State(app): AppState,
+    Extension(caller): Known,
+    RawQuery(query): RawQuery,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let cut = Cut::read(query.as_deref())?;
+    app.may(&caller.user, "list", What::Templates, "").await?;
+    let all: Vec<_> = app.world.templates().iter().map(|one| TemplateView::of(one)).collect();
+    Ok(answered(&method, &headers, &cut.of(&all, |one| one.name.clone())))
+}
+
+struct Follower {
+    app: Arc<App>,
+    caller: Caller,
+    changes: watch::Receiver<u64>,
+    last: Option<Vec<JobView>>,
+}
+
+/// Changes of jobs, as server-sent events
+///
+/// The first event is `begin` with the number of jobs; each `change` carries `name` and the new `object`, or `null` when the job is
+/// gone; `problem` is the last one, and says why the stream ends.
+#[utoipa::path(get, path = "/api/v1/events", responses((status = 200, content_type = "text/event-stream", body = String), (status = 403, body = Problem), (status = 429, body = Problem)))]
+async fn watch_events(State(app): AppState, Extension(caller): Known) -> Result<Response, Problem> {
+    app.may(&caller.user, "watch", What::Jobs, "").await?;
+    let place = app.front.streams.take(&caller.user.name)?;
+    let follower = Follower { changes: app.world.changes(), app, caller, last: None };
+    Ok(events::answer(place, follower, |mut follower| async {
+        let next = follow(&mut follower).await.unwrap_or_else(Next::End);
+        (next, follower)
+    }))
+}
+
+async fn follow(follower: &mut Follower) -> Result<Next, Problem> {
+    let Follower { app, caller, changes, last } = follower;
+    if last.is_some() {
+        if let Ok(Ok(())) = tokio::time::timeout(TICK, changes.changed()).await {
+            tokio::time::sleep(TOGETHER).await;
+        }
+        app.front.again(caller).await?;
+        app.may(&caller.user, "watch", What::Jobs, "").await?;
+    }
+    changes.mark_unchanged();
+    let now: Vec<_> = app.world.jobs().iter().map(|job| JobView::of(job)).collect();
+    let news = match last {
+        None => vec![Event::new("begin", &json!({"jobs": now.len()}))],
+        Some(before) => differences(before, &now).iter().map(|one| Event::new("change", one)).collect(),
+    };
+    *last = Some(now);
+    Ok(Next::Events(news))
+}
+
+/// Pure: which jobs are new, other or gone. Both lists ascend by name.
+fn differences(before: &[JobView], now: &[JobView]) -> Vec<Value> {
+    let has = |all: &[JobView], one: &JobView| all.binary_search_by(|other| other.name.cmp(&one.name)).ok();
+    let changed = now.iter().filter(|one| has(before, one).is_none_or(|at| before[at] != **one));
+    let gone = before.iter().filter(|one| has(now, one).is_none());
+    let changed = changed.map(|one| json!({"name": one.name, "object": one}));
+    changed.chain(gone.map(|one| json!({"name": one.name, "object": null}))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_told_by_name() {
+        let job = |name: &str, phase: &str| JobView { name: name.into(), phase: phase.into(), ..JobView::default() };
+        let before = [job("a", "Running"), job("b", "Running")];
+        let now = [job("b", "Succeeded"), job("c", "Queued")];
+        let told: Vec<_> = differences(&before, &now)
+            .iter()
+            .map(|one| (one["name"].clone(), one["object"]["phase"].clone()))
+            .collect();
+        assert_eq!(json!(told), json!([["b", "Succeeded"], ["c", "Queued"], ["a", null]]));
+        assert!(differences(&now, &now).is_empty());
+    }
+
+    #[test]
+    fn the_document_describes_specs_by_their_own_schemas() {
+        let mut document = serde_json::to_value(Document::openapi()).unwrap();
+        describe_spec(&mut document);
+        let spec = &document["components"]["schemas"]["NewJob"]["properties"]["spec"];
+        assert!(spec["properties"]["templateName"].is_object(), "{spec}");
+        assert!(!document.to_string().contains("$defs"), "references would lead nowhere");
+    }
+}

@@ -1,0 +1,161 @@
+//! The pages: jobs, and one job with its results.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::{
+    extract::{Extension, Path, RawQuery, State},
+    response::Response,
+};
+use http::StatusCode;
+use liqo_front::{
+    Caller,
+    look::{self, Frame},
+    page::{Cut, Page},
+    problem::Problem,
+};
+use liqo_kube::now;
+
+use crate::{
+    api::{App, What},
+    model::{JobView, ResultView},
+};
+
+/// Pages for people: name, path.
+pub(crate) const PAGES: &[(&str, &str)] = &[("Jobs", "/"), ("API", "/front/api")];
+/// Results shown on the page of a job; the API has them all.
+const SHOWN: usize = 500;
+
+#[derive(Template)]
+#[template(path = "jobs.html")]
+struct JobsPage<'a> {
+    counts: Vec<(&'static str, usize)>,
+    page: &'a Page<JobView>,
+}
+
+#[derive(Template)]
+#[template(path = "job.html")]
+struct JobPage<'a> {
+    job: &'a JobView,
+    results: &'a [ResultView],
+    more: usize,
+    /// Why no results are shown; empty: they are.
+    hidden: &'a str,
+}
+
+/// `/`: all jobs.
+pub(crate) async fn list(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let cut = Cut::read(query.as_deref())?;
+    app.may(&caller.user, "list", What::Jobs, "").await?;
+    let all: Vec<_> = app.world.jobs().iter().map(|job| JobView::of(job)).collect();
+    let page = cut.of(&all, |job| job.name.clone());
+    let main = JobsPage { counts: counts(&all), page: &page };
+    Ok(framed(&app, &caller, ("jobs", "/", "/api/v1/jobs"), &main))
+}
+
+/// `/jobs/{name}`: one job.
+pub(crate) async fn one(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
+    app.may(&caller.user, "get", What::Jobs, &name).await?;
+    let job = app.job(&name)?;
+    let (results, hidden) = match app.may(&caller.user, "get", What::Results, &name).await {
+        Err(problem) => (Vec::new(), problem.detail),
+        Ok(()) if job.status.as_ref().is_none_or(|status| status.results.is_none()) => {
+            (Vec::new(), "The results are not complete.".to_owned())
+        }
+        Ok(()) => match app.manifest(&job).await {
+            Ok((_, manifest)) => (ResultView::all(&manifest), String::new()),
+            Err(problem) => (Vec::new(), problem.detail),
+        },
+    };
+    let more = results.len().saturating_sub(SHOWN);
+    let shown = results.get(..SHOWN).unwrap_or(&results);
+    let main = JobPage { job: &JobView::of(&job), results: shown, more, hidden: &hidden };
+    let (here, json) = (format!("/jobs/{name}"), format!("/api/v1/jobs/{name}"));
+    Ok(framed(&app, &caller, (&name, &here, &json), &main))
+}
+
+fn framed(app: &App, caller: &Caller, (title, here, json): (&str, &str, &str), main: &impl Template) -> Response {
+    let main = main.render().expect("a template is rendered into memory");
+    let (cluster, id) = &app.front.cluster;
+    let (user, time) = (&caller.user.name, now().0.to_string());
+    look::answer(
+        StatusCode::OK,
+        Frame { cluster, id, title, user, pages: PAGES, here, time: &time, main: &main, json }.html(),
+    )
+}
+
+/// How many jobs wait, run and have ended well or badly.
+fn counts(all: &[JobView]) -> Vec<(&'static str, usize)> {
+    let count = |phases: &[&str]| all.iter().filter(|job| phases.contains(&job.phase.as_str())).count();
+    vec![
+        ("Queued", count(&["Queued"])),
+        ("Running", count(&["Starting", "Running", "Storing"])),
+        ("Succeeded", count(&["Succeeded"])),
+        ("Failed", count(&["Failed"])),
+        ("Cancelled", count(&["Cancelled"])),
+    ]
+}
+
+/// The class of the style sheet for a phase.
+fn class(phase: &str) -> &'static str {
+    match phase {
+        "Succeeded" => "ok",
+        "Failed" => "bad",
+        "Cancelled" => "warn",
+        _ => "",
+    }
+}
+
+/// A time for people, to the second, UTC; a dash where there is none.
+fn second(time: Option<&String>) -> String {
+    let text = |time: &String| time.chars().take(19).map(|c| if c == 'T' { ' ' } else { c }).collect();
+    time.map_or_else(|| "–".to_owned(), text)
+}
+
+/// Bytes for people.
+fn bytes(count: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let power = (count.max(1).ilog2() / 10).min(4);
+    let (whole, unit) = (count >> (10 * power), units.get(power as usize).unwrap_or(&"TiB"));
+    let tenth = if power == 0 { 0 } else { (count >> (10 * (power - 1))) % 1024 * 10 / 1024 };
+    if tenth == 0 { format!("{whole} {unit}") } else { format!("{whole}.{tenth} {unit}") }
+}
+
+/// A path as part of a URL (RFC 3986): everything that is not unreserved, and no slash, is encoded.
+fn url(path: &str) -> String {
+    let encoded = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' => char::from(byte).to_string(),
+        other => format!("%{other:02X}"),
+    };
+    path.bytes().map(encoded).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_a_job_becomes_markup() {
+        let evil = "<b onload=x>\"'";
+        let job = JobView { name: "j".into(), message: evil.into(), phase: "Failed".into(), ..JobView::default() };
+        let results = [ResultView { path: evil.into(), size: 1536, sha256: "aa".into() }];
+        let html = JobPage { job: &job, results: &results, more: 0, hidden: "" }.render().unwrap();
+        assert!(!html.contains(evil) && html.contains("%3Cb%20onload%3Dx%3E%22%27"), "{html}");
+        assert!(html.contains("1.5 KiB") && html.contains("class=\"bad\""), "{html}");
+    }
+
+    #[test]
+    fn amounts_and_times_are_for_people() {
+        assert_eq!([bytes(0), bytes(1023), bytes(1024), bytes(3 << 29)], ["0 B", "1023 B", "1 KiB", "1.5 GiB"]);
+        assert_eq!(second(Some(&"2026-01-02T03:04:05.6Z".to_owned())), "2026-01-02 03:04:05");
+        assert_eq!(second(None), "–");
+    }
+}

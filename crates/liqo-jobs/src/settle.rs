@@ -1,0 +1,293 @@
+//! Observe, plan, act: what is done next for a job.
+
+use std::{sync::Arc, time::Duration};
+
+use k8s_openapi::{
+    api::{
+        batch::v1::Job as Batch,
+        core::v1::{Pod, Secret},
+    },
+    apimachinery::pkg::apis::meta::v1::Time,
+};
+use kube::ResourceExt;
+use liqo_api::jobs::{JOB_LABEL, Job, JobStatus, JobTemplate, JobTemplateSpec, RESULTS_FINALIZER};
+use liqo_kube::{Cluster, KubeError, Queue, Store, now};
+
+use crate::{
+    JobsArgs,
+    state::{self, Seen, Stored},
+    store::{self, JobStore, StoreError},
+    turn, worker,
+};
+
+/// Seconds a worker that shall end has for its own end and for what its mover still stores.
+const FAREWELL: u32 = 30;
+
+/// What may have changed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Key {
+    /// A job, by name.
+    Job(String),
+    /// Who has its turn.
+    Turns,
+}
+
+/// Why a key was not settled.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error(transparent)]
+    Kube(#[from] KubeError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Everything the controller knows and can do.
+pub(crate) struct World {
+    cluster: Cluster,
+    store: JobStore,
+    running: usize,
+    mover_image: String,
+    namespace: String,
+    jobs: Store<Job>,
+    templates: Store<JobTemplate>,
+    batches: Store<Batch>,
+    pods: Store<Pod>,
+    pub(crate) queue: Queue<Key>,
+}
+
+/// What to do for a job, in this order.
+#[derive(Clone, Debug, PartialEq)]
+enum Step {
+    /// Add our finalizer.
+    Hold,
+    /// Write this status.
+    Tell(Box<JobStatus>),
+    /// Make the Secret and the `batch/v1` Job.
+    Make(Box<JobTemplateSpec>),
+    /// Delete the `batch/v1` Job.
+    RemoveBatch(Arc<Batch>),
+    /// End a pod within [`FAREWELL`].
+    EndPod(Arc<Pod>),
+    /// Ask the store what it has, then look again.
+    AskStore,
+    /// Remove the results from the store.
+    RemoveResults,
+    /// Take our finalizer away.
+    Release,
+    /// Delete the job.
+    Remove,
+    /// Others may have their turn now.
+    Turns,
+    /// Look again then.
+    Wait(Duration),
+}
+
+/// What is known of a job.
+struct Known {
+    worker: Result<JobTemplateSpec, (&'static str, String)>,
+    batch: Option<Arc<Batch>>,
+    pods: Vec<Arc<Pod>>,
+    now: Time,
+}
+
+impl World {
+    pub(crate) fn start(cluster: Cluster, store: JobStore, args: &JobsArgs) -> Self {
+        let queue = Queue::<Key>::new();
+        let namespace = args.namespace.clone();
+        let news = || queue.clone();
+        let (of_jobs, of_templates, of_batches, of_pods) = (news(), news(), news(), news());
+        let jobs = cluster.watch::<Job>(&namespace).start(move |job| {
+            of_jobs.push(Key::Job(job.name_any()));
+            of_jobs.push(Key::Turns);
+        });
+        let templates = cluster.watch::<JobTemplate>(&namespace).start(move |_| of_templates.push(Key::Turns));
+        let batches = cluster.watch::<Batch>(&namespace).labels(JOB_LABEL).start(move |batch| push(&of_batches, batch));
+        let pods = cluster.watch::<Pod>(&namespace).labels(JOB_LABEL).start(move |pod| push(&of_pods, pod));
+        let JobsArgs { running, mover_image, .. } = args.clone();
+        Self { cluster, store, running, mover_image, namespace, jobs, templates, batches, pods, queue }
+    }
+
+    pub(crate) async fn ready(&self) {
+        self.jobs.ready().await;
+        self.templates.ready().await;
+        self.batches.ready().await;
+        self.pods.ready().await;
+    }
+
+    pub(crate) async fn settle(&self, key: Key) -> Result<Option<Duration>, Failure> {
+        match key {
+            Key::Turns => self.turns().await.map(|()| None),
+            Key::Job(name) => self.job(&name).await,
+        }
+    }
+
+    /// Gives their turn to as many jobs as there is room for.
+    async fn turns(&self) -> Result<(), Failure> {
+        let jobs = self.jobs.filter(|job| self.worker(job).is_ok());
+        for name in turn::next(jobs.iter().map(|job| &**job), self.running) {
+            let Some(job) = self.jobs.get(&self.namespace, &name) else { continue };
+            // The watch shows the turn to the next look; until then the version of the object refuses a second one.
+            self.cluster.put_status_as_seen(&*job, &state::admitted(&job, &now())).await?;
+        }
+        Ok(())
+    }
+
+    fn worker(&self, job: &Job) -> Result<JobTemplateSpec, (&'static str, String)> {
+        worker::resolve(&job.spec, |name| self.templates.get(&self.namespace, name).map(|found| found.spec.clone()))
+    }
+
+    async fn job(&self, name: &str) -> Result<Option<Duration>, Failure> {
+        let Some(job) = self.jobs.get(&self.namespace, name) else {
+            self.queue.push(Key::Turns);
+            return Ok(None);
+        };
+        let is_of = |labels: Option<&String>| labels.is_some_and(|of| of == name);
+        let known = Known {
+            worker: self.worker(&job),
+            batch: self.batches.get(&self.namespace, name),
+            pods: self.pods.filter(|pod| is_of(pod.labels().get(JOB_LABEL))),
+            now: now(),
+        };
+        let mut steps = plan(&job, &known, Stored::NotAsked);
+        if steps.contains(&Step::AskStore) {
+            steps = plan(&job, &known, self.store.stored(&job).await?);
+        }
+        self.act(&job, steps).await
+    }
+
+    async fn act(&self, job: &Job, steps: Vec<Step>) -> Result<Option<Duration>, Failure> {
+        let mut again = None;
+        for step in steps {
+            match step {
+                Step::Hold => drop(self.cluster.hold(job, RESULTS_FINALIZER).await?),
+                Step::Tell(status) => drop(self.cluster.put_status_as_seen(job, &*status).await?),
+                Step::Make(worker) => self.make(job, &worker).await?,
+                Step::RemoveBatch(batch) => self.cluster.remove(&*batch).await?,
+                Step::EndPod(pod) => self.cluster.remove_in(&*pod, FAREWELL).await?,
+                Step::RemoveResults => self.store.remove(job).await?,
+                Step::Release => self.cluster.release(job, RESULTS_FINALIZER).await?,
+                Step::Remove => self.cluster.remove(job).await?,
+                Step::Turns => self.queue.push(Key::Turns),
+                Step::Wait(pause) => again = Some(pause),
+                // The second plan knows what the store has.
+                Step::AskStore => {}
+            }
+        }
+        Ok(again)
+    }
+
+    /// Makes the Secret first: the pod needs it.
+    async fn make(&self, job: &Job, worker: &JobTemplateSpec) -> Result<(), Failure> {
+        let files = self.store.files(job, worker, store::seconds(&now()))?;
+        let secret: Secret = worker::location(job, files);
+        ignore_conflict(self.cluster.create(&secret).await)?;
+        ignore_conflict(self.cluster.create(&worker::forge(job, worker, &self.mover_image)).await)?;
+        Ok(())
+    }
+}
+
+/// What exists already was made by an earlier try, or by the process before; the watch has not shown it yet.
+fn ignore_conflict<T>(outcome: Result<T, KubeError>) -> Result<(), KubeError> {
+    match outcome {
+        Err(error) if !error.is_conflict() => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn push<K: kube::Resource>(queue: &Queue<Key>, object: &K) {
+    if let Some(job) = object.labels().get(JOB_LABEL) {
+        queue.push(Key::Job(job.clone()));
+    }
+}
+
+/// What is done next for a job, given what the store has of it.
+fn plan(job: &Job, known: &Known, stored: Stored) -> Vec<Step> {
+    let status = job.status.clone().unwrap_or_default();
+    let is_held = job.finalizers().iter().any(|one| one == RESULTS_FINALIZER);
+    if job.metadata.deletion_timestamp.is_some() {
+        let mut steps = ending(known);
+        if steps.is_empty() && is_held {
+            steps.extend([Step::RemoveResults, Step::Release, Step::Turns]);
+        }
+        return steps;
+    }
+    if status.phase.is_final() {
+        return expiry(job, &status, &known.now);
+    }
+    if job.spec.cancel {
+        let mut steps = ending(known);
+        if steps.is_empty() {
+            steps.push(Step::Tell(Box::new(state::cancelled(job, &known.now))));
+            steps.push(Step::Turns);
+        }
+        return steps;
+    }
+    if !status.phase.is_active() {
+        let waiting = state::waiting(job, known.worker.clone().err());
+        return tell(&status, waiting).into_iter().chain([Step::Turns]).collect();
+    }
+    let mut steps = if is_held { vec![] } else { vec![Step::Hold] };
+    let Some(batch) = &known.batch else {
+        match &known.worker {
+            Ok(worker) if is_held => steps.push(Step::Make(Box::new(worker.clone()))),
+            // Our finalizer first; it brings us back here.
+            Ok(_) => {}
+            Err((reason, message)) => {
+                let mut lost = status.clone();
+                (lost.reason, lost.message) = (Some((*reason).to_owned()), Some(message.clone()));
+                steps.extend(tell(&status, lost));
+            }
+        }
+        return steps;
+    };
+    if state::is_failing(batch) {
+        steps.extend(hasten(&known.pods, &known.now));
+    }
+    if state::end(batch).is_some() && stored == Stored::NotAsked {
+        steps.push(Step::AskStore);
+    }
+    let pods: Vec<&Pod> = known.pods.iter().map(|pod| &**pod).collect();
+    let next = state::of(job, &Seen { batch: Some(batch), pods: &pods, stored, now: known.now.clone() });
+    let ends = next.phase.is_final();
+    steps.extend(tell(&status, next));
+    if ends {
+        steps.push(Step::Turns);
+    }
+    steps
+}
+
+fn tell(old: &JobStatus, new: JobStatus) -> Option<Step> {
+    (*old != new).then(|| Step::Tell(Box::new(new)))
+}
+
+/// How what was made for a job ends; nothing: it has.
+fn ending(known: &Known) -> Vec<Step> {
+    let batch = known.batch.iter().filter(|batch| batch.metadata.deletion_timestamp.is_none());
+    let steps: Vec<_> = batch.map(|batch| Step::RemoveBatch(Arc::clone(batch))).chain(hasten(&known.pods, &known.now)).collect();
+    if steps.is_empty() && (known.batch.is_some() || !known.pods.is_empty()) {
+        // The watches say when they are gone; this is for a pod whose node is gone, too.
+        return vec![Step::Wait(Duration::from_secs(u64::from(FAREWELL)))];
+    }
+    steps
+}
+
+/// Pods have minutes to store their results, but not when they shall end.
+fn hasten(pods: &[Arc<Pod>], now: &Time) -> Vec<Step> {
+    let latest = now.0.as_second() + i64::from(FAREWELL) + 1;
+    let lasts = |pod: &&Arc<Pod>| pod.metadata.deletion_timestamp.as_ref().is_none_or(|end| end.0.as_second() > latest);
+    pods.iter().filter(lasts).map(|pod| Step::EndPod(Arc::clone(pod))).collect()
+}
+
+/// A job that ended is removed when its time is over.
+fn expiry(job: &Job, status: &JobStatus, now: &Time) -> Vec<Step> {
+    let (Some(ttl), Some(end)) = (job.spec.ttl_seconds_after_finished, &status.finished_at) else { return vec![] };
+    let left = end.0.as_second().saturating_add(ttl).saturating_sub(now.0.as_second());
+    match u64::try_from(left) {
+        Ok(left) if left > 0 => vec![Step::Wait(Duration::from_secs(left))],
+        _ => vec![Step::Remove],
+    }
+}
+
+#[cfg(test)]
+#[path = "settle_tests.rs"]
+mod tests;

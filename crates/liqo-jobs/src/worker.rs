@@ -1,0 +1,223 @@
+//! What is made for a job that has its turn: a `batch/v1` Job and the Secret with the place of its results.
+//!
+//! The pod has two containers: the worker, and the mover, a native side-car that carries the results to the store once the worker
+//! has ended. Only the mover sees the key of the store. Neither gets a token of the API server.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::{
+        batch::v1::{Job as Batch, JobSpec as BatchSpec},
+        core::v1::{
+            Affinity, Capabilities, Container, EmptyDirVolumeSource, EnvFromSource, EnvVar, NodeAffinity, NodeSelector,
+            NodeSelectorRequirement, NodeSelectorTerm, PodSpec, PodTemplateSpec, ResourceRequirements, Secret,
+            SecretVolumeSource, SecurityContext, Volume, VolumeMount,
+        },
+    },
+    apimachinery::pkg::api::resource::Quantity,
+};
+use kube::{ResourceExt, core::ObjectMeta};
+use liqo_api::{
+    jobs::{JOB_LABEL, Job, JobSpec, JobTemplateSpec, Placement},
+    meta::label,
+};
+use liqo_kube::owner_reference;
+
+/// The container that does the work.
+pub(crate) const WORKER: &str = "worker";
+/// The container that carries the results to the store.
+pub(crate) const MOVER: &str = "mover";
+/// Seconds for the results to get to the store after the worker has ended; providers grant no more than this.
+const TIME_TO_STORE: i64 = 600;
+/// Where the mover finds the place of the results.
+const LOCATION: &str = "/etc/liqo/results";
+
+/// The worker of a job: its template with what the job adds.
+///
+/// # Errors
+/// The reason and a sentence for the user.
+pub(crate) fn resolve(
+    spec: &JobSpec,
+    named: impl FnOnce(&str) -> Option<JobTemplateSpec>,
+) -> Result<JobTemplateSpec, (&'static str, String)> {
+    let mut worker = match (&spec.template, &spec.template_name) {
+        (Some(template), None) => template.clone(),
+        (None, Some(name)) => named(name).ok_or_else(|| {
+            ("TemplateNotFound", format!("there is no JobTemplate {name:?} in this namespace; create it or cancel the job"))
+        })?,
+        _ => return Err(("InvalidTemplate", "the job needs either templateName or template".to_owned())),
+    };
+    worker.env.retain(|one| spec.env.iter().all(|other| other.name != one.name));
+    worker.env.extend(spec.env.iter().cloned());
+    Ok(worker)
+}
+
+/// Name of the Secret with the place of a job's results.
+pub(crate) fn location_name(job: &Job) -> String {
+    format!("{}-results", job.name_any())
+}
+
+fn metadata(job: &Job, name: String) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name),
+        namespace: job.namespace(),
+        labels: Some(labels(job)),
+        owner_references: Some(vec![owner_reference(job, true)]),
+        ..ObjectMeta::default()
+    }
+}
+
+fn labels(job: &Job) -> BTreeMap<String, String> {
+    BTreeMap::from([(JOB_LABEL.to_owned(), job.name_any())])
+}
+
+/// The Secret with the place of a job's results, and the key that opens this place and no other.
+pub(crate) fn location(job: &Job, files: BTreeMap<String, String>) -> Secret {
+    Secret {
+        metadata: metadata(job, location_name(job)),
+        string_data: Some(files),
+        immutable: Some(true),
+        ..Secret::default()
+    }
+}
+
+/// The `batch/v1` Job that runs the worker of a job.
+pub(crate) fn forge(job: &Job, worker: &JobTemplateSpec, mover_image: &str) -> Batch {
+    let spec = BatchSpec {
+        active_deadline_seconds: (worker.timeout_seconds > 0).then_some(worker.timeout_seconds),
+        backoff_limit: Some(worker.retries),
+        // One worker at a time writes results: the next one starts when the last one is gone.
+        pod_replacement_policy: Some("Failed".to_owned()),
+        template: PodTemplateSpec {
+            metadata: Some(ObjectMeta { labels: Some(labels(job)), ..ObjectMeta::default() }),
+            spec: Some(pod(job, worker, mover_image)),
+        },
+        ..BatchSpec::default()
+    };
+    Batch { metadata: metadata(job, job.name_any()), spec: Some(spec), status: None }
+}
+
+fn pod(job: &Job, worker: &JobTemplateSpec, mover_image: &str) -> PodSpec {
+    let results = EmptyDirVolumeSource { size_limit: Some(worker.output_size.clone()), ..EmptyDirVolumeSource::default() };
+    let location = SecretVolumeSource { secret_name: Some(location_name(job)), ..SecretVolumeSource::default() };
+    PodSpec {
+        init_containers: Some(vec![mover(job, mover_image)]),
+        containers: vec![container(&job.spec, worker)],
+        volumes: Some(vec![
+            Volume { name: "results".to_owned(), empty_dir: Some(results), ..Volume::default() },
+            Volume { name: "location".to_owned(), secret: Some(location), ..Volume::default() },
+        ]),
+        affinity: affinity(job.spec.placement, &job.spec.clusters),
+        restart_policy: Some("Never".to_owned()),
+        termination_grace_period_seconds: Some(TIME_TO_STORE),
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        ..PodSpec::default()
+    }
+}
+
+fn container(job: &JobSpec, worker: &JobTemplateSpec) -> Container {
+    let some = |words: &[String]| (!words.is_empty()).then(|| words.to_vec());
+    // Values are taken as they are: a `$` is doubled, or Kubernetes would replace references to variables.
+    let env = worker.env.iter().map(|one| EnvVar {
+        name: one.name.clone(),
+        value: Some(one.value.replace('$', "$$")),
+        value_from: None,
+    });
+    let sources = job.env_from.iter().map(|one| EnvFromSource {
+        config_map_ref: one.config_map_ref.clone(),
+        secret_ref: one.secret_ref.clone(),
+        prefix: None,
+    });
+    Container {
+        name: WORKER.to_owned(),
+        image: Some(worker.image.clone()),
+        command: some(&worker.command),
+        args: some(&worker.args),
+        env: Some(env.collect()),
+        env_from: Some(sources.collect()),
+        resources: Some(ResourceRequirements {
+            requests: Some(worker.resources.clone()),
+            limits: Some(worker.resources.clone()),
+            claims: None,
+        }),
+        volume_mounts: Some(vec![mount("results", &worker.output_dir, false)]),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            ..SecurityContext::default()
+        }),
+        ..Container::default()
+    }
+}
+
+fn mover(job: &Job, image: &str) -> Container {
+    let quantities = |pairs: &[(&str, &str)]| {
+        Some(pairs.iter().map(|(key, value)| ((*key).to_owned(), Quantity((*value).to_owned()))).collect())
+    };
+    let words = ["store", "--results=/results", "--location", LOCATION, "--job"];
+    Container {
+        name: MOVER.to_owned(),
+        image: Some(image.to_owned()),
+        command: Some(vec!["/usr/bin/liqo-mover".to_owned()]),
+        args: Some(words.iter().map(|&word| word.to_owned()).chain(job.uid()).collect()),
+        // A native side-car: the kubelet ends it with SIGTERM once the worker has ended.
+        restart_policy: Some("Always".to_owned()),
+        resources: Some(ResourceRequirements {
+            requests: quantities(&[("cpu", "10m"), ("memory", "32Mi")]),
+            limits: quantities(&[("memory", "64Mi")]),
+            claims: None,
+        }),
+        volume_mounts: Some(vec![mount("results", "/results", true), mount("location", LOCATION, true)]),
+        security_context: Some(SecurityContext {
+            // Workers write as any user and with any mode; the mover reads it all, and nothing but that.
+            run_as_user: Some(0),
+            run_as_non_root: Some(false),
+            allow_privilege_escalation: Some(false),
+            read_only_root_filesystem: Some(true),
+            capabilities: Some(Capabilities {
+                drop: Some(vec!["ALL".to_owned()]),
+                add: Some(vec!["DAC_OVERRIDE".to_owned()]),
+            }),
+            ..SecurityContext::default()
+        }),
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        ..Container::default()
+    }
+}
+
+fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
+    VolumeMount {
+        name: name.to_owned(),
+        mount_path: path.to_owned(),
+        read_only: Some(read_only),
+        ..VolumeMount::default()
+    }
+}
+
+/// The nodes a worker may run on; `None`: the offloading of the namespace alone decides.
+fn affinity(placement: Placement, clusters: &[String]) -> Option<Affinity> {
+    let of = |key: &str, operator: &str, values: &[String]| NodeSelectorRequirement {
+        key: key.to_owned(),
+        operator: operator.to_owned(),
+        values: Some(values.to_vec()),
+    };
+    let term = |requirements| NodeSelectorTerm { match_expressions: Some(requirements), match_fields: None };
+    let (virtual_node, chosen) = ([label::VIRTUAL_NODE.to_owned()], !clusters.is_empty());
+    let local = || term(vec![of(label::TYPE, "NotIn", &virtual_node)]);
+    let remote = || {
+        let some = chosen.then(|| of(label::REMOTE_CLUSTER_ID, "In", clusters));
+        term([of(label::TYPE, "In", &virtual_node)].into_iter().chain(some).collect())
+    };
+    let node_selector_terms = match placement {
+        Placement::Any if !chosen => return None,
+        Placement::Any => vec![local(), remote()],
+        Placement::Local => vec![local()],
+        Placement::Remote => vec![remote()],
+    };
+    let required = Some(NodeSelector { node_selector_terms });
+    let node_affinity = NodeAffinity {
+        required_during_scheduling_ignored_during_execution: required,
+        preferred_during_scheduling_ignored_during_execution: None,
+    };
+    Some(Affinity { node_affinity: Some(node_affinity), ..Affinity::default() })
+}

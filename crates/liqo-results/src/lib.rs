@@ -1,0 +1,22 @@
+//! Results of jobs in an S3 store.
+//!
+//! Keeps true: a manifest exists only for a set of results that is stored as the manifest says; a path of a result leads to an
+//! object below the prefix of its job and nowhere else; memory does not grow with the size of a file. Knows nothing of
+//! Kubernetes: the controller writes a [`Location`] into a Secret, the mover reads it from files.
+
+mod download;
+pub mod keys;
+mod location;
+pub mod log;
+mod manifest;
+pub mod mover;
+mod path;
+mod store;
+
+pub use self::{
+    download::{Download, DownloadError},
+    location::{BadLocation, Location},
+    manifest::{BadManifest, Digest, File, Manifest, Skipped},
+    path::{BadPath, check, check_key},
+    store::{Opened, Store, StoreError, Stored},
+};

@@ -1,0 +1,247 @@
+//! Uploads in parts.
+//!
+//! An upload is a directory: the key, and one file for each part. Parts are put together behind the first one, each is removed when
+//! its bytes are there, so an upload needs no more space than its parts and one.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use ring::rand::{SecureRandom, SystemRandom};
+use s3s::{S3Error, s3_error};
+
+use super::{Disk, Draft, etag, failed};
+
+/// Most parts of an upload, as everywhere.
+pub(crate) const MOST_PARTS: i32 = 10_000;
+/// Fewest bytes of a part that is not the last, as everywhere.
+const SMALLEST_PART: u64 = 5 * 1024 * 1024;
+/// Uploads that nothing was added to for so long are removed.
+const OLD: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The file with the key.
+const KEY: &str = "key";
+
+/// A part that is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) number: i32,
+    pub(crate) size: u64,
+    pub(crate) etag: String,
+}
+
+impl Disk {
+    /// Begins an upload; returns its identifier, which nobody can guess.
+    pub(crate) fn begin_upload(&self, key: &str) -> Result<String, S3Error> {
+        self.path(key)?;
+        let mut random = [0_u8; 16];
+        SystemRandom::new().fill(&mut random).map_err(|_| s3_error!(InternalError, "no random numbers"))?;
+        let id: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let directory = self.uploads.join(&id);
+        fs::create_dir(&directory).and_then(|()| fs::write(directory.join(KEY), key)).map_err(failed)?;
+        Ok(id)
+    }
+
+    /// Directory of an upload of this key.
+    fn upload(&self, id: &str, key: &str) -> Result<PathBuf, S3Error> {
+        let unknown = || s3_error!(NoSuchUpload, "there is no such upload of this key");
+        if id.len() != 32 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(unknown());
+        }
+        let directory = self.uploads.join(id);
+        match fs::read(directory.join(KEY)) {
+            Ok(of) if of == key.as_bytes() => Ok(directory),
+            Ok(_) => Err(unknown()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(unknown()),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Whether there is such an upload of this key.
+    pub(crate) fn has_upload(&self, id: &str, key: &str) -> Result<(), S3Error> {
+        self.upload(id, key).map(drop)
+    }
+
+    /// Makes a file a part of an upload, in place of an earlier one of this number.
+    pub(crate) fn keep_part(&self, draft: Draft, id: &str, key: &str, number: i32) -> Result<String, S3Error> {
+        let directory = self.upload(id, key)?;
+        if !(1..=MOST_PARTS).contains(&number) {
+            return Err(s3_error!(InvalidArgument, "parts have numbers from 1 to {MOST_PARTS}"));
+        }
+        self.place(draft, &directory.join(number.to_string())).map_err(failed)
+    }
+
+    /// The parts that are stored, by number.
+    pub(crate) fn parts(&self, id: &str, key: &str) -> Result<Vec<Part>, S3Error> {
+        let directory = self.upload(id, key)?;
+        let read = || -> io::Result<Vec<Part>> {
+            let mut parts = Vec::new();
+            for entry in fs::read_dir(directory)? {
+                let entry = entry?;
+                if let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
+                    let data = entry.metadata()?;
+                    parts.push(Part { number, size: data.len(), etag: etag(&data) });
+                }
+            }
+            parts.sort_unstable_by_key(|part| part.number);
+            Ok(parts)
+        };
+        read().map_err(failed)
+    }
+
+    /// Puts the parts together and makes them the object. The parts are named by number and entity tag.
+    pub(crate) fn end_upload(&self, id: &str, key: &str, wanted: &[(i32, String)]) -> Result<String, S3Error> {
+        let directory = self.upload(id, key)?;
+        judge(&self.parts(id, key)?, wanted)?;
+        let path = |number: i32| directory.join(number.to_string());
+        let together = || -> io::Result<String> {
+            let mut numbers = wanted.iter().map(|(number, _)| *number);
+            let first = path(numbers.next().unwrap_or_default());
+            let file = OpenOptions::new().read(true).append(true).open(&first)?;
+            let mut draft = Draft { path: first, file, kept: false };
+            for number in numbers {
+                io::copy(&mut File::open(path(number))?, &mut draft.file)?;
+                fs::remove_file(path(number))?;
+            }
+            self.place(draft, &self.bucket.join(key))
+        };
+        let kept = together().map_err(failed)?;
+        fs::remove_dir_all(&directory).map_err(failed)?;
+        Ok(kept)
+    }
+
+    /// Forgets an upload.
+    pub(crate) fn abort_upload(&self, id: &str, key: &str) -> Result<(), S3Error> {
+        let directory = self.upload(id, key)?;
+        fs::remove_dir_all(directory).map_err(failed)
+    }
+
+    /// Removes old uploads; returns how many.
+    pub(crate) fn sweep(&self) -> io::Result<u64> {
+        self.sweep_before(SystemTime::now().checked_sub(OLD).unwrap_or(SystemTime::UNIX_EPOCH))
+    }
+
+    fn sweep_before(&self, before: SystemTime) -> io::Result<u64> {
+        let mut removed = 0;
+        for entry in fs::read_dir(&self.uploads)? {
+            let entry = entry?;
+            // The directory changes with each part that comes.
+            if entry.metadata()?.modified()? < before {
+                fs::remove_dir_all(entry.path())?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+}
+
+/// Whether an upload with these parts can be ended with those that the client names.
+fn judge(stored: &[Part], wanted: &[(i32, String)]) -> Result<(), S3Error> {
+    if wanted.is_empty() {
+        return Err(s3_error!(InvalidPart, "an upload has at least one part"));
+    }
+    if wanted.iter().zip(wanted.iter().skip(1)).any(|((a, _), (b, _))| a >= b) {
+        return Err(s3_error!(InvalidPartOrder, "parts must be named in the order of their numbers"));
+    }
+    for (index, (number, etag)) in wanted.iter().enumerate() {
+        let found = stored.binary_search_by_key(number, |part| part.number).ok().and_then(|at| stored.get(at));
+        match found {
+            Some(part) if part.etag != *etag => {
+                return Err(s3_error!(InvalidPart, "part {number} is another one than that which is named"));
+            }
+            Some(part) if index + 1 < wanted.len() && part.size < SMALLEST_PART => {
+                return Err(s3_error!(EntityTooSmall, "part {number} has fewer than {SMALLEST_PART} bytes"));
+            }
+            Some(_) => {}
+            None => return Err(s3_error!(InvalidPart, "there is no part {number}")),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::{super::tests::Here, *};
+
+    fn part(here: &Here, id: &str, number: i32, bytes: &[u8]) -> Result<String, S3Error> {
+        let mut draft = here.0.draft().unwrap();
+        draft.file.write_all(bytes).unwrap();
+        here.0.keep_part(draft, id, "a/big", number)
+    }
+
+    fn code<T: std::fmt::Debug>(outcome: Result<T, S3Error>) -> String {
+        outcome.unwrap_err().code().as_str().to_owned()
+    }
+
+    #[test]
+    fn parts_become_one_object() {
+        let here = Here::new("parts");
+        let id = here.0.begin_upload("a/big").unwrap();
+        let large = vec![b'x'; usize::try_from(SMALLEST_PART).unwrap()];
+        part(&here, &id, 1, b"replaced").unwrap();
+        let last = part(&here, &id, 3, b"end").unwrap();
+        let first = part(&here, &id, 1, &large).unwrap();
+        let numbers: Vec<_> = here.0.parts(&id, "a/big").unwrap().iter().map(|part| (part.number, part.size)).collect();
+        assert_eq!(numbers, [(1, SMALLEST_PART), (3, 3)]);
+        assert_eq!(code(here.0.read("a/big")), "NoSuchKey");
+        let wanted = [(1, first), (3, last)];
+        assert_eq!(code(here.0.end_upload(&id, "a/other", &wanted)), "NoSuchUpload");
+        here.0.end_upload(&id, "a/big", &wanted).unwrap();
+        let mut bytes = Vec::new();
+        here.0.read("a/big").unwrap().0.read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes, [&large[..], b"end"].concat());
+        assert_eq!(code(here.0.end_upload(&id, "a/big", &wanted)), "NoSuchUpload");
+        assert_eq!(fs::read_dir(&here.0.uploads).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn uploads_are_judged() {
+        let stored: Vec<_> = [(1, SMALLEST_PART), (2, 1), (3, 1)]
+            .map(|(number, size)| Part { number, size, etag: number.to_string() })
+            .into();
+        let judged = |wanted: &[(i32, &str)]| {
+            let wanted: Vec<_> = wanted.iter().map(|(number, etag)| (*number, (*etag).to_owned())).collect();
+            judge(&stored, &wanted).map_err(|error| error.code().as_str().to_owned())
+        };
+        assert_eq!(judged(&[(1, "1"), (2, "2")]), Ok(()));
+        assert_eq!(judged(&[(3, "3")]), Ok(()));
+        for (wanted, expected) in [
+            (&[][..], "InvalidPart"),
+            (&[(4, "4")], "InvalidPart"),
+            (&[(1, "2")], "InvalidPart"),
+            (&[(2, "2"), (1, "1")], "InvalidPartOrder"),
+            (&[(1, "1"), (1, "1")], "InvalidPartOrder"),
+            (&[(1, "1"), (2, "2"), (3, "3")], "EntityTooSmall"),
+        ] {
+            assert_eq!(judged(wanted), Err(expected.into()), "{wanted:?}");
+        }
+    }
+
+    #[test]
+    fn uploads_that_nobody_knows() {
+        let here = Here::new("unknown");
+        let id = here.0.begin_upload("a/big").unwrap();
+        for unknown in ["", "..", "../../liqo-jobs", &"0".repeat(32), &"../".repeat(11)[..32]] {
+            assert_eq!(code(part(&here, unknown, 1, b"")), "NoSuchUpload", "{unknown}");
+        }
+        for number in [0, -1, MOST_PARTS + 1] {
+            assert_eq!(code(part(&here, &id, number, b"")), "InvalidArgument", "{number}");
+        }
+        assert_eq!(code(here.0.begin_upload("../x")), "InvalidArgument");
+        here.0.abort_upload(&id, "a/big").unwrap();
+        assert_eq!(code(here.0.has_upload(&id, "a/big")), "NoSuchUpload");
+    }
+
+    #[test]
+    fn old_uploads_go() {
+        let here = Here::new("old");
+        let id = here.0.begin_upload("a/big").unwrap();
+        assert_eq!(here.0.sweep().unwrap(), 0);
+        assert_eq!(here.0.sweep_before(SystemTime::now() + OLD).unwrap(), 1);
+        assert!(here.0.has_upload(&id, "a/big").is_err());
+    }
+}

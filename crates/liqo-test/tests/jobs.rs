@@ -1,0 +1,207 @@
+//! Jobs: submitted in rome, run in rome or milan, results in the embedded store, byte for byte.
+
+mod jobs {
+    pub(crate) mod rest;
+    pub(crate) mod work;
+}
+
+use anyhow::{Result, ensure};
+use liqo_test::{Stage, Suite};
+use serde_json::json;
+
+use jobs::{
+    rest::{self, Rest},
+    work::{self, NAMESPACE, Place, Work},
+};
+
+static SUITE: Suite<Stage> = Suite::new("jobs", raise);
+
+fn raise() -> Result<Stage> {
+    let stage = Stage::raise("jobs", &["rome", "milan"])?;
+    let (rome, milan) = (stage.cluster("rome"), stage.cluster("milan"));
+    let legacy = format!("jobs.api.legacy.enabled=true,jobs.api.legacy.user={}", rest::account("legacy"));
+    let jobs = ["--set", "jobs.enabled=true,jobs.store.persistence.enabled=false", "--set", &legacy];
+    stage.install(rome, "rome", &jobs)?;
+    stage.install(milan, "milan", &[])?;
+    stage.peer(rome, milan)?;
+    stage.liqoctl(rome, &["offload", "namespace", NAMESPACE])?;
+    ["liqo-store", "liqo-jobs", "liqo-jobs-api"].iter().try_for_each(|name| rome.rolled_out(NAMESPACE, name))?;
+    rest::accounts(rome)?;
+    Ok(stage)
+}
+
+/// The same job at home and on the provider leaves the same bytes in the store.
+#[test]
+fn results_are_the_bytes_the_worker_wrote() -> Result<()> {
+    SUITE.tell(|stage| {
+        let rome = stage.cluster("rome");
+        for (placement, on) in [("Remote", "liqo-milan"), ("Local", "rome-1")] {
+            let work = Work::new(&format!("bytes-{}", placement.to_lowercase()), work::ALL_BYTES).placed(placement);
+            work.submit(rome)?;
+            let job = work.ended(rome)?;
+            ensure!(job["status"]["phase"] == "Succeeded", "{}", job["status"]);
+            ensure!(job["status"]["node"] == on, "the worker ran on {}", job["status"]["node"]);
+            work::compare(rome, &job)?;
+        }
+        Ok(())
+    })
+}
+
+/// A worker that fails says so, and what it left is in the store.
+#[test]
+fn a_failed_worker_keeps_its_results() -> Result<()> {
+    SUITE.tell(|stage| {
+        let rome = stage.cluster("rome");
+        let work = Work::new("fails", "echo partly > /output/partly; exit 3").placed("Remote");
+        work.submit(rome)?;
+        let job = work.ended(rome)?;
+        let status = &job["status"];
+        ensure!(status["phase"] == "Failed" && status["exitCode"] == 3, "{status}");
+        ensure!(status["reason"] == "BackoffLimitExceeded" && status["results"]["files"] == 1, "{status}");
+        Ok(())
+    })
+}
+
+/// A cancelled job ends within its farewell and never comes back; a deleted one takes its results along.
+#[test]
+fn a_cancelled_job_ends_and_a_deleted_one_leaves_nothing() -> Result<()> {
+    SUITE.tell(|stage| {
+        let rome = stage.cluster("rome");
+        let work = Work::new("endless", "echo one > /output/one; trap '' TERM; while true; do sleep 1; done").placed("Remote");
+        work.submit(rome)?;
+        work.phase(rome, "Running")?;
+        work.cancel(rome)?;
+        let job = work.ended(rome)?;
+        ensure!(job["status"]["phase"] == "Cancelled", "{}", job["status"]);
+        let left = |kind: &str| rome.items(&[kind, "-n", NAMESPACE, "-l", "jobs.liqo.io/job=endless"]);
+        ensure!(left("pods")?.is_empty() && left("jobs.batch")?.is_empty(), "something of a cancelled job is left");
+        let place = Place::of(rome, "endless")?;
+        ensure!(place.objects(rome)? > 0, "what the worker wrote before its end is not in the store");
+        rome.kubectl(&["delete", "-n", NAMESPACE, "jobs.jobs.liqo.io", "endless"])?;
+        ensure!(place.objects(rome)? == 0, "a deleted job left results behind");
+        Ok(())
+    })
+}
+
+/// More jobs than there are turns: all end, none runs twice, and never more at once than there are turns.
+#[test]
+fn jobs_wait_for_their_turn() -> Result<()> {
+    SUITE.tell(|stage| {
+        let rome = stage.cluster("rome");
+        let all: Vec<_> = (0..8).map(|n| Work::new(&format!("turn-{n}"), "date > /output/when")).collect();
+        all.iter().try_for_each(|work| work.submit(rome))?;
+        for work in &all {
+            let job = work.ended(rome)?;
+            ensure!(job["status"]["phase"] == "Succeeded" && job["status"]["attempts"] == 1, "{}", job["status"]);
+        }
+        Ok(())
+    })
+}
+
+/// What makes no sense is refused with a sentence, and what names nothing waits and says for what.
+#[test]
+fn bad_jobs_are_refused_or_say_why_they_wait() -> Result<()> {
+    SUITE.tell(|stage| {
+        let rome = stage.cluster("rome");
+        let both = json!({"templateName": "a", "template": {"image": "b"}});
+        for (name, spec, words) in [
+            ("both", both, "either templateName"),
+            ("none", json!({}), "either templateName"),
+            ("dots", json!({"template": {"image": "b", "outputDir": "/a/../b"}}), "spec.template.outputDir"),
+            ("retries", json!({"template": {"image": "b", "retries": -1}}), "spec.template.retries"),
+        ] {
+            let refused = work::apply(rome, name, &spec).expect_err("a job that makes no sense");
+            ensure!(format!("{refused:#}").contains(words), "{name}: {refused:#}");
+        }
+        work::apply(rome, "unknown", &json!({"templateName": "nobody"}))?;
+        let waiting = Work::new("unknown", "");
+        waiting.reason(rome, "TemplateNotFound")?;
+        let template = json!({"apiVersion": "jobs.liqo.io/v1alpha1", "kind": "JobTemplate",
+            "metadata": {"name": "nobody", "namespace": NAMESPACE}, "spec": work::template("true")});
+        rome.apply(&template.to_string())?;
+        ensure!(waiting.ended(rome)?["status"]["phase"] == "Succeeded");
+        let change = json!({"spec": {"templateName": "other"}}).to_string();
+        let refused = rome.kubectl(&["patch", "-n", NAMESPACE, "ljob", "unknown", "--type=merge", "-p", &change]);
+        ensure!(refused.is_err_and(|error| format!("{error:#}").contains("cannot be changed")), "a job was changed");
+        Ok(())
+    })
+}
+
+/// The controller, the store and the pod of a worker end in the middle: the job is done once, and nothing is lost.
+#[test]
+fn a_controller_that_is_killed_loses_nothing() -> Result<()> {
+    SUITE.tell(|stage| {
+        let rome = stage.cluster("rome");
+        let work = Work::new("survivor", "sleep 3; echo here > /output/here").placed("Remote");
+        work.submit(rome)?;
+        work.phase(rome, "Running")?;
+        rome.kubectl(&["delete", "pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=jobs", "--force", "--grace-period=0"])?;
+        let job = work.ended(rome)?;
+        ensure!(job["status"]["phase"] == "Succeeded" && job["status"]["attempts"] == 1, "{}", job["status"]);
+        Ok(())
+    })
+}
+
+/// A job by REST: submitted twice with one key, followed, its results by the byte and in parts; nobody does what RBAC does not let
+/// that user do.
+#[test]
+fn the_api_does_what_its_caller_may_do() -> Result<()> {
+    SUITE.tell(|stage| {
+        let rome = stage.cluster("rome");
+        let (editor, viewer) = (Rest::of(rome, "editor")?, Rest::of(rome, "viewer")?);
+        let job = json!({"spec": {"template": work::template("printf 'a\\r\\n\\377b' > /output/r; echo said"), "placement": "Remote"}});
+        let first = editor.post("/api/v1/jobs", &job, &["-H", "Idempotency-Key: one"])?;
+        ensure!(first.code == 201, "{first:?}");
+        let again = editor.post("/api/v1/jobs", &job, &["-H", "Idempotency-Key: one"])?;
+        ensure!(again.code == 200 && again.json()?["uid"] == first.json()?["uid"], "{again:?}");
+        let other = json!({"spec": {"template": work::template("true")}});
+        ensure!(editor.post("/api/v1/jobs", &other, &["-H", "Idempotency-Key: one"])?.code == 422);
+        let name = first.json()?["name"].as_str().unwrap_or_default().to_owned();
+        ensure!(Work::new(&name, "").ended(rome)?["status"]["phase"] == "Succeeded");
+
+        let path = format!("/api/v1/jobs/{name}/results/r");
+        let whole = editor.get(&path, &[])?;
+        ensure!(whole.code == 200 && whole.body == b"a\r\n\xffb", "{whole:?}");
+        let part = editor.get(&path, &["-r", "1-3"])?;
+        ensure!(part.code == 206 && part.body == b"\r\n\xff", "{part:?}");
+        ensure!(editor.get(&path, &["-r", "9-"])?.code == 416);
+        ensure!(editor.get(&format!("/api/v1/jobs/{name}/log"), &[])?.body == b"said\n");
+        for missing in ["nothing", "../r", "%2e%2e/r", ".liqo/manifest.json"] {
+            let refused = editor.get(&format!("/api/v1/jobs/{name}/results/{missing}"), &["--path-as-is"])?;
+            ensure!(refused.code == 404, "{missing}: {refused:?}");
+        }
+
+        ensure!(viewer.get(&format!("/api/v1/jobs/{name}"), &[])?.code == 200);
+        ensure!(viewer.get(&path, &[])?.code == 403 && viewer.post("/api/v1/jobs", &job, &[])?.code == 403);
+        let nobody = Rest::unknown(rome)?;
+        ensure!(nobody.get("/api/v1/jobs", &[])?.code == 401);
+        let bad = editor.post("/api/v1/jobs", &json!({"spec": {}}), &[])?;
+        ensure!(bad.code == 422 && bad.text().contains("either templateName"), "{bad:?}");
+        ensure!(editor.post("/api/v1/jobs", &json!({"spec": {}, "sepc": 1}), &[])?.code == 400);
+        Ok(())
+    })
+}
+
+/// The command lines of the first generation, word for word but for the address.
+#[test]
+fn programs_of_the_first_generation_run_unchanged() -> Result<()> {
+    SUITE.tell(|stage| {
+        let rome = stage.cluster("rome");
+        let template = json!({"apiVersion": "jobs.liqo.io/v1alpha1", "kind": "JobTemplate",
+            "metadata": {"name": "legacy", "namespace": NAMESPACE}, "spec": work::template("printf '\\377\\000x' > /output/result")});
+        rome.apply(&template.to_string())?;
+        let legacy = rest::legacy(rome)?;
+        ensure!(legacy.script("curl -XGET $A/health")? == br#"{"health":"alive"}"#);
+        let id = legacy.script("curl -XGET $A/job/deploy | jq -r .job_uuid")?;
+        let id = String::from_utf8(id)?.trim().to_owned();
+        let job = work::by_uid(rome, &id)?;
+        ensure!(Work::new(&job, "").ended(rome)?["status"]["phase"] == "Succeeded");
+        let run = |line: &str| legacy.script(&format!("JOB_ID={id}; {line}"));
+        ensure!(run("curl -XGET $A/job/$JOB_ID/result/list")? == br#"["result"]"#);
+        ensure!(run("curl -XGET $A/job/$JOB_ID/result?file=result")? == b"\xff\x00x");
+        ensure!(run("curl -XGET $A/job/$JOB_ID | jq -r '.[\"pod.status.phase\"]'")? == b"Succeeded\n");
+        run("curl -XDELETE $A/job/$JOB_ID")?;
+        ensure!(legacy.script("curl -XGET $A/demo > resultfile; cat resultfile")? == b"\xff\x00x");
+        Ok(())
+    })
+}

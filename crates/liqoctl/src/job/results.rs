@@ -1,0 +1,143 @@
+//! `liqoctl job results`: lists and downloads what the store has, through a port of this machine that leads to the store.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, bail, ensure};
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::{Api, ResourceExt};
+use liqo_kube::Cluster;
+use liqo_results::{Download, File, Location, Store};
+use serde::Serialize;
+use tokio::{io::copy_bidirectional, net::TcpListener};
+
+use super::Jobs;
+use crate::out::{Format, Out};
+
+/// Pods and port of the embedded store.
+const STORE: &str = "app.kubernetes.io/name=store,app.kubernetes.io/part-of=liqo";
+const PORT: u16 = 9000;
+/// How often progress is shown.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Arguments of `job results`.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct ResultsArgs {
+    /// Name of the job
+    #[arg(value_name = "JOB")]
+    name: String,
+    /// Only results whose path is one of these
+    #[arg(value_name = "PATH")]
+    paths: Vec<String>,
+    /// Download the results into this directory
+    #[arg(long, value_name = "DIR")]
+    output_dir: Option<PathBuf>,
+    /// Print for programs
+    #[arg(short, long, value_enum, value_name = "FORMAT", conflicts_with = "output_dir")]
+    output: Option<Format>,
+}
+
+/// One result.
+#[derive(Clone, Debug, Serialize)]
+struct ResultView {
+    path: String,
+    size: u64,
+    sha256: String,
+}
+
+/// `liqoctl job results`
+pub(super) async fn run(jobs: &Jobs, args: ResultsArgs) -> anyhow::Result<()> {
+    let ResultsArgs { name, paths, output_dir, output } = args;
+    let out = Out::new(output.is_some());
+    let status = jobs.get(&name).await?.status.unwrap_or_default();
+    if status.results.is_none() {
+        bail!("job {name} has no complete results: it is {:?}", status.phase);
+    }
+    let (store, _forward) = open(jobs, &name).await?;
+    let manifest = store.manifest().await.context("reading the manifest")?.context("the store has no manifest")?;
+    if let Some(unknown) = paths.iter().find(|path| manifest.files.iter().all(|file| *file.path != ***path)) {
+        bail!("job {name} has no result {unknown:?}; `liqoctl job results {name}` lists them");
+    }
+    let is_chosen = |file: &File| paths.is_empty() || paths.iter().any(|path| *path == *file.path);
+    let chosen: Vec<_> = manifest.files.into_iter().filter(is_chosen).collect();
+    let view = |file: &File| ResultView { path: file.path.to_string(), size: file.size, sha256: file.sha256.to_string() };
+    match (output_dir, output) {
+        (Some(directory), _) => download(store, &chosen, &directory, out).await,
+        (None, Some(format)) => out.value(&chosen.iter().map(view).collect::<Vec<_>>(), format),
+        (None, None) => {
+            let lines = chosen.iter().map(|file| format!("{}  {:>12}  {}", file.sha256, file.size, file.path));
+            out.data(&lines.collect::<Vec<_>>().join("\n"))
+        }
+    }
+}
+
+async fn download(store: Store, files: &[File], directory: &Path, out: Out) -> anyhow::Result<()> {
+    let all: u64 = files.iter().map(|file| file.size).sum();
+    let step = out.step(format!("Downloading {} files", files.len()));
+    let download = Download::new(store, directory)?;
+    let told = async {
+        loop {
+            step.say(format!("Downloading {} files: {} of {all} bytes", files.len(), download.bytes()));
+            tokio::time::sleep(TICK).await;
+        }
+    };
+    tokio::select! {
+        outcome = download.files(files) => outcome.context("what has arrived stays, run the command again")?,
+        () = told => {}
+    }
+    step.done(format!("{} files, {all} bytes in {}; their digests are those of the manifest", files.len(), directory.display()));
+    Ok(())
+}
+
+/// Ends the forwarding when dropped.
+struct Forward(tokio::task::JoinHandle<()>);
+
+impl Drop for Forward {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The store with the key in the Secret of the job: who may read the Secret may read the results.
+async fn open(jobs: &Jobs, job: &str) -> anyhow::Result<(Store, Forward)> {
+    let secret = format!("{job}-results");
+    let found: Option<Secret> = jobs.cluster.get(&jobs.namespace, &secret).await.context("reading the key of the results")?;
+    let data = found.with_context(|| format!("there is no Secret {secret}"))?.data.unwrap_or_default();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).context("the Secret has something else than text");
+    let mut files = BTreeMap::new();
+    for (name, value) in data {
+        files.insert(name, text(value.0)?);
+    }
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("opening a port of this machine")?;
+    files.insert("endpoint".to_owned(), format!("http://{}", listener.local_addr()?));
+    let store = Store::new(&Location::from_files(&files)?)?;
+    let forward = Forward(tokio::spawn(forward(listener, jobs.cluster.clone(), pod(jobs).await?)));
+    Ok((store, forward))
+}
+
+/// Namespace and name of a pod of the store.
+async fn pod(jobs: &Jobs) -> anyhow::Result<(String, String)> {
+    let pods = jobs.cluster.list::<Pod>(&jobs.namespace, STORE).await.context("looking for the store")?;
+    let running = pods.iter().find(|pod| pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running"));
+    let pod = running.context("no pod of the store is running")?;
+    ensure!(pod.metadata.deletion_timestamp.is_none(), "the store is being restarted; run the command again");
+    Ok((jobs.namespace.clone(), pod.name_any()))
+}
+
+async fn forward(listener: TcpListener, cluster: Cluster, (namespace, pod): (String, String)) {
+    let pods: Api<Pod> = Api::namespaced(cluster.client().clone(), &namespace);
+    while let Ok((mut here, _)) = listener.accept().await {
+        let (pods, pod) = (pods.clone(), pod.clone());
+        // What fails here closes the connection; whoever asked says what was asked.
+        tokio::spawn(async move {
+            if let Ok(mut forwarder) = pods.portforward(&pod, &[PORT]).await
+                && let Some(mut there) = forwarder.take_stream(PORT)
+            {
+                let _ = copy_bidirectional(&mut here, &mut there).await;
+            }
+        });
+    }
+}
