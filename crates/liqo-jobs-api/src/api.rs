@@ -13,8 +13,7 @@ use http::{
     HeaderMap, HeaderValue, Method, StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION},
 };
-use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, ResourceExt, api::LogParams};
+use kube::ResourceExt;
 use liqo_api::jobs::{Job, JobSpec, JobTemplateSpec};
 use liqo_front::{
     Caller, Front, Routes, etag,
@@ -25,7 +24,7 @@ use liqo_front::{
 use liqo_kube::access::{Act, User};
 use liqo_results::Manifest;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Value, json as object};
 use tokio::sync::watch;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -67,9 +66,8 @@ pub(crate) fn routes(app: Arc<App>) -> Routes {
         .routes(routes!(list_templates))
         .routes(routes!(watch_events));
     let (router, document) = router.split_for_parts();
-    let router = router
-        .route("/", axum::routing::get(pages::list))
-        .route("/jobs/{name}", axum::routing::get(pages::one));
+    let router =
+        router.route("/", axum::routing::get(pages::list)).route("/jobs/{name}", axum::routing::get(pages::one));
     let mut openapi = serde_json::to_value(document).expect("a document is JSON");
     describe_spec(&mut openapi);
     Routes { router: router.with_state(app), openapi, pages: pages::PAGES }
@@ -139,7 +137,7 @@ impl App {
     }
 
     pub(crate) async fn cancelled(&self, job: &Job) -> Result<Job, Problem> {
-        let patch = json!({"metadata": {"uid": job.uid()}, "spec": {"cancel": true}});
+        let patch = object!({"metadata": {"uid": job.uid()}, "spec": {"cancel": true}});
         self.world.cluster.merge(job, patch).await.map_err(|error| submit::refused(&error))
     }
 
@@ -151,12 +149,14 @@ impl App {
     pub(crate) async fn log(&self, job: &Job, follow: bool) -> Result<Body, Problem> {
         let pod = job.status.as_ref().and_then(|status| status.pod.clone());
         let pod = pod.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "the job has no worker yet"))?;
-        let pods: Api<Pod> = Api::namespaced(self.world.cluster.client().clone(), &self.world.namespace);
-        let params = LogParams { container: Some("worker".to_owned()), follow, ..LogParams::default() };
-        let stream = pods.log_stream(&pod, &params).await.map_err(|error| {
-            tracing::info!(%error, pod, "no log");
-            Problem::new(StatusCode::NOT_FOUND, "the log of the worker is not there: it has not started, or its pod is gone")
-        })?;
+        let stream =
+            self.world.cluster.log((&self.world.namespace, &pod), "worker", follow).await.map_err(|error| {
+                tracing::info!(error = &error as &dyn std::error::Error, pod, "no log");
+                Problem::new(
+                    StatusCode::NOT_FOUND,
+                    "the log of the worker is not there: it has not started, or its pod is gone",
+                )
+            })?;
         let pieces = futures::stream::try_unfold(Box::pin(stream), |mut stream| async move {
             let mut piece = vec![0; 16 * 1024];
             let read = futures::AsyncReadExt::read(&mut stream, &mut piece).await?;
@@ -180,12 +180,19 @@ fn answered<T: Serialize>(method: &Method, headers: &HeaderMap, value: &T) -> Re
     etag::answer(method, headers, "application/json", serde_json::to_vec(value).expect("an answer is JSON"))
 }
 
+/// A value as JSON, which nobody keeps.
+pub(crate) fn json<T: Serialize>(value: &T) -> Response {
+    let mut response = Response::new(Body::from(serde_json::to_vec(value).expect("an answer is JSON")));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
 fn made(status: StatusCode, job: &Job) -> Response {
-    let mut response = axum::Json(JobView::of(job)).into_response();
+    let mut response = json(&JobView::of(job));
     *response.status_mut() = status;
     let place = HeaderValue::from_str(&format!("/api/v1/jobs/{}", job.name_any())).expect("a name is ASCII");
     response.headers_mut().insert(LOCATION, place);
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
@@ -221,7 +228,8 @@ async fn submit_job(
     body: Bytes,
 ) -> Result<Response, Problem> {
     app.may(&caller.user, "create", What::Jobs, "").await?;
-    let wrong = |error: serde_json::Error| Problem::new(StatusCode::BAD_REQUEST, format!("the body is no job: {error}"));
+    let wrong =
+        |error: serde_json::Error| Problem::new(StatusCode::BAD_REQUEST, format!("the body is no job: {error}"));
     let NewJob { name, spec } = serde_json::from_slice(&body).map_err(wrong)?;
     let job = submit::wanted(&headers, &caller.user.name, name, spec)?;
     let submitted = submit::submit(&app.world, job).await?;
@@ -364,7 +372,8 @@ pub(crate) async fn result(
 ) -> Result<Response, Problem> {
     let (store, manifest) = app.manifest(&*app.job(name)?).await?;
     let file = manifest.files.iter().find(|file| &*file.path == path);
-    let file = file.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, format!("job {name:?} has no result {path:?}")))?;
+    let file =
+        file.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, format!("job {name:?} has no result {path:?}")))?;
     results::answer(&store, file, method, headers).await
 }
 
@@ -419,7 +428,7 @@ async fn follow(follower: &mut Follower) -> Result<Next, Problem> {
     changes.mark_unchanged();
     let now: Vec<_> = app.world.jobs().iter().map(|job| JobView::of(job)).collect();
     let news = match last {
-        None => vec![Event::new("begin", &json!({"jobs": now.len()}))],
+        None => vec![Event::new("begin", &object!({"jobs": now.len()}))],
         Some(before) => differences(before, &now).iter().map(|one| Event::new("change", one)).collect(),
     };
     *last = Some(now);
@@ -431,8 +440,8 @@ fn differences(before: &[JobView], now: &[JobView]) -> Vec<Value> {
     let has = |all: &[JobView], one: &JobView| all.binary_search_by(|other| other.name.cmp(&one.name)).ok();
     let changed = now.iter().filter(|one| has(before, one).is_none_or(|at| before[at] != **one));
     let gone = before.iter().filter(|one| has(now, one).is_none());
-    let changed = changed.map(|one| json!({"name": one.name, "object": one}));
-    changed.chain(gone.map(|one| json!({"name": one.name, "object": null}))).collect()
+    let changed = changed.map(|one| object!({"name": one.name, "object": one}));
+    changed.chain(gone.map(|one| object!({"name": one.name, "object": null}))).collect()
 }
 
 #[cfg(test)]
@@ -448,7 +457,7 @@ mod tests {
             .iter()
             .map(|one| (one["name"].clone(), one["object"]["phase"].clone()))
             .collect();
-        assert_eq!(json!(told), json!([["b", "Succeeded"], ["c", "Queued"], ["a", null]]));
+        assert_eq!(object!(told), object!([["b", "Succeeded"], ["c", "Queued"], ["a", null]]));
         assert!(differences(&now, &now).is_empty());
     }
 

@@ -12,23 +12,23 @@ use std::{
 use axum::{
     Router,
     body::Body,
-    extract::{Path, Query, State},
-    response::{IntoResponse, Response},
+    extract::{Path, RawQuery, State},
+    response::Response,
     routing::{any, get},
 };
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header::LOCATION};
 use kube::ResourceExt;
 use liqo_api::jobs::{Job, JobSpec, Phase};
-use liqo_front::{Front, problem::Problem};
+use liqo_front::{Front, page::parameter, problem::Problem};
 use liqo_kube::{
     access::User,
+    drain::Drain,
     server::{self, Limits, Listen, Reply},
 };
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    api::{App, What, result},
+    api::{App, What, json as answer, result},
     model::ResultView,
     submit,
     world::World,
@@ -63,6 +63,7 @@ pub struct LegacyArgs {
 pub(crate) struct Legacy {
     address: Listen,
     facade: Facade,
+    drain: Drain,
 }
 
 #[derive(Clone)]
@@ -77,24 +78,28 @@ impl Legacy {
     ///
     /// # Errors
     /// A text that says which flag is missing.
-    pub(crate) fn new(args: LegacyArgs, world: &Arc<World>, front: &Arc<Front>) -> Result<Option<Self>, String> {
+    pub(crate) fn new(
+        args: LegacyArgs,
+        world: &Arc<World>,
+        front: &Arc<Front>,
+        drain: Drain,
+    ) -> Result<Option<Self>, String> {
         let LegacyArgs { legacy_address, legacy_user, legacy_groups, legacy_template } = args;
         let Some(address) = legacy_address else { return Ok(None) };
         let name = legacy_user.filter(|name| !name.is_empty());
         let name = name.ok_or("--legacy-user: name the user of this cluster with whose rights the facade acts")?;
         let user = User { name, groups: legacy_groups, ..User::default() };
         let app = App::new(Arc::clone(front), Arc::clone(world));
-        Ok(Some(Self { address, facade: Facade { app, user, template: legacy_template } }))
+        Ok(Some(Self { address, facade: Facade { app, user, template: legacy_template }, drain }))
     }
 
     /// Serves for as long as the process lives.
     ///
     /// # Errors
     /// When the address cannot be used.
-    pub(crate) async fn serve(self) -> std::io::Result<()> {
-        let Self { address, facade } = self;
+    pub(crate) async fn serve(self) -> Result<(), String> {
+        let Self { address, facade, drain } = self;
         let listener = address.bind().await?;
-        let drain = facade.app.front.drain().clone();
         let router = routes(facade);
         let answer = move |request, _peer| answered(router.clone(), request);
         server::serve_within(LIMITS, &drain, listener, None, answer).await;
@@ -110,7 +115,7 @@ fn routes(facade: Facade) -> Router {
         .route("/job/{id}/result/list", get(list))
         .route("/job/{id}/result", get(file))
         .route("/demo", get(demo))
-        .route("/health", get(async || axum::Json(json!({"health": "alive"}))))
+        .route("/health", get(async || answer(&json!({"health": "alive"}))))
         .with_state(facade)
 }
 
@@ -149,9 +154,14 @@ impl Facade {
     }
 }
 
+fn with(status: StatusCode, mut response: Response) -> Response {
+    *response.status_mut() = status;
+    response
+}
+
 fn deployed(status: StatusCode, job: &Job) -> Response {
     let id = job.uid().unwrap_or_default();
-    let mut response = axum::Json(json!({"status": "job deployed", "job_uuid": id})).into_response();
+    let mut response = answer(&json!({"status": "job deployed", "job_uuid": id}));
     *response.status_mut() = status;
     response.headers_mut().extend(HeaderValue::from_str(&format!("/job/{id}")).ok().map(|place| (LOCATION, place)));
     response
@@ -167,7 +177,7 @@ async fn deploy(State(facade): State<Facade>, method: Method) -> Result<Response
 async fn state(State(facade): State<Facade>, Path(id): Path<String>) -> Result<Response, Problem> {
     let job = facade.job(&id)?;
     facade.may("get", What::Jobs, &job.name_any()).await?;
-    Ok(axum::Json(pod_state(&job)).into_response())
+    Ok(answer(&pod_state(&job)))
 }
 
 /// What the first generation said of the one pod of a job.
@@ -188,7 +198,7 @@ async fn delete(State(facade): State<Facade>, Path(id): Path<String>) -> Result<
     let job = facade.job(&id)?;
     facade.may("delete", What::Jobs, &job.name_any()).await?;
     facade.app.deleted(&job).await?;
-    Ok((StatusCode::ACCEPTED, axum::Json(json!({}))).into_response())
+    Ok(with(StatusCode::ACCEPTED, answer(&json!({}))))
 }
 
 async fn list(State(facade): State<Facade>, Path(id): Path<String>) -> Result<Response, Problem> {
@@ -196,38 +206,31 @@ async fn list(State(facade): State<Facade>, Path(id): Path<String>) -> Result<Re
     facade.may("get", What::Results, &job.name_any()).await?;
     let (_, manifest) = facade.app.manifest(&job).await?;
     let paths: Vec<_> = ResultView::all(&manifest).into_iter().map(|one| one.path).collect();
-    Ok(axum::Json(paths).into_response())
-}
-
-#[derive(Deserialize)]
-struct FileQuery {
-    file: String,
+    Ok(answer(&paths))
 }
 
 async fn file(
     State(facade): State<Facade>,
     Path(id): Path<String>,
-    Query(FileQuery { file }): Query<FileQuery>,
+    RawQuery(query): RawQuery,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    let missing = || Problem::new(StatusCode::BAD_REQUEST, "name the result: ?file=PATH");
+    let file = parameter(query.as_deref(), "file").ok_or_else(missing)?;
     let name = facade.job(&id)?.name_any();
     facade.may("get", What::Results, &name).await?;
     result(&facade.app, &name, &file, &method, &headers).await
 }
 
-#[derive(Deserialize)]
-struct DemoQuery {
-    /// Seconds.
-    timeout: Option<u64>,
-}
-
 /// Runs a job and answers with its result; after the timeout, with where the job is.
 async fn demo(
     State(facade): State<Facade>,
-    Query(DemoQuery { timeout }): Query<DemoQuery>,
+    RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    let wrong = |_| Problem::new(StatusCode::BAD_REQUEST, "timeout is a number of seconds");
+    let timeout = parameter(query.as_deref(), "timeout").map(|text| text.parse().map_err(wrong)).transpose()?;
     facade.may("get", What::Results, "").await?;
     let until = Instant::now() + timeout.map_or(DEMO_WAIT, Duration::from_secs).min(LONGEST_WAIT);
     let mut changes = facade.app.world.changes();
@@ -247,7 +250,7 @@ async fn demo(
 }
 
 async fn demo_result(facade: &Facade, name: &str, headers: &HeaderMap) -> Result<Response, Problem> {
-    let none = || (StatusCode::BAD_REQUEST, axum::Json(json!({"message": "no result file"}))).into_response();
+    let none = || with(StatusCode::BAD_REQUEST, answer(&json!({"message": "no result file"})));
     let Ok((_, manifest)) = facade.app.manifest(&*facade.app.job(name)?).await else { return Ok(none()) };
     let all = ResultView::all(&manifest);
     let chosen = all.iter().find(|one| one.path == DEMO_RESULT).or(all.first());
@@ -265,7 +268,8 @@ mod tests {
     fn the_state_is_that_of_one_pod() {
         let mut job = Job::new("j", JobSpec::default());
         job.status = Some(JobStatus { phase: Phase::Storing, pod: Some("j-x".to_owned()), ..JobStatus::default() });
-        let wanted = json!({"pod_name": "j-x", "pod.status.phase": "Running", "container_states": {"worker": "terminated"}});
+        let wanted =
+            json!({"pod_name": "j-x", "pod.status.phase": "Running", "container_states": {"worker": "terminated"}});
         assert_eq!(pod_state(&job), wanted);
     }
 }

@@ -15,7 +15,7 @@ mod world;
 
 use std::{sync::Arc, time::Duration};
 
-use liqo_front::{Certificate, Front};
+use liqo_front::{Front, certificate::Certificate};
 use liqo_jobs::{JobStore, StoreArgs};
 use liqo_kube::{
     Cluster,
@@ -79,7 +79,7 @@ pub async fn run(args: ApiArgs) -> Result<(), String> {
         () = life.until_signal() => return Ok(()),
     };
     let front = Front::new(home, life.drain().clone(), (args.cluster_name, String::new()));
-    if let Some(legacy) = legacy::Legacy::new(args.legacy, &world, &front)? {
+    if let Some(legacy) = legacy::Legacy::new(args.legacy, &world, &front, life.drain().clone())? {
         life.spawn("legacy", legacy.serve());
     }
     let routes = api::routes(api::App::new(Arc::clone(&front), world));

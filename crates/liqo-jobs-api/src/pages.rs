@@ -120,6 +120,13 @@ fn second(time: Option<&String>) -> String {
     time.map_or_else(|| "–".to_owned(), text)
 }
 
+impl ResultView {
+    /// Its size for people.
+    fn amount(&self) -> String {
+        bytes(self.size)
+    }
+}
+
 /// Bytes for people.
 fn bytes(count: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];

@@ -80,7 +80,9 @@ pub(crate) async fn answer(
     match precondition(method, headers, &tag) {
         Precondition::Met => {}
         Precondition::NotModified => *response.status_mut() = StatusCode::NOT_MODIFIED,
-        Precondition::Failed => return Err(Problem::new(StatusCode::PRECONDITION_FAILED, format!("the result has the tag {tag}"))),
+        Precondition::Failed => {
+            return Err(Problem::new(StatusCode::PRECONDITION_FAILED, format!("the result has the tag {tag}")));
+        }
     }
     let part = part(method, headers, &tag, file.size);
     let head = response.headers_mut();

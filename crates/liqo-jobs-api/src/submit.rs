@@ -26,17 +26,12 @@ pub(crate) struct Submitted {
 ///
 /// # Errors
 /// 400 when the key makes no sense.
-pub(crate) fn wanted(
-    headers: &HeaderMap,
-    user: &str,
-    name: Option<String>,
-    spec: JobSpec,
-) -> Result<Job, Problem> {
+pub(crate) fn wanted(headers: &HeaderMap, user: &str, name: Option<String>, spec: JobSpec) -> Result<Job, Problem> {
     let key = key(headers)?;
     let request = serde_json::to_vec(&(&name, &spec)).expect("a request is JSON");
     let mut job = Job::new("", spec);
     job.annotations_mut().insert(SUBMITTER_ANNOTATION.to_owned(), user.to_owned());
-    if let Some(key) = &key {
+    if key.is_some() {
         job.annotations_mut().insert(REQUEST_ANNOTATION.to_owned(), hex(&request, 32));
     }
     job.metadata.name = name.or_else(|| key.map(|key| format!("job-{}", hex(format!("{user}\0{key}").as_bytes(), 10))));
@@ -88,7 +83,8 @@ fn repeated(known: Option<Job>, request: Option<&String>, name: &str) -> Result<
         return Ok(Submitted { job, is_known: true });
     }
     let detail = format!("the key belongs to another request, or the name {name} to another job");
-    Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).with_remedy("use a new Idempotency-Key for a new request"))
+    Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
+        .with_remedy("use a new Idempotency-Key for a new request"))
 }
 
 /// What the API server refused, as a problem; its own words are for the caller.

@@ -16,7 +16,12 @@ mod worker;
 
 use std::sync::Arc;
 
-use liqo_kube::{Cluster, args::RuntimeArgs, drive, lease, life::{self, Life}};
+use liqo_kube::{
+    Cluster,
+    args::RuntimeArgs,
+    drive, lease,
+    life::{self, Life},
+};
 
 pub use store::{JobStore, StoreArgs, StoreError};
 

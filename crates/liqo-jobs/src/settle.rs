@@ -263,7 +263,8 @@ fn tell(old: &JobStatus, new: JobStatus) -> Option<Step> {
 /// How what was made for a job ends; nothing: it has.
 fn ending(known: &Known) -> Vec<Step> {
     let batch = known.batch.iter().filter(|batch| batch.metadata.deletion_timestamp.is_none());
-    let steps: Vec<_> = batch.map(|batch| Step::RemoveBatch(Arc::clone(batch))).chain(hasten(&known.pods, &known.now)).collect();
+    let steps: Vec<_> =
+        batch.map(|batch| Step::RemoveBatch(Arc::clone(batch))).chain(hasten(&known.pods, &known.now)).collect();
     if steps.is_empty() && (known.batch.is_some() || !known.pods.is_empty()) {
         // The watches say when they are gone; this is for a pod whose node is gone, too.
         return vec![Step::Wait(Duration::from_secs(u64::from(FAREWELL)))];

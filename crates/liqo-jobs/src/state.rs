@@ -174,14 +174,13 @@ fn describe(status: &mut JobStatus, pod: &Pod) {
 /// Why a pod does not start: it has no node, or a container before the worker cannot start.
 fn hindrance(pod: &Pod) -> Option<(Option<String>, Option<String>)> {
     let status = pod.status.as_ref()?;
-    let conditions = status.conditions.iter().flatten();
-    let unscheduled = conditions.filter(|one| one.type_ == "PodScheduled" && one.status == "False").next();
-    if let Some(one) = unscheduled {
+    let mut conditions = status.conditions.iter().flatten();
+    if let Some(one) = conditions.find(|one| one.type_ == "PodScheduled" && one.status == "False") {
         return Some((one.reason.clone(), one.message.clone()));
     }
     let before = status.init_container_statuses.iter().flatten();
-    let waiting = before.filter_map(|one| one.state.as_ref()?.waiting.as_ref());
-    waiting.map(|one| (one.reason.clone(), one.message.clone())).next()
+    let mut waiting = before.filter_map(|one| one.state.as_ref()?.waiting.as_ref());
+    waiting.next().map(|one| (one.reason.clone(), one.message.clone()))
 }
 
 fn find<'a>(all: &'a [ContainerStatus], name: &str) -> Option<&'a ContainerStatus> {
@@ -242,8 +241,10 @@ mod tests {
     }
 
     fn batch(conditions: Value) -> Batch {
-        serde_json::from_value(json!({"metadata": {"name": "j"}, "status": {"active": 0, "succeeded": 1, "conditions": conditions}}))
-            .expect("a batch job")
+        serde_json::from_value(
+            json!({"metadata": {"name": "j"}, "status": {"active": 0, "succeeded": 1, "conditions": conditions}}),
+        )
+        .expect("a batch job")
     }
 
     fn ended(kind: &str, reason: &str) -> Batch {

@@ -56,7 +56,12 @@ impl JobStore {
     }
 
     /// The place of a job's results with a key for its mover: what goes into the job's Secret.
-    pub(crate) fn files(&self, job: &Job, worker: &JobTemplateSpec, now: u64) -> Result<BTreeMap<String, String>, StoreError> {
+    pub(crate) fn files(
+        &self,
+        job: &Job,
+        worker: &JobTemplateSpec,
+        now: u64,
+    ) -> Result<BTreeMap<String, String>, StoreError> {
         let attempts = u64::try_from(worker.retries).unwrap_or_default().saturating_add(1);
         let longest = u64::try_from(worker.timeout_seconds).unwrap_or_default().saturating_mul(attempts);
         let expires = now.saturating_add(longest).saturating_add(KEY_AFTER);
@@ -66,7 +71,8 @@ impl JobStore {
     fn location(&self, job: &Job, access: Access, expires: u64) -> Result<Location, StoreError> {
         let prefix = job.uid().unwrap_or_default();
         let scope = Scope { prefix: prefix.clone(), access, expires };
-        let key = keys::issue(&self.master, &scope).map_err(|error| StoreError::of("making a key of the store", &error))?;
+        let key =
+            keys::issue(&self.master, &scope).map_err(|error| StoreError::of("making a key of the store", &error))?;
         Ok(Location {
             endpoint: self.args.store_endpoint.clone(),
             region: self.args.store_region.clone(),
@@ -94,9 +100,15 @@ impl JobStore {
             match read_key(cluster, namespace, &args.store_key_secret).await {
                 Ok(Some(master)) => return Self { args, master },
                 outcome => {
-                    let why = outcome.err().map_or_else(|| "there is no master key yet".to_owned(), |error| error.to_string());
+                    let why = outcome
+                        .err()
+                        .map_or_else(|| "there is no master key yet".to_owned(), |error| error.to_string());
                     if why != told {
-                        tracing::info!(secret = args.store_key_secret, reason = why, "waiting for the master key of the store");
+                        tracing::info!(
+                            secret = args.store_key_secret,
+                            reason = why,
+                            "waiting for the master key of the store"
+                        );
                         told = why;
                     }
                 }
@@ -149,15 +161,14 @@ async fn master_key(cluster: &Cluster, namespace: &str, name: &str) -> Result<Ve
         let mut key = vec![0; keys::MASTER_BYTES];
         let random = SystemRandom::new().fill(&mut key);
         random.map_err(|error| StoreError::of("making the master key of the store", &error))?;
-        let metadata = ObjectMeta {
-            name: Some(name.to_owned()),
-            namespace: Some(namespace.to_owned()),
-            ..ObjectMeta::default()
-        };
+        let metadata =
+            ObjectMeta { name: Some(name.to_owned()), namespace: Some(namespace.to_owned()), ..ObjectMeta::default() };
         let data = BTreeMap::from([(MASTER_KEY.to_owned(), ByteString(key))]);
         let secret = Secret { metadata, data: Some(data), immutable: Some(true), ..Secret::default() };
         match cluster.create(&secret).await {
-            Err(error) if !error.is_conflict() => return Err(StoreError::of("making the master key of the store", &error)),
+            Err(error) if !error.is_conflict() => {
+                return Err(StoreError::of("making the master key of the store", &error));
+            }
             // Read again, also after our own write: what is stored counts.
             _ => {}
         }

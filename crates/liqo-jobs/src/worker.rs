@@ -43,7 +43,10 @@ pub(crate) fn resolve(
     let mut worker = match (&spec.template, &spec.template_name) {
         (Some(template), None) => template.clone(),
         (None, Some(name)) => named(name).ok_or_else(|| {
-            ("TemplateNotFound", format!("there is no JobTemplate {name:?} in this namespace; create it or cancel the job"))
+            (
+                "TemplateNotFound",
+                format!("there is no JobTemplate {name:?} in this namespace; create it or cancel the job"),
+            )
         })?,
         _ => return Err(("InvalidTemplate", "the job needs either templateName or template".to_owned())),
     };
@@ -98,7 +101,8 @@ pub(crate) fn forge(job: &Job, worker: &JobTemplateSpec, mover_image: &str) -> B
 }
 
 fn pod(job: &Job, worker: &JobTemplateSpec, mover_image: &str) -> PodSpec {
-    let results = EmptyDirVolumeSource { size_limit: Some(worker.output_size.clone()), ..EmptyDirVolumeSource::default() };
+    let results =
+        EmptyDirVolumeSource { size_limit: Some(worker.output_size.clone()), ..EmptyDirVolumeSource::default() };
     let location = SecretVolumeSource { secret_name: Some(location_name(job)), ..SecretVolumeSource::default() };
     PodSpec {
         init_containers: Some(vec![mover(job, mover_image)]),

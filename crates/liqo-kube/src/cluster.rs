@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_types, reason = "the one door to API servers")]
 
 mod evict;
+mod streams;
 
 use std::{fmt::Debug, sync::Arc, time::Duration};
 

@@ -20,10 +20,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{
-    BadPath, Digest, Store, StoreError, check,
-    manifest::File,
-};
+use crate::{BadPath, Digest, Store, StoreError, check, manifest::File, store::chain};
 
 /// Files at the same time.
 const AT_ONCE: usize = 8;
@@ -32,7 +29,7 @@ const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(2);
 /// Bytes that are hashed at once.
 const STEP: usize = 256 * 1024;
-/// What a file is called before it is whole; the beginning of its digest follows.
+/// What a file is called before it is whole; a name for its path and digest follows.
 const PARTIAL: &str = ".liqo-partial-";
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -48,7 +45,7 @@ pub enum DownloadError {
     #[error("{0:?}: {1}")]
     Path(String, #[source] BadPath),
     /// The store does not give the file.
-    #[error("{0:?}: {}", .1.chain())]
+    #[error("downloading {0:?}")]
     Store(String, #[source] StoreError),
     /// The store has other bytes than the manifest says.
     #[error("{path:?} in the store has the digest {found}, its manifest says {expected}")]
@@ -69,6 +66,13 @@ pub struct Download {
     into: OwnedFd,
     /// Bytes that are there, those of earlier downloads included.
     bytes: AtomicU64,
+}
+
+impl DownloadError {
+    /// The error with its causes, in one line.
+    pub fn chain(&self) -> String {
+        chain(self)
+    }
 }
 
 impl Download {
@@ -107,30 +111,42 @@ impl Download {
             self.bytes.fetch_add(file.size, Ordering::Relaxed);
             return Ok(());
         }
-        let partial = format!("{PARTIAL}{:.16}", file.sha256.to_string());
+        let partial = partial_name(file);
         let mut begun = Begun::open(&directory, &partial, file.size).map_err(failed)?;
+        let resumed = begun.length > 0;
+        self.whole(file, &mut begun).await?;
+        if resumed && begun.digest() != file.sha256 {
+            // What was there is not the beginning of this file.
+            self.bytes.fetch_sub(begun.length, Ordering::Relaxed);
+            begun = begun.anew().map_err(failed)?;
+            self.whole(file, &mut begun).await?;
+        }
+        let found = begun.digest();
+        if found != file.sha256 {
+            return Err(DownloadError::Digest { path: path(), found, expected: file.sha256 });
+        }
+        renameat(&directory, &partial, &directory, name).map_err(|error| failed(error.into()))
+    }
+
+    /// Reads from the store until the file is whole, whatever ends in between.
+    async fn whole(&self, file: &File, begun: &mut Begun) -> Result<(), DownloadError> {
         self.bytes.fetch_add(begun.length, Ordering::Relaxed);
         let mut tries = 0;
         while begun.length < file.size {
             let before = begun.length;
-            match self.more(file, &mut begun).await {
+            match self.more(file, begun).await {
                 Err(DownloadError::Store(_, StoreError::Store(error))) if tries < TRIES => {
-                    tries = if begun.length > before { 0 } else { tries + 1 };
+                    tries = if begun.length > before { 1 } else { tries + 1 };
                     tracing::debug!(path = &*file.path, %error, "the download goes on after a pause");
                     tokio::time::sleep(PAUSE).await;
                 }
                 ended => ended?,
             }
         }
-        let found = begun.digest();
-        if found != file.sha256 {
-            begun.file.set_len(0).map_err(failed)?;
-            return Err(DownloadError::Digest { path: path(), found, expected: file.sha256 });
-        }
-        renameat(&directory, &partial, &directory, name).map_err(|error| failed(error.into()))
+        Ok(())
     }
 
-    /// Reads from the store until the file is whole or the connection ends.
+    /// Reads from the store until the file is whole or an answer ends early.
     async fn more(&self, file: &File, begun: &mut Begun) -> Result<(), DownloadError> {
         let store = |error| DownloadError::Store(file.path.to_string(), error);
         let opened = self.store.open(&file.path, Some(begun.length..file.size)).await.map_err(store)?;
@@ -157,6 +173,15 @@ impl Download {
     }
 }
 
+/// The name that the file has before it is whole: another one for each path and each digest.
+pub fn partial_name(file: &File) -> String {
+    let mut context = Context::new(&SHA256);
+    context.update(&file.sha256.0);
+    context.update(file.path.as_bytes());
+    let name = Digest::of(context).to_string();
+    format!("{PARTIAL}{name:.16}")
+}
+
 /// Whether the file is there with these bytes.
 fn is_there(directory: &OwnedFd, name: &str, wanted: &File) -> io::Result<bool> {
     let file = match openat(directory, name, FILE.union(OFlags::RDONLY), Mode::empty()) {
@@ -171,7 +196,7 @@ fn is_there(directory: &OwnedFd, name: &str, wanted: &File) -> io::Result<bool> 
     }
     let mut context = Context::new(&SHA256);
     hash(&file, &mut context)?;
-    Ok(digest(context) == wanted.sha256)
+    Ok(Digest::of(context) == wanted.sha256)
 }
 
 /// Hashes a file from where it is to its end; returns the bytes.
@@ -183,12 +208,6 @@ fn hash(mut file: &Open, context: &mut Context) -> io::Result<u64> {
         context.update(bytes);
         length += u64::try_from(read).map_err(io::Error::other)?;
     }
-}
-
-fn digest(context: Context) -> Digest {
-    let mut digest = [0; 32];
-    digest.copy_from_slice(context.finish().as_ref());
-    Digest(digest)
 }
 
 /// A file that is not whole yet.
@@ -212,6 +231,14 @@ impl Begun {
         Ok(Self { file, length, context })
     }
 
+    /// Begins once more.
+    fn anew(self) -> io::Result<Self> {
+        let mut file = self.file;
+        file.set_len(0)?;
+        file.seek(SeekFrom::Start(0))?;
+        Ok(Self { file, length: 0, context: Context::new(&SHA256) })
+    }
+
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all(bytes)?;
         self.context.update(bytes);
@@ -220,6 +247,6 @@ impl Begun {
     }
 
     fn digest(&self) -> Digest {
-        digest(self.context.clone())
+        Digest::of(self.context.clone())
     }
 }

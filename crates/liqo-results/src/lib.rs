@@ -14,7 +14,7 @@ mod path;
 mod store;
 
 pub use self::{
-    download::{Download, DownloadError},
+    download::{Download, DownloadError, partial_name},
     location::{BadLocation, Location},
     manifest::{BadManifest, Digest, File, Manifest, Skipped},
     path::{BadPath, check, check_key},

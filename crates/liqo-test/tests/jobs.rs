@@ -67,7 +67,8 @@ fn a_failed_worker_keeps_its_results() -> Result<()> {
 fn a_cancelled_job_ends_and_a_deleted_one_leaves_nothing() -> Result<()> {
     SUITE.tell(|stage| {
         let rome = stage.cluster("rome");
-        let work = Work::new("endless", "echo one > /output/one; trap '' TERM; while true; do sleep 1; done").placed("Remote");
+        let work =
+            Work::new("endless", "echo one > /output/one; trap '' TERM; while true; do sleep 1; done").placed("Remote");
         work.submit(rome)?;
         work.phase(rome, "Running")?;
         work.cancel(rome)?;
@@ -135,7 +136,16 @@ fn a_controller_that_is_killed_loses_nothing() -> Result<()> {
         let work = Work::new("survivor", "sleep 3; echo here > /output/here").placed("Remote");
         work.submit(rome)?;
         work.phase(rome, "Running")?;
-        rome.kubectl(&["delete", "pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=jobs", "--force", "--grace-period=0"])?;
+        rome.kubectl(&[
+            "delete",
+            "pods",
+            "-n",
+            NAMESPACE,
+            "-l",
+            "app.kubernetes.io/name=jobs",
+            "--force",
+            "--grace-period=0",
+        ])?;
         let job = work.ended(rome)?;
         ensure!(job["status"]["phase"] == "Succeeded" && job["status"]["attempts"] == 1, "{}", job["status"]);
         Ok(())

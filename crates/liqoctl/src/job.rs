@@ -133,6 +133,8 @@ struct Jobs {
 impl Jobs {
     async fn get(&self, name: &str) -> anyhow::Result<Job> {
         let found = self.cluster.get::<Job>(&self.namespace, name).await.context("looking for the job")?;
-        found.with_context(|| format!("there is no job {name:?} in namespace {:?}; `liqoctl job list` names them", self.namespace))
+        found.with_context(|| {
+            format!("there is no job {name:?} in namespace {:?}; `liqoctl job list` names them", self.namespace)
+        })
     }
 }

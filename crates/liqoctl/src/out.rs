@@ -147,6 +147,15 @@ impl Out {
         }
     }
 
+    /// Bytes that were asked for, as they are; `false` when nobody reads them any more.
+    pub(crate) fn bytes(self, bytes: &[u8]) -> anyhow::Result<bool> {
+        let mut stdout = io::stdout().lock();
+        match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+            outcome => Ok(outcome.map(|()| true)?),
+        }
+    }
+
     /// What was asked for, for programs.
     pub(crate) fn value(self, value: &impl Serialize, format: Format) -> anyhow::Result<()> {
         let value = serde_json::to_value(value)?;

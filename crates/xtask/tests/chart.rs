@@ -4,8 +4,8 @@
 mod chart {
     mod fabric;
     mod guard;
-    mod jobs;
     pub(crate) mod helm;
+    mod jobs;
     mod labels;
     pub(crate) mod peers;
     mod pods;

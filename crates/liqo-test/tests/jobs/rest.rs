@@ -1,7 +1,5 @@
 //! The API of jobs as its callers see it: through a forwarded port, with tokens of service accounts.
 
-use std::process::Command;
-
 use anyhow::{Context, Result};
 use liqo_test::{Cluster, run};
 use serde_json::Value;
@@ -18,7 +16,15 @@ pub(crate) fn accounts(cluster: &Cluster) -> Result<()> {
     for (name, role) in [("editor", "edit"), ("viewer", "view"), ("legacy", "edit")] {
         cluster.kubectl(&["create", "serviceaccount", "-n", NAMESPACE, name])?;
         let account = format!("--serviceaccount={NAMESPACE}:{name}");
-        cluster.kubectl(&["create", "rolebinding", "-n", NAMESPACE, name, &format!("--clusterrole={role}"), &account])?;
+        cluster.kubectl(&[
+            "create",
+            "rolebinding",
+            "-n",
+            NAMESPACE,
+            name,
+            &format!("--clusterrole={role}"),
+            &account,
+        ])?;
     }
     Ok(())
 }
@@ -64,14 +70,18 @@ impl Rest {
 
     pub(crate) fn post(&self, path: &str, body: &Value, more: &[&str]) -> Result<Answer> {
         let body = body.to_string();
-        self.curl(path, &[&["-X", "POST", "-H", "Content-Type: application/json", "--data-binary", &body], more].concat())
+        self.curl(
+            path,
+            &[&["-X", "POST", "-H", "Content-Type: application/json", "--data-binary", &body], more].concat(),
+        )
     }
 
     fn curl(&self, path: &str, more: &[&str]) -> Result<Answer> {
-        let mut curl = Command::new("curl");
+        let mut curl = run::command("curl");
         curl.args(["-sS", "--insecure", "--max-time", "60", "-w", "%{stderr}%{http_code}"]);
         curl.args(["-H", &format!("Authorization: Bearer {}", self.token)]).args(more);
-        let output = curl.arg(format!("https://127.0.0.1:{}{path}", self.forward.port)).output().context("cannot run curl")?;
+        let output =
+            curl.arg(format!("https://127.0.0.1:{}{path}", self.forward.port)).output().context("cannot run curl")?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         let code = said.trim().parse().with_context(|| format!("curl said {said:?} about {path}"))?;
         Ok(Answer { code, body: output.stdout })
@@ -91,7 +101,7 @@ impl Legacy {
     pub(crate) fn script(&self, lines: &str) -> Result<Vec<u8>> {
         let directory = std::env::temp_dir().join(format!("liqo-jobs-{}", std::process::id()));
         std::fs::create_dir_all(&directory)?;
-        let mut shell = Command::new("bash");
+        let mut shell = run::command("bash");
         shell.args(["-euo", "pipefail", "-c", lines]).current_dir(&directory);
         shell.env("A", format!("http://127.0.0.1:{}", self.0.port));
         let output = shell.output().context("cannot run bash");

@@ -59,7 +59,16 @@ impl Work {
     }
 
     pub(crate) fn cancel(&self, cluster: &Cluster) -> Result<()> {
-        cluster.kubectl(&["patch", "-n", NAMESPACE, "ljob", &self.name, "--type=merge", "-p", r#"{"spec":{"cancel":true}}"#])?;
+        cluster.kubectl(&[
+            "patch",
+            "-n",
+            NAMESPACE,
+            "ljob",
+            &self.name,
+            "--type=merge",
+            "-p",
+            r#"{"spec":{"cancel":true}}"#,
+        ])?;
         Ok(())
     }
 
@@ -92,7 +101,8 @@ impl Work {
 /// The name of the job with this UID.
 pub(crate) fn by_uid(cluster: &Cluster, uid: &str) -> Result<String> {
     let all = cluster.items(&["ljob", "-n", NAMESPACE])?;
-    let found = all.iter().find(|job| job["metadata"]["uid"] == uid).with_context(|| format!("no job has the UID {uid}"))?;
+    let found =
+        all.iter().find(|job| job["metadata"]["uid"] == uid).with_context(|| format!("no job has the UID {uid}"))?;
     Ok(found["metadata"]["name"].as_str().unwrap_or_default().to_owned())
 }
 
@@ -166,9 +176,10 @@ pub(crate) fn compare(cluster: &Cluster, job: &Value) -> Result<()> {
         let mut stored = BTreeMap::new();
         for file in &manifest.files {
             let opened = store.open(&file.path, None).await?;
-            let digest = opened.bytes.map_err(|error| anyhow!(error)).try_fold(Sha256::new(), async |digest, piece| {
-                Ok(digest.chain_update(&piece))
-            });
+            let digest = opened
+                .bytes
+                .map_err(|error| anyhow!(error))
+                .try_fold(Sha256::new(), async |digest, piece| Ok(digest.chain_update(&piece)));
             let hex: String = digest.await?.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
             ensure!(hex == file.sha256.to_string(), "{} is not what the manifest says", file.path);
             stored.insert(file.path.to_string(), hex);

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use k8s_openapi::api::core::v1::{Pod, Secret};
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
 use liqo_kube::Cluster;
 use liqo_results::{Download, File, Location, Store};
 use serde::Serialize;
@@ -63,7 +63,8 @@ pub(super) async fn run(jobs: &Jobs, args: ResultsArgs) -> anyhow::Result<()> {
     }
     let is_chosen = |file: &File| paths.is_empty() || paths.iter().any(|path| *path == *file.path);
     let chosen: Vec<_> = manifest.files.into_iter().filter(is_chosen).collect();
-    let view = |file: &File| ResultView { path: file.path.to_string(), size: file.size, sha256: file.sha256.to_string() };
+    let view =
+        |file: &File| ResultView { path: file.path.to_string(), size: file.size, sha256: file.sha256.to_string() };
     match (output_dir, output) {
         (Some(directory), _) => download(store, &chosen, &directory, out).await,
         (None, Some(format)) => out.value(&chosen.iter().map(view).collect::<Vec<_>>(), format),
@@ -88,7 +89,11 @@ async fn download(store: Store, files: &[File], directory: &Path, out: Out) -> a
         outcome = download.files(files) => outcome.context("what has arrived stays, run the command again")?,
         () = told => {}
     }
-    step.done(format!("{} files, {all} bytes in {}; their digests are those of the manifest", files.len(), directory.display()));
+    step.done(format!(
+        "{} files, {all} bytes in {}; their digests are those of the manifest",
+        files.len(),
+        directory.display()
+    ));
     Ok(())
 }
 
@@ -104,7 +109,8 @@ impl Drop for Forward {
 /// The store with the key in the Secret of the job: who may read the Secret may read the results.
 async fn open(jobs: &Jobs, job: &str) -> anyhow::Result<(Store, Forward)> {
     let secret = format!("{job}-results");
-    let found: Option<Secret> = jobs.cluster.get(&jobs.namespace, &secret).await.context("reading the key of the results")?;
+    let found: Option<Secret> =
+        jobs.cluster.get(&jobs.namespace, &secret).await.context("reading the key of the results")?;
     let data = found.with_context(|| format!("there is no Secret {secret}"))?.data.unwrap_or_default();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).context("the Secret has something else than text");
     let mut files = BTreeMap::new();
@@ -121,22 +127,20 @@ async fn open(jobs: &Jobs, job: &str) -> anyhow::Result<(Store, Forward)> {
 /// Namespace and name of a pod of the store.
 async fn pod(jobs: &Jobs) -> anyhow::Result<(String, String)> {
     let pods = jobs.cluster.list::<Pod>(&jobs.namespace, STORE).await.context("looking for the store")?;
-    let running = pods.iter().find(|pod| pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running"));
+    let running =
+        pods.iter().find(|pod| pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running"));
     let pod = running.context("no pod of the store is running")?;
     ensure!(pod.metadata.deletion_timestamp.is_none(), "the store is being restarted; run the command again");
     Ok((jobs.namespace.clone(), pod.name_any()))
 }
 
 async fn forward(listener: TcpListener, cluster: Cluster, (namespace, pod): (String, String)) {
-    let pods: Api<Pod> = Api::namespaced(cluster.client().clone(), &namespace);
     while let Ok((mut here, _)) = listener.accept().await {
-        let (pods, pod) = (pods.clone(), pod.clone());
-        // What fails here closes the connection; whoever asked says what was asked.
+        let (cluster, namespace, pod) = (cluster.clone(), namespace.clone(), pod.clone());
+        // What fails here closes the connection, and the request over it says what was asked.
         tokio::spawn(async move {
-            if let Ok(mut forwarder) = pods.portforward(&pod, &[PORT]).await
-                && let Some(mut there) = forwarder.take_stream(PORT)
-            {
-                let _ = copy_bidirectional(&mut here, &mut there).await;
+            if let Ok(mut there) = cluster.forward((&namespace, &pod), PORT).await {
+                let _ = copy_bidirectional(&mut here, &mut there.stream).await;
             }
         });
     }

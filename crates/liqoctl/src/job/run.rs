@@ -65,8 +65,20 @@ fn placement(text: &str) -> Result<Placement, String> {
 
 /// The job that the arguments describe.
 fn wanted(args: RunArgs) -> anyhow::Result<(Job, WaitArgs)> {
-    let RunArgs { name, template, image, env, resources, placement, output_dir, worker_timeout, retries, ttl, wait, command } =
-        args;
+    let RunArgs {
+        name,
+        template,
+        image,
+        env,
+        resources,
+        placement,
+        output_dir,
+        worker_timeout,
+        retries,
+        ttl,
+        wait,
+        command,
+    } = args;
     let whole = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
     let worker = image.map(|image| JobTemplateSpec {
         image,
@@ -171,9 +183,13 @@ mod tests {
 
     #[test]
     fn an_image_with_its_command_is_a_worker() {
-        let job = job("--image i --env A=b=c --resources cpu=1 --placement remote --ttl 1h --retries 2 -- sh -c x").unwrap();
+        let job =
+            job("--image i --env A=b=c --resources cpu=1 --placement remote --ttl 1h --retries 2 -- sh -c x").unwrap();
         let worker = job.spec.template.unwrap();
-        assert_eq!((worker.image.as_str(), worker.command, worker.retries), ("i", vec!["sh".into(), "-c".into(), "x".into()], 2));
+        assert_eq!(
+            (worker.image.as_str(), worker.command, worker.retries),
+            ("i", vec!["sh".into(), "-c".into(), "x".into()], 2)
+        );
         assert_eq!(job.spec.env, [Variable { name: "A".to_owned(), value: "b=c".to_owned() }]);
         assert_eq!((job.spec.placement, job.spec.ttl_seconds_after_finished), (Placement::Remote, Some(3600)));
         assert_eq!(job.metadata.generate_name.as_deref(), Some("job-"));

@@ -2,13 +2,8 @@
 
 use anyhow::{Context, bail};
 use futures::AsyncReadExt;
-use k8s_openapi::api::core::v1::Pod;
-use kube::{
-    Api, ResourceExt,
-    api::LogParams,
-};
+use kube::ResourceExt;
 use liqo_api::jobs::Job;
-use tokio::io::AsyncWriteExt;
 
 use super::Jobs;
 use crate::out::{Format, Out};
@@ -59,7 +54,8 @@ pub(super) async fn one(jobs: &Jobs, name: &str, output: Option<Format>) -> anyh
     }
     let status = job.status.clone().unwrap_or_default();
     let exit = status.exit_code.map(|code| code.to_string());
-    let results = status.results.as_ref().map(|all| format!("{} files, {} bytes in {}", all.files, all.bytes, all.location));
+    let results =
+        status.results.as_ref().map(|all| format!("{} files, {} bytes in {}", all.files, all.bytes, all.location));
     let time = |time: Option<_>| time.map(|k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at)| at.to_string());
     let rows = [
         ("Job", Some(name.to_owned())),
@@ -83,22 +79,15 @@ pub(super) async fn logs(jobs: &Jobs, name: &str, follow: bool) -> anyhow::Resul
     let job = jobs.get(name).await?;
     let status = job.status.unwrap_or_default();
     let Some(pod) = status.pod else { bail!("job {name} has no worker yet: it is {:?}", status.phase) };
-    let pods: Api<Pod> = Api::namespaced(jobs.cluster.client().clone(), &jobs.namespace);
-    let params = LogParams { container: Some("worker".to_owned()), follow, ..LogParams::default() };
-    let stream = pods.log_stream(&pod, &params).await.with_context(|| format!("reading the log of pod {pod}"))?;
-    let (mut stream, mut stdout, mut piece) = (std::pin::pin!(stream), tokio::io::stdout(), vec![0; PIECE]);
+    let stream = jobs.cluster.log((&jobs.namespace, &pod), "worker", follow).await.context("reading the log")?;
+    let (mut stream, mut piece, out) = (std::pin::pin!(stream), vec![0; PIECE], Out::new(true));
     // Bytes, not lines: a worker may print anything.
     loop {
         let read = stream.read(&mut piece).await.context("reading the log")?;
-        if read == 0 {
-            break;
-        }
-        match stdout.write_all(piece.get(..read).unwrap_or_default()).await {
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
-            outcome => outcome.context("printing the log")?,
+        if read == 0 || !out.bytes(piece.get(..read).unwrap_or_default())? {
+            return Ok(());
         }
     }
-    stdout.flush().await.context("printing the log")
 }
 
 #[cfg(test)]
@@ -110,7 +99,8 @@ mod tests {
     #[test]
     fn a_table_has_one_line_for_each_job() {
         let mut job = Job::new("render-12", JobSpec::default());
-        job.status = Some(JobStatus { phase: Phase::Running, node: Some("liqo-milan".to_owned()), ..JobStatus::default() });
+        job.status =
+            Some(JobStatus { phase: Phase::Running, node: Some("liqo-milan".to_owned()), ..JobStatus::default() });
         let text = table(&[job, Job::new("b", JobSpec::default())]);
         assert_eq!(
             text,
