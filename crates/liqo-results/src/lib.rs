@@ -4,6 +4,7 @@
 //! object below the prefix of its job and nowhere else; memory does not grow with the size of a file. Knows nothing of
 //! Kubernetes: the controller writes a [`Location`] into a Secret, the mover reads it from files.
 
+mod download;
 pub mod keys;
 mod location;
 pub mod log;
@@ -13,6 +14,7 @@ mod path;
 mod store;
 
 pub use self::{
+    download::{Download, DownloadError, partial_name},
     location::{BadLocation, Location},
     manifest::{BadManifest, Digest, File, Manifest, Skipped},
     path::{BadPath, check, check_key},

@@ -21,6 +21,15 @@ const LONGEST_TEXT: usize = 4_096;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Digest(pub [u8; 32]);
 
+impl Digest {
+    /// The digest of what was hashed, with SHA-256.
+    pub(crate) fn of(hashed: ring::digest::Context) -> Self {
+        let mut digest = [0; 32];
+        digest.copy_from_slice(hashed.finish().as_ref());
+        Self(digest)
+    }
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))

@@ -1,4 +1,6 @@
-//! Role `liqo-mover`: moves the results of a job into the store, beside the worker.
+//! Role `liqo-mover`: moves the data of a job between its volume and the store, beside the worker.
+//!
+//! `liqo-mover fetch` runs before the worker and downloads its inputs.
 //!
 //! `liqo-mover store` runs as a native side-car. Kubernetes ends side-cars when the worker has ended, and says so with SIGTERM:
 //! that signal is the beginning of the work here, and no later signal ends it.
@@ -7,6 +9,7 @@
 //! manifest is stored. What was sent once and is unchanged is not sent again, also after the process was killed. Memory holds
 //! a few parts, whatever the size of the files.
 
+mod fetch;
 mod part;
 mod progress;
 mod record;
@@ -15,13 +18,14 @@ mod tree;
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
+pub use self::fetch::FetchArgs;
 use self::{
     progress::Progress,
     record::Record,
@@ -55,6 +59,8 @@ pub struct MoverArgs {
 pub enum Command {
     /// Waits until the worker has ended (SIGTERM), then stores the results.
     Store(StoreArgs),
+    /// Downloads inputs, then ends.
+    Fetch(FetchArgs),
 }
 
 /// Flags of `liqo-mover store`.
@@ -117,10 +123,17 @@ struct Summary<'a> {
 /// Runs the mover.
 ///
 /// # Errors
-/// A text that says why it cannot begin. Once begun it does not give up; Kubernetes ends it when the time of the pod is over.
+/// A text that says why it cannot begin, or why inputs cannot be had. Results are not given up: Kubernetes ends the process
+/// when the time of the pod is over.
 pub async fn run(args: MoverArgs) -> Result<(), String> {
     log::start("liqo-mover", args.verbosity);
-    let Command::Store(args) = args.command;
+    match args.command {
+        Command::Store(args) => store(args).await,
+        Command::Fetch(args) => fetch::run(args).await,
+    }
+}
+
+async fn store(args: StoreArgs) -> Result<(), String> {
     let mut term = signal(SignalKind::terminate()).map_err(|error| format!("waiting for SIGTERM: {error}"))?;
     if let Err(error) = Location::read(&args.location) {
         tracing::warn!(%error, "the location cannot be read yet");
@@ -170,9 +183,13 @@ fn tell(args: &StoreArgs, began: Instant, outcome: Result<&Manifest, &Failed>) {
         }
         Err(_) => Summary { job, stored: false, complete: false, files: 0, bytes: 0, seconds, reason },
     };
-    let line = serde_json::to_string(&summary).expect("a summary is JSON");
-    if let Err(error) = fs::write(&args.termination_log, line) {
-        tracing::warn!(%error, file = %args.termination_log.display(), "the summary cannot be written");
+    write(&args.termination_log, &summary);
+}
+
+fn write(file: &Path, summary: &impl Serialize) {
+    let line = serde_json::to_string(summary).expect("a summary is JSON");
+    if let Err(error) = fs::write(file, line) {
+        tracing::warn!(%error, file = %file.display(), "the summary cannot be written");
     }
 }
 
@@ -228,8 +245,6 @@ fn reason(left: &Left) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     fn found(path: &str, size: u64) -> tree::Found {
@@ -259,7 +274,7 @@ mod tests {
             let all = ["liqo-mover", "store", "--results", "/r", "--location", "/l", "--job", "j"];
             MoverArgs::try_parse_from(all.iter().chain(more))
         };
-        let Command::Store(args) = parse(&[]).unwrap().command;
+        let Command::Store(args) = parse(&[]).unwrap().command else { panic!("another command") };
         assert_eq!(
             (args.part_size, args.termination_log.as_path()),
             (part::SMALLEST, Path::new("/dev/termination-log"))

@@ -20,7 +20,7 @@ use crate::{
 /// Time limit of a connection, of silence in an answer, and of all tries of one request.
 const CONNECT: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(60);
-const TRIES: Duration = Duration::from_secs(30);
+const TRIES: Duration = Duration::from_secs(10);
 /// Object of the manifest, below the prefix.
 const MANIFEST: &str = "manifest.json";
 
@@ -65,14 +65,17 @@ impl From<object_store::Error> for StoreError {
 impl StoreError {
     /// The error with its causes, in one line.
     pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(next) = cause {
-            text = format!("{text}: {next}");
-            cause = next.source();
-        }
-        text
+        chain(self)
     }
+}
+
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let (mut text, mut cause) = (error.to_string(), error.source());
+    while let Some(next) = cause {
+        text = format!("{text}: {next}");
+        cause = next.source();
+    }
+    text
 }
 
 /// An object below the prefix of the job.

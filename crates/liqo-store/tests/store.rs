@@ -1,5 +1,6 @@
 //! The store and the mover: real files, real sockets, real processes.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests: whatever fails here fails the test")]
 #![expect(clippy::disallowed_methods, reason = "movers are processes that tests start and kill")]
 
 #[path = "store/bed.rs"]
@@ -108,6 +109,12 @@ fn every_byte_arrives() {
     let body = bed.wait(async { reqwest::get(url).await.unwrap().error_for_status().unwrap().bytes().await.unwrap() });
     assert_eq!(body, bytes(11));
 
+    let copy = bed.root.join("copy");
+    bed.fetch(&bed.key("team-a/1", "team-a/1", Access::ReadOnly, 60), &copy).unwrap();
+    for file in &manifest.files {
+        assert_eq!(digest_of(&copy.join(&*file.path)), file.sha256, "{}", file.path);
+    }
+
     assert_eq!(bed.wait(store.delete_all()).unwrap(), 1006);
     assert!(!bed.object("team-a").exists() && bed.wait(store.manifest()).unwrap().is_none());
 }
@@ -174,6 +181,61 @@ fn what_is_too_large_is_reported_and_not_cut() {
     assert_eq!(manifest.files.iter().map(|file| &*file.path).collect::<String>(), "ac");
     assert_eq!((&summary["stored"], &summary["reason"]), (&true.into(), &why.into()));
     assert!(!bed.object("team-a/1/b").exists());
+}
+
+#[test]
+fn inputs_are_there_with_the_bytes_that_their_list_says() {
+    let bed = Bed::new();
+    for (path, length) in [("a/large", 3 * MIB), ("a/same", 10), ("a/again", 10)] {
+        fs::create_dir_all(bed.results().join("a")).unwrap();
+        fs::write(bed.results().join(path), bytes(length)).unwrap();
+    }
+    let location = bed.location("team-a/1");
+    let mut mover = bed.mover(&location, &[]);
+    mover.begin();
+    mover.end();
+    let into = bed.root.join("inputs");
+    bed.fetch(&location, &into).unwrap();
+    let names = |directory: &std::path::Path| {
+        let mut names: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&into.join("a")), ["again", "large", "same"]);
+
+    // A download goes on where another one ended.
+    let manifest = bed.wait(bed.store("team-a/1").manifest()).unwrap().unwrap();
+    let large = manifest.files.iter().find(|file| &*file.path == "a/large").unwrap();
+    fs::remove_file(into.join("a/large")).unwrap();
+    let partial = into.join("a").join(liqo_results::partial_name(large));
+    fs::write(&partial, &bytes(3 * MIB)[..MIB]).unwrap();
+    bed.fetch(&location, &into).unwrap();
+    assert_eq!(fs::read(into.join("a/large")).unwrap(), bytes(3 * MIB));
+    fs::remove_file(into.join("a/large")).unwrap();
+    fs::write(&partial, vec![0; MIB]).unwrap();
+    bed.fetch(&location, &into).unwrap();
+    assert_eq!(fs::read(into.join("a/large")).unwrap(), bytes(3 * MIB), "what is no beginning of the file is not used");
+    assert_eq!(names(&into.join("a")), ["again", "large", "same"]);
+
+    // A link at the place of a file is replaced, a link at the place of a directory is not followed.
+    fs::remove_file(into.join("a/same")).unwrap();
+    fs::write(bed.root.join("outside"), "outside").unwrap();
+    symlink(bed.root.join("outside"), into.join("a/same")).unwrap();
+    bed.fetch(&location, &into).unwrap();
+    assert_eq!(
+        (fs::read(into.join("a/same")).unwrap(), fs::read(bed.root.join("outside")).unwrap()),
+        (bytes(10), b"outside".into())
+    );
+    fs::remove_dir_all(into.join("a")).unwrap();
+    fs::create_dir(bed.root.join("elsewhere")).unwrap();
+    symlink(bed.root.join("elsewhere"), into.join("a")).unwrap();
+    let error = bed.fetch(&location, &into).unwrap_err();
+    assert!(error.contains("writing") && fs::read_dir(bed.root.join("elsewhere")).unwrap().next().is_none(), "{error}");
+
+    // Bytes that changed in the store are not taken.
+    fs::write(bed.object("team-a/1/a/same"), "0123456789").unwrap();
+    let error = bed.fetch(&location, &bed.root.join("others")).unwrap_err();
+    assert!(error.contains("has the digest") && !bed.root.join("others/a/same").exists(), "{error}");
 }
 
 #[test]
@@ -292,6 +354,22 @@ fn a_cut_upload_leaves_nothing() {
     whole.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"HTTP/1.1 200");
     assert_eq!(fs::read(bed.object("team-a/1/whole")).unwrap(), bytes(MIB));
+}
+
+#[test]
+fn a_full_store_says_so_and_the_mover_waits_for_room() {
+    let bed = Bed::of_size(4 * MIB);
+    fs::write(bed.results().join("small"), bytes(1000)).unwrap();
+    fs::write(bed.results().join("large"), bytes(8 * MIB)).unwrap();
+    let mut mover = bed.mover(&bed.location("team-a/1"), &[]);
+    mover.begin();
+    let summary = mover.summary();
+    assert!(summary["stored"] == false && summary["reason"].as_str().unwrap().contains("is full"), "{summary}");
+    assert!(bed.wait(bed.store("team-a/1").manifest()).unwrap().is_none());
+    bed.resize(64 * MIB);
+    let (summary, log, _) = mover.end();
+    assert_eq!(summary["complete"], true, "{log}");
+    assert_eq!(fs::read(bed.object("team-a/1/large")).unwrap(), bytes(8 * MIB));
 }
 
 #[test]

@@ -46,15 +46,8 @@ impl Reader {
             })?;
             self.context.update(step);
         }
-        let digest = self.digest();
+        let digest = Digest::of(self.context.clone());
         Ok((self, bytes, digest))
-    }
-
-    /// The digest of what was read so far.
-    fn digest(&self) -> Digest {
-        let mut digest = [0; 32];
-        digest.copy_from_slice(self.context.clone().finish().as_ref());
-        Digest(digest)
     }
 }
 

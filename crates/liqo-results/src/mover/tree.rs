@@ -134,10 +134,10 @@ fn look_at(opened: impl AsFd, directory: &str, name: &CStr, directories: &mut Ve
         Err(error) => return census.left.lost(path, &format!("it cannot be looked at: {error}")),
     };
     let kind = FileType::from_raw_mode(stat.st_mode);
-    if kind == FileType::Directory || kind == FileType::RegularFile {
-        if let Err(why) = check(&path) {
-            return census.left.lost(path.chars().take(1_000).collect(), &why.to_string());
-        }
+    if matches!(kind, FileType::Directory | FileType::RegularFile)
+        && let Err(why) = check(&path)
+    {
+        return census.left.lost(path.chars().take(1_000).collect(), &why.to_string());
     }
     match kind {
         FileType::Directory => directories.push(path),

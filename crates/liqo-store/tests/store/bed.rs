@@ -12,12 +12,17 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use clap::Parser;
 use futures::TryStreamExt;
 use liqo_results::{
     Digest, Location, Store,
     keys::{Access, Scope, issue},
+    mover::{self, MoverArgs},
 };
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount},
+    process::{Pid, Signal, kill_process},
+};
 
 pub(crate) const BUCKET: &str = "liqo-jobs";
 const MASTER: [u8; 32] = [7; 32];
@@ -29,25 +34,47 @@ pub(crate) struct Bed {
     pub(crate) root: PathBuf,
     pub(crate) endpoint: String,
     runtime: tokio::runtime::Runtime,
+    is_mounted: bool,
 }
 
 impl Bed {
     pub(crate) fn new() -> Self {
+        Self::with(None)
+    }
+
+    /// A store on a disk of its own, of so many bytes.
+    pub(crate) fn of_size(bytes: usize) -> Self {
+        Self::with(Some(bytes))
+    }
+
+    fn with(size: Option<usize>) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let _ = rustls::crypto::ring::default_provider().install_default();
         let name = format!("liqo-store-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let root = std::env::temp_dir().join(name);
         fs::create_dir_all(root.join("results")).unwrap();
+        let data = root.join("data");
+        if let Some(size) = size {
+            fs::create_dir_all(&data).unwrap();
+            let options = std::ffi::CString::new(format!("size={size}")).unwrap();
+            mount("tmpfs", &data, "tmpfs", MountFlags::empty(), &*options).unwrap();
+        }
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let store = liqo_store::Store::open(root.join("data"), BUCKET, MASTER.into()).unwrap();
+        let store = liqo_store::Store::open(data, BUCKET, MASTER.into()).unwrap();
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async { store.serve(tokio::net::TcpListener::from_std(listener).unwrap()).await });
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        Self { root, endpoint, runtime }
+        Self { root, endpoint, runtime, is_mounted: size.is_some() }
+    }
+
+    /// Changes the size of the disk.
+    pub(crate) fn resize(&self, bytes: usize) {
+        let options = std::ffi::CString::new(format!("size={bytes}")).unwrap();
+        mount_remount(self.root.join("data"), MountFlags::empty(), &*options).unwrap();
     }
 
     /// The location `prefix`, with a key that ends `seconds` from now (or ended before) and opens `opened`.
@@ -91,16 +118,22 @@ impl Bed {
     /// Starts a mover, which waits for the end of the worker.
     pub(crate) fn mover(&self, location: &Location, more: &[&str]) -> Mover {
         let directory = self.root.join("location");
-        let _ = fs::remove_dir_all(&directory);
-        fs::create_dir_all(&directory).unwrap();
-        for (file, text) in location.files() {
-            fs::write(directory.join(file), text).unwrap();
-        }
+        write(&directory, location);
         let summary = self.root.join("summary");
         let (results, log) = (self.results(), summary.to_str().unwrap().to_owned());
         let args = ["store", "--job", "team-a/job", "--results", results.to_str().unwrap()];
         let args = [&args[..], &["--location", directory.to_str().unwrap(), "--termination-log", &log], more].concat();
         Mover::start(&args, summary)
+    }
+
+    /// Downloads inputs, as the mover does before the worker.
+    pub(crate) fn fetch(&self, location: &Location, into: &Path) -> Result<(), String> {
+        let directory = self.root.join("from");
+        write(&directory, location);
+        let summary = self.root.join("fetched");
+        let args = ["liqo-mover", "fetch", "--location", directory.to_str().unwrap(), "--into", into.to_str().unwrap()];
+        let args = [&args[..], &["--termination-log", summary.to_str().unwrap()]].concat();
+        self.wait(mover::run(MoverArgs::parse_from(args)))
     }
 
     /// Digest of an object, as a client reads it.
@@ -117,8 +150,19 @@ impl Bed {
 
 impl Drop for Bed {
     fn drop(&mut self) {
+        if self.is_mounted {
+            unmount(self.root.join("data"), UnmountFlags::DETACH).unwrap();
+        }
         let removed = fs::remove_dir_all(&self.root);
         assert!(thread::panicking() || removed.is_ok(), "{removed:?}");
+    }
+}
+
+fn write(directory: &Path, location: &Location) {
+    let _ = fs::remove_dir_all(directory);
+    fs::create_dir_all(directory).unwrap();
+    for (file, text) in location.files() {
+        fs::write(directory.join(file), text).unwrap();
     }
 }
 
