@@ -56,7 +56,8 @@ pub mod label {
     pub const CERTIFICATE_AVAILABLE: &str = "discovery.liqo.io/certificate-available";
     /// `true` on signing requests made for a peer.
     pub const REMOTE_TENANT_CSR: &str = "discovery.liqo.io/remote-tenant-csr";
-    /// `true` on secrets with a token that one cluster may use. Not of Liqo 0.8.3.
+    /// On secrets with a token that one cluster may use: `true`, the first that comes; `guest`, the one that [`CLUSTER_ID`] names.
+    /// Not of Liqo 0.8.3.
     pub const ONE_TIME_TOKEN: &str = "liqo.io/one-time-token";
     /// On cluster roles bound to peers: `basic`, `incoming` or `outgoing`.
     pub const REMOTE_PEERING_PERMISSIONS: &str = "auth.liqo.io/remote-peering-permissions";

@@ -195,14 +195,39 @@ pub fn id_of(one: &ForeignCluster) -> &str {
     one.spec.cluster_identity.as_ref().map_or("", |identity| identity.cluster_id.as_str())
 }
 
+/// Every value of the annotation [`annotation::TENANT_CONDITION`].
+pub const CONDITIONS: [&str; 3] = ["Cordoned", "Drained", BANNED];
+
+/// The value of [`annotation::TENANT_CONDITION`] when it is none of [`CONDITIONS`]. What it was meant to restrict is not known, so
+/// the peer keeps what it has and is granted nothing new, as if it were cordoned.
+pub fn unknown_condition(one: &ForeignCluster) -> Option<&str> {
+    Some(tenant_condition(one)).filter(|value| !value.is_empty() && !CONDITIONS.contains(value))
+}
+
+/// The sentence about an unknown value of [`annotation::TENANT_CONDITION`]: its effect, and the values there are.
+pub fn unknown_told(value: &str) -> String {
+    format!(
+        "The annotation {} says {value:?}, which is unknown and counts as Cordoned; known are {}",
+        annotation::TENANT_CONDITION,
+        CONDITIONS.join(", ")
+    )
+}
+
+/// Whether a user of this cluster has decided something about what the peer gets here. The decision is recorded nowhere but on this
+/// object, which therefore outlives the requests of the peer. `outgoingPeeringEnabled` is no such decision: `Yes` is a wish of its
+/// own ([`wants`]), and for a peer that was not found on the local network `No` means the same as `Auto`.
+pub fn is_decided(one: &ForeignCluster) -> bool {
+    !tenant_condition(one).is_empty() || one.spec.incoming_peering_enabled != PeeringEnabled::Auto
+}
+
 /// Whether everything the peer consumes is taken back.
 pub fn is_drained(one: &ForeignCluster) -> bool {
     matches!(tenant_condition(one), "Drained" | BANNED)
 }
 
-/// Whether the peer is granted nothing new.
+/// Whether the peer is granted nothing new. Every condition says so, also an unknown one.
 pub fn is_cordoned(one: &ForeignCluster) -> bool {
-    matches!(tenant_condition(one), "Cordoned" | "Drained" | BANNED)
+    !tenant_condition(one).is_empty()
 }
 
 /// Whether we want resources from the peer.
@@ -351,12 +376,45 @@ mod tests {
             ("withdrawn by the peer", "Yes", "", Some(&withdrawn), Some(&ours), Some(&since), leaves),
             ("an offer without a request", "Yes", "", None, Some(&ours), Some(&long_ago), Grant::Nothing),
             ("cordoned", "Yes", "Cordoned", Some(&stands), Some(&ours), None, Grant::Kept),
+            ("misspelt", "Yes", "Baned", Some(&stands), Some(&ours), None, Grant::Kept),
             ("drained", "Yes", "Drained", Some(&stands), Some(&ours), Some(&since), leaves),
             ("banned", "Yes", "Banned", Some(&stands), Some(&ours), Some(&since), Grant::Nothing),
         ] {
             let one = peer("No", incoming, condition);
             let seen = Seen { their_request: request, our_offer: offer, ..seen(Some(&one), tenant) };
             assert_eq!(of(&seen).consumer, expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_condition_is_told_and_grants_nothing_new() {
+        for (condition, unknown, cordoned) in [
+            ("", false, false),
+            ("Cordoned", false, true),
+            ("Drained", false, true),
+            ("Banned", false, true),
+            ("cordoned", true, true),
+            ("Baned", true, true),
+            (" ", true, true),
+        ] {
+            let one = peer("Auto", "Auto", condition);
+            assert_eq!((unknown_condition(&one).is_some(), is_cordoned(&one)), (unknown, cordoned), "{condition:?}");
+        }
+        let told = unknown_told("Baned");
+        assert!(told.contains("\"Baned\"") && told.contains("Cordoned, Drained, Banned"), "{told}");
+    }
+
+    #[test]
+    fn what_a_user_decides_is_a_decision() {
+        for (outgoing, incoming, condition, decided) in [
+            ("Auto", "Auto", "", false),
+            ("No", "Auto", "", false),
+            ("Auto", "No", "", true),
+            ("Auto", "Yes", "", true),
+            ("Auto", "Auto", "Cordoned", true),
+            ("Auto", "Auto", "Baned", true),
+        ] {
+            assert_eq!(is_decided(&peer(outgoing, incoming, condition)), decided, "{outgoing} {incoming} {condition}");
         }
     }
 

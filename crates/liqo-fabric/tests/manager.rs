@@ -373,6 +373,11 @@ fn a_lost_storage_is_made_again(stage: &Stage) {
 
 fn leaving(stage: &Stage, empty: &Value) {
     stage.peering("Disconnecting");
+    // Long enough for the network manager to act on the condition, if it did.
+    std::thread::sleep(Duration::from_secs(2));
+    let stays = |what: Result<Value>| !what.unwrap().is_null();
+    assert!(stays(stage.config(OURS)) && stays(stage.tunnel()), "the network is cut while pods may be there");
+    stage.peering("None");
     until("what we told is taken back, and the tunnel with it", || {
         Ok(stage.config(OURS)?.is_null() && stage.tunnel()?.is_null())
     });

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::{
     clusters::{ConnectionArgs, NamespaceArgs},
-    flag, here,
+    here,
     out::{Format, Out},
     token::{self, For, Made},
 };
@@ -34,8 +34,8 @@ enum What {
     /// Tokens are Secrets in the namespace of Liqo, to be listed and revoked there:
     ///   kubectl get secrets -n liqo -l liqo.io/one-time-token -L discovery.liqo.io/cluster-id
     ///   kubectl delete secret -n liqo auth-token-once-0123456789abcdef
-    /// The token of one cluster lies in auth-token-<cluster ID>. The annotations liqo.io/token-expires
-    /// and liqo.io/token-used-by say until when a token is good and who has used it.
+    /// The annotations liqo.io/token-expires and liqo.io/token-used-by say until when a token is good and who has
+    /// used it. A new token replaces none.
     ///
     /// Examples:
     ///   liqoctl generate peer-command
@@ -53,8 +53,8 @@ struct PeerCommandArgs {
     /// Make a token that only the cluster with this ID can use
     #[arg(long, value_name = "ID")]
     for_cluster_id: Option<String>,
-    /// How long the token is good
-    #[arg(long, default_value = token::LIFE, value_parser = flag::duration, value_name = "DURATION")]
+    /// How long the token is good, at most a year (8760h)
+    #[arg(long, default_value = token::LIFE, value_parser = token::life, value_name = "DURATION")]
     expires_in: Duration,
     /// Print the parts of the command for programs
     #[arg(short, long, value_enum, value_name = "FORMAT", conflicts_with = "only_command")]
@@ -85,7 +85,6 @@ struct Invitation {
 pub(crate) async fn run(args: GenerateArgs, connection: &ConnectionArgs, program: &str) -> anyhow::Result<()> {
     let What::PeerCommand(args) = args.what;
     let PeerCommandArgs { only_command, for_cluster_id, expires_in, output, liqo } = args;
-    ensure!(expires_in >= Duration::from_secs(1), "--expires-in must be at least 1s");
     let out = Out::new(only_command || output.is_some());
     let step = (!only_command).then(|| out.step("Retrieving peering information"));
     let whom = for_cluster_id.as_deref().map_or(For::First, For::Guest);

@@ -1,18 +1,24 @@
 //! Helm, which does the installing: found, run, and quoted when it fails.
 //!
-//! Keeps true: Helm sees the cluster that our flags mean; an interrupted Helm is given the time to roll back.
+//! Keeps true: Helm sees the cluster that our flags mean; an interrupted Helm is given the time to roll back. The kubeconfig is in
+//! a file only while Helm runs; nobody else can read that file, whatever the umask, and an interruption removes it.
 
 use std::{
     ffi::OsString,
-    io::ErrorKind,
+    fs::Permissions,
+    io::{ErrorKind, Write},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Output, Stdio},
 };
 
 use anyhow::{Context, anyhow, bail};
 use kube::config::Kubeconfig;
-use tempfile::TempDir;
-use tokio::process::Command;
+use tempfile::{NamedTempFile, TempDir};
+use tokio::{
+    process::Command,
+    signal::unix::{Signal, SignalKind, signal},
+};
 
 /// Name of the release.
 pub(crate) const RELEASE: &str = "liqo";
@@ -34,20 +40,15 @@ pub(crate) struct HelmArgs {
 pub(crate) struct Helm {
     program: OsString,
     files: TempDir,
-    kubeconfig: Option<PathBuf>,
+    kubeconfig: Option<Vec<u8>>,
 }
 
 impl Helm {
     /// Looks for Helm and prepares its kubeconfig.
     pub(crate) async fn find(args: &HelmArgs, kubeconfig: Option<&Kubeconfig>) -> anyhow::Result<Self> {
         let program = program(args).await?;
-        let files = tempfile::Builder::new().prefix("liqoctl-").tempdir().context("making a temporary directory")?;
-        let mut helm = Self { program, files, kubeconfig: None };
-        if let Some(kubeconfig) = kubeconfig {
-            let text = serde_json::to_vec(kubeconfig).context("writing the kubeconfig for helm")?;
-            helm.kubeconfig = Some(helm.keep("kubeconfig", &text).await?);
-        }
-        Ok(helm)
+        let kubeconfig = kubeconfig.map(serde_json::to_vec).transpose().context("writing the kubeconfig for helm")?;
+        Ok(Self { program, files: private_directory()?, kubeconfig })
     }
 
     /// Writes a file that lives as long as this value; only we can read its directory.
@@ -66,14 +67,24 @@ impl Helm {
         self.files.path()
     }
 
-    /// Runs Helm. `interrupted` is called at Ctrl-C, then Helm has its time to roll back.
+    /// Runs Helm. `interrupted` is called at Ctrl-C and at the signals that end programs, then Helm has its time to roll back.
     ///
     /// # Errors
     /// What Helm said.
     pub(crate) async fn run(&self, words: &[OsString], interrupted: impl Fn()) -> anyhow::Result<()> {
+        self.ask(words, interrupted).await.map(drop)
+    }
+
+    /// Runs Helm, as [`Self::run`] does, and returns what Helm has written to its standard output.
+    ///
+    /// # Errors
+    /// What Helm said.
+    pub(crate) async fn ask(&self, words: &[OsString], interrupted: impl Fn()) -> anyhow::Result<Vec<u8>> {
+        let mut interruptions = Interruptions::new().context("listening for signals")?;
         let mut command = Command::new(&self.program);
-        if let Some(kubeconfig) = &self.kubeconfig {
-            command.arg("--kubeconfig").arg(kubeconfig);
+        let kubeconfig = self.kubeconfig.as_deref().map(|text| private_file(self.files.path(), text)).transpose()?;
+        if let Some(kubeconfig) = &kubeconfig {
+            command.arg("--kubeconfig").arg(kubeconfig.path());
         }
         // A group of its own: Ctrl-C reaches Helm through us, once.
         command
@@ -90,7 +101,7 @@ impl Helm {
         let output: Output = loop {
             tokio::select! {
                 output = &mut output => break output.context("waiting for helm")?,
-                _ = tokio::signal::ctrl_c() => {
+                () = interruptions.next() => {
                     if was_interrupted {
                         bail!("interrupted again: helm was killed, `helm status {RELEASE}` tells what it left");
                     }
@@ -101,11 +112,51 @@ impl Helm {
             }
         };
         match (output.status.success(), was_interrupted) {
-            (true, _) => Ok(()),
+            (true, _) => Ok(output.stdout),
             (false, true) => bail!("the operation was canceled"),
             (false, false) => Err(anyhow!(told(&output))),
         }
     }
+}
+
+/// What asks a program to end: Ctrl-C, SIGTERM, and the end of the terminal.
+struct Interruptions([Signal; 3]);
+
+impl Interruptions {
+    fn new() -> std::io::Result<Self> {
+        let [first, second, third] =
+            [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
+        Ok(Self([first?, second?, third?]))
+    }
+
+    async fn next(&mut self) {
+        let Self([first, second, third]) = self;
+        tokio::select! {
+            _ = first.recv() => {}
+            _ = second.recv() => {}
+            _ = third.recv() => {}
+        }
+    }
+}
+
+/// A directory that only its owner can read, whatever the umask.
+fn private_directory() -> anyhow::Result<TempDir> {
+    let failed = "making a temporary directory";
+    let mut builder = tempfile::Builder::new();
+    let files = builder.prefix("liqoctl-").permissions(Permissions::from_mode(0o700)).tempdir().context(failed)?;
+    std::fs::set_permissions(files.path(), Permissions::from_mode(0o700)).context(failed)?;
+    Ok(files)
+}
+
+/// A file with this content that only its owner can read, whatever the umask. It goes when the value goes.
+fn private_file(directory: &Path, content: &[u8]) -> anyhow::Result<NamedTempFile> {
+    let failed = || format!("writing the kubeconfig for helm in {}", directory.display());
+    let mut builder = tempfile::Builder::new();
+    let private = Permissions::from_mode(0o600);
+    let mut file = builder.permissions(private.clone()).tempfile_in(directory).with_context(failed)?;
+    file.as_file().set_permissions(private).with_context(failed)?;
+    file.write_all(content).and_then(|()| file.flush()).with_context(failed)?;
+    Ok(file)
 }
 
 async fn program(args: &HelmArgs) -> anyhow::Result<OsString> {
@@ -165,6 +216,20 @@ mod tests {
     use std::os::unix::process::ExitStatusExt;
 
     use super::*;
+
+    #[test]
+    fn the_kubeconfig_is_private_and_goes() {
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let directory = private_directory().unwrap();
+        let file = private_file(directory.path(), b"secret").unwrap();
+        let (path, root) = (file.path().to_owned(), directory.path().to_owned());
+        assert_eq!((mode(&root), mode(&path)), (0o700, 0o600));
+        assert_eq!(std::fs::read(&path).unwrap(), b"secret");
+        drop(file);
+        assert!(!path.exists());
+        drop(directory);
+        assert!(!root.exists());
+    }
 
     #[test]
     fn helm_is_quoted_without_its_warnings() {

@@ -8,6 +8,7 @@ mod chart;
 mod name;
 mod parameters;
 mod provider;
+mod release;
 mod set;
 mod source;
 mod validate;
@@ -25,7 +26,7 @@ use crate::{
     clusters::ConnectionArgs,
     flag::{self, Cidr},
     helm::{Helm, HelmArgs, RELEASE},
-    install::{blockers::Blockers, provider::Provider},
+    install::{blockers::Blockers, provider::Provider, values::Layers},
     out::{Out, Told},
     wait::{Deadline, Watched},
 };
@@ -70,7 +71,7 @@ struct CommonArgs {
     /// The directory of a chart to use instead of the one in this program
     #[arg(long, global = true, value_name = "DIRECTORY")]
     local_chart_path: Option<PathBuf>,
-    /// Only write the values to a file (see --dump-values-path), install nothing
+    /// Only write the values of a first installation to a file (see --dump-values-path), install nothing
     #[arg(long, global = true)]
     only_output_values: bool,
     /// Where to write the values with --only-output-values
@@ -88,9 +89,9 @@ struct CommonArgs {
     /// Labels for the virtual nodes that stand for this cluster, key=value separated by commas
     #[arg(long, global = true, default_value = "", hide_default_value = true, value_parser = flag::pairs, value_name = "LABELS")]
     cluster_labels: BTreeMap<String, String>,
-    /// The maximum percentage of available resources to be shared with remote clusters
-    #[arg(long, global = true, default_value = "90", value_parser = flag::percentage, value_name = "PERCENTAGE")]
-    sharing_percentage: u8,
+    /// The maximum percentage of available resources to be shared with remote clusters; 90 in a first installation
+    #[arg(long, global = true, value_parser = flag::percentage, value_name = "PERCENTAGE")]
+    sharing_percentage: Option<u8>,
     /// Run two replicas of what would stop the others
     #[arg(long, global = true)]
     enable_ha: bool,
@@ -100,6 +101,9 @@ struct CommonArgs {
     /// Set a value of the chart as `helm --set` does (key1=val1,key2=val2); may be repeated
     #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Forget the values of the release that is there, so that flags, --set and the defaults of the chart say all
+    #[arg(long, global = true)]
+    reset_values: bool,
     /// Do not compare the API server's address with the one of the kubeconfig
     #[arg(long, global = true)]
     disable_api_server_sanity_check: bool,
@@ -157,11 +161,19 @@ pub(crate) async fn run(args: InstallArgs, connection: &ConnectionArgs) -> anyho
     step.done("Cluster configuration correctly retrieved");
 
     let step = out.step("Generating installation parameters");
-    let values = values::forge(&parameters, &common.set)
+    let earlier = match &helm {
+        Some(helm) => earlier(helm, &common).await.context("Error generating installation parameters")?,
+        None => None,
+    };
+    let given = values::given(&common, provider.ranges_are_typed(), &parameters);
+    let forged = values::forge(&parameters, Layers { earlier, given, sets: &common.set })
         .map_err(|why| anyhow!("Error generating installation parameters: {why}"))?;
     step.done("Installation parameters correctly generated");
+    if !forged.kept.is_empty() {
+        out.info(format!("Kept from the existing release (--reset-values forgets them): {}", forged.kept.join(", ")));
+    }
 
-    let text = serde_saphyr::to_string(&values).context("Error generating installation parameters")?;
+    let text = serde_saphyr::to_string(&forged.values).context("Error generating installation parameters")?;
     match helm {
         None => {
             let path = &common.dump_values_path;
@@ -171,6 +183,12 @@ pub(crate) async fn run(args: InstallArgs, connection: &ConnectionArgs) -> anyho
         }
         Some(helm) => install(&common, &helm, &connection.cluster, &text, out).await,
     }
+}
+
+/// The values of the release that is there, as far as they are kept.
+async fn earlier(helm: &Helm, args: &CommonArgs) -> anyhow::Result<Option<serde_json::Value>> {
+    let found = release::read(helm, &args.liqo.namespace).await?;
+    Ok(found.filter(|_| !args.reset_values).map(|found| release::kept(found, &chart::version())))
 }
 
 /// What the webhooks are asked about, to see that they answer; it is never created.
@@ -287,7 +305,7 @@ mod tests {
         args: InstallArgs,
     }
 
-    fn common(line: &str) -> CommonArgs {
+    pub(super) fn common(line: &str) -> CommonArgs {
         Line::try_parse_from(format!("x kubeadm {line}").split_whitespace()).unwrap().args.common
     }
 

@@ -105,7 +105,7 @@ enum Command {
     /// Example:
     ///   liqoctl drain tenant rome
     #[command(verbatim_doc_comment)]
-    Drain(tenant::TenantArgs),
+    Drain(tenant::WaitingArgs),
     /// End at once everything a remote cluster has here, and ban the cluster
     ///
     /// The command does not wait for the cluster: the rights, pods, namespaces and offers of the cluster end whatever the
@@ -114,7 +114,7 @@ enum Command {
     /// Example:
     ///   liqoctl evict tenant rome
     #[command(verbatim_doc_comment)]
-    Evict(tenant::TenantArgs),
+    Evict(tenant::WaitingArgs),
     /// Generate data or commands to perform additional operations
     ///
     /// Example:
@@ -236,8 +236,8 @@ async fn dispatch(command: Command, connection: &ConnectionArgs, program: &str, 
         Command::Unpeer(args) => unpeer::run(args, connection).await,
         Command::Cordon(args) => tenant::run(tenant::Verdict::Cordon, args, connection).await,
         Command::Uncordon(args) => tenant::run(tenant::Verdict::Uncordon, args, connection).await,
-        Command::Drain(args) => tenant::run(tenant::Verdict::Drain, args, connection).await,
-        Command::Evict(args) => tenant::run(tenant::Verdict::Evict, args, connection).await,
+        Command::Drain(args) => tenant::run_and_wait(tenant::Verdict::Drain, args, connection).await,
+        Command::Evict(args) => tenant::run_and_wait(tenant::Verdict::Evict, args, connection).await,
         Command::Generate(args) => generate::run(args, connection, program).await,
         Command::Offload(args) => offload::run(args, connection).await,
         Command::Unoffload(args) => unoffload::run(args, connection).await,

@@ -11,7 +11,7 @@ use k8s_openapi::api::{
 };
 use kube::ResourceExt;
 use liqo_api::{
-    discovery::{ForeignCluster, PeeringConditionStatus as Status, PeeringConditionType as Type},
+    discovery::{ForeignCluster, PeeringConditionStatus as Status, PeeringConditionType as Type, PeeringEnabled},
     meta::{annotation, label},
 };
 use liqo_core::naming;
@@ -50,10 +50,17 @@ enum What {
 #[derive(Clone, Debug, clap::Args)]
 struct NameArgs {
     /// Name of the ForeignCluster
-    #[arg(value_name = "FOREIGN CLUSTER", add = clap_complete::ArgValueCompleter::new(completion::foreign_clusters))]
+    #[arg(value_name = "FOREIGN CLUSTER", value_parser = clap::builder::NonEmptyStringValueParser::new(), add = clap_complete::ArgValueCompleter::new(completion::foreign_clusters))]
     name: String,
-    /// The timeout for completion
-    #[arg(long, default_value = "120s", value_parser = flag::duration, value_name = "DURATION")]
+}
+
+/// Arguments of `drain` and `evict`, which wait.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct WaitingArgs {
+    #[command(flatten)]
+    tenant: TenantArgs,
+    /// The timeout for completion. A drain takes as long as the withdrawal deadline of this cluster at most, 5m by default
+    #[arg(long, global = true, default_value = "6m", value_parser = flag::duration, value_name = "DURATION")]
     timeout: Duration,
 }
 
@@ -86,6 +93,16 @@ impl Verdict {
         patch
     }
 
+    /// Whether the `ForeignCluster` says so already.
+    fn is_in_force(self, foreign: &ForeignCluster) -> bool {
+        let patch = self.patch();
+        let wanted = patch["metadata"]["annotations"][annotation::TENANT_CONDITION].as_str();
+        let spec = &foreign.spec;
+        let is_closed = [spec.incoming_peering_enabled, spec.outgoing_peering_enabled] == [PeeringEnabled::No; 2];
+        foreign.annotations().get(annotation::TENANT_CONDITION).map(String::as_str) == wanted
+            && (self != Self::Evict || is_closed)
+    }
+
     /// Reason and message of the Event.
     fn event(self) -> (&'static str, &'static str) {
         match self {
@@ -97,32 +114,63 @@ impl Verdict {
     }
 }
 
-/// `liqoctl cordon|uncordon|drain|evict tenant …`
+/// `liqoctl drain|evict tenant …`
+pub(crate) async fn run_and_wait(
+    verdict: Verdict,
+    args: WaitingArgs,
+    connection: &ConnectionArgs,
+) -> anyhow::Result<()> {
+    decide(verdict, args.tenant, args.timeout, connection).await
+}
+
+/// `liqoctl cordon|uncordon tenant …`, which wait for nothing.
 pub(crate) async fn run(verdict: Verdict, args: TenantArgs, connection: &ConnectionArgs) -> anyhow::Result<()> {
-    let What::Tenant(NameArgs { name, timeout }) = args.what;
+    decide(verdict, args, Duration::ZERO, connection).await
+}
+
+async fn decide(
+    verdict: Verdict,
+    args: TenantArgs,
+    timeout: Duration,
+    connection: &ConnectionArgs,
+) -> anyhow::Result<()> {
+    let What::Tenant(NameArgs { name }) = args.what;
     let (out, deadline) = (Out::new(false), Deadline::after(timeout));
     let cluster = connection.open().await?.cluster;
     let failed = || format!("Failed to {} the tenant {name:?}", format!("{verdict:?}").to_lowercase());
     let foreign = get(&cluster, &name).await.with_context(failed)?;
-    cluster.merge(&foreign, verdict.patch()).await.with_context(failed)?;
     let (reason, message) = verdict.event();
-    cluster.event(&foreign, "liqoctl", "Normal", reason, message).await;
-    out.done(format!("{name}: {message}"));
+    if verdict.is_in_force(&foreign) {
+        out.done(format!("{name}: already so: {message}"));
+    } else {
+        cluster.merge(&foreign, verdict.patch()).await.with_context(failed)?;
+        cluster.event(&foreign, "liqoctl", "Normal", reason, message).await;
+        out.done(format!("{name}: {message}"));
+    }
     match verdict {
-        Verdict::Cordon => Ok(()),
+        Verdict::Cordon => {
+            if condition::status(&foreign, Type::IncomingPeering) == Status::None {
+                out.info(format!(
+                    "{name} takes no resources of this cluster at this time: the decision counts once it asks. To keep new \
+                     pods of this cluster off the node of a provider, use `kubectl cordon`"
+                ));
+            }
+            Ok(())
+        }
         Verdict::Uncordon => {
-            if foreign.spec.incoming_peering_enabled == liqo_api::discovery::PeeringEnabled::No {
+            if foreign.spec.incoming_peering_enabled == PeeringEnabled::No {
                 out.info("spec.incomingPeeringEnabled says No: set it to Yes or Auto to give the cluster resources");
             }
             Ok(())
         }
-        Verdict::Drain => drained(&cluster, &name, deadline, out).await.with_context(failed),
+        Verdict::Drain => drained(&cluster, &foreign, deadline, out).await.with_context(failed),
         Verdict::Evict => ended(&cluster, &foreign, deadline, out).await.with_context(failed),
     }
 }
 
 /// Waits until the tenant uses no resource of this cluster.
-async fn drained(cluster: &Cluster, name: &str, deadline: Deadline, out: Out) -> anyhow::Result<()> {
+async fn drained(cluster: &Cluster, foreign: &ForeignCluster, deadline: Deadline, out: Out) -> anyhow::Result<()> {
+    let (name, id) = (&foreign.name_any(), identity(foreign).cluster_id);
     let step = out.step("Waiting until the tenant has taken its pods back");
     let watched = Watched::<ForeignCluster>::one(cluster, "", name);
     let uses = |one: &ForeignCluster| {
@@ -130,6 +178,15 @@ async fn drained(cluster: &Cluster, name: &str, deadline: Deadline, out: Out) ->
     };
     watched.until(deadline, |all| (!all.iter().any(|one| uses(one))).then_some(())).await.map_err(|error| {
         anyhow!("{error}: it goes on, and ends when the withdrawal deadline of this cluster is over")
+    })?;
+    let namespaces = Watched::<Namespace>::labelled(cluster, "", &format!("{}={id}", label::REMOTE_CLUSTER_ID));
+    let left = |all: &[Arc<Namespace>]| -> Vec<_> {
+        let made = all.iter().filter(|one| one.annotations().contains_key(annotation::MANAGED_BY_NAMESPACE_MAP));
+        made.map(|one| one.name_any()).collect()
+    };
+    let gone = namespaces.until(deadline, |all| left(all).is_empty().then_some(())).await;
+    gone.map_err(|error| {
+        anyhow!("{error}: the namespaces {} are still being deleted", left(&namespaces.now()).join(", "))
     })?;
     step.done("The tenant uses nothing of this cluster any more");
     Ok(())
@@ -214,5 +271,32 @@ mod tests {
         assert_eq!(condition(Verdict::Uncordon), Value::Null);
         assert!(Verdict::Drain.patch().get("spec").is_none());
         assert_eq!(Verdict::Evict.patch()["spec"]["incomingPeeringEnabled"], "No");
+    }
+
+    #[test]
+    fn a_verdict_that_is_in_force_is_not_written_again() {
+        let peer = |condition: Option<&str>, enabled: &str| -> ForeignCluster {
+            serde_json::from_value(json!({
+                "metadata": {"name": "rome", "annotations": {"liqo.io/tenant-condition": condition.unwrap_or_default()}},
+                "spec": {"foreignAuthUrl": "https://a.b", "outgoingPeeringEnabled": enabled, "incomingPeeringEnabled": enabled},
+            }))
+            .map(|mut one: ForeignCluster| {
+                one.metadata.annotations = one.metadata.annotations.filter(|_| condition.is_some());
+                one
+            })
+            .unwrap()
+        };
+        for (verdict, condition, enabled, in_force) in [
+            (Verdict::Cordon, None, "Auto", false),
+            (Verdict::Cordon, Some("Cordoned"), "Auto", true),
+            (Verdict::Cordon, Some("Drained"), "Auto", false),
+            (Verdict::Uncordon, None, "No", true),
+            (Verdict::Uncordon, Some("Baned"), "Auto", false),
+            (Verdict::Evict, Some("Banned"), "Auto", false),
+            (Verdict::Evict, Some("Banned"), "No", true),
+        ] {
+            let found = verdict.is_in_force(&peer(condition, enabled));
+            assert_eq!(found, in_force, "{verdict:?} {condition:?} {enabled}");
+        }
     }
 }

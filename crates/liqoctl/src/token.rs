@@ -1,6 +1,6 @@
 //! Join tokens of the cluster we talk to: made for one guest, or for whoever comes first.
 //!
-//! Writes    Secret `auth-token-<cluster ID>` or `auth-token-once-<digits>`.
+//! Writes    Secret `auth-token-once-<digits>`; no other token is replaced.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,10 +16,23 @@ use liqo_core::{join_token, naming::cluster_id_error};
 use liqo_kube::{Cluster, now};
 use ring::rand::SecureRandom;
 
-use crate::here;
+use crate::{flag, here};
 
 /// How long a token is good, unless something else is said.
 pub(crate) const LIFE: &str = "24h";
+/// The longest life of a token: a token is for one join, and its Secret is a key to this cluster while it lasts.
+const LONGEST_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// The life of a token as a flag says it: from one second to a year.
+pub(crate) fn life(text: &str) -> Result<Duration, String> {
+    let life = flag::duration(text)?;
+    let is_bounded = (Duration::from_secs(1)..=LONGEST_LIFE).contains(&life);
+    if is_bounded {
+        Ok(life)
+    } else {
+        Err(format!("a token ends after 1s at the earliest and 8760h at the latest, not {text}"))
+    }
+}
 
 /// A token that was made.
 pub(crate) struct Made {
@@ -53,26 +66,14 @@ pub(crate) async fn make(
     }
     let secret = new_token()?;
     let end = Timestamp::from_second(now().0.as_second().saturating_add(life.as_secs().cast_signed()))?.to_string();
-    let name = match whom {
-        For::Guest(guest) => format!("{}-{guest}", names::AUTH_TOKEN_SECRET),
-        For::First => join_token::secret_name(&secret),
-    };
-    let wanted = wanted(namespace, &name, whom, &secret, &end);
-    loop {
-        if let Some(old) = cluster.get::<Secret>(namespace, &name).await? {
-            if here::token_of(&old).is_none() {
-                bail!("secret {namespace}/{name} has no token, which shuts that cluster out: delete it and try again");
-            }
-            cluster.remove(&old).await?;
-        }
-        match cluster.create(&wanted).await {
-            Err(error) if error.is_conflict() => {}
-            made => {
-                made?;
-                break;
-            }
+    if let For::Guest(guest) = whom {
+        let own = format!("{}-{guest}", names::AUTH_TOKEN_SECRET);
+        if cluster.get::<Secret>(namespace, &own).await?.is_some_and(|own| here::token_of(&own).is_none()) {
+            bail!("secret {namespace}/{own} has no token, which shuts that cluster out: delete it and try again");
         }
     }
+    let name = join_token::secret_name(&secret);
+    cluster.create(&wanted(namespace, &name, whom, &secret, &end)).await?;
     let token = match here::pin(cluster, namespace).await? {
         Some(pin) => join_token::with_pin(&secret, &pin),
         None => secret,
@@ -91,15 +92,16 @@ fn check(guest: &str, local: &ClusterIdentity) -> anyhow::Result<()> {
 }
 
 fn wanted(namespace: &str, name: &str, whom: For<'_>, token: &str, end: &str) -> Secret {
-    let (key, value) = match whom {
-        For::Guest(guest) => (label::CLUSTER_ID, guest),
-        For::First => (label::ONE_TIME_TOKEN, "true"),
+    let labels = match whom {
+        For::Guest(guest) => vec![(label::ONE_TIME_TOKEN, "guest"), (label::CLUSTER_ID, guest)],
+        For::First => vec![(label::ONE_TIME_TOKEN, "true")],
     };
+    let labels = labels.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
     Secret {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
             namespace: Some(namespace.to_owned()),
-            labels: Some([(key.to_owned(), value.to_owned())].into()),
+            labels: Some(labels),
             annotations: Some([(annotation::TOKEN_EXPIRES.to_owned(), end.to_owned())].into()),
             ..ObjectMeta::default()
         },
@@ -129,10 +131,19 @@ mod tests {
     }
 
     #[test]
+    fn a_token_ends_within_a_year() {
+        for (text, good) in
+            [("1s", true), ("24h", true), ("8760h", true), ("8761h", false), ("9999999h", false), ("0", false)]
+        {
+            assert_eq!(life(text).is_ok(), good, "{text}");
+        }
+    }
+
+    #[test]
     fn a_secret_says_whose_it_is_and_when_it_ends() {
         let end = "2026-01-02T00:00:00Z";
         for (whom, labels) in [
-            (For::Guest("g"), json!({"discovery.liqo.io/cluster-id": "g"})),
+            (For::Guest("g"), json!({"liqo.io/one-time-token": "guest", "discovery.liqo.io/cluster-id": "g"})),
             (For::First, json!({"liqo.io/one-time-token": "true"})),
         ] {
             let made = serde_json::to_value(wanted("liqo", "x", whom, "t", end)).unwrap();

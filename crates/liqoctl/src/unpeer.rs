@@ -2,18 +2,21 @@
 //!
 //! Writes    `ForeignCluster.spec.outgoingPeeringEnabled`.
 //! Removes   out-of-band, when the other direction is not peered either: the `ForeignCluster` and the token
-//!           stored for it, which `liqoctl peer` had written.
+//!           stored for it, which `liqoctl peer` had written. When neither cluster has let the other in, also the token
+//!           made for the cluster, and the tenant namespace with the key of this cluster.
 
 mod in_band;
 
 use anyhow::{Context, anyhow, bail};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::ResourceExt;
 use liqo_api::{
     discovery::{ForeignCluster, PeeringConditionStatus as Status, PeeringConditionType as Type, PeeringType},
-    meta::label,
+    meta::{annotation, label},
+    names,
     net::TunnelEndpoint,
 };
+use liqo_core::naming;
 use liqo_kube::Cluster;
 use serde_json::json;
 
@@ -38,6 +41,9 @@ pub(crate) struct UnpeerArgs {
     name: Option<String>,
     #[command(flatten)]
     wait: WaitArgs,
+    /// Does not exist; it is answered with the command that was looked for
+    #[arg(long, global = true, hide = true)]
+    force: bool,
     #[command(subcommand)]
     how: Option<How>,
 }
@@ -69,9 +75,16 @@ enum How {
 
 /// `liqoctl unpeer …`
 pub(crate) async fn run(args: UnpeerArgs, connection: &ConnectionArgs) -> anyhow::Result<()> {
-    let UnpeerArgs { name, wait: WaitArgs { timeout, output }, how } = args;
+    let UnpeerArgs { name, wait: WaitArgs { timeout, output }, force, how } = args;
     let out = Out::new(output.is_some());
     let deadline = Deadline::after(timeout);
+    if force {
+        let named = match &how {
+            Some(How::OutOfBand { name }) => Some(name),
+            _ => name.as_ref(),
+        };
+        bail!("{FAILED}: {}", no_force(named.map_or("NAME", String::as_str)));
+    }
     let (name, forget) = match (how, name) {
         (Some(How::InBand(pair)), _) => {
             let last = in_band::run(*pair, connection, deadline, out).await?;
@@ -93,6 +106,46 @@ pub(crate) async fn run(args: UnpeerArgs, connection: &ConnectionArgs) -> anyhow
         Some(format) => out.value(&PeerView::of(&last), format),
         None => Ok(()),
     }
+}
+
+/// Deletes what was prepared for a cluster when neither cluster has ever let the other in: the token made for that cluster, which
+/// has no end of its own, and the tenant namespace with the key of this cluster. A cluster that was let in keeps its token, so
+/// that it can come back.
+async fn forget_stranger(
+    cluster: &Cluster,
+    foreign: &ForeignCluster,
+    id: &str,
+    deadline: Deadline,
+) -> anyhow::Result<()> {
+    let tenants = foreign.status.clone().unwrap_or_default().tenant_namespace;
+    if tenants.remote.is_some() {
+        return Ok(());
+    }
+    if let Some(name) = &tenants.local {
+        if cluster.get::<Secret>(name, names::REMOTE_CERTIFICATE_SECRET).await?.is_some() {
+            return Ok(());
+        }
+        let found = cluster.get::<Namespace>("", name).await?;
+        if let Some(tenant) = found.filter(|one| naming::tenant_of(one, Some(name)) == Some(id)) {
+            cluster.remove(&tenant).await?;
+            Watched::<Namespace>::one(cluster, "", name).gone(deadline).await?;
+        }
+    }
+    for secret in cluster.list::<Secret>("", &format!("{}={id}", label::CLUSTER_ID)).await? {
+        if secret.annotations().contains_key(annotation::TOKEN_MADE_FOR) {
+            cluster.remove(&secret).await?;
+        }
+    }
+    Ok(())
+}
+
+/// What `--force` is answered.
+fn no_force(name: &str) -> String {
+    format!(
+        "there is no --force: the node of {name:?} is drained for a while, then removed, also when the other cluster does not \
+         answer. To end everything between the clusters at once, and to hear the other cluster no more, use `liqoctl evict \
+         tenant {name}`"
+    )
 }
 
 async fn disable(cluster: &Cluster, name: &str, forget: bool, out: Out) -> anyhow::Result<ForeignCluster> {
@@ -132,6 +185,7 @@ async fn forget_peer(cluster: &Cluster, name: &str, deadline: Deadline, out: Out
         for secret in cluster.list::<Secret>("", &selector).await? {
             cluster.remove(&secret).await?;
         }
+        forget_stranger(cluster, &foreign, &who.cluster_id, deadline).await?;
     }
     // A tunnel that is just going down would be taken for a new one by whoever peers again at once.
     let tunnel =

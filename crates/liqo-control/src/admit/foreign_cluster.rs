@@ -43,6 +43,9 @@ pub(super) fn validate(asked: &Request) -> Verdict {
             return Verdict::deny(why);
         }
     }
+    if let Some(why) = condition_error(old, new) {
+        return Verdict::deny(why);
+    }
     let changed = |pointer| !text(old, pointer).is_empty() && text(old, pointer) != text(new, pointer);
     for (pointer, what) in [(TYPE, "PeeringType"), (ID, "ClusterID"), (NAME, "ClusterName")] {
         if asked.operation == "UPDATE" && changed(pointer) {
@@ -52,10 +55,24 @@ pub(super) fn validate(asked: &Request) -> Verdict {
     Verdict::allow()
 }
 
+/// Why the condition of the tenant cannot be written, if it cannot. A condition that stays as it was is no reason to refuse a
+/// change of something else.
+fn condition_error(old: &Value, new: &Value) -> Option<String> {
+    let found = condition(new).filter(|found| !found.is_empty() && condition(old) != Some(found))?;
+    (!standing::CONDITIONS.contains(&found)).then(|| {
+        let known = standing::CONDITIONS.map(|one| format!("{one:?}")).join(", ");
+        let key = annotation::TENANT_CONDITION;
+        format!("metadata.annotations[{key}]: Unsupported value: {found:?}: supported values: {known}")
+    })
+}
+
+fn condition(object: &Value) -> Option<&str> {
+    object.pointer("/metadata/annotations")?.get(annotation::TENANT_CONDITION)?.as_str()
+}
+
 /// Whether a `ForeignCluster` may be deleted: without it nobody would know that its cluster is banned.
 fn deletion(old: &Value) -> Verdict {
-    let condition = old.pointer("/metadata/annotations").and_then(|all| all.get(annotation::TENANT_CONDITION));
-    if condition.and_then(Value::as_str) != Some(standing::BANNED) {
+    if condition(old) != Some(standing::BANNED) {
         return Verdict::allow();
     }
     let name = text(old, "/metadata/name");
@@ -121,6 +138,28 @@ mod tests {
             message,
             "spec.outgoingPeeringEnabled: Unsupported value: \"Maybe\": supported values: \"Auto\", \"No\", \"Yes\""
         );
+    }
+
+    #[test]
+    fn a_misspelt_condition_is_refused_when_it_is_written() {
+        let with = |condition: &str| {
+            let mut one = object("OutOfBand", "id", "milan");
+            one["metadata"]["annotations"] = json!({"liqo.io/tenant-condition": condition});
+            one
+        };
+        let plain = || object("OutOfBand", "id", "milan");
+        for good in ["Cordoned", "Drained", "Banned", ""] {
+            assert_eq!(update(plain(), with(good)), Verdict::allow(), "{good}");
+        }
+        for bad in ["cordoned", "Baned", " "] {
+            let Verdict::Deny { message, .. } = update(plain(), with(bad)) else { panic!("{bad} is taken") };
+            let wanted = "supported values: \"Cordoned\", \"Drained\", \"Banned\"";
+            assert!(message.contains(&format!("{bad:?}")) && message.contains(wanted), "{message}");
+            assert_eq!(update(with(bad), with(bad)), Verdict::allow(), "other changes go on");
+            assert_eq!(update(with(bad), plain()), Verdict::allow(), "it can be taken away");
+            let create = Request { operation: "CREATE".to_owned(), object: with(bad), ..Request::default() };
+            assert!(matches!(validate(&create), Verdict::Deny { .. }), "{bad} is created");
+        }
     }
 
     #[test]

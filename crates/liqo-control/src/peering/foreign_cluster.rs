@@ -230,7 +230,7 @@ impl Pass<'_> {
         self.clear_false_requests(tenant).await?;
         let request = self.world.our_request(tenant, id);
         let network = self.network(peer, tenant);
-        let grant = self.world.standing(id).provider;
+        let granted::Standing { provider: grant, consumer } = self.world.standing(id);
         let plan = plan(&Observed {
             foreign_cluster: self.one,
             namespace: tenant,
@@ -245,6 +245,7 @@ impl Pass<'_> {
             our_offer: self.world.our_offer(tenant, id).as_deref(),
             wish: self.wish(),
             overdue: !grant.is_in_force(),
+            taken_back: !consumer.is_in_force(),
             now: now(),
         });
         self.step(&plan, peer, inside, request.as_deref()).await?;
@@ -253,8 +254,9 @@ impl Pass<'_> {
             tracing::info!(object = self.one.name_any(), "nobody uses this peer any more, removing it");
             self.world.home.cluster.remove(self.one.as_ref()).await?;
         }
-        let ends_in = grant.ends_in(now().0.as_second()).filter(|_| request.is_some());
-        Ok(again.into_iter().chain(plan.again).chain(ends_in).min())
+        let at = now().0.as_second();
+        let ends_in = grant.ends_in(at).filter(|_| request.is_some());
+        Ok(again.into_iter().chain(plan.again).chain(ends_in).chain(consumer.ends_in(at)).min())
     }
 
     /// Removes requests that carry the labels of this cluster but were not made by it.

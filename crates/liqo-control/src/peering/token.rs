@@ -3,9 +3,11 @@
 //! - `auth-token`: the token of the cluster; created when missing, replaced when it is empty. It admits clusters whose ID is
 //!   unknown. No component gives this token to a peer.
 //! - `auth-token-once-<digits>`: for the first cluster that uses the token, until the token expires.
-//! - `auth-token-<cluster ID>`: for one peer. A token with an expiry comes from an administrator (`liqoctl generate
-//!   peer-command --for-cluster-id`) and admits the peer with a new key. A token marked `first-contact` was made to be sent
-//!   to the peer. A token with neither was written by hand, and is then the only token accepted from that peer.
+//!   With the label `discovery.liqo.io/cluster-id` the token is for that cluster only, and admits the cluster with a new key: an
+//!   administrator made the token with `liqoctl generate peer-command --for-cluster-id`. No other token is replaced.
+//! - `auth-token-<cluster ID>`: for one peer. A token marked `first-contact` was made to be sent to the peer. A token with an
+//!   expiry was made by `liqoctl` of an earlier version for a peer that may come with a new key. A token with neither was written
+//!   by hand; besides tokens made with `--for-cluster-id` it is then the only one accepted from that peer.
 //! - `remote-token-<cluster ID>`: the token that this cluster shows to the peer.
 //!
 //! Tokens are compared in constant time and never written to a log, an event, a condition or an answer.
@@ -103,7 +105,7 @@ pub(crate) enum Wrong {
     Unknown,
     /// The token was valid until this time.
     Expired(Box<Secret>, String),
-    /// Another cluster has used it.
+    /// Another cluster has used it, or the token was made for another cluster.
     Used(Box<Secret>, String),
 }
 
@@ -124,7 +126,7 @@ impl Known {
         Ok(Self {
             cluster: if accept_cluster_token { Some(ensure(cluster, namespace).await?) } else { None },
             own: cluster.get(namespace, &own_name(peer)).await?,
-            once: once.filter(|secret| secret.labels().get(label::ONE_TIME_TOKEN).is_some_and(|value| value == "true")),
+            once: once.filter(|secret| secret.labels().contains_key(label::ONE_TIME_TOKEN)),
         })
     }
 
@@ -135,12 +137,24 @@ impl Known {
             alive(own, now)?;
             return Ok(Word { new_key: own.annotations().contains_key(annotation::TOKEN_EXPIRES), unused: None });
         }
-        // A token that the administrator wrote for one peer by hand is the only token accepted from that peer; an empty one
-        // locks the peer out.
-        if self.own.as_ref().is_some_and(is_standing) {
+        // An empty token that the administrator wrote for one peer by hand locks the peer out.
+        let standing = self.own.as_ref().filter(|own| is_standing(own));
+        if standing.is_some_and(|own| read(own).is_none()) {
             return Err(Wrong::Unknown);
         }
-        if let Some(once) = self.once.as_ref().filter(holds) {
+        let once = self.once.as_ref().filter(holds);
+        if let Some((once, guest)) = once.and_then(|once| Some((once, guest(once)?))) {
+            if guest != peer {
+                return Err(Wrong::Used(Box::new(once.clone()), guest.to_owned()));
+            }
+            alive(once, now)?;
+            return Ok(Word { new_key: true, unused: None });
+        }
+        // Any other one is the only token accepted from that peer, besides those the administrator made since.
+        if standing.is_some() {
+            return Err(Wrong::Unknown);
+        }
+        if let Some(once) = once {
             alive(once, now)?;
             return match once.annotations().get(annotation::TOKEN_USED_BY) {
                 None => Ok(Word { new_key: false, unused: Some(once.clone()) }),
@@ -158,6 +172,11 @@ impl Known {
 /// Whether the caller's token, with or without a pin, equals the stored token.
 fn is(token: &str, given: &str) -> bool {
     same(token, given) || same(token, join_token::split(given).0)
+}
+
+/// The only cluster that may use a token, if the token was made for one.
+fn guest(once: &Secret) -> Option<&str> {
+    once.labels().get(label::CLUSTER_ID).map(String::as_str)
 }
 
 fn is_standing(own: &Secret) -> bool {
@@ -337,7 +356,13 @@ mod tests {
             held("once", &[&[(annotation::TOKEN_EXPIRES, end)][..], used].concat())
         };
         let given = held("own", &[(annotation::TOKEN_MADE_FOR, "first-contact")]);
+        let first = given.clone();
         let by_v = [(annotation::TOKEN_USED_BY, "v")];
+        let for_v = |end| {
+            let mut token = once(end, &[]);
+            token.labels_mut().insert(label::CLUSTER_ID.to_owned(), "v".to_owned());
+            token
+        };
         let all = |own: Option<&Secret>, once: Option<&Secret>| Known {
             cluster: Some("cluster".to_owned()),
             own: own.cloned(),
@@ -372,6 +397,13 @@ mod tests {
             (None, Some(once(ended, &by_v)), "once", "p", "expired"),
             (Some(given), Some(once(open, &[])), "once", "v", "first use"),
             (Some(held("own", &[])), Some(once(open, &[])), "once", "v", "unknown"),
+            (None, Some(for_v(open)), "once", "v", "new key"),
+            (None, Some(for_v(open)), "once", "p", "used"),
+            (None, Some(for_v(ended)), "once", "v", "expired"),
+            (Some(first.clone()), Some(for_v(open)), "once", "v", "new key"),
+            (Some(first), Some(for_v(open)), "own", "v", "in"),
+            (Some(held("own", &[])), Some(for_v(open)), "once", "v", "new key"),
+            (Some(held("", &[])), Some(for_v(open)), "once", "v", "unknown"),
         ] {
             let known = all(own.as_ref(), one_time.as_ref());
             assert_eq!(word(known.judge(token, peer, now)), expected, "{token} {peer} {own:?} {one_time:?}");

@@ -1,7 +1,7 @@
 //! What we tell a peer of our networks: the local `NetworkConfig` (data-plane 7.4, steps 0 and 1).
 //!
 //! Pure. A peering that is established wants one; one that has ended wants none; whatever is between changes neither,
-//! so that a peer that is away keeps its tunnel. In-band peerings are introduced by `liqoctl`, which writes the
+//! so that a peer that is away, or moves its pods before a withdrawal ends, keeps its tunnel. In-band peerings are introduced by `liqoctl`, which writes the
 //! `NetworkConfig`s of both sides by hand before there is a way to replicate them: they are never made or removed here,
 //! but kept current, whoever made them.
 
@@ -15,7 +15,10 @@ use liqo_api::{
     meta::label,
     net::{NetworkConfig, NetworkConfigSpec},
 };
-use liqo_core::{naming::unique_name, standing};
+use liqo_core::{
+    naming::unique_name,
+    standing::{self, Granted},
+};
 use liqo_kube::owner_reference;
 
 use super::endpoint::{Endpoint, Unreachable};
@@ -76,25 +79,26 @@ pub(crate) fn is_for(local: &NetworkConfig, peer: &str) -> bool {
 }
 
 fn wish(foreign: Option<&ForeignCluster>) -> Wish {
-    use PeeringConditionStatus::{Denied, Disconnecting, EmptyDenied, Established, None as Nothing};
+    use PeeringConditionStatus::{Error, Established};
     let Some(foreign) = foreign else { return Wish::TakeBack };
     if foreign.spec.peering_type == PeeringType::InBand {
         return Wish::Follow;
     }
-    if foreign.metadata.deletion_timestamp.is_some() {
+    if foreign.metadata.deletion_timestamp.is_some() || standing::is_banned(foreign) {
         return Wish::TakeBack;
     }
-    let of = |wanted: PeeringConditionType| {
-        let conditions = foreign.status.as_ref().map(|status| status.peering_conditions.as_slice()).unwrap_or_default();
-        conditions.iter().find(|one| one.type_ == wanted).map_or(Nothing, |one| one.status)
-    };
-    let directions = [of(PeeringConditionType::OutgoingPeering), of(PeeringConditionType::IncomingPeering)];
-    if directions.contains(&Established) {
+    let conditions = foreign.status.as_ref().map(|status| status.peering_conditions.as_slice()).unwrap_or_default();
+    let directions = [PeeringConditionType::OutgoingPeering, PeeringConditionType::IncomingPeering];
+    let is = |status| conditions.iter().any(|one| directions.contains(&one.type_) && one.status == status);
+    // While a direction is granted or just taken back, pods or an offer of that direction may be there. A request that waits for
+    // an offer has neither.
+    let Granted { provider, consumer } = standing::by_status(foreign);
+    if is(Established) {
         Wish::Tell
-    } else if directions.iter().all(|one| matches!(one, Nothing | Disconnecting | Denied | EmptyDenied)) {
-        Wish::TakeBack
-    } else {
+    } else if provider || consumer || is(Error) {
         Wish::Follow
+    } else {
+        Wish::TakeBack
     }
 }
 

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use crate::helm::RELEASE;
+
 /// Every file of the chart, by its path in it.
 static FILES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/chart.rs"));
 
@@ -20,9 +22,23 @@ pub(crate) async fn unpack(directory: &Path) -> anyhow::Result<PathBuf> {
     Ok(root)
 }
 
+/// Name and version of the chart, as Helm prints them: `liqo-0.1.0`.
+pub(crate) fn version() -> String {
+    let text = FILES.iter().find(|(name, _)| *name == "Chart.yaml").map_or(&b""[..], |(_, content)| *content);
+    let text = String::from_utf8_lossy(text);
+    let version = text.lines().find_map(|line| line.strip_prefix("version:")).unwrap_or_default();
+    format!("{RELEASE}-{}", version.trim().trim_matches('"'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_chart_has_a_version() {
+        let version = version();
+        assert!(super::super::source::is_release(version.strip_prefix("liqo-").unwrap()), "{version}");
+    }
 
     #[test]
     fn the_chart_is_whole() {

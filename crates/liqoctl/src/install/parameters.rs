@@ -18,6 +18,8 @@ use crate::{
     out::Out,
 };
 
+/// The percentage of the free resources that is shared unless the user says another one.
+const SHARED: u8 = 90;
 const BAD_NAME: &str = "the cluster name must be DNS-compatible (e.g., lowercase letters, numbers and hyphens) and must be <= 63 characters. \
     Try using 'liqoctl --cluster-name' to set another name and overcome this error";
 const WRONG_RANGE: &str =
@@ -73,7 +75,7 @@ pub(crate) async fn gather(
         cluster_labels,
         ranges,
         reserved_subnets: args.reserved_subnets.clone(),
-        sharing_percentage: args.sharing_percentage,
+        sharing_percentage: args.sharing_percentage.unwrap_or(SHARED),
         replicas: if args.enable_ha { 2 } else { 1 },
         metrics: args.enable_metrics,
         telemetry: !args.disable_telemetry && args.local_chart_path.is_none(),

@@ -122,6 +122,11 @@ impl Provider {
         })
     }
 
+    /// Whether the ranges were typed, as no provider is named.
+    pub(crate) fn ranges_are_typed(&self) -> bool {
+        self.name.is_none()
+    }
+
     /// The ranges that were given, or those the cluster itself knows.
     pub(crate) async fn observe(&self, cluster: &Cluster) -> anyhow::Result<Ranges> {
         match self.ranges {

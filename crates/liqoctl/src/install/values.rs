@@ -2,16 +2,100 @@
 
 use serde_json::{Value, json};
 
-use crate::install::{parameters::Parameters, set};
+use crate::install::{CommonArgs, parameters::Parameters, set};
 
-/// Pure: the values; later layers win: generic, provider and Service types, `--set`.
-pub(crate) fn forge(parameters: &Parameters, sets: &[String]) -> Result<Value, String> {
+/// Layers of values that come from the user.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Layers<'a> {
+    /// The values of the release that is there.
+    pub(crate) earlier: Option<Value>,
+    /// What this command was told by flags other than `--set`: see [`given`].
+    pub(crate) given: Value,
+    /// The arguments of `--set`.
+    pub(crate) sets: &'a [String],
+}
+
+/// Values for the chart.
+#[derive(Clone, Debug)]
+pub(crate) struct Forged {
+    pub(crate) values: Value,
+    /// The values of the earlier release that a first installation would not have, as `key=value`.
+    pub(crate) kept: Vec<String>,
+}
+
+/// Pure: the values; later layers win: generic, provider and Service types, the release that is there, flags, `--set`.
+pub(crate) fn forge(parameters: &Parameters, layers: Layers<'_>) -> Result<Forged, String> {
     let mut all = generic(parameters);
     if let Some(kind) = &parameters.service_type {
         merge(&mut all, json!({"auth": {"service": {"type": kind}}, "gateway": {"service": {"type": kind}}}), "")?;
     }
-    override_with(&mut all, set::all(sets)?);
-    Ok(all)
+    let sets = set::all(layers.sets)?;
+    let mut fresh = all.clone();
+    if let Some(earlier) = layers.earlier.filter(Value::is_object) {
+        override_with(&mut all, earlier);
+    }
+    for values in [&mut all, &mut fresh] {
+        if layers.given.is_object() {
+            override_with(values, layers.given.clone());
+        }
+        override_with(values, sets.clone());
+    }
+    let mut kept = Vec::new();
+    differences(&all, Some(&fresh), "", &mut kept);
+    Ok(Forged { values: all, kept })
+}
+
+/// The values that flags name. A flag that was left out names none, so that its default does not replace an earlier value.
+pub(crate) fn given(args: &CommonArgs, ranges_are_typed: bool, parameters: &Parameters) -> Value {
+    let reserved: Vec<_> = args.reserved_subnets.iter().map(ToString::to_string).collect();
+    let mut all = json!({});
+    let layers = [
+        (!args.version.is_empty(), json!({"tag": args.version})),
+        (!args.cluster_name.is_empty(), json!({"discovery": {"config": {"clusterName": args.cluster_name}}})),
+        (!args.cluster_labels.is_empty(), json!({"discovery": {"config": {"clusterLabels": args.cluster_labels}}})),
+        (
+            args.sharing_percentage.is_some(),
+            json!({"controllerManager": {"config": {"resourceSharingPercentage": args.sharing_percentage}}}),
+        ),
+        (args.enable_ha, json!({"controllerManager": {"replicas": 2}, "gateway": {"replicas": 2}})),
+        (!args.reserved_subnets.is_empty(), json!({"networkManager": {"config": {"reservedSubnets": reserved}}})),
+        (
+            args.enable_metrics,
+            json!({"gateway": {"metrics": {"enabled": true, "serviceMonitor": {"enabled": true}}},
+                   "virtualKubelet": {"metrics": {"enabled": true, "podMonitor": {"enabled": true}}}}),
+        ),
+        (args.disable_telemetry, json!({"telemetry": {"enable": false}})),
+        (
+            !args.service_type.is_empty(),
+            json!({"auth": {"service": {"type": args.service_type}}, "gateway": {"service": {"type": args.service_type}}}),
+        ),
+        (
+            ranges_are_typed,
+            json!({"networkManager": {"config": {
+                "podCIDR": parameters.ranges.pods.to_string(), "serviceCIDR": parameters.ranges.services.to_string()}}}),
+        ),
+    ];
+    for (_, layer) in layers.into_iter().filter(|(is_given, _)| *is_given) {
+        override_with(&mut all, layer);
+    }
+    all
+}
+
+/// Adds the leaves of `all` that `other` has not, or has with another value.
+fn differences(all: &Value, other: Option<&Value>, key: &str, found: &mut Vec<String>) {
+    match all {
+        Value::Object(map) if !map.is_empty() => {
+            for (name, value) in map {
+                let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+                differences(value, other.and_then(|other| other.get(name)), &key, found);
+            }
+        }
+        leaf if other != Some(leaf) => {
+            let text = leaf.as_str().map_or_else(|| leaf.to_string(), str::to_owned);
+            found.push(format!("{key}={text}"));
+        }
+        _ => {}
+    }
 }
 
 fn generic(parameters: &Parameters) -> Value {
@@ -108,6 +192,51 @@ mod tests {
         }
     }
 
+    /// The values of a first installation.
+    fn fresh(parameters: &Parameters, sets: &[String]) -> Value {
+        let forged = forge(parameters, Layers { sets, ..Layers::default() }).unwrap();
+        assert!(forged.kept.is_empty(), "{:?}", forged.kept);
+        forged.values
+    }
+
+    #[test]
+    fn earlier_values_are_kept_unless_given_again() {
+        let earlier = || {
+            let sets = ["image=localhost/liqo,networking.securityMode=IntraClusterTrafficSegregation".to_owned()];
+            let strict = ["discovery.config.incomingPeeringEnabled=false,offloading.podSecurity=restricted".to_owned()];
+            let node_port =
+                Parameters { service_type: Some("NodePort".into()), sharing_percentage: 50, ..parameters() };
+            fresh(&node_port, &[sets, strict].concat())
+        };
+        let again = |line: &str, sets: &[String]| {
+            let given = given(&crate::install::tests::common(line), false, &parameters());
+            forge(&parameters(), Layers { earlier: Some(earlier()), given, sets }).unwrap()
+        };
+        let same = again("", &[]);
+        assert_eq!(same.values, earlier());
+        assert_eq!(
+            same.kept,
+            [
+                "auth.service.type=NodePort",
+                "controllerManager.config.resourceSharingPercentage=50",
+                "discovery.config.incomingPeeringEnabled=false",
+                "gateway.service.type=NodePort",
+                "image=localhost/liqo",
+                "networking.securityMode=IntraClusterTrafficSegregation",
+                "offloading.podSecurity=restricted",
+            ]
+        );
+        let changed = again("--sharing-percentage 70 --service-type LoadBalancer", &["image=other".to_owned()]);
+        let at = |pointer: &str| changed.values.pointer(pointer).cloned().unwrap_or_default();
+        assert_eq!(at("/controllerManager/config/resourceSharingPercentage"), json!(70));
+        assert_eq!(
+            (at("/auth/service/type"), at("/gateway/service/type")),
+            (json!("LoadBalancer"), json!("LoadBalancer"))
+        );
+        assert_eq!((at("/image"), at("/offloading/podSecurity")), (json!("other"), json!("restricted")));
+        assert!(!changed.kept.iter().any(|kept| kept.contains("image") || kept.contains("service.type")));
+    }
+
     #[test]
     fn the_generic_values_are_the_documented_ones() {
         let wanted = json!({
@@ -119,23 +248,23 @@ mod tests {
             "telemetry": {"enable": true},
             "virtualKubelet": {"metrics": {"enabled": false, "podMonitor": {"enabled": false}}},
         });
-        assert_eq!(forge(&parameters(), &[]).unwrap(), wanted);
+        assert_eq!(fresh(&parameters(), &[]), wanted);
     }
 
     #[test]
     fn a_service_type_is_only_set_when_there_is_one() {
-        let with = forge(&Parameters { service_type: Some("NodePort".into()), ..parameters() }, &[]).unwrap();
+        let with = fresh(&Parameters { service_type: Some("NodePort".into()), ..parameters() }, &[]);
         assert_eq!(
             (&with["auth"]["service"]["type"], &with["gateway"]["service"]["type"]),
             (&json!("NodePort"), &json!("NodePort"))
         );
-        assert_eq!(forge(&parameters(), &[]).unwrap().pointer("/auth"), None);
+        assert_eq!(fresh(&parameters(), &[]).pointer("/auth"), None);
     }
 
     #[test]
     fn the_user_has_the_last_word() {
         let sets = ["networking.internal=false,tag=dev".to_owned(), "discovery.config.clusterName=milan".to_owned()];
-        let forged = forge(&parameters(), &sets).unwrap();
+        let forged = fresh(&parameters(), &sets);
         assert_eq!(forged["networking"]["internal"], json!(false));
         assert_eq!((&forged["tag"], &forged["discovery"]["config"]["clusterName"]), (&json!("dev"), &json!("milan")));
     }

@@ -9,6 +9,7 @@ use liqo_api::{
     meta::label,
     sharing::ResourceOffer,
 };
+use liqo_core::standing;
 use liqo_kube::Cluster;
 use serde::Serialize;
 
@@ -105,12 +106,20 @@ fn text(report: &Report, local: &str, verbose: bool) -> String {
     all.text()
 }
 
+/// A tenant condition, and the effect of one that is unknown.
+fn told(condition: &str) -> String {
+    match standing::CONDITIONS.contains(&condition) {
+        true => condition.to_owned(),
+        false => format!("{condition} (unknown, counts as Cordoned; known are {})", standing::CONDITIONS.join(", ")),
+    }
+}
+
 fn section(peer: &PeerView, local: &str, verbose: bool) -> Section {
     let status = |aspect: &str| format!("{:?}", peer.status(aspect));
     let mut all = Section::new(format!("{} - {}", peer.cluster_name, peer.cluster_id));
     all.entry("Type", format!("{:?}", peer.kind));
     if let Some(condition) = &peer.tenant_condition {
-        all.entry("Tenant", condition);
+        all.entry("Tenant", told(condition));
     }
     let mut direction = Section::new("Direction");
     direction.entry("Outgoing", status("OutgoingPeering")).entry("Incoming", status("IncomingPeering"));

@@ -26,6 +26,8 @@ fn wrong_values_are_explained() {
         ("auth.config.portOverride=https", "/auth/config/portOverride"),
         ("auth.tls=1", "/auth/tls"),
         ("status.enabled=yes", "/status/enabled"),
+        ("auth.config.identityLifetime=1m", "/auth/config/identityLifetime"),
+        ("auth.config.identityLifetime=599s", "/auth/config/identityLifetime"),
         ("common.tolerations=Exists", "/common/tolerations"),
         ("networkManager.config.podCIDR=", "networkManager.config.podCIDR must be set"),
         ("networkManager.config.serviceCIDR=", "networkManager.config.serviceCIDR must be set"),

@@ -27,6 +27,8 @@ use super::{
 /// A provider that has made no offer and says nothing after a withdrawal (0.8.3 does not) is given so long.
 const SILENCE: Duration = Duration::from_secs(5);
 
+const TAKEN_BACK: &str = "What the remote cluster had here is taken back; the offer to it is removed as soon as the remote \
+                          cluster lets go of its copy";
 const CORDONED: &str = "The remote cluster asks for resources, and is granted nothing new while it is cordoned: \
                         `liqoctl uncordon tenant` ends that";
 
@@ -66,6 +68,9 @@ pub(super) struct Observed<'a> {
     /// Whether the time is over that the peer had to take back what it provides; nothing else ends a withdrawal that a
     /// provider does not answer.
     pub(super) overdue: bool,
+    /// Whether the peer is granted nothing here any more, as a consumer: the deadline of a withdrawal is over, or the peer is
+    /// banned.
+    pub(super) taken_back: bool,
     pub(super) now: Time,
 }
 
@@ -84,7 +89,7 @@ pub(super) enum Step {
 pub(super) struct Plan {
     pub(super) step: Step,
     pub(super) facts: Vec<Fact>,
-    /// The object was made for a request that is no more.
+    /// The object was made for a request that is no more, and records no decision of a user of this cluster.
     pub(super) superfluous: bool,
     pub(super) again: Option<Duration>,
 }
@@ -101,8 +106,7 @@ pub(super) fn plan(seen: &Observed<'_>) -> Plan {
         && step == Step::Keep
         && !wants(seen)
         && is_incoming(seen.foreign_cluster)
-        // The decision about the peer is recorded in the status.
-        && !is_cordoned(seen.foreign_cluster);
+        && !standing::is_decided(seen.foreign_cluster);
     // Before the peer knew us 0.8.3 said nothing about directions.
     if seen.request.is_some() || seen.their_request.is_some() || has_told(seen, Type::OutgoingPeering) || knows(seen) {
         facts.extend([outgoing, incoming]);
@@ -220,10 +224,16 @@ fn incoming(seen: &Observed<'_>) -> Fact {
         Stage::Established | Stage::NoKubelet if ends => Stage::Leaving,
         other => other,
     };
-    let refused = accepts(seen.foreign_cluster, seen.accept_by_default).err();
-    let cordoned = is_cordoned(seen.foreign_cluster).then_some(CORDONED);
-    match refused.or(cordoned) {
-        Some(why) if found == Stage::NoOffer => condition::waiting(Type::IncomingPeering, why.to_owned()),
+    if found == Stage::Leaving && seen.taken_back {
+        return condition::waiting(Type::IncomingPeering, TAKEN_BACK.to_owned());
+    }
+    let refused = accepts(seen.foreign_cluster, seen.accept_by_default).err().map(str::to_owned);
+    let cordoned = || match standing::unknown_condition(seen.foreign_cluster) {
+        Some(unknown) => Some(format!("{CORDONED}. {}", standing::unknown_told(unknown))),
+        None => is_cordoned(seen.foreign_cluster).then(|| CORDONED.to_owned()),
+    };
+    match refused.or_else(cordoned) {
+        Some(why) if found == Stage::NoOffer => condition::waiting(Type::IncomingPeering, why),
         _ => condition::stage(Type::IncomingPeering, found, seen.namespace),
     }
 }

@@ -135,7 +135,7 @@ impl Door {
                 return;
             }
             Wrong::Expired(secret, end) => (secret, format!("it has expired at {end}")),
-            Wrong::Used(secret, user) => (secret, format!("cluster {user} has used it")),
+            Wrong::Used(secret, user) => (secret, format!("it is the token of cluster {user}")),
         };
         let name = secret.name_any();
         tracing::warn!(peer = peer.cluster_id, name = peer.cluster_name, secret = name, reason = why, "token refused");
@@ -153,7 +153,7 @@ impl Door {
         if self.told.is_news(&format!("key of {}", peer.cluster_id)) {
             before.tell(&self.home.cluster, peer).await;
         }
-        issue::another_key(namespace, peer)
+        issue::another_key(namespace, peer, &self.home.identity)
     }
 
     fn authority(&self) -> Option<&str> {

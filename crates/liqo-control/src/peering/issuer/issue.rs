@@ -86,8 +86,8 @@ impl Stored {
     pub(super) async fn tell(&self, cluster: &Cluster, peer: &ClusterIdentity) {
         let message = format!(
             "Somebody who calls itself cluster {} asked for an identity with another key than this one's, and was \
-             refused. If that cluster was installed anew, run `liqoctl generate peer-command --for-cluster-id {}` here, or \
-             delete this Secret",
+             refused. If that cluster was installed anew, or has evicted this one, run `liqoctl generate peer-command \
+             --for-cluster-id {}` here, then the printed command on that cluster",
             peer.cluster_id, peer.cluster_id
         );
         cluster.event(&self.secret, super::WRITER, "Warning", "NewKeyRefused", &message).await;
@@ -122,14 +122,18 @@ fn choose(same_csr: bool, stored: Option<&Facts>, vouched: bool, now: Timestamp)
     }
 }
 
-/// The answer to a peer whose key differs from the key certified before.
-pub(super) fn another_key(namespace: &str, peer: &ClusterIdentity) -> No {
+/// The answer to a peer whose key differs from the key certified before. The peer shows the answer in a condition of its
+/// `ForeignCluster`, so that the answer names both clusters.
+pub(super) fn another_key(namespace: &str, peer: &ClusterIdentity, here: &ClusterIdentity) -> No {
     let why = format!(
-        "the stored and the provided CSR for cluster {id} does not match: this ID belongs to another key. The \
-         administrator of this cluster can run `liqoctl generate peer-command --for-cluster-id {id}`, or delete the \
-         Secret {namespace}/{}",
-        names::REMOTE_CERTIFICATE_SECRET,
+        "the stored and the provided CSR for cluster {id} does not match: in the cluster {provider:?} this ID belongs to \
+         another key. Run `liqoctl generate peer-command --for-cluster-id {id}` on the cluster {provider:?}, then the \
+         command that is printed on the cluster {consumer:?}; or delete the Secret {namespace}/{secret} of the cluster \
+         {provider:?}, then run the printed command of `liqoctl generate peer-command` on the cluster {consumer:?}",
         id = peer.cluster_id,
+        provider = here.cluster_name,
+        consumer = peer.cluster_name,
+        secret = names::REMOTE_CERTIFICATE_SECRET,
     );
     No(StatusCode::FORBIDDEN, why)
 }
@@ -271,6 +275,20 @@ mod tests {
         ] {
             let stored = stored.then_some(&facts);
             assert_eq!(choose(same, stored, vouched, at(now)), choice, "{same} {stored:?} {vouched} {now}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_what_helps_on_which_cluster() {
+        let [peer, here] = [("a", "milan"), ("b", "rome")].map(|(id, name)| ClusterIdentity::new(id, name));
+        let No(status, why) = another_key("liqo-tenant-milan", &peer, &here);
+        assert_eq!(status, StatusCode::FORBIDDEN);
+        for wanted in [
+            "`liqoctl generate peer-command --for-cluster-id a` on the cluster \"rome\"",
+            "then the command that is printed on the cluster \"milan\"",
+            "the Secret liqo-tenant-milan/liqo-remote-certificate of the cluster \"rome\"",
+        ] {
+            assert!(why.contains(wanted), "{wanted}: {why}");
         }
     }
 

@@ -35,8 +35,7 @@ async fn sweep(home: &Home) -> Result<(), KubeError> {
             home.cluster.remove(&request).await?;
         }
     }
-    let marked = format!("{}=true", label::ONE_TIME_TOKEN);
-    for secret in home.cluster.list::<Secret>(&home.namespace, &marked).await? {
+    for secret in home.cluster.list::<Secret>(&home.namespace, label::ONE_TIME_TOKEN).await? {
         if token::is_forgotten(&secret, now().0) {
             home.cluster.remove(&secret).await?;
         }

@@ -108,7 +108,11 @@ fn a_peering_is_told_when_it_is_established_and_taken_back_when_it_has_ended() {
         (out_of_band, Established, None, true, false),
         (out_of_band, None, Established, true, false),
         (out_of_band, Disconnecting, Established, true, false),
-        (out_of_band, Disconnecting, None, false, true),
+        (out_of_band, Disconnecting, None, false, false),
+        (out_of_band, None, Disconnecting, false, false),
+        (out_of_band, Disconnecting, Disconnecting, false, false),
+        (out_of_band, None, None, false, true),
+        (out_of_band, None, Pending, false, true),
         (out_of_band, Denied, None, false, true),
         (out_of_band, Error, None, false, false),
         (out_of_band, Error, Error, false, false),
@@ -123,9 +127,15 @@ fn a_peering_is_told_when_it_is_established_and_taken_back_when_it_has_ended() {
         let kept = planned(Some(&peer), &there);
         assert_eq!((kept.remove == there, kept.write), (is_removed, Option::None), "{case}");
     }
+    let mut starting = foreign(out_of_band, None, Pending);
+    starting.status.as_mut().unwrap().peering_conditions[1].reason = "KubeletPending".to_owned();
+    assert!(planned(Some(&starting), &there).remove.is_empty(), "an offer is there");
     let mut going = established();
     going.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
     assert_eq!(planned(Some(&going), &there).remove, there);
+    let mut banned = foreign(out_of_band, Disconnecting, Disconnecting);
+    banned.annotations_mut().insert("liqo.io/tenant-condition".to_owned(), "Banned".to_owned());
+    assert_eq!(planned(Some(&banned), &there).remove, there, "a banned peer is not waited for");
     assert_eq!(planned(Option::None, &there).remove, there);
 }
 
@@ -235,7 +245,10 @@ fn a_tunnel_is_for_peerings_that_stand() {
         (out_of_band, Pending, Nothing, false, false),
         (out_of_band, Nothing, Nothing, true, false),
         (out_of_band, Nothing, Denied, true, false),
-        (out_of_band, Disconnecting, Nothing, true, false),
+        (out_of_band, Disconnecting, Nothing, true, true),
+        (out_of_band, Disconnecting, Nothing, false, false),
+        (out_of_band, Nothing, Disconnecting, true, true),
+        (out_of_band, Nothing, Pending, true, false),
         (out_of_band, Error, Nothing, true, true),
         (out_of_band, Error, Nothing, false, false),
         (in_band, Nothing, Nothing, false, true),

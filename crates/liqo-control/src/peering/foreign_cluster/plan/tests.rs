@@ -78,6 +78,7 @@ fn seen(foreign_cluster: &ForeignCluster) -> Observed<'_> {
         our_offer: None,
         wish: Ok(wish()),
         overdue: false,
+        taken_back: false,
         now: at(1),
     }
 }
@@ -258,4 +259,44 @@ fn a_peer_made_for_its_request_goes_with_it() {
         let out = plan(&Observed { their_request: their, our_offer: our, ..seen(&one) });
         assert_eq!(out.superfluous, gone, "{what}");
     }
+}
+
+#[test]
+fn a_decision_about_a_peer_outlives_its_request() {
+    for (outgoing, incoming, condition, gone) in [
+        ("Auto", "Auto", "", true),
+        ("No", "Auto", "", true),
+        ("Auto", "No", "", false),
+        ("Auto", "Yes", "", false),
+        ("No", "No", "", false),
+        ("Auto", "Auto", "Cordoned", false),
+        ("Auto", "Auto", "Drained", false),
+        ("Auto", "Auto", "Banned", false),
+        ("Auto", "Auto", "Baned", false),
+    ] {
+        let mut one = peer(outgoing, incoming, "IncomingPeering", false);
+        one.annotations_mut().insert("liqo.io/tenant-condition".to_owned(), condition.to_owned());
+        let out = plan(&Observed { accept_by_default: false, ..seen(&one) });
+        assert_eq!(out.superfluous, gone, "{outgoing} {incoming} {condition}");
+    }
+}
+
+#[test]
+fn after_the_deadline_a_consumer_that_does_not_let_go_is_not_waited_for() {
+    let one = peer("No", "No", "IncomingPeering", false);
+    let (asked, ours) = (request(false, "Created", true, false), offer("Created"));
+    for (taken_back, state) in [(false, LEAVING), (true, PENDING)] {
+        let back = Observed { their_request: Some(&asked), our_offer: Some(&ours), taken_back, ..seen(&one) };
+        assert_eq!(told(&plan(&back), Type::IncomingPeering), Some(state), "{taken_back}");
+    }
+}
+
+#[test]
+fn an_unknown_condition_is_told_to_the_administrator() {
+    let mut one = peer("Auto", "Auto", "IncomingPeering", false);
+    one.annotations_mut().insert("liqo.io/tenant-condition".to_owned(), "Baned".to_owned());
+    let asked = request(false, "None", false, false);
+    let out = plan(&Observed { their_request: Some(&asked), ..seen(&one) });
+    let fact = out.facts.iter().find(|fact| fact.type_ == Type::IncomingPeering).unwrap();
+    assert!(fact.message.contains("\"Baned\", which is unknown and counts as Cordoned"), "{}", fact.message);
 }
