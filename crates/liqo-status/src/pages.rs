@@ -80,8 +80,8 @@ fn amount(capacity: Option<&Capacity>) -> String {
 }
 
 fn cores(capacity: &Capacity) -> String {
-    let (whole, rest) = (capacity.cpu_milli / 1000, capacity.cpu_milli % 1000);
-    if rest == 0 { whole.to_string() } else { format!("{whole}.{}", rest / 100) }
+    let text = format!("{}.{:02}", capacity.cpu_milli / 1000, capacity.cpu_milli % 1000 / 10);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 fn gib(bytes: u64) -> String {
@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn amounts_are_for_people() {
         let cores = |cpu_milli| cores(&Capacity { cpu_milli, memory_bytes: 0 });
-        assert_eq!([cores(0), cores(2000), cores(1550)], ["0", "2", "1.5"]);
+        assert_eq!([cores(0), cores(20_000), cores(1550), cores(20)], ["0", "20", "1.55", "0.02"]);
         assert_eq!([gib(0), gib(3 << 29), gib(32 << 30)], ["0 GiB", "1.5 GiB", "32 GiB"]);
         let usage = |gives, used| {
             let capacity = |cpu_milli| Some(Capacity { cpu_milli, memory_bytes: 0 });
