@@ -185,3 +185,44 @@ fn held_to_its_node(rome: &Cluster) -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn what_a_user_of_the_provider_decides_outlives_the_consumers_withdrawal() -> Result<()> {
+    story::alone("decided", || Stage::ready("decided", &["rome", "milan"]), decided)
+}
+
+fn decided(stage: &Stage) -> Result<()> {
+    let (rome, milan) = (stage.cluster("rome"), stage.cluster("milan"));
+    let accept = |word: &str| {
+        let patch = format!(r#"{{"spec":{{"incomingPeeringEnabled":"{word}"}}}}"#);
+        milan.kubectl(&["patch", "foreigncluster", "rome", "--type=merge", "-p", &patch]).map(drop)
+    };
+    stage.peer(rome, milan)?;
+    accept("No")?;
+    stage.unpeer(rome, "milan")?;
+    milan.wait_peering("rome", "IncomingPeering", "None")?;
+
+    // A second request meets the decision.
+    let command = stage.peer_command(milan)?;
+    let words: Vec<_> = command.iter().map(String::as_str).chain(["--timeout", "15s"]).collect();
+    stage.refused(rome, &words)?;
+    milan.wait_peering("rome", "IncomingPeering", "Pending")?;
+    let said = milan.peering("rome", "IncomingPeering")?;
+    ensure!(said["message"].as_str().is_some_and(|said| said.contains("says No")), "milan does not say why: {said}");
+    ensure!(milan.items(&["resourceoffers", "-A"])?.is_empty(), "milan offers resources though a user said No");
+    accept("Yes")?;
+    rome.wait_peering("milan", "OutgoingPeering", "Established")?;
+    changed(stage, milan)
+}
+
+/// One value is changed, and the others of the release stay.
+fn changed(stage: &Stage, milan: &Cluster) -> Result<()> {
+    let kind = || Ok::<_, anyhow::Error>(milan.json(&["service", "-n", "liqo", "liqo-auth"])?["spec"]["type"].clone());
+    ensure!(kind()? == "NodePort", "the stage uses another type of Service");
+    let said = stage.liqoctl(milan, &["install", "kubeadm", "--set", "offloading.podSecurity=restricted"])?;
+    ensure!(said.contains("Kept from the existing release") && said.contains("image=localhost/liqo"), "{said}");
+    ensure!(kind()? == "NodePort", "the type of the Service was forgotten");
+    let args = milan.json(&["deployment", "-n", "liqo", "liqo-controller-manager"])?.to_string();
+    ensure!(args.contains("restricted") && args.contains("localhost/liqo:dev"), "{args}");
+    Ok(())
+}
