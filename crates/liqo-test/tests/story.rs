@@ -212,29 +212,7 @@ fn decided(stage: &Stage) -> Result<()> {
     ensure!(milan.items(&["resourceoffers", "-A"])?.is_empty(), "milan offers resources though a user said No");
     accept("Yes")?;
     rome.wait_peering("milan", "OutgoingPeering", "Established")?;
-    evicted(stage, rome, milan)?;
     changed(stage, milan)
-}
-
-/// After an eviction the key of milan for rome is gone, and a token made for milan lets the new key in.
-fn evicted(stage: &Stage, rome: &Cluster, milan: &Cluster) -> Result<()> {
-    stage.liqoctl(milan, &["evict", "tenant", "rome"])?;
-    stage.liqoctl(milan, &["uncordon", "tenant", "rome"])?;
-    let command = stage.peer_command(rome)?;
-    let said = stage.refused(milan, &command.iter().map(String::as_str).collect::<Vec<_>>())?;
-    for wanted in ["belongs to another key", "--for-cluster-id", "on the cluster \"rome\"", "on the cluster \"milan\""]
-    {
-        ensure!(said.contains(wanted), "the refusal does not say {wanted}: {said}");
-    }
-    let tokens = |cluster: &Cluster| cluster.items(&["secrets", "-n", "liqo"]);
-    let before = tokens(rome)?;
-    let command = stage.peer_command_anew(rome, milan)?;
-    let after = tokens(rome)?;
-    let token = |secret: &serde_json::Value| (secret["metadata"]["name"].clone(), secret["data"]["token"].clone());
-    let left: Vec<_> = before.iter().map(token).filter(|one| !after.iter().map(token).any(|two| two == *one)).collect();
-    ensure!(left.is_empty(), "the new token replaces {:?}", left.iter().map(|(name, _)| name).collect::<Vec<_>>());
-    stage.liqoctl(milan, &command.iter().map(String::as_str).collect::<Vec<_>>())?;
-    milan.wait_peering("rome", "OutgoingPeering", "Established")
 }
 
 /// One value is changed, and the others of the release stay.
