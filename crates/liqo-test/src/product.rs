@@ -19,7 +19,7 @@ use crate::{
 
 const TARGET: &str = "x86_64-unknown-linux-musl";
 /// The names by which the one binary is called in the image.
-const ROLES: [&str; 8] = [
+const ROLES: [&str; 10] = [
     "liqo-controller-manager",
     "crd-replicator",
     "auth-service",
@@ -28,6 +28,8 @@ const ROLES: [&str; 8] = [
     "liqo-gateway",
     "liqo-route",
     "liqo-proxy",
+    "liqo-mover",
+    "liqo-store",
 ];
 static BUILT: OnceLock<PathBuf> = OnceLock::new();
 
