@@ -35,7 +35,7 @@ fn raise() -> Result<Stage> {
 fn results_are_the_bytes_the_worker_wrote() -> Result<()> {
     SUITE.tell(|stage| {
         let rome = stage.cluster("rome");
-        for (placement, on) in [("Remote", "liqo-milan"), ("Local", "rome-1")] {
+        for (placement, on) in [("Remote", "liqo-milan".to_owned()), ("Local", rome.first())] {
             let work = Work::new(&format!("bytes-{}", placement.to_lowercase()), work::ALL_BYTES).placed(placement);
             work.submit(rome)?;
             let job = work.ended(rome)?;

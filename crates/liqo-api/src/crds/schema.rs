@@ -137,7 +137,7 @@ fn properties(node: &mut Map<String, Value>) -> impl Iterator<Item = (&String, &
 /// A missing `spec` means an empty one; where an empty one is not allowed, neither is a missing one.
 fn require_spec(kind: &str, root: &mut Value) {
     let spec = &mut root["properties"]["spec"];
-    if kind == "NamespaceOffloading" || spec.get("required").is_some() {
+    if ["Job", "NamespaceOffloading"].contains(&kind) || spec.get("required").is_some() {
         root["required"] = json!(["spec"]);
     } else {
         spec["default"] = json!({});
