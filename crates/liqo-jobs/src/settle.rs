@@ -17,7 +17,8 @@ use crate::{
     JobsArgs,
     state::{self, Seen, Stored},
     store::{self, JobStore, StoreError},
-    turn, worker,
+    turn,
+    worker::{self, POD_LABEL},
 };
 
 /// Seconds a worker that shall end has for its own end and for what its mover still stores.
@@ -101,8 +102,11 @@ impl World {
             of_jobs.push(Key::Turns);
         });
         let templates = cluster.watch::<JobTemplate>(&namespace).start(move |_| of_templates.push(Key::Turns));
-        let batches = cluster.watch::<Batch>(&namespace).labels(JOB_LABEL).start(move |batch| push(&of_batches, batch));
-        let pods = cluster.watch::<Pod>(&namespace).labels(JOB_LABEL).start(move |pod| push(&of_pods, pod));
+        let batches = cluster
+            .watch::<Batch>(&namespace)
+            .labels(JOB_LABEL)
+            .start(move |batch| push(&of_batches, batch, JOB_LABEL));
+        let pods = cluster.watch::<Pod>(&namespace).labels(POD_LABEL).start(move |pod| push(&of_pods, pod, POD_LABEL));
         let JobsArgs { running, mover_image, .. } = args.clone();
         Self { cluster, store, running, mover_image, namespace, jobs, templates, batches, pods, queue }
     }
@@ -145,7 +149,7 @@ impl World {
         let known = Known {
             worker: self.worker(&job),
             batch: self.batches.get(&self.namespace, name),
-            pods: self.pods.filter(|pod| is_of(pod.labels().get(JOB_LABEL))),
+            pods: self.pods.filter(|pod| is_of(pod.labels().get(POD_LABEL))),
             now: now(),
         };
         let mut steps = plan(&job, &known, Stored::NotAsked);
@@ -194,8 +198,9 @@ fn ignore_conflict<T>(outcome: Result<T, KubeError>) -> Result<(), KubeError> {
     }
 }
 
-fn push<K: kube::Resource>(queue: &Queue<Key>, object: &K) {
-    if let Some(job) = object.labels().get(JOB_LABEL) {
+/// `label` names the job that the object belongs to.
+fn push<K: kube::Resource>(queue: &Queue<Key>, object: &K, label: &str) {
+    if let Some(job) = object.labels().get(label) {
         queue.push(Key::Job(job.clone()));
     }
 }

@@ -55,6 +55,10 @@ pub(crate) fn resolve(
     Ok(worker)
 }
 
+/// Label of the pods of a `batch/v1` Job: the name of the Job. Kubernetes sets it. Providers refuse labels of Liqo on pods of peers, so
+/// pods have none of ours.
+pub(crate) const POD_LABEL: &str = "batch.kubernetes.io/job-name";
+
 /// Name of the Secret with the place of a job's results.
 pub(crate) fn location_name(job: &Job) -> String {
     format!("{}-results", job.name_any())
@@ -64,14 +68,9 @@ fn metadata(job: &Job, name: String) -> ObjectMeta {
     ObjectMeta {
         name: Some(name),
         namespace: job.namespace(),
-        labels: Some(labels(job)),
         owner_references: Some(vec![owner_reference(job, true)]),
         ..ObjectMeta::default()
     }
-}
-
-fn labels(job: &Job) -> BTreeMap<String, String> {
-    BTreeMap::from([(JOB_LABEL.to_owned(), job.name_any())])
 }
 
 /// The Secret with the place of a job's results, and the key that opens this place and no other.
@@ -91,13 +90,12 @@ pub(crate) fn forge(job: &Job, worker: &JobTemplateSpec, mover_image: &str) -> B
         backoff_limit: Some(worker.retries),
         // One worker at a time writes results: the next one starts when the last one is gone.
         pod_replacement_policy: Some("Failed".to_owned()),
-        template: PodTemplateSpec {
-            metadata: Some(ObjectMeta { labels: Some(labels(job)), ..ObjectMeta::default() }),
-            spec: Some(pod(job, worker, mover_image)),
-        },
+        template: PodTemplateSpec { metadata: None, spec: Some(pod(job, worker, mover_image)) },
         ..BatchSpec::default()
     };
-    Batch { metadata: metadata(job, job.name_any()), spec: Some(spec), status: None }
+    let labels = BTreeMap::from([(JOB_LABEL.to_owned(), job.name_any())]);
+    let metadata = ObjectMeta { labels: Some(labels), ..metadata(job, job.name_any()) };
+    Batch { metadata, spec: Some(spec), status: None }
 }
 
 fn pod(job: &Job, worker: &JobTemplateSpec, mover_image: &str) -> PodSpec {

@@ -74,8 +74,12 @@ fn a_cancelled_job_ends_and_a_deleted_one_leaves_nothing() -> Result<()> {
         work.cancel(rome)?;
         let job = work.ended(rome)?;
         ensure!(job["status"]["phase"] == "Cancelled", "{}", job["status"]);
-        let left = |kind: &str| rome.items(&[kind, "-n", NAMESPACE, "-l", "jobs.liqo.io/job=endless"]);
-        ensure!(left("pods")?.is_empty() && left("jobs.batch")?.is_empty(), "something of a cancelled job is left");
+        let left = |kind: &str, label: &str| rome.items(&[kind, "-n", NAMESPACE, "-l", &format!("{label}=endless")]);
+        let pods = left("pods", "batch.kubernetes.io/job-name")?;
+        ensure!(
+            pods.is_empty() && left("jobs.batch", "jobs.liqo.io/job")?.is_empty(),
+            "something of a cancelled job is left"
+        );
         let place = Place::of(rome, "endless")?;
         ensure!(place.objects(rome)? > 0, "what the worker wrote before its end is not in the store");
         rome.kubectl(&["delete", "-n", NAMESPACE, "jobs.jobs.liqo.io", "endless"])?;

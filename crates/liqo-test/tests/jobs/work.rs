@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader},
-    process::{Child, Stdio},
+    process::{Child, ChildStdout, Stdio},
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -109,19 +109,21 @@ pub(crate) fn by_uid(cluster: &Cluster, uid: &str) -> Result<String> {
 /// A port of this machine that leads to a port in the namespace of the jobs; closed when dropped.
 pub(crate) struct Forward {
     child: Child,
+    /// kubectl ends when nobody reads what it prints.
+    _output: BufReader<ChildStdout>,
     pub(crate) port: u16,
 }
 
 impl Forward {
     pub(crate) fn to(cluster: &Cluster, target: &str, port: u16) -> Result<Self> {
         let mut command = cluster.kubectl_command();
-        command.args(["port-forward", "-n", NAMESPACE, target, &format!(":{port}")]);
+        command.args(["port-forward", "--address=127.0.0.1", "-n", NAMESPACE, target, &format!(":{port}")]);
         let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start kubectl port-forward")?;
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().context("it has an output")?).read_line(&mut line)?;
+        let (mut output, mut line) = (BufReader::new(child.stdout.take().context("it has an output")?), String::new());
+        output.read_line(&mut line)?;
         // "Forwarding from 127.0.0.1:41234 -> 9000"
         let port = line.split_once(':').and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
-        Ok(Self { child, port: port.with_context(|| format!("kubectl said {line:?}"))? })
+        Ok(Self { child, _output: output, port: port.with_context(|| format!("kubectl said {line:?}"))? })
     }
 }
 
@@ -151,6 +153,8 @@ impl Place {
         let forward = Forward::to(cluster, "service/liqo-store", 9000)?;
         let mut files = self.0.clone();
         files.insert("endpoint".to_owned(), format!("http://127.0.0.1:{}", forward.port));
+        // The first story of the process installs the provider; for the others it is there.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let store = Store::new(&Location::from_files(&files)?)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(act(store))

@@ -119,6 +119,7 @@ async fn open(jobs: &Jobs, job: &str) -> anyhow::Result<(Store, Forward)> {
     }
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("opening a port of this machine")?;
     files.insert("endpoint".to_owned(), format!("http://{}", listener.local_addr()?));
+    liqo_kube::certs::install_crypto();
     let store = Store::new(&Location::from_files(&files)?)?;
     let forward = Forward(tokio::spawn(forward(listener, jobs.cluster.clone(), pod(jobs).await?)));
     Ok((store, forward))
