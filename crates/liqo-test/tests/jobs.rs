@@ -6,7 +6,7 @@ mod jobs {
 }
 
 use anyhow::{Result, ensure};
-use liqo_test::{Stage, Suite};
+use liqo_test::{Stage, Suite, stage::LONG, wait_for};
 use serde_json::json;
 
 use jobs::{
@@ -184,6 +184,13 @@ fn the_api_does_what_its_caller_may_do() -> Result<()> {
             let refused = editor.get(&format!("/api/v1/jobs/{name}/results/{missing}"), &["--path-as-is"])?;
             ensure!(refused.code == 404, "{missing}: {refused:?}");
         }
+
+        let endless = json!({"name": "rest-endless", "spec": {"template": work::template("sleep 600"), "ttlSecondsAfterFinished": 1}});
+        ensure!(editor.post("/api/v1/jobs", &endless, &[])?.code == 201);
+        ensure!(editor.post("/api/v1/jobs/rest-endless/cancel", &json!({}), &[])?.code == 202);
+        wait_for("the cancelled job is gone when its time is over", LONG, || {
+            Ok((editor.get("/api/v1/jobs/rest-endless", &[])?.code == 404).then_some(()))
+        })?;
 
         ensure!(viewer.get(&format!("/api/v1/jobs/{name}"), &[])?.code == 200);
         ensure!(viewer.get(&path, &[])?.code == 403 && viewer.post("/api/v1/jobs", &job, &[])?.code == 403);

@@ -42,8 +42,16 @@ enum Verb {
     #[command(verbatim_doc_comment)]
     Run(run::RunArgs),
     /// List jobs
+    ///
+    /// Example:
+    ///   liqoctl job list -o json
+    #[command(verbatim_doc_comment)]
     List(ShowArgs),
     /// Show a job
+    ///
+    /// Example:
+    ///   liqoctl job get render-12
+    #[command(verbatim_doc_comment)]
     Get {
         #[command(flatten)]
         job: NameArgs,
@@ -51,6 +59,10 @@ enum Verb {
         show: ShowArgs,
     },
     /// Print the log of the worker of a job
+    ///
+    /// Example:
+    ///   liqoctl job logs render-12 --follow
+    #[command(verbatim_doc_comment)]
     Logs {
         #[command(flatten)]
         job: NameArgs,
@@ -69,8 +81,16 @@ enum Verb {
     #[command(verbatim_doc_comment)]
     Results(results::ResultsArgs),
     /// End a job; what its worker has left behind is kept
+    ///
+    /// Example:
+    ///   liqoctl job cancel render-12
+    #[command(verbatim_doc_comment)]
     Cancel(NameArgs),
     /// Submit a job again, under a new name
+    ///
+    /// Example:
+    ///   liqoctl job rerun render-12 --wait
+    #[command(verbatim_doc_comment)]
     Rerun {
         #[command(flatten)]
         job: NameArgs,

@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn what_contradicts_itself_is_refused() {
         for (line, words) in [
-            ("", "--image"),
+            ("", "--template"),
             ("--image i --template t", "cannot be used with"),
             ("--template t --retries 3", "cannot be used with"),
             ("--template t -- sh", "cannot be used with"),

@@ -91,7 +91,7 @@ fn the_webhooks_are_closed_to_others_by_values() {
     let objects = with(&["--set-json=networkPolicies.webhooksFrom=[{\"ipBlock\":{\"cidr\":\"192.0.2.0/24\"}}]"]);
     let auth = &objects["NetworkPolicy/liqo-auth"]["spec"]["podSelector"];
     let webhooks = &objects["NetworkPolicy/liqo-controller-manager"]["spec"]["ingress"][1];
-    assert_eq!(*webhooks, rule(9443, &json!([{"ipBlock": {"cidr": "192.0.2.0/24"}}, auth])));
+    assert_eq!(*webhooks, rule(9443, &json!([{"ipBlock": {"cidr": "192.0.2.0/24"}}, {"podSelector": auth}])));
     let flags = |objects: &Objects| -> Vec<String> {
         let pod = &objects["Deployment/liqo-controller-manager"]["spec"]["template"]["spec"];
         serde_json::from_value(pod["containers"][0]["args"].clone()).expect("arguments")
