@@ -127,7 +127,8 @@ pub(crate) async fn ensure(
         Err(failure) => {
             let failures = attempt.failures.saturating_add(1);
             let pause = pause_after(failures, &failure, need);
-            if matches!(need, Need::Renewal(_)) && failures == 1 {
+            // A reason that stays the same is told once: the first one may be that the peer is just being restarted.
+            if matches!(need, Need::Renewal(_)) && attempt.failure.as_ref() != Some(&failure) {
                 asking.tell(&failure).await;
             }
             let failure = Some(failure);
