@@ -77,7 +77,7 @@ pub struct Streams {
     drain: Drain,
 }
 
-/// The place of one stream; another one may have it when this is dropped.
+/// The place of one stream among those that are counted; dropping the place frees it for another stream.
 pub struct Place {
     streams: Streams,
     user: String,

@@ -183,7 +183,8 @@ impl Front {
         }
     }
 
-    /// What everybody may have: it costs nothing, so that nobody can use it up for others behind the same address.
+    /// Answers to everybody, known or not: style sheet, script, sign-in form, sign-out. These requests are not counted against the rate
+    /// of their source, so that one caller cannot lock out others behind the same address.
     fn open(&self, method: &Method, path: &str, headers: &HeaderMap) -> Option<Response> {
         match (method, path) {
             (&Method::GET | &Method::HEAD, "/front/style.css") => {

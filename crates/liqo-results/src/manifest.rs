@@ -156,7 +156,7 @@ pub enum BadManifest {
     /// Sizes do not add up to the total.
     #[error("the sizes of the files do not add up to {0} bytes")]
     Total(u64),
-    /// It says that it is complete and why it is not, or neither.
+    /// The manifest has `complete: true` and a reason, or `complete: false` and no reason.
     #[error("the manifest says neither that it is complete nor why it is not, or both")]
     Reason,
 }

@@ -89,7 +89,7 @@ impl Objects {
     }
 }
 
-/// Keeps of a pod what is told of it: who it is, where it runs, what it requests, how it stands.
+/// Removes from a pod everything that the page does not show: metadata without annotations, node, requests, and phase with its reason stay.
 fn slim(pod: &mut Pod) {
     strip(pod);
     pod.metadata.annotations = None;

@@ -1,4 +1,4 @@
-//! One peer: what its conditions say together, what it gives, how far it is.
+//! The view of one peer: its state as its conditions give it together, the capacity it offers, the round trip to it.
 
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;

@@ -115,7 +115,7 @@ fn missing<K: Workload>(namespace: &str, name: &str) -> String {
     format!("unable to collect status for {kind} {name} in namespace {namespace}: {plural}.apps {name:?} not found")
 }
 
-/// One component, if it is there; what is wrong with it is added to `errors`.
+/// One component, if it is installed; every fault of the component is added to `errors`.
 async fn look<K: Workload>(
     cluster: &Cluster,
     namespace: &str,

@@ -172,7 +172,9 @@ pub(super) const JOBS_API_REVIEWS: &[Rule] = &[
     rule("authentication.k8s.io", &["tokenreviews"], &["create"]),
     rule("authorization.k8s.io", &["subjectaccessreviews"], &["create"]),
 ];
-/// Status page, everywhere: what it shows, to whom the API server lets it show that. It writes nothing.
+
+/// Status page, everywhere: the right to read the kinds that the page shows, and to ask the API server who the caller is and what the
+/// caller may list. The status page writes nothing.
 pub(super) const STATUS_PAGE: &[Rule] = &[
     rule("", &["nodes", "pods"], RO),
     rule("authentication.k8s.io", &["tokenreviews"], &["create"]),
