@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use crate::{Cluster, ClusterSpec, Product, Testbed, assets, record, rights, run, wait_for};
 
-/// Long enough for anything that works, on a machine others use too.
-pub const LONG: Duration = Duration::from_secs(90);
+/// Long enough for anything that works, also beside another suite on a machine that others use too.
+pub const LONG: Duration = Duration::from_secs(180);
 
 /// Clusters on one wire, and the product.
 #[derive(Debug)]
