@@ -16,47 +16,56 @@ use crate::{
     steps::{Log, Steps},
 };
 
-const AGAIN: &str = "run ./quickstart again; it goes on from here. `./quickstart down` starts afresh";
+/// All steps, with the two of the script.
+const STEPS: usize = 9;
 
 pub(crate) fn up(own: Own, done: usize, path: &Path) -> Result<()> {
     let began = Instant::now();
-    assets::ensure()?;
-    let mut steps = Steps::new(done, path)?;
+    let mut steps = Steps::new("./quickstart", done, STEPS, path)?;
     let place = Place::choose(own);
     let product = Product::build().context("the product is not built; ./quickstart does that")?;
-    let sites = steps.step(place.title(), AGAIN, |log| place.start(log))?;
-    let [rome, milan] = &sites;
-
-    let fresh = steps.step("Load the image", AGAIN, |log| place.load(&product, &sites, log))?;
-    steps.step("Install in rome and milan", AGAIN, |log| {
-        let outdated = fresh && sites.iter().any(is_installed);
-        install(&place, &product, &sites, log)?;
-        if outdated { restart(&sites, log) } else { Ok(()) }
-    })?;
-    steps.step("Peer: rome will use milan's capacity", AGAIN, |log| peer(&product, rome, milan, log))?;
-    steps.step("Offload the namespace demo", AGAIN, |log| offload(&product, rome, log))?;
-    let pods = steps.step("Run a web application in both clusters", AGAIN, |log| deploy(&place, rome, log))?;
-    let seen = steps.step("Use it: requests, logs, exec", AGAIN, |log| exercise(rome, &pods, log))?;
+    let sites = peered(&mut steps, &place, &product)?;
+    let [rome, _] = &sites;
+    steps.step("Offload the namespace demo", |log| offload(&product, rome, log))?;
+    let pods = steps.step("Run a web application in both clusters", |log| deploy(&place, rome, log))?;
+    let seen = steps.step("Use it: requests, logs, exec", |log| exercise(rome, &pods, log))?;
     out::note("");
     out::say(&farewell(&product, &sites, &seen));
     out::note(&format!("\nThe clusters and everything after them took {:.0} s.", began.elapsed().as_secs_f64()));
     Ok(())
 }
 
-fn install(place: &Place, product: &Product, sites: &[Site; 2], log: &mut Log) -> Result<()> {
+/// The two clusters with the product in them, and rome may use milan's capacity.
+pub(crate) fn peered(steps: &mut Steps, place: &Place, product: &Product) -> Result<[Site; 2]> {
+    let sites = steps.step(place.title(), |log| {
+        assets::ensure()?;
+        place.start(log)
+    })?;
+    let [rome, milan] = &sites;
+    let fresh = steps.step("Load the image", |log| place.load(product, &sites, log))?;
+    steps.step("Install in rome and milan", |log| {
+        let outdated = fresh && sites.iter().any(is_installed);
+        install(place, product, &sites, log)?;
+        if outdated { restart(&sites, log) } else { Ok(()) }
+    })?;
+    steps.step("Peer: rome will use milan's capacity", |log| peer(product, rome, milan, log))?;
+    Ok(sites)
+}
+
+/// Installs the product in one cluster, or changes the values of the release there.
+pub(crate) fn install_one(place: &Place, product: &Product, site: &Site, more: &[&str]) -> Result<String> {
     let (chart, version) = chart()?;
     let (image, tag) = place.image()?;
-    let install = |site: &Site| {
-        let mut liqoctl = product.liqoctl_command(&site.kubeconfig);
-        liqoctl.args(["install", "kubeadm", "--cluster-name", site.name, "--version", &version, "--local-chart-path"]);
-        liqoctl.arg(&chart).args(["--service-type", "NodePort"]);
-        for value in [&format!("image={image}"), &format!("tag={tag}")] {
-            liqoctl.args(["--set", value]);
-        }
-        run::output(&mut liqoctl).with_context(|| format!("in {}", site.name))
-    };
+    let mut liqoctl = product.liqoctl_command(&site.kubeconfig);
+    liqoctl.args(["install", "kubeadm", "--cluster-name", site.name, "--version", &version, "--local-chart-path"]);
+    liqoctl.arg(&chart).args(["--service-type", "NodePort"]);
+    liqoctl.args(["--set", &format!("image={image}"), "--set", &format!("tag={tag}")]).args(more);
+    run::output(&mut liqoctl).with_context(|| format!("in {}", site.name))
+}
+
+fn install(place: &Place, product: &Product, sites: &[Site; 2], log: &mut Log) -> Result<()> {
     thread::scope(|scope| {
-        let installs = sites.each_ref().map(|site| scope.spawn(move || install(site)));
+        let installs = sites.each_ref().map(|site| scope.spawn(move || install_one(place, product, site, &[])));
         installs.into_iter().try_for_each(|it| {
             log.write(&it.join().expect("installing does not panic")?);
             Ok(())
@@ -173,6 +182,7 @@ fn farewell(product: &Product, [rome, milan]: &[Site; 2], seen: &Seen) -> String
          kubectl -n demo exec -it {pod} -- sh\n  \
          KUBECONFIG={milan} kubectl get pods -A         # what runs in milan for rome\n  \
          {liqoctl} status\n  \
+         ./quickstart jobs                                  # a job that runs in milan, and its results\n  \
          ./quickstart down                                  # leaves nothing",
         table = indent(&seen.table),
         answers = indent(&answers.join("\n")),

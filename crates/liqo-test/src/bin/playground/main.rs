@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use liqo_test::out;
 
 mod demo;
+mod jobs;
 mod place;
 mod steps;
 
@@ -23,22 +24,28 @@ struct Args {
 #[derive(Subcommand)]
 enum Verb {
     /// Brings everything up, or goes on where the last run ended
-    Up {
-        /// How many steps were done and shown already
-        #[arg(long, default_value_t = 0)]
-        done: usize,
-        /// Receives the whole output of every program
-        #[arg(long, default_value = "quickstart.log")]
-        log: std::path::PathBuf,
-    },
+    Up(Course),
+    /// Brings the clusters up if they are not, and runs a job in the other cluster
+    Jobs(Course),
     /// Takes everything down
     Down,
+}
+
+#[derive(clap::Args)]
+struct Course {
+    /// How many steps were done and shown already
+    #[arg(long, default_value_t = 0)]
+    done: usize,
+    /// Receives the whole output of every program
+    #[arg(long, default_value = "quickstart.log")]
+    log: std::path::PathBuf,
 }
 
 fn main() -> ExitCode {
     let Args { own, verb } = Args::parse();
     let result = match verb {
-        Verb::Up { done, log } => demo::up(own, done, &log),
+        Verb::Up(Course { done, log }) => demo::up(own, done, &log),
+        Verb::Jobs(Course { done, log }) => jobs::up(own, done, &log),
         Verb::Down => place::down(own),
     };
     match result {

@@ -11,26 +11,28 @@ use std::{
 use anyhow::{Context, Result, bail};
 use liqo_test::{out, run};
 
-pub(crate) const COUNT: usize = 9;
-
 pub(crate) struct Steps {
+    command: &'static str,
     done: usize,
+    count: usize,
     path: PathBuf,
     log: File,
 }
 
 impl Steps {
-    pub(crate) fn new(done: usize, path: &Path) -> Result<Self> {
+    /// The steps of a `command`, which can be given again; `done` of the `count` steps were done and shown already.
+    pub(crate) fn new(command: &'static str, done: usize, count: usize, path: &Path) -> Result<Self> {
         let log = OpenOptions::new().create(true).append(true).open(path);
         let log = log.with_context(|| format!("cannot write the log {}", path.display()))?;
-        Ok(Self { done, path: path.to_owned(), log })
+        Ok(Self { command, done, count, path: path.to_owned(), log })
     }
 
-    /// Does one step. `advice` is what the user can do if it fails.
-    pub(crate) fn step<T>(&mut self, title: &str, advice: &str, act: impl FnOnce(&mut Log) -> Result<T>) -> Result<T> {
+    /// Does one step.
+    pub(crate) fn step<T>(&mut self, title: &str, act: impl FnOnce(&mut Log) -> Result<T>) -> Result<T> {
         self.done += 1;
         let began = Instant::now();
-        out::begin(&format!("[{:2}/{COUNT}] {title} {} ", self.done, ".".repeat(56usize.saturating_sub(title.len()))));
+        let (done, count) = (self.done, self.count);
+        out::begin(&format!("[{done:2}/{count}] {title} {} ", ".".repeat(56usize.saturating_sub(title.len()))));
         let mut log = Log { file: self.log.try_clone().context("cannot share the log")? };
         log.write(&format!("\n=== {title}\n"));
         match act(&mut log) {
@@ -42,8 +44,12 @@ impl Steps {
                 log.write(&format!("failed: {error:#}\n"));
                 out::note("failed");
                 let why = run::tail(&format!("{error:#}"), 15).replace('\n', "\n    ");
-                let log = self.path.display();
-                bail!("\nWhat failed:  {title}\nWhy:          {why}\nWhat to do:   {advice}\nThe log:      {log}");
+                let (log, command) = (self.path.display(), self.command);
+                bail!(
+                    "\nWhat failed:  {title}\nWhy:          {why}\n\
+                     What to do:   run {command} again; it goes on from here. `./quickstart down` starts afresh\n\
+                     The log:      {log}"
+                );
             }
         }
     }
