@@ -192,4 +192,16 @@ mod tests {
             assert_eq!(tenant_of(&namespace, known), expected.then_some(ID), "{name}");
         }
     }
+
+    /// An ID that is accepted is the name of no user of Kubernetes or of an authority, and names objects and labels as it is.
+    #[test]
+    fn fuzz_cluster_ids() {
+        liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "cluster_id", |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            if cluster_id_error(&text).is_none() {
+                assert_eq!((text.len(), text.to_lowercase()), (36, text.to_string()), "{text:?}");
+                assert!(text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-'), "{text:?}");
+            }
+        });
+    }
 }

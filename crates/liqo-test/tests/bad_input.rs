@@ -130,11 +130,6 @@ fn the_api_refuses_what_makes_no_sense() -> Result<()> {
             let head = "apiVersion: offloading.liqo.io/v1alpha1\nkind: NamespaceOffloading\n";
             rome.apply(&format!("{head}metadata: {{name: {name}, namespace: odd}}\nspec: {spec}"))
         };
-        let refused = |outcome: Result<String>, expected: &str| {
-            let error = outcome.err().map(|error| format!("{error:#}")).unwrap_or_default();
-            ensure!(error.contains(expected), "{expected:?} is not in {error:?}");
-            Ok(())
-        };
         refused(offloading("second", "{}"), "NamespaceOffloading name must match offloading")?;
         refused(offloading("offloading", "{podOffloadingStrategy: Everywhere}"), "Everywhere")?;
         offloading(
@@ -164,7 +159,14 @@ fn a_wrong_kubeconfig_is_explained() -> Result<()> {
     })
 }
 
-/// A peer writes a request in the name of somebody else, with its own rights.
+/// A request must have been refused with these words.
+fn refused(outcome: Result<String>, expected: &str) -> Result<()> {
+    let error = outcome.err().map(|error| format!("{error:#}")).unwrap_or_default();
+    ensure!(error.contains(expected), "{expected:?} is not in {error:?}");
+    Ok(())
+}
+
+/// A peer may not write a request in the name of somebody else; and one that is stored from before that rule has no effect.
 #[test]
 fn a_peer_cannot_speak_for_another() -> Result<()> {
     SUITE.tell(|stage| {
@@ -180,7 +182,10 @@ metadata: {{name: forged, namespace: {tenant}, labels: {{liqo.io/replicated: 'tr
 spec: {{clusterIdentity: {{clusterID: stranger, clusterName: stranger}}, authUrl: 'https://stranger.example:443'}}
 "
         );
-        run::feed(milan.kubectl_command().args(["--as", &own, "apply", "-f", "-"]), &forged)?;
+        let mut as_peer = milan.kubectl_command();
+        as_peer.args(["--as", &own, "--as-group=liqo.io", "--as-group=system:authenticated", "create", "-f", "-"]);
+        refused(run::feed(&mut as_peer, &forged), "orbidden")?;
+        milan.apply(&forged)?;
         // The provider goes on serving the real peer, and makes nothing for the stranger.
         stage.unpeer(rome, "milan")?;
         stage.peer(rome, milan)?;

@@ -73,4 +73,15 @@ mod tests {
         assert!(check_signature(certificate, b"message", b"").is_err());
         assert_eq!(sign(&new_key(KeyKind::Ed25519).unwrap(), b"message").unwrap().len(), 64);
     }
+
+    /// No other bytes are a signature; neither a certificate nor a signature of somebody else ends the process.
+    #[test]
+    fn fuzz_signatures() {
+        let pair = self_signed(&Subject::new("a", "b"), &[], Duration::from_secs(60)).unwrap();
+        let certificate = pair.certificate.as_bytes();
+        liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "signature", |bytes| {
+            assert!(check_signature(certificate, b"message", bytes).is_err(), "a key made just now signed nothing");
+            let _ = check_signature(bytes, b"message", bytes);
+        });
+    }
 }

@@ -168,4 +168,12 @@ mod tests {
         );
         assert_eq!(wanted.get_all("x-stream-protocol-version").iter().count(), 2, "every version that is offered");
     }
+
+    /// Words of a refusal are those of the answer, whatever the answer is.
+    #[test]
+    fn fuzz_words() {
+        liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "refusal", |bytes| {
+            assert!(words(bytes).len() <= 3 * bytes.len(), "{:?}", words(bytes));
+        });
+    }
 }

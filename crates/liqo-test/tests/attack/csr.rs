@@ -1,6 +1,9 @@
 //! Signing requests made by hand, octet by octet: what no honest program makes, and what readers read differently.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -99,6 +102,15 @@ impl Key {
         let bits = der(0x03, &[vec![0], std::fs::read(signature)?]);
         Ok(pem(&der(0x30, &[info, algorithm, bits])))
     }
+}
+
+/// Whether a certificate, in base64 as the door answers, is still good after this time.
+pub(crate) fn outlives(certificate: &str, directory: &Path, time: Duration) -> Result<bool> {
+    let file = directory.join("given.pem");
+    write(&file, BASE64_STANDARD.decode(certificate).context("a certificate is in base64")?)?;
+    let mut openssl = command("openssl");
+    openssl.args(["x509", "-noout", "-checkend", &time.as_secs().to_string(), "-in"]).arg(file);
+    Ok(openssl.status().context("openssl does not run")?.success())
 }
 
 /// The attributes of a request: none, or one that asks for alternative names.

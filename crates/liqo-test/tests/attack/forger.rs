@@ -7,7 +7,7 @@ use liqo_test::Cluster;
 use serde_json::Value;
 
 use super::{
-    csr::{Attribute, BMP, Key, TELETEX, UTF8, cn, o},
+    csr::{Attribute, BMP, Key, TELETEX, UTF8, cn, o, outlives},
     door::{Answer, Door},
     flood, holes,
     hostile::Peer,
@@ -16,6 +16,10 @@ use super::{
 
 /// No body is read for so long, on a machine that has other things to do.
 const SLOWEST: Duration = Duration::from_secs(40);
+/// A day.
+pub(crate) const DAY: Duration = Duration::from_secs(24 * 3600);
+/// A slow body is waited for a little.
+const QUICKEST: Duration = Duration::from_secs(3);
 /// An ID that nobody has.
 const FORGER: &str = "5a1e0f3c-7b6d-4c2e-9f10-8d7c6b5a4e3f";
 /// What every kubeadm cluster has as the administrators' group.
@@ -49,6 +53,9 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
     let answer = door.asks(FORGER, "forger", &token, &honest)?;
     ensure!((200..300).contains(&answer.0), "an honest request: {answer:?}");
     let answer = answer.json()?;
+    // A peer of Liqo 0.8.3 never renews: its certificate lives as long as the signer of the cluster says.
+    let given = text(&answer, "/certificate");
+    ensure!(outlives(given, key.directory(), 30 * DAY)?, "a peer that does not renew is locked out within a month");
     let peer = Peer::with(FORGER, text(&answer, "/namespace"), key.directory(), &answer, &key.pem()?)?;
     for (verb, resource) in [("get", "secrets"), ("create", "pods"), ("create", "rolebindings"), ("list", "nodes")] {
         let said = peer.kubectl().args(["auth", "can-i", verb, resource, "-A"]).output()?;
@@ -172,6 +179,7 @@ fn noise(raid: &Raid, door: &Door, key: &Key) -> Result<()> {
     ensure!(count(401) + count(403) + count(429) == 10_000, "wrong tokens: {answers:?}");
     ensure!(count(429) > 5_000, "most wrong tokens were looked at: {answers:?}");
     let slow = slow?;
+    ensure!(slow > QUICKEST, "the server was not reached, or did not wait for a body at all: {slow:?}");
     ensure!(slow < SLOWEST, "a body of one byte a second was read for {slow:?}");
     Ok(())
 }

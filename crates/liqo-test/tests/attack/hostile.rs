@@ -103,10 +103,13 @@ impl Peer {
 }
 
 impl Outcome {
-    /// The request must have been refused; a success is a finding.
+    /// The request must have been forbidden; a success is a finding, and so is a request that failed for another reason: such a
+    /// request tries no door.
     pub(crate) fn refused(self, what: &str) {
-        if let Self::Done(printed) = self {
-            holes::found(format!("{what}: nobody said no: {}", printed.trim()));
+        match self {
+            Self::Refused(403, _) => {}
+            Self::Refused(code, said) => holes::found(format!("{what}: {code} instead of 403: {said}")),
+            Self::Done(printed) => holes::found(format!("{what}: nobody said no: {}", printed.trim())),
         }
     }
 

@@ -11,6 +11,8 @@ use liqo_test::{
     Cluster,
     netns::Netns,
     run::{command, feed, output},
+    stage::LONG,
+    wait_for,
 };
 use serde_json::{Value, json};
 
@@ -18,6 +20,7 @@ use super::{
     holes,
     raid::{Raid, tenant, text},
     reviews,
+    root::{few, pod, shadow},
 };
 
 /// Connections to the port of the webhooks that send nothing.
@@ -29,15 +32,35 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
     let (burglar, _) = burglar.first().context("turin has no pod")?;
     let process = turin.container_process("default", burglar, "web")?;
     let here = PathBuf::from(format!("/proc/{}/ns/net", process.pid));
-    // The way through the tunnel is open: what is closed below is closed by whoever is asked.
+    // The way through the tunnel is open for pods of rome, and closed for those of Liqo.
     let client = rome.json(&["pods", "-n", "shop", "-l", "app=client"])?;
     let target = format!("http://{}:8080/", text(&client, "/items/0/status/podIP"));
     let page = inside(&here, "curl", &["-s", "-S", "--max-time", "10", &target])?;
     ensure!(page.starts_with("client-"), "a pod of turin gets {page:?} from a pod of rome");
+    for (start, port) in [("liqo-network-manager", 6000), ("liqo-controller-manager", 9443)] {
+        let target = format!("http://{}:{port}/", address(rome, "liqo", start)?);
+        let said = inside(&here, "curl", &["-s", "-S", "--max-time", "3", &target]).err();
+        // curl's words for an answer that does not come.
+        let said = said.map(|error| format!("{error:#}")).unwrap_or_default();
+        ensure!(said.contains("curl: (28)"), "a pod of turin reaches {target}: {said:?}");
+    }
+    in_rome(raid)
+}
+
+/// A pod of turin that runs in rome reaches the servers of Liqo, and each server refuses it.
+fn in_rome(raid: &Raid) -> Result<()> {
+    let (rome, turin) = (raid.rome(), &raid.turin);
+    let there = turin.offloaded(rome)?;
+    turin.tries(&shadow(turin, &there, "lodger", &pod(&few(), &json!({}))))?.done("a pod like any")?;
+    wait_for("turin's pod runs in rome", LONG, || {
+        Ok((rome.json(&["pod", "-n", &there, "lodger"])?["status"]["phase"] == "Running").then_some(()))
+    })?;
+    let here = PathBuf::from(format!("/proc/{}/ns/net", rome.container_process(&there, "lodger", "c")?.pid));
     ipam(raid, &here)?;
     kubelets(raid, &here)?;
     stalled(raid, &here)?;
-    reviews::story(raid)
+    reviews::story(raid, &here)?;
+    turin.runs(&["delete", "shadowpod", "-n", &there, "lodger", "--wait=false"])?.done("its own pod").map(drop)
 }
 
 fn inside(netns: &std::path::Path, program: &str, args: &[&str]) -> Result<String> {
@@ -98,6 +121,9 @@ fn ipam(raid: &Raid, here: &std::path::Path) -> Result<()> {
         let said = ask_ipam(raid, here, (method, id, &ip), None)?;
         if is_answered(&said) {
             holes::found(format!("{method} for {id} with {ip} was done for somebody without a token"));
+        } else {
+            // 16 is UNAUTHENTICATED: the server was reached, and refused.
+            ensure!(said.contains("grpc-status: 16"), "{method} for {id} with {ip}: {said:?}");
         }
     }
     let after = rome.items(&["ipamstorages"])?;
@@ -123,8 +149,8 @@ fn kubelets(raid: &Raid, here: &std::path::Path) -> Result<()> {
                 "curl",
                 &["-k", "-s", "--max-time", "5", "-o", "/dev/null", "-w", "%{http_code}", "-H", header, &url],
             );
-            let code = said.unwrap_or_else(|_| "000".to_owned());
-            ensure!(["000", "401", "403", "404", "405"].contains(&code.trim()), "{path} with {header:?}: {code}");
+            let code = said.with_context(|| format!("{path} of a virtual kubelet does not answer"))?;
+            ensure!(code.trim() == "401", "{path} with {header:?}: {code}");
         }
     }
     Ok(())
@@ -139,6 +165,7 @@ fn stalled(raid: &Raid, here: &std::path::Path) -> Result<()> {
         let open = |_| TcpStream::connect_timeout(&webhooks, Duration::from_secs(2)).ok();
         (0..STALLED).map_while(open).collect::<Vec<_>>()
     })?;
+    ensure!(held.len() > STALLED / 2, "only {} of {STALLED} connections were taken", held.len());
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "asked", "namespace": "shop"},
         "spec": {"containers": [{"name": "c", "image": "localhost/busybox:1"}]}});
     for _ in 0..5 {

@@ -2,10 +2,10 @@
 
 use anyhow::{Result, ensure};
 use liqo_test::{stage::LONG, wait_for};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
-    csr::{Key, UTF8, cn, o},
+    csr::{Key, UTF8, cn, o, outlives},
     door::Door,
     forger,
     hostile::Peer,
@@ -14,6 +14,8 @@ use super::{
 
 const ID: &str = "7c3f2b5e-9d8f-4e40-8b32-0f9e8d7c6b51";
 const NAME: &str = "palermo";
+/// ID and name of a cluster that comes after a provider has said that its node is a control plane.
+const LATER: (&str, &str) = ("7c3f2b5e-9d8f-4e40-8b32-0f9e8d7c6b52", "bari");
 
 /// A cluster that has an identity in rome and has sent its ResourceRequest, as every consumer does.
 pub(crate) fn guest(raid: &Raid, id: &str, name: &str) -> Result<Peer> {
@@ -111,12 +113,6 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
 fn nodes_of_providers_have_no_roles(raid: &Raid) -> Result<()> {
     let (rome, turin) = (raid.rome(), raid.hostile_cluster());
     let tenant = super::raid::tenant(turin, &raid.home)?;
-    let url = |raid: &Raid| -> Result<String> {
-        let secrets = raid.stage.cluster("milan").items(&["secrets", "-A"])?;
-        let known = secrets.iter().find(|one| text(one, "/metadata/name").starts_with("liqo-identity-"));
-        Ok(known.map(|one| text(one, "/data/apiServerUrl").to_owned()).unwrap_or_default())
-    };
-    let before = url(raid)?;
     // Turin's controllers are stopped, so the test changes turin's offer in rome, where its replicator would write the change.
     let offers = turin.items(&["resourceoffers", "-n", &tenant, "-l", "liqo.io/replication=true"])?;
     ensure!(!offers.is_empty(), "turin offers nothing");
@@ -135,6 +131,19 @@ fn nodes_of_providers_have_no_roles(raid: &Raid) -> Result<()> {
     let node = rome.json(&["node", "liqo-turin"])?;
     let role = &node["metadata"]["labels"]["node-role.kubernetes.io/control-plane"];
     ensure!(role.is_null(), "the node of a provider is called a control plane: {node}");
-    ensure!(url(raid)? == before, "the address of rome's API server has changed for milan");
-    Ok(())
+    // A node that is called a control plane would be taken for the API server's, when a new peer asks where that is.
+    let door = Door::of(&raid.stage)?;
+    let key = Key::make(&raid.stage.bed.dir().join(LATER.1))?;
+    let request = key.request(&[&[o(UTF8, "liqo.io")], &[cn(UTF8, LATER.0)]], &[])?;
+    let mut asked: Value = serde_json::from_str(&Door::body(LATER.0, LATER.1, &Door::token(&raid.stage)?, &request))?;
+    asked["renews"] = json!(true);
+    let answer = door.posts(&asked.to_string())?.json()?;
+    let given = text(&answer, "/certificate");
+    ensure!(
+        !outlives(given, key.directory(), 8 * forger::DAY)?,
+        "a peer that renews was given a long-lived certificate"
+    );
+    let told = text(&answer, "/apiServerUrl");
+    ensure!(told == format!("https://{}:6443", rome.node_ip()), "a new peer is led to {told:?}");
+    forger::forget(rome, LATER.0, text(&answer, "/namespace"))
 }

@@ -2,7 +2,7 @@
 
 use std::{thread, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use liqo_test::{Cluster, run::feed, stage::LONG, wait_for};
 use serde_json::{Value, json};
 
@@ -113,6 +113,9 @@ fn changes(raid: &Raid) -> Vec<(&'static str, Value)> {
     ]
 }
 
+/// Those that Pod Security of level `baseline` lets pass: only the rules of Liqo refuse them.
+const LATE: [&str; 6] = ["node", "priority", "everywhere", "account", "token", "scheduler"];
+
 /// While the webhooks are away, a refused `ShadowPod` can be stored; no pod is made of it.
 fn no_webhook(raid: &Raid, there: &str) -> Result<()> {
     let (rome, peer) = (raid.rome(), &raid.turin);
@@ -124,10 +127,23 @@ fn no_webhook(raid: &Raid, there: &str) -> Result<()> {
     let away = || -> Result<()> {
         // The API server takes a second to forget a webhook.
         thread::sleep(Duration::from_secs(1));
-        for (what, more) in masters(rome).into_iter().take(6) {
-            let _ = peer.tries(&shadow(peer, there, &format!("late-{what}"), &pod(&few(), &more)))?;
+        let late: Vec<_> = masters(rome).into_iter().filter(|(what, _)| LATE.contains(what)).collect();
+        for (what, more) in &late {
+            let stored = || -> Result<Option<()>> {
+                let tried = peer.tries(&shadow(peer, there, &format!("late-{what}"), &pod(&few(), more)))?;
+                Ok((!tried.is_refused()).then_some(()))
+            };
+            wait_for(&format!("late-{what} is stored without the webhook"), LONG, stored)?;
         }
-        never("pods that were to be refused", || masters_in(rome, there))
+        never("pods that were to be refused", || masters_in(rome, there))?;
+        wait_for("each refusal is an Event", LONG, || {
+            let events = rome.items(&["events", "-n", there, "--field-selector", "reason=Refused"])?;
+            let about = |what: &str| {
+                events.iter().any(|one| text(one, "/involvedObject/name").strip_prefix("late-") == Some(what))
+            };
+            let silent: Vec<_> = late.iter().map(|(what, _)| *what).filter(|what| !about(what)).collect();
+            if silent.is_empty() { Ok(Some(())) } else { bail!("nobody was told of {silent:?}") }
+        })
     };
     let outcome = away();
     let mut create = rome.kubectl_command();

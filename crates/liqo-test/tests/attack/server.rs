@@ -60,6 +60,10 @@ pub(crate) const LIES: [Lie; 9] = [
     Lie::Silent,
 ];
 
+/// The only event of a watch whose version is too old.
+const EXPIRED: &str = "{\"type\":\"ERROR\",\"object\":{\"kind\":\"Status\",\"apiVersion\":\"v1\",\"metadata\":{},\
+    \"status\":\"Failure\",\"message\":\"too old resource version\",\"reason\":\"Expired\",\"code\":410}}\n";
+
 /// The address where clouds keep their secrets.
 pub(crate) const METADATA: &str = "169.254.169.254";
 
@@ -101,7 +105,13 @@ impl Liar {
 
     /// The lies that nobody has heard yet.
     pub(crate) fn untold(&self) -> Vec<Lie> {
-        let told = self.shared.told.lock().unwrap_or_else(PoisonError::into_inner);
+        self.shared.untold()
+    }
+}
+
+impl Shared {
+    fn untold(&self) -> Vec<Lie> {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         LIES.into_iter().filter(|lie| !told.contains(lie)).collect()
     }
 }
@@ -139,9 +149,8 @@ fn answer(stream: TcpStream, lie: Lie, shared: &Shared) -> Result<()> {
     stream.set_write_timeout(Some(Duration::from_secs(10)))?;
     let until = Instant::now() + LONGEST;
     let goes_on = || !shared.over.load(Ordering::Relaxed) && Instant::now() < until;
-    let heard = || shared.told.lock().unwrap_or_else(PoisonError::into_inner).push(lie);
     if lie == Lie::Silent {
-        heard();
+        shared.told.lock().unwrap_or_else(PoisonError::into_inner).push(lie);
         while goes_on() {
             thread::sleep(Duration::from_millis(100));
         }
@@ -149,7 +158,12 @@ fn answer(stream: TcpStream, lie: Lie, shared: &Shared) -> Result<()> {
     }
     let mut stream = StreamOwned::new(ServerConnection::new(Arc::clone(&shared.tls))?, stream);
     let asked = Asked::read(&mut stream)?;
-    heard();
+    // A lie that nobody has heard yet goes first, if the request can be answered with it.
+    let untold = shared.untold().into_iter().find(|lie| asked.hears(*lie));
+    let lie = untold.unwrap_or(lie);
+    if asked.hears(lie) {
+        shared.told.lock().unwrap_or_else(PoisonError::into_inner).push(lie);
+    }
     asked.answer(lie, &mut stream, &goes_on)?;
     stream.conn.send_close_notify();
     stream.flush().context("the other side is gone")
@@ -182,6 +196,18 @@ impl Asked {
             is_health: ["/livez", "/readyz", "/healthz", "/version"].iter().any(|path| line.contains(path)),
             page: page.and_then(|page| page.parse().ok()).unwrap_or_default(),
         })
+    }
+
+    /// Whether [`Asked::answer`] really tells the lie to this request.
+    fn hears(&self, lie: Lie) -> bool {
+        match lie {
+            Lie::Silent => false,
+            Lie::Endless => true,
+            _ if self.is_health => false,
+            Lie::EndlessLine => self.is_watch,
+            Lie::EndlessList | Lie::Million | Lie::Huge => self.is_read && !self.is_watch,
+            Lie::Refusal | Lie::Elsewhere | Lie::Slow => true,
+        }
     }
 
     fn answer(&self, lie: Lie, stream: &mut Stream, goes_on: &dyn Fn() -> bool) -> Result<()> {
@@ -229,7 +255,8 @@ impl Asked {
                 let item = object("huge", &"l".repeat(4 << 20), &"s".repeat(1 << 20));
                 whole(stream, "200 OK", "", &list("", &item))
             }
-            _ if self.is_watch => endless(stream, "\n", goes_on),
+            // These are told in a list: a watch that has expired makes the other side list again.
+            _ if self.is_watch => whole(stream, "200 OK", "", EXPIRED),
             _ => whole(stream, "200 OK", "", &list("", "")),
         }
     }

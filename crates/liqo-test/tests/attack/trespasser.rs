@@ -166,8 +166,8 @@ fn pods_are_placed_by_the_scheduler(raid: &Raid) -> Result<()> {
     ] {
         let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "a", "labels": labels},
             "spec": {"nodeName": node, "terminationGracePeriodSeconds": 0, "containers": container}});
-        // Refused or without effect.
-        let _ = feed(rome.kubectl_command().args(["--as=mallory", "create", "-f", "-"]), &pod.to_string());
+        // The API server stores both pods; what follows looks for their effects.
+        feed(rome.kubectl_command().args(["--as=mallory", "create", "-f", "-"]), &pod.to_string())?;
     }
     let milan = raid.stage.cluster("milan");
     never("a pod of a namespace that is not offloaded runs at a peer's", || {

@@ -146,4 +146,26 @@ mod tests {
         let nonsense = shadow(30, Some((annotation::READINESS_GATES, "[")));
         assert!(gates(&nonsense, &Pod::default(), &at(7)).is_empty(), "nonsense is nothing");
     }
+
+    /// Whatever a peer writes: a pod ends in no more time than its own, and only its own gates are set.
+    #[test]
+    fn fuzz_wishes() {
+        liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "wishes", |bytes| {
+            let Ok(shadow) = serde_json::from_slice::<ShadowPod>(bytes) else { return };
+            let spec = shadow.spec.pod.clone().unwrap_or_default();
+            let pod = Pod { spec: Some(spec.clone()), ..Pod::default() };
+            if let Some(grace) = grace(&shadow) {
+                let own = spec.termination_grace_period_seconds.and_then(|own| u32::try_from(own).ok());
+                assert!((1..=own.unwrap_or(GRACE).max(1)).contains(&grace), "{grace}");
+            }
+            if let Some(Removal::Within(seconds)) = removal(Some(&shadow), &pod, false) {
+                assert!((1..=GRACE).contains(&seconds), "{seconds} without a grant");
+            }
+            let mine: Vec<_> = spec.readiness_gates.iter().flatten().map(|gate| gate.condition_type.as_str()).collect();
+            for gate in gates(&shadow, &pod, &at(7)) {
+                assert!(gate["type"].as_str().is_some_and(|name| mine.contains(&name)), "{gate}");
+                assert!(["True", "False", "Unknown"].map(Value::from).contains(&gate["status"]), "{gate}");
+            }
+        });
+    }
 }

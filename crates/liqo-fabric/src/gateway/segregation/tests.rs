@@ -123,3 +123,31 @@ fn a_pod_counts_while_the_address_is_its_own() {
         }
     }
 }
+
+/// Objects of three kinds, as their authors write them.
+#[derive(serde::Deserialize)]
+struct World {
+    offloadings: Vec<NamespaceOffloading>,
+    namespaces: Vec<Namespace>,
+    pods: Vec<Pod>,
+}
+
+/// Whatever the objects say: what is reached is the address of a pod in a namespace that is shared.
+#[test]
+fn fuzz_shared() {
+    liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "shared", |bytes| {
+        let Ok(world) = serde_json::from_slice::<World>(bytes) else { return };
+        let seen = Seen {
+            offloadings: world.offloadings.into_iter().map(Arc::new).collect(),
+            namespaces: world.namespaces.into_iter().map(Arc::new).collect(),
+            pods: world.pods.into_iter().map(Arc::new).collect(),
+        };
+        let spaces = seen.spaces();
+        for address in Shared::of(&seen).0.values().flatten() {
+            let holds = |pod: &&Arc<Pod>| pods::addresses(pod).into_iter().any(|one| one == IpAddr::V4(*address));
+            let mut holders = seen.pods.iter().filter(holds).peekable();
+            assert!(holders.peek().is_some(), "{address} belongs to no pod");
+            assert!(holders.any(|pod| spaces.contains_key(&pod.namespace().unwrap_or_default())), "{address}");
+        }
+    });
+}

@@ -354,3 +354,22 @@ proptest! {
         }
     }
 }
+
+/// Whatever a peer announces: what is agreed leaves our networks and those of other peers alone.
+#[test]
+fn fuzz_announcements() {
+    const OTHER: &str = "5a1e0f3c-7b6d-4c2e-9f10-8d7c6b5a4e3f";
+    liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "network_config", |bytes| {
+        let Ok(spec) = serde_json::from_slice::<NetworkConfigSpec>(bytes) else { return };
+        let local = local(Some((spec.pod_cidr.as_str(), spec.external_cidr.as_str())));
+        let remote = NetworkConfig::new("consumer-ed03b8", spec);
+        let others = plan().assign(OTHER, "10.20.0.0/16", "10.21.0.0/16", &Around::default()).expect("they are free");
+        let (agreed, _) = agreed(&others, PEER, Some(&remote), Some(&local), &Around::default());
+        assert_eq!(agreed.own().ok(), others.own().ok());
+        assert_eq!(agreed.peer(OTHER), others.peer(OTHER));
+        if let Some(Refused::Gateway(why)) = gateway(&agreed, PEER, &remote) {
+            assert!(!why.is_empty());
+        }
+        let _ = key(&remote, None, &[], &[]);
+    });
+}

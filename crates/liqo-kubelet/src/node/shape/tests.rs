@@ -169,3 +169,23 @@ fn an_offer_describes_a_node_and_gives_it_no_role() {
     assert!(node.labels().contains_key("gpu") && !node.labels().contains_key("node-role.kubernetes.io/control-plane"));
     assert!(!node.annotations()[OFFERED_LABELS].contains("node-role"));
 }
+
+/// Whatever a provider offers: the node keeps its identity, and gets no role and no label of Kubernetes but descriptions.
+#[test]
+fn fuzz_offers() {
+    liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "offer", |bytes| {
+        let Ok(spec) = serde_json::from_slice::<ResourceOfferSpec>(bytes) else { return };
+        let offer = ResourceOffer::new("provider", spec);
+        let mut node = profile().new_node(&offer, &at(1));
+        if let Some(patch) = profile().patch(&offer, &node) {
+            node = patched(&node, &patch);
+        }
+        assert!(profile().owns(&node), "{:?}", node.labels());
+        assert!(profile().identity().iter().all(|(key, value)| node.labels().get(key) == Some(value)));
+        let (base, ours) = (profile().base_labels(), [label::STORAGE_AVAILABLE]);
+        for key in node.labels().keys().filter(|key| !base.contains_key(*key) && !ours.contains(&key.as_str())) {
+            assert!(describes(key) && !key.contains("node-role"), "{key:?}");
+        }
+        let _ = (profile().status(&offer, UP, &node, &at(2)), has_resources(&offer));
+    });
+}
