@@ -28,6 +28,8 @@ pub(crate) enum Stored {
     Complete(ResultsSummary),
 }
 
+    /// What is stored as manifest is none, and why.
+    Unusable(String),
 /// What was observed of a job that has its turn.
 pub(crate) struct Seen<'a> {
     pub(crate) batch: Option<&'a Batch>,
@@ -127,6 +129,10 @@ pub(crate) fn of(job: &Job, seen: &Seen<'_>) -> JobStatus {
         }
         (End::Failed(reason, message), found) => {
             if let Stored::Complete(results) = found {
+        (End::Complete, Stored::Unusable(why)) => {
+            let message = format!("the list of the results in the store cannot be used: {why}; run the job again");
+            finish(&mut status, Phase::Failed, "ResultsInvalid", &message, &seen.now);
+        }
                 stored(&mut status, results, &seen.now);
             }
             let worker = worker_text(&status);
@@ -311,6 +317,7 @@ mod tests {
         }
     }
 
+            (Stored::Unusable("the manifest is no JSON".to_owned()), Phase::Failed, "ResultsInvalid"),
     #[test]
     fn a_failed_worker_says_why_and_keeps_what_it_stored() {
         let failed = json!({"terminated": {"exitCode": 3, "reason": "Error"}});
