@@ -1,6 +1,7 @@
 //! Role `liqo-store`: an S3 server on a directory, for clusters where no other store is configured.
 //!
-//! Keeps true: a key opens its prefix of one bucket and nothing else ([`auth`]); an object is visible whole or not at all, and
+//! Keeps true: nothing is read of a request without a signature ([`guard`]); a key opens its prefix of one bucket and nothing else
+//! ([`auth`]); an object is visible whole or not at all, and
 //! what was acknowledged is on the disk ([`disk`]); what a client sends is bounded in size and time ([`serve`]). The store knows
 //! no Kubernetes and keeps no state besides the objects.
 
@@ -8,6 +9,7 @@ mod auth;
 mod body;
 mod disk;
 mod s3;
+mod guard;
 mod serve;
 
 use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -22,7 +24,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use self::{auth::Keys, disk::Disk, s3::Objects, serve::Server};
+use self::{auth::Keys, disk::Disk, guard::Guarded, s3::Objects, serve::Server};
 
 /// How long new connections are accepted after SIGTERM: clients learn late that an endpoint is gone.
 const ACCEPT: Duration = Duration::from_secs(3);
@@ -72,7 +74,7 @@ pub async fn run(args: StoreArgs) -> Result<(), String> {
     tracing::info!(listen = %args.listen, bucket = args.bucket, "serving");
     // Not tasks of their own: a panic here ends the process, a panic in a connection ends the connection.
     tokio::select! {
-        () = server.clone().serve(s3, store.service.clone()) => {}
+        () = server.clone().serve(s3, Guarded(store.service.clone())) => {}
         () = server.clone().health(health, Arc::clone(&store.disk)) => {}
         () = store.sweep() => {}
         () = async {
@@ -109,6 +111,8 @@ impl Store {
         let mut config = S3Config::default();
         (config.xml_max_body_size, config.form_max_fields_size) = (LONGEST_DOCUMENT, 64 * 1024);
         let mut builder = S3ServiceBuilder::new(Objects::new(Arc::clone(&disk)));
+        // There are no forms, see `guard`.
+        config.post_object_max_file_size = 1;
         builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
         builder.set_auth(auth::Authentication(Arc::clone(&keys)));
         builder.set_access(auth::Access(keys));
@@ -117,7 +121,7 @@ impl Store {
 
     /// Serves one socket, for as long as the future lives.
     pub async fn serve(self, listener: TcpListener) {
-        Server::default().serve(listener, self.service).await;
+        Server::default().serve(listener, Guarded(self.service)).await;
     }
 
     /// Removes uploads that nobody ends, again and again.
