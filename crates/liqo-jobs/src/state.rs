@@ -194,7 +194,7 @@ fn find<'a>(all: &'a [ContainerStatus], name: &str) -> Option<&'a ContainerStatu
 }
 
 /// Text of others: one line, not too long.
-fn short(text: &str) -> String {
+pub(crate) fn short(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST_MESSAGE).collect()
 }
 

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
+    ByteString,
     api::{
         batch::v1::{Job as Batch, JobSpec as BatchSpec},
         core::v1::{
@@ -21,6 +22,7 @@ use liqo_api::{
     jobs::{JOB_LABEL, Job, JobSpec, JobTemplateSpec, Placement},
     meta::label,
 };
+use liqo_core::quantity::Amount;
 use liqo_kube::owner_reference;
 
 /// The container that does the work.
@@ -59,9 +61,9 @@ pub(crate) fn resolve(
 /// pods have none of ours.
 pub(crate) const POD_LABEL: &str = "batch.kubernetes.io/job-name";
 
-/// Name of the Secret with the place of a job's results.
-pub(crate) fn location_name(job: &Job) -> String {
-    format!("{}-results", job.name_any())
+/// Name of the Secret with the place of a job's results. No worker may name such a Secret: the prefix is reserved.
+pub(crate) fn location_name(job: &str) -> String {
+    format!("{RESERVED_PREFIX}results-{job}")
 }
 
 fn metadata(job: &Job, name: String) -> ObjectMeta {
@@ -76,13 +78,17 @@ fn metadata(job: &Job, name: String) -> ObjectMeta {
 /// The Secret with the place of a job's results, and the key that opens this place and no other.
 pub(crate) fn location(job: &Job, files: BTreeMap<String, String>) -> Secret {
     Secret {
-        metadata: metadata(job, location_name(job)),
-        string_data: Some(files),
-        immutable: Some(true),
+        metadata: ObjectMeta {
+            annotations: Some(BTreeMap::from([on_demand])),
+            ..metadata(job, location_name(&job.name_any()))
+        },
+        data: Some(data.collect()),
         ..Secret::default()
     }
 }
 
+    let on_demand = (annotation::REFLECTION.to_owned(), annotation::REFLECTION_NEEDED.to_owned());
+    let data = files.into_iter().map(|(file, text)| (file, ByteString(text.into_bytes())));
 /// The `batch/v1` Job that runs the worker of a job.
 pub(crate) fn forge(job: &Job, worker: &JobTemplateSpec, mover_image: &str) -> Batch {
     let spec = BatchSpec {
@@ -101,7 +107,8 @@ pub(crate) fn forge(job: &Job, worker: &JobTemplateSpec, mover_image: &str) -> B
 fn pod(job: &Job, worker: &JobTemplateSpec, mover_image: &str) -> PodSpec {
     let results =
         EmptyDirVolumeSource { size_limit: Some(worker.output_size.clone()), ..EmptyDirVolumeSource::default() };
-    let location = SecretVolumeSource { secret_name: Some(location_name(job)), ..SecretVolumeSource::default() };
+    let location =
+        SecretVolumeSource { secret_name: Some(location_name(&job.name_any())), ..SecretVolumeSource::default() };
     PodSpec {
         init_containers: Some(vec![mover(job, mover_image)]),
         containers: vec![container(&job.spec, worker)],
@@ -156,7 +163,9 @@ fn mover(job: &Job, image: &str) -> Container {
     let quantities = |pairs: &[(&str, &str)]| {
         Some(pairs.iter().map(|(key, value)| ((*key).to_owned(), Quantity((*value).to_owned()))).collect())
     };
-    let words = ["store", "--results=/results", "--location", LOCATION, "--job"];
+    // The volume ends a pod that fills it, but not at once, and counts the blocks of a file and not its length.
+    let most = format!("--max-size={}", Amount::of(&worker.output_size).units());
+    let words = ["store", "--results=/results", "--location", LOCATION, &most, "--job"];
     Container {
         name: MOVER.to_owned(),
         image: Some(image.to_owned()),
@@ -222,4 +231,53 @@ fn affinity(placement: Placement, clusters: &[String]) -> Option<Affinity> {
         preferred_during_scheduling_ignored_during_execution: None,
     };
     Some(Affinity { node_affinity: Some(node_affinity), ..Affinity::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::SecretEnvSource;
+    use liqo_api::jobs::{EnvSource, STORE_KEY_SECRET};
+
+    use super::*;
+
+    fn job() -> Job {
+        let mut job = Job::new("j", JobSpec::default());
+        job.metadata.uid = Some("u".to_owned());
+        job
+    }
+
+    #[test]
+    fn the_mover_stores_no_more_than_the_room_for_results() {
+        for (size, words) in [("2Gi", "--max-size=2147483648"), ("1500k", "--max-size=1500000"), ("0", "--max-size=0")]
+        {
+            let worker = JobTemplateSpec { output_size: Quantity(size.to_owned()), ..JobTemplateSpec::default() };
+            let batch = forge(&job(), &worker, "image");
+            let pod = batch.spec.unwrap().template.spec.unwrap();
+            let args = pod.init_containers.unwrap().remove(0).args.unwrap();
+            assert!(args.iter().any(|word| word == words), "{args:?}");
+            assert_eq!(args.last().map(String::as_str), Some("u"), "{args:?}");
+        }
+    }
+
+    #[test]
+    fn no_worker_gets_a_secret_of_ours() {
+        let outcome = |name: &str| {
+            let secret_ref = SecretEnvSource { name: name.to_owned(), optional: None };
+            let source = EnvSource { config_map_ref: None, secret_ref: Some(secret_ref) };
+            let spec =
+                JobSpec { template: Some(JobTemplateSpec::default()), env_from: vec![source], ..JobSpec::default() };
+            resolve(&spec, |_| None).map(drop).map_err(|(reason, _)| reason)
+        };
+        assert_eq!(outcome(&location_name("other")), Err("ReservedSecret"));
+        assert_eq!(outcome(STORE_KEY_SECRET), Err("ReservedSecret"));
+        assert_eq!(outcome("mine"), Ok(()));
+    }
+
+    #[test]
+    fn the_key_of_a_job_is_reserved_and_goes_where_a_pod_needs_it_only() {
+        let secret = location(&job(), BTreeMap::from([("prefix".to_owned(), "u".to_owned())]));
+        assert!(secret.name_any().starts_with(RESERVED_PREFIX) && secret.immutable.is_none());
+        assert_eq!(secret.annotations().get(annotation::REFLECTION).map(String::as_str), Some("needed"));
+        assert_eq!(secret.data.unwrap()["prefix"].0, b"u");
+    }
 }

@@ -252,6 +252,15 @@ impl Store {
         Ok(count)
     }
 
+    /// Ends the keys of movers for this prefix before their time, and what such a mover began to upload. Only the embedded store does
+    /// that; other stores get an empty object, which goes with the results.
+    ///
+    /// # Errors
+    /// When the store cannot be asked, or the credentials are those of a mover.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.put_own(CLOSED, Vec::new()).await
+    }
+
     /// Key of a result.
     pub(crate) fn result(&self, path: &str) -> Result<Path, StoreError> {
         check(path).map_err(|why| StoreError::Path(path.to_owned(), why))?;

@@ -3,13 +3,14 @@
 //! Keeps true: nothing is read of a request without a signature ([`guard`]); a key opens its prefix of one bucket and nothing else
 //! ([`auth`]); an object is visible whole or not at all, and
 //! what was acknowledged is on the disk ([`disk`]); what a client sends is bounded in size and time ([`serve`]). The store knows
-//! no Kubernetes and keeps no state besides the objects.
+//! no Kubernetes and keeps nothing besides objects, unfinished uploads and the names
+//! of closed prefixes.
 
 mod auth;
 mod body;
 mod disk;
-mod s3;
 mod guard;
+mod s3;
 mod serve;
 
 use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -110,12 +111,12 @@ impl Store {
         let keys = Arc::new(Keys::new(master, bucket));
         let mut config = S3Config::default();
         (config.xml_max_body_size, config.form_max_fields_size) = (LONGEST_DOCUMENT, 64 * 1024);
-        let mut builder = S3ServiceBuilder::new(Objects::new(Arc::clone(&disk)));
         // There are no forms, see `guard`.
         config.post_object_max_file_size = 1;
+        let mut builder = S3ServiceBuilder::new(Objects::new(Arc::clone(&disk)));
         builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
         builder.set_auth(auth::Authentication(Arc::clone(&keys)));
-        builder.set_access(auth::Access(keys));
+        builder.set_access(auth::Access(keys, Arc::clone(&disk)));
         Ok(Self { disk, service: builder.build() })
     }
 
