@@ -19,8 +19,8 @@ use k8s_openapi::{
 };
 use kube::{ResourceExt, core::ObjectMeta};
 use liqo_api::{
-    jobs::{JOB_LABEL, Job, JobSpec, JobTemplateSpec, Placement},
-    meta::label,
+    jobs::{JOB_LABEL, Job, JobSpec, JobTemplateSpec, Placement, RESERVED_PREFIX},
+    meta::{annotation, label},
 };
 use liqo_core::quantity::Amount;
 use liqo_kube::owner_reference;
@@ -52,6 +52,13 @@ pub(crate) fn resolve(
         })?,
         _ => return Err(("InvalidTemplate", "the job needs either templateName or template".to_owned())),
     };
+    let mut secrets = spec.env_from.iter().filter_map(|source| source.secret_ref.as_ref());
+    // The API server refuses such a job; a job from before that rule must not get its way here.
+    if secrets.any(|secret| secret.name.starts_with(RESERVED_PREFIX)) {
+        let why =
+            format!("Secrets whose names begin with {RESERVED_PREFIX} belong to Liqo: no worker gets their values");
+        return Err(("ReservedSecret", why));
+    }
     worker.env.retain(|one| spec.env.iter().all(|other| other.name != one.name));
     worker.env.extend(spec.env.iter().cloned());
     Ok(worker)
@@ -75,8 +82,11 @@ fn metadata(job: &Job, name: String) -> ObjectMeta {
     }
 }
 
-/// The Secret with the place of a job's results, and the key that opens this place and no other.
+/// The Secret with the place of a job's results, and the key that opens this place and no other. Only the cluster that runs the worker
+/// gets a copy, while the worker runs.
 pub(crate) fn location(job: &Job, files: BTreeMap<String, String>) -> Secret {
+    let on_demand = (annotation::REFLECTION.to_owned(), annotation::REFLECTION_NEEDED.to_owned());
+    let data = files.into_iter().map(|(file, text)| (file, ByteString(text.into_bytes())));
     Secret {
         metadata: ObjectMeta {
             annotations: Some(BTreeMap::from([on_demand])),
@@ -87,8 +97,6 @@ pub(crate) fn location(job: &Job, files: BTreeMap<String, String>) -> Secret {
     }
 }
 
-    let on_demand = (annotation::REFLECTION.to_owned(), annotation::REFLECTION_NEEDED.to_owned());
-    let data = files.into_iter().map(|(file, text)| (file, ByteString(text.into_bytes())));
 /// The `batch/v1` Job that runs the worker of a job.
 pub(crate) fn forge(job: &Job, worker: &JobTemplateSpec, mover_image: &str) -> Batch {
     let spec = BatchSpec {
@@ -110,7 +118,7 @@ fn pod(job: &Job, worker: &JobTemplateSpec, mover_image: &str) -> PodSpec {
     let location =
         SecretVolumeSource { secret_name: Some(location_name(&job.name_any())), ..SecretVolumeSource::default() };
     PodSpec {
-        init_containers: Some(vec![mover(job, mover_image)]),
+        init_containers: Some(vec![mover(job, worker, mover_image)]),
         containers: vec![container(&job.spec, worker)],
         volumes: Some(vec![
             Volume { name: "results".to_owned(), empty_dir: Some(results), ..Volume::default() },
@@ -159,7 +167,7 @@ fn container(job: &JobSpec, worker: &JobTemplateSpec) -> Container {
     }
 }
 
-fn mover(job: &Job, image: &str) -> Container {
+fn mover(job: &Job, worker: &JobTemplateSpec, image: &str) -> Container {
     let quantities = |pairs: &[(&str, &str)]| {
         Some(pairs.iter().map(|(key, value)| ((*key).to_owned(), Quantity((*value).to_owned()))).collect())
     };
