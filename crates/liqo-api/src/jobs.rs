@@ -21,6 +21,12 @@ pub const JOB_LABEL: &str = "jobs.liqo.io/job";
 pub const SUBMITTER_ANNOTATION: &str = "jobs.liqo.io/submitter";
 /// Annotation of a [`Job`]: the job it repeats.
 pub const RERUN_OF_ANNOTATION: &str = "jobs.liqo.io/rerun-of";
+/// The Secret with the master key of the embedded store, from which the keys of jobs are made.
+pub const STORE_KEY_SECRET: &str = "liqo-store-key";
+/// The key of [`STORE_KEY_SECRET`] whose value is the master key.
+pub const MASTER_KEY: &str = "master-key";
+/// First part of the names of Secrets that belong to Liqo: no job may name such a Secret in `envFrom`.
+pub const RESERVED_PREFIX: &str = "liqo-";
 /// Finalizer of a [`Job`]: its results in the store are removed before the job is gone.
 pub const RESULTS_FINALIZER: &str = "jobs.liqo.io/results";
 

@@ -103,6 +103,11 @@ pub mod annotation {
     pub const FORCE_REMOTE_NODE_PORT: &str = "liqo.io/force-remote-node-port";
     /// Present: the object is never reflected.
     pub const SKIP_REFLECTION: &str = "liqo.io/skip-reflection";
+    /// On a `Secret`, with the value [`REFLECTION_NEEDED`]: the `Secret` is in a provider only while a pod that runs there uses it. Not
+    /// of Liqo 0.8.3.
+    pub const REFLECTION: &str = "liqo.io/reflection";
+    /// The value of [`REFLECTION`].
+    pub const REFLECTION_NEEDED: &str = "needed";
     /// On a foreign cluster: why its network is not as it should be, in one sentence; absent when it is. The network
     /// manager says so, the conditions show it. Not of Liqo 0.8.3.
     pub const NETWORK_PROBLEM: &str = "net.liqo.io/problem";

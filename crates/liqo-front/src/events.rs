@@ -7,13 +7,14 @@ use std::{
     collections::HashMap,
     convert::Infallible,
     future::Future,
+    io,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
-use futures::stream;
+use futures::stream::{self, Stream};
 use http::{
     HeaderValue,
     header::{CACHE_CONTROL, CONTENT_TYPE},
@@ -139,6 +140,33 @@ where
     response
 }
 
+/// A body that lasts, like a log that is followed, for a caller whose right is looked at again and again: the body breaks off when
+/// `still` refuses, and ends with its process.
+pub fn guarded<S, F>(place: Place, pieces: S, every: Duration, still: impl FnMut() -> F + Send + 'static) -> Body
+where
+    S: Stream<Item = io::Result<Bytes>> + Send + Unpin + 'static,
+    F: Future<Output = Result<(), Problem>> + Send,
+{
+    let tick = tokio::time::interval_at(Instant::now() + every, every);
+    let body = stream::unfold(Some((pieces, still, tick, place)), |running| async move {
+        let (mut pieces, mut still, mut tick, place) = running?;
+        loop {
+            let piece = tokio::select! {
+                // First: pieces that come without end must not hide that the right is gone.
+                biased;
+                () = place.streams.drain.closing() => return None,
+                _ = tick.tick() => match still().await {
+                    Ok(()) => continue,
+                    Err(problem) => return Some((Err(io::Error::other(problem.detail)), None)),
+                },
+                piece = stream::StreamExt::next(&mut pieces) => piece?,
+            };
+            return Some((piece, Some((pieces, still, tick, place))));
+        }
+    });
+    Body::from_stream(body)
+}
+
 #[cfg(test)]
 mod tests {
     use http::StatusCode;
@@ -176,6 +204,24 @@ mod tests {
         let body = response.into_body().collect().await.unwrap().to_bytes();
         let text = String::from_utf8(body.to_vec()).unwrap();
         assert!(text.starts_with("retry: 3000\n\nevent: n\ndata: 0\n\nevent: problem\ndata: {"), "{text}");
+        assert!(streams.by_user.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_body_breaks_off_when_the_right_of_its_reader_ends() {
+        let streams = Streams::default();
+        let pieces = stream::StreamExt::boxed(stream::unfold((), |()| async {
+            tokio::task::yield_now().await;
+            Some((Ok(Bytes::from_static(b"x")), ()))
+        }));
+        let mut asked = 0;
+        let body = guarded(streams.take("ada").unwrap(), pieces, Duration::from_millis(20), move || {
+            asked += 1;
+            let refused = asked > 2;
+            async move { if refused { Err(Problem::new(StatusCode::FORBIDDEN, "over")) } else { Ok(()) } }
+        });
+        let ended = tokio::time::timeout(Duration::from_secs(30), body.collect()).await.unwrap();
+        assert!(ended.unwrap_err().to_string().contains("over"));
         assert!(streams.by_user.lock().unwrap().is_empty());
     }
 

@@ -135,6 +135,14 @@ impl Front {
         self.identify(&caller.peer, caller.token.clone()).await?.map(drop).ok_or_else(Problem::unknown_caller)
     }
 
+    /// Counts a request of this user that comes by another way than [`Front::serve`].
+    ///
+    /// # Errors
+    /// 429 when the user, or all users together, ask too often.
+    pub fn count(&self, user: &str) -> Result<(), Problem> {
+        self.principals.take(user.to_owned()).map_err(Problem::too_many)
+    }
+
     async fn answer(&self, routes: &Routes, request: Request<Incoming>, peer: Peer) -> Response<Reply> {
         let (method, path, headers) =
             (request.method().clone(), request.uri().path().to_owned(), request.headers().clone());
@@ -172,7 +180,7 @@ impl Front {
         };
         let caller = Caller { user, peer, token };
         *who = Some(caller.clone());
-        self.principals.take(caller.user.name.clone()).map_err(Problem::too_many)?;
+        self.count(&caller.user.name)?;
         if !method.is_safe() && session::is_forged(request.headers()) {
             return Err(Problem::new(StatusCode::FORBIDDEN, "the request was made by a page of another site"));
         }

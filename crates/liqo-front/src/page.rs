@@ -64,6 +64,11 @@ impl Cut {
         Ok(Self { limit, after })
     }
 
+    /// Whether an item with this key, when `kept` items were kept before, has to be kept for [`Cut::of`]. Keys ascend and differ.
+    pub fn needs(&self, kept: usize, key: &str) -> bool {
+        kept <= self.limit && (self.after.is_empty() || key > self.after.as_str())
+    }
+
     /// The page of `items`, whose keys ascend and differ.
     pub fn of<T: Clone>(&self, items: &[T], key: impl Fn(&T) -> String) -> Page<T> {
         let mut rest = items.iter().filter(|item| self.after.is_empty() || key(item) > self.after);
@@ -71,6 +76,13 @@ impl Cut {
         let more = rest.next().is_some();
         let next = items.last().filter(|_| more).map(|last| URL_SAFE_NO_PAD.encode(key(last)));
         Page { items, next, only_in: None }
+    }
+}
+
+impl<T> Page<T> {
+    /// The page of other items, one for each.
+    pub fn map<U>(self, item: impl FnMut(T) -> U) -> Page<U> {
+        Page { items: self.items.into_iter().map(item).collect(), next: self.next, only_in: self.only_in }
     }
 }
 
@@ -96,6 +108,22 @@ mod tests {
             query = format!("limit=3&after={next}");
         }
         assert_eq!((seen, lengths), (all, vec![3, 3, 1]));
+    }
+
+    #[test]
+    fn a_page_of_a_stream_is_the_page_of_the_list() {
+        let all: Vec<String> = (0..7).map(|number| number.to_string()).collect();
+        for (limit, after) in [(3, ""), (3, "2"), (3, "3"), (3, "6"), (7, ""), (500, "x")] {
+            let cut = Cut { limit, after: after.to_owned() };
+            let mut kept = Vec::new();
+            for key in &all {
+                if cut.needs(kept.len(), key) {
+                    kept.push(key.clone());
+                }
+            }
+            assert!(kept.len() <= limit + 1);
+            assert_eq!(cut.of(&kept, Clone::clone), cut.of(&all, Clone::clone), "{cut:?}");
+        }
     }
 
     #[test]

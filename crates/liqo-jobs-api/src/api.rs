@@ -1,44 +1,36 @@
 //! The paths of the API of jobs.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::{
     body::{Body, Bytes},
     extract::{Extension, Path, RawQuery, State},
     response::{IntoResponse, Response},
 };
-use futures::TryStreamExt;
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION},
 };
 use kube::ResourceExt;
-use liqo_api::jobs::{Job, JobSpec, JobTemplateSpec};
+use liqo_api::jobs::{Job, JobSpec, JobTemplateSpec, Phase};
 use liqo_front::{
     Caller, Front, Routes, etag,
-    events::{self, Event, Next},
     page::{Cut, Page, parameter},
     problem::Problem,
 };
 use liqo_kube::access::{Act, User};
-use liqo_results::Manifest;
+use liqo_results::File;
 use serde::Serialize;
 use serde_json::{Value, json as object};
-use tokio::sync::watch;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
+    follow,
     model::{JobView, NewJob, ResultView, TemplateView},
     pages, results, submit,
     world::World,
 };
-
-/// Changes that come together are told together.
-const TOGETHER: Duration = Duration::from_millis(500);
-/// How often a stream looks again whether its caller still may see what is told.
-const TICK: Duration = Duration::from_secs(10);
 
 /// What all handlers share.
 pub(crate) struct App {
@@ -60,11 +52,11 @@ pub(crate) fn routes(app: Arc<App>) -> Routes {
         .routes(routes!(get_job, delete_job))
         .routes(routes!(cancel_job))
         .routes(routes!(rerun_job))
-        .routes(routes!(get_log))
+        .routes(routes!(follow::get_log))
         .routes(routes!(list_results))
         .routes(routes!(get_result))
         .routes(routes!(list_templates))
-        .routes(routes!(watch_events));
+        .routes(routes!(follow::watch_events));
     let (router, document) = router.split_for_parts();
     let router =
         router.route("/", axum::routing::get(pages::list)).route("/jobs/{name}", axum::routing::get(pages::one));
@@ -93,8 +85,8 @@ fn describe_spec(document: &mut Value) {
     }
 }
 
-type AppState = State<Arc<App>>;
-type Known = Extension<Caller>;
+pub(crate) type AppState = State<Arc<App>>;
+pub(crate) type Known = Extension<Caller>;
 
 impl App {
     pub(crate) fn new(front: Arc<Front>, world: Arc<World>) -> Arc<Self> {
@@ -124,16 +116,34 @@ impl App {
         self.world.job(name).ok_or_else(missing)
     }
 
-    /// The complete results of a job.
-    pub(crate) async fn manifest(&self, job: &Job) -> Result<(liqo_results::Store, Manifest), Problem> {
+    /// The store, and what `take` keeps of the complete results of a job, which come by path.
+    pub(crate) async fn results<T: Send + 'static>(
+        &self,
+        job: &Job,
+        kept: T,
+        take: impl FnMut(&mut T, File) + Send + 'static,
+    ) -> Result<(liqo_results::Store, T), Problem> {
         let store = self.world.store.reading(job).map_err(|error| {
             tracing::warn!(error = &error as &dyn std::error::Error, "no key for the results");
             Problem::new(StatusCode::BAD_GATEWAY, "the store of the results cannot be opened")
         })?;
-        let found = store.manifest().await.map_err(|error| results::trouble(&error))?;
-        let phase = job.status.as_ref().map(|status| status.phase).unwrap_or_default();
-        let detail = || format!("job {:?} has no complete results: it is {phase:?}", job.name_any());
-        found.map(|manifest| (store, manifest)).ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, detail()))
+        let reading = self.world.reading.acquire().await.expect("nobody closes it");
+        let found = store.scan(kept, take).await.map_err(|error| results::trouble(&error))?;
+        drop(reading);
+        let detail = || format!("job {:?} has no complete results: it is {:?}", job.name_any(), phase_of(job));
+        found.map(|(_, kept)| (store, kept)).ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, detail()))
+    }
+
+    /// A page of the complete results of a job.
+    pub(crate) async fn page(&self, job: &Job, cut: Cut) -> Result<(liqo_results::Store, Page<ResultView>), Problem> {
+        let wanted = cut.clone();
+        let keep = move |kept: &mut Vec<ResultView>, file: File| {
+            if wanted.needs(kept.len(), &file.path) {
+                kept.push(ResultView::of(&file));
+            }
+        };
+        let (store, kept) = self.results(job, Vec::new(), keep).await?;
+        Ok((store, cut.of(&kept, |one| one.path.clone())))
     }
 
     pub(crate) async fn cancelled(&self, job: &Job) -> Result<Job, Problem> {
@@ -143,27 +153,6 @@ impl App {
 
     pub(crate) async fn deleted(&self, job: &Job) -> Result<(), Problem> {
         self.world.cluster.remove(job).await.map_err(|error| submit::refused(&error))
-    }
-
-    /// The log of the last worker of a job, as it comes.
-    pub(crate) async fn log(&self, job: &Job, follow: bool) -> Result<Body, Problem> {
-        let pod = job.status.as_ref().and_then(|status| status.pod.clone());
-        let pod = pod.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "the job has no worker yet"))?;
-        let stream =
-            self.world.cluster.log((&self.world.namespace, &pod), "worker", follow).await.map_err(|error| {
-                tracing::info!(error = &error as &dyn std::error::Error, pod, "no log");
-                Problem::new(
-                    StatusCode::NOT_FOUND,
-                    "the log of the worker is not there: it has not started, or its pod is gone",
-                )
-            })?;
-        let pieces = futures::stream::try_unfold(Box::pin(stream), |mut stream| async move {
-            let mut piece = vec![0; 16 * 1024];
-            let read = futures::AsyncReadExt::read(&mut stream, &mut piece).await?;
-            piece.truncate(read);
-            Ok::<_, std::io::Error>((read > 0).then(|| (Bytes::from(piece), stream)))
-        });
-        Ok(Body::from_stream(pieces))
     }
 }
 
@@ -210,9 +199,9 @@ async fn list_jobs(
     let cut = Cut::read(query.as_deref())?;
     app.may(&caller.user, "list", What::Jobs, "").await?;
     let phase = parameter(query.as_deref(), "phase");
-    let mut all: Vec<_> = app.world.jobs().iter().map(|job| JobView::of(job)).collect();
-    all.retain(|job| phase.as_ref().is_none_or(|phase| job.phase.eq_ignore_ascii_case(phase)));
-    Ok(answered(&method, &headers, &cut.of(&all, |job| job.name.clone())))
+    let mut all = app.world.jobs();
+    all.retain(|job| phase.as_ref().is_none_or(|wanted| format!("{:?}", phase_of(job)).eq_ignore_ascii_case(wanted)));
+    Ok(answered(&method, &headers, &cut.of(&all, |job| job.name_any()).map(|job| JobView::of(&job))))
 }
 
 /// Submit a job
@@ -295,38 +284,6 @@ async fn rerun_job(
     Ok(made(StatusCode::CREATED, &submit::submit(&app.world, job).await?.job))
 }
 
-/// The log of the worker of a job
-#[utoipa::path(get, path = "/api/v1/jobs/{name}/log",
-    params(("name" = String, Path, description = "Name of the job"), ("follow" = Option<bool>, Query, description = "Go on until the worker ends")),
-    responses((status = 200, content_type = "text/plain", body = String), (status = 403, body = Problem), (status = 404, body = Problem)))]
-async fn get_log(
-    State(app): AppState,
-    Extension(caller): Known,
-    Path(name): Path<String>,
-    RawQuery(query): RawQuery,
-) -> Result<Response, Problem> {
-    let job = app.job(&name)?;
-    let pod = job.status.as_ref().and_then(|status| status.pod.clone()).unwrap_or_default();
-    app.may(&caller.user, "get", What::Jobs, &name).await?;
-    app.may(&caller.user, "get", What::Logs, &pod).await?;
-    let follow = parameter(query.as_deref(), "follow").is_some_and(|value| value.is_empty() || value == "true");
-    let body = app.log(&job, follow).await?;
-    // A log that is followed takes one of the places of streams for as long as it lasts.
-    let body = if follow { held(body, app.front.streams.take(&caller.user.name)?) } else { body };
-    let mut response = Response::new(body);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
-}
-
-fn held(body: Body, place: events::Place) -> Body {
-    let pieces = body.into_data_stream().map_ok(move |piece| {
-        let _held = &place;
-        piece
-    });
-    Body::from_stream(pieces)
-}
-
 /// The results of a job, by path
 #[utoipa::path(get, path = "/api/v1/jobs/{name}/results",
     params(("name" = String, Path, description = "Name of the job"), ("limit" = Option<usize>, Query, description = "Most items, 1 to 500"), ("after" = Option<String>, Query, description = "The `next` of a page")),
@@ -341,8 +298,8 @@ async fn list_results(
 ) -> Result<Response, Problem> {
     let cut = Cut::read(query.as_deref())?;
     app.may(&caller.user, "get", What::Results, &name).await?;
-    let (_, manifest) = app.manifest(&*app.job(&name)?).await?;
-    Ok(answered(&method, &headers, &cut.of(&ResultView::all(&manifest), |one| one.path.clone())))
+    let (_, page) = app.page(&*app.job(&name)?, cut).await?;
+    Ok(answered(&method, &headers, &page))
 }
 
 /// One result, byte for byte
@@ -370,11 +327,16 @@ pub(crate) async fn result(
     method: &Method,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
-    let (store, manifest) = app.manifest(&*app.job(name)?).await?;
-    let file = manifest.files.iter().find(|file| &*file.path == path);
+    let wanted = path.to_owned();
+    let keep = move |found: &mut Option<File>, file: File| {
+        if *file.path == *wanted {
+            *found = Some(file);
+        }
+    };
+    let (store, file) = app.results(&*app.job(name)?, None, keep).await?;
     let file =
         file.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, format!("job {name:?} has no result {path:?}")))?;
-    results::answer(&store, file, method, headers).await
+    results::answer(&store, &file, method, headers).await
 }
 
 /// The templates of jobs, by name
@@ -390,76 +352,18 @@ async fn list_templates(
 ) -> Result<Response, Problem> {
     let cut = Cut::read(query.as_deref())?;
     app.may(&caller.user, "list", What::Templates, "").await?;
-    let all: Vec<_> = app.world.templates().iter().map(|one| TemplateView::of(one)).collect();
-    Ok(answered(&method, &headers, &cut.of(&all, |one| one.name.clone())))
+    let page = cut.of(&app.world.templates(), |one| one.name_any());
+    Ok(answered(&method, &headers, &page.map(|one| TemplateView::of(&one))))
 }
 
-struct Follower {
-    app: Arc<App>,
-    caller: Caller,
-    changes: watch::Receiver<u64>,
-    last: Option<Vec<JobView>>,
-}
-
-/// Changes of jobs, as server-sent events
-///
-/// The first event is `begin` with the number of jobs; each `change` carries `name` and the new `object`, or `null` when the job is
-/// gone; `problem` is the last one, and says why the stream ends.
-#[utoipa::path(get, path = "/api/v1/events", responses((status = 200, content_type = "text/event-stream", body = String), (status = 403, body = Problem), (status = 429, body = Problem)))]
-async fn watch_events(State(app): AppState, Extension(caller): Known) -> Result<Response, Problem> {
-    app.may(&caller.user, "watch", What::Jobs, "").await?;
-    let place = app.front.streams.take(&caller.user.name)?;
-    let follower = Follower { changes: app.world.changes(), app, caller, last: None };
-    Ok(events::answer(place, follower, |mut follower| async {
-        let next = follow(&mut follower).await.unwrap_or_else(Next::End);
-        (next, follower)
-    }))
-}
-
-async fn follow(follower: &mut Follower) -> Result<Next, Problem> {
-    let Follower { app, caller, changes, last } = follower;
-    if last.is_some() {
-        if let Ok(Ok(())) = tokio::time::timeout(TICK, changes.changed()).await {
-            tokio::time::sleep(TOGETHER).await;
-        }
-        app.front.again(caller).await?;
-        app.may(&caller.user, "watch", What::Jobs, "").await?;
-    }
-    changes.mark_unchanged();
-    let now: Vec<_> = app.world.jobs().iter().map(|job| JobView::of(job)).collect();
-    let news = match last {
-        None => vec![Event::new("begin", &object!({"jobs": now.len()}))],
-        Some(before) => differences(before, &now).iter().map(|one| Event::new("change", one)).collect(),
-    };
-    *last = Some(now);
-    Ok(Next::Events(news))
-}
-
-/// Pure: which jobs are new, other or gone. Both lists ascend by name.
-fn differences(before: &[JobView], now: &[JobView]) -> Vec<Value> {
-    let has = |all: &[JobView], one: &JobView| all.binary_search_by(|other| other.name.cmp(&one.name)).ok();
-    let changed = now.iter().filter(|one| has(before, one).is_none_or(|at| before[at] != **one));
-    let gone = before.iter().filter(|one| has(now, one).is_none());
-    let changed = changed.map(|one| object!({"name": one.name, "object": one}));
-    changed.chain(gone.map(|one| object!({"name": one.name, "object": null}))).collect()
+/// The phase of a job; a job that nobody has looked at is queued.
+pub(crate) fn phase_of(job: &Job) -> Phase {
+    job.status.as_ref().map(|status| status.phase).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn changes_are_told_by_name() {
-        let job = |name: &str, phase: &str| JobView { name: name.into(), phase: phase.into(), ..JobView::default() };
-        let before = [job("a", "Running"), job("b", "Running")];
-        let now = [job("b", "Succeeded"), job("c", "Queued")];
-        let told: Vec<_> = differences(&before, &now)
-            .iter()
-            .map(|one| (one["name"].clone(), one["object"]["phase"].clone()))
-            .collect();
-        assert_eq!(object!(told), object!([["b", "Succeeded"], ["c", "Queued"], ["a", null]]));
-        assert!(differences(&now, &now).is_empty());
-    }
 
     #[test]
     fn the_document_describes_specs_by_their_own_schemas() {

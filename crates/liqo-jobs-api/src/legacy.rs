@@ -13,23 +13,23 @@ use axum::{
     Router,
     body::Body,
     extract::{Path, RawQuery, State},
-    response::Response,
+    response::{IntoResponse, Response},
     routing::{any, get},
 };
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header::LOCATION};
 use kube::ResourceExt;
-use liqo_api::jobs::{Job, JobSpec, Phase};
-use liqo_front::{Front, page::parameter, problem::Problem};
+use liqo_api::jobs::{Job, JobSpec, Phase, SUBMITTER_ANNOTATION};
+use liqo_front::{Front, page::parameter, problem::Problem, session::is_forged};
 use liqo_kube::{
     access::User,
     drain::Drain,
     server::{self, Limits, Listen, Reply},
 };
+use liqo_results::File;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    api::{App, What, json as answer, result},
-    model::ResultView,
+    api::{App, What, json as answer, phase_of, result},
     submit,
     world::World,
 };
@@ -39,6 +39,8 @@ const DEMO_RESULT: &str = "result";
 /// How long `/demo` waits when the caller does not say, and at most: connectors give up after a minute.
 const DEMO_WAIT: Duration = Duration::from_secs(55);
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+/// Jobs of the facade that have not ended, at most.
+const MOST_JOBS: usize = 100;
 /// Answers wait for jobs, so their time is bounded here and not by the server.
 const LIMITS: Limits = Limits { answer: None, ..Limits::DEFAULT };
 
@@ -100,8 +102,8 @@ impl Legacy {
     pub(crate) async fn serve(self) -> Result<(), String> {
         let Self { address, facade, drain } = self;
         let listener = address.bind().await?;
-        let router = routes(facade);
-        let answer = move |request, _peer| answered(router.clone(), request);
+        let router = routes(facade.clone());
+        let answer = move |request, _peer| answered(facade.clone(), router.clone(), request);
         server::serve_within(LIMITS, &drain, listener, None, answer).await;
         Ok(())
     }
@@ -119,13 +121,18 @@ fn routes(facade: Facade) -> Router {
         .with_state(facade)
 }
 
-async fn answered(router: Router, request: Request<hyper::body::Incoming>) -> Response<Reply> {
+async fn answered(facade: Facade, router: Router, request: Request<hyper::body::Incoming>) -> Response<Reply> {
     use tower_service::Service;
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     // Nothing that is sent to the facade is read.
     let request = Request::from_parts(request.into_parts().0, Body::empty());
-    let answer: Result<Response, Infallible> = { router }.call(request).await;
-    let mut response = answer.unwrap_or_else(|never| match never {});
+    let mut response = match facade.admit(request.headers()) {
+        Ok(()) => {
+            let answer: Result<Response, Infallible> = { router }.call(request).await;
+            answer.unwrap_or_else(|never| match never {})
+        }
+        Err(refusal) => refusal.into_response(),
+    };
     // RFC 9745 wants a date: that of the first release that has the successor.
     response.headers_mut().insert("deprecation", HeaderValue::from_static("@1796083200"));
     let successor = HeaderValue::from_static("</api/v1/jobs>; rel=\"successor-version\"");
@@ -135,7 +142,20 @@ async fn answered(router: Router, request: Request<hyper::body::Incoming>) -> Re
     response.map(|body| http_body_util::BodyExt::boxed_unsync(http_body_util::BodyExt::map_err(body, Into::into)))
 }
 
+/// Whether jobs of the facade, of which so many have not ended, may become more.
+fn has_room(waiting: usize) -> Result<(), Problem> {
+    if waiting < MOST_JOBS { Ok(()) } else { Err(Problem::too_many(DEMO_WAIT)) }
+}
+
 impl Facade {
+    /// Whether a request is looked at: programs ask at the rate of one user, and pages of other sites not at all.
+    fn admit(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        if is_forged(headers) {
+            return Err(Problem::new(StatusCode::FORBIDDEN, "the request was made by a page of another site"));
+        }
+        self.app.front.count(&self.user.name)
+    }
+
     async fn may(&self, verb: &'static str, what: What, name: &str) -> Result<(), Problem> {
         self.app.may(&self.user, verb, what, name).await
     }
@@ -148,6 +168,10 @@ impl Facade {
 
     async fn submit(&self) -> Result<Job, Problem> {
         self.may("create", What::Jobs, "").await?;
+        let is_mine = |job: &&Arc<Job>| {
+            job.annotations().get(SUBMITTER_ANNOTATION) == Some(&self.user.name) && !phase_of(job).is_final()
+        };
+        has_room(self.app.world.jobs().iter().filter(is_mine).count())?;
         let spec = JobSpec { template_name: Some(self.template.clone()), ..JobSpec::default() };
         let job = submit::wanted(&HeaderMap::new(), &self.user.name, None, spec)?;
         Ok(submit::submit(&self.app.world, job).await?.job)
@@ -204,8 +228,8 @@ async fn delete(State(facade): State<Facade>, Path(id): Path<String>) -> Result<
 async fn list(State(facade): State<Facade>, Path(id): Path<String>) -> Result<Response, Problem> {
     let job = facade.job(&id)?;
     facade.may("get", What::Results, &job.name_any()).await?;
-    let (_, manifest) = facade.app.manifest(&job).await?;
-    let paths: Vec<_> = ResultView::all(&manifest).into_iter().map(|one| one.path).collect();
+    let keep = |paths: &mut Vec<Box<str>>, file: File| paths.push(file.path);
+    let (_, paths) = facade.app.results(&job, Vec::new(), keep).await?;
     Ok(answer(&paths))
 }
 
@@ -251,11 +275,14 @@ async fn demo(
 
 async fn demo_result(facade: &Facade, name: &str, headers: &HeaderMap) -> Result<Response, Problem> {
     let none = || with(StatusCode::BAD_REQUEST, answer(&json!({"message": "no result file"})));
-    let Ok((_, manifest)) = facade.app.manifest(&*facade.app.job(name)?).await else { return Ok(none()) };
-    let all = ResultView::all(&manifest);
-    let chosen = all.iter().find(|one| one.path == DEMO_RESULT).or(all.first());
-    let Some(chosen) = chosen else { return Ok(none()) };
-    result(&facade.app, name, &chosen.path, &Method::GET, headers).await
+    let keep = |chosen: &mut Option<Box<str>>, file: File| {
+        if chosen.is_none() || *file.path == *DEMO_RESULT {
+            *chosen = Some(file.path);
+        }
+    };
+    let found = facade.app.results(&*facade.app.job(name)?, None, keep).await;
+    let Ok((_, Some(chosen))) = found else { return Ok(none()) };
+    result(&facade.app, name, &chosen, &Method::GET, headers).await
 }
 
 #[cfg(test)]
@@ -263,6 +290,12 @@ mod tests {
     use liqo_api::jobs::JobStatus;
 
     use super::*;
+
+    #[test]
+    fn the_facade_does_not_fill_the_queue() {
+        assert!(has_room(MOST_JOBS - 1).is_ok());
+        assert_eq!(has_room(MOST_JOBS).map_err(|problem| problem.status), Err(429));
+    }
 
     #[test]
     fn the_state_is_that_of_one_pod() {

@@ -6,6 +6,7 @@
 //! work itself. Who may `get` `jobs/results` of the group `jobs.liqo.io` may read results, who may `get` `pods/log` may read logs.
 
 mod api;
+mod follow;
 mod legacy;
 mod model;
 mod pages;

@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use liqo_api::jobs::{Job, JobSpec, JobTemplate, SUBMITTER_ANNOTATION};
-use liqo_results::Manifest;
+use liqo_results::File;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -122,15 +122,8 @@ pub(crate) struct ResultView {
 }
 
 impl ResultView {
-    /// The results that a manifest names, by path.
-    pub(crate) fn all(manifest: &Manifest) -> Vec<Self> {
-        let view = |file: &liqo_results::File| Self {
-            path: file.path.to_string(),
-            size: file.size,
-            sha256: file.sha256.to_string(),
-        };
-        let mut all: Vec<_> = manifest.files.iter().map(view).collect();
-        all.sort_by(|a, b| a.path.cmp(&b.path));
-        all
+    /// A file of a manifest as a caller sees it.
+    pub(crate) fn of(file: &File) -> Self {
+        Self { path: file.path.to_string(), size: file.size, sha256: file.sha256.to_string() }
     }
 }

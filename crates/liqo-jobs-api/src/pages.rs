@@ -8,6 +8,8 @@ use axum::{
     response::Response,
 };
 use http::StatusCode;
+use kube::ResourceExt;
+use liqo_api::jobs::Phase;
 use liqo_front::{
     Caller,
     look::{self, Frame},
@@ -17,7 +19,7 @@ use liqo_front::{
 use liqo_kube::now;
 
 use crate::{
-    api::{App, What},
+    api::{App, What, phase_of},
     model::{JobView, ResultView},
 };
 
@@ -51,9 +53,9 @@ pub(crate) async fn list(
 ) -> Result<Response, Problem> {
     let cut = Cut::read(query.as_deref())?;
     app.may(&caller.user, "list", What::Jobs, "").await?;
-    let all: Vec<_> = app.world.jobs().iter().map(|job| JobView::of(job)).collect();
-    let page = cut.of(&all, |job| job.name.clone());
-    let main = JobsPage { counts: counts(&all), page: &page };
+    let all = app.world.jobs();
+    let page = cut.of(&all, |job| job.name_any()).map(|job| JobView::of(&job));
+    let main = JobsPage { counts: counts(all.iter().map(|job| phase_of(job))), page: &page };
     Ok(framed(&app, &caller, ("jobs", "/", "/api/v1/jobs"), &main))
 }
 
@@ -70,14 +72,14 @@ pub(crate) async fn one(
         Ok(()) if job.status.as_ref().is_none_or(|status| status.results.is_none()) => {
             (Vec::new(), "The results are not complete.".to_owned())
         }
-        Ok(()) => match app.manifest(&job).await {
-            Ok((_, manifest)) => (ResultView::all(&manifest), String::new()),
+        Ok(()) => match app.page(&job, Cut { limit: SHOWN, after: String::new() }).await {
+            Ok((_, page)) => (page.items, String::new()),
             Err(problem) => (Vec::new(), problem.detail),
         },
     };
-    let more = results.len().saturating_sub(SHOWN);
-    let shown = results.get(..SHOWN).unwrap_or(&results);
-    let main = JobPage { job: &JobView::of(&job), results: shown, more, hidden: &hidden };
+    let all = job.status.as_ref().and_then(|status| usize::try_from(status.results.as_ref()?.files).ok());
+    let more = all.unwrap_or_default().saturating_sub(SHOWN);
+    let main = JobPage { job: &JobView::of(&job), results: &results, more, hidden: &hidden };
     let (here, json) = (format!("/jobs/{name}"), format!("/api/v1/jobs/{name}"));
     Ok(framed(&app, &caller, (&name, &here, &json), &main))
 }
@@ -93,14 +95,14 @@ fn framed(app: &App, caller: &Caller, (title, here, json): (&str, &str, &str), m
 }
 
 /// How many jobs wait, run and have ended well or badly.
-fn counts(all: &[JobView]) -> Vec<(&'static str, usize)> {
-    let count = |phases: &[&str]| all.iter().filter(|job| phases.contains(&job.phase.as_str())).count();
+fn counts(phases: impl Iterator<Item = Phase> + Clone) -> Vec<(&'static str, usize)> {
+    let count = |is: fn(Phase) -> bool| phases.clone().filter(|phase| is(*phase)).count();
     vec![
-        ("Queued", count(&["Queued"])),
-        ("Running", count(&["Starting", "Running", "Storing"])),
-        ("Succeeded", count(&["Succeeded"])),
-        ("Failed", count(&["Failed"])),
-        ("Cancelled", count(&["Cancelled"])),
+        ("Queued", count(|phase| phase == Phase::Queued)),
+        ("Running", count(Phase::is_active)),
+        ("Succeeded", count(|phase| phase == Phase::Succeeded)),
+        ("Failed", count(|phase| phase == Phase::Failed)),
+        ("Cancelled", count(|phase| phase == Phase::Cancelled)),
     ]
 }
 

@@ -6,13 +6,18 @@ use kube::ResourceExt;
 use liqo_api::jobs::{Job, JobTemplate};
 use liqo_jobs::JobStore;
 use liqo_kube::{Cluster, Store};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
+
+/// Manifests that are read at the same time.
+const READING: usize = 4;
 
 /// Everything the handlers share besides the front.
 pub(crate) struct World {
     pub(crate) cluster: Cluster,
     pub(crate) namespace: String,
     pub(crate) store: JobStore,
+    /// Places of those who read a manifest.
+    pub(crate) reading: Semaphore,
     jobs: Store<Job>,
     templates: Store<JobTemplate>,
     changes: watch::Sender<u64>,
@@ -24,7 +29,7 @@ impl World {
         let changed = changes.clone();
         let jobs = cluster.watch::<Job>(&namespace).start(move |_| changed.send_modify(|count| *count += 1));
         let templates = cluster.watch::<JobTemplate>(&namespace).start(|_| {});
-        Self { cluster, namespace, store, jobs, templates, changes }
+        Self { cluster, namespace, store, reading: Semaphore::new(READING), jobs, templates, changes }
     }
 
     pub(crate) async fn ready(&self) {

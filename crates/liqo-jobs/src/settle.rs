@@ -1,6 +1,10 @@
 //! Observe, plan, act: what is done next for a job.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use k8s_openapi::{
     api::{
@@ -53,6 +57,9 @@ pub(crate) struct World {
     templates: Store<JobTemplate>,
     batches: Store<Batch>,
     pods: Store<Pod>,
+    /// Period of the key that this process wrote last for a job, by name, with the UID of the job. A process that knows nothing writes
+    /// the key of the period once more, which changes nothing.
+    keys: Mutex<HashMap<String, (Option<String>, u64)>>,
     pub(crate) queue: Queue<Key>,
 }
 
@@ -65,6 +72,10 @@ enum Step {
     Tell(Box<JobStatus>),
     /// Make the Secret and the `batch/v1` Job.
     Make(Box<JobTemplateSpec>),
+    /// Write the key of this period into the Secret.
+    Renew,
+    /// End the key in the store before its time, and remove the Secret.
+    EndKey,
     /// Delete the `batch/v1` Job.
     RemoveBatch(Arc<Batch>),
     /// End a pod within [`FAREWELL`].
@@ -88,6 +99,8 @@ struct Known {
     worker: Result<JobTemplateSpec, (&'static str, String)>,
     batch: Option<Arc<Batch>>,
     pods: Vec<Arc<Pod>>,
+    /// Period of the key in the Secret, as far as this process knows.
+    key: Option<u64>,
     now: Time,
 }
 
@@ -108,7 +121,19 @@ impl World {
             .start(move |batch| push(&of_batches, batch, JOB_LABEL));
         let pods = cluster.watch::<Pod>(&namespace).labels(POD_LABEL).start(move |pod| push(&of_pods, pod, POD_LABEL));
         let JobsArgs { running, mover_image, .. } = args.clone();
-        Self { cluster, store, running, mover_image, namespace, jobs, templates, batches, pods, queue }
+        Self {
+            cluster,
+            store,
+            running,
+            mover_image,
+            namespace,
+            jobs,
+            templates,
+            batches,
+            pods,
+            keys: Mutex::default(),
+            queue,
+        }
     }
 
     pub(crate) async fn ready(&self) {
@@ -142,6 +167,7 @@ impl World {
 
     async fn job(&self, name: &str) -> Result<Option<Duration>, Failure> {
         let Some(job) = self.jobs.get(&self.namespace, name) else {
+            self.keys().remove(name);
             self.queue.push(Key::Turns);
             return Ok(None);
         };
@@ -150,6 +176,7 @@ impl World {
             worker: self.worker(&job),
             batch: self.batches.get(&self.namespace, name),
             pods: self.pods.filter(|pod| is_of(pod.labels().get(POD_LABEL))),
+            key: self.keys().get(name).filter(|(uid, _)| *uid == job.uid()).map(|(_, period)| *period),
             now: now(),
         };
         let mut steps = plan(&job, &known, Stored::NotAsked);
@@ -166,6 +193,8 @@ impl World {
                 Step::Hold => drop(self.cluster.hold(job, RESULTS_FINALIZER).await?),
                 Step::Tell(status) => drop(self.cluster.put_status_as_seen(job, &*status).await?),
                 Step::Make(worker) => self.make(job, &worker).await?,
+                Step::Renew => self.renew(job).await?,
+                Step::EndKey => self.end_key(job).await?,
                 Step::RemoveBatch(batch) => self.cluster.remove(&*batch).await?,
                 Step::EndPod(pod) => self.cluster.remove_in(&*pod, FAREWELL).await?,
                 Step::RemoveResults => self.store.remove(job).await?,
@@ -182,11 +211,29 @@ impl World {
 
     /// Makes the Secret first: the pod needs it.
     async fn make(&self, job: &Job, worker: &JobTemplateSpec) -> Result<(), Failure> {
-        let files = self.store.files(job, worker, store::seconds(&now()))?;
-        let secret: Secret = worker::location(job, files);
-        ignore_conflict(self.cluster.create(&secret).await)?;
+        self.renew(job).await?;
         ignore_conflict(self.cluster.create(&worker::forge(job, worker, &self.mover_image)).await)?;
         Ok(())
+    }
+
+    /// Writes the key of this period into the Secret of the job.
+    async fn renew(&self, job: &Job) -> Result<(), Failure> {
+        let period = store::period(store::seconds(&now()));
+        self.cluster.apply::<Secret>(&worker::location(job, self.store.files(job, period)?)).await?;
+        self.keys().insert(job.name_any(), (job.uid(), period));
+        Ok(())
+    }
+
+    async fn end_key(&self, job: &Job) -> Result<(), Failure> {
+        self.store.close(job).await?;
+        let secret: Secret = worker::location(job, BTreeMap::new());
+        self.cluster.remove(&secret).await?;
+        self.keys().remove(&job.name_any());
+        Ok(())
+    }
+
+    fn keys(&self) -> MutexGuard<'_, HashMap<String, (Option<String>, u64)>> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -222,6 +269,8 @@ fn plan(job: &Job, known: &Known, stored: Stored) -> Vec<Step> {
     if job.spec.cancel {
         let mut steps = ending(known);
         if steps.is_empty() {
+            // A job that never had its turn has no key.
+            steps.extend(status.phase.is_active().then_some(Step::EndKey));
             steps.push(Step::Tell(Box::new(state::cancelled(job, &known.now))));
             steps.push(Step::Turns);
         }
@@ -253,12 +302,22 @@ fn plan(job: &Job, known: &Known, stored: Stored) -> Vec<Step> {
     }
     let pods: Vec<&Pod> = known.pods.iter().map(|pod| &**pod).collect();
     let next = state::of(job, &Seen { batch: Some(batch), pods: &pods, stored, now: known.now.clone() });
-    let ends = next.phase.is_final();
-    steps.extend(tell(&status, next));
-    if ends {
+    if next.phase.is_final() {
+        steps.push(Step::EndKey);
+        steps.extend(tell(&status, next));
         steps.push(Step::Turns);
+    } else {
+        steps.extend(tell(&status, next));
+        steps.extend(key(known).into_iter().flatten());
     }
     steps
+}
+
+/// What is done for the key of a job that is active, now and when the period ends.
+fn key(known: &Known) -> [Option<Step>; 2] {
+    let now = store::seconds(&known.now);
+    let is_due = known.key != Some(store::period(now));
+    [is_due.then_some(Step::Renew), Some(Step::Wait(store::left_of_period(now)))]
 }
 
 fn tell(old: &JobStatus, new: JobStatus) -> Option<Step> {

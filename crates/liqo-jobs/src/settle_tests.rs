@@ -32,7 +32,8 @@ fn pod(deleted: Option<i64>) -> Arc<Pod> {
 
 fn known(batch: Option<Arc<Batch>>, pods: Vec<Arc<Pod>>) -> Known {
     let worker = JobTemplateSpec { image: "worker".to_owned(), ..JobTemplateSpec::default() };
-    Known { worker: Ok(worker), batch, pods, now: at(NOW) }
+    let key = Some(store::period(u64::try_from(NOW).unwrap()));
+    Known { worker: Ok(worker), batch, pods, key, now: at(NOW) }
 }
 
 /// The names of the steps, and the phase a status that is written has.
@@ -60,10 +61,24 @@ fn the_store_is_asked_when_the_worker_has_ended_and_the_answer_ends_the_job() {
     let over = known(Some(batch(Some("Complete"))), vec![]);
     let running = job(Phase::Running, true);
     assert_eq!(steps(&running, &over, Stored::NotAsked)[0], "AskStore");
-    assert_eq!(steps(&running, &over, Stored::Nothing), ["Tell Failed", "Turns"]);
+    assert_eq!(steps(&running, &over, Stored::Nothing), ["EndKey", "Tell Failed", "Turns"]);
     let complete = Stored::Complete(ResultsSummary::default());
-    assert_eq!(steps(&running, &over, complete), ["Tell Succeeded", "Turns"]);
-    assert_eq!(steps(&running, &known(Some(batch(None)), vec![]), Stored::NotAsked), Vec::<String>::new());
+    assert_eq!(steps(&running, &over, complete), ["EndKey", "Tell Succeeded", "Turns"]);
+    assert_eq!(steps(&running, &known(Some(batch(None)), vec![]), Stored::NotAsked), [wait()]);
+}
+
+/// Until the key of a job is due again.
+fn wait() -> String {
+    format!("Wait({:?})", store::left_of_period(u64::try_from(NOW).unwrap()))
+}
+
+#[test]
+fn the_key_of_an_active_job_is_replaced_in_each_period() {
+    let mut running = known(Some(batch(None)), vec![]);
+    for key in [None, running.key.map(|period| period + 1)] {
+        running.key = key;
+        assert_eq!(steps(&job(Phase::Running, true), &running, Stored::NotAsked), ["Renew".to_owned(), wait()]);
+    }
 }
 
 #[test]
@@ -75,7 +90,7 @@ fn a_cancelled_job_ends_when_its_pods_have_ended() {
         // The garbage collector was quicker, and gave the pod ten minutes.
         (known(None, vec![pod(Some(NOW + 600))]), vec!["EndPod"]),
         (known(None, vec![pod(Some(NOW + 30))]), vec!["Wait(30s)"]),
-        (known(None, vec![]), vec!["Tell Cancelled", "Turns"]),
+        (known(None, vec![]), vec!["EndKey", "Tell Cancelled", "Turns"]),
     ];
     for (known, wanted) in table {
         assert_eq!(steps(&cancelled, &known, Stored::NotAsked), wanted);

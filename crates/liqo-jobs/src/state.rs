@@ -16,6 +16,8 @@ use crate::worker::WORKER;
 
 /// Longest message of others that is passed on, in characters.
 const LONGEST_MESSAGE: usize = 512;
+/// Longest reason of others that is passed on, in characters.
+const LONGEST_REASON: usize = 64;
 
 /// What the store has of the results of a job.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +28,8 @@ pub(crate) enum Stored {
     Nothing,
     /// There is a complete set.
     Complete(ResultsSummary),
+    /// What is stored as manifest is none, and why.
+    Unusable(String),
 }
 
 /// What was observed of a job that has its turn.
@@ -125,6 +129,10 @@ pub(crate) fn of(job: &Job, seen: &Seen<'_>) -> JobStatus {
             let message = "the worker ended well, but its results did not reach the store; run the job again";
             finish(&mut status, Phase::Failed, "ResultsLost", message, &seen.now);
         }
+        (End::Complete, Stored::Unusable(why)) => {
+            let message = format!("the list of the results in the store cannot be used: {why}; run the job again");
+            finish(&mut status, Phase::Failed, "ResultsInvalid", &message, &seen.now);
+        }
         (End::Failed(reason, message), found) => {
             if let Stored::Complete(results) = found {
                 stored(&mut status, results, &seen.now);
@@ -167,7 +175,8 @@ fn describe(status: &mut JobStatus, pod: &Pod) {
         (Phase::Starting, reason, message)
     };
     status.phase = phase;
-    status.reason = Some(reason.filter(|reason| !reason.is_empty()).unwrap_or_else(|| "Starting".to_owned()));
+    status.reason =
+        Some(reason.filter(|reason| !reason.is_empty()).map_or_else(|| "Starting".to_owned(), |text| word(&text)));
     status.message = message.filter(|text| !text.is_empty()).map(|text| short(&text));
 }
 
@@ -188,8 +197,14 @@ fn find<'a>(all: &'a [ContainerStatus], name: &str) -> Option<&'a ContainerStatu
 }
 
 /// Text of others: one line, not too long.
-fn short(text: &str) -> String {
+pub(crate) fn short(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST_MESSAGE).collect()
+}
+
+/// A reason of others, which programs compare: one word of letters and digits, as Kubernetes wants reasons of conditions.
+fn word(text: &str) -> String {
+    let word: String = text.chars().filter(char::is_ascii_alphanumeric).take(LONGEST_REASON).collect();
+    if word.starts_with(|c: char| c.is_ascii_alphabetic()) { word } else { "Unknown".to_owned() }
 }
 
 fn stored(status: &mut JobStatus, results: &ResultsSummary, now: &Time) {
@@ -202,12 +217,12 @@ fn stored(status: &mut JobStatus, results: &ResultsSummary, now: &Time) {
 }
 
 fn finish(status: &mut JobStatus, phase: Phase, reason: &str, message: &str, now: &Time) {
-    let reason = if reason.is_empty() { "Failed" } else { reason };
+    let reason = if reason.is_empty() { "Failed".to_owned() } else { word(reason) };
     status.phase = phase;
-    status.reason = Some(reason.to_owned());
+    status.reason = Some(reason.clone());
     status.message = (!message.is_empty()).then(|| short(message));
     status.finished_at.get_or_insert_with(|| now.clone());
-    set(status, ("Complete", phase == Phase::Succeeded), reason, message, now);
+    set(status, ("Complete", phase == Phase::Succeeded), &reason, message, now);
 }
 
 /// Sets a condition; its time changes with its status only.
@@ -302,6 +317,7 @@ mod tests {
             (Stored::NotAsked, Phase::Storing, "WaitingForStore"),
             (Stored::Nothing, Phase::Failed, "ResultsLost"),
             (Stored::Complete(results(None)), Phase::Succeeded, "Completed"),
+            (Stored::Unusable("the manifest is no JSON".to_owned()), Phase::Failed, "ResultsInvalid"),
             (Stored::Complete(results(Some("a socket was left out"))), Phase::Failed, "ResultsIncomplete"),
         ];
         for (stored, phase, reason) in table {
@@ -323,6 +339,25 @@ mod tests {
         assert_eq!(status.reason.as_deref(), Some("BackoffLimitExceeded"));
         assert_eq!(status.message.as_deref(), Some("the worker ended with exit code 3: as it says"));
         assert_eq!(status.results.map(|results| results.files), Some(3));
+    }
+
+    #[test]
+    fn reasons_of_others_are_one_word() {
+        for (said, wanted) in [
+            ("ErrImagePull", "ErrImagePull"),
+            ("\u{1b}[31mRed alert\n", "Unknown"),
+            ("", "Starting"),
+            ("Two words", "Twowords"),
+            (&"x".repeat(5000), &"x".repeat(64)),
+        ] {
+            let seen = worker(json!({"waiting": {"reason": said, "message": "\u{1b}[31m"}}));
+            let status = status(None, Some(&pod("p", seen)), Stored::NotAsked);
+            assert_eq!(
+                (status.reason.as_deref(), status.message.as_deref()),
+                (Some(wanted), Some(" [31m")),
+                "{said:?}"
+            );
+        }
     }
 
     #[test]

@@ -4,21 +4,22 @@ use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Time};
 use kube::{ResourceExt, core::ObjectMeta};
-use liqo_api::jobs::{Job, JobTemplateSpec, ResultsSummary};
+use liqo_api::{
+    jobs::{Job, MASTER_KEY, ResultsSummary, STORE_KEY_SECRET},
+    meta::annotation,
+};
 use liqo_kube::{Cluster, now};
 use liqo_results::{
-    Location, Manifest,
+    Head, Location,
     keys::{self, Access, Scope},
 };
 use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::state::Stored;
+use crate::state::{Stored, short};
 
-/// Seconds for which the key of a job is good beyond the longest time its workers may take, or at all where they may take for
-/// ever.
-const KEY_AFTER: u64 = 7 * 24 * 3600;
-/// Key of the master key in its Secret.
-const MASTER_KEY: &str = "master-key";
+/// Seconds after which the key of an active job is replaced by another one; a key is good for one to two such periods. Periods begin
+/// at the same time for all jobs, so that the key of a period is the same whoever makes it.
+const PERIOD: u64 = keys::LIFE / 2;
 /// How long to wait before the master key is looked for again.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Seconds for which a key that the controller makes for itself is good.
@@ -38,7 +39,7 @@ pub struct StoreArgs {
     pub store_bucket: String,
     /// Secret with the master key of the embedded store (role liqo-store), from which the keys of jobs are made; made if there
     /// is none.
-    #[arg(long, default_value = "liqo-store-key", value_name = "NAME")]
+    #[arg(long, default_value = STORE_KEY_SECRET, value_name = "NAME")]
     pub store_key_secret: String,
 }
 
@@ -55,17 +56,9 @@ impl JobStore {
         Ok(Self { args, master })
     }
 
-    /// The place of a job's results with a key for its mover: what goes into the job's Secret.
-    pub(crate) fn files(
-        &self,
-        job: &Job,
-        worker: &JobTemplateSpec,
-        now: u64,
-    ) -> Result<BTreeMap<String, String>, StoreError> {
-        let attempts = u64::try_from(worker.retries).unwrap_or_default().saturating_add(1);
-        let longest = u64::try_from(worker.timeout_seconds).unwrap_or_default().saturating_mul(attempts);
-        let expires = now.saturating_add(longest).saturating_add(KEY_AFTER);
-        Ok(self.location(job, Access::ReadWrite, expires)?.files())
+    /// The place of a job's results with the key of this period for its mover: what goes into the job's Secret.
+    pub(crate) fn files(&self, job: &Job, period: u64) -> Result<BTreeMap<String, String>, StoreError> {
+        Ok(self.location(job, Access::ReadWrite, period.saturating_add(2).saturating_mul(PERIOD))?.files())
     }
 
     fn location(&self, job: &Job, access: Access, expires: u64) -> Result<Location, StoreError> {
@@ -122,19 +115,40 @@ impl JobStore {
         liqo_results::Store::new(&location).map_err(|error| StoreError::of("opening the store", &error))
     }
 
-    /// What the store has of a job's results.
-    pub(crate) async fn stored(&self, job: &Job) -> Result<Stored, StoreError> {
-        let found = self.open_for(job, Access::ReadOnly)?.manifest().await;
-        let found = found.map_err(|error| StoreError::of("reading the manifest of the results", &error))?;
-        let location = format!("{}/{}", self.args.store_bucket, job.uid().unwrap_or_default());
-        Ok(found.map_or(Stored::Nothing, |manifest| Stored::Complete(summary(&manifest, location))))
+    /// Ends the key of a job's mover before its time: from then on nobody but this controller writes below the prefix of the job.
+    pub(crate) async fn close(&self, job: &Job) -> Result<(), StoreError> {
+        let closed = self.open_for(job, Access::Manage)?.close().await;
+        closed.map_err(|error| StoreError::of("ending the key of a job", &error))
     }
 
-    /// Removes all results of a job.
+    /// What the store has of a job's results. The key of the mover ends first, so that what is judged stays as it is.
+    pub(crate) async fn stored(&self, job: &Job) -> Result<Stored, StoreError> {
+        self.close(job).await?;
+        let location = format!("{}/{}", self.args.store_bucket, job.uid().unwrap_or_default());
+        match self.open_for(job, Access::ReadOnly)?.scan((), |(), _| {}).await {
+            Ok(found) => Ok(found.map_or(Stored::Nothing, |(head, ())| Stored::Complete(summary(head, location)))),
+            // No later look finds another one, since the key of the mover has ended.
+            Err(error @ liqo_results::StoreError::Manifest(_)) => Ok(Stored::Unusable(error.chain())),
+            Err(error) => Err(StoreError::of("reading the manifest of the results", &error)),
+        }
+    }
+
+    /// Removes all results of a job, and what its mover began to upload.
     pub(crate) async fn remove(&self, job: &Job) -> Result<(), StoreError> {
-        let removed = self.open_for(job, Access::ReadWrite)?.delete_all().await;
+        self.close(job).await?;
+        let removed = self.open_for(job, Access::Manage)?.delete_all().await;
         removed.map(drop).map_err(|error| StoreError::of("removing the results of a job", &error))
     }
+}
+
+/// The period of keys at `now` (seconds since 1970).
+pub(crate) fn period(now: u64) -> u64 {
+    now / PERIOD
+}
+
+/// How long the period of `now` (seconds since 1970) lasts from then on.
+pub(crate) fn left_of_period(now: u64) -> Duration {
+    Duration::from_secs(PERIOD - now % PERIOD)
 }
 
 /// Seconds since 1970.
@@ -142,13 +156,12 @@ pub(crate) fn seconds(time: &Time) -> u64 {
     u64::try_from(time.0.as_second()).unwrap_or_default()
 }
 
-fn summary(manifest: &Manifest, location: String) -> ResultsSummary {
-    let skipped = || manifest.skipped.first().map(|one| format!("{} was left out: {}", one.path, one.reason));
+fn summary(head: Head, location: String) -> ResultsSummary {
     ResultsSummary {
-        files: i64::try_from(manifest.files.len()).unwrap_or(i64::MAX),
-        bytes: i64::try_from(manifest.total).unwrap_or(i64::MAX),
+        files: i64::try_from(head.files).unwrap_or(i64::MAX),
+        bytes: i64::try_from(head.total).unwrap_or(i64::MAX),
         location,
-        incomplete: (!manifest.complete).then(|| manifest.reason.clone().or_else(skipped).unwrap_or_default()),
+        incomplete: head.reason.map(|reason| short(&reason)),
     }
 }
 
@@ -161,8 +174,14 @@ async fn master_key(cluster: &Cluster, namespace: &str, name: &str) -> Result<Ve
         let mut key = vec![0; keys::MASTER_BYTES];
         let random = SystemRandom::new().fill(&mut key);
         random.map_err(|error| StoreError::of("making the master key of the store", &error))?;
-        let metadata =
-            ObjectMeta { name: Some(name.to_owned()), namespace: Some(namespace.to_owned()), ..ObjectMeta::default() };
+        // Whoever has this key has the keys of all jobs: it leaves this cluster with no offloading.
+        let annotations = BTreeMap::from([(annotation::SKIP_REFLECTION.to_owned(), "true".to_owned())]);
+        let metadata = ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: Some(namespace.to_owned()),
+            annotations: Some(annotations),
+            ..ObjectMeta::default()
+        };
         let data = BTreeMap::from([(MASTER_KEY.to_owned(), ByteString(key))]);
         let secret = Secret { metadata, data: Some(data), immutable: Some(true), ..Secret::default() };
         match cluster.create(&secret).await {
@@ -196,5 +215,38 @@ impl StoreError {
     fn of(doing: &'static str, error: &dyn std::error::Error) -> Self {
         let causes = std::iter::successors(Some(error), |error| error.source());
         Self { doing, why: causes.map(ToString::to_string).collect::<Vec<_>>().join(": ") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use liqo_api::jobs::JobSpec;
+
+    use super::*;
+
+    fn args() -> StoreArgs {
+        use clap::Parser;
+        #[derive(clap::Parser)]
+        struct Only {
+            #[command(flatten)]
+            store: StoreArgs,
+        }
+        Only::parse_from(["test"]).store
+    }
+
+    #[test]
+    fn a_key_is_good_for_one_to_two_periods_whatever_the_worker_may_take() {
+        let store = JobStore { args: args(), master: vec![7; keys::MASTER_BYTES] };
+        let mut job = Job::new("j", JobSpec::default());
+        job.metadata.uid = Some("6f1c0b52-0d7e-4a52-9a44-3d4b58d1a6d9".to_owned());
+        for now in [1_800_000_000, 1_800_000_000 + PERIOD / 3, 1_800_000_000 + PERIOD - 1] {
+            let files = store.files(&job, period(now)).unwrap();
+            let (scope, _) = keys::judge(&store.master, &files["accessKeyId"], now).unwrap();
+            let good = scope.expires - now;
+            assert!(good > PERIOD && good <= keys::LIFE, "{good}");
+            let next = now + left_of_period(now).as_secs();
+            assert_eq!((period(next), left_of_period(next).as_secs()), (period(now) + 1, PERIOD));
+            assert!(keys::judge(&store.master, &files["accessKeyId"], next).is_ok(), "it is good when it is replaced");
+        }
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
+    ByteString,
     api::{
         batch::v1::{Job as Batch, JobSpec as BatchSpec},
         core::v1::{
@@ -18,9 +19,10 @@ use k8s_openapi::{
 };
 use kube::{ResourceExt, core::ObjectMeta};
 use liqo_api::{
-    jobs::{JOB_LABEL, Job, JobSpec, JobTemplateSpec, Placement},
-    meta::label,
+    jobs::{JOB_LABEL, Job, JobSpec, JobTemplateSpec, Placement, RESERVED_PREFIX},
+    meta::{annotation, label},
 };
+use liqo_core::quantity::Amount;
 use liqo_kube::owner_reference;
 
 /// The container that does the work.
@@ -50,6 +52,13 @@ pub(crate) fn resolve(
         })?,
         _ => return Err(("InvalidTemplate", "the job needs either templateName or template".to_owned())),
     };
+    let mut secrets = spec.env_from.iter().filter_map(|source| source.secret_ref.as_ref());
+    // The API server refuses such a job; a job from before that rule must not get its way here.
+    if secrets.any(|secret| secret.name.starts_with(RESERVED_PREFIX)) {
+        let why =
+            format!("Secrets whose names begin with {RESERVED_PREFIX} belong to Liqo: no worker gets their values");
+        return Err(("ReservedSecret", why));
+    }
     worker.env.retain(|one| spec.env.iter().all(|other| other.name != one.name));
     worker.env.extend(spec.env.iter().cloned());
     Ok(worker)
@@ -59,9 +68,9 @@ pub(crate) fn resolve(
 /// pods have none of ours.
 pub(crate) const POD_LABEL: &str = "batch.kubernetes.io/job-name";
 
-/// Name of the Secret with the place of a job's results.
-pub(crate) fn location_name(job: &Job) -> String {
-    format!("{}-results", job.name_any())
+/// Name of the Secret with the place of a job's results. No worker may name such a Secret: the prefix is reserved.
+pub(crate) fn location_name(job: &str) -> String {
+    format!("{RESERVED_PREFIX}results-{job}")
 }
 
 fn metadata(job: &Job, name: String) -> ObjectMeta {
@@ -73,12 +82,17 @@ fn metadata(job: &Job, name: String) -> ObjectMeta {
     }
 }
 
-/// The Secret with the place of a job's results, and the key that opens this place and no other.
+/// The Secret with the place of a job's results, and the key that opens this place and no other. Only the cluster that runs the worker
+/// gets a copy, while the worker runs.
 pub(crate) fn location(job: &Job, files: BTreeMap<String, String>) -> Secret {
+    let on_demand = (annotation::REFLECTION.to_owned(), annotation::REFLECTION_NEEDED.to_owned());
+    let data = files.into_iter().map(|(file, text)| (file, ByteString(text.into_bytes())));
     Secret {
-        metadata: metadata(job, location_name(job)),
-        string_data: Some(files),
-        immutable: Some(true),
+        metadata: ObjectMeta {
+            annotations: Some(BTreeMap::from([on_demand])),
+            ..metadata(job, location_name(&job.name_any()))
+        },
+        data: Some(data.collect()),
         ..Secret::default()
     }
 }
@@ -101,9 +115,10 @@ pub(crate) fn forge(job: &Job, worker: &JobTemplateSpec, mover_image: &str) -> B
 fn pod(job: &Job, worker: &JobTemplateSpec, mover_image: &str) -> PodSpec {
     let results =
         EmptyDirVolumeSource { size_limit: Some(worker.output_size.clone()), ..EmptyDirVolumeSource::default() };
-    let location = SecretVolumeSource { secret_name: Some(location_name(job)), ..SecretVolumeSource::default() };
+    let location =
+        SecretVolumeSource { secret_name: Some(location_name(&job.name_any())), ..SecretVolumeSource::default() };
     PodSpec {
-        init_containers: Some(vec![mover(job, mover_image)]),
+        init_containers: Some(vec![mover(job, worker, mover_image)]),
         containers: vec![container(&job.spec, worker)],
         volumes: Some(vec![
             Volume { name: "results".to_owned(), empty_dir: Some(results), ..Volume::default() },
@@ -152,11 +167,13 @@ fn container(job: &JobSpec, worker: &JobTemplateSpec) -> Container {
     }
 }
 
-fn mover(job: &Job, image: &str) -> Container {
+fn mover(job: &Job, worker: &JobTemplateSpec, image: &str) -> Container {
     let quantities = |pairs: &[(&str, &str)]| {
         Some(pairs.iter().map(|(key, value)| ((*key).to_owned(), Quantity((*value).to_owned()))).collect())
     };
-    let words = ["store", "--results=/results", "--location", LOCATION, "--job"];
+    // The volume ends a pod that fills it, but not at once, and counts the blocks of a file and not its length.
+    let most = format!("--max-size={}", Amount::of(&worker.output_size).units());
+    let words = ["store", "--results=/results", "--location", LOCATION, &most, "--job"];
     Container {
         name: MOVER.to_owned(),
         image: Some(image.to_owned()),
@@ -222,4 +239,53 @@ fn affinity(placement: Placement, clusters: &[String]) -> Option<Affinity> {
         preferred_during_scheduling_ignored_during_execution: None,
     };
     Some(Affinity { node_affinity: Some(node_affinity), ..Affinity::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::SecretEnvSource;
+    use liqo_api::jobs::{EnvSource, STORE_KEY_SECRET};
+
+    use super::*;
+
+    fn job() -> Job {
+        let mut job = Job::new("j", JobSpec::default());
+        job.metadata.uid = Some("u".to_owned());
+        job
+    }
+
+    #[test]
+    fn the_mover_stores_no_more_than_the_room_for_results() {
+        for (size, words) in [("2Gi", "--max-size=2147483648"), ("1500k", "--max-size=1500000"), ("0", "--max-size=0")]
+        {
+            let worker = JobTemplateSpec { output_size: Quantity(size.to_owned()), ..JobTemplateSpec::default() };
+            let batch = forge(&job(), &worker, "image");
+            let pod = batch.spec.unwrap().template.spec.unwrap();
+            let args = pod.init_containers.unwrap().remove(0).args.unwrap();
+            assert!(args.iter().any(|word| word == words), "{args:?}");
+            assert_eq!(args.last().map(String::as_str), Some("u"), "{args:?}");
+        }
+    }
+
+    #[test]
+    fn no_worker_gets_a_secret_of_ours() {
+        let outcome = |name: &str| {
+            let secret_ref = SecretEnvSource { name: name.to_owned(), optional: None };
+            let source = EnvSource { config_map_ref: None, secret_ref: Some(secret_ref) };
+            let spec =
+                JobSpec { template: Some(JobTemplateSpec::default()), env_from: vec![source], ..JobSpec::default() };
+            resolve(&spec, |_| None).map(drop).map_err(|(reason, _)| reason)
+        };
+        assert_eq!(outcome(&location_name("other")), Err("ReservedSecret"));
+        assert_eq!(outcome(STORE_KEY_SECRET), Err("ReservedSecret"));
+        assert_eq!(outcome("mine"), Ok(()));
+    }
+
+    #[test]
+    fn the_key_of_a_job_is_reserved_and_goes_where_a_pod_needs_it_only() {
+        let secret = location(&job(), BTreeMap::from([("prefix".to_owned(), "u".to_owned())]));
+        assert!(secret.name_any().starts_with(RESERVED_PREFIX) && secret.immutable.is_none());
+        assert_eq!(secret.annotations().get(annotation::REFLECTION).map(String::as_str), Some("needed"));
+        assert_eq!(secret.data.unwrap()["prefix"].0, b"u");
+    }
 }

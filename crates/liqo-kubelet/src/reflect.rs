@@ -21,6 +21,7 @@ mod secret;
 mod service;
 mod token;
 mod twin_meta;
+mod users;
 
 use std::{
     collections::BTreeMap,

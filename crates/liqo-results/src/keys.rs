@@ -2,7 +2,7 @@
 //!
 //! Keeps true: the identifier of a key says what the key opens, and the secret of an identifier cannot be made without the
 //! master key. So the controller issues keys and the store judges them without talking to each other, and a key ends by
-//! itself. Nobody can take a key back before its time: keys are issued for as short as their use needs.
+//! itself. A key of a mover lives no longer than [`LIFE`], and a store can be told to take no more writes with such keys below a prefix.
 
 use std::fmt;
 
@@ -21,13 +21,18 @@ const LONGEST: usize = 128;
 /// Fewest bytes of a master key.
 pub const MASTER_BYTES: usize = 32;
 
+/// Longest life of a key that leaves the controller of jobs, in seconds.
+pub const LIFE: u64 = 24 * 3600;
+
 /// What the holder of a key may do with the objects below its prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Read and list.
     ReadOnly,
-    /// Also write and remove.
+    /// Also write and remove, until the prefix is closed.
     ReadWrite,
+    /// The same, also when the prefix is closed; and close the prefix.
+    Manage,
 }
 
 /// What a key opens.
@@ -106,6 +111,7 @@ impl Scope {
         let access = match self.access {
             Access::ReadOnly => 'r',
             Access::ReadWrite => 'w',
+            Access::Manage => 'm',
         };
         let below = prefix.replace('/', "~");
         let id = format!("{FORM}{BETWEEN}{access}{BETWEEN}{:x}{BETWEEN}{below}", self.expires);
@@ -118,6 +124,7 @@ impl Scope {
         let access = match (form, access) {
             (FORM, "r") => Access::ReadOnly,
             (FORM, "w") => Access::ReadWrite,
+            (FORM, "m") => Access::Manage,
             _ => return None,
         };
         let expires = u64::from_str_radix(expires, 16).ok()?;
@@ -178,8 +185,12 @@ mod tests {
         assert_eq!(judge(MASTER, &key.id, scope.expires), Err(Refused::Expired));
         let (_, other) = judge(&[8; MASTER_BYTES], &key.id, 0).unwrap();
         assert_ne!(other, key.secret, "another master key");
-        let read = Scope { access: Access::ReadOnly, ..scope };
-        assert_ne!(issue(MASTER, &read).unwrap().secret, key.secret);
+        for access in [Access::ReadOnly, Access::Manage] {
+            let other = Scope { access, ..scope.clone() };
+            let issued = issue(MASTER, &other).unwrap();
+            assert_ne!(issued.secret, key.secret);
+            assert_eq!(judge(MASTER, &issued.id, 0).unwrap().0, other);
+        }
         assert!(!format!("{key:?}").contains(&key.secret));
     }
 

@@ -16,7 +16,7 @@ mod store;
 pub use self::{
     download::{Download, DownloadError, partial_name},
     location::{BadLocation, Location},
-    manifest::{BadManifest, Digest, File, Manifest, Skipped},
-    path::{BadPath, check, check_key},
-    store::{Opened, Store, StoreError, Stored},
+    manifest::{BadManifest, Digest, File, Head, Manifest, Skipped},
+    path::{BadPath, RESERVED, check, check_key},
+    store::{CLOSED, Opened, Store, StoreError, Stored},
 };

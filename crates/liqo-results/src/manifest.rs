@@ -1,10 +1,14 @@
 //! The manifest: what the results of a job are.
 
+mod scan;
+
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::path::{BadPath, check};
+pub use self::scan::Head;
+pub(crate) use self::scan::scan;
+use crate::path::BadPath;
 
 /// The form that this code writes, and the only form that it reads.
 const VERSION: u32 = 1;
@@ -99,8 +103,7 @@ pub struct Skipped {
 }
 
 /// The results of a job. It is stored last, so its files are stored when it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Manifest {
     /// Form of the manifest.
     pub version: u32,
@@ -109,16 +112,16 @@ pub struct Manifest {
     /// Whether every regular file that the job left is stored.
     pub complete: bool,
     /// Why not, if not.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Bytes of all files.
     pub total: u64,
     /// What was found and is not stored: files, if the manifest is not complete, and symbolic links, sockets, devices and
     /// pipes, which are no results.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<Skipped>,
     /// How many more there are than `skipped` names.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_zero")]
     pub more_skipped: u64,
     /// What is stored, ordered by path.
     pub files: Vec<File>,
@@ -186,34 +189,15 @@ impl Manifest {
         if bytes.len() > LONGEST {
             return Err(BadManifest::Long);
         }
-        let manifest: Self = serde_json::from_slice(bytes)?;
-        manifest.judge()?;
-        Ok(manifest)
+        let mut files = Vec::new();
+        let head = scan(bytes, &mut |file| files.push(file))?;
+        Ok(Self::of(head, files))
     }
 
-    fn judge(&self) -> Result<(), BadManifest> {
-        if self.version != VERSION {
-            return Err(BadManifest::Version(self.version));
-        }
-        if self.files.len() > MOST_FILES || self.skipped.len() > MOST_SKIPPED {
-            return Err(BadManifest::Many);
-        }
-        let skipped = self.skipped.iter().flat_map(|skipped| [&skipped.path, &skipped.reason]);
-        if skipped.chain([&self.job]).chain(&self.reason).any(|text| text.len() > LONGEST_TEXT) {
-            return Err(BadManifest::Text);
-        }
-        if self.complete == self.reason.is_some() {
-            return Err(BadManifest::Reason);
-        }
-        let mut total = Some(0_u64);
-        for file in &self.files {
-            check(&file.path).map_err(|why| BadManifest::Path(file.path.clone(), why))?;
-            total = total.and_then(|total| total.checked_add(file.size));
-        }
-        if let Some((_, second)) = self.files.iter().zip(self.files.iter().skip(1)).find(|(a, b)| a.path >= b.path) {
-            return Err(BadManifest::Order(second.path.clone()));
-        }
-        if total == Some(self.total) { Ok(()) } else { Err(BadManifest::Total(self.total)) }
+    /// The manifest with this head and these files, which were read together.
+    pub(crate) fn of(head: Head, files: Vec<File>) -> Self {
+        let Head { job, reason, total, skipped, more_skipped, .. } = head;
+        Self { version: VERSION, job, complete: reason.is_none(), reason, total, skipped, more_skipped, files }
     }
 
     /// The manifest as JSON, in pieces of at least `size` bytes besides the last, so that it need not be in memory twice.
@@ -250,6 +234,7 @@ impl Manifest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::path::check;
 
     fn file(path: &str, size: u64) -> File {
         File { path: path.into(), size, sha256: Digest([0xa5; 32]) }

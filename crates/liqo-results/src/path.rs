@@ -7,7 +7,7 @@ const LONGEST_KEY: usize = 1024;
 /// Longest component, in bytes: the longest file name of Linux file systems.
 const LONGEST_COMPONENT: usize = 255;
 /// The first component of what Liqo itself stores below the prefix of a job.
-pub(crate) const RESERVED: &str = ".liqo";
+pub const RESERVED: &str = ".liqo";
 
 /// Why a path cannot be that of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,6 +1,6 @@
 //! The client: one job's results in an S3 store.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{io, ops::Range, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
@@ -10,10 +10,11 @@ use object_store::{
     path::Path,
     signer::Signer,
 };
+use tokio::sync::mpsc;
 
 use crate::{
     Location,
-    manifest::{self, BadManifest, Manifest},
+    manifest::{self, BadManifest, File, Head, Manifest},
     path::{BadPath, RESERVED, check, check_key},
 };
 
@@ -21,6 +22,10 @@ use crate::{
 const CONNECT: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(60);
 const TRIES: Duration = Duration::from_secs(10);
+/// Pieces of a manifest that wait for their reader.
+const PIECES: usize = 4;
+/// Writing this object, below the prefix, closes the prefix.
+pub const CLOSED: &str = "closed";
 /// Object of the manifest, below the prefix.
 const MANIFEST: &str = "manifest.json";
 
@@ -99,6 +104,24 @@ pub struct Opened {
     pub bytes: BoxStream<'static, Result<Bytes, StoreError>>,
 }
 
+/// A body, for a reader that waits where nobody else does.
+struct Pieces {
+    coming: mpsc::Receiver<Bytes>,
+    piece: Bytes,
+}
+
+impl io::Read for Pieces {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            let Some(next) = self.coming.blocking_recv() else { return Ok(0) };
+            self.piece = next;
+        }
+        let part = self.piece.split_to(buffer.len().min(self.piece.len()));
+        buffer.iter_mut().zip(&part).for_each(|(to, from)| *to = *from);
+        Ok(part.len())
+    }
+}
+
 impl Store {
     /// A client for this location. Nothing is sent yet.
     ///
@@ -136,10 +159,48 @@ impl Store {
     /// # Errors
     /// When the store cannot be asked, or has something else there.
     pub async fn manifest(&self) -> Result<Option<Manifest>, StoreError> {
-        match self.own(MANIFEST, manifest::LONGEST).await? {
-            Some(bytes) => Ok(Some(Manifest::read(&bytes)?)),
-            None => Ok(None),
-        }
+        let found = self.scan(Vec::new(), Vec::push).await?;
+        Ok(found.map(|(head, files)| Manifest::of(head, files)))
+    }
+
+    /// Reads the manifest as it comes and gives each file to `take`, with `kept`, which comes back with the head. Memory holds what
+    /// `take` keeps. None as long as the results are not complete.
+    ///
+    /// # Errors
+    /// When the store cannot be asked, or has something else there.
+    pub async fn scan<T: Send + 'static>(
+        &self,
+        mut kept: T,
+        mut take: impl FnMut(&mut T, File) + Send + 'static,
+    ) -> Result<Option<(Head, T)>, StoreError> {
+        let got = match self.s3.get(&self.own_key(MANIFEST)?).await {
+            Ok(got) => got,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let (sender, coming) = mpsc::channel(PIECES);
+        let reading = tokio::task::spawn_blocking(move || {
+            let head = manifest::scan(Pieces { coming, piece: Bytes::new() }, &mut |file| take(&mut kept, file))?;
+            Ok::<_, BadManifest>((head, kept))
+        });
+        let sending = async move {
+            let (mut bytes, mut length) = (got.into_stream(), 0);
+            while let Some(piece) = bytes.try_next().await? {
+                length += piece.len();
+                if length > manifest::LONGEST {
+                    return Err(StoreError::Manifest(BadManifest::Long));
+                }
+                if sender.send(piece).await.is_err() {
+                    // The reader has seen enough, and says why.
+                    break;
+                }
+            }
+            Ok(())
+        };
+        let (sent, read) = tokio::join!(sending, reading);
+        sent?;
+        let read = read.map_err(|error| object_store::Error::Generic { store: "S3", source: error.into() })?;
+        Ok(Some(read?))
     }
 
     /// All objects below the prefix, those of Liqo itself left out.
@@ -189,6 +250,15 @@ impl Store {
             count += 1;
         }
         Ok(count)
+    }
+
+    /// Ends the keys of movers for this prefix before their time, and what such a mover began to upload. Only the embedded store does
+    /// that; other stores get an empty object, which goes with the results.
+    ///
+    /// # Errors
+    /// When the store cannot be asked, or the credentials are those of a mover.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.put_own(CLOSED, Vec::new()).await
     }
 
     /// Key of a result.

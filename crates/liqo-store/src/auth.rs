@@ -10,7 +10,10 @@ use std::{
 
 use async_trait::async_trait;
 use http::StatusCode;
-use liqo_results::keys::{self, Refused, Scope};
+use liqo_results::{
+    CLOSED, RESERVED,
+    keys::{self, Refused, Scope},
+};
 use s3s::{
     S3Error, S3Request, S3Result,
     access::{S3Access, S3AccessContext},
@@ -19,6 +22,8 @@ use s3s::{
     path::S3Path,
     s3_error,
 };
+
+use crate::disk::Disk;
 
 /// What keys are judged with.
 pub(crate) struct Keys {
@@ -29,7 +34,7 @@ pub(crate) struct Keys {
 /// Whose signature a request must carry.
 pub(crate) struct Authentication(pub(crate) Arc<Keys>);
 /// What its holder may do.
-pub(crate) struct Access(pub(crate) Arc<Keys>);
+pub(crate) struct Access(pub(crate) Arc<Keys>, pub(crate) Arc<Disk>);
 
 /// What an operation does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +106,18 @@ fn denied(why: &str) -> S3Error {
     s3_error!(AccessDenied, "{why}")
 }
 
+/// The prefix that must not be closed for this request to write.
+pub(crate) fn writer<T>(request: &S3Request<T>) -> Option<String> {
+    let scope = request.extensions.get::<Scope>()?;
+    (scope.access == keys::Access::ReadWrite).then(|| scope.prefix.clone())
+}
+
+/// The prefix that this request closes, if the request is that.
+pub(crate) fn closes<T>(request: &S3Request<T>, key: &str) -> Option<String> {
+    let scope = request.extensions.get::<Scope>().filter(|scope| scope.access == keys::Access::Manage)?;
+    (key == format!("{}/{RESERVED}/{CLOSED}", scope.prefix)).then(|| scope.prefix.clone())
+}
+
 /// The scope that [`Access::check`] found.
 fn scope<T>(request: &S3Request<T>) -> S3Result<&Scope> {
     request.extensions.get::<Scope>().ok_or_else(|| denied("this request was not judged"))
@@ -125,6 +142,10 @@ impl S3Access for Access {
         let (scope, _) = self.0.judge(&credentials.access_key)?;
         let deed = deed(cx.s3_op().name()).ok_or_else(|| denied("this store does not offer that"))?;
         self.0.may(&scope, deed, cx.s3_path()).map_err(denied)?;
+        if matches!(deed, Deed::Write | Deed::Remove) && scope.access == keys::Access::ReadWrite {
+            // Asked before the body is read, and again when the object comes to its place.
+            self.1.writing(Some(&scope.prefix), || Ok(()))?;
+        }
         cx.extensions_mut().insert(scope);
         Ok(())
     }
@@ -188,6 +209,9 @@ mod tests {
             (keys::Access::ReadWrite, Deed::Read, &traversal, false),
             (keys::Access::ReadWrite, Deed::Write, &bucket, false),
             (keys::Access::ReadWrite, Deed::Ask, &S3Path::Root, false),
+            (keys::Access::Manage, Deed::Write, &own, true),
+            (keys::Access::Manage, Deed::Remove, &bucket, true),
+            (keys::Access::Manage, Deed::Write, &foreign, false),
         ] {
             let scope = Scope { prefix: "a/1".into(), access, expires: 0 };
             assert_eq!(keys.may(&scope, deed, path).is_ok(), may, "{access:?} {deed:?} {path:?}");

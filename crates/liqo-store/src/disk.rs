@@ -5,6 +5,7 @@
 //! Keeps true: a file comes to its place by renaming, after its bytes and before its acknowledgement are on the disk, so that an
 //! object is whole or not there, whatever ends when. No path leads out of the bucket: keys are judged again here.
 
+mod close;
 mod list;
 mod upload;
 
@@ -13,7 +14,10 @@ use std::{
     io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use http::StatusCode;
@@ -33,6 +37,9 @@ pub(crate) struct Disk {
     bucket: PathBuf,
     temporary: PathBuf,
     uploads: PathBuf,
+    closed: PathBuf,
+    /// Held for reading while an object comes to its place, for writing while a prefix is closed.
+    closing: RwLock<()>,
     next: AtomicU64,
 }
 
@@ -57,14 +64,15 @@ impl Disk {
     pub(crate) fn open(data: &Path, bucket: &str) -> io::Result<Self> {
         let own = data.join(OWN);
         let (bucket, temporary, uploads) = (data.join(bucket), own.join("new"), own.join("uploads"));
+        let closed = own.join("closed");
         match fs::remove_dir_all(&temporary) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        for directory in [&bucket, &temporary, &uploads] {
+        for directory in [&bucket, &temporary, &uploads, &closed] {
             fs::create_dir_all(directory)?;
         }
-        Ok(Self { bucket, temporary, uploads, next: AtomicU64::new(0) })
+        Ok(Self { bucket, temporary, uploads, closed, closing: RwLock::new(()), next: AtomicU64::new(0) })
     }
 
     /// Whether objects can be stored.

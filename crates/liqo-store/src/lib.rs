@@ -1,12 +1,15 @@
 //! Role `liqo-store`: an S3 server on a directory, for clusters where no other store is configured.
 //!
-//! Keeps true: a key opens its prefix of one bucket and nothing else ([`auth`]); an object is visible whole or not at all, and
+//! Keeps true: nothing is read of a request without a signature ([`guard`]); a key opens its prefix of one bucket and nothing else
+//! ([`auth`]); an object is visible whole or not at all, and
 //! what was acknowledged is on the disk ([`disk`]); what a client sends is bounded in size and time ([`serve`]). The store knows
-//! no Kubernetes and keeps no state besides the objects.
+//! no Kubernetes and keeps nothing besides objects, unfinished uploads and the names
+//! of closed prefixes.
 
 mod auth;
 mod body;
 mod disk;
+mod guard;
 mod s3;
 mod serve;
 
@@ -22,7 +25,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use self::{auth::Keys, disk::Disk, s3::Objects, serve::Server};
+use self::{auth::Keys, disk::Disk, guard::Guarded, s3::Objects, serve::Server};
 
 /// How long new connections are accepted after SIGTERM: clients learn late that an endpoint is gone.
 const ACCEPT: Duration = Duration::from_secs(3);
@@ -72,7 +75,7 @@ pub async fn run(args: StoreArgs) -> Result<(), String> {
     tracing::info!(listen = %args.listen, bucket = args.bucket, "serving");
     // Not tasks of their own: a panic here ends the process, a panic in a connection ends the connection.
     tokio::select! {
-        () = server.clone().serve(s3, store.service.clone()) => {}
+        () = server.clone().serve(s3, Guarded(store.service.clone())) => {}
         () = server.clone().health(health, Arc::clone(&store.disk)) => {}
         () = store.sweep() => {}
         () = async {
@@ -108,16 +111,18 @@ impl Store {
         let keys = Arc::new(Keys::new(master, bucket));
         let mut config = S3Config::default();
         (config.xml_max_body_size, config.form_max_fields_size) = (LONGEST_DOCUMENT, 64 * 1024);
+        // There are no forms, see `guard`.
+        config.post_object_max_file_size = 1;
         let mut builder = S3ServiceBuilder::new(Objects::new(Arc::clone(&disk)));
         builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
         builder.set_auth(auth::Authentication(Arc::clone(&keys)));
-        builder.set_access(auth::Access(keys));
+        builder.set_access(auth::Access(keys, Arc::clone(&disk)));
         Ok(Self { disk, service: builder.build() })
     }
 
     /// Serves one socket, for as long as the future lives.
     pub async fn serve(self, listener: TcpListener) {
-        Server::default().serve(listener, self.service).await;
+        Server::default().serve(listener, Guarded(self.service)).await;
     }
 
     /// Removes uploads that nobody ends, again and again.

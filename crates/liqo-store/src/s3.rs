@@ -20,6 +20,7 @@ use s3s::{
 };
 
 use crate::{
+    auth::{closes, writer},
     body::{Claims, on_disk, receive, send},
     disk::{Disk, Entry, Wanted, etag, failed},
 };
@@ -44,6 +45,17 @@ impl Objects {
     ) -> S3Result<T> {
         let disk = Arc::clone(&self.0);
         on_disk(move || work(&disk)).await
+    }
+}
+
+impl Objects {
+    /// Work that writes; refused when the prefix of the key that the request was signed with is closed meanwhile.
+    async fn write<T: Send + 'static>(
+        &self,
+        writer: Option<String>,
+        work: impl FnOnce(&Disk) -> S3Result<T> + Send + 'static,
+    ) -> S3Result<T> {
+        self.on_disk(move |disk| disk.writing(writer.as_deref(), || work(disk))).await
     }
 }
 
@@ -142,17 +154,22 @@ impl S3 for Objects {
     }
 
     async fn put_object(&self, request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
+        let (writer, closes) = (writer(&request), closes(&request, &request.input.key));
         let input = request.input;
         if input.if_match.is_some() || input.if_none_match.is_some() || input.write_offset_bytes.is_some() {
             return Err(s3_error!(NotImplemented, "this store writes objects without conditions only"));
         }
         let (key, draft) = (input.key, receive(&self.0, input.body, claims!(input, request.trailing_headers)).await?);
-        let etag = self.on_disk(move |disk| disk.keep(draft, &key)).await?;
+        if let Some(prefix) = closes {
+            self.on_disk(move |disk| disk.close(&prefix).map_err(failed)).await?;
+            return answer(PutObjectOutput::default());
+        }
+        let etag = self.write(writer, move |disk| disk.keep(draft, &key)).await?;
         answer(PutObjectOutput { e_tag: Some(ETag::Strong(etag)), ..PutObjectOutput::default() })
     }
 
     async fn delete_object(&self, request: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
-        self.on_disk(move |disk| disk.remove(&request.input.key)).await?;
+        self.write(writer(&request), move |disk| disk.remove(&request.input.key)).await?;
         answer(DeleteObjectOutput::default())
     }
 
@@ -160,9 +177,10 @@ impl S3 for Objects {
         &self,
         request: S3Request<DeleteObjectsInput>,
     ) -> S3Result<S3Response<DeleteObjectsOutput>> {
+        let writer = writer(&request);
         let delete = request.input.delete;
         let quiet = delete.quiet.unwrap_or_default();
-        let outcomes = self.on_disk(move |disk| {
+        let outcomes = self.write(writer, move |disk| {
             let keys = delete.objects.into_iter().map(|object| object.key);
             Ok(keys.map(|key| (disk.remove(&key), key)).collect::<Vec<_>>())
         });
@@ -251,9 +269,10 @@ impl S3 for Objects {
         &self,
         request: S3Request<CreateMultipartUploadInput>,
     ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
+        let writer = writer(&request);
         let CreateMultipartUploadInput { bucket, key, .. } = request.input;
         let of = key.clone();
-        let id = self.on_disk(move |disk| disk.begin_upload(&of)).await?;
+        let id = self.write(writer, move |disk| disk.begin_upload(&of)).await?;
         answer(CreateMultipartUploadOutput {
             bucket: Some(bucket),
             key: Some(key),
@@ -263,13 +282,14 @@ impl S3 for Objects {
     }
 
     async fn upload_part(&self, request: S3Request<UploadPartInput>) -> S3Result<S3Response<UploadPartOutput>> {
+        let writer = writer(&request);
         let input = request.input;
         let (key, id, number) = (input.key, input.upload_id, input.part_number);
         // Asked before the bytes are taken.
         let of = (id.clone(), key.clone());
         self.on_disk(move |disk| disk.has_upload(&of.0, &of.1)).await?;
         let draft = receive(&self.0, input.body, claims!(input, request.trailing_headers)).await?;
-        let etag = self.on_disk(move |disk| disk.keep_part(draft, &id, &key, number)).await?;
+        let etag = self.write(writer, move |disk| disk.keep_part(draft, &id, &key, number)).await?;
         answer(UploadPartOutput { e_tag: Some(ETag::Strong(etag)), ..UploadPartOutput::default() })
     }
 
@@ -299,6 +319,7 @@ impl S3 for Objects {
         &self,
         request: S3Request<CompleteMultipartUploadInput>,
     ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
+        let writer = writer(&request);
         let CompleteMultipartUploadInput { bucket, key, upload_id, multipart_upload, if_match, if_none_match, .. } =
             request.input;
         if if_match.is_some() || if_none_match.is_some() {
@@ -316,7 +337,8 @@ impl S3 for Objects {
         // Large uploads take long to put together: the client is kept waiting by an answer that begins at once.
         let end = async move {
             let of = key.clone();
-            let etag = on_disk(move || disk.end_upload(&upload_id, &of, &wanted)).await?;
+            let end = move || disk.writing(writer.as_deref(), || disk.end_upload(&upload_id, &of, &wanted));
+            let etag = on_disk(end).await?;
             let (bucket, key, e_tag) = (Some(bucket), Some(key), Some(ETag::Strong(etag)));
             Ok(CompleteMultipartUploadOutput { bucket, key, e_tag, ..CompleteMultipartUploadOutput::default() })
         };

@@ -5,6 +5,8 @@
 
 #[path = "store/bed.rs"]
 mod bed;
+#[path = "store/refused.rs"]
+mod refused;
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -14,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bed::{BUCKET, Bed, digest_of, inode};
+use bed::{Bed, digest_of, inode};
 use clap::Parser;
 use futures::TryStreamExt;
 use liqo_results::{
@@ -22,7 +24,8 @@ use liqo_results::{
     keys::Access,
     mover::{self, MoverArgs},
 };
-use object_store::{aws::AmazonS3Builder, path::Path, signer::Signer};
+use object_store::{path::Path, signer::Signer};
+use refused::client;
 
 /// Arguments of a mover, one a line.
 const ARGS: &str = "LIQO_TEST_MOVER";
@@ -279,47 +282,6 @@ fn keys_open_their_prefix_for_their_time() {
     let summary = mover.summary();
     mover.kill();
     assert!(summary["stored"] == false && summary["reason"].as_str().unwrap().contains("reading only"), "{summary}");
-}
-
-#[test]
-fn strangers_and_administrators_are_refused() {
-    let bed = Bed::new();
-    let status = |method: reqwest::Method, path: &str| {
-        let url = format!("{}{path}", bed.endpoint);
-        bed.wait(async { reqwest::Client::new().request(method, url).send().await.unwrap().status().as_u16() })
-    };
-    for path in ["/", "/liqo-jobs", "/liqo-jobs/?list-type=2&prefix=team-a/1/", "/liqo-jobs/team-a/1/x", "/other/x"] {
-        assert_eq!(status(reqwest::Method::GET, path), 403, "{path}");
-    }
-    assert_eq!(status(reqwest::Method::PUT, "/other"), 403);
-    let s3 = client(&bed);
-    for (method, path) in [("PUT", "../2/x"), ("GET", "%2e%2e/2/x"), ("PUT", ".."), ("PUT", "a//b"), ("PUT", "a\u{1}")]
-    {
-        let url = format!("{}/{BUCKET}/team-a/1/{path}", bed.endpoint);
-        let signed = bed
-            .wait(s3.signed_url(method.parse().unwrap(), &Path::from("team-a/1/x"), Duration::from_secs(60)))
-            .unwrap();
-        let query = signed.query().unwrap();
-        let answer = bed.wait(async {
-            let request = reqwest::Client::new().request(method.parse().unwrap(), format!("{url}?{query}"));
-            request.body("x").send().await.unwrap().status().as_u16()
-        });
-        assert_eq!(answer, 403, "{method} {path}");
-    }
-    assert!(fs::read_dir(bed.object("")).unwrap().next().is_none());
-}
-
-fn client(bed: &Bed) -> object_store::aws::AmazonS3 {
-    let location = bed.location("team-a/1");
-    AmazonS3Builder::new()
-        .with_endpoint(&location.endpoint)
-        .with_region(&location.region)
-        .with_bucket_name(&location.bucket)
-        .with_access_key_id(&location.access_key_id)
-        .with_secret_access_key(&location.secret_access_key)
-        .with_allow_http(true)
-        .build()
-        .unwrap()
 }
 
 #[test]

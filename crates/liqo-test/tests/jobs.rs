@@ -88,6 +88,60 @@ fn a_cancelled_job_ends_and_a_deleted_one_leaves_nothing() -> Result<()> {
     })
 }
 
+/// A provider has the key of a job while it runs the worker, and never that of another job or the master key.
+#[test]
+fn a_provider_has_the_key_of_the_job_it_runs_and_no_other() -> Result<()> {
+    SUITE.tell(|stage| {
+        let (rome, milan) = (stage.cluster("rome"), stage.cluster("milan"));
+        let secrets = || work::secrets_of_provider(milan);
+        let both = [("key-here", "Local"), ("key-there", "Remote")]
+            .map(|(name, placement)| Work::new(name, "sleep 600").placed(placement));
+        both.iter().try_for_each(|work| work.submit(rome))?;
+        for work in &both {
+            work.phase(rome, "Running")?;
+        }
+        let keys: Vec<_> = secrets()?.into_iter().filter(|name| name.starts_with("liqo-")).collect();
+        ensure!(keys.contains(&"liqo-results-key-there".to_owned()), "the provider has {keys:?}");
+        ensure!(!keys.contains(&"liqo-results-key-here".to_owned()), "the key of a job at home left: {keys:?}");
+        ensure!(!keys.contains(&"liqo-store-key".to_owned()), "the master key left: {keys:?}");
+        both.iter().try_for_each(|work| work.cancel(rome))?;
+        for work in &both {
+            ensure!(work.ended(rome)?["status"]["phase"] == "Cancelled");
+        }
+        wait_for("the key is gone with the worker", LONG, || {
+            Ok((!secrets()?.contains(&"liqo-results-key-there".to_owned())).then_some(()))
+        })?;
+        let here = rome.items(&["secrets", "-n", NAMESPACE])?;
+        let is_left = |secret: &serde_json::Value| secret["metadata"]["name"] == "liqo-results-key-here";
+        ensure!(!here.iter().any(is_left), "the key of a job that has ended is left");
+        Ok(())
+    })
+}
+
+/// Nobody submits in the name of another user, and no worker gets a Secret of Liqo.
+#[test]
+fn nobody_borrows_a_name_or_a_key() -> Result<()> {
+    SUITE.tell(|stage| {
+        let rome = stage.cluster("rome");
+        let job = |submitter: &str, name: &str| {
+            json!({"apiVersion": "jobs.liqo.io/v1alpha1", "kind": "Job",
+                "metadata": {"name": name, "namespace": NAMESPACE, "annotations": {"jobs.liqo.io/submitter": submitter}},
+                "spec": {"template": work::template("true"), "cancel": true}})
+            .to_string()
+        };
+        let refused = rome.apply(&job("somebody-else", "borrowed")).expect_err("a job in the name of another user");
+        ensure!(format!("{refused:#}").contains("names the user who submits the job"), "{refused:#}");
+        let source = json!([{"secretRef": {"name": "liqo-store-key"}}]);
+        let spec = json!({"template": work::template("true"), "envFrom": source});
+        let refused = work::apply(rome, "thief", &spec).expect_err("a job that names a Secret of Liqo");
+        ensure!(format!("{refused:#}").contains("belong to Liqo"), "{refused:#}");
+        let editor = Rest::of(rome, "editor")?;
+        let answer = editor.post("/api/v1/jobs", &json!({"spec": spec}), &[])?;
+        ensure!(answer.code == 422 && answer.text().contains("belong to Liqo"), "{answer:?}");
+        Ok(())
+    })
+}
+
 /// More jobs than there are turns: all end, none runs twice, and never more at once than there are turns.
 #[test]
 fn jobs_wait_for_their_turn() -> Result<()> {

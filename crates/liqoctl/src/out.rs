@@ -115,6 +115,7 @@ impl Out {
         if let Some(hint) = hint(error) {
             text.push_str(&format!("\nhint: {hint}"));
         }
+        let text = clean(&text);
         let _ = writeln!(AutoStream::auto(io::stderr()), "{text}");
     }
 
@@ -123,12 +124,13 @@ impl Out {
     }
 
     fn about(self, text: &str) -> String {
-        self.scope.map_or_else(|| text.to_owned(), |scope| format!("({scope}) {text}"))
+        let text = clean(text);
+        self.scope.map_or_else(|| text.clone(), |scope| format!("({scope}) {text}"))
     }
 
     /// A line for people, without prefix.
     pub(crate) fn plain(self, text: impl AsRef<str>) {
-        let text = text.as_ref();
+        let text = clean(text.as_ref());
         let _ = BARS.suspend(|| {
             if self.data_only {
                 writeln!(AutoStream::auto(io::stderr()), "{text}")
@@ -140,7 +142,7 @@ impl Out {
 
     /// What was asked for.
     pub(crate) fn data(self, text: &str) -> anyhow::Result<()> {
-        let text = text.trim_end_matches('\n');
+        let text = clean(text.trim_end_matches('\n'));
         match writeln!(AutoStream::auto(io::stdout()), "{text}") {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
             _ => Ok(()),
@@ -197,6 +199,37 @@ impl Drop for Step {
     }
 }
 
+/// The text without what commands a terminal, or turns the order of characters: much of what is printed was written by others, who
+/// may be in another cluster. Colours stay, since we use them ourselves.
+fn clean(text: &str) -> String {
+    let is_odd = |c: char| {
+        c.is_control() && !matches!(c, '\n' | '\t')
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut cleaned = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(is_odd) {
+        let (before, odd) = rest.split_at(at);
+        cleaned.push_str(before);
+        let length = colour(odd);
+        cleaned.push_str(length.and_then(|length| odd.get(..length)).unwrap_or("\u{fffd}"));
+        let first = odd.chars().next().map_or(1, char::len_utf8);
+        rest = odd.get(length.unwrap_or(first)..).unwrap_or_default();
+    }
+    cleaned.push_str(rest);
+    cleaned
+}
+
+/// Bytes of the sequence that begins the text, if the sequence changes colours, weight or underlining and nothing else.
+fn colour(text: &str) -> Option<usize> {
+    let parameters = text.strip_prefix("\u{1b}[")?;
+    let end = parameters.find(|c: char| !c.is_ascii_digit() && c != ';')?;
+    let (parameters, rest) = parameters.split_at(end);
+    let is_ours =
+        |one: &str| matches!(one.parse::<u8>(), Ok(0 | 1 | 4 | 22 | 24 | 30..=37 | 39..=47 | 49 | 90..=97 | 100..=107));
+    (rest.starts_with('m') && parameters.split(';').all(is_ours)).then_some("\u{1b}[".len() + end + 1)
+}
+
 /// What to look at when the API server itself is the problem.
 fn hint(error: &anyhow::Error) -> Option<&'static str> {
     let by_webhook = error.chain().any(|cause| cause.to_string().contains("admission webhook"));
@@ -223,6 +256,26 @@ pub(crate) struct WorkerFailed(pub(crate) u8);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_of_others_commands_a_terminal() {
+        for (text, wanted) in [
+            ("plain ✔ ünï\n\tx", "plain ✔ ünï\n\tx"),
+            ("\u{1b}]0;title\u{7}", "\u{fffd}]0;title\u{fffd}"),
+            ("\u{1b}[2J\u{1b}[1;1H", "\u{fffd}[2J\u{fffd}[1;1H"),
+            ("\u{1b}[8mhidden", "\u{fffd}[8mhidden"),
+            ("\u{1b}[1;31mred\u{1b}[0m", "\u{1b}[1;31mred\u{1b}[0m"),
+            ("over\rwritten\u{8}\u{9b}2J", "over\u{fffd}written\u{fffd}\u{fffd}2J"),
+            ("\u{202e}gpj.exe", "\u{fffd}gpj.exe"),
+            ("\u{1b}", "\u{fffd}"),
+            ("\u{1b}[31", "\u{fffd}[31"),
+        ] {
+            assert_eq!(clean(text), wanted, "{text:?}");
+        }
+        for mark in [Mark::Info, Mark::Done, Mark::Warn, Mark::Error] {
+            assert_eq!(clean(&mark.prefix()), mark.prefix());
+        }
+    }
 
     #[test]
     fn a_prefix_is_six_characters_without_its_colours() {

@@ -69,6 +69,12 @@ const RULES: &[(&str, &str, &str, &str)] = &[
         "has(self.configMapRef) != has(self.secretRef)",
         "name either a ConfigMap (configMapRef) or a Secret (secretRef)",
     ),
+    (
+        "Job",
+        "spec.envFrom.*",
+        "!has(self.secretRef) || !has(self.secretRef.name) || !self.secretRef.name.startsWith('liqo-')",
+        "Secrets whose names begin with liqo- belong to Liqo: no worker gets their values",
+    ),
 ];
 
 /// Makes the schema of a kind what it has to be.

@@ -8,7 +8,7 @@ use liqo_kube::{
     twin::{Forged, Reflect},
 };
 
-use super::{config_map::ConfigMaps, secret::Secrets};
+use super::{config_map::ConfigMaps, secret};
 use crate::link::Link;
 
 /// What pods of one namespace may need.
@@ -28,7 +28,7 @@ impl Needs {
         let Some(spec) = &pod.spec else { return Vec::new() };
         let secret = |name: &str| {
             let secret = self.secrets.as_ref()?.get(&self.namespace, name)?;
-            refusal(Secrets(Arc::clone(&self.link)).forge(&secret, None))
+            secret::refusal(&secret).map(str::to_owned)
         };
         let config_map = |name: &str| {
             let map = self.config_maps.as_ref()?.get(&self.namespace, name)?;
@@ -53,9 +53,37 @@ fn refusal<T>(forged: Forged<T>) -> Option<String> {
 /// Kind and name of what a pod cannot start without.
 fn references(spec: &PodSpec) -> BTreeSet<(&'static str, String)> {
     let mut all = BTreeSet::new();
-    let mut add = |kind, name: &str, optional: Option<bool>| {
-        if optional != Some(true) && !name.is_empty() {
+    each(spec, &mut |kind, name, is_optional| {
+        if !is_optional {
             all.insert((kind, name.to_owned()));
+        }
+    });
+    all
+}
+
+/// Names of the secrets that a pod uses if they are there.
+pub(super) fn secrets(spec: &PodSpec) -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    each(spec, &mut |kind, name, _| {
+        if kind == "Secret" {
+            all.insert(name.to_owned());
+        }
+    });
+    all
+}
+
+/// Whether a pod uses the secret of this name if it is there.
+pub(super) fn uses_secret(spec: &PodSpec, secret: &str) -> bool {
+    let mut found = false;
+    each(spec, &mut |kind, name, _| found |= kind == "Secret" && name == secret);
+    found
+}
+
+/// Calls `add` with kind, name and whether the pod starts without it, for each reference to a secret or a config map.
+fn each(spec: &PodSpec, add: &mut dyn FnMut(&'static str, &str, bool)) {
+    let mut add = |kind, name: &str, optional: Option<bool>| {
+        if !name.is_empty() {
+            add(kind, name, optional == Some(true));
         }
     };
     for volume in spec.volumes.iter().flatten() {
@@ -75,7 +103,8 @@ fn references(spec: &PodSpec) -> BTreeSet<(&'static str, String)> {
         }
     }
     spec.init_containers.iter().flatten().chain(&spec.containers).for_each(|one| environment(one, &mut add));
-    all
+    // Without such a secret a pod may start all the same: the image may be there, or be public.
+    spec.image_pull_secrets.iter().flatten().for_each(|secret| add("Secret", &secret.name, Some(true)));
 }
 
 fn environment(container: &Container, add: &mut impl FnMut(&'static str, &str, Option<bool>)) {
@@ -112,6 +141,7 @@ mod tests {
                 {"name": "c", "configMap": {"name": "volume"}},
                 {"name": "d", "projected": {"sources": [{"secret": {"name": "projected"}}, {"configMap": {"name": "projected"}}]}},
             ],
+            "imagePullSecrets": [{"name": "pull"}],
             "initContainers": [{"name": "i", "envFrom": [{"secretRef": {"name": "all"}}, {"configMapRef": {"name": "all"}}]}],
             "containers": [{"name": "c", "env": [
                 {"name": "A", "valueFrom": {"secretKeyRef": {"name": "key", "key": "k"}}},
@@ -125,5 +155,8 @@ mod tests {
         };
         assert_eq!(names("Secret"), ["all", "key", "projected", "volume"]);
         assert_eq!(names("ConfigMap"), ["all", "key", "projected", "volume"]);
+        let used: Vec<_> = secrets(&spec).into_iter().collect();
+        assert_eq!(used, ["all", "key", "optional", "projected", "pull", "volume"]);
+        assert!(used.iter().all(|name| uses_secret(&spec, name)) && !uses_secret(&spec, "other"));
     }
 }

@@ -28,6 +28,7 @@ use super::{
     service::Services,
     token::{self, Tokens},
     twin_meta::{is_skipped, keep_ours, trim_config_map, trim_pod, trim_secret},
+    users::{Users, is_on_demand},
 };
 
 /// What runs for one pair of namespaces.
@@ -37,6 +38,7 @@ pub(super) struct Pair {
     slices: Option<Slices>,
     pods: Queue<String>,
     tokens: Option<Queue<String>>,
+    users: Option<Arc<Users>>,
     _mirrors: Vec<Mirror>,
     _tasks: Vec<Task>,
 }
@@ -73,6 +75,9 @@ impl Drop for Task {
 impl Pair {
     /// A pod of the namespace came, changed or went.
     pub(super) fn saw(&self, pod: String) {
+        if let Some(users) = &self.users {
+            users.saw(&pod);
+        }
         if let Some(tokens) = &self.tokens {
             tokens.push(pod.clone());
         }
@@ -98,7 +103,7 @@ impl Pair {
 
 /// Starts all mirrors of a pair of namespaces. `pods` are those of the node, in all namespaces.
 pub(super) fn start(cx: &Arc<Cx>, pods: &Store<Pod>, here: &str, there: &str) -> Pair {
-    let mut build = Build { cx, here, there, secrets_here: None, mirrors: Vec::new(), tasks: Vec::new() };
+    let mut build = Build { cx, here, there, secrets_here: None, users: None, mirrors: Vec::new(), tasks: Vec::new() };
     let workers = &cx.workers;
     let config_maps = build.plain(
         "ConfigMap",
@@ -112,9 +117,10 @@ pub(super) fn start(cx: &Arc<Cx>, pods: &Store<Pod>, here: &str, there: &str) ->
     let (secrets, tokens) = build.secrets(pods, &queue);
     let secrets_here = build.secrets_here.take();
     let needs = Needs { link: Arc::clone(&cx.link), namespace: here.to_owned(), secrets: secrets_here, config_maps };
+    let secrets = (secrets, tokens.is_some());
     let pods_there = (workers.pod > 0).then(|| build.pods(pods, &queue, secrets, needs));
-    let Build { mirrors, tasks, .. } = build;
-    Pair { there: there.to_owned(), pods_there, slices, pods: queue, tokens, _mirrors: mirrors, _tasks: tasks }
+    let Build { mirrors, tasks, users, .. } = build;
+    Pair { there: there.to_owned(), pods_there, slices, pods: queue, tokens, users, _mirrors: mirrors, _tasks: tasks }
 }
 
 /// A pair that is being started.
@@ -124,6 +130,8 @@ struct Build<'a> {
     there: &'a str,
     /// Secrets here, once they are reflected.
     secrets_here: Option<Store<Secret>>,
+    /// Who uses them, once they are reflected.
+    users: Option<Arc<Users>>,
     mirrors: Vec<Mirror>,
     tasks: Vec<Task>,
 }
@@ -251,7 +259,7 @@ impl Build<'_> {
         both
     }
 
-    /// Secrets, and secrets with tokens for pods: both look at the secrets there.
+    /// Secrets, and secrets with tokens for pods: both look at the secrets there. Gives the secrets there, and the queue of the tokens.
     fn secrets(
         &mut self,
         pods: &Store<Pod>,
@@ -263,28 +271,43 @@ impl Build<'_> {
             return (None, None);
         }
         let (queue, tokens) = (Queue::new(), Queue::new());
+        if workers.secret > 0 {
+            let sources = self.cx.home.watch::<Secret>(self.here).trim(strip).start(push(&queue));
+            self.secrets_here = Some(sources.clone());
+            self.users = Some(Arc::new(Users::new(self.here, pods.clone(), sources, queue.clone())));
+        }
         let twins: Store<Secret> = self.cx.there.watch(self.there).trim(trim_secret).start({
-            let (queue, tokens, pod_queue) = (queue.clone(), tokens.clone(), pod_queue.clone());
+            let (queue, tokens, pod_queue, users) =
+                (queue.clone(), tokens.clone(), pod_queue.clone(), self.users.clone());
             move |secret: &Secret| {
                 if let Some(pod) = token::pod_of(secret) {
                     tokens.push(pod.to_owned());
                     pod_queue.push(pod.to_owned());
                 }
+                if let Some(users) = users.as_ref().filter(|_| is_on_demand(secret)) {
+                    users.of(&secret.name_any()).into_iter().for_each(|pod| pod_queue.push(pod));
+                }
                 queue.push(secret.name_any());
             }
         });
-        if workers.secret > 0 {
-            let sources = self.cx.home.watch::<Secret>(self.here).trim(strip).start(push(&queue));
-            let reflector = Secrets(Arc::clone(&self.cx.link));
-            self.secrets_here = Some(sources.clone());
+        if let (Some(sources), Some(users)) = (self.secrets_here.clone(), self.users.clone()) {
+            let reflector =
+                Secrets { link: Arc::clone(&self.cx.link), needed: Arc::new(move |secret| users.need(secret)) };
+            let (all, known, again) = (pods.clone(), sources.clone(), queue.clone());
+            self.task(async move {
+                // Before the pods were known, secrets that are there on demand were left alone.
+                all.ready().await;
+                known.ready().await;
+                known.filter(is_on_demand).iter().for_each(|secret| again.push(secret.name_any()));
+            });
             let kinds = Kinds { reflector, queue, sources, twins: twins.clone(), seen: None };
             self.mirror("Secret", workers.secret, kinds);
         }
-        if !with_tokens {
-            return (None, None);
-        }
-        self.tokens(pods, twins.clone(), tokens.clone());
-        (Some(twins), Some(tokens))
+        let tokens = with_tokens.then(|| {
+            self.tokens(pods, twins.clone(), tokens.clone());
+            tokens
+        });
+        (Some(twins), tokens)
     }
 
     fn tokens(&mut self, pods: &Store<Pod>, secrets: Store<Secret>, queue: Queue<String>) {
@@ -319,15 +342,19 @@ impl Build<'_> {
         &mut self,
         pods: &Store<Pod>,
         queue: &Queue<String>,
-        secrets: Option<Store<Secret>>,
+        (secrets, with_tokens): (Option<Store<Secret>>, bool),
         needs: Needs,
     ) -> Store<Pod> {
         let shadows: Store<ShadowPod> = self.cx.there.watch(self.there).trim(keep_ours).start(push(queue));
         let seen: Store<Pod> = self.cx.there.watch(self.there).trim(trim_pod).start(push(queue));
         let (all, here, there) = (pods.clone(), self.here.to_owned(), self.there.to_owned());
+        let users = self.users.clone();
         let provided = move |pod: &Pod| {
-            let secret = |secrets: &Store<Secret>| secrets.get(&there, &token::secret_name(&pod.name_any()));
-            secrets.as_ref().is_none_or(|secrets| token::are_there(pod, secret(secrets).as_deref()))
+            let Some(secrets) = &secrets else { return true };
+            let token = || secrets.get(&there, &token::secret_name(&pod.name_any()));
+            let is_there = |name: &str| secrets.get(&there, name).is_some();
+            (!with_tokens || token::are_there(pod, token().as_deref()))
+                && users.as_ref().is_none_or(|users| users.are_served(pod, is_there))
         };
         let exists = move |name: &str| all.get(&here, name).is_some();
         let kinds = Kinds {

@@ -1,9 +1,10 @@
 //! Lists of objects, in the order of their keys, page by page.
 
 use std::{
+    collections::BinaryHeap,
     fs::{self, Metadata},
     io,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use super::{Disk, is_nowhere};
@@ -59,18 +60,29 @@ impl Disk {
         Ok(page)
     }
 
-    /// Adds what is below a directory, until the page is full.
+    /// Adds what is below a directory, until the page is full. Of a directory, no more is in memory than fits on a page.
     fn walk(&self, directory: &str, wanted: &Wanted, page: &mut Page) -> io::Result<()> {
-        for (key, path) in children(&self.bucket, directory)? {
+        let mut last = String::new();
+        loop {
+            let most = wanted.most.saturating_sub(page.entries.len()).saturating_add(1);
+            let children = children(&self.bucket, directory, most, |key| key > last.as_str() && wanted.may_have(key))?;
+            let is_all = children.len() < most;
+            let Some(end) = children.last().map(|(key, _)| key.clone()) else { return Ok(()) };
+            self.look(children, wanted, page)?;
+            if page.more || is_all {
+                return Ok(());
+            }
+            last = end;
+        }
+    }
+
+    /// Adds children of a directory, or what is below them, until the page is full.
+    fn look(&self, children: Vec<Child>, wanted: &Wanted, page: &mut Page) -> io::Result<()> {
+        for (key, path) in children {
             if page.more {
                 return Ok(());
             }
             let is_directory = key.ends_with('/');
-            // Everything below a directory begins with its key.
-            let passed = key.as_str() <= wanted.after.as_str() && !(is_directory && wanted.after.starts_with(&key));
-            if passed || !(key.starts_with(&wanted.prefix) || is_directory && wanted.prefix.starts_with(&key)) {
-                continue;
-            }
             let grouped = wanted.grouped && is_directory && key.len() > wanted.prefix.len();
             match (is_directory, grouped) {
                 (true, false) => self.walk(key.trim_end_matches('/'), wanted, page)?,
@@ -87,6 +99,16 @@ impl Disk {
     }
 }
 
+impl Wanted {
+    /// Whether the list may have this key of a file, or what is below this key of a directory (with a slash at its end).
+    fn may_have(&self, key: &str) -> bool {
+        let is_directory = key.ends_with('/');
+        // Everything below a directory begins with its key.
+        let passed = key <= self.after.as_str() && !(is_directory && self.after.starts_with(key));
+        !passed && (key.starts_with(&self.prefix) || is_directory && self.prefix.starts_with(key))
+    }
+}
+
 impl Page {
     fn add(&mut self, wanted: &Wanted, entry: impl FnOnce() -> io::Result<Option<Entry>>) -> io::Result<()> {
         if self.entries.len() >= wanted.most {
@@ -98,24 +120,32 @@ impl Page {
     }
 }
 
-/// Keys and paths of what is in a directory; those of directories end with a slash, so that the order is that of all keys.
-fn children(bucket: &Path, directory: &str) -> io::Result<Vec<(String, std::path::PathBuf)>> {
+/// Key and path of what is in a directory. The key of a directory ends with a slash, so that the order is that of all keys.
+type Child = (String, PathBuf);
+
+/// The first `most` children of a directory, in order, whose keys are `wanted`.
+fn children(bucket: &Path, directory: &str, most: usize, wanted: impl Fn(&str) -> bool) -> io::Result<Vec<Child>> {
     let entries = match fs::read_dir(bucket.join(directory)) {
         Ok(entries) => entries,
         Err(error) if is_nowhere(&error) => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
-    let mut children = Vec::new();
+    // The greatest is on top, and goes when there are too many.
+    let mut first = BinaryHeap::new();
     for entry in entries {
         let entry = entry?;
         // The store itself writes only names that are text.
         let Ok(name) = entry.file_name().into_string() else { continue };
         let end = if entry.file_type()?.is_dir() { "/" } else { "" };
         let key = if directory.is_empty() { format!("{name}{end}") } else { format!("{directory}/{name}{end}") };
-        children.push((key, entry.path()));
+        if wanted(&key) {
+            first.push((key, entry.path()));
+        }
+        if first.len() > most {
+            first.pop();
+        }
     }
-    children.sort_unstable();
-    Ok(children)
+    Ok(first.into_sorted_vec())
 }
 
 fn has_file(directory: &Path) -> io::Result<bool> {
@@ -146,6 +176,18 @@ mod tests {
             let Some(last) = page.entries.last().filter(|_| page.more) else { return keys };
             wanted.after = last.key().to_owned();
         }
+    }
+
+    #[test]
+    fn no_more_of_a_directory_is_kept_than_asked_for() {
+        let here = Here::new("children");
+        (0..50).for_each(|number| drop(here.put(&format!("d/{number:02}"), b"").unwrap()));
+        let keys = |most, after: &str| {
+            let found = children(&here.0.bucket, "d", most, |key| key > after).unwrap();
+            found.into_iter().map(|(key, _)| key).collect::<Vec<_>>()
+        };
+        assert_eq!(keys(3, ""), ["d/00", "d/01", "d/02"]);
+        assert_eq!(keys(3, "d/47"), ["d/48", "d/49"]);
     }
 
     #[test]

@@ -10,17 +10,18 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use liqo_results::keys::LIFE;
 use ring::rand::{SecureRandom, SystemRandom};
 use s3s::{S3Error, s3_error};
 
-use super::{Disk, Draft, etag, failed};
+use super::{Disk, Draft, etag, failed, is_nowhere};
 
 /// Most parts of an upload, as everywhere.
 pub(crate) const MOST_PARTS: i32 = 10_000;
 /// Fewest bytes of a part that is not the last, as everywhere.
 const SMALLEST_PART: u64 = 5 * 1024 * 1024;
-/// Uploads that nothing was added to for so long are removed.
-const OLD: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Uploads that nothing was added to for so long are removed: no key that began one is left then.
+const OLD: Duration = Duration::from_secs(2 * LIFE);
 /// The file with the key.
 const KEY: &str = "key";
 
@@ -118,8 +119,25 @@ impl Disk {
         fs::remove_dir_all(directory).map_err(failed)
     }
 
-    /// Removes old uploads; returns how many.
+    /// Ends all uploads of objects whose keys begin so.
+    pub(super) fn end_uploads_below(&self, beginning: &str) -> io::Result<()> {
+        for entry in fs::read_dir(&self.uploads)? {
+            let directory = entry?.path();
+            let is_below = match fs::read(directory.join(KEY)) {
+                Ok(key) => key.starts_with(beginning.as_bytes()),
+                Err(error) if is_nowhere(&error) => false,
+                Err(error) => return Err(error),
+            };
+            if is_below {
+                fs::remove_dir_all(directory)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes old uploads, and what is left of keys that ended; returns how many uploads.
     pub(crate) fn sweep(&self) -> io::Result<u64> {
+        self.forget_closed()?;
         self.sweep_before(SystemTime::now().checked_sub(OLD).unwrap_or(SystemTime::UNIX_EPOCH))
     }
 

@@ -4,12 +4,16 @@ use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader},
     process::{Child, ChildStdout, Stdio},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use futures::TryStreamExt;
-use liqo_results::{Location, Store};
+use liqo_results::{
+    Location, Store,
+    keys::{self, Access, Scope},
+};
 use liqo_test::{Cluster, stage::LONG, wait_for};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -106,6 +110,14 @@ pub(crate) fn by_uid(cluster: &Cluster, uid: &str) -> Result<String> {
     Ok(found["metadata"]["name"].as_str().unwrap_or_default().to_owned())
 }
 
+/// Names of the Secrets that a provider has in the namespace made for the jobs.
+pub(crate) fn secrets_of_provider(provider: &Cluster) -> Result<Vec<String>> {
+    let all = provider.items(&["namespaces", "-l", "liqo.io/remote-cluster-id"])?;
+    let name = |object: &Value| object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let namespace = all.iter().map(name).find(|name| name.starts_with(NAMESPACE)).context("no namespace for jobs")?;
+    Ok(provider.items(&["secrets", "-n", &namespace])?.iter().map(name).collect())
+}
+
 /// A port of this machine that leads to a port in the namespace of the jobs; closed when dropped.
 pub(crate) struct Forward {
     child: Child,
@@ -134,19 +146,23 @@ impl Drop for Forward {
     }
 }
 
-/// Where the results of a job are, as its mover knows it.
+/// Where the results of a job are, with a key made from the master key: that of the mover goes with the end of the job.
 pub(crate) struct Place(BTreeMap<String, String>);
 
 impl Place {
-    /// From the Secret of the job.
+    /// The place of a job that exists.
     pub(crate) fn of(cluster: &Cluster, job: &str) -> Result<Self> {
-        let secret = cluster.json(&["secret", "-n", NAMESPACE, &format!("{job}-results")])?;
-        let mut files = BTreeMap::new();
-        for (name, value) in secret["data"].as_object().context("the Secret has data")? {
-            let bytes = STANDARD.decode(value.as_str().unwrap_or_default())?;
-            files.insert(name.clone(), String::from_utf8(bytes)?);
-        }
-        Ok(Self(files))
+        let text = |object: &Value, pointer: &str| -> Result<String> {
+            Ok(object.pointer(pointer).and_then(Value::as_str).with_context(|| format!("no {pointer}"))?.to_owned())
+        };
+        let prefix = text(&cluster.json(&["ljob", "-n", NAMESPACE, job])?, "/metadata/uid")?;
+        let secret = cluster.json(&["secret", "-n", NAMESPACE, "liqo-store-key"])?;
+        let master = STANDARD.decode(text(&secret, "/data/master-key")?)?;
+        let expires = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() + 600;
+        let key = keys::issue(&master, &Scope { prefix: prefix.clone(), access: Access::ReadOnly, expires })?;
+        let files =
+            [("bucket", "liqo-jobs"), ("prefix", &prefix), ("accessKeyId", &key.id), ("secretAccessKey", &key.secret)];
+        Ok(Self(files.iter().map(|(file, value)| ((*file).to_owned(), (*value).to_owned())).collect()))
     }
 
     fn with_store<T>(&self, cluster: &Cluster, act: impl AsyncFnOnce(Store) -> Result<T>) -> Result<T> {

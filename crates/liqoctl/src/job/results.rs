@@ -1,7 +1,6 @@
 //! `liqoctl job results`: lists and downloads what the store has, through a port of this machine that leads to the store.
 
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -9,8 +8,12 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::ResourceExt;
-use liqo_kube::Cluster;
-use liqo_results::{Download, File, Location, Store};
+use liqo_api::jobs::{MASTER_KEY, STORE_KEY_SECRET};
+use liqo_kube::{Cluster, now};
+use liqo_results::{
+    Download, File, Location, Store,
+    keys::{self, Access, Scope},
+};
 use serde::Serialize;
 use tokio::{io::copy_bidirectional, net::TcpListener};
 
@@ -20,6 +23,10 @@ use crate::out::{Format, Out};
 /// Pods and port of the embedded store.
 const STORE: &str = "app.kubernetes.io/name=store,app.kubernetes.io/part-of=liqo";
 const PORT: u16 = 9000;
+/// Region of the embedded store.
+const REGION: &str = "us-east-1";
+/// Seconds that a download may take.
+const KEY_LIFE: u64 = 24 * 3600;
 /// How often progress is shown.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -53,10 +60,10 @@ pub(super) async fn run(jobs: &Jobs, args: ResultsArgs) -> anyhow::Result<()> {
     let ResultsArgs { name, paths, output_dir, output } = args;
     let out = Out::new(output.is_some());
     let status = jobs.get(&name).await?.status.unwrap_or_default();
-    if status.results.is_none() {
+    let Some(results) = status.results else {
         bail!("job {name} has no complete results: it is {:?}", status.phase);
-    }
-    let (store, _forward) = open(jobs, &name).await?;
+    };
+    let (store, _forward) = open(jobs, &results.location).await?;
     let manifest = store.manifest().await.context("reading the manifest")?.context("the store has no manifest")?;
     if let Some(unknown) = paths.iter().find(|path| manifest.files.iter().all(|file| *file.path != ***path)) {
         bail!("job {name} has no result {unknown:?}; `liqoctl job results {name}` lists them");
@@ -106,21 +113,31 @@ impl Drop for Forward {
     }
 }
 
-/// The store with the key in the Secret of the job: who may read the Secret may read the results.
-async fn open(jobs: &Jobs, job: &str) -> anyhow::Result<(Store, Forward)> {
-    let secret = format!("{job}-results");
+/// The store, with a key that reads the results of one job and is made from the master key: who may read the Secret of the master key
+/// may read all results.
+async fn open(jobs: &Jobs, location: &str) -> anyhow::Result<(Store, Forward)> {
+    let (bucket, prefix) =
+        location.split_once('/').context("the status of the job does not say where the results are")?;
     let found: Option<Secret> =
-        jobs.cluster.get(&jobs.namespace, &secret).await.context("reading the key of the results")?;
-    let data = found.with_context(|| format!("there is no Secret {secret}"))?.data.unwrap_or_default();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).context("the Secret has something else than text");
-    let mut files = BTreeMap::new();
-    for (name, value) in data {
-        files.insert(name, text(value.0)?);
-    }
+        jobs.cluster.get(&jobs.namespace, STORE_KEY_SECRET).await.context("reading the master key of the store")?;
+    let data = found.with_context(|| format!("there is no Secret {STORE_KEY_SECRET}"))?.data.unwrap_or_default();
+    let master = data.get(MASTER_KEY).with_context(|| format!("Secret {STORE_KEY_SECRET} has no {MASTER_KEY}"))?;
+    let expires = u64::try_from(now().0.as_second())?.saturating_add(KEY_LIFE);
+    let scope = Scope { prefix: prefix.to_owned(), access: Access::ReadOnly, expires };
+    let key = keys::issue(&master.0, &scope).context("making a key of the store")?;
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("opening a port of this machine")?;
-    files.insert("endpoint".to_owned(), format!("http://{}", listener.local_addr()?));
+    let location = Location {
+        endpoint: format!("http://{}", listener.local_addr()?),
+        region: REGION.to_owned(),
+        bucket: bucket.to_owned(),
+        prefix: prefix.to_owned(),
+        access_key_id: key.id,
+        secret_access_key: key.secret,
+        session_token: None,
+        ca: None,
+    };
     liqo_kube::certs::install_crypto();
-    let store = Store::new(&Location::from_files(&files)?)?;
+    let store = Store::new(&location)?;
     let forward = Forward(tokio::spawn(forward(listener, jobs.cluster.clone(), pod(jobs).await?)));
     Ok((store, forward))
 }

@@ -149,7 +149,7 @@ const JOBS_LEASE: &[&str] = &["liqo-jobs"];
 /// Controller of jobs, in the namespace of the jobs and nowhere else.
 pub(super) const JOBS: &[Rule] = &[
     rule("", &["pods"], &["get", "list", "watch", "delete"]),
-    rule("", &["secrets"], &["create"]),
+    rule("", &["secrets"], &["create", "patch", "delete"]),
     named("", &["secrets"], STORE_KEY, &["get"]),
     rule("batch", &["jobs"], &["get", "list", "watch", "create", "delete"]),
     rule("coordination.k8s.io", &["leases"], &["create"]),

@@ -15,12 +15,17 @@ fn jobs_bring_these_objects_in_their_namespace() {
     let wanted = "Namespace/liqo-jobs Deployment/liqo-jobs Deployment/liqo-store Role/liqo-jobs RoleBinding/liqo-jobs
         ServiceAccount/liqo-jobs ServiceAccount/liqo-store Service/liqo-store PersistentVolumeClaim/liqo-store
         Deployment/liqo-jobs-api Role/liqo-jobs-api RoleBinding/liqo-jobs-api ServiceAccount/liqo-jobs-api Service/liqo-jobs-api
+        ResourceQuota/liqo-jobs NetworkPolicy/liqo-jobs NetworkPolicy/liqo-jobs-api NetworkPolicy/liqo-store
+        ValidatingAdmissionPolicy/liqo-jobs-submitter ValidatingAdmissionPolicyBinding/liqo-jobs-submitter
         ClusterRole/liqo-jobs-edit ClusterRole/liqo-jobs-view
         ClusterRole/liqo-jobs-api ClusterRoleBinding/liqo-jobs-api RoleBinding/liqo-jobs-api-client-authorities";
     assert_eq!(added, wanted.split_whitespace().collect());
     let objects = with(&[ON, &["--set=jobs.namespace=work"]].concat());
     let is_elsewhere = |name: &str| {
-        name.starts_with("Cluster") || name.starts_with("Namespace/") || name.ends_with("-client-authorities")
+        name.starts_with("Cluster")
+            || name.starts_with("Validating")
+            || name.starts_with("Namespace/")
+            || name.ends_with("-client-authorities")
     };
     for (name, object) in objects.iter().filter(|(name, _)| added.contains(name.as_str()) && !is_elsewhere(name)) {
         assert_eq!(object["metadata"]["namespace"], "work", "{name}");
@@ -67,6 +72,49 @@ fn results_are_on_a_claim_unless_somebody_says_otherwise() {
     assert_eq!(volume(&[]), (json!({"name": "data", "persistentVolumeClaim": {"claimName": "liqo-store"}}), true));
     let pod = (json!({"name": "data", "emptyDir": {"sizeLimit": "20Gi"}}), false);
     assert_eq!(volume(&["--set=jobs.store.persistence.enabled=false"]), pod);
+}
+
+#[test]
+fn jobs_are_limited_in_number_and_submitted_in_the_own_name() {
+    let quota = |more: &[&str]| {
+        with(&[ON, more].concat())["ResourceQuota/liqo-jobs"]["spec"]["hard"]["count/jobs.jobs.liqo.io"].clone()
+    };
+    assert_eq!((quota(&[]), quota(&["--set=jobs.most=1000000"])), (json!("20000"), json!("1000000")));
+    let objects = with(&[ON, &["--set=jobs.namespace=work"]].concat());
+    let policy = &objects["ValidatingAdmissionPolicy/liqo-jobs-submitter"]["spec"];
+    let api = "request.userInfo.username != 'system:serviceaccount:work:liqo-jobs-api'";
+    assert_eq!(policy["matchConditions"][0]["expression"], api);
+}
+
+#[test]
+fn connections_are_limited_to_who_needs_them() {
+    let ports = |name: &str, more: &[&str]| {
+        let objects = with(&[ON, more].concat());
+        let policy = &objects[&format!("NetworkPolicy/{name}")]["spec"];
+        let selector = &objects[&format!("Deployment/{name}")]["spec"]["selector"]["matchLabels"];
+        let selected = policy["podSelector"]["matchLabels"].as_object().expect("labels");
+        assert!(selected.iter().all(|(key, value)| selector[key] == *value), "{name}");
+        let rules = policy["ingress"].as_array().expect("rules");
+        rules
+            .iter()
+            .map(|rule| (rule["ports"][0]["port"].as_u64().unwrap_or_default(), rule["from"].clone()))
+            .collect::<Vec<_>>()
+    };
+    let own = json!([{"podSelector": {}}]);
+    assert_eq!(ports("liqo-jobs", &[]).len(), 1, "metrics only");
+    assert_eq!(ports("liqo-jobs-api", &[])[1], (8443, own.clone()));
+    assert_eq!(ports("liqo-store", &[])[1], (9000, Value::Null));
+    let legacy = "--set=jobs.api.legacy.enabled=true,jobs.api.legacy.user=ann";
+    assert_eq!(ports("liqo-jobs-api", &[legacy]).len(), 2, "on the loopback address, no policy matters");
+    let open = ports("liqo-jobs-api", &[legacy, "--set=jobs.api.legacy.address=:8888"]);
+    assert_eq!(open[2], (8888, own));
+    assert_eq!(
+        names(&with(&[ON, &["--set=networkPolicies.enabled=false"]].concat()))
+            .iter()
+            .filter(|name| name.starts_with("NetworkPolicy/"))
+            .count(),
+        0
+    );
 }
 
 #[test]

@@ -1,0 +1,181 @@
+//! Answers that last: a log that is followed, and changes of jobs.
+//!
+//! Keeps true: such an answer takes one of the places of streams, and ends when its caller may not read it any more.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    body::{Body, Bytes},
+    extract::{Extension, Path, RawQuery, State},
+    response::Response,
+};
+use futures::{StreamExt, stream::BoxStream};
+use http::{
+    HeaderValue, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_TYPE},
+};
+use kube::ResourceExt;
+use liqo_api::jobs::Job;
+use liqo_front::{
+    Caller,
+    events::{self, Event, Next},
+    page::parameter,
+    problem::Problem,
+};
+use liqo_kube::access::User;
+use serde_json::{Value, json as object};
+use tokio::sync::watch;
+
+use crate::{
+    api::{App, AppState, Known, What},
+    model::JobView,
+};
+
+/// Changes that come together are told together.
+const TOGETHER: Duration = Duration::from_millis(500);
+/// How often a stream looks again whether its caller still may see what is told.
+const TICK: Duration = Duration::from_secs(10);
+
+impl App {
+    /// The log of the last worker of a job, as it comes.
+    pub(crate) async fn log(
+        &self,
+        pod: &str,
+        follow: bool,
+    ) -> Result<BoxStream<'static, std::io::Result<Bytes>>, Problem> {
+        if pod.is_empty() {
+            return Err(Problem::new(StatusCode::NOT_FOUND, "the job has no worker yet"));
+        }
+        let stream = self.world.cluster.log((&self.world.namespace, pod), "worker", follow).await.map_err(|error| {
+            tracing::info!(error = &error as &dyn std::error::Error, pod, "no log");
+            Problem::new(
+                StatusCode::NOT_FOUND,
+                "the log of the worker is not there: it has not started, or its pod is gone",
+            )
+        })?;
+        let pieces = futures::stream::try_unfold(Box::pin(stream), |mut stream| async move {
+            let mut piece = vec![0; 16 * 1024];
+            let read = futures::AsyncReadExt::read(&mut stream, &mut piece).await?;
+            piece.truncate(read);
+            Ok::<_, std::io::Error>((read > 0).then(|| (Bytes::from(piece), stream)))
+        });
+        Ok(pieces.boxed())
+    }
+
+    /// The pod of the last worker of a job, for a caller who may read the log of the job; empty while there was none.
+    async fn readable(&self, user: &User, job: &str) -> Result<String, Problem> {
+        self.may(user, "get", What::Jobs, job).await?;
+        let pod = self.job(job)?.status.as_ref().and_then(|status| status.pod.clone()).unwrap_or_default();
+        self.may(user, "get", What::Logs, &pod).await?;
+        Ok(pod)
+    }
+}
+
+/// The log of the worker of a job
+#[utoipa::path(get, path = "/api/v1/jobs/{name}/log",
+    params(("name" = String, Path, description = "Name of the job"), ("follow" = Option<bool>, Query, description = "Go on until the worker ends")),
+    responses((status = 200, content_type = "text/plain", body = String), (status = 403, body = Problem), (status = 404, body = Problem)))]
+pub(crate) async fn get_log(
+    State(app): AppState,
+    Extension(caller): Known,
+    Path(name): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let pod = app.readable(&caller.user, &name).await?;
+    let follow = parameter(query.as_deref(), "follow").is_some_and(|value| value.is_empty() || value == "true");
+    let log = app.log(&pod, follow).await?;
+    let body = if follow {
+        // A log that is followed takes one of the places of streams for as long as it lasts, and ends with the rights of its reader.
+        let place = app.front.streams.take(&caller.user.name)?;
+        events::guarded(place, log, TICK, move || {
+            let (app, caller, name) = (Arc::clone(&app), caller.clone(), name.clone());
+            async move {
+                app.front.again(&caller).await?;
+                app.readable(&caller.user, &name).await.map(drop)
+            }
+        })
+    } else {
+        Body::from_stream(log)
+    };
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+struct Follower {
+    app: Arc<App>,
+    caller: Caller,
+    changes: watch::Receiver<u64>,
+    last: Option<Vec<Arc<Job>>>,
+}
+
+/// Changes of jobs, as server-sent events
+///
+/// The first event is `begin` with the number of jobs; each `change` carries `name` and the new `object`, or `null` when the job is
+/// gone; `problem` is the last one, and says why the stream ends.
+#[utoipa::path(get, path = "/api/v1/events", responses((status = 200, content_type = "text/event-stream", body = String), (status = 403, body = Problem), (status = 429, body = Problem)))]
+pub(crate) async fn watch_events(State(app): AppState, Extension(caller): Known) -> Result<Response, Problem> {
+    app.may(&caller.user, "watch", What::Jobs, "").await?;
+    let place = app.front.streams.take(&caller.user.name)?;
+    let follower = Follower { changes: app.world.changes(), app, caller, last: None };
+    Ok(events::answer(place, follower, |mut follower| async {
+        let next = follow(&mut follower).await.unwrap_or_else(Next::End);
+        (next, follower)
+    }))
+}
+
+async fn follow(follower: &mut Follower) -> Result<Next, Problem> {
+    let Follower { app, caller, changes, last } = follower;
+    if last.is_some() {
+        if let Ok(Ok(())) = tokio::time::timeout(TICK, changes.changed()).await {
+            tokio::time::sleep(TOGETHER).await;
+        }
+        app.front.again(caller).await?;
+        app.may(&caller.user, "watch", What::Jobs, "").await?;
+    }
+    changes.mark_unchanged();
+    let now = app.world.jobs();
+    let news = match last {
+        None => vec![Event::new("begin", &object!({"jobs": now.len()}))],
+        Some(before) => differences(before, &now).iter().map(|one| Event::new("change", one)).collect(),
+    };
+    *last = Some(now);
+    Ok(Next::Events(news))
+}
+
+/// Pure: which jobs are new, other or gone. Both lists ascend by name.
+fn differences(before: &[Arc<Job>], now: &[Arc<Job>]) -> Vec<Value> {
+    let has = |all: &[Arc<Job>], one: &Job| all.binary_search_by(|other| other.name_any().cmp(&one.name_any())).ok();
+    let is_other = |one: &&Arc<Job>| {
+        let old = has(before, one).and_then(|at| before.get(at));
+        old.is_none_or(|old| !Arc::ptr_eq(old, one) && JobView::of(old) != JobView::of(one))
+    };
+    let changed = now.iter().filter(is_other).map(|one| object!({"name": one.name_any(), "object": JobView::of(one)}));
+    let gone = before.iter().filter(|one| has(now, one).is_none());
+    changed.chain(gone.map(|one| object!({"name": one.name_any(), "object": null}))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use liqo_api::jobs::{JobSpec, JobStatus, Phase};
+
+    use super::*;
+
+    #[test]
+    fn changes_are_told_by_name() {
+        let job = |name: &str, phase| {
+            let mut job = Job::new(name, JobSpec::default());
+            job.status = Some(JobStatus { phase, ..JobStatus::default() });
+            Arc::new(job)
+        };
+        let before = [job("a", Phase::Running), job("b", Phase::Running), job("d", Phase::Queued)];
+        let now = [job("b", Phase::Succeeded), job("c", Phase::Queued), job("d", Phase::Queued)];
+        let told: Vec<_> = differences(&before, &now)
+            .iter()
+            .map(|one| (one["name"].clone(), one["object"]["phase"].clone()))
+            .collect();
+        assert_eq!(object!(told), object!([["b", "Succeeded"], ["c", "Queued"], ["a", null]]));
+        assert!(differences(&now, &now).is_empty());
+    }
+}
