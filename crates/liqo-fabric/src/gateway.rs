@@ -5,11 +5,13 @@
 //! the namespace outlives a crash.
 //!
 //! Watches: `TunnelEndpoint`, `NatMapping`, the key Secret, the Pods of Liqo's namespace, the gateway Service, the Lease, and what
-//! [`segregation`] says. Writes: status of `TunnelEndpoint`s, and what [`duty`], [`key`] and [`election`] say. Removes: its links and namespace at the end.
+//! [`segregation`] says. Writes: status of `TunnelEndpoint`s, and what [`duty`], [`key`] and [`election`] say. Removes: what [`flows`]
+//! says; its links and namespace at the end.
 
 mod check;
 mod duty;
 mod election;
+mod flows;
 mod heartbeat;
 mod key;
 mod message;
