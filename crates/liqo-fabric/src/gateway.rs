@@ -5,11 +5,13 @@
 //! the namespace outlives a crash.
 //!
 //! Watches: `TunnelEndpoint`, `NatMapping`, the key Secret, the Pods of Liqo's namespace, the gateway Service, the Lease, and what
-//! [`segregation`] says. Writes: status of `TunnelEndpoint`s, and what [`duty`], [`key`] and [`election`] say. Removes: its links and namespace at the end.
+//! [`segregation`] says. Writes: status of `TunnelEndpoint`s, and what [`duty`], [`key`] and [`election`] say. Removes: what [`flows`]
+//! says; its links and namespace at the end.
 
 mod check;
 mod duty;
 mod election;
+mod flows;
 mod heartbeat;
 mod key;
 mod message;
@@ -88,6 +90,10 @@ pub struct GatewayArgs {
     /// Accepted for compatibility: a latency is told again every 30 s.
     #[arg(long = "gateway.ping-latency-update-interval", hide = true, default_value = "30s", value_parser = duration)]
     pub ping_latency_update_interval: Duration,
+    /// Makes the network namespace of the tunnels, bound where every process of the node sees it, and ends. Only a privileged
+    /// container can do that, and the gateway itself is not one.
+    #[arg(long)]
+    pub prepare: bool,
     /// Address of the peers' metrics; empty: they are served with the health checks only.
     #[arg(long, default_value = "")]
     pub metrics_bind_addr: String,
@@ -103,11 +109,14 @@ fn duration(text: &str) -> Result<Duration, String> {
     parsed.ok_or_else(|| format!("{text:?} must look like 300ms, 7s or 2m"))
 }
 
-/// Runs the gateway until SIGTERM.
+/// Runs the gateway until SIGTERM, or prepares its node.
 ///
 /// # Errors
 /// A text that says why it could not start.
 pub async fn run(args: GatewayArgs) -> Result<(), String> {
+    if args.prepare {
+        return Netns::create(Path::new(NAMESPACE)).map(drop).map_err(|error| told(&error));
+    }
     let life = Life::start("gateway", &args.runtime).await?;
     let (client, _) = life::home_client(&args.runtime).await?;
     let cluster = Cluster::new(client, "liqo-gateway");

@@ -1,4 +1,4 @@
-//! The door to the kernel's network: links, addresses, routes, rules, neighbours, nftables, namespaces.
+//! The door to the kernel's network: links, addresses, routes, rules, neighbours, nftables, tracked flows, namespaces.
 //!
 //! A caller says what it wants as a value ([`State`]) and what belongs to it ([`Realm`]); [`Kernel::settle`] looks,
 //! plans and acts until both agree. What is not in the realm is never touched. Requests are plain netlink messages
@@ -6,6 +6,7 @@
 #![warn(missing_docs)]
 
 mod change;
+mod conntrack;
 mod error;
 mod events;
 mod gateways;
@@ -21,6 +22,7 @@ mod sysctl;
 mod wire;
 
 pub use change::{Change, Kind};
+pub use conntrack::{Flow, Way};
 pub use error::{Error, Result};
 pub use events::Events;
 pub use kernel::{Kernel, LinkInfo, Repairs};

@@ -67,8 +67,8 @@ impl Netns {
         Self::open(path)
     }
 
-    /// Unbinds the namespace at `path` and removes the file. Absent is fine. The kernel frees the namespace, with all
-    /// links made in it, when nobody holds it any more.
+    /// Unbinds the namespace at `path` and removes the file. Absent is fine. What other mount namespaces bind at the file goes
+    /// with the file. The kernel frees the namespace, with all links made in it, when nobody holds it any more.
     pub fn remove(path: &Path) -> Result<()> {
         let doing = || format!("removing network namespace {}", path.display());
         match unmount(path, UnmountFlags::DETACH) {

@@ -1,6 +1,10 @@
 //! In-band: two consumers behind routers that let nobody in, and a provider of which they reach one UDP port and
 //! nothing else. All three use the same addresses inside.
 
+mod in_band {
+    pub(crate) mod port;
+}
+
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -13,8 +17,6 @@ use liqo_test::{
 };
 use serde_json::Value;
 
-/// The port milan's gateway moves to.
-const ANOTHER_PORT: &str = "31871";
 /// The name its load balancer gets.
 const BALANCER: &str = "gateway.milan.example";
 
@@ -48,7 +50,7 @@ fn through_one_port(stage: &Stage) -> Result<()> {
         used(stage, consumer, milan)?;
     }
     shown(stage, rome)?;
-    followed(rome, milan)?;
+    in_band::port::followed(&[rome, turin], milan)?;
     key_followed(turin, milan)?;
     for consumer in [rome, turin] {
         reached(consumer)?;
@@ -244,13 +246,6 @@ fn shown(stage: &Stage, rome: &Cluster) -> Result<()> {
         ensure!(told.contains(part), "{part:?} is missing in:\n{told}");
     }
     Ok(())
-}
-
-/// The provider's gateway gets another port: nobody runs anything, the other side follows.
-fn followed(rome: &Cluster, milan: &Cluster) -> Result<()> {
-    let ports = format!(r#"[{{"op":"replace","path":"/spec/ports/0/nodePort","value":{ANOTHER_PORT}}}]"#);
-    milan.kubectl(&["patch", "service", "-n", "liqo", "liqo-gateway", "--type=json", "-p", &ports])?;
-    connected_to(rome, &milan.node(&milan.first())?.ip, ANOTHER_PORT)
 }
 
 /// The gateway of a consumer that nobody reaches from outside gets another key: the provider learns the key, and the consumer

@@ -147,10 +147,11 @@ securityContext:
   # Where SELinux is enforced, no other type of a container may write values of the network.
   seLinuxOptions:
     type: spc_t
-  {{- else if .host }}
-  # Links, routes and namespaces of the node; the image's own user is none of root.
-  privileged: true
-  runAsUser: 0
+  {{- if and (has "SYS_ADMIN" .capabilities) (semverCompare ">=1.30-0" .root.Capabilities.KubeVersion.Version) }}
+  # The profile of container runtimes forbids mounts, and a namespace is bound by one.
+  appArmorProfile:
+    type: Unconfined
+  {{- end }}
   {{- else }}
   allowPrivilegeEscalation: false
   capabilities:

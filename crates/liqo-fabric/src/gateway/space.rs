@@ -4,14 +4,19 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::PathBuf,
+    sync::Arc,
+    time::Duration,
 };
 
 use ipnet::IpNet;
 use liqo_netlink::{Address, Link, LinkKind, Neighbour, Realm, Route, State, mac_of, nft};
+use tokio::{sync::Notify, task::JoinSet};
 
 use super::{
+    Space,
     rules::{self, Exports},
     segregation::{Reach, SecurityMode},
+    told,
 };
 use crate::{
     layout::{NAMESPACE, NFT_TABLE, TUNNEL, TUNNEL_IP, VETH_GATEWAY, VETH_GATEWAY_IP, VETH_HOST, VETH_HOST_IP},
@@ -33,6 +38,29 @@ pub(crate) struct Peer {
     pub(crate) reach: Reach,
     /// Largest packet its path carries.
     pub(crate) mtu: u16,
+}
+
+/// Rings when others change something of ours in the kernel. The tasks listen for ever: the end of one is an error.
+///
+/// # Errors
+/// What the kernel said.
+pub(super) fn listen(space: &Space) -> Result<(Arc<Notify>, JoinSet<String>), String> {
+    let (news, mut tasks) = (Arc::new(Notify::new()), JoinSet::new());
+    for (kernel, realm) in [(&space.node, node_realm()), (&space.inside, namespace_realm())] {
+        let mut events = kernel.events(&realm).map_err(|error| told(&error))?;
+        let news = Arc::clone(&news);
+        tasks.spawn(async move {
+            loop {
+                if let Err(error) = events.changed().await {
+                    return told(&error);
+                }
+                news.notify_one();
+                // A burst is looked at once.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+    }
+    Ok((news, tasks))
 }
 
 /// What is ours on the gateway's node.

@@ -7,7 +7,7 @@ use std::{
     os::fd::AsFd,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::Instant,
 };
 
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -15,16 +15,14 @@ use liqo_api::net::{NatMapping, TunnelEndpoint};
 use liqo_kube::{Cluster, Store, life::Busy};
 use liqo_netlink::{Kernel, Netns, Realm, State};
 use liqo_tunnel::{Device, Engine, PrivateKey};
-use tokio::{
-    sync::{Notify, watch},
-    task::JoinSet,
-};
+use tokio::sync::{Notify, watch};
 
 use super::{
     GatewayArgs, Space,
     check::{self, Checks},
     duty,
     election::address_of,
+    flows::Flows,
     heartbeat::Secrets,
     key::Keys,
     metrics::{self, Figures, Row},
@@ -63,6 +61,7 @@ pub(super) struct Gateway {
     resolver: Resolver,
     checks: Checks,
     figures: Arc<Mutex<Figures>>,
+    flows: Flows,
     tunnel: Option<Tunnel>,
     settled: BTreeMap<&'static str, State>,
     /// IDs of the peers that answered at the last look.
@@ -117,6 +116,7 @@ impl Gateway {
             resolver: Resolver::start(Arc::clone(&bell)),
             checks: Checks::new(Arc::clone(&bell)),
             figures: Arc::default(),
+            flows: Flows::default(),
             args: args.clone(),
             cluster,
             space,
@@ -154,7 +154,7 @@ impl Gateway {
     pub(super) async fn run(&mut self, busy: Busy, end: impl Future<Output = ()>) -> Result<(), String> {
         let mut pace = Pace::new(busy);
         let mut end = std::pin::pin!(end);
-        let (outside, mut listening) = self.events()?;
+        let (outside, mut listening) = space::listen(&self.space)?;
         self.tunnels.ready().await;
         self.mappings.ready().await;
         self.pods.ready().await;
@@ -185,27 +185,6 @@ impl Gateway {
         }
     }
 
-    /// Rings when others change something of ours in the kernel. The tasks listen for ever: the end of one is an error.
-    fn events(&self) -> Result<(Arc<Notify>, JoinSet<String>), String> {
-        let (news, mut tasks) = (Arc::new(Notify::new()), JoinSet::new());
-        for (kernel, realm) in [(&self.space.node, space::node_realm()), (&self.space.inside, space::namespace_realm())]
-        {
-            let mut events = kernel.events(&realm).map_err(|error| told(&error))?;
-            let news = Arc::clone(&news);
-            tasks.spawn(async move {
-                loop {
-                    if let Err(error) = events.changed().await {
-                        return told(&error);
-                    }
-                    news.notify_one();
-                    // A burst is looked at once.
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            });
-        }
-        Ok((news, tasks))
-    }
-
     async fn settle(&mut self) -> Result<(), String> {
         let active = *self.standing.borrow_and_update();
         let me = self.pods.get(&self.args.namespace, &self.args.pod_name);
@@ -214,7 +193,7 @@ impl Gateway {
         }
         let key = self.keys.current().await.map_err(|error| told(&error))?;
         let Some(key) = key else { return Ok(()) };
-        self.secrets.send_if_modified(|secrets| secrets.follow(&key, std::time::Instant::now()));
+        self.secrets.send_if_modified(|secrets| secrets.follow(&key, Instant::now()));
         let tunnels = self.tunnels.all();
         let mut peers = peers::read(&tunnels, &self.mappings.all(), &self.resolver, (self.outside, key.public()));
         if let Some(shared) = self.shared.as_ref().and_then(|shared| shared.borrow().clone()) {
@@ -240,6 +219,10 @@ impl Gateway {
             let address = *self.address.borrow();
             let announced =
                 duty::announce(&self.cluster, &self.args.pod_name, address, &self.pods, &self.services).await;
+            // After the announcement, which others wait for: a look at the flows of a busy node takes some 10 ms.
+            let answers = |peer: &Peer| reports.get(peer.id()).is_some_and(|report| report.connected);
+            let waits = !peers.good.iter().all(answers);
+            self.flows.settle(&self.space.node, &self.services.all(), waits, Instant::now());
             announced.map_err(|error| told(&error))?;
             self.tell(&peers, &reports).await?;
         }

@@ -133,17 +133,45 @@ fn agents_share_the_network_of_the_node() {
         let names: Vec<_> = env.iter().filter_map(|one| one["name"].as_str()).collect();
         assert_eq!(names[..4], ["POD_NAME", "POD_NAMESPACE", "POD_IP", "NODE_NAME"], "{name}");
     }
-    let gateway = container(&objects, GATEWAY);
-    let power = json!({"privileged": true, "runAsUser": 0, "readOnlyRootFilesystem": true});
-    assert_eq!(gateway["securityContext"], power);
-    assert_eq!(
-        gateway["volumeMounts"],
-        json!([{"name": "netns", "mountPath": "/run/netns", "mountPropagation": "Bidirectional"}])
-    );
-    assert_eq!(
-        pod(&objects, GATEWAY)["volumes"],
-        json!([{"name": "netns", "hostPath": {"path": "/run/netns", "type": "DirectoryOrCreate"}}])
-    );
+}
+
+/// The container that speaks to peers has two capabilities; the privileged one makes a namespace and ends.
+#[test]
+fn the_gateway_has_two_capabilities() {
+    let mut power = json!({"runAsUser": 0, "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
+        "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN", "SYS_ADMIN"]},
+        "seccompProfile": {"type": "RuntimeDefault"}, "seLinuxOptions": {"type": "spc_t"}});
+    assert_eq!(container(&with(&["--kube-version=1.29.0"]), GATEWAY)["securityContext"], power);
+    let objects = with(&["--kube-version=1.30.0"]);
+    power["appArmorProfile"] = json!({"type": "Unconfined"});
+    assert_eq!(container(&objects, GATEWAY)["securityContext"], power);
+    let (seen, made) = ("HostToContainer", "Bidirectional");
+    let netns = |propagation| json!({"name": "netns", "mountPath": "/run/netns", "mountPropagation": propagation});
+    let others = [("proc-sys-net", "/run/proc-sys-net"), ("tun", "/dev/net")];
+    let [settings, device] = others.map(|(name, path)| json!({"name": name, "mountPath": path}));
+    assert_eq!(container(&objects, GATEWAY)["volumeMounts"], json!([netns(seen), settings, device]));
+    let first = &pod(&objects, GATEWAY)["initContainers"];
+    assert_eq!((&first[0]["args"], &first[0]["volumeMounts"]), (&json!(["--prepare"]), &json!([netns(made)])));
+    let paths = [
+        ("proc-sys-net", "/proc/sys/net", "Directory"),
+        ("tun", "/dev/net", "DirectoryOrCreate"),
+        ("netns", "/run/netns", "DirectoryOrCreate"),
+    ];
+    let volume = |(name, path, kind)| json!({"name": name, "hostPath": {"path": path, "type": kind}});
+    assert_eq!(pod(&objects, GATEWAY)["volumes"], Value::from(paths.map(volume).to_vec()));
+}
+
+/// A container that goes on running is never privileged.
+#[test]
+fn what_is_privileged_ends() {
+    let objects = with(&["--set=gateway.metrics.enabled=true"]);
+    let of =
+        |object: &Value, kind: &str| object["spec"]["template"]["spec"][kind].as_array().cloned().unwrap_or_default();
+    let privileged = |kind: &str| -> Vec<&str> {
+        let is = |one: &Value| one["securityContext"]["privileged"] == true;
+        objects.iter().filter(|(_, object)| of(object, kind).iter().any(is)).map(|(name, _)| name.as_str()).collect()
+    };
+    assert_eq!((privileged("containers"), privileged("initContainers")), (vec![], vec![GATEWAY]));
 }
 
 /// A test of liqo-netlink shows what a container with these capabilities and this mount can do.
