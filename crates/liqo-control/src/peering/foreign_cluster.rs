@@ -109,7 +109,8 @@ impl Pass<'_> {
                 return Ok(Some(TENANT_AGAIN));
             }
         };
-        let standing = identity::ensure(self.world, one, &peer, &namespace).await?;
+        let unanswered = self.is_unanswered(&namespace, &peer.cluster_id);
+        let standing = identity::ensure(self.world, one, &peer, &namespace, unanswered).await?;
         self.check_health(&peer, &standing).await?;
         let again = Some(standing.again);
         let authentication = match (standing.identity, standing.refusal) {
@@ -197,6 +198,15 @@ impl Pass<'_> {
         }
         let known: Vec<_> = known.iter().map(|one| one.as_ref().clone()).collect();
         tenant::ensure(&self.world.home.cluster, &known, peer).await
+    }
+
+    /// Whether the peer has made no offer for a request of ours that stands.
+    fn is_unanswered(&self, tenant: &str, id: &str) -> bool {
+        let stands = |one: &ResourceRequest| {
+            one.metadata.deletion_timestamp.is_none() && one.spec.withdrawal_timestamp.is_none()
+        };
+        self.world.our_request(tenant, id).is_some_and(|one| stands(&one))
+            && self.world.their_offer(tenant, id).is_none()
     }
 
     /// Has the API server of a peer whose identity we have probed, and shows that by the finalizer.
