@@ -44,8 +44,11 @@ pub(super) use line::{FACTS, IDENTITY};
 pub(super) const LONGEST: usize = 64 * 1024;
 /// Peers reach the service through a Service, whose endpoints change a moment after the signal.
 const PEERS: Patience = Patience { accept: Duration::from_secs(3), finish: Duration::from_secs(10) };
-/// Pause between two questions about who we are and what to show.
-const PAUSE: Duration = Duration::from_secs(10);
+/// Pause between two questions about what to show and who is known. A new certificate is shown, and a new peer counted as one,
+/// after this time at the latest; nothing else depends on the answer.
+const PAUSE: Duration = Duration::from_secs(60);
+/// Pause before a question that was not answered is asked again.
+const SHORT_PAUSE: Duration = Duration::from_secs(10);
 /// The same, until there was a first answer.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
@@ -164,9 +167,12 @@ async fn first(line: &Line) -> wire::Facts {
 
 /// Shows whatever certificate is to be shown, and learns who is known, for ever. Who a cluster is never changes.
 async fn follow(line: Arc<Line>, showing: Showing, callers: Arc<Callers>) {
+    let mut pause = PAUSE;
     loop {
-        tokio::time::sleep(PAUSE).await;
-        match line.facts().await {
+        tokio::time::sleep(pause).await;
+        let facts = line.facts().await;
+        pause = if facts.is_ok() { PAUSE } else { SHORT_PAUSE };
+        match facts {
             Ok(facts) => {
                 callers.learn(&facts.peers);
                 if let Err(why) = showing.show(facts.shown.as_ref()) {
