@@ -26,7 +26,7 @@ use liqo_api::{
     meta::{annotation, label},
     virtualkubelet::{ShadowPod, ShadowPodPhase, ShadowPodStatus},
 };
-use liqo_kube::{Cluster, KubeError, Store, drive, now, said};
+use liqo_kube::{Cluster, KubeError, Store, drive, now, refusals, said};
 use serde_json::json;
 
 use self::{
@@ -311,7 +311,7 @@ impl Loop {
     }
 
     /// Tells this cluster and the peer why the pod is not made.
-    async fn refuse(&self, shadow: &ShadowPod, kind: &str, why: String) -> Result<(), KubeError> {
+    async fn refuse(&self, shadow: &ShadowPod, kind: &'static str, why: String) -> Result<(), KubeError> {
         let told = said::printable(&why);
         self.tell(shadow, kind, why).await;
         self.answer(shadow, Some(&told)).await
@@ -331,9 +331,10 @@ impl Loop {
     }
 
     /// Tells the user what is wrong, once for each new reason.
-    async fn tell(&self, shadow: &ShadowPod, kind: &str, text: String) {
+    async fn tell(&self, shadow: &ShadowPod, kind: &'static str, text: String) {
         let news = std::mem::replace(&mut recall(&mut self.memories(), shadow).told, text.clone()) != text;
         if news {
+            refusals::count("shadow-pod", kind);
             tracing::warn!(shadow = ?place_of(shadow), kind, reason = text, "pod of a peer");
             self.cluster.event(shadow, "liqo-controller-manager", "Warning", kind, &text).await;
         }

@@ -25,6 +25,7 @@ use liqo_kube::{
     certs,
     drain::Patience,
     life::{self, Life},
+    refusals,
     server::{self, Limits, Listen, Peer, Reply},
     turns::Turns,
 };
@@ -198,15 +199,14 @@ async fn answer(door: Arc<Door>, request: http::Request<Incoming>, peer: Peer) -
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/ids") => {
             if let Err(wait) = door.callers.asks_for_name(address) {
-                return server::too_many(wait);
+                return Refused::TooOften(wait).answer();
             }
             let ClusterIdentity { cluster_id, cluster_name } = door.here.clone();
             server::json(StatusCode::OK, &wire::Ids { cluster_id, cluster_name })
         }
         (&Method::POST, "/identity/certificate") => match door.identity(request, address).await {
             Ok(answer) => server::json(StatusCode::ACCEPTED, &answer),
-            Err(Refused::No(No(status, words))) => server::text(status, &words),
-            Err(Refused::TooOften(wait)) => server::too_many(wait),
+            Err(refused) => refused.answer(),
         },
         (_, "/ids" | "/identity/certificate") => server::text(StatusCode::METHOD_NOT_ALLOWED, "wrong method"),
         _ => server::text(StatusCode::NOT_FOUND, "there is GET /ids and POST /identity/certificate"),
@@ -218,6 +218,21 @@ enum Refused {
     No(No),
     /// The caller asks too often; the time to wait.
     TooOften(Duration),
+}
+
+impl Refused {
+    /// The answer to the caller; it is counted.
+    fn answer(self) -> Response<Reply> {
+        let status = match &self {
+            Self::No(No(status, _)) => *status,
+            Self::TooOften(_) => StatusCode::TOO_MANY_REQUESTS,
+        };
+        refusals::count("authentication", refusals::reason_of(status.as_u16()));
+        match self {
+            Self::No(No(status, words)) => server::text(status, &words),
+            Self::TooOften(wait) => server::too_many(wait),
+        }
+    }
 }
 
 impl From<No> for Refused {

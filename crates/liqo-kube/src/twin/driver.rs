@@ -21,7 +21,7 @@ use super::{
     Here, Plan, Reflect, There, decide,
     send::{apply, fingerprint},
 };
-use crate::{Cluster, KubeError, Queue, Store, drive, guard::supervised, said};
+use crate::{Cluster, KubeError, Queue, Store, drive, guard::supervised, refusals, said};
 
 /// So long a watch may take to show what we wrote; meanwhile the same is not written again.
 const LAG: Duration = Duration::from_secs(2);
@@ -279,6 +279,9 @@ impl<R: Reflect> Pair<'_, R> {
         let why = if is_answered { said::by(peer, &why) } else { why };
         let text = format!("Error reflecting object to cluster \"{peer}\": {why}");
         self.tell(name, here, "Warning", "FailedReflection", &text);
+        if let Some(code) = error.code() {
+            refusals::count("mirror", refusals::reason_of(code));
+        }
         let is_refused = matches!(error.code(), Some(400 | 403 | 422));
         if let Some(here) = here.filter(|_| is_refused)
             && let Some(status) = reflector.refused(here, &why)
