@@ -44,7 +44,8 @@ fn told(stage: &Stage) -> Result<()> {
     rome.rolled_out("demo", "web")?;
     renewed(stage, &first)?;
     ended(stage)?;
-    revoked(stage)
+    revoked(stage)?;
+    forgotten(stage)
 }
 
 /// The certificate is replaced before it ends, and every few seconds when it lives for seconds; nobody notices. Nothing of ours
@@ -161,6 +162,29 @@ fn lifted(stage: &Stage) -> Result<()> {
     milan.kubectl(&["patch", "foreigncluster", "rome", "--type=merge", "-p", open])?;
     stage.liqoctl(rome, &["peer", "milan"])?;
     rome.rolled_out("demo", "web")
+}
+
+/// The tokens for milan go with its `ForeignCluster`. Milan, whose own `ForeignCluster` is deleted, then shows the identity of
+/// rome as one without a `ForeignCluster`, and ends it by the ID of rome.
+fn forgotten(stage: &Stage) -> Result<()> {
+    let (rome, milan) = (stage.cluster("rome"), stage.cluster("milan"));
+    let held = held(rome)?;
+    rome.kubectl(&["delete", "foreigncluster", "milan", "--timeout=90s"])?;
+    wait_for("the token for milan is gone", LONG, || {
+        let tokens = rome.items(&["secrets", "-n", "liqo", "-l", "discovery.liqo.io/auth-token"])?;
+        Ok(tokens.is_empty().then_some(()))
+    })?;
+    let id = milan.json(&["foreigncluster", "rome"])?;
+    let id = text(&id, "/spec/clusterIdentity/clusterID").to_owned();
+    milan.kubectl(&["delete", "foreigncluster", "rome", "--timeout=90s"])?;
+    let shown = stage.liqoctl(milan, &["status", "peer"])?;
+    ensure!(shown.contains("Identity without a ForeignCluster") && shown.contains(&id), "{shown}");
+    stage.liqoctl(milan, &["evict", "tenant", &id, "--timeout", "60s"])?;
+    let answer = held.asks(stage, "/apis/discovery.liqo.io/v1alpha1/namespaces/TENANT/resourcerequests")?;
+    ensure!(answer == Answer::Forbidden, "an identity that was ended is answered: {answer:?}");
+    let shown = stage.liqoctl(milan, &["status", "peer"])?;
+    ensure!(!shown.contains(&id), "{shown}");
+    Ok(())
 }
 
 /// A program in the pod that says again what it is told.

@@ -9,7 +9,7 @@
 //! Writes    `ForeignCluster` (identity of the peer, finalizer of the checker, status); tenant
 //!           `Namespace`; `ResourceRequest` originals.
 //! Removes   `ResourceRequest` originals; a `ForeignCluster` that nobody asked for and nobody uses; the tenant `Namespace`
-//!           of a banned peer.
+//!           of a banned peer; the `Secret` with the token for a peer whose `ForeignCluster` is deleted.
 
 mod check;
 mod plan;
@@ -40,6 +40,7 @@ use super::{
     condition::{self, Fact, tell},
     identity::{self, Standing},
     tenant::{self, Tenant},
+    token,
     world::World,
 };
 use crate::{ledger::id_of, offload::strip};
@@ -85,6 +86,9 @@ impl Pass<'_> {
         let (all, here) = (self.world.foreign_clusters.all(), &self.world.home.identity);
         let leaving = one.metadata.deletion_timestamp.is_some();
         if leaving {
+            if !is_nobody(one, &all, here) {
+                self.forget_token(&peer).await?;
+            }
             self.let_go().await?;
         }
         if !leaving && granted::is_banned(one) && !is_nobody(one, &all, here) {
@@ -180,6 +184,17 @@ impl Pass<'_> {
             self.world.home.cluster.release(self.one.as_ref(), finalizer::API_SERVER_CHECKER).await?;
         }
         Ok(())
+    }
+
+    /// Removes the token for a peer whose `ForeignCluster` is deleted. Once only, while the finalizer of the checker is there: a
+    /// token that comes later is for the next peering.
+    async fn forget_token(&self, peer: &ClusterIdentity) -> Result<(), KubeError> {
+        let is_first = self.one.finalizers().iter().any(|held| held == finalizer::API_SERVER_CHECKER);
+        let token = self.world.secrets.get(&self.world.home.namespace, &token::remote_name(&peer.cluster_id));
+        match token.filter(|_| is_first) {
+            Some(token) => self.world.home.cluster.remove(&*token).await,
+            None => Ok(()),
+        }
     }
 
     fn tenant_known(&self, peer: &ClusterIdentity) -> Option<String> {
