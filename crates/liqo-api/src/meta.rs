@@ -114,6 +114,9 @@ pub mod annotation {
     /// On a foreign cluster: `Cordoned`, `Drained` or `Banned`; absent while the peer may have what it is granted. Not
     /// of Liqo 0.8.3.
     pub const TENANT_CONDITION: &str = "liqo.io/tenant-condition";
+    /// On a copy of a resource request or a shadow pod: the provider's sentence why it does not do, or no longer adds to, what
+    /// the copy asks for; absent when it does. The replicator carries it to the original of a request. Not of Liqo 0.8.3.
+    pub const REFUSAL: &str = "liqo.io/refusal";
     /// On a tenant namespace: since when (RFC 3339) the peer is to take back what it consumes here. Not of Liqo 0.8.3.
     pub const INCOMING_LEAVING_SINCE: &str = "liqo.io/incoming-leaving-since";
     /// On a tenant namespace: since when (RFC 3339) the peer is to take back what it provides. Not of Liqo 0.8.3.

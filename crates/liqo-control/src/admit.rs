@@ -31,6 +31,7 @@ use liqo_kube::{
     Cluster, Store,
     certs::{self, Shown},
     life::Life,
+    refusals,
     server::{self, Limits, Listen, Peer, Reply},
     strip,
     turns::Turns,
@@ -162,6 +163,7 @@ async fn answer(context: &Arc<Context>, request: Request<Incoming>, peer: &Peer)
     let (operation, namespace, name) = (asked.operation.clone(), asked.namespace.clone(), asked.name.clone());
     let verdict = hook.judge(context, asked, source).await;
     if let Verdict::Deny { code, message } = &verdict {
+        refusals::count("webhook", hook.path());
         tracing::info!(path, operation, namespace, name, code, reason = message, "request denied");
     }
     server::json(StatusCode::OK, &review::write(&version, &uid, verdict))
@@ -180,17 +182,31 @@ enum Hook {
 }
 
 impl Hook {
+    const ALL: [Self; 7] = [
+        Self::Pod,
+        Self::ForeignClusterLabel,
+        Self::ForeignCluster,
+        Self::NamespaceOffloading,
+        Self::Peer,
+        Self::PeerService,
+        Self::ShadowPod,
+    ];
+
     fn of(path: &str) -> Option<Self> {
-        Some(match path {
-            "/mutate/pod" => Self::Pod,
-            "/mutate/foreign-cluster" => Self::ForeignClusterLabel,
-            "/validate/foreign-cluster" => Self::ForeignCluster,
-            "/validate/namespace-offloading" => Self::NamespaceOffloading,
-            "/validate/peer" => Self::Peer,
-            "/mutate/peer-service" => Self::PeerService,
-            "/validate/shadowpods" => Self::ShadowPod,
-            _ => return None,
-        })
+        Self::ALL.into_iter().find(|hook| hook.path() == path)
+    }
+
+    /// The path it is asked at.
+    fn path(self) -> &'static str {
+        match self {
+            Self::Pod => "/mutate/pod",
+            Self::ForeignClusterLabel => "/mutate/foreign-cluster",
+            Self::ForeignCluster => "/validate/foreign-cluster",
+            Self::NamespaceOffloading => "/validate/namespace-offloading",
+            Self::Peer => "/validate/peer",
+            Self::PeerService => "/mutate/peer-service",
+            Self::ShadowPod => "/validate/shadowpods",
+        }
     }
 
     async fn judge(self, context: &Arc<Context>, asked: Asked, source: IpAddr) -> Verdict {
@@ -273,7 +289,7 @@ mod tests {
             "/validate/peer",
             "/validate/shadowpods",
         ] {
-            assert!(Hook::of(path).is_some(), "{path}");
+            assert_eq!(Hook::of(path).map(Hook::path), Some(path));
         }
         assert_eq!(Hook::of("/validate/pod"), None);
         assert_eq!(Hook::of(""), None);

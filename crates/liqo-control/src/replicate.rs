@@ -3,7 +3,7 @@
 //! Watches   originals (label `liqo.io/replication=true`) of `ResourceRequest`, `ResourceOffer`, `NamespaceMap`
 //!           and `NetworkConfig`; identity secrets; in the peer's tenant namespace the replicas of all.
 //! Writes    replicas in the peer's tenant namespace (spec, labels, annotations), the status of originals,
-//!           the finalizer `crdReplicator.liqo.io` on originals.
+//!           the finalizer `crdReplicator.liqo.io` on originals, the annotation `liqo.io/refusal` on original requests.
 //! Removes   replicas whose original is going away.
 //!
 //! Spec flows out, status flows back, by the one mirror engine. What holds without exception: an original
@@ -32,7 +32,7 @@ use k8s_openapi::{
 use kube::ResourceExt;
 use liqo_api::{
     discovery::{ForeignCluster, ResourceRequest},
-    meta::{finalizer, label},
+    meta::{annotation, finalizer, label},
     names,
     net::NetworkConfig,
     sharing::ResourceOffer,
@@ -46,6 +46,7 @@ use liqo_kube::{
     life::Life,
     now,
     peer::{PeerClient, PeerIdentity, Renewal},
+    said,
     twin::{Back, Farewell, Forged, Mirror, Parts, Reflect},
 };
 use serde_json::{Value, json};
@@ -108,6 +109,10 @@ pub async fn run(args: ReplicatorArgs) -> Result<(), String> {
     life.spawn("complaints", async move {
         drive("complaints", this.complaints.clone(), 1, |complaint| this.complain(complaint)).await;
     });
+    let this = Arc::clone(&replicator);
+    life.spawn("answers", async move {
+        drive("answers", this.answers.clone(), 1, |answer| this.note(answer)).await;
+    });
     life.spawn("replicate", async move {
         replicator.ready().await;
         drop(busy);
@@ -132,6 +137,9 @@ type Held<K> = fn(&K) -> bool;
 
 /// A kind that is replicated.
 trait Replicated: Object {
+    /// Whether a peer says on the replica why it does not do what the original asks for.
+    const IS_ANSWERED: bool = false;
+
     /// What a peer reports about the object, as far as the object asked for it; `report` is not longer than
     /// [`LONGEST_STATUS`].
     fn believed(&self, report: &Self) -> Value {
@@ -144,7 +152,9 @@ trait Replicated: Object {
     }
 }
 
-impl Replicated for ResourceRequest {}
+impl Replicated for ResourceRequest {
+    const IS_ANSWERED: bool = true;
+}
 impl Replicated for ResourceOffer {}
 impl Replicated for NetworkConfig {}
 
@@ -174,6 +184,8 @@ fn is_short(status: &Value) -> bool {
 
 /// A report of a peer that was refused: the original, and why.
 type Complaint = (String, String, String);
+/// The words of a peer about an original request, if there are any: namespace, name, words.
+type Answer = (String, String, Option<String>);
 
 /// The originals of one kind.
 struct Originals<K> {
@@ -218,7 +230,10 @@ impl<K: Replicated> Originals<K> {
                 back.push(twin.name_any());
             });
             let mirror = Mirror::start(Parts {
-                reflector: Replica::new(&cx.home.identity.cluster_id, &link.remote_id, self.held),
+                reflector: Replica {
+                    answers: Some(cx.answers.clone()),
+                    ..Replica::new(&cx.home.identity.cluster_id, &link.remote_id, self.held)
+                },
                 here: cx.home.cluster.clone(),
                 there: link.remote.clone(),
                 namespace_here: namespace.to_owned(),
@@ -284,6 +299,8 @@ struct Replicator {
     peers: Store<ForeignCluster>,
     /// Reports that were refused.
     complaints: Queue<Complaint>,
+    /// Words of peers that the originals do not show yet.
+    answers: Queue<Answer>,
     told: Told,
     /// The API server of each peer, by ID, for the counters of calls.
     remotes: Arc<Mutex<BTreeMap<String, Cluster>>>,
@@ -330,6 +347,7 @@ impl Replicator {
             namespaces,
             peers,
             complaints: Queue::new(),
+            answers: Queue::new(),
             told: Told::default(),
             remotes,
             requests,
@@ -425,6 +443,19 @@ impl Replicator {
         Ok(None)
     }
 
+    /// Shows on the original of a request what its peer says.
+    async fn note(&self, (namespace, name, words): Answer) -> Result<Option<Duration>, KubeError> {
+        let original = self.requests.store.get(&namespace, &name).filter(|one| said_about(&**one) != words.as_deref());
+        if let Some(original) = original {
+            let patch = json!({"metadata": {"uid": original.uid(), "annotations": {annotation::REFUSAL: words}}});
+            match self.home.cluster.merge(&*original, patch).await {
+                Err(error) if !error.is_not_found() && !error.is_conflict() => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
     /// Makes the link of a tenant namespace act with this identity; a new link when the identity leads elsewhere.
     async fn follow(
         &self,
@@ -464,12 +495,26 @@ struct Replica<K> {
     home_id: String,
     remote_id: String,
     held: Held<K>,
+    /// Where words of the peer about an original are left.
+    answers: Option<Queue<Answer>>,
 }
 
 impl<K> Replica<K> {
     fn new(home_id: &str, remote_id: &str, held: Held<K>) -> Self {
-        Self { home_id: home_id.to_owned(), remote_id: remote_id.to_owned(), held }
+        Self { home_id: home_id.to_owned(), remote_id: remote_id.to_owned(), held, answers: None }
     }
+}
+
+/// What the peer says about an object, as the object shows it.
+fn said_about<K: Object>(object: &K) -> Option<&str> {
+    object.annotations().get(annotation::REFUSAL).map(String::as_str)
+}
+
+/// The words of the peer on the replica, if the original shows others: the words, or nothing when there are none any more.
+fn answer<K: Replicated>(here: &K, there: Option<&K>) -> Option<Option<String>> {
+    let words = there.and_then(said_about).map(said::printable).filter(|words| !words.is_empty());
+    let is_news = K::IS_ANSWERED && here.meta().deletion_timestamp.is_none() && words.as_deref() != said_about(here);
+    is_news.then_some(words)
 }
 
 /// Why a report of a peer is not, or not wholly, carried back.
@@ -496,6 +541,13 @@ impl<K: Replicated> Reflect for Replica<K> {
         if is_held { Self::FAREWELL } else { Farewell::Nothing }
     }
 
+    fn look(&self, name: &str, here: Option<&K>, there: Option<&K>, _seen: Option<&K>) {
+        let news = here.and_then(|here| Some((here.namespace()?, answer(here, there.filter(|one| self.ours(one)))?)));
+        if let (Some((namespace, words)), Some(answers)) = (news, &self.answers) {
+            answers.push((namespace, name.to_owned(), words));
+        }
+    }
+
     fn forge(&self, here: &K, _there: Option<&K>) -> Forged<K> {
         if here.labels().get(label::REMOTE_ID) != Some(&self.remote_id) {
             return Forged::Nothing(None);
@@ -505,10 +557,13 @@ impl<K: Replicated> Reflect for Replica<K> {
         labels.insert(label::REPLICATION.to_owned(), "false".to_owned());
         labels.insert(label::REPLICATED.to_owned(), "true".to_owned());
         labels.insert(label::ORIGIN_ID.to_owned(), self.home_id.clone());
+        let mut annotations = here.annotations().clone();
+        // These are words of the peer, which stand on the replica already.
+        annotations.remove(annotation::REFUSAL);
         let replica = json!({
             "apiVersion": K::api_version(&()),
             "kind": K::kind(&()),
-            "metadata": {"labels": labels, "annotations": here.annotations()},
+            "metadata": {"labels": labels, "annotations": annotations},
             "spec": part(here, "spec"),
         });
         match serde_json::from_value(replica) {
@@ -651,6 +706,29 @@ mod tests {
         let there = map(json!({"demo": {"remoteNamespace": long, "phase": "Accepted"}}));
         assert_eq!(replica.back(&here, Some(&there), None), Back::Nothing);
         assert!(refused(&here, &there).unwrap().contains("longer than 262144 bytes"));
+    }
+
+    #[test]
+    fn words_of_the_peer_come_back_on_requests_only_and_are_not_sent() {
+        let says = |one: &ResourceRequest, words: &str| {
+            let mut one = one.clone();
+            one.annotations_mut().insert(annotation::REFUSAL.into(), words.into());
+            one
+        };
+        let (here, there) = (original(), *forged(&original()));
+        let cordoned = || Some("cordoned".to_owned());
+        assert_eq!(answer(&here, Some(&there)), None);
+        assert_eq!(answer(&here, Some(&says(&there, "cordo\nned"))), Some(Some("cordo ned".to_owned())));
+        assert_eq!(answer(&here, Some(&says(&there, "cordoned"))), Some(cordoned()));
+        assert_eq!(answer(&says(&here, "cordoned"), Some(&says(&there, "cordoned"))), None, "no news");
+        assert_eq!(answer(&says(&here, "cordoned"), Some(&there)), Some(None));
+        assert_eq!(answer(&says(&here, "cordoned"), None), Some(None));
+        assert!(!forged(&says(&here, "cordoned")).annotations().contains_key(annotation::REFUSAL));
+        let offer: ResourceOffer =
+            serde_json::from_value(json!({"metadata": {"name": "o"}, "spec": {"clusterId": "x"}})).unwrap();
+        let mut copy = offer.clone();
+        copy.annotations_mut().insert(annotation::REFUSAL.into(), "x".into());
+        assert_eq!(answer(&offer, Some(&copy)), None, "nobody answers an offer so");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::{
 };
 
 use kube::ResourceExt;
-use liqo_kube::{Cluster, Object};
+use liqo_kube::{Cluster, Object, refusals};
 
 /// Objects that are remembered; for one more, the object that was silent longest is forgotten.
 const OBJECTS: usize = 1024;
@@ -31,7 +31,7 @@ struct Said {
 
 impl Told {
     /// Writes a Warning Event about an object, unless the same warning was given already.
-    pub(crate) async fn warn<K: Object>(&self, cluster: &Cluster, object: &K, reason: &str, message: &str) {
+    pub(crate) async fn warn<K: Object>(&self, cluster: &Cluster, object: &K, reason: &'static str, message: &str) {
         self.warn_of(cluster, object, "", reason, message).await;
     }
 
@@ -41,7 +41,7 @@ impl Told {
         cluster: &Cluster,
         object: &K,
         topic: &str,
-        reason: &str,
+        reason: &'static str,
         message: &str,
     ) {
         let (uid, topic_of_reason) = (object.uid().unwrap_or_default(), format!("{reason}/{topic}"));
@@ -50,6 +50,7 @@ impl Told {
         {
             return;
         }
+        refusals::count("controller", reason);
         self.remember(&uid, topic_of_reason, message, Instant::now());
         let kind = K::kind(&()).into_owned();
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());

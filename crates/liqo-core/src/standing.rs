@@ -267,6 +267,22 @@ pub fn accepts(one: &ForeignCluster, by_default: bool) -> Result<(), &'static st
     }
 }
 
+/// The sentence that a peer which asks for resources is told while it is granted nothing, or nothing new. It is read in the
+/// peer's cluster.
+pub fn refusal(one: &ForeignCluster, by_default: bool) -> Option<&'static str> {
+    match one.spec.incoming_peering_enabled {
+        _ if one.metadata.deletion_timestamp.is_some() => Some("this cluster ends the peering"),
+        _ if is_banned(one) => Some("the cluster that asks is banned from this cluster"),
+        _ if is_drained(one) => Some("this cluster takes back what it has granted, and grants nothing new for now"),
+        PeeringEnabled::No => Some("this cluster does not accept the request"),
+        PeeringEnabled::Auto if !by_default => {
+            Some("the request waits for the approval of an administrator of this cluster")
+        }
+        _ if is_cordoned(one) => Some("this cluster grants nothing new for now; what was granted stays"),
+        PeeringEnabled::Auto | PeeringEnabled::Yes => None,
+    }
+}
+
 /// The decision of the controller manager, in the form that other processes read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Granted {
@@ -292,6 +308,23 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+
+    #[test]
+    fn a_peer_is_told_why_exactly_while_it_is_granted_nothing_new() {
+        for condition in ["", "Cordoned", "Drained", "Banned", "Unknown"] {
+            for (incoming, by_default) in [("Yes", false), ("Auto", true), ("Auto", false), ("No", true)] {
+                let one = peer("No", incoming, condition);
+                let refused = accepts(&one, by_default).is_err() || is_cordoned(&one);
+                let told = refusal(&one, by_default);
+                assert_eq!(told.is_some(), refused, "{condition} {incoming} {by_default}: {told:?}");
+                assert!(told.is_none_or(|told| told.contains("this cluster")), "{told:?}");
+            }
+        }
+        let told = |incoming, condition| refusal(&peer("No", incoming, condition), false).unwrap();
+        assert!(told("Auto", "").contains("approval"));
+        assert!(told("Yes", "Cordoned").contains("what was granted stays"));
+        assert!(told("Yes", "Drained").contains("takes back"));
+    }
 
     #[test]
     fn a_ban_holds_for_an_id_whatever_other_foreign_clusters_say() {

@@ -5,6 +5,7 @@
 //! - [`Queue`] and [`drive`]: one control loop; a key is never handled twice at once.
 //! - [`twin`]: the one mirror engine between two clusters.
 //! - [`guard`], [`rate`], [`reach`]: what others send, and how often, and where they lead us, harms nobody else.
+//! - [`said`], [`refusals`]: how texts of other clusters are shown, and how refusals are counted.
 //! - [`access`]: who asks us, and may they.
 //! - [`life`], [`drain`], [`server`], [`certs`], [`tokens`], [`lease`]: what a process needs to live, serve, be trusted and be alone.
 
@@ -22,6 +23,8 @@ pub mod peer;
 mod queue;
 pub mod rate;
 pub mod reach;
+pub mod refusals;
+pub mod said;
 pub mod server;
 pub mod tokens;
 pub mod turns;

@@ -25,7 +25,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     args::RuntimeArgs,
     drain::{Drain, Patience},
-    guard,
+    guard, refusals,
     server::{self, Listen, Reply, text},
 };
 
@@ -94,7 +94,7 @@ impl Life {
     /// Everything contributed to `/metrics`.
     pub fn metrics_text(&self) -> String {
         let parts = self.0.metrics.lock().unwrap_or_else(PoisonError::into_inner);
-        parts.iter().map(|part| part()).chain([guard::metrics()]).collect()
+        parts.iter().map(|part| part()).chain([guard::metrics(), refusals::metrics()]).collect()
     }
 
     /// Serves `/metrics` (and the health checks) on an address of its own.

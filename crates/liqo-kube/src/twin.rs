@@ -129,6 +129,13 @@ pub trait Reflect: Send + Sync + 'static {
         Back::Nothing
     }
 
+    /// The status of an object here whose twin the API server there refuses, with `why` naming that cluster; `None`: the
+    /// status stays as it is.
+    fn refused(&self, here: &Self::Here, why: &str) -> Option<Value> {
+        let _ = (here, why);
+        None
+    }
+
     /// How the twin of `name` is called.
     fn name_there(&self, name: &str) -> String {
         name.to_owned()

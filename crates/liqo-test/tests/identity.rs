@@ -6,7 +6,7 @@
 use std::{
     io::{BufRead, BufReader, Write},
     process::{Child, ChildStdin, ChildStdout, Stdio},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -23,6 +23,8 @@ use serde_json::{Value, json};
 const SHORT: Duration = Duration::from_secs(170);
 /// Certificates of this life are due at once, and renewed every 10 s.
 const SHORTEST: Duration = Duration::from_secs(30);
+/// A definite refusal ends a command within this time: `liqoctl` believes a refusal that lasts for 20 s.
+const REFUSED: Duration = Duration::from_secs(45);
 /// A ConfigMap of the consumer is at the provider within this time.
 const PROMPT: Duration = Duration::from_secs(10);
 
@@ -42,7 +44,8 @@ fn told(stage: &Stage) -> Result<()> {
     rome.rolled_out("demo", "web")?;
     renewed(stage, &first)?;
     ended(stage)?;
-    revoked(stage)
+    revoked(stage)?;
+    forgotten(stage)
 }
 
 /// The certificate is replaced before it ends, and every few seconds when it lives for seconds; nobody notices. Nothing of ours
@@ -138,9 +141,49 @@ fn revoked(stage: &Stage) -> Result<()> {
             ensure!(answer == Answer::Forbidden, "{path} is answered after the end: {answer:?}");
         }
     }
-    warned(rome, "is banned from this cluster")?;
+    rome.wait_peering("milan", "AuthenticationStatus", "Denied")?;
+    let told = rome.peering("milan", "AuthenticationStatus")?;
+    ensure!(text(&told, "/message").contains("cluster \"milan\" says: cluster "), "{told}");
+    ensure!(text(&told, "/message").contains("is banned from this cluster"), "{told}");
     ensure!(now()? < held.ends, "the certificate has ended meanwhile");
     ensure!(self::held(rome)?.ends == last.ends, "a banned cluster was given a certificate");
+    lifted(stage)
+}
+
+/// A new wish for resources ends with the reason of the provider while the ban lasts, and comes true when the ban is lifted.
+fn lifted(stage: &Stage) -> Result<()> {
+    let (rome, milan) = (stage.cluster("rome"), stage.cluster("milan"));
+    let began = Instant::now();
+    let told = stage.refused(rome, &["peer", "milan"])?;
+    ensure!(told.contains("is banned from this cluster"), "{told}");
+    ensure!(began.elapsed() < REFUSED, "a banned cluster waited for {:?}", began.elapsed());
+    stage.liqoctl(milan, &["uncordon", "tenant", "rome"])?;
+    let open = r#"{"spec":{"incomingPeeringEnabled":"Auto"}}"#;
+    milan.kubectl(&["patch", "foreigncluster", "rome", "--type=merge", "-p", open])?;
+    stage.liqoctl(rome, &["peer", "milan"])?;
+    rome.rolled_out("demo", "web")
+}
+
+/// The tokens for milan go with its `ForeignCluster`. Milan, whose own `ForeignCluster` is deleted, then shows the identity of
+/// rome as one without a `ForeignCluster`, and ends it by the ID of rome.
+fn forgotten(stage: &Stage) -> Result<()> {
+    let (rome, milan) = (stage.cluster("rome"), stage.cluster("milan"));
+    let held = held(rome)?;
+    rome.kubectl(&["delete", "foreigncluster", "milan", "--timeout=90s"])?;
+    wait_for("the token for milan is gone", LONG, || {
+        let tokens = rome.items(&["secrets", "-n", "liqo", "-l", "discovery.liqo.io/auth-token"])?;
+        Ok(tokens.is_empty().then_some(()))
+    })?;
+    let id = milan.json(&["foreigncluster", "rome"])?;
+    let id = text(&id, "/spec/clusterIdentity/clusterID").to_owned();
+    milan.kubectl(&["delete", "foreigncluster", "rome", "--timeout=90s"])?;
+    let shown = stage.liqoctl(milan, &["status", "peer"])?;
+    ensure!(shown.contains("Identity without a ForeignCluster") && shown.contains(&id), "{shown}");
+    stage.liqoctl(milan, &["evict", "tenant", &id, "--timeout", "60s"])?;
+    let answer = held.asks(stage, "/apis/discovery.liqo.io/v1alpha1/namespaces/TENANT/resourcerequests")?;
+    ensure!(answer == Answer::Forbidden, "an identity that was ended is answered: {answer:?}");
+    let shown = stage.liqoctl(milan, &["status", "peer"])?;
+    ensure!(!shown.contains(&id), "{shown}");
     Ok(())
 }
 

@@ -41,7 +41,9 @@ pub(crate) fn explain(foreign: &ForeignCluster, aspect: Type) -> String {
 fn advice(aspect: Type, status: Status) -> Option<&'static str> {
     match (aspect, status) {
         (Type::AuthenticationStatus, Status::Denied) => Some(
-            "the token was refused: run `liqoctl generate peer-command` on the other cluster and use the command it prints",
+            "if the token was refused, run `liqoctl generate peer-command` on the other cluster and use the command it \
+             prints; if this cluster is banned there, an administrator of the other cluster must run `liqoctl uncordon \
+             tenant` first",
         ),
         (Type::AuthenticationStatus, Status::EmptyDenied) => Some(
             "the other cluster asks for a token: run `liqoctl generate peer-command` there and use the command it prints",

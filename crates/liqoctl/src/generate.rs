@@ -33,6 +33,7 @@ enum What {
     ///
     /// Tokens are Secrets in the namespace of Liqo, to be listed and revoked there:
     ///   kubectl get secrets -n liqo -l liqo.io/one-time-token -L discovery.liqo.io/cluster-id
+    ///   kubectl get secrets -n liqo -l discovery.liqo.io/cluster-id -L liqo.io/one-time-token
     ///   kubectl delete secret -n liqo auth-token-once-0123456789abcdef
     /// The annotations liqo.io/token-expires and liqo.io/token-used-by say until when a token is good and who has
     /// used it. A new token replaces none.

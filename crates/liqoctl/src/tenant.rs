@@ -1,6 +1,9 @@
 //! `liqoctl cordon|uncordon|drain|evict tenant`: the grants to a cluster that consumes resources of this cluster.
 //!
 //! Writes    `ForeignCluster`: the annotation `liqo.io/tenant-condition`; `evict` also both directions of the peering.
+//! Removes   what [`stranger`] removes.
+
+pub(crate) mod stranger;
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,11 +21,12 @@ use liqo_core::naming;
 use liqo_kube::Cluster;
 use serde_json::{Value, json};
 
+use self::stranger::Stranger;
 use crate::{
     clusters::ConnectionArgs,
     completion, condition, flag,
     out::{Out, Step},
-    peer::{get, identity},
+    peer::{identity, plan::id_of},
     wait::{Deadline, Watched},
 };
 
@@ -49,7 +53,8 @@ enum What {
 
 #[derive(Clone, Debug, clap::Args)]
 struct NameArgs {
-    /// Name of the ForeignCluster
+    /// Name of the ForeignCluster, or the ID of its cluster. `evict` also takes the tenant namespace, the name or the ID of a
+    /// cluster that was let in and has no ForeignCluster: `liqoctl status peer` lists them
     #[arg(value_name = "FOREIGN CLUSTER", value_parser = clap::builder::NonEmptyStringValueParser::new(), add = clap_complete::ArgValueCompleter::new(completion::foreign_clusters))]
     name: String,
 }
@@ -138,7 +143,20 @@ async fn decide(
     let (out, deadline) = (Out::new(false), Deadline::after(timeout));
     let cluster = connection.open().await?.cluster;
     let failed = || format!("Failed to {} the tenant {name:?}", format!("{verdict:?}").to_lowercase());
-    let foreign = get(&cluster, &name).await.with_context(failed)?;
+    let foreign = match find(&cluster, &name).await.with_context(failed)? {
+        Found::Peer(foreign) => *foreign,
+        Found::Stranger(one) if verdict == Verdict::Evict => {
+            return stranger::end(&cluster, &one, deadline, out).await.with_context(failed);
+        }
+        Found::Stranger(_) => {
+            return Err(anyhow!(
+                "it has an identity here and no ForeignCluster, so it is granted nothing: `liqoctl evict tenant {name}` \
+                 ends the identity"
+            ))
+            .with_context(failed);
+        }
+    };
+    let name = foreign.name_any();
     let (reason, message) = verdict.event();
     if verdict.is_in_force(&foreign) {
         out.done(format!("{name}: already so: {message}"));
@@ -165,6 +183,33 @@ async fn decide(
         }
         Verdict::Drain => drained(&cluster, &foreign, deadline, out).await.with_context(failed),
         Verdict::Evict => ended(&cluster, &foreign, deadline, out).await.with_context(failed),
+    }
+}
+
+/// A tenant, as it was named.
+enum Found {
+    Peer(Box<ForeignCluster>),
+    Stranger(Stranger),
+}
+
+/// The tenant of this name: the name of a `ForeignCluster` comes before the ID of a cluster, and both before a cluster that
+/// has no `ForeignCluster`.
+async fn find(cluster: &Cluster, name: &str) -> anyhow::Result<Found> {
+    let known: Vec<ForeignCluster> = cluster.list("", "").await?;
+    let named = known.iter().find(|one| one.name_any() == name).or_else(|| known.iter().find(|one| id_of(one) == name));
+    if let Some(foreign) = named {
+        return Ok(Found::Peer(Box::new(foreign.clone())));
+    }
+    let mut called = stranger::list(cluster, &known).await?;
+    called.retain(|one| one.is_called(name));
+    match (called.pop(), called.is_empty()) {
+        (Some(one), true) => Ok(Found::Stranger(one)),
+        (Some(_), false) => {
+            Err(anyhow!("several clusters are called {name:?}: use the cluster ID that `liqoctl status peer` shows"))
+        }
+        (None, _) => Err(anyhow!(
+            "foreignclusters.discovery.liqo.io {name:?} not found, and no cluster of this name or ID has an identity here"
+        )),
     }
 }
 

@@ -7,7 +7,7 @@
 //! `ShadowPod`, or one whose peer has no grant, loses its pod, even while a finalizer holds the `ShadowPod`.
 //!
 //! Watches   `ShadowPod`s, `Pod`s made from them.
-//! Writes    `Pod`s; `ShadowPod.status`; in `Pod.status` the readiness gates of the original.
+//! Writes    `Pod`s; `ShadowPod.status` and the annotation `liqo.io/refusal`; in `Pod.status` the readiness gates of the original.
 //! Removes   pods of deleted `ShadowPod`s, of earlier `ShadowPod`s of the same name, and of peers without a grant.
 
 mod plan;
@@ -23,10 +23,10 @@ use std::{
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::ResourceExt;
 use liqo_api::{
-    meta::label,
+    meta::{annotation, label},
     virtualkubelet::{ShadowPod, ShadowPodPhase, ShadowPodStatus},
 };
-use liqo_kube::{Cluster, KubeError, Store, drive, now};
+use liqo_kube::{Cluster, KubeError, Store, drive, now, refusals, said};
 use serde_json::json;
 
 use self::{
@@ -100,7 +100,7 @@ impl Loop {
             (Step::Create, _) => match refusal.map_or_else(|| self.book(&shadow), Err) {
                 Ok(()) => self.create(&shadow).await?,
                 Err(why) => {
-                    self.tell(&shadow, "Refused", why).await;
+                    self.refuse(&shadow, "Refused", why).await?;
                     (Some(LATER), Some(ShadowPodPhase::Pending))
                 }
             },
@@ -120,8 +120,12 @@ impl Loop {
             }
             (Step::Wait(pause), _) => (Some(pause), phase),
             (Step::Taken, _) => {
-                self.tell(&shadow, "AlreadyExists", taken(&name)).await;
+                self.refuse(&shadow, "AlreadyExists", taken(&name)).await?;
                 (Some(LATER), Some(ShadowPodPhase::Pending))
+            }
+            (_, Some(pod)) if kinship(&shadow, &pod) == Kinship::Own => {
+                self.answer(&shadow, None).await?;
+                (None, phase)
             }
             _ => (None, phase),
         };
@@ -140,7 +144,7 @@ impl Loop {
         }
         let peer = guest::origin(&shadow.metadata);
         let why = format!("this cluster does not run the pod: the cluster {peer:?} is granted nothing");
-        self.tell(shadow, "Refused", why).await;
+        self.refuse(shadow, "Refused", why).await?;
         self.report(shadow, Some(ShadowPodPhase::Pending)).await?;
         Ok(Some(LATER))
     }
@@ -222,7 +226,7 @@ impl Loop {
             Ok(made) if lacks_limits(&pod, &made) => {
                 self.cluster.remove_now(&made).await?;
                 let why = "this cluster knows no resources of whole pods (spec.resources): set them for each container";
-                self.tell(shadow, "FailedCreate", why.to_owned()).await;
+                self.refuse(shadow, "FailedCreate", why.to_owned()).await?;
                 self.report(shadow, pending).await?;
                 Ok((Some(LATER), None))
             }
@@ -235,7 +239,7 @@ impl Loop {
             Err(error) => {
                 self.await_pod(shadow, error.code().is_none());
                 if matches!(error.code(), Some(400 | 403 | 422)) {
-                    self.tell(shadow, "FailedCreate", reason(&error)).await;
+                    self.refuse(shadow, "FailedCreate", reason(&error)).await?;
                     self.report(shadow, pending).await?;
                 }
                 Err(error)
@@ -258,7 +262,7 @@ impl Loop {
             }
             Kinship::Older => Ok((Some(SOON), None)),
             Kinship::Foreign => {
-                self.tell(shadow, "AlreadyExists", taken(&name)).await;
+                self.refuse(shadow, "AlreadyExists", taken(&name)).await?;
                 Ok((Some(LATER), Some(ShadowPodPhase::Pending)))
             }
         }
@@ -306,10 +310,31 @@ impl Loop {
         self.cluster.put_status(shadow, &ShadowPodStatus { phase }).await.map(drop)
     }
 
+    /// Tells this cluster and the peer why the pod is not made.
+    async fn refuse(&self, shadow: &ShadowPod, kind: &'static str, why: String) -> Result<(), KubeError> {
+        let told = said::printable(&why);
+        self.tell(shadow, kind, why).await;
+        self.answer(shadow, Some(&told)).await
+    }
+
+    /// Writes on the `ShadowPod` why its pod is not made, for the peer; nothing when the pod is made.
+    async fn answer(&self, shadow: &ShadowPod, why: Option<&str>) -> Result<(), KubeError> {
+        if shadow.annotations().get(annotation::REFUSAL).map(String::as_str) == why {
+            return Ok(());
+        }
+        let patch = json!({"metadata": {"uid": shadow.uid(), "annotations": {annotation::REFUSAL: why}}});
+        match self.cluster.merge(shadow, patch).await {
+            // The ShadowPod went away meanwhile.
+            Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
+            outcome => outcome.map(drop),
+        }
+    }
+
     /// Tells the user what is wrong, once for each new reason.
-    async fn tell(&self, shadow: &ShadowPod, kind: &str, text: String) {
+    async fn tell(&self, shadow: &ShadowPod, kind: &'static str, text: String) {
         let news = std::mem::replace(&mut recall(&mut self.memories(), shadow).told, text.clone()) != text;
         if news {
+            refusals::count("shadow-pod", kind);
             tracing::warn!(shadow = ?place_of(shadow), kind, reason = text, "pod of a peer");
             self.cluster.event(shadow, "liqo-controller-manager", "Warning", kind, &text).await;
         }

@@ -25,6 +25,7 @@ use liqo_kube::{
     certs,
     drain::Patience,
     life::{self, Life},
+    refusals,
     server::{self, Limits, Listen, Peer, Reply},
     turns::Turns,
 };
@@ -44,8 +45,11 @@ pub(super) use line::{FACTS, IDENTITY};
 pub(super) const LONGEST: usize = 64 * 1024;
 /// Peers reach the service through a Service, whose endpoints change a moment after the signal.
 const PEERS: Patience = Patience { accept: Duration::from_secs(3), finish: Duration::from_secs(10) };
-/// Pause between two questions about who we are and what to show.
-const PAUSE: Duration = Duration::from_secs(10);
+/// Pause between two questions about what to show and who is known. A new certificate is shown, and a new peer counted as one,
+/// after this time at the latest; nothing else depends on the answer.
+const PAUSE: Duration = Duration::from_secs(60);
+/// Pause before a question that was not answered is asked again.
+const SHORT_PAUSE: Duration = Duration::from_secs(10);
 /// The same, until there was a first answer.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
@@ -164,9 +168,12 @@ async fn first(line: &Line) -> wire::Facts {
 
 /// Shows whatever certificate is to be shown, and learns who is known, for ever. Who a cluster is never changes.
 async fn follow(line: Arc<Line>, showing: Showing, callers: Arc<Callers>) {
+    let mut pause = PAUSE;
     loop {
-        tokio::time::sleep(PAUSE).await;
-        match line.facts().await {
+        tokio::time::sleep(pause).await;
+        let facts = line.facts().await;
+        pause = if facts.is_ok() { PAUSE } else { SHORT_PAUSE };
+        match facts {
             Ok(facts) => {
                 callers.learn(&facts.peers);
                 if let Err(why) = showing.show(facts.shown.as_ref()) {
@@ -192,15 +199,14 @@ async fn answer(door: Arc<Door>, request: http::Request<Incoming>, peer: Peer) -
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/ids") => {
             if let Err(wait) = door.callers.asks_for_name(address) {
-                return server::too_many(wait);
+                return Refused::TooOften(wait).answer();
             }
             let ClusterIdentity { cluster_id, cluster_name } = door.here.clone();
             server::json(StatusCode::OK, &wire::Ids { cluster_id, cluster_name })
         }
         (&Method::POST, "/identity/certificate") => match door.identity(request, address).await {
             Ok(answer) => server::json(StatusCode::ACCEPTED, &answer),
-            Err(Refused::No(No(status, words))) => server::text(status, &words),
-            Err(Refused::TooOften(wait)) => server::too_many(wait),
+            Err(refused) => refused.answer(),
         },
         (_, "/ids" | "/identity/certificate") => server::text(StatusCode::METHOD_NOT_ALLOWED, "wrong method"),
         _ => server::text(StatusCode::NOT_FOUND, "there is GET /ids and POST /identity/certificate"),
@@ -212,6 +218,21 @@ enum Refused {
     No(No),
     /// The caller asks too often; the time to wait.
     TooOften(Duration),
+}
+
+impl Refused {
+    /// The answer to the caller; it is counted.
+    fn answer(self) -> Response<Reply> {
+        let status = match &self {
+            Self::No(No(status, _)) => *status,
+            Self::TooOften(_) => StatusCode::TOO_MANY_REQUESTS,
+        };
+        refusals::count("authentication", refusals::reason_of(status.as_u16()));
+        match self {
+            Self::No(No(status, words)) => server::text(status, &words),
+            Self::TooOften(wait) => server::too_many(wait),
+        }
+    }
 }
 
 impl From<No> for Refused {

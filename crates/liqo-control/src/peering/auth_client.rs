@@ -8,14 +8,17 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{Method, StatusCode};
 use liqo_api::ClusterIdentity;
 use liqo_core::join_token;
-use liqo_kube::reach::{Answer, Ask, Reach, Trust};
+use liqo_kube::{
+    reach::{Answer, Ask, Reach, Trust},
+    said,
+};
 
 use super::wire;
 
 /// Why a peer gave us nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// It said no (401 or 403), in these words.
+    /// It said no (401 or 403), in these words, with its name before them.
     Denied(String),
     /// It said something else, or nothing.
     Failed(String),
@@ -51,8 +54,8 @@ pub(crate) async fn who(url: &str, insecure: bool) -> Result<ClusterIdentity, Re
     Ok(ClusterIdentity::new(ids.cluster_id, ids.cluster_name))
 }
 
-/// Asks a peer to sign a certificate and to make room for us.
-pub(crate) async fn ask(url: &str, trust: &Trust, request: &wire::Request) -> Result<Grant, Refusal> {
+/// Asks the peer `name` to sign a certificate and to make room for us.
+pub(crate) async fn ask(name: &str, url: &str, trust: &Trust, request: &wire::Request) -> Result<Grant, Refusal> {
     let url = format!("{}/identity/certificate", url.trim_end_matches('/'));
     let body = serde_json::to_vec(request).expect("a request is JSON");
     let asked = Ask { method: Method::POST, body: body.into(), ..Ask::get(&url, trust) };
@@ -60,8 +63,8 @@ pub(crate) async fn ask(url: &str, trust: &Trust, request: &wire::Request) -> Re
     let Answer { status, body } = Reach::default().ask(asked).await.map_err(failed)?;
     match status {
         StatusCode::CREATED | StatusCode::ACCEPTED => grant(&body),
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(Refusal::Denied(words(&body))),
-        other => Err(Refusal::Failed(format!("unexpected response: {other}: {}", words(&body)))),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(Refusal::Denied(words(name, &body))),
+        other => Err(Refusal::Failed(format!("unexpected response: {other}: {}", words(name, &body)))),
     }
 }
 
@@ -88,11 +91,9 @@ fn grant(body: &[u8]) -> Result<Grant, Refusal> {
     })
 }
 
-/// What a peer says, on one line of bearable length.
-fn words(body: &[u8]) -> String {
-    let text = String::from_utf8_lossy(body);
-    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(512).collect();
-    text.trim().to_owned()
+/// The words of the peer `name`, marked as its claim.
+fn words(name: &str, body: &[u8]) -> String {
+    said::by(name, &String::from_utf8_lossy(body))
 }
 
 #[cfg(test)]
@@ -109,9 +110,8 @@ mod tests {
     }
 
     #[test]
-    fn a_long_answer_becomes_one_short_line() {
-        assert_eq!(words(b"no\nway\n"), "no way");
-        assert_eq!(words(&[b'x'; 2000]).len(), 512);
+    fn a_refusal_names_the_cluster_that_said_it() {
+        assert_eq!(words("milan", b"no\nway\xff\n"), "cluster \"milan\" says: no way\u{fffd}");
     }
 
     #[tokio::test]
@@ -145,8 +145,8 @@ mod tests {
                 assert!(!grant.certificate.is_empty());
                 let _ = liqo_kube::certs::facts(grant.certificate.as_bytes());
             }
-            let words = words(bytes);
-            assert!(words.chars().count() <= 512 && !words.contains(['\n', '\r']), "{words:?}");
+            let words = words("milan", bytes);
+            assert!(words.chars().count() <= said::LONGEST + 32 && !words.contains(['\n', '\r']), "{words:?}");
         });
     }
 }

@@ -9,7 +9,7 @@
 //! Writes    `ForeignCluster` (identity of the peer, finalizer of the checker, status); tenant
 //!           `Namespace`; `ResourceRequest` originals.
 //! Removes   `ResourceRequest` originals; a `ForeignCluster` that nobody asked for and nobody uses; the tenant `Namespace`
-//!           of a banned peer.
+//!           of a banned peer; the `Secret` with the token for a peer whose `ForeignCluster` is deleted.
 
 mod check;
 mod plan;
@@ -40,6 +40,7 @@ use super::{
     condition::{self, Fact, tell},
     identity::{self, Standing},
     tenant::{self, Tenant},
+    token,
     world::World,
 };
 use crate::{ledger::id_of, offload::strip};
@@ -85,6 +86,9 @@ impl Pass<'_> {
         let (all, here) = (self.world.foreign_clusters.all(), &self.world.home.identity);
         let leaving = one.metadata.deletion_timestamp.is_some();
         if leaving {
+            if !is_nobody(one, &all, here) {
+                self.forget_token(&peer).await?;
+            }
             self.let_go().await?;
         }
         if !leaving && granted::is_banned(one) && !is_nobody(one, &all, here) {
@@ -109,7 +113,8 @@ impl Pass<'_> {
                 return Ok(Some(TENANT_AGAIN));
             }
         };
-        let standing = identity::ensure(self.world, one, &peer, &namespace).await?;
+        let unanswered = self.is_unanswered(&namespace, &peer.cluster_id);
+        let standing = identity::ensure(self.world, one, &peer, &namespace, unanswered).await?;
         self.check_health(&peer, &standing).await?;
         let again = Some(standing.again);
         let authentication = match (standing.identity, standing.refusal) {
@@ -181,6 +186,17 @@ impl Pass<'_> {
         Ok(())
     }
 
+    /// Removes the token for a peer whose `ForeignCluster` is deleted. Once only, while the finalizer of the checker is there: a
+    /// token that comes later is for the next peering.
+    async fn forget_token(&self, peer: &ClusterIdentity) -> Result<(), KubeError> {
+        let is_first = self.one.finalizers().iter().any(|held| held == finalizer::API_SERVER_CHECKER);
+        let token = self.world.secrets.get(&self.world.home.namespace, &token::remote_name(&peer.cluster_id));
+        match token.filter(|_| is_first) {
+            Some(token) => self.world.home.cluster.remove(&*token).await,
+            None => Ok(()),
+        }
+    }
+
     fn tenant_known(&self, peer: &ClusterIdentity) -> Option<String> {
         self.world.ledger.tenant(&peer.cluster_id)
     }
@@ -197,6 +213,15 @@ impl Pass<'_> {
         }
         let known: Vec<_> = known.iter().map(|one| one.as_ref().clone()).collect();
         tenant::ensure(&self.world.home.cluster, &known, peer).await
+    }
+
+    /// Whether the peer has made no offer for a request of ours that stands.
+    fn is_unanswered(&self, tenant: &str, id: &str) -> bool {
+        let stands = |one: &ResourceRequest| {
+            one.metadata.deletion_timestamp.is_none() && one.spec.withdrawal_timestamp.is_none()
+        };
+        self.world.our_request(tenant, id).is_some_and(|one| stands(&one))
+            && self.world.their_offer(tenant, id).is_none()
     }
 
     /// Has the API server of a peer whose identity we have probed, and shows that by the finalizer.

@@ -16,6 +16,7 @@
 
 mod attempts;
 mod plan;
+mod rights;
 
 use std::{
     collections::BTreeMap,
@@ -28,7 +29,7 @@ use k8s_openapi::{ByteString, api::core::v1::Secret, jiff::Timestamp};
 use kube::{ResourceExt, api::ObjectMeta};
 use liqo_api::{
     ClusterIdentity,
-    discovery::{ForeignCluster, ResourceRequest},
+    discovery::ForeignCluster,
     meta::{annotation, label},
     names,
 };
@@ -49,6 +50,7 @@ use super::{
 use attempts::Attempt;
 pub(crate) use attempts::{Attempts, Failure};
 use plan::{Need, need, pause_after};
+use rights::Rights;
 
 /// `true` on a Secret whose key has no certificate yet.
 const PENDING: &str = "liqo.io/pending-identity";
@@ -73,7 +75,8 @@ struct Asking<'a> {
     tenant: &'a str,
 }
 
-/// Makes sure that we have an identity on a peer, asking the peer when it is time to.
+/// Makes sure that we have an identity on a peer, asking the peer when it is time to. While the peer leaves our request
+/// `unanswered`, a valid identity may have no rights any more: then the peer is asked, too, and its answer is the reason.
 ///
 /// # Errors
 /// When our own API server refuses.
@@ -82,6 +85,7 @@ pub(crate) async fn ensure(
     foreign_cluster: &ForeignCluster,
     peer: &ClusterIdentity,
     tenant: &str,
+    unanswered: bool,
 ) -> Result<Standing, KubeError> {
     let asking = Asking { world, foreign_cluster, peer, tenant };
     let secrets = asking.secrets();
@@ -99,17 +103,22 @@ pub(crate) async fn ensure(
     if is_stored {
         asking.tidy(&secrets, best.as_ref(), need).await?;
     }
-    if let Need::Nothing(rest) = need {
-        if is_stored {
-            world.attempts.forget(&peer.cluster_id);
+    let is_settled = is_stored && matches!(need, Need::Nothing(_));
+    let in_doubt = best.as_ref().filter(|_| unanswered && need != Need::Identity);
+    let (need, look) = match (asking.rights(&attempt, in_doubt, is_settled).await, need) {
+        (Rights::Ended, _) => (Need::Rights, plan::DAY),
+        (Rights::Given(look), Need::Nothing(rest)) => {
+            return Ok(Standing { identity: best, refusal: None, again: rest.min(look) });
         }
-        return Ok(Standing { identity: best, refusal: None, again: rest });
-    }
+        (Rights::Given(look), need) => (need, look),
+    };
     let token = asking.token();
     let token_version = token.as_ref().and_then(|secret| secret.resource_version());
     let wait = attempt.next.map(|next| next.saturating_duration_since(Instant::now())).unwrap_or_default();
-    if !wait.is_zero() && attempt.token == token_version {
-        return Ok(standing(best, need, attempt.failure, wait));
+    // Rights that have just ended do not wait for the next time to renew.
+    let is_known = need != Need::Rights || attempt.ended;
+    if !wait.is_zero() && attempt.token == token_version && is_known {
+        return Ok(standing(best, need, attempt.failure, wait.min(look)));
     }
     let pending = asking.pending(&secrets, attempt.pending.clone()).await?;
     let token = token.as_deref().and_then(token::read).unwrap_or_default();
@@ -128,16 +137,24 @@ pub(crate) async fn ensure(
             let failures = attempt.failures.saturating_add(1);
             let pause = pause_after(failures, &failure, need);
             // A reason that stays the same is told once: the first one may be that the peer is just being restarted.
-            if matches!(need, Need::Renewal(_)) && attempt.failure.as_ref() != Some(&failure) {
-                asking.tell(&failure).await;
+            if attempt.failure.as_ref() != Some(&failure) {
+                asking.tell(need, &failure).await;
             }
             let failure = Some(failure);
             let next = Some(Instant::now() + pause);
             let token = token_version;
-            let attempt =
-                Attempt { failures, next, token, failure: failure.clone(), pending: Some(pending), granted: None };
+            let attempt = Attempt {
+                failures,
+                next,
+                token,
+                failure: failure.clone(),
+                pending: Some(pending),
+                look: world.attempts.of(&peer.cluster_id).look,
+                ended: need == Need::Rights,
+                granted: None,
+            };
             world.attempts.lock().insert(peer.cluster_id.clone(), attempt);
-            Ok(standing(best, need, failure, pause))
+            Ok(standing(best, need, failure, pause.min(look)))
         }
     }
 }
@@ -268,7 +285,8 @@ impl Asking<'_> {
         };
         let is_renewal = old.is_some();
         let trust = auth_client::trust(token, spec.insecure_skip_tls_verify.unwrap_or(true));
-        let grant = match auth_client::ask(&spec.foreign_auth_url, &trust, &request).await {
+        let name = &self.peer.cluster_name;
+        let grant = match auth_client::ask(name, &spec.foreign_auth_url, &trust, &request).await {
             Ok(grant) => grant,
             Err(refusal) => return Ok(Err(failure(refusal, token, &own))),
         };
@@ -308,20 +326,6 @@ impl Asking<'_> {
         Ok(required.into_iter().chain(optional.into_iter().filter_map(|(key, value)| Some((key, value?)))).collect())
     }
 
-    /// Whether a new identity does what the old one did: reading requests in our namespace there.
-    async fn works(&self, data: &BTreeMap<&'static str, String>) -> Result<(), String> {
-        let bytes = data.iter().map(|(key, text)| ((*key).to_owned(), ByteString(text.clone().into_bytes())));
-        let secret = Secret { data: Some(bytes.collect()), ..Secret::default() };
-        let identity = PeerIdentity::from_secret(&secret).ok_or("it is not complete")?;
-        let there = Cluster::new(identity.client().await?, "liqo-controller-manager");
-        let name = &self.world.home.identity.cluster_name;
-        let outcome = there.get::<ResourceRequest>(&identity.namespace, name).await;
-        outcome.map(drop).map_err(|error| {
-            let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-            format!("{error}: {source}")
-        })
-    }
-
     async fn store(&self, pending: &Secret, data: &BTreeMap<&'static str, String>) -> Result<Secret, KubeError> {
         let mut encoded: BTreeMap<&str, Value> =
             data.iter().map(|(key, text)| (*key, STANDARD.encode(text).into())).collect();
@@ -338,13 +342,13 @@ impl Asking<'_> {
         self.cluster().merge(pending, patch).await
     }
 
-    /// Says that a certificate will not be renewed for now.
-    async fn tell(&self, failure: &Failure) {
+    /// Tells why a certificate that was given is not renewed, or not accepted any more.
+    async fn tell(&self, need: Need, failure: &Failure) {
         let (Failure::Denied(why) | Failure::DeniedWithoutToken(why) | Failure::Failed(why)) = failure;
-        tracing::warn!(peer = self.peer.cluster_id, reason = why, "identity not renewed, the old one stays in use");
-        let message = format!("The peer does not renew our certificate, the old one stays in use: {why}");
+        let Some((reason, message)) = need.event(why) else { return };
+        tracing::warn!(peer = self.peer.cluster_id, reason = why, "{reason}");
         let about = self.foreign_cluster;
-        self.cluster().event(about, "liqo-controller-manager", "Warning", "IdentityNotRenewed", &message).await;
+        self.cluster().event(about, "liqo-controller-manager", "Warning", reason, &message).await;
     }
 }
 

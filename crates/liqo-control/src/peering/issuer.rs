@@ -83,6 +83,8 @@ pub(crate) struct Issuer {
     tokens: Tokens,
     /// What was signed last for each peer.
     certificates: Store<Secret>,
+    /// The certificate that the authentication service shows.
+    shown: Store<Secret>,
     turns: Arc<Semaphore>,
     /// The only user that is heard.
     caller: String,
@@ -103,6 +105,7 @@ impl Issuer {
         Ok(Self {
             tokens: Tokens::new(home.cluster.clone(), names::IDENTITY_AUDIENCE),
             certificates: issue::watch(&home.cluster),
+            shown: certificate::watch(&home, |_| {}),
             turns: Arc::new(Semaphore::new(TURNS)),
             caller: format!("system:serviceaccount:{}:{}", home.namespace, names::AUTH_ACCOUNT),
             pin_certificate: args.pin_certificate,
@@ -164,7 +167,7 @@ impl Issuer {
         let home = &self.door.home;
         let shown = match self.pin_certificate {
             // The replica that decides makes the certificate; until then the service has no certificate to show.
-            true => Some(certificate::read(home).await?.ok_or_else(|| {
+            true => Some(certificate::read(home, &self.shown).await.ok_or_else(|| {
                 let why = format!("Secret {} does not exist yet", names::AUTH_CERTIFICATE_SECRET);
                 No(StatusCode::SERVICE_UNAVAILABLE, why)
             })?),

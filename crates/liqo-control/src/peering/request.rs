@@ -23,13 +23,13 @@ use kube::ResourceExt;
 use liqo_api::{
     ClusterIdentity,
     discovery::{ForeignCluster, ForeignClusterSpec, ResourceRequest},
-    meta::label,
+    meta::{annotation, label},
     sharing::{ResourceOffer, ResourceOfferSpec, StorageType},
 };
 use liqo_core::{
     naming,
     resources::{changed, read, write},
-    standing::{accepts, is_cordoned},
+    standing::{self, accepts, is_cordoned},
 };
 use liqo_kube::{KubeError, now, owner_reference};
 use serde_json::json;
@@ -87,6 +87,7 @@ impl Pass<'_> {
         self.metrics(plan.metrics, foreign_cluster.as_deref()).await?;
         if let (Some(request), Some(one)) = (&request, &foreign_cluster) {
             self.own(request, one).await?;
+            self.answer(request, one).await?;
         }
         if !(cordoned && plan.step == Step::Make) {
             self.step(plan.step, request.as_deref(), offer.as_deref()).await?;
@@ -161,6 +162,21 @@ impl Pass<'_> {
             return Ok(());
         }
         self.world.home.cluster.own(request, owner_reference(one, true)).await.map(drop)
+    }
+
+    /// Tells the peer, on its copy of the request, why it is granted nothing new.
+    async fn answer(&self, request: &ResourceRequest, one: &ForeignCluster) -> Result<(), KubeError> {
+        let why = standing::refusal(one, self.world.args.enable_incoming_peering);
+        let told = request.annotations().get(annotation::REFUSAL).map(String::as_str);
+        if told == why || request.metadata.deletion_timestamp.is_some() {
+            return Ok(());
+        }
+        let patch = json!({"metadata": {"uid": request.uid(), "annotations": {annotation::REFUSAL: why}}});
+        match self.world.home.cluster.merge(request, patch).await {
+            // The peer has taken the request back meanwhile.
+            Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
+            outcome => outcome.map(drop),
+        }
     }
 
     /// Lets the peer read its metrics, or no longer; once.

@@ -21,7 +21,7 @@ use super::{
     Here, Plan, Reflect, There, decide,
     send::{apply, fingerprint},
 };
-use crate::{Cluster, KubeError, Queue, Store, drive, guard::supervised};
+use crate::{Cluster, KubeError, Queue, Store, drive, guard::supervised, refusals, said};
 
 /// So long a watch may take to show what we wrote; meanwhile the same is not written again.
 const LAG: Duration = Duration::from_secs(2);
@@ -261,14 +261,33 @@ impl<R: Reflect> Pair<'_, R> {
                 Ok(None)
             }
             Err(error) => {
-                if error.code().is_some() {
-                    // It was refused: nothing was made.
-                    lock(&self.made).remove(name);
-                }
-                let text = format!("Error reflecting object to cluster \"{peer}\": {}", crate::queue::chain(&error));
-                self.tell(name, here, "Warning", "FailedReflection", &text);
+                self.failed(name, here, &error).await;
                 Err(error)
             }
+        }
+    }
+
+    /// Tells why a twin was not made or changed; what the API server there refuses is told in its words.
+    async fn failed(&self, name: &str, here: Option<&R::Here>, error: &KubeError) {
+        let Parts { reflector, peer, .. } = self.parts;
+        let is_answered = error.code().is_some();
+        if is_answered {
+            // It was refused: nothing was made.
+            lock(&self.made).remove(name);
+        }
+        let why = crate::queue::chain(error);
+        let why = if is_answered { said::by(peer, &why) } else { why };
+        let text = format!("Error reflecting object to cluster \"{peer}\": {why}");
+        self.tell(name, here, "Warning", "FailedReflection", &text);
+        if let Some(code) = error.code() {
+            refusals::count("mirror", refusals::reason_of(code));
+        }
+        let is_refused = matches!(error.code(), Some(400 | 403 | 422));
+        if let Some(here) = here.filter(|_| is_refused)
+            && let Some(status) = reflector.refused(here, &why)
+            && let Err(error) = self.put_status(here, &status).await
+        {
+            tracing::debug!(name, error = &error as &dyn std::error::Error, "refusal not shown in the status");
         }
     }
 

@@ -8,6 +8,7 @@
 
 mod affinity;
 mod fields;
+mod refusal;
 mod spec;
 mod status;
 
@@ -59,6 +60,8 @@ pub(super) struct Pods {
     complain: Complain<Pod>,
     /// What is not there as it is here.
     incomplete: Complain<Pod>,
+    /// What the provider does not make, in its words.
+    refused: Complain<Pod>,
     needs: Needs,
     /// Whether everything a pod needs before it can start is there: its tokens.
     provided: Box<dyn Fn(&Pod) -> bool + Send + Sync>,
@@ -84,6 +87,7 @@ impl Pods {
             there_view: cx.addresses.endpoints(&scope, queue),
             complain: complaint::by_event(&cx.home, "Pod", complaint::FAILED),
             incomplete: complaint::by_event(&cx.home, "Pod", complaint::INCOMPLETE),
+            refused: complaint::by_event(&cx.home, "Pod", refusal::REFUSED),
             needs,
             provided: Box::new(provided),
             exists: Box::new(exists),
@@ -173,6 +177,8 @@ impl Reflect for Pods {
             Some((here, format!("In cluster \"{peer}\": {}", lacks(here, twin, |pod| self.needs.refused(pod))?)))
         });
         (self.incomplete)(name, lacks);
+        let words = here.and_then(|here| Some((here, refusal::words(&self.link.there.cluster_name, there)?)));
+        (self.refused)(name, words);
         let seen = here.and(seen).and_then(|seen| seen.status.as_ref());
         if let Some(view) = &self.here_view {
             let all = seen.map(status::addresses).unwrap_or_default();
@@ -226,9 +232,15 @@ impl Reflect for Pods {
         self.link.made(seen)
     }
 
+    fn refused(&self, here: &Pod, why: &str) -> Option<Value> {
+        refusal::status(here, Some(why)).as_ref().map(value)
+    }
+
     fn back(&self, here: &Pod, twin: Option<&ShadowPod>, seen: Option<&Pod>) -> Back {
         let Some((seen, there)) = seen.and_then(|seen| Some((seen, seen.status.as_ref()?))) else {
-            return Back::Nothing;
+            let words = refusal::words(&self.link.there.cluster_name, twin);
+            let status = twin.and_then(|_| refusal::status(here, words.as_deref()));
+            return status.map_or(Back::Nothing, |status| Back::Status(value(&status)));
         };
         // The pod here was given up, or has ended: a last word from there does not bring it back.
         if fallback::is_aborted(here) || status::is_past(here, seen) {

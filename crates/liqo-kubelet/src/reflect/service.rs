@@ -47,18 +47,25 @@ impl Reflect for Services {
     const IMMUTABLE: &'static [&'static str] = &["/spec/clusterIP"];
 
     fn look(&self, name: &str, here: Option<&Service>, there: Option<&Service>, _seen: Option<&Service>) {
-        // Told when the twin is made, not after each restart.
-        let left = here
-            .filter(|here| there.is_none() && !is_skipped(*here))
-            .and_then(|here| Some((here, left_out(here.spec.as_ref()?)?)));
-        if here.is_none() || left.is_some() {
-            (self.complain)(
-                name,
-                left.map(|(here, fields)| {
-                    let peer = &self.link.there.cluster_name;
-                    (here, format!("Service is reflected to cluster \"{peer}\" without {fields}"))
-                }),
-            );
+        let peer = &self.link.there.cluster_name;
+        let lacks = here.filter(|here| !is_skipped(*here)).and_then(|here| {
+            let spec = here.spec.as_ref()?;
+            let text = match there {
+                // Told when the twin is made, not after each restart.
+                None => format!(
+                    "Service is reflected to cluster \"{peer}\" without {}: the virtual kubelet of this cluster never sends that",
+                    left_out(spec)?
+                ),
+                Some(there) => format!(
+                    "Cluster \"{peer}\" has made the Service a ClusterIP: peerPolicy.allowedServiceTypes of cluster \
+                     \"{peer}\" does not contain {}",
+                    downgraded(spec, there.spec.as_ref().filter(|_| self.ours(there))?)?
+                ),
+            };
+            Some((here, text))
+        });
+        if here.is_none() || lacks.is_some() {
+            (self.complain)(name, lacks);
         }
     }
 
@@ -134,6 +141,12 @@ fn twin_spec(spec: ServiceSpec, taken: &[ServicePort], force: bool) -> ServiceSp
     }
 }
 
+/// The type of a Service that the provider did not take: what opens a Service to the outside, it made a `ClusterIP`.
+fn downgraded<'a>(here: &'a ServiceSpec, there: &ServiceSpec) -> Option<&'a str> {
+    let wanted = here.type_.as_deref().filter(|wanted| ["LoadBalancer", "NodePort"].contains(wanted))?;
+    (there.type_.as_deref() == Some("ClusterIP")).then_some(wanted)
+}
+
 /// Fields of a Service that mean addresses of this cluster and are set by the user; `None`: there are none.
 fn left_out(spec: &ServiceSpec) -> Option<String> {
     let fields = [
@@ -202,6 +215,33 @@ mod tests {
             ),
         ] {
             assert_eq!(left_out(&serde_json::from_value(spec).unwrap()).as_deref(), told);
+        }
+    }
+
+    #[test]
+    fn a_service_that_the_provider_keeps_inside_is_told_with_the_value_that_decides() {
+        let told = Arc::new(std::sync::Mutex::new(None));
+        let last = Arc::clone(&told);
+        let complain: Complain<Service> =
+            Arc::new(move |_, complaint| *last.lock().unwrap() = complaint.map(|(_, text)| text));
+        let services = Services { complain, ..Services::example() };
+        let of = |kind: &str| service(json!({"metadata": {"name": "web"}, "spec": {"type": kind}}));
+        for (here, there, is_told) in [
+            ("LoadBalancer", "ClusterIP", true),
+            ("NodePort", "ClusterIP", true),
+            ("NodePort", "NodePort", false),
+            ("ClusterIP", "ClusterIP", false),
+            ("ExternalName", "ClusterIP", false),
+        ] {
+            let mut twin = of(there);
+            twin.metadata.labels = Some(Link::example().labels());
+            *told.lock().unwrap() = None;
+            services.look("web", Some(&of(here)), Some(&twin), None);
+            let text = told.lock().unwrap().take();
+            assert_eq!(text.is_some(), is_told, "{here} {there}: {text:?}");
+            let wanted =
+                format!("peerPolicy.allowedServiceTypes of cluster \"{}\"", Link::example().there.cluster_name);
+            assert!(text.is_none_or(|text| text.contains(&wanted) && text.ends_with(here)), "{here}");
         }
     }
 

@@ -31,6 +31,7 @@ pub(crate) fn story(stage: &Stage) -> Result<()> {
         Ok(events.iter().any(told).then_some(()))
     })?;
     ensure!(running(milan)? == old, "the pod that was there goes on, and no other: {:?}", running(milan)?);
+    told(rome)?;
 
     rome.apply(BUDGET)?;
     let said = stage.refused(milan, &["drain", "tenant", "rome", "--timeout", "6s"])?;
@@ -46,6 +47,15 @@ pub(crate) fn story(stage: &Stage) -> Result<()> {
     stage.liqoctl(milan, &["uncordon", "tenant", "rome"])?;
     rome.wait_peering("milan", "OutgoingPeering", "Established")?;
     rome.rolled_out("demo", "lodger").context("rome gets again what it is granted")?;
+    wait_for("nothing is refused any more", LONG, || {
+        let outgoing = rome.peering("milan", "OutgoingPeering")?;
+        if says(&outgoing["message"], "") {
+            bail!("{outgoing}")
+        }
+        let pods = rome.items(&["pods", "-n", "demo", "-l", "app=lodger"])?;
+        let marked = pods.iter().find(|pod| !pod["status"]["reason"].is_null());
+        marked.map_or(Ok(Some(())), |pod| bail!("{}", pod["status"]))
+    })?;
     let new = running(milan)?;
     ensure!(new.len() == 2 && new.iter().all(|uid| !old.contains(uid)), "two new pods run: {new:?}");
     rome.kubectl(&["delete", "deployment,service", "-n", "demo", "lodger"])?;
@@ -53,6 +63,31 @@ pub(crate) fn story(stage: &Stage) -> Result<()> {
         let left = running(milan)?;
         if left.is_empty() { Ok(Some(())) } else { bail!("{left:?}") }
     })
+}
+
+/// The user of rome reads in rome why the pod does not run and why milan grants nothing new, with the name of milan.
+fn told(rome: &Cluster) -> Result<()> {
+    wait_for("the pod in rome says why it waits", LONG, || {
+        let pods = rome.items(&["pods", "-n", "demo", "-l", "app=lodger"])?;
+        let waits = pods.iter().find(|pod| pod["status"]["reason"] == "OffloadingRefused");
+        let status = waits.map(|pod| pod["status"].clone()).unwrap_or_default();
+        if says(&status["message"], "granted no more pods now") { Ok(Some(())) } else { bail!("{status}") }
+    })?;
+    wait_for("an Event in rome says why the pod waits", LONG, || {
+        let events = rome.items(&["events", "-n", "demo", "--field-selector", "reason=OffloadingRefused"])?;
+        let told = |one: &Value| one["type"] == "Warning" && says(&one["message"], "granted no more pods now");
+        Ok(events.iter().any(told).then_some(()))
+    })?;
+    wait_for("the ForeignCluster says that rome is cordoned", LONG, || {
+        let outgoing = rome.peering("milan", "OutgoingPeering")?;
+        if says(&outgoing["message"], "grants nothing new for now") { Ok(Some(())) } else { bail!("{outgoing}") }
+    })
+}
+
+/// Whether a message holds these words of milan.
+fn says(message: &Value, words: &str) -> bool {
+    let said = message.as_str().and_then(|text| text.split_once("cluster \"milan\" says: "));
+    said.is_some_and(|(_, said)| said.contains(words))
 }
 
 /// UIDs of rome's lodgers that run in milan.

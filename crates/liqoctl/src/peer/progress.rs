@@ -73,14 +73,17 @@ impl Progress {
         Err(self.failure(&what, Type::AuthenticationStatus, error))
     }
 
-    /// The peer offers resources.
+    /// The peer offers resources, or says that this cluster has no rights there any more. The condition that says so was not
+    /// there when the wait for authentication ended, so it is an answer to this peering.
     pub(crate) async fn outgoing(&self) -> anyhow::Result<()> {
         let name = &self.name;
         let step = self.out.step(format!("Activating outgoing peering to the remote cluster {name:?}"));
-        let done = self
-            .until(|foreign| (condition::status(foreign, Type::OutgoingPeering) == Status::Established).then_some(()));
         let what = format!("Failed activating outgoing peering to the remote cluster {name:?}");
-        done.await.map_err(|error| self.failure(&what, Type::OutgoingPeering, Some(error)))?;
+        match self.until(answer).await {
+            Ok(Answer::Offered) => {}
+            Ok(Answer::Refused) => return Err(self.failure(&what, Type::AuthenticationStatus, None)),
+            Err(error) => return Err(self.failure(&what, Type::OutgoingPeering, Some(error))),
+        }
         step.done(format!("Outgoing peering activated to the remote cluster {name:?}"));
         Ok(())
     }
@@ -144,6 +147,21 @@ impl Progress {
     }
 }
 
+/// The answer of a peer to the request for resources.
+#[derive(Debug, PartialEq, Eq)]
+enum Answer {
+    Offered,
+    Refused,
+}
+
+/// The answer of the peer, once there is one.
+fn answer(foreign: &ForeignCluster) -> Option<Answer> {
+    if condition::is_refusal(condition::status(foreign, Type::AuthenticationStatus)) {
+        return Some(Answer::Refused);
+    }
+    (condition::status(foreign, Type::OutgoingPeering) == Status::Established).then_some(Answer::Offered)
+}
+
 fn is_ready(node: &Node) -> bool {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
     conditions.into_iter().flatten().any(|one| one.type_ == "Ready" && one.status == "True")
@@ -172,6 +190,29 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_peer_that_has_ended_our_rights_has_answered() {
+        for (authentication, outgoing, wanted) in [
+            ("Established", "Pending", None),
+            ("Established", "Established", Some(Answer::Offered)),
+            ("Denied", "Pending", Some(Answer::Refused)),
+            ("EmptyDenied", "Pending", Some(Answer::Refused)),
+            ("Denied", "Established", Some(Answer::Refused)),
+            ("Error", "Pending", None),
+        ] {
+            let conditions = json!([
+                {"type": "AuthenticationStatus", "status": authentication},
+                {"type": "OutgoingPeering", "status": outgoing},
+            ]);
+            let foreign = json!({
+                "metadata": {"name": "milan"}, "spec": {"foreignAuthUrl": "https://a.b"},
+                "status": {"peeringConditions": conditions},
+            });
+            let foreign = serde_json::from_value(foreign).unwrap();
+            assert_eq!(answer(&foreign), wanted, "{authentication} {outgoing}");
+        }
+    }
 
     #[test]
     fn a_node_that_is_not_ready_says_why() {

@@ -21,6 +21,7 @@ use crate::{
         missing,
         network::{NetworkView, Objects},
     },
+    tenant::stranger::{self, Stranger},
     uninstall::absent,
     view::PeerView,
 };
@@ -31,6 +32,9 @@ const TITLE: &str = "Peered Cluster Information";
 #[serde(rename_all = "camelCase")]
 struct Report {
     peers: Vec<PeerView>,
+    /// Clusters that were let in and have no ForeignCluster.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    strangers: Vec<Stranger>,
     /// Names that were asked for and belong to no peer.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     not_found: Vec<String>,
@@ -55,7 +59,8 @@ pub(crate) async fn run(
         configs: cluster.list("", "").await.or_else(absent)?,
         tunnels: cluster.list("", "").await.or_else(absent)?,
     };
-    let report = report(&known, &offers, &network, names);
+    let strangers = stranger::list(cluster, &known).await?;
+    let report = report(&known, &offers, &network, names).with(strangers, names);
     match output {
         Some(format) => out.value(&report, format)?,
         None => out.plain(boxed(TITLE, &text(&report, &local, verbose))),
@@ -80,7 +85,27 @@ fn report(known: &[ForeignCluster], offers: &[ResourceOffer], network: &Objects,
     let mut peers: Vec<_> = peers.collect();
     peers.sort_by(|a, b| a.name.cmp(&b.name));
     let unknown = |name: &&String| !known.iter().any(|one| one.name_any() == **name);
-    Report { peers, not_found: names.iter().filter(unknown).cloned().collect() }
+    Report { peers, strangers: Vec::new(), not_found: names.iter().filter(unknown).cloned().collect() }
+}
+
+impl Report {
+    /// The same with the clusters that have no ForeignCluster, as far as they were asked for.
+    fn with(mut self, all: Vec<Stranger>, names: &[String]) -> Self {
+        self.not_found.retain(|name| !all.iter().any(|one| one.is_called(name)));
+        let is_wanted = |one: &Stranger| names.is_empty() || names.iter().any(|name| one.is_called(name));
+        self.strangers = all.into_iter().filter(is_wanted).collect();
+        self
+    }
+}
+
+/// A cluster that has no ForeignCluster.
+fn stranger_section(one: &Stranger) -> Section {
+    let mut all = Section::new(format!("{} - {}", one.cluster_name, one.cluster_id));
+    all.entry("Type", "Identity without a ForeignCluster");
+    all.entry("Tenant Namespace", &one.tenant_namespace);
+    all.entry("Certificate Ends", one.certificate_ends.as_deref().unwrap_or("unknown"));
+    all.entry("End It", format!("liqoctl evict tenant {}", one.cluster_id));
+    all
 }
 
 fn is_enabled(view: &PeerView, direction: &str) -> bool {
@@ -100,7 +125,10 @@ fn text(report: &Report, local: &str, verbose: bool) -> String {
     for peer in &report.peers {
         all.section(section(peer, local, verbose));
     }
-    if report.peers.is_empty() && report.not_found.is_empty() {
+    for one in &report.strangers {
+        all.section(stranger_section(one));
+    }
+    if report.peers.is_empty() && report.strangers.is_empty() && report.not_found.is_empty() {
         all.line(format!("Local cluster {local:?} is not peered with any remote cluster"));
     }
     all.text()
@@ -280,6 +308,25 @@ mod tests {
         let unknown = report(&[known()], &[], &none(), &["paris".to_owned()]);
         assert_eq!((unknown.not_found.as_slice(), unknown.peers.len()), (["paris".to_owned()].as_slice(), 0));
         assert_eq!(text(&unknown, "rome", false), "paris - Peer Not Found\n");
+    }
+
+    #[test]
+    fn a_cluster_that_was_let_in_and_is_no_peer_is_shown_with_what_ends_it() {
+        let stranger = || Stranger {
+            cluster_id: "id-of-turin".to_owned(),
+            cluster_name: "turin".to_owned(),
+            tenant_namespace: "liqo-tenant-turin-0a1b2c".to_owned(),
+            certificate_ends: Some("2026-01-02T00:00:00Z".to_owned()),
+        };
+        let told =
+            |names: &[String]| text(&report(&[], &[], &none(), names).with(vec![stranger()], names), "rome", false);
+        let shown = "turin - id-of-turin\n    Type:             Identity without a ForeignCluster\n    Tenant Namespace: \
+            liqo-tenant-turin-0a1b2c\n    Certificate Ends: 2026-01-02T00:00:00Z\n    End It:           liqoctl evict tenant \
+            id-of-turin\n";
+        for names in [vec![], vec!["turin".to_owned()], vec!["id-of-turin".to_owned()]] {
+            assert_eq!(told(&names), shown, "{names:?}");
+        }
+        assert_eq!(told(&["paris".to_owned()]), "paris - Peer Not Found\n");
     }
 
     #[test]

@@ -82,7 +82,7 @@ fn webhooks_are_those_of_liqo() {
     }
     let wanted = [
         ("fc.mutate.liqo.io", "/mutate/foreign-cluster discovery.liqo.io foreignclusters CREATE,UPDATE"),
-        ("fc.validate.liqo.io", "/validate/foreign-cluster discovery.liqo.io foreignclusters UPDATE,DELETE"),
+        ("fc.validate.liqo.io", "/validate/foreign-cluster discovery.liqo.io foreignclusters CREATE,UPDATE,DELETE"),
         (
             "nsoff.validate.liqo.io",
             "/validate/namespace-offloading offloading.liqo.io namespaceoffloadings CREATE,UPDATE",

@@ -34,7 +34,9 @@ pub(super) fn keep_inside(asked: &Request, types: &str) -> Verdict {
     let ports = spec["ports"].as_array().into_iter().flatten().enumerate();
     let numbered = ports.filter(|(_, port)| port.get("nodePort").is_some());
     patch.extend(numbered.map(|(index, _)| remove(format!("/spec/ports/{index}/nodePort"))));
-    let warning = format!("the Service becomes a ClusterIP: type {is} is not for peers in this cluster");
+    let warning = format!(
+        "the Service becomes a ClusterIP: peerPolicy.allowedServiceTypes of this cluster does not contain {is}"
+    );
     Verdict::Allow { patch, warnings: vec![warning] }
 }
 

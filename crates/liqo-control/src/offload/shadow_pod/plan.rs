@@ -8,7 +8,7 @@ use k8s_openapi::{
 };
 use kube::{Resource, ResourceExt, core::ObjectMeta};
 use liqo_api::{
-    meta::label,
+    meta::{annotation, label},
     virtualkubelet::{ShadowPod, ShadowPodPhase},
 };
 use liqo_kube::owner_reference;
@@ -75,12 +75,15 @@ pub(super) fn kinship(shadow: &ShadowPod, pod: &Pod) -> Kinship {
 pub(super) fn forge(shadow: &ShadowPod) -> Pod {
     let mut labels = shadow.labels().clone();
     labels.insert(label::MANAGED_BY.to_owned(), label::MANAGED_BY_SHADOW_POD.to_owned());
+    let mut annotations = shadow.metadata.annotations.clone();
+    // Words of this cluster for the peer.
+    annotations.iter_mut().for_each(|all| drop(all.remove(annotation::REFUSAL)));
     Pod {
         metadata: ObjectMeta {
             name: Some(shadow.name_any()),
             namespace: shadow.namespace(),
             labels: Some(labels),
-            annotations: shadow.metadata.annotations.clone(),
+            annotations,
             owner_references: Some(vec![owner_reference(shadow, true)]),
             ..ObjectMeta::default()
         },

@@ -10,10 +10,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use liqo_api::{
     discovery::{ForeignCluster, OfferState, PeeringConditionType as Type, ResourceRequest, ResourceRequestSpec},
-    meta::label,
+    meta::{annotation, label},
     sharing::{ResourceOffer, VirtualKubeletStatus},
 };
 use liqo_core::standing::{self, accepts, is_cordoned};
+use liqo_kube::said;
 
 use super::{
     super::{
@@ -188,8 +189,16 @@ fn wanted(seen: &Observed<'_>) -> (Step, Fact, Option<Duration>) {
     (step, stage_of(seen, request), None)
 }
 
+/// How far our request is, with what the peer says about it.
 fn stage_of(seen: &Observed<'_>, request: &ResourceRequest) -> Fact {
-    condition::stage(Type::OutgoingPeering, stage(Some(request), seen.offer_here), seen.namespace)
+    let stage = stage(Some(request), seen.offer_here);
+    let mut fact = condition::stage(Type::OutgoingPeering, stage, seen.namespace);
+    let words = request.annotations().get(annotation::REFUSAL).filter(|_| stage != Stage::Leaving);
+    if let Some(words) = words {
+        let peer = seen.foreign_cluster.spec.cluster_identity.as_ref().map_or("", |one| one.cluster_name.as_str());
+        fact.message = format!("{}; {}", fact.message, said::by(peer, words));
+    }
+    fact
 }
 
 fn unwanted(seen: &Observed<'_>) -> (Step, Fact, Option<Duration>) {

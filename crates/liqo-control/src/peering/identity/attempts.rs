@@ -34,6 +34,10 @@ pub(super) struct Attempt {
     pub(super) failure: Option<Failure>,
     /// The pending Secret; the store may not have shown it yet.
     pub(super) pending: Option<Arc<Secret>>,
+    /// When to look next whether a peer that does not answer our request still gives us rights.
+    pub(super) look: Option<Instant>,
+    /// The peer had ended the rights of a valid identity.
+    pub(super) ended: bool,
     /// What was granted; the store may not have shown it yet.
     pub(super) granted: Option<PeerIdentity>,
 }

@@ -18,7 +18,7 @@ const REFUSED: Duration = Duration::from_secs(15);
 /// Longest pause between two attempts to renew.
 const RENEWAL: Duration = Duration::from_secs(600);
 /// Nobody sleeps longer: clocks change.
-const DAY: Duration = Duration::from_secs(24 * 3600);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// What is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub(super) enum Need {
     Renewal(Duration),
     /// There is no valid certificate.
     Identity,
+    /// The certificate is valid, but the peer has ended its rights.
+    Rights,
 }
 
 /// What is missing, given the best certificate there is.
@@ -47,6 +49,23 @@ pub(super) fn need(best: Option<&Facts>, now: Timestamp) -> Need {
 
 fn seconds(rest: i64) -> Duration {
     Duration::from_secs(u64::try_from(rest).unwrap_or_default().max(1))
+}
+
+impl Need {
+    /// Reason and message of the Event that tells why the peer does not give what is missing; `None`: the conditions alone
+    /// tell.
+    pub(super) fn event(self, why: &str) -> Option<(&'static str, String)> {
+        match self {
+            Self::Renewal(_) => {
+                let message = format!("The peer does not renew our certificate, the old one stays in use: {why}");
+                Some(("IdentityNotRenewed", message))
+            }
+            Self::Rights => {
+                Some(("IdentityRefused", format!("The peer has ended the rights of our certificate: {why}")))
+            }
+            Self::Nothing(_) | Self::Identity => None,
+        }
+    }
 }
 
 /// How long to wait after so many failures.

@@ -14,7 +14,7 @@ use k8s_openapi::{ByteString, api::core::v1::Secret, jiff::Timestamp};
 use kube::api::ObjectMeta;
 use liqo_api::names;
 use liqo_kube::{
-    KubeError, Queue,
+    KubeError, Queue, Store,
     certs::{self, CertError, KeyKind, Pair, Shown, Subject},
     drive,
     life::Life,
@@ -34,8 +34,7 @@ pub(super) fn keep(home: &Home, is_pinned: bool, life: &Life) {
     let queue = Queue::new();
     queue.push(());
     let news = queue.clone();
-    let fields = format!("metadata.name={}", names::AUTH_CERTIFICATE_SECRET);
-    let store = home.cluster.watch::<Secret>(&home.namespace).fields(&fields).start(move |_| news.push(()));
+    let store = watch(home, move |_| news.push(()));
     let home = home.clone();
     life.spawn("auth-certificate", async move {
         let _watched = store;
@@ -49,13 +48,17 @@ pub(super) fn keep(home: &Home, is_pinned: bool, life: &Life) {
     });
 }
 
-/// What is to be shown now, if it was made already.
-///
-/// # Errors
-/// When the API server does not say.
-pub(super) async fn read(home: &Home) -> Result<Option<ShownPair>, KubeError> {
-    let held = home.cluster.get::<Secret>(&home.namespace, names::AUTH_CERTIFICATE_SECRET).await?;
-    Ok(held.as_ref().and_then(pair).map(|Pair { certificate, key }| ShownPair { certificate, key }))
+/// Watches the Secret.
+pub(super) fn watch(home: &Home, changed: impl Fn(&Secret) + Send + Sync + 'static) -> Store<Secret> {
+    let fields = format!("metadata.name={}", names::AUTH_CERTIFICATE_SECRET);
+    home.cluster.watch::<Secret>(&home.namespace).fields(&fields).start(changed)
+}
+
+/// What is to be shown now, if it was made already; returns when the watch has shown what there is.
+pub(super) async fn read(home: &Home, secrets: &Store<Secret>) -> Option<ShownPair> {
+    secrets.ready().await;
+    let held = secrets.get(&home.namespace, names::AUTH_CERTIFICATE_SECRET)?;
+    pair(&held).map(|Pair { certificate, key }| ShownPair { certificate, key })
 }
 
 /// No token is to carry a pin.

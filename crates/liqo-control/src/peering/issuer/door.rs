@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::ResourceExt;
 use liqo_api::{ClusterIdentity, discovery::ForeignCluster, meta::label, names};
 use liqo_core::{endpoint, naming, standing};
-use liqo_kube::{certs::SigningRequest, now};
+use liqo_kube::{certs::SigningRequest, now, refusals};
 
 use super::{
     super::{
@@ -45,7 +45,20 @@ pub(super) struct Door {
 }
 
 impl Door {
+    /// The identity that is asked for; a refusal is counted and told.
     pub(super) async fn grant(&self, request: wire::Request) -> Result<wire::Answer, No> {
+        let peer = request.cluster.clone();
+        let outcome = self.judge(request).await;
+        if let Err(No(status, why)) = &outcome {
+            refusals::count("identity", refusals::reason_of(status.as_u16()));
+            if [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(status) {
+                self.tell_refused(&peer, why).await;
+            }
+        }
+        outcome
+    }
+
+    async fn judge(&self, request: wire::Request) -> Result<wire::Answer, No> {
         let Home { cluster, identity: here, .. } = &self.home;
         let peer = &request.cluster;
         check::claim(peer, here)?;
@@ -145,6 +158,20 @@ impl Door {
                 peer.cluster_id
             );
             self.home.cluster.event(secret.as_ref(), super::WRITER, "Warning", "TokenRefused", &message).await;
+        }
+    }
+
+    /// Tells on the `ForeignCluster` of a known peer that somebody who calls itself that peer was refused. Whoever asks chooses
+    /// the ID, so this is done once in a while for each ID.
+    async fn tell_refused(&self, peer: &ClusterIdentity, why: &str) {
+        if !self.told.is_news(&format!("refusal of {}", peer.cluster_id)) {
+            return;
+        }
+        let Ok(known) = self.home.cluster.list::<ForeignCluster>("", "").await else { return };
+        if let Some(one) = known.iter().find(|one| standing::id_of(one) == peer.cluster_id) {
+            let message =
+                format!("Somebody who calls itself this cluster asked for an identity here and was refused: {why}");
+            self.home.cluster.event(one, super::WRITER, "Warning", "IdentityNotGranted", &message).await;
         }
     }
 

@@ -94,7 +94,12 @@ pub(super) fn left_out(spec: &PodSpec) -> Option<String> {
         ("runtimeClassName", is_named(&spec.runtime_class_name)),
     ];
     let set: Vec<_> = fields.into_iter().filter(|(_, set)| *set).map(|(name, _)| format!("spec.{name}")).collect();
-    (!set.is_empty()).then(|| format!("the pod there is made without {}", set.join(", ")))
+    (!set.is_empty()).then(|| {
+        format!(
+            "the pod there is made without {}: the virtual kubelet of this cluster never sends that",
+            set.join(", ")
+        )
+    })
 }
 
 /// Changes of a pod that its twin does not follow, each in a sentence.

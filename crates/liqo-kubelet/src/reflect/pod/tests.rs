@@ -12,6 +12,7 @@ fn pods(provided: bool) -> Pods {
         there_view: View::Same,
         complain: Arc::new(|_, _| {}),
         incomplete: Arc::new(|_, _| {}),
+        refused: Arc::new(|_, _| {}),
         needs: Needs { link: Arc::new(Link::example()), namespace: "demo".into(), secrets: None, config_maps: None },
         provided: Box::new(move |_| provided),
         exists: Box::new(|_| true),
@@ -218,6 +219,23 @@ fn the_api_server_is_known_there_by_its_address_there() {
     for support in [ApiSupport::Disabled, ApiSupport::Tokens(named)] {
         assert_eq!(support_there(&support, |_| Answer::Failed), Some(support.clone()), "nothing to translate");
     }
+}
+
+#[test]
+fn a_pod_that_the_provider_does_not_make_says_why_until_it_is_made() {
+    let mut refused = shadow();
+    refused.annotations_mut().insert(annotation::REFUSAL.into(), "quota exceeded".into());
+    let Back::Status(status) = pods(true).back(&here(), Some(&refused), None) else { panic!("there are news") };
+    assert_eq!((&status["reason"], &status["phase"]), (&json!("OffloadingRefused"), &json!("Pending")));
+    assert!(status["message"].as_str().unwrap().ends_with("says: quota exceeded"), "{status}");
+    let mut told = here();
+    told.status = from_value(status).unwrap();
+    assert_eq!(pods(true).back(&told, Some(&refused), None), Back::Nothing);
+    assert_eq!(pods(true).back(&told, None, None), Back::Nothing, "the API server there refused the twin");
+    assert_eq!(pods(true).back(&told, Some(&shadow()), None), Back::Status(json!({"phase": "Pending"})));
+    assert_eq!(pods(true).refused(&told, "cluster \"x\" says: other").unwrap()["message"], "cluster \"x\" says: other");
+    let Back::Soon(made) = pods(true).back(&told, Some(&shadow()), Some(&seen())) else { panic!("there are news") };
+    assert_eq!(made, json!({"phase": "Running"}));
 }
 
 #[test]

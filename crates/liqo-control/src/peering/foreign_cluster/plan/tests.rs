@@ -117,6 +117,32 @@ fn a_direction_stands_as_in_liqo_0_8_3() {
 }
 
 #[test]
+fn the_words_of_a_provider_stand_in_the_condition_with_its_name() {
+    let one = peer("Yes", "Auto", "", false);
+    let created = offer("Created");
+    let mut asked = [request(false, "None", false, false), request(false, "Created", false, false)];
+    let message = |request: &ResourceRequest, offer: Option<&ResourceOffer>| {
+        let out = plan(&Observed { request: Some(request), offer_here: offer, ..seen(&one) });
+        let fact = out.facts.iter().find(|fact| fact.type_ == Type::OutgoingPeering).unwrap();
+        (fact.status, fact.message.clone())
+    };
+    for one in &mut asked {
+        one.annotations_mut().insert(annotation::REFUSAL.to_owned(), "no\nroom".to_owned());
+    }
+    let (status, text) = message(&asked[0], None);
+    assert_eq!(status, Status::Pending);
+    assert!(
+        text.ends_with(&format!("in the Tenant Namespace {NAMESPACE} yet; cluster \"milan\" says: no room")),
+        "{text}"
+    );
+    let (status, text) = message(&asked[1], Some(&created));
+    assert_eq!(status, Status::Established);
+    assert!(text.ends_with("; cluster \"milan\" says: no room"), "{text}");
+    let (_, text) = message(&request(false, "Created", false, false), Some(&created));
+    assert!(!text.contains("says"), "{text}");
+}
+
+#[test]
 fn a_wanted_peer_is_asked() {
     let one = peer("Yes", "Auto", "", false);
     let moved = ResourceRequestSpec { auth_url: "https://moved".to_owned(), ..wish() };
