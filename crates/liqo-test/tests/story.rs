@@ -6,6 +6,7 @@ use liqo_test::{
     stage::{LONG, SPREAD},
     story, wait_for,
 };
+use serde_json::json;
 
 #[test]
 fn two_clusters_become_one_and_two_again_twice() -> Result<()> {
@@ -49,6 +50,7 @@ fn tell(stage: &Stage, rome: &Cluster, milan: &Cluster) -> Result<()> {
     looked_into(rome)?;
     told(stage, rome)?;
     held_to_its_node(rome)?;
+    strays_are_looked_after(rome)?;
 
     stage.liqoctl(rome, &["unoffload", "namespace", "demo"])?;
     let there = milan.items(&["namespaces", "-l", "liqo.io/remote-cluster-id"])?;
@@ -139,8 +141,8 @@ fn told(stage: &Stage, rome: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// Whoever takes over a virtual kubelet can write the node of that virtual kubelet, its lease and the pods on it, and no others.
-/// All writes are dry runs.
+/// Whoever takes over a virtual kubelet can write the node of that virtual kubelet, its lease and the pods on it in offloaded
+/// namespaces, and no others. All writes are dry runs.
 fn held_to_its_node(rome: &Cluster) -> Result<()> {
     let tenants = rome.items(&["namespaces", "-l", "discovery.liqo.io/tenant-namespace=true"])?;
     ensure!(tenants.len() == 1, "one tenant namespace is expected, not {}", tenants.len());
@@ -158,14 +160,24 @@ fn held_to_its_node(rome: &Cluster) -> Result<()> {
     let stranger = "apiVersion: v1\nkind: Node\nmetadata: {name: stranger}".to_owned();
     let dry = |words: &[&str]| words.iter().chain(&["--dry-run=server"]).map(|&word| word.to_owned()).collect();
     // kubectl reads a status before it writes it, which a virtual kubelet may not.
-    let status = |pod: &str| -> Result<(Vec<String>, String)> {
-        let mut object = rome.json(&["pod", "-n", "demo", pod])?;
+    let status = |namespace: &str, pod: &str| -> Result<(Vec<String>, String)> {
+        let mut object = rome.json(&["pod", "-n", namespace, pod])?;
         object["metadata"].as_object_mut().map(|meta| meta.remove("resourceVersion"));
-        let path = format!("/api/v1/namespaces/demo/pods/{pod}/status?dryRun=All");
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/status?dryRun=All");
         Ok((["replace", "--raw", &path, "-f", "-"].map(str::to_owned).to_vec(), object.to_string()))
     };
-    let ((ours, ours_told), (other, other_told)) = (status(remote)?, status(local)?);
-    let cases: [(Vec<String>, String, bool); 7] = [
+    let evict = |namespace: &str, pod: &str| {
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/eviction?dryRun=All");
+        let meta = json!({"name": pod, "namespace": namespace});
+        let what = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": meta});
+        (["create", "--raw", &path, "-f", "-"].map(str::to_owned).to_vec(), what.to_string())
+    };
+    let elsewhere = rome.pods("liqo", "app.kubernetes.io/part-of=liqo")?;
+    let (elsewhere, _) = elsewhere.first().context("a pod of the product")?;
+    let ((ours, ours_told), (other, other_told)) = (status("demo", remote)?, status("demo", local)?);
+    let (foreign, foreign_told) = status("liqo", elsewhere)?;
+    let ((evict_ours, eviction_of_ours), (evict_foreign, eviction)) = (evict("demo", remote), evict("liqo", elsewhere));
+    let cases: [(Vec<String>, String, bool); 11] = [
         (dry(&["patch", "node", "liqo-milan", "-p", patch]), String::new(), true),
         (dry(&["patch", "node", &node, "-p", patch]), String::new(), false),
         (dry(&["create", "-f", "-"]), stranger, false),
@@ -173,6 +185,10 @@ fn held_to_its_node(rome: &Cluster) -> Result<()> {
         (ours, ours_told, true),
         (other, other_told, false),
         (dry(&["delete", "pod", "-n", "demo", local]), String::new(), false),
+        (evict_ours, eviction_of_ours, true),
+        (foreign, foreign_told, false),
+        (evict_foreign, eviction, false),
+        (dry(&["delete", "pod", "-n", "liqo", elsewhere]), String::new(), false),
     ];
     for (args, manifest, allowed) in cases {
         let mut kubectl = rome.kubectl_command();
@@ -184,6 +200,21 @@ fn held_to_its_node(rome: &Cluster) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A pod that somebody binds to the virtual node in a namespace that is not offloaded says that it waits, and goes when it is
+/// deleted.
+fn strays_are_looked_after(rome: &Cluster) -> Result<()> {
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: stray, namespace: default}\nspec: {nodeName: liqo-milan, \
+               tolerations: [{operator: Exists}], containers: [{name: c, image: 'localhost/busybox:1'}]}";
+    rome.apply(pod)?;
+    wait_for("the stray pod says that it waits", LONG, || {
+        let status = rome.json(&["pod", "-n", "default", "stray"])?["status"].clone();
+        ensure!(status["phase"] == "Pending" && status["reason"] == "OffloadingBackOff", "{status}");
+        Ok(Some(()))
+    })?;
+    let limit = format!("--timeout={}s", LONG.as_secs());
+    rome.kubectl(&["delete", "pod", "-n", "default", "stray", &limit]).map(drop)
 }
 
 #[test]

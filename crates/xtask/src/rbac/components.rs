@@ -31,7 +31,7 @@ pub(super) const CONTROLLER_MANAGER: &[Rule] = &[
     rule("", &["pods"], RW),
     rule("", &["resourcequotas"], &["get", "list", "watch", "create", "update", "patch"]),
     rule("", &["pods/eviction"], &["create"]),
-    // Readiness gates of pods of peers.
+    // Readiness gates of pods of peers; pods on virtual nodes that nobody runs.
     rule("", &["pods/status"], &["patch"]),
     rule("", &["secrets", "serviceaccounts"], RW),
     named(

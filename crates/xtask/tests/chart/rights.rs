@@ -37,21 +37,28 @@ fn virtual_kubelets_are_held_to_their_nodes() {
         (&spec["failurePolicy"], &objects[&binding]["spec"]["validationActions"]),
         (&json!("Fail"), &json!(["Deny"]))
     );
-    let rules = xtask::rbac::all().into_iter().find(|(name, _)| *name == "virtual-kubelet-cluster").expect("a role").1;
+    let role = |wanted: &str| xtask::rbac::all().into_iter().find(|(name, _)| *name == wanted).expect("a role").1;
+    let (cluster, namespace) = (role("virtual-kubelet-cluster"), role("virtual-kubelet-namespace"));
     let judged = spec["matchConstraints"]["resourceRules"].to_string();
-    for (resource, verb) in [("nodes", "create"), ("leases", "create"), ("pods", "delete"), ("pods/status", "patch")] {
+    for (rules, resource, verb) in [
+        (cluster, "nodes", "create"),
+        (cluster, "leases", "create"),
+        (namespace, "pods", "delete"),
+        (namespace, "pods/status", "patch"),
+    ] {
         assert!(
             rules.iter().any(|rule| rule.resources.contains(&resource) && rule.verbs.contains(&verb)),
             "{resource}"
         );
         assert!(judged.contains(&format!("\"{resource}\"")), "{resource}: {judged}");
     }
-    // All other nodes and leases are out of reach by its role.
+    // All other nodes and leases, and the pods of namespaces that are not offloaded, are out of reach by its role.
     let changes = |rule: &&xtask::rbac::Rule| {
-        rule.resources.iter().any(|one| ["nodes", "nodes/status", "leases"].contains(one))
-            && rule.verbs.iter().any(|verb| ["update", "patch", "delete"].contains(verb))
+        let of = |one: &&str| ["nodes", "nodes/status", "leases"].contains(one) || one.starts_with("pods");
+        rule.resources.iter().any(of) && rule.verbs.iter().any(|verb| ["update", "patch", "delete"].contains(verb))
     };
-    assert_eq!(rules.iter().filter(changes).count(), 0);
+    assert_eq!(cluster.iter().filter(changes).count(), 0);
+    assert!(cluster.iter().all(|rule| !rule.resources.contains(&"pods/eviction")));
 }
 
 /// Every role of the chart has exactly the rules of the table, and binds the right accounts.
