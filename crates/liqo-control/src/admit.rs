@@ -18,7 +18,9 @@ mod peer;
 mod pod;
 mod quota;
 mod review;
+mod rules;
 mod shadow_pod;
+mod virtual_kubelet;
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -62,6 +64,8 @@ struct Context {
     quota: Option<Arc<Quota>>,
     /// What peers may write.
     door: peer::Door,
+    /// What virtual kubelets may write.
+    nodes: virtual_kubelet::Nodes,
     /// Who is given an identity.
     issuer: Arc<Issuer>,
     /// Turns for reading and judging reviews.
@@ -98,6 +102,7 @@ pub(crate) fn spawn(home: &Home, args: &ManagerArgs, issuer: &Arc<Issuer>, life:
         guests: args.guests.clone(),
         quota: args.enable_resource_enforcement.then(|| Arc::new(Quota::watch(&home.cluster, &home.identity))),
         door: peer::Door::watch(home),
+        nodes: virtual_kubelet::Nodes::new(&home.cluster),
         issuer: Arc::clone(issuer),
         turns: Turns::of_processors(),
         questions: Turns::new(QUESTIONS.0, QUESTIONS.1),
@@ -177,6 +182,7 @@ enum Hook {
     Peer,
     PeerService,
     ShadowPod,
+    VirtualKubelet,
 }
 
 impl Hook {
@@ -189,6 +195,7 @@ impl Hook {
             "/validate/peer" => Self::Peer,
             "/mutate/peer-service" => Self::PeerService,
             "/validate/shadowpods" => Self::ShadowPod,
+            "/validate/virtual-kubelet" => Self::VirtualKubelet,
             _ => return None,
         })
     }
@@ -202,6 +209,7 @@ impl Hook {
                 context.turns.run(source, move || pod::mutate(&asked.object, &offloading)).await
             }
             Self::ShadowPod => shadow_pod::validate(context, asked, source).await,
+            Self::VirtualKubelet => virtual_kubelet::validate(context, asked, source).await,
             Self::ForeignClusterLabel => alone(context, source, move |_| foreign_cluster::mutate(&asked.object)).await,
             Self::ForeignCluster => alone(context, source, move |_| foreign_cluster::validate(&asked)).await,
             Self::NamespaceOffloading => {
@@ -272,6 +280,7 @@ mod tests {
             "/validate/namespace-offloading",
             "/validate/peer",
             "/validate/shadowpods",
+            "/validate/virtual-kubelet",
         ] {
             assert!(Hook::of(path).is_some(), "{path}");
         }

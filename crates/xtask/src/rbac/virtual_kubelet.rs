@@ -6,7 +6,7 @@ use super::{CHANGE, RO, RW, Rule, STATUS, named, rule};
 /// and what it reads besides pods, it does only where [`NAMESPACE`] is bound; pods of its node in other namespaces are looked
 /// after by the controller manager (`offload/stray.rs`). What it may do with its node and the node's lease
 /// the controller manager grants by name (`offload/virtual_kubelet/node.rs`); that a node or lease it makes is its own,
-/// and the pods it writes are on its node, is checked at admission (`virtual-kubelet-policy.yaml`).
+/// and the pods it writes are on its node, is checked at admission (`door/nodes.rs` of `liqo-core`).
 pub(super) const CLUSTER: &[Rule] = &[
     rule("", &["events"], &["create"]),
     // Which authorities sign the certificates of who asks for logs or a shell?
