@@ -1,12 +1,11 @@
 //! The main job, told twice: install, peer, offload, use, and leave nothing.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use liqo_test::{
     Cluster, ClusterSpec, Stage,
     stage::{LONG, SPREAD},
     story, wait_for,
 };
-use serde_json::json;
 
 #[test]
 fn two_clusters_become_one_and_two_again_twice() -> Result<()> {
@@ -49,7 +48,6 @@ fn tell(stage: &Stage, rome: &Cluster, milan: &Cluster) -> Result<()> {
     one_service(rome)?;
     looked_into(rome)?;
     told(stage, rome)?;
-    held_to_its_node(rome)?;
     strays_are_looked_after(rome)?;
 
     stage.liqoctl(rome, &["unoffload", "namespace", "demo"])?;
@@ -138,67 +136,6 @@ fn told(stage: &Stage, rome: &Cluster) -> Result<()> {
     ensure!(status.contains("liqo-controller-manager"), "{status}");
     let peers = stage.liqoctl(rome, &["status", "peer"])?;
     ensure!(peers.contains("milan") && peers.contains("Established"), "{peers}");
-    Ok(())
-}
-
-/// Whoever takes over a virtual kubelet can write the node of that virtual kubelet, its lease and the pods on it in offloaded
-/// namespaces, and no others. All writes are dry runs.
-fn held_to_its_node(rome: &Cluster) -> Result<()> {
-    let tenants = rome.items(&["namespaces", "-l", "discovery.liqo.io/tenant-namespace=true"])?;
-    ensure!(tenants.len() == 1, "one tenant namespace is expected, not {}", tenants.len());
-    let tenant = tenants[0]["metadata"]["name"].as_str().unwrap_or_default();
-    let account = format!("--as=system:serviceaccount:{tenant}:virtual-kubelet");
-    let pods = rome.pods("demo", "app=web")?;
-    let on = |wanted: bool| {
-        let found = pods.iter().find(|(_, node)| (node == "liqo-milan") == wanted);
-        found.map(|(name, _)| name.as_str()).context("the pods are on both nodes")
-    };
-    let (remote, local) = (on(true)?, on(false)?);
-    let node = rome.first();
-    let patch = r#"{"metadata":{"labels":{"story":"told"}}}"#;
-    let lease = "apiVersion: coordination.k8s.io/v1\nkind: Lease\nmetadata: {name: NAME, namespace: kube-node-lease}";
-    let stranger = "apiVersion: v1\nkind: Node\nmetadata: {name: stranger}".to_owned();
-    let dry = |words: &[&str]| words.iter().chain(&["--dry-run=server"]).map(|&word| word.to_owned()).collect();
-    // kubectl reads a status before it writes it, which a virtual kubelet may not.
-    let status = |namespace: &str, pod: &str| -> Result<(Vec<String>, String)> {
-        let mut object = rome.json(&["pod", "-n", namespace, pod])?;
-        object["metadata"].as_object_mut().map(|meta| meta.remove("resourceVersion"));
-        let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/status?dryRun=All");
-        Ok((["replace", "--raw", &path, "-f", "-"].map(str::to_owned).to_vec(), object.to_string()))
-    };
-    let evict = |namespace: &str, pod: &str| {
-        let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/eviction?dryRun=All");
-        let meta = json!({"name": pod, "namespace": namespace});
-        let what = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": meta});
-        (["create", "--raw", &path, "-f", "-"].map(str::to_owned).to_vec(), what.to_string())
-    };
-    let elsewhere = rome.pods("liqo", "app.kubernetes.io/part-of=liqo")?;
-    let (elsewhere, _) = elsewhere.first().context("a pod of the product")?;
-    let ((ours, ours_told), (other, other_told)) = (status("demo", remote)?, status("demo", local)?);
-    let (foreign, foreign_told) = status("liqo", elsewhere)?;
-    let ((evict_ours, eviction_of_ours), (evict_foreign, eviction)) = (evict("demo", remote), evict("liqo", elsewhere));
-    let cases: [(Vec<String>, String, bool); 11] = [
-        (dry(&["patch", "node", "liqo-milan", "-p", patch]), String::new(), true),
-        (dry(&["patch", "node", &node, "-p", patch]), String::new(), false),
-        (dry(&["create", "-f", "-"]), stranger, false),
-        (dry(&["create", "-f", "-"]), lease.replace("NAME", "stranger"), false),
-        (ours, ours_told, true),
-        (other, other_told, false),
-        (dry(&["delete", "pod", "-n", "demo", local]), String::new(), false),
-        (evict_ours, eviction_of_ours, true),
-        (foreign, foreign_told, false),
-        (evict_foreign, eviction, false),
-        (dry(&["delete", "pod", "-n", "liqo", elsewhere]), String::new(), false),
-    ];
-    for (args, manifest, allowed) in cases {
-        let mut kubectl = rome.kubectl_command();
-        let outcome = liqo_test::run::feed(kubectl.args(&args).arg(&account), &manifest);
-        match (outcome, allowed) {
-            (Ok(_), true) => {}
-            (Err(error), false) if format!("{error:#}").contains("orbidden") => {}
-            (outcome, _) => anyhow::bail!("as a virtual kubelet, {args:?} ({manifest}): {outcome:?}"),
-        }
-    }
     Ok(())
 }
 
