@@ -175,3 +175,11 @@ pub const TAINT_NOT_ALLOWED: &str = "virtual-node.liqo.io/not-allowed";
 
 /// Field manager of everything written into another cluster by reflection.
 pub const REFLECTION_MANAGER: &str = "reflection.liqo.io";
+
+/// Reasons in the status of pods on virtual nodes.
+pub mod reason {
+    /// The namespace of the pod is not offloaded: the pod starts when the namespace is.
+    pub const OFFLOADING_BACK_OFF: &str = "OffloadingBackOff";
+    /// The namespace of the pod is no longer offloaded: the pod was given up.
+    pub const OFFLOADING_ABORTED: &str = "OffloadingAborted";
+}

@@ -18,7 +18,9 @@ mod peer;
 mod pod;
 mod quota;
 mod review;
+mod rules;
 mod shadow_pod;
+mod virtual_kubelet;
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -63,6 +65,8 @@ struct Context {
     quota: Option<Arc<Quota>>,
     /// What peers may write.
     door: peer::Door,
+    /// What virtual kubelets may write.
+    nodes: virtual_kubelet::Nodes,
     /// Who is given an identity.
     issuer: Arc<Issuer>,
     /// Turns for reading and judging reviews.
@@ -99,6 +103,7 @@ pub(crate) fn spawn(home: &Home, args: &ManagerArgs, issuer: &Arc<Issuer>, life:
         guests: args.guests.clone(),
         quota: args.enable_resource_enforcement.then(|| Arc::new(Quota::watch(&home.cluster, &home.identity))),
         door: peer::Door::watch(home),
+        nodes: virtual_kubelet::Nodes::new(&home.cluster),
         issuer: Arc::clone(issuer),
         turns: Turns::of_processors(),
         questions: Turns::new(QUESTIONS.0, QUESTIONS.1),
@@ -179,10 +184,11 @@ enum Hook {
     Peer,
     PeerService,
     ShadowPod,
+    VirtualKubelet,
 }
 
 impl Hook {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Pod,
         Self::ForeignClusterLabel,
         Self::ForeignCluster,
@@ -190,6 +196,7 @@ impl Hook {
         Self::Peer,
         Self::PeerService,
         Self::ShadowPod,
+        Self::VirtualKubelet,
     ];
 
     fn of(path: &str) -> Option<Self> {
@@ -206,6 +213,7 @@ impl Hook {
             Self::Peer => "/validate/peer",
             Self::PeerService => "/mutate/peer-service",
             Self::ShadowPod => "/validate/shadowpods",
+            Self::VirtualKubelet => "/validate/virtual-kubelet",
         }
     }
 
@@ -218,6 +226,7 @@ impl Hook {
                 context.turns.run(source, move || pod::mutate(&asked.object, &offloading)).await
             }
             Self::ShadowPod => shadow_pod::validate(context, asked, source).await,
+            Self::VirtualKubelet => virtual_kubelet::validate(context, asked, source).await,
             Self::ForeignClusterLabel => alone(context, source, move |_| foreign_cluster::mutate(&asked.object)).await,
             Self::ForeignCluster => alone(context, source, move |_| foreign_cluster::validate(&asked)).await,
             Self::NamespaceOffloading => {
@@ -288,6 +297,7 @@ mod tests {
             "/validate/namespace-offloading",
             "/validate/peer",
             "/validate/shadowpods",
+            "/validate/virtual-kubelet",
         ] {
             assert_eq!(Hook::of(path).map(Hook::path), Some(path));
         }

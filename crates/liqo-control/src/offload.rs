@@ -1,7 +1,8 @@
 //! Virtual kubelets, namespaces there, shadow pods here.
 //!
 //! As a consumer: a virtual kubelet for each accepted offer ([`virtual_kubelet`]), a namespace map for each
-//! virtual node (`virtual_node`), the wishes of `NamespaceOffloading`s in those maps (`namespace`).
+//! virtual node (`virtual_node`), the wishes of `NamespaceOffloading`s in those maps (`namespace`), the pods on virtual nodes that
+//! no virtual kubelet looks after (`stray`).
 //! As a provider: the namespaces a peer asks for (`namespace_map`), its pods (`shadow_pod`) and its
 //! endpoints (`shadow_endpoint_slice`) in them.
 //!
@@ -17,6 +18,7 @@ mod namespace_map;
 mod node_failure;
 mod shadow_endpoint_slice;
 mod shadow_pod;
+mod stray;
 mod take_back;
 mod virtual_node;
 
@@ -120,7 +122,7 @@ pub fn spawn(home: &Home, args: &ManagerArgs, life: &Life) -> Result<(), String>
     let slices = Queue::fair(|key: &shadow_endpoint_slice::Key| match key {
         shadow_endpoint_slice::Key::Slice(owner, _) | shadow_endpoint_slice::Key::Peer(owner) => owner.clone(),
     });
-    let access = Queue::new();
+    let (access, strays) = (Queue::new(), Queue::new());
     let policy = Settings::read(args)?.policy;
     let ledger = Ledger {
         here: home.identity.clone(),
@@ -132,13 +134,14 @@ pub fn spawn(home: &Home, args: &ManagerArgs, life: &Life) -> Result<(), String>
     };
     let shared = Arc::new(Shared {
         home: home.clone(),
-        nodes: watch_nodes(home, nodes.clone(), spaces.clone()),
-        maps: watch_maps(home, nodes.clone(), spaces.clone(), maps.clone(), access.clone()),
+        nodes: watch_nodes(home, nodes.clone(), spaces.clone(), strays.clone()),
+        maps: watch_maps(home, nodes.clone(), spaces.clone(), maps.clone(), (access.clone(), strays.clone())),
         namespaces: ledger.namespaces.clone(),
         ledger,
     });
     life.spawn("virtual-node", virtual_node::run(Arc::clone(&shared), nodes));
     life.spawn("virtual-kubelet-access", access::run(Arc::clone(&shared), access));
+    life.spawn("strays", stray::run(Arc::clone(&shared), strays));
     life.spawn("namespace-offloading", namespace::run(Arc::clone(&shared), spaces));
     let pods = shadow_pod::Pods::watch(home);
     let leaving = Queue::new();
@@ -171,11 +174,17 @@ fn wake_maps<K: Object>(maps: &Queue<namespace_map::Key>) -> impl Fn(&K) + Send 
     move |object| maps.push(namespace_map::Key::Namespace(object.namespace().unwrap_or_default()))
 }
 
-fn watch_nodes(home: &Home, nodes: Queue<virtual_node::Key>, spaces: Queue<namespace::Key>) -> Store<Node> {
+fn watch_nodes(
+    home: &Home,
+    nodes: Queue<virtual_node::Key>,
+    spaces: Queue<namespace::Key>,
+    strays: Queue<stray::Key>,
+) -> Store<Node> {
     let selector = format!("{}={}", label::TYPE, label::VIRTUAL_NODE);
     home.cluster.watch::<Node>("").labels(&selector).trim(only_metadata).start(move |node| {
         nodes.push(virtual_node::Key::Node(node.name_any()));
         spaces.push(namespace::Key::Node(node.name_any()));
+        strays.push(stray::Key::Node(node.name_any()));
     })
 }
 
@@ -189,12 +198,13 @@ fn watch_maps(
     nodes: Queue<virtual_node::Key>,
     spaces: Queue<namespace::Key>,
     maps: Queue<namespace_map::Key>,
-    access: Queue<String>,
+    (access, strays): (Queue<String>, Queue<stray::Key>),
 ) -> Store<NamespaceMap> {
     home.cluster.watch::<NamespaceMap>("").start(move |map| {
         let (namespace, name) = (map.namespace().unwrap_or_default(), map.name_any());
         if is_original(map) {
             access.push(provider_of(map).to_owned());
+            strays.push(stray::Key::Provider(provider_of(map).to_owned()));
             nodes.push(virtual_node::Key::Provider(provider_of(map).to_owned()));
             spaces.push(namespace::Key::Map(namespace, name));
         } else {

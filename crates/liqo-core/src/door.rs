@@ -1,15 +1,17 @@
-//! What a peer may write in this cluster: one table of rules in CEL, the language of Kubernetes' own admission policies.
+//! What a peer and a virtual kubelet may write in this cluster: one table of rules in CEL, the language of Kubernetes' own
+//! admission policies.
 //!
-//! A peer is whoever is in the group [`GROUP`]; its user name is its cluster ID. The chart renders the table as
-//! `ValidatingAdmissionPolicy` objects; where the cluster has none, our webhook evaluates the same text. Hence an
-//! expression uses only what both know: `has`, `all`, `exists`, `in`, `matches`, `startsWith`, `endsWith`, `split`,
-//! `size`, `int`, lists and maps.
+//! A peer is whoever is in the group [`GROUP`]; its user name is its cluster ID. A virtual kubelet is the account of that name
+//! in a tenant namespace. The chart renders the table as `ValidatingAdmissionPolicy` objects; where the cluster has none, our
+//! webhook evaluates the same text. Hence an expression uses only what both know: `has`, `all`, `exists`, `in`, `matches`,
+//! `startsWith`, `endsWith`, `split`, `size`, `int`, lists and maps.
 //!
 //! Keeps true: every call that the components of Liqo 0.8.3 make with a peer's identity passes with the default
 //! [`SETTINGS`], except those the settings are about (types of Services, hosts of Ingresses, copied annotations).
 //! `object` is null for `DELETE` and `oldObject` for `CREATE`; an expression that cannot be evaluated is a refusal.
 
 mod copies;
+mod nodes;
 mod reflected;
 
 use serde_json::{Value, json};
@@ -18,8 +20,11 @@ use serde_json::{Value, json};
 pub const GROUP: &str = "liqo.io";
 /// The `ConfigMap` in the Liqo namespace that loosens or tightens the rules.
 pub const POLICY: &str = "liqo-peer-policy";
-/// Condition under which a request is judged; all other requests skip the rules.
+/// Condition under which a request is judged as a peer's.
 pub const CONDITION: &str = "has(request.userInfo.groups) && 'liqo.io' in request.userInfo.groups";
+/// Condition under which a request is judged as a virtual kubelet's.
+pub const KUBELET_CONDITION: &str =
+    "request.userInfo.username.matches('^system:serviceaccount:liqo-tenant-[^:]+:virtual-kubelet$')";
 
 /// Key of the [`POLICY`]: the types of Services for peers.
 pub const SERVICE_TYPES: &str = "allowedServiceTypes";
@@ -36,7 +41,7 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ("deniedMetadata", "reflector.v1.k8s.emberstack.com/ replicator.v1.mittwald.de/ kubed.appscode.com/"),
 ];
 
-/// Variables that every rule may use, by name. A variable may use those listed before it.
+/// Variables that every rule for peers may use, by name. A variable may use those listed before it.
 pub const VARIABLES: &[(&str, &str)] = &[
     ("labels", "object != null && has(object.metadata.labels) ? object.metadata.labels : {}"),
     ("oldLabels", "oldObject != null && has(oldObject.metadata.labels) ? oldObject.metadata.labels : {}"),
@@ -50,13 +55,48 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ),
 ];
 
-/// In which namespaces a rule has work.
+/// The variable of a rule for virtual kubelets that names a node.
+pub const NODE: &str = "node";
+/// The variable of a rule for virtual kubelets that is true where the requester has the right to change the [`NODE`].
+pub const OWN: &str = "own";
+/// [`OWN`] in an admission policy. Our webhook asks the API server for the same right.
+const IS_OWN: &str = "variables.node != '' && \
+                      authorizer.group('').resource('nodes').name(variables.node).check('update').allowed()";
+
+/// In which namespaces a rule has work, and so whose requests the rule judges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// Tenant namespaces: objects that two clusters exchange about their peering.
     Tenant,
     /// Namespaces made for a peer: the objects that the peer offloads.
     Offloaded,
+    /// Everywhere: what a virtual kubelet writes about the node that the variable [`NODE`] names.
+    Node,
+}
+
+impl Place {
+    /// Name and text of the condition under which a request is judged; all other requests skip the rules.
+    #[must_use]
+    pub fn condition(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Tenant | Self::Offloaded => ("is-a-peer", CONDITION),
+            Self::Node => ("is-a-virtual-kubelet", KUBELET_CONDITION),
+        }
+    }
+
+    /// The message to a refused user: who was refused, and the reason.
+    #[must_use]
+    pub fn refusal(self, user: &str, message: &str) -> String {
+        format!("{}{user}: {message}", self.title())
+    }
+
+    /// What a user is called in front of the user name.
+    fn title(self) -> &'static str {
+        match self {
+            Self::Tenant | Self::Offloaded => "cluster ",
+            Self::Node => "",
+        }
+    }
 }
 
 /// What is asked of requests for some kinds.
@@ -72,7 +112,7 @@ pub struct Rule {
     pub operations: &'static [&'static str],
     /// Whether an expression uses `variables.settings`, the [`POLICY`].
     pub settings: bool,
-    /// More variables, beside [`VARIABLES`].
+    /// More variables, for peers beside [`VARIABLES`].
     pub variables: &'static [(&'static str, &'static str)],
     /// The conditions that a request must meet, each with the reason of its refusal.
     pub validations: &'static [Validation],
@@ -87,15 +127,21 @@ pub struct Validation {
     pub message: &'static str,
 }
 
-/// All rules.
+/// All rules for peers.
 pub fn rules() -> impl Iterator<Item = &'static Rule> {
     copies::RULES.iter().chain(reflected::RULES)
 }
 
+/// All rules for virtual kubelets.
+pub fn kubelet_rules() -> impl Iterator<Item = &'static Rule> {
+    nodes::RULES.iter()
+}
+
 impl Rule {
-    /// The variables of the rule, in the order of their making.
+    /// The variables of the rule, in the order of their making, without [`OWN`].
     pub fn variables(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
-        VARIABLES.iter().chain(self.variables).copied()
+        let common = if self.place == Place::Node { &[] } else { VARIABLES };
+        common.iter().chain(self.variables).copied()
     }
 
     /// Whether the rule judges such a request; `resource` has the subresource after a slash.
@@ -110,19 +156,26 @@ impl Rule {
     /// are looked for before the condition.
     #[must_use]
     pub fn policy(&self) -> Value {
-        let variables = self.variables().map(|(name, expression)| json!({"name": name, "expression": expression}));
+        let own = (self.place == Place::Node).then_some((OWN, IS_OWN));
+        let variables = self.variables().chain(own);
+        let variables = variables.map(|(name, expression)| json!({"name": name, "expression": expression}));
+        let (name, condition) = self.place.condition();
+        let user = match self.place.title() {
+            "" => "request.userInfo.username".to_owned(),
+            title => format!("'{title}' + request.userInfo.username"),
+        };
         let validations = self.validations.iter().map(|validation| {
             let Validation { expression, message } = validation;
             json!({
                 "expression": expression,
                 "message": message,
-                "messageExpression": format!("'cluster ' + request.userInfo.username + ': {message}'"),
+                "messageExpression": format!("{user} + ': {message}'"),
                 "reason": "Forbidden",
             })
         });
         json!({
             "failurePolicy": "Fail",
-            "matchConditions": [{"name": "is-a-peer", "expression": CONDITION}],
+            "matchConditions": [{"name": name, "expression": condition}],
             "matchConstraints": {"resourceRules": self.resource_rules()},
             "variables": variables.collect::<Vec<_>>(),
             "validations": validations.collect::<Vec<_>>(),
@@ -140,12 +193,6 @@ impl Rule {
     }
 }
 
-/// The message to a peer: the name of its cluster and the reason.
-#[must_use]
-pub fn refusal(user: &str, message: &str) -> String {
-    format!("cluster {user}: {message}")
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -155,7 +202,7 @@ mod tests {
     #[test]
     fn names_are_unique_and_messages_are_plain() {
         let mut names = BTreeSet::new();
-        for rule in rules() {
+        for rule in rules().chain(kubelet_rules()) {
             assert!(names.insert(rule.name), "{} twice", rule.name);
             assert!(!rule.validations.is_empty(), "{}", rule.name);
             for Validation { message, .. } in rule.validations {
@@ -186,5 +233,16 @@ mod tests {
         assert_eq!(about("discovery.liqo.io", "resourcerequests/status", "UPDATE"), ["status"]);
         assert_eq!(about("", "services", "UPDATE"), ["reflected", "services"]);
         assert!(about("apps", "deployments", "CREATE").is_empty());
+    }
+
+    #[test]
+    fn every_rule_for_virtual_kubelets_names_a_node_and_asks_whose_it_is() {
+        for rule in kubelet_rules() {
+            assert_eq!((rule.place, rule.settings, rule.variables[0].0), (Place::Node, false, NODE), "{}", rule.name);
+            assert_eq!(rule.validations[0].expression, "variables.own", "{}", rule.name);
+            let policy = rule.policy();
+            let last = policy["variables"].as_array().and_then(|all| all.last()).expect("variables");
+            assert_eq!((&last["name"], &last["expression"]), (&json!(OWN), &json!(IS_OWN)), "{}", rule.name);
+        }
     }
 }

@@ -25,6 +25,14 @@ pub fn accepted(map: &NamespaceMap) -> BTreeMap<String, String> {
         .collect()
 }
 
+/// The namespaces that the virtual kubelet of the provider looks after: [`accepted`], without those that stay here whatever the map
+/// asks for.
+pub fn reflected(map: &NamespaceMap) -> BTreeMap<String, String> {
+    let mut all = accepted(map);
+    all.retain(|here, _| !stays_here(here));
+    all
+}
+
 /// What is kept of a report: entries for what `map` asks for, and the end of entries that were kept before.
 pub fn believed(map: &NamespaceMap, report: &NamespaceMapStatus) -> NamespaceMapStatus {
     let kept = report.current_mapping.iter().filter(|(here, there)| is_believed(map, here, there));
@@ -76,6 +84,20 @@ mod tests {
         let all = accepted(&map(wished, reported.clone()));
         assert_eq!(all.into_iter().collect::<Vec<_>>(), [("a".to_owned(), "a-there".to_owned())]);
         assert!(accepted(&map(json!({}), reported)).is_empty());
+    }
+
+    #[test]
+    fn only_namespaces_that_were_asked_for_and_may_leave_are_reflected() {
+        let wished = json!({"a": "a-there", "kube-system": "loot", "liqo-tenant-x": "loot", "b": "b-there"});
+        let reported = json!({
+            "a": {"remoteNamespace": "a-there", "phase": "Accepted"},
+            "b": {"remoteNamespace": "loot", "phase": "Accepted"},
+            "c": {"remoteNamespace": "loot", "phase": "Accepted"},
+            "kube-system": {"remoteNamespace": "loot", "phase": "Accepted"},
+            "liqo-tenant-x": {"remoteNamespace": "loot", "phase": "Accepted"},
+        });
+        let all = reflected(&map(wished, reported));
+        assert_eq!(all.into_iter().collect::<Vec<_>>(), [("a".to_owned(), "a-there".to_owned())]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod ping;
 mod shape;
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -26,7 +27,9 @@ use liqo_api::{
     meta::{annotation, finalizer, label},
     net::TunnelEndpoint,
     sharing::ResourceOffer,
+    virtualkubelet::NamespaceMap,
 };
+use liqo_core::mapping;
 use liqo_kube::{Cluster, KubeError, Queue, Store, drive, life::Life, now, strip};
 use serde_json::json;
 use tokio::{sync::watch, task::AbortHandle};
@@ -52,6 +55,7 @@ struct Keeper {
     tunnels: Option<Store<TunnelEndpoint>>,
     nodes: Store<Node>,
     pods: Store<Pod>,
+    maps: Store<NamespaceMap>,
     reach: watch::Receiver<Reach>,
     told: AtomicBool,
 }
@@ -66,6 +70,8 @@ pub(crate) struct Surroundings {
     pub(crate) link: Arc<Link>,
     /// All pods of the node.
     pub(crate) pods: Store<Pod>,
+    /// Which namespaces are offloaded to the other cluster.
+    pub(crate) maps: Store<NamespaceMap>,
     /// Version of the own API server, as the node shows it.
     pub(crate) version: String,
     /// Where others learn whether the other cluster answers.
@@ -75,7 +81,7 @@ pub(crate) struct Surroundings {
 /// Starts to keep the node, its lease, and the knowledge whether the other cluster answers. Returns the tasks that write the
 /// node and its lease.
 pub(crate) fn start(life: &Life, args: &NodeArgs, around: Surroundings) -> [AbortHandle; 2] {
-    let Surroundings { home, there, link, pods, version, reach } = around;
+    let Surroundings { home, there, link, pods, maps, version, reach } = around;
     let queue = Queue::new();
     let push = |queue: &Queue<()>| {
         let queue = queue.clone();
@@ -111,6 +117,7 @@ pub(crate) fn start(life: &Life, args: &NodeArgs, around: Surroundings) -> [Abor
         tunnels,
         nodes: nodes.clone(),
         pods,
+        maps,
         reach: reach.subscribe(),
         told: AtomicBool::new(false),
     };
@@ -197,8 +204,12 @@ impl Keeper {
     /// One step towards the end of the node.
     async fn end(&self, offer: Option<&ResourceOffer>, node: Option<&Node>) -> Result<Option<Duration>, KubeError> {
         self.pods.ready().await;
+        self.maps.ready().await;
         let reachable = *self.reach.borrow() != Reach::Lost;
-        let pods = self.pods.filter(drain::leaves);
+        // The controller manager removes the pods of other namespaces when the node goes.
+        let ours: BTreeMap<_, _> = self.maps.all().iter().flat_map(|map| mapping::reflected(map)).collect();
+        let is_ours = |pod: &Pod| pod.metadata.namespace.as_ref().is_some_and(|namespace| ours.contains_key(namespace));
+        let pods = self.pods.filter(|pod| drain::leaves(pod) && is_ours(pod));
         let limit = if node.is_some_and(ends_at_once) { Duration::ZERO } else { self.drain_timeout };
         let step = drain::plan(node, pods, reachable, limit, now().0);
         let Some(node) = node else { return self.release(offer).await };
@@ -235,7 +246,13 @@ impl Keeper {
                         pod = pod.name_any(),
                         "pod did not leave the node, deleting it"
                     );
-                    self.home.remove_now(&**pod).await?;
+                    match self.home.remove_now(&**pod).await {
+                        // The namespace goes, and our rights in it went first: the pod goes with its node.
+                        Err(error) if error.is_forbidden() => {
+                            tracing::warn!(error = &error as &dyn std::error::Error, "pod not deleted");
+                        }
+                        outcome => outcome?,
+                    }
                 }
                 if node.metadata.deletion_timestamp.is_none() {
                     tracing::info!(node = self.profile.name, "deleting the node");

@@ -5,13 +5,12 @@
 //! Removes   nothing: when a pair of namespaces ends, its mirrors stop and leave both sides as they are.
 //!           What is there goes with the namespace there.
 //!
-//! Keeps true: a pod of our node is looked after by exactly one: by the mirror of its namespace if there is
-//! one, else by [`fallback`].
+//! Keeps true: a pod of our node is looked after by exactly one: by the mirror of its namespace where the namespace is offloaded
+//! to the peer, else by the controller manager (`offload/stray.rs` of `liqo-control`), because we have no rights elsewhere.
 
 mod complaint;
 mod config_map;
 mod endpoint_slice;
-mod fallback;
 mod ingress;
 mod mark;
 mod needs;
@@ -44,7 +43,7 @@ use liqo_core::mapping;
 use liqo_kube::{Cluster, Queue, Store, drive, life::Life};
 use tokio::sync::watch;
 
-use self::{fallback::Fallback, mark::Mark, pair::Pair};
+use self::{mark::Mark, pair::Pair};
 use crate::{args::WorkerArgs, link::Link, metrics::Counters, node::Reach, translate::Addresses};
 
 pub(crate) use pod::{API_SERVER_NAMES, ApiServer, ApiSupport};
@@ -85,8 +84,6 @@ pub(crate) struct Place {
 #[derive(Default)]
 pub(crate) struct Pairs {
     pairs: RwLock<BTreeMap<String, Pair>>,
-    /// Pods in other namespaces.
-    strays: Queue<(String, String)>,
     /// Pods that have to be marked.
     unmarked: Queue<(String, String)>,
     /// Whether the first namespaces are known.
@@ -97,14 +94,11 @@ impl Pairs {
     /// A pod of our node came, changed or went.
     pub(crate) fn saw(&self, pod: &Pod) {
         let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
-        match self.read().get(&namespace) {
-            Some(pair) => {
-                if mark::is_due(pod) {
-                    self.unmarked.push((namespace, name.clone()));
-                }
-                pair.saw(name);
+        if let Some(pair) = self.read().get(&namespace) {
+            if mark::is_due(pod) {
+                self.unmarked.push((namespace, name.clone()));
             }
-            None => self.strays.push((namespace, name)),
+            pair.saw(name);
         }
     }
 
@@ -157,8 +151,14 @@ fn component(kind: &str) -> String {
     format!("liqo-{}-reflection", kind.to_lowercase())
 }
 
-/// Starts reflection. It follows the namespace maps for as long as the process lives.
-pub(crate) fn start(life: &Life, cx: Cx, pods: Store<Pod>, pairs: Arc<Pairs>, reach: watch::Receiver<Reach>) {
+/// Starts reflection, which follows the namespace maps for as long as the process lives. Returns the maps.
+pub(crate) fn start(
+    life: &Life,
+    cx: Cx,
+    pods: Store<Pod>,
+    pairs: Arc<Pairs>,
+    reach: watch::Receiver<Reach>,
+) -> Store<NamespaceMap> {
     let cx = Arc::new(cx);
     let queue = Queue::new();
     let selector = format!("{}={}", label::REMOTE_CLUSTER_ID, cx.link.there.cluster_id);
@@ -166,26 +166,15 @@ pub(crate) fn start(life: &Life, cx: Cx, pods: Store<Pod>, pairs: Arc<Pairs>, re
         let queue = queue.clone();
         move |_| queue.push(())
     });
-    let fallback = Fallback {
-        home: cx.home.clone(),
-        pods: pods.clone(),
-        pairs: Arc::clone(&pairs),
-        peer: cx.link.there.cluster_name.clone(),
-    };
     let mark = Mark { home: cx.home.clone(), pods: pods.clone(), pairs: Arc::clone(&pairs) };
-    let (strays, unmarked) = (pairs.strays.clone(), pairs.unmarked.clone());
-    let first = Arc::clone(&pairs);
-    let follower = Arc::new(Follower { cx, maps, pods, pairs, renew: AtomicBool::new(false) });
+    let unmarked = pairs.unmarked.clone();
+    let follower = Arc::new(Follower { cx, maps: maps.clone(), pods, pairs, renew: AtomicBool::new(false) });
 
     queue.push(());
     life.spawn("reconnect", reconnect(reach, Arc::clone(&follower), queue.clone()));
     life.spawn("namespaces", async move { drive("namespaces", queue, 1, |()| follower.settle()).await });
     life.spawn("mark", async move { drive("mark", unmarked, POD_HELPERS, |key| mark.settle(key)).await });
-    life.spawn("strays", async move {
-        // Before the first namespaces are known every pod would look like a stray.
-        first.first().await;
-        drive("strays", strays, POD_HELPERS, |key| fallback.settle(key)).await;
-    });
+    maps
 }
 
 /// When the other cluster answers again all watches there start anew: connections from before may look
@@ -226,7 +215,7 @@ impl Follower {
             );
             return Ok(None);
         }
-        let wanted = maps.first().map(|map| reflected(map)).unwrap_or_default();
+        let wanted = maps.first().map(|map| mapping::reflected(map)).unwrap_or_default();
         let running = self.pairs.read().iter().map(|(here, pair)| (here.clone(), pair.there().to_owned())).collect();
         let Changes { stop, start } = plan(&running, wanted, renew);
         for here in stop {
@@ -234,7 +223,6 @@ impl Follower {
             let ended = self.pairs.write().remove(&here);
             drop(ended);
             self.cx.counters.forget(&here);
-            self.look_at(&here);
         }
         let mut again = None;
         for (here, there) in start {
@@ -272,19 +260,12 @@ impl Follower {
         }
     }
 
-    /// Somebody else looks after the pods of a namespace from now on.
+    /// A mirror looks after the pods of a namespace from now on.
     fn look_at(&self, namespace: &str) {
         for pod in self.pods.filter(|pod| pod.metadata.namespace.as_deref() == Some(namespace)) {
             self.pairs.saw(&pod);
         }
     }
-}
-
-/// The namespaces that are ready there and may be reflected, with their names there.
-fn reflected(map: &NamespaceMap) -> BTreeMap<String, String> {
-    let mut all = mapping::accepted(map);
-    all.retain(|here, _| !mapping::stays_here(here));
-    all
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -301,28 +282,10 @@ fn plan(running: &BTreeMap<String, String>, wanted: BTreeMap<String, String>, re
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn pairs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         pairs.iter().map(|(here, there)| ((*here).to_owned(), (*there).to_owned())).collect()
-    }
-
-    #[test]
-    fn only_namespaces_that_were_asked_for_and_may_leave_are_mirrored() {
-        let map = serde_json::from_value(json!({
-            "metadata": {"name": "map"},
-            "spec": {"desiredMapping": {"a": "a-there", "kube-system": "loot", "liqo-tenant-x": "loot", "b": "b-there"}},
-            "status": {"currentMapping": {
-                "a": {"remoteNamespace": "a-there", "phase": "Accepted"},
-                "b": {"remoteNamespace": "loot", "phase": "Accepted"},
-                "c": {"remoteNamespace": "loot", "phase": "Accepted"},
-                "kube-system": {"remoteNamespace": "loot", "phase": "Accepted"},
-                "liqo-tenant-x": {"remoteNamespace": "loot", "phase": "Accepted"},
-            }},
-        }));
-        assert_eq!(reflected(&map.unwrap()), pairs(&[("a", "a-there")]));
     }
 
     #[test]

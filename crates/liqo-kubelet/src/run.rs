@@ -91,13 +91,14 @@ pub async fn run(args: KubeletArgs) -> Result<(), String> {
         counters,
     };
     addresses.start(&life, &home, &link, &pairs);
-    reflect::start(&life, cx, pods.clone(), Arc::clone(&pairs), reach.subscribe());
+    let maps = reflect::start(&life, cx, pods.clone(), Arc::clone(&pairs), reach.subscribe());
     let version = version(&home).await;
     let around = Surroundings {
         home: home.clone(),
         there: there.clone(),
         link: Arc::clone(&link),
         pods: pods.clone(),
+        maps,
         version,
         reach,
     };

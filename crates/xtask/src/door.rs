@@ -1,24 +1,26 @@
-//! The rules for peers in the form the chart reads: each rule with its policy, and with the webhook that replaces the policy on
-//! older clusters.
+//! The rules for peers and for virtual kubelets in the form the chart reads: each rule with its policy, and with the webhook that
+//! replaces the policy on older clusters.
 
 use liqo_core::door::{self, Place};
 use serde_json::{Value, json};
 
 /// One entry for each rule.
-pub fn rules() -> Value {
+pub fn entries(rules: impl Iterator<Item = &'static door::Rule>) -> Value {
     let entry = |rule: &door::Rule| {
         let place = match rule.place {
             Place::Tenant => "tenant",
             Place::Offloaded => "offloaded",
+            Place::Node => "node",
         };
         json!({"name": rule.name, "place": place, "settings": rule.settings, "policy": rule.policy()})
     };
-    door::rules().map(entry).collect()
+    rules.map(entry).collect()
 }
 
-/// The requests that are judged at all.
+/// The requests of peers that are judged at all.
 pub fn condition() -> Value {
-    json!([{"name": "is-a-peer", "expression": door::CONDITION}])
+    let (name, expression) = Place::Tenant.condition();
+    json!([{"name": name, "expression": expression}])
 }
 
 #[cfg(test)]
@@ -26,6 +28,9 @@ mod tests {
     use liqo_core::door;
 
     use crate::rbac;
+
+    /// Rights of the roles of virtual kubelets over nodes, leases and pods that no rule is about: an eviction names no node.
+    const UNJUDGED: &[&str] = &["pods/eviction"];
 
     /// Rights that no rule is about: a stream to a container has no object that could be looked at. The role is bound in
     /// the peer's own namespaces only.
@@ -56,5 +61,32 @@ mod tests {
             }
         }
         assert!(count > 20, "{count}");
+    }
+
+    #[test]
+    fn whatever_a_virtual_kubelet_has_the_right_to_write_of_nodes_and_pods_is_judged() {
+        let ours = ["virtual-kubelet-cluster", "virtual-kubelet-namespace", "virtual-kubelet-tenant"];
+        let roles = rbac::all().into_iter().filter(|(name, _)| ours.contains(name));
+        let rights = roles.flat_map(|(name, rules)| rules.iter().map(move |rule| (name, rule)));
+        let mut judged = Vec::new();
+        for (role, rule) in rights {
+            let is_about =
+                |one: &&&str| ["nodes", "leases", "pods"].contains(&one.split('/').next().unwrap_or_default());
+            for resource in rule.resources.iter().filter(is_about).filter(|one| !UNJUDGED.contains(one)) {
+                let may = |verbs: &[&str]| verbs.iter().any(|verb| rule.verbs.contains(verb));
+                let operations = [
+                    ("CREATE", may(&["create"])),
+                    ("UPDATE", may(&["update", "patch"])),
+                    ("DELETE", may(&["delete", "deletecollection"])),
+                ];
+                for (operation, _) in operations.into_iter().filter(|(_, may)| *may) {
+                    let by = door::kubelet_rules().filter(|one| one.is_about(rule.group, resource, operation)).count();
+                    assert_eq!(by, 1, "{role}: {operation} {resource} of {:?}", rule.group);
+                    judged.push(format!("{operation} {resource}"));
+                }
+            }
+        }
+        let wanted = ["CREATE nodes", "CREATE leases", "UPDATE pods", "DELETE pods", "UPDATE pods/status"];
+        assert!(wanted.iter().all(|one| judged.iter().any(|is| is == one)), "{judged:?}");
     }
 }

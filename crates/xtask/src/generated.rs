@@ -5,12 +5,13 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::Context;
+use liqo_core::door as table;
 use serde_json::Value;
 
 use crate::{door, rbac, yaml};
 
 /// Folders that hold generated files and nothing else.
-const FOLDERS: [&str; 3] = ["deploy/chart/crds", "deploy/chart/files/rbac", "deploy/chart/files/peers"];
+const FOLDERS: [&str; 3] = ["deploy/chart/crds", "deploy/chart/files/rbac", "deploy/chart/files/door"];
 
 const HEAD: &str = "# Written by `cargo run -p xtask -- gen`; changes are lost.\n";
 
@@ -25,9 +26,13 @@ pub fn files() -> BTreeMap<String, String> {
         let rules = Value::Array(rules.iter().map(rbac::Rule::to_json).collect());
         (format!("{}/{name}.yaml", FOLDERS[1]), rules)
     });
-    let peers = [("rules", door::rules()), ("condition", door::condition())];
-    let peers = peers.into_iter().map(|(name, value)| (format!("{}/{name}.yaml", FOLDERS[2]), value));
-    crds.chain(roles).chain(peers).map(|(path, value)| (path, format!("{HEAD}{}", yaml::document(&value)))).collect()
+    let doors = [
+        ("peers", door::entries(table::rules())),
+        ("peers-condition", door::condition()),
+        ("virtual-kubelets", door::entries(table::kubelet_rules())),
+    ];
+    let doors = doors.into_iter().map(|(name, value)| (format!("{}/{name}.yaml", FOLDERS[2]), value));
+    crds.chain(roles).chain(doors).map(|(path, value)| (path, format!("{HEAD}{}", yaml::document(&value)))).collect()
 }
 
 /// Makes the folders hold exactly the generated files.

@@ -180,7 +180,7 @@ impl<R: Reflect> Pair<'_, R> {
         };
         let news = match plan.here {
             Here::Soon(status) => match self.hold_back(name) {
-                Some(pause) => return Ok(pause.or(again)),
+                Some(left) => return Ok(Some(again.map_or(left, |again| again.min(left)))),
                 None => Here::Status(status),
             },
             other => other,
@@ -215,17 +215,11 @@ impl<R: Reflect> Pair<'_, R> {
         }
     }
 
-    /// Whether news of a name are to be held back still; if they are for the first time, when to look again.
-    fn hold_back(&self, name: &str) -> Option<Option<Duration>> {
-        let mut held = lock(&self.held);
-        match held.get(name) {
-            None => {
-                held.insert(name.to_owned(), Instant::now());
-                Some(Some(PATIENCE))
-            }
-            Some(since) if since.elapsed() < PATIENCE => Some(None),
-            Some(_) => None,
-        }
+    /// How long news of a name are to be held back still; `None`: no longer. Each answer names the pause, because an earlier turn
+    /// for another reason takes the place of the turn that an earlier answer asked for.
+    fn hold_back(&self, name: &str) -> Option<Duration> {
+        let since = *lock(&self.held).entry(name.to_owned()).or_insert_with(Instant::now);
+        PATIENCE.checked_sub(since.elapsed()).filter(|left| !left.is_zero())
     }
 
     /// Makes the twin look as forged. What was just sent is not sent again before the watch had time to show

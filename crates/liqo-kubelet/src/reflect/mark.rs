@@ -11,7 +11,10 @@ use liqo_api::meta::label;
 use liqo_kube::{Cluster, KubeError, Store};
 use serde_json::json;
 
-use super::{Pairs, component, fallback, pod::is_labelled};
+use super::{
+    Pairs, component,
+    pod::{is_aborted, is_labelled},
+};
 
 /// Marks pods.
 pub(super) struct Mark {
@@ -22,7 +25,7 @@ pub(super) struct Mark {
 
 /// Whether a pod still has to be marked.
 pub(super) fn is_due(pod: &Pod) -> bool {
-    !is_labelled(pod) && pod.metadata.deletion_timestamp.is_none() && !fallback::is_aborted(pod)
+    !is_labelled(pod) && pod.metadata.deletion_timestamp.is_none() && !is_aborted(pod)
 }
 
 impl Mark {

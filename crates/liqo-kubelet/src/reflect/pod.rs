@@ -21,7 +21,7 @@ use std::{
 use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
 use kube::ResourceExt;
 use liqo_api::{
-    meta::{annotation, label},
+    meta::{annotation, label, reason::OFFLOADING_ABORTED},
     virtualkubelet::{ShadowPod, ShadowPodSpec},
 };
 use liqo_kube::{
@@ -34,7 +34,6 @@ use self::status::{Addresses, Restarts};
 use super::{
     Cx,
     complaint::{self, Complain},
-    fallback,
     needs::Needs,
     twin_meta::metadata,
 };
@@ -143,6 +142,14 @@ fn support_there(support: &ApiSupport, answer: impl Fn(IpAddr) -> Answer) -> Opt
     Some(support)
 }
 
+/// Whether the pod was given up earlier, because its namespace was not offloaded then.
+pub(super) fn is_aborted(pod: &Pod) -> bool {
+    let status = pod.status.as_ref();
+    status.is_some_and(|status| {
+        status.phase.as_deref() == Some("Failed") && status.reason.as_deref() == Some(OFFLOADING_ABORTED)
+    })
+}
+
 /// Whether the label that marks offloaded pods is there.
 pub(super) fn is_labelled(pod: &Pod) -> bool {
     pod.labels().get(label::SHADOW_POD).is_some_and(|value| value == "true")
@@ -196,7 +203,7 @@ impl Reflect for Pods {
     }
 
     fn forge(&self, here: &Pod, there: Option<&ShadowPod>) -> Forged<ShadowPod> {
-        if fallback::is_aborted(here) {
+        if is_aborted(here) {
             return Forged::Nothing(None);
         }
         let is = there.and_then(|there| there.spec.pod.as_ref());
@@ -243,7 +250,7 @@ impl Reflect for Pods {
             return status.map_or(Back::Nothing, |status| Back::Status(value(&status)));
         };
         // The pod here was given up, or has ended: a last word from there does not bring it back.
-        if fallback::is_aborted(here) || status::is_past(here, seen) {
+        if is_aborted(here) || status::is_past(here, seen) {
             return Back::Nothing;
         }
         let pod_ips = match &self.here_view {

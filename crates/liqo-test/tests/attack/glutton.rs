@@ -30,10 +30,11 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
     }
     all_at_once(raid, &there, offered)?;
     honest_pods_are_admitted(raid)?;
-    many_namespaces(raid)?;
-    restless_requests(raid)?;
     let clean = ["delete", "shadowpods", "-n", &there, "--all", "--wait=false"];
     peer.runs(&clean)?.done("its own pods")?;
+    pods_that_end_slowly(raid, &there, offered)?;
+    many_namespaces(raid)?;
+    restless_requests(raid)?;
     wait_for("the pods end", LONG, || Ok(rome.items(&["pods", "-n", &there])?.is_empty().then_some(())))?;
     many_objects(raid, &there)
 }
@@ -90,6 +91,41 @@ fn all_at_once(raid: &Raid, there: &str, offered: u64) -> Result<()> {
     let all = shadows.iter().map(cpu).sum::<Result<u64>>()?;
     ensure!(all <= offered, "{all}m of {offered}m are taken");
     Ok(())
+}
+
+/// A pod counts while it ends, although its `ShadowPod` is gone; its successor of the same name takes its place, and when it
+/// has ended there is room again.
+fn pods_that_end_slowly(raid: &Raid, there: &str, offered: u64) -> Result<()> {
+    let (rome, peer) = (raid.rome(), &raid.turin);
+    let sized = |cpu: u64, grace: u64| {
+        let limits = json!({"cpu": format!("{cpu}m"), "memory": "8Mi"});
+        pod(&limits, &json!({"terminationGracePeriodSeconds": grace}))
+    };
+    // The command ignores SIGTERM. The next pod is larger than a node: whether it is admitted is the question.
+    let (slow, next) = (sized(offered / 3, 8), sized(offered * 5 / 6, 0));
+    let lives = |name: &str| -> Result<Option<Value>> {
+        let pods = rome.items(&["pods", "-n", there])?;
+        Ok(pods.into_iter().find(|one| text(one, "/metadata/name") == name))
+    };
+    wait_for("the slow pod is admitted", LONG, || {
+        Ok((!peer.tries(&shadow(peer, there, "slow", &slow))?.is_refused()).then_some(()))
+    })?;
+    wait_for("the slow pod runs", LONG, || {
+        Ok(lives("slow")?.filter(|one| text(one, "/status/phase") == "Running").map(drop))
+    })?;
+    peer.runs(&["delete", "shadowpod", "-n", there, "slow"])?.done("the ShadowPod is deleted")?;
+    wait_for("the slow pod is being deleted", LONG, || {
+        Ok(lives("slow")?.filter(|one| !text(one, "/metadata/deletionTimestamp").is_empty()).map(drop))
+    })?;
+    peer.tries(&shadow(peer, there, "next", &next))?.refused("room that a pod still uses");
+    ensure!(lives("slow")?.is_some(), "the slow pod has ended before the attack");
+    peer.tries(&shadow(peer, there, "slow", &sized(offered / 3, 0)))?.done("the successor takes the place")?;
+    peer.runs(&["delete", "shadowpod", "-n", there, "slow"])?.done("the successor goes")?;
+    wait_for("there is room again", LONG, || {
+        let admitted = !peer.tries(&shadow(peer, there, "next", &next))?.is_refused();
+        if admitted { Ok(Some(())) } else { bail!("refused; the slow pod: {:?}", lives("slow")?.is_some()) }
+    })?;
+    peer.runs(&["delete", "shadowpod", "-n", there, "next"])?.done("the last one goes").map(drop)
 }
 
 /// Meanwhile the honest peer's pods are admitted as fast as an API server answers, and a second more at most.

@@ -31,7 +31,7 @@ pub(super) const CONTROLLER_MANAGER: &[Rule] = &[
     rule("", &["pods"], RW),
     rule("", &["resourcequotas"], &["get", "list", "watch", "create", "update", "patch"]),
     rule("", &["pods/eviction"], &["create"]),
-    // Readiness gates of pods of peers.
+    // Readiness gates of pods of peers; pods on virtual nodes that nobody runs.
     rule("", &["pods/status"], &["patch"]),
     rule("", &["secrets", "serviceaccounts"], RW),
     named(
@@ -43,6 +43,8 @@ pub(super) const CONTROLLER_MANAGER: &[Rule] = &[
     rule("apps", &["deployments"], RW),
     // Who asks for identities of peers?
     rule("authentication.k8s.io", &["tokenreviews"], &["create"]),
+    // Whose is the node that a virtual kubelet writes about? Asked before Kubernetes 1.30 only.
+    rule("authorization.k8s.io", &["subjectaccessreviews"], &["create"]),
     rule("certificates.k8s.io", &["certificatesigningrequests"], &["get", "list", "watch", "create", "delete"]),
     rule("certificates.k8s.io", &["certificatesigningrequests/approval"], &["update", "patch"]),
     named("certificates.k8s.io", &["signers"], CLIENT_SIGNER, &["approve"]),

@@ -1,19 +1,18 @@
 //! What a virtual kubelet may do: in its own cluster, and in the namespaces a provider made for it.
 
-use super::{CHANGE, RO, RW, Rule, named, rule};
+use super::{CHANGE, RO, RW, Rule, STATUS, named, rule};
 
-/// In its own cluster: the pods on its node, wherever they are, and who asks for logs or a shell. What is in pods'
-/// namespaces besides pods it reads only where [`NAMESPACE`] says so. What it may do with its node and the node's lease
+/// In its own cluster: it reads pods, wherever they are, and asks who wants logs or a shell. Whatever else it does with pods,
+/// and what it reads besides pods, it does only where [`NAMESPACE`] is bound; pods of its node in other namespaces are looked
+/// after by the controller manager (`offload/stray.rs`). What it may do with its node and the node's lease
 /// the controller manager grants by name (`offload/virtual_kubelet/node.rs`); that a node or lease it makes is its own,
-/// and the pods it writes are on its node, is checked at admission (`virtual-kubelet-policy.yaml`).
+/// and the pods it writes are on its node, is checked at admission (`door/nodes.rs` of `liqo-core`).
 pub(super) const CLUSTER: &[Rule] = &[
     rule("", &["events"], &["create"]),
     // Which authorities sign the certificates of who asks for logs or a shell?
     named("", &["configmaps"], &["extension-apiserver-authentication"], RO),
     rule("", &["nodes"], &["get", "list", "watch", "create"]),
-    rule("", &["pods"], &["get", "list", "watch", "delete"]),
-    rule("", &["pods/eviction"], &["create"]),
-    rule("", &["pods/status"], &["update", "patch"]),
+    rule("", &["pods"], RO),
     // Whose addresses are still translated for the peer, when the process starts?
     rule("", &["services"], &["list"]),
     rule("net.liqo.io", &["natmappings"], RO),
@@ -55,7 +54,9 @@ pub(super) const TENANT: &[Rule] = &[
 /// Rights in each namespace that is offloaded to the provider.
 pub(super) const NAMESPACE: &[Rule] = &[
     rule("", &["configmaps", "secrets", "services"], RO),
-    rule("", &["pods"], &["update", "patch"]),
+    rule("", &["pods"], &["update", "patch", "delete"]),
+    rule("", &["pods/eviction"], &["create"]),
+    rule("", &["pods/status"], STATUS),
     rule("", &["serviceaccounts/token"], &["create"]),
     rule("discovery.k8s.io", &["endpointslices"], RO),
     rule("networking.k8s.io", &["ingresses"], RO),

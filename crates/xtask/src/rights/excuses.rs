@@ -42,13 +42,6 @@ const fn excuse(
 /// All excuses.
 pub(super) const EXCUSES: &[Excuse] = &[
     excuse(
-        "controller-manager",
-        Some(""),
-        "pods/status",
-        &[Power::Change],
-        "readiness gates of pods of peers: no pod of a story has one",
-    ),
-    excuse(
         "network-manager",
         Some("net.liqo.io"),
         "tunnelendpoints/status",

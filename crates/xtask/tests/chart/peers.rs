@@ -1,4 +1,4 @@
-//! The rendered rules for peers: as policies where the cluster has them, else as webhooks, from one table.
+//! The rendered rules for peers and virtual kubelets: as policies where the cluster has them, else as webhooks, from one table.
 
 use std::collections::BTreeSet;
 
@@ -17,15 +17,17 @@ fn policy(name: &str) -> [String; 2] {
 /// `Kind/name` of all policies and their bindings.
 pub(crate) fn policies() -> BTreeSet<String> {
     let rules = door::rules().map(|rule| format!("liqo-peer-{}", rule.name));
-    let others = ["liqo-namespace-labels", "liqo-virtual-kubelet"].map(str::to_owned);
-    rules.chain(others).flat_map(|name| policy(&name)).collect()
+    let kubelets = door::kubelet_rules().map(|rule| format!("liqo-virtual-kubelet-{}", rule.name));
+    rules.chain(kubelets).chain(["liqo-namespace-labels".to_owned()]).flat_map(|name| policy(&name)).collect()
 }
 
 #[test]
 fn policies_are_the_table() {
     let objects = super::super::with(&[]);
-    for rule in door::rules() {
-        let [policy, binding] = policy(&format!("liqo-peer-{}", rule.name));
+    let peers = door::rules().map(|rule| (format!("liqo-peer-{}", rule.name), rule));
+    let kubelets = door::kubelet_rules().map(|rule| (format!("liqo-virtual-kubelet-{}", rule.name), rule));
+    for (name, rule) in peers.chain(kubelets) {
+        let [policy, binding] = policy(&name);
         let mut wanted = rule.policy();
         if rule.settings {
             let settings: Value = door::SETTINGS.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
@@ -34,10 +36,11 @@ fn policies_are_the_table() {
         }
         assert_eq!(objects[&policy]["spec"], wanted, "{policy}");
         let spec = &objects[&binding]["spec"];
-        let wanted = json!({"policyName": format!("liqo-peer-{}", rule.name), "validationActions": ["Deny"]});
+        let wanted = json!({"policyName": name, "validationActions": ["Deny"]});
         assert_eq!(spec, &wanted, "{binding}");
     }
-    assert!(!hooks(&objects).iter().any(|hook| hook["name"].as_str().is_some_and(|name| name.starts_with("peer-"))));
+    let replaces = |name: &str| name.starts_with("peer-") || name.starts_with("virtual-kubelet-");
+    assert!(!hooks(&objects).iter().any(|hook| hook["name"].as_str().is_some_and(replaces)));
 }
 
 #[test]
@@ -82,6 +85,31 @@ fn without_policies_the_webhook_is_asked_about_the_same_requests() {
             let condition = json!([{"name": "is-a-peer", "expression": door::CONDITION}]);
             assert_eq!(hook.get("matchConditions"), conditions.then_some(&condition), "{version}");
         }
+    }
+}
+
+/// Without conditions every kubelet of the cluster would wait for us: there is no webhook then.
+#[test]
+fn without_policies_the_webhook_is_asked_about_virtual_kubelets() {
+    let known = |version: &str| -> BTreeSet<String> {
+        let name = |hook: &Value| hook["name"].as_str().map(str::to_owned);
+        let all = hooks(&super::super::with(&[version])).iter().filter_map(name).collect::<BTreeSet<_>>();
+        all.into_iter().filter(|name| name.starts_with("virtual-kubelet-")).collect()
+    };
+    let [conditional, older] = OLD;
+    assert_eq!(known(older), BTreeSet::new());
+    let wanted = door::kubelet_rules().map(|rule| format!("virtual-kubelet-{}.validate.liqo.io", rule.name));
+    assert_eq!(known(conditional), wanted.collect());
+    let hooks = hooks(&super::super::with(&[conditional, "--set=webhook.failurePolicy=Ignore"]));
+    for rule in door::kubelet_rules() {
+        let name = format!("virtual-kubelet-{}.validate.liqo.io", rule.name);
+        let hook = hooks.iter().find(|hook| hook["name"] == json!(name)).expect("a webhook");
+        assert_eq!(hook["rules"], json!(rule.resource_rules()), "{name}");
+        assert_eq!(hook["matchConditions"], rule.policy()["matchConditions"], "{name}");
+        assert_eq!(hook["clientConfig"]["service"]["path"], json!("/validate/virtual-kubelet"));
+        // Virtual nodes stay ready while the controller manager is away.
+        let failure = if rule.name == "renewals" { "Ignore" } else { "Fail" };
+        assert_eq!(hook["failurePolicy"], json!(failure), "{name}");
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use liqo_core::door;
 use serde_json::{Value, json};
 
-use super::{super::review::Request, Rules};
+use super::{Place, Request, Rules, judge};
 
 mod copies;
 mod reflected;
@@ -68,16 +68,16 @@ struct Judge(&'static Rules);
 
 impl Judge {
     fn new() -> Self {
-        static RULES: LazyLock<Rules> = LazyLock::new(|| Rules::read().unwrap());
+        static RULES: LazyLock<Rules> = LazyLock::new(|| Rules::read(Place::Tenant, door::rules()).unwrap());
         Self(&RULES)
     }
 
     fn passes(&self, what: &str, asked: &Request, changed: &[(&str, &str)]) {
-        assert_eq!(self.0.judge(asked, Some(&settings(changed))), Ok(()), "{what}: {asked:?}");
+        assert_eq!(judge(self.0, asked, Some(&settings(changed))), Ok(()), "{what}: {asked:?}");
     }
 
     fn refuses(&self, what: &str, asked: &Request, words: &str, changed: &[(&str, &str)]) {
-        let why = self.0.judge(asked, Some(&settings(changed))).expect_err(what);
+        let why = judge(self.0, asked, Some(&settings(changed))).expect_err(what);
         assert!(why.contains(words), "{what}: {why:?} does not contain {words:?}");
     }
 
@@ -117,9 +117,9 @@ fn only_peers_are_judged() {
 fn without_settings_nothing_that_needs_them_passes() {
     let Judge(rules) = Judge::new();
     let secret = json!({"metadata": {"labels": {"virtualkubelet.liqo.io/origin": PEER}}, "type": "Opaque"});
-    let why = rules.judge(&asked("secrets", Value::Null, secret), None).unwrap_err();
+    let why = judge(rules, &asked("secrets", Value::Null, secret), None).unwrap_err();
     assert!(why.contains("liqo-peer-policy"), "{why}");
-    assert_eq!(rules.judge(&asked("pods", Value::Null, json!({})), None), Ok(()), "no rule is about it");
+    assert_eq!(judge(rules, &asked("pods", Value::Null, json!({})), None), Ok(()), "no rule is about it");
 }
 
 /// Whatever a peer writes is judged; who is no peer is not. A copy that passes has no finalizer and no owner.
@@ -134,11 +134,11 @@ fn fuzz_writes_of_peers() {
         let is_new = asked.operation == "CREATE" && asked.sub_resource.is_empty();
         asked.user_info.username = PEER.to_owned();
         asked.user_info.groups = vec!["liqo.io".to_owned()];
-        let verdict = judge.0.judge(&asked, Some(&settings));
+        let verdict = super::judge(judge.0, &asked, Some(&settings));
         let is_known = asked.resource.group == "virtualkubelet.liqo.io" && asked.resource.resource == "shadowpods";
         assert!(!(is_new && held && is_known && verdict.is_ok()), "{}", asked.object);
         asked.user_info.groups = vec!["system:masters".to_owned()];
         asked.user_info.username = "kubernetes-admin".to_owned();
-        assert_eq!(judge.0.judge(&asked, Some(&settings)), Ok(()));
+        assert_eq!(super::judge(judge.0, &asked, Some(&settings)), Ok(()));
     });
 }
