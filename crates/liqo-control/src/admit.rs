@@ -14,7 +14,7 @@
 mod certificates;
 mod foreign_cluster;
 mod namespace_offloading;
-mod peer;
+pub(crate) mod peer;
 mod pod;
 mod quota;
 mod review;
@@ -43,7 +43,7 @@ use self::{
     quota::Quota,
     review::{Request as Asked, Verdict},
 };
-use crate::{home::Home, manager::ManagerArgs, offload::guest::GuestArgs, peering::issuer::Issuer};
+use crate::{door::Policy, home::Home, manager::ManagerArgs, offload::guest::GuestArgs, peering::issuer::Issuer};
 
 /// Longest review accepted: two objects of the size etcd takes (1.5 MiB), and what is around them.
 const LONGEST: usize = (3 << 20) + (128 << 10);
@@ -63,8 +63,8 @@ struct Context {
     guests: GuestArgs,
     /// Bookkeeping of peers' resources; `None`: not enforced.
     quota: Option<Arc<Quota>>,
-    /// What peers may write.
-    door: peer::Door,
+    /// The settings that loosen what peers may write.
+    policy: Policy,
     /// What virtual kubelets may write.
     nodes: virtual_kubelet::Nodes,
     /// Who is given an identity.
@@ -81,7 +81,12 @@ struct Context {
 ///
 /// # Errors
 /// When the port of the webhooks is none, or the authorities of clients cannot be read.
-pub(crate) fn spawn(home: &Home, args: &ManagerArgs, issuer: &Arc<Issuer>, life: &Life) -> Result<(), String> {
+pub(crate) fn spawn(
+    home: &Home,
+    args: &ManagerArgs,
+    (issuer, policy): (&Arc<Issuer>, &Policy),
+    life: &Life,
+) -> Result<(), String> {
     if args.webhook_port == 0 {
         return Err("--webhook-port 0 is no port: the Service of the webhooks needs a fixed one, like 9443".to_owned());
     }
@@ -102,7 +107,7 @@ pub(crate) fn spawn(home: &Home, args: &ManagerArgs, issuer: &Arc<Issuer>, life:
         namespaces: watch_namespaces(&home.cluster),
         guests: args.guests.clone(),
         quota: args.enable_resource_enforcement.then(|| Arc::new(Quota::watch(&home.cluster, &home.identity))),
-        door: peer::Door::watch(home),
+        policy: policy.clone(),
         nodes: virtual_kubelet::Nodes::new(&home.cluster),
         issuer: Arc::clone(issuer),
         turns: Turns::of_processors(),
@@ -131,7 +136,7 @@ async fn serve(
     let listener = Listen::All(port).bind().await?;
     context.offloadings.ready().await;
     context.namespaces.ready().await;
-    context.door.ready().await;
+    context.policy.ready().await;
     drop(busy);
     let answer = move |request, peer| {
         let context = Arc::clone(&context);
@@ -233,8 +238,8 @@ impl Hook {
                 let judge = move |at: &Context| namespace_offloading::validate(&asked, &at.identity, &at.home);
                 alone(context, source, judge).await
             }
-            Self::Peer => alone(context, source, move |at| at.door.judge(&asked)).await,
-            Self::PeerService => alone(context, source, move |at| at.door.keep_inside(&asked)).await,
+            Self::Peer => alone(context, source, move |at| peer::admit(&at.policy, &asked)).await,
+            Self::PeerService => alone(context, source, move |at| peer::keep_inside(&at.policy, &asked)).await,
         }
     }
 }

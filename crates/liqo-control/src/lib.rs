@@ -6,6 +6,7 @@
 //! - [`replicate`]: the messenger between tenant namespaces.
 
 pub mod admit;
+mod door;
 pub mod home;
 mod ledger;
 pub mod manager;

@@ -6,6 +6,7 @@ use liqo_kube::{args::RuntimeArgs, drain::Patience, lease, life::Life};
 
 use crate::{
     admit,
+    door::Policy,
     home::{Home, HomeArgs},
     offload::{self, guest::GuestArgs},
     peering::{
@@ -202,10 +203,11 @@ pub async fn run(args: ManagerArgs) -> Result<(), String> {
     let calls = Arc::clone(home.cluster.calls());
     life.metrics(move || calls.text("home"));
     let issuer = Arc::new(Issuer::new(&home, &args.identities)?);
-    admit::spawn(&home, &args, &issuer, &life)?;
+    let policy = Policy::watch(&home);
+    admit::spawn(&home, &args, (&issuer, &policy), &life)?;
     tokio::select! {
         () = life.until_signal() => {}
-        outcome = decide(&home, &args, &issuer, &life) => return outcome,
+        outcome = decide(&home, &args, (&issuer, policy), &life) => return outcome,
     }
     // Controllers go on until the webhooks have ended: the next leader takes over from one that is gone.
     life.drained(WEBHOOKS).await;
@@ -215,11 +217,16 @@ pub async fn run(args: ManagerArgs) -> Result<(), String> {
     Ok(())
 }
 
-async fn decide(home: &Home, args: &ManagerArgs, issuer: &Issuer, life: &Life) -> Result<(), String> {
+async fn decide(
+    home: &Home,
+    args: &ManagerArgs,
+    (issuer, policy): (&Issuer, Policy),
+    life: &Life,
+) -> Result<(), String> {
     if args.enable_leader_election {
         lease::lead(&home.cluster, life, &home.namespace, LEASE, &args.pod_name).await;
     }
     peering::spawn(home, args, issuer, life)?;
-    offload::spawn(home, args, life)?;
+    offload::spawn(home, args, policy, life)?;
     std::future::pending().await
 }

@@ -39,6 +39,7 @@ use liqo_api::{
 use liqo_kube::{Object, Queue, Store, life::Life, strip};
 
 use crate::{
+    door::Policy,
     home::Home,
     ledger::{Ledger, id_of},
     manager::ManagerArgs,
@@ -57,6 +58,8 @@ pub(crate) struct Shared {
     pub namespaces: Store<Namespace>,
     /// The peers and their grants.
     pub ledger: Ledger,
+    /// The settings that loosen what peers may write.
+    pub door: Policy,
 }
 
 impl Shared {
@@ -66,6 +69,7 @@ impl Shared {
         self.maps.ready().await;
         self.namespaces.ready().await;
         self.ledger.ready().await;
+        self.door.ready().await;
     }
 
     /// The peer with an ID.
@@ -111,7 +115,7 @@ pub(crate) fn is_leaving(object: &impl ResourceExt) -> bool {
 ///
 /// # Errors
 /// When a flag about virtual kubelets has a value no pod can have.
-pub fn spawn(home: &Home, args: &ManagerArgs, life: &Life) -> Result<(), String> {
+pub(crate) fn spawn(home: &Home, args: &ManagerArgs, door: Policy, life: &Life) -> Result<(), String> {
     virtual_kubelet::check(args)?;
     let (nodes, spaces) = (Queue::new(), Queue::new());
     let maps = Queue::fair(|key: &namespace_map::Key| match key {
@@ -138,6 +142,7 @@ pub fn spawn(home: &Home, args: &ManagerArgs, life: &Life) -> Result<(), String>
         maps: watch_maps(home, nodes.clone(), spaces.clone(), maps.clone(), (access.clone(), strays.clone())),
         namespaces: ledger.namespaces.clone(),
         ledger,
+        door,
     });
     life.spawn("virtual-node", virtual_node::run(Arc::clone(&shared), nodes));
     life.spawn("virtual-kubelet-access", access::run(Arc::clone(&shared), access));

@@ -268,13 +268,14 @@ fn what_pods_of_peers_may_ask_for_is_said_in_values() {
     let more = [
         "--set=offloading.guests.tolerations={gpu,spot},offloading.guests.runtimeClass=gvisor",
         "--set=offloading.guests.objects.pods=null,offloading.guests.privileged=true",
-        "--set=offloading.guests.networks={10.9.0.0/16}",
+        "--set=offloading.guests.networks={10.9.0.0/16},offloading.guests.volumes={nfs,csi}",
     ];
     assert_eq!(
         guests(&more),
         [
             "--guest-networks=10.9.0.0/16",
             "--guest-tolerations=gpu,spot",
+            "--guest-volumes=nfs,csi",
             "--guest-runtime-class=gvisor",
             "--guest-privileged",
             "--guest-objects=configmaps=500,secrets=500,services=500",

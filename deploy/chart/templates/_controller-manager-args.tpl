@@ -104,7 +104,7 @@
 
 {{- /* What pods of peers may ask for. */}}
 {{- define "liqo.guestArgs" }}
-{{- $lists := dict "tolerations" "tolerations" "priorityClasses" "priority-classes" "runtimeClasses" "runtime-classes" "annotations" "annotations" "networks" "networks" }}
+{{- $lists := dict "tolerations" "tolerations" "priorityClasses" "priority-classes" "runtimeClasses" "runtime-classes" "annotations" "annotations" "networks" "networks" "volumes" "volumes" }}
 {{- range $value, $flag := $lists }}
 {{- with index $ $value }}
 - {{ join "," . | printf "--guest-%s=%s" $flag | quote }}

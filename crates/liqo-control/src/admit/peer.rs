@@ -11,61 +11,59 @@ mod service;
 
 use std::sync::OnceLock;
 
-use k8s_openapi::api::core::v1::ConfigMap;
 use liqo_core::door::{self, Place};
-use liqo_kube::Store;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
-    review::{Request, Verdict},
+    review::{Request, Resource, User, Verdict},
     rules::{Given, Rules},
 };
-use crate::home::Home;
+use crate::door::Policy;
 
 /// Name of the variable that holds the settings.
 const SETTINGS: &str = "settings";
 const NO_SETTINGS: &str =
     "the ConfigMap liqo-peer-policy is not there: the administrators of this cluster must install the chart again";
 
-/// The rules of the door and the settings that loosen them.
-pub(super) struct Door {
-    rules: OnceLock<Result<Rules, String>>,
-    settings: Store<ConfigMap>,
-    namespace: String,
+/// The rules, compiled when the first request is judged: where there are policies, that is seldom.
+///
+/// # Errors
+/// The rule that is no CEL.
+fn rules() -> Result<&'static Rules, String> {
+    static RULES: OnceLock<Result<Rules, String>> = OnceLock::new();
+    RULES.get_or_init(|| Rules::read(Place::Tenant, door::rules())).as_ref().map_err(Clone::clone)
 }
 
-impl Door {
-    /// Watches what loosens the rules.
-    pub(super) fn watch(home: &Home) -> Self {
-        let only = format!("metadata.name={}", door::POLICY);
-        let settings = home.cluster.watch::<ConfigMap>(&home.namespace).fields(&only).start(|_| {});
-        Self { rules: OnceLock::new(), settings, namespace: home.namespace.clone() }
+/// Whether the rules of the door let a peer do what it asks.
+pub(super) fn admit(policy: &Policy, asked: &Request) -> Verdict {
+    let rules = match rules() {
+        Ok(rules) => rules,
+        Err(why) => return Verdict::error(500, why),
+    };
+    match judge(rules, asked, policy.settings().as_ref()) {
+        Ok(()) => Verdict::allow(),
+        Err(why) => Verdict::deny(Place::Tenant.refusal(&asked.user_info.username, &why)),
     }
+}
 
-    pub(super) async fn ready(&self) {
-        self.settings.ready().await;
-    }
+/// The patch to a Service that a peer writes.
+pub(super) fn keep_inside(policy: &Policy, asked: &Request) -> Verdict {
+    service::keep_inside(asked, &policy.setting(door::SERVICE_TYPES))
+}
 
-    /// Whether the rules of the door let a peer do what it asks.
-    pub(super) fn judge(&self, asked: &Request) -> Verdict {
-        let settings = self.settings.get(&self.namespace, door::POLICY);
-        let data = settings.as_ref().map(|map| json!(map.data));
-        let rules = match self.rules.get_or_init(|| Rules::read(Place::Tenant, door::rules())) {
-            Ok(rules) => rules,
-            Err(why) => return Verdict::error(500, why.clone()),
-        };
-        match judge(rules, asked, data.as_ref()) {
-            Ok(()) => Verdict::allow(),
-            Err(why) => Verdict::deny(Place::Tenant.refusal(&asked.user_info.username, &why)),
-        }
-    }
-
-    /// The patch to a Service that a peer writes.
-    pub(super) fn keep_inside(&self, asked: &Request) -> Verdict {
-        let settings = self.settings.get(&self.namespace, door::POLICY);
-        let types = settings.as_ref().and_then(|map| map.data.as_ref()?.get(door::SERVICE_TYPES));
-        service::keep_inside(asked, types.map_or("", String::as_str))
-    }
+/// Whether a peer could create such an object of the core group itself. `settings`: those that loosen the rules.
+///
+/// # Errors
+/// The reason of the refusal.
+pub(crate) fn could_create(peer: &str, resource: &str, object: Value, settings: Option<&Value>) -> Result<(), String> {
+    let asked = Request {
+        operation: "CREATE".to_owned(),
+        user_info: User { username: peer.to_owned(), groups: vec![door::GROUP.to_owned()] },
+        resource: Resource { group: String::new(), resource: resource.to_owned() },
+        object,
+        ..Request::default()
+    };
+    judge(rules()?, &asked, settings)
 }
 
 /// The first reason to refuse.

@@ -24,8 +24,8 @@ pub(super) async fn validate(context: &Arc<Context>, asked: Request, source: IpA
     let outcome = match asked.operation.as_str() {
         "CREATE" => create(context, asked, source).await,
         "UPDATE" => {
-            let guests = context.guests.clone();
-            context.turns.run(source, move || update(&guests, &asked.old_object, &asked.object)).await
+            let profile = Profile::of(context);
+            context.turns.run(source, move || update(&profile, &asked.old_object, &asked.object)).await
         }
         _ => Ok(()),
     };
@@ -41,8 +41,8 @@ async fn create(context: &Context, asked: Request, source: IpAddr) -> Result<(),
     if owner.map_err(|why| Verdict::error(400, why))?.as_ref() != Some(&origin) {
         return Err(Verdict::deny(MISMATCH));
     }
-    let guests = context.guests.clone();
-    let wanted = context.turns.run(source, move || wanted(&guests, origin, asked)).await?;
+    let profile = Profile::of(context);
+    let wanted = context.turns.run(source, move || wanted(&profile, origin, asked)).await?;
     let Some(quota) = &context.quota else { return Ok(()) };
     quota.admit(wanted, &context.turns, source).await.map_err(|refusal| match refusal {
         Refusal::Denied(why) => Verdict::deny(why),
@@ -50,10 +50,28 @@ async fn create(context: &Context, asked: Request, source: IpAddr) -> Result<(),
     })
 }
 
+/// The settings that the guest profile depends on.
+#[derive(Default)]
+struct Profile {
+    guests: GuestArgs,
+    door: Option<Value>,
+}
+
+impl Profile {
+    fn of(context: &Context) -> Self {
+        Self { guests: context.guests.clone(), door: context.policy.settings() }
+    }
+
+    fn violations(&self, shadow: &ShadowPod) -> Vec<String> {
+        let pod = shadow.spec.pod.clone().unwrap_or_default();
+        guest::violations(&self.guests, self.door.as_ref(), &shadow.metadata, &pod)
+    }
+}
+
 /// The pod that is asked for, if the guest profile allows such a pod.
-fn wanted(guests: &GuestArgs, origin: String, asked: Request) -> Result<Asked, Verdict> {
+fn wanted(profile: &Profile, origin: String, asked: Request) -> Result<Asked, Verdict> {
     let shadow = read(&asked.object)?;
-    let refused = violations(guests, &shadow);
+    let refused = profile.violations(&shadow);
     if !refused.is_empty() {
         return Err(Verdict::deny(guest::text(&refused)));
     }
@@ -78,11 +96,7 @@ fn read(object: &Value) -> Result<ShadowPod, Verdict> {
         .map_err(|error| Verdict::error(400, format!("the ShadowPod cannot be read: {error}")))
 }
 
-fn violations(guests: &GuestArgs, shadow: &ShadowPod) -> Vec<String> {
-    guest::violations(guests, &shadow.metadata, &shadow.spec.pod.clone().unwrap_or_default())
-}
-
-fn update(guests: &GuestArgs, old: &Value, new: &Value) -> Result<(), Verdict> {
+fn update(profile: &Profile, old: &Value, new: &Value) -> Result<(), Verdict> {
     let (was, is) = (origin(old), origin(new));
     if was.is_empty() || is.is_empty() {
         return Err(Verdict::deny(MISSING));
@@ -94,8 +108,8 @@ fn update(guests: &GuestArgs, old: &Value, new: &Value) -> Result<(), Verdict> {
         return Err(Verdict::deny(FIXED));
     }
     // A `ShadowPod` from before this version stays changeable, as long as the change adds nothing that the profile refuses.
-    let before = violations(guests, &read(old)?);
-    let added: Vec<_> = violations(guests, &read(new)?).into_iter().filter(|one| !before.contains(one)).collect();
+    let before = profile.violations(&read(old)?);
+    let added: Vec<_> = profile.violations(&read(new)?).into_iter().filter(|one| !before.contains(one)).collect();
     if added.is_empty() { Ok(()) } else { Err(Verdict::deny(guest::text(&added))) }
 }
 
@@ -126,7 +140,7 @@ mod tests {
     }
 
     fn updated(old: &Value, new: &Value) -> Result<(), Verdict> {
-        update(&GuestArgs::default(), old, new)
+        update(&Profile::default(), old, new)
     }
 
     #[test]
@@ -189,13 +203,13 @@ mod tests {
     /// A refusal of what a peer writes is one sentence of bounded length; an update that changes nothing is refused nothing new.
     #[test]
     fn fuzz_shadow_pods() {
-        let guests = GuestArgs::default();
+        let profile = Profile::default();
         liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "shadow_pod", |bytes| {
             let Ok(object) = serde_json::from_slice::<Value>(bytes) else { return };
             let Ok(shadow) = read(&object) else { return };
-            assert!(guest::text(&violations(&guests, &shadow)).len() < 16 * 1024);
+            assert!(guest::text(&profile.violations(&shadow)).len() < 16 * 1024);
             if !origin(&object).is_empty() {
-                assert_eq!(update(&guests, &object, &object), Ok(()));
+                assert_eq!(update(&profile, &object, &object), Ok(()));
             }
         });
     }

@@ -7,6 +7,7 @@
 
 mod metadata;
 mod power;
+mod volumes;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,7 @@ use k8s_openapi::{
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
 };
 use liqo_core::quantity::Amount;
+use serde_json::Value;
 
 pub(crate) use metadata::origin;
 
@@ -52,6 +54,9 @@ pub struct GuestArgs {
     /// beginning of keys with a * behind.
     #[arg(long, value_delimiter = ',')]
     pub guest_annotations: Vec<String>,
+    /// Kinds of volumes, like nfs or csi, that pods of peers may have besides those that lie in their namespaces.
+    #[arg(long, value_delimiter = ',')]
+    pub guest_volumes: Vec<String>,
     /// How many objects of each kind a peer may have in one namespace: resource=count,...
     #[arg(long, value_delimiter = ',', value_parser = count)]
     pub guest_objects: Vec<(String, String)>,
@@ -73,13 +78,15 @@ fn count(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// The refused fields of a pod of a peer, one sentence each; empty: the profile allows the pod.
-pub(crate) fn violations(args: &GuestArgs, meta: &ObjectMeta, pod: &PodSpec) -> Vec<String> {
+/// The refused fields of a pod of a peer, one sentence each; empty: the profile allows the pod. `door`: the settings that
+/// loosen what peers may write, since a pod may bring claims along; without them no pod brings any.
+pub(crate) fn violations(args: &GuestArgs, door: Option<&Value>, meta: &ObjectMeta, pod: &PodSpec) -> Vec<String> {
     let mut all = Vec::new();
     placement(args, pod, &mut all);
     identity(pod, &mut all);
     amounts(pod, &mut all);
     metadata::check(args, meta, &mut all);
+    volumes::check(args, door, (origin(meta), pod), &mut all);
     if !args.guest_privileged {
         power::check(pod, &mut all);
     }
@@ -142,11 +149,6 @@ fn identity(pod: &PodSpec, all: &mut Vec<String>) {
         if !["", "default"].contains(&name.as_str()) {
             all.push(format!("serviceAccountName {}: pods of peers have no account of this cluster", quoted(name)));
         }
-    }
-    let sources = pod.volumes.iter().flatten().filter_map(|volume| volume.projected.as_ref()?.sources.as_ref());
-    let own = sources.flatten().any(|one| one.service_account_token.is_some() || one.pod_certificate.is_some());
-    if own {
-        all.push("volumes: projected tokens and certificates of this cluster are not for pods of peers".to_owned());
     }
 }
 

@@ -92,7 +92,7 @@ impl Loop {
             return self.end(&shadow, pod.as_deref(), has_grant).await;
         }
         let space = self.shared.namespaces.get("", &namespace);
-        let refusal = self.rules.refusal(&shadow, space.as_deref());
+        let refusal = self.rules.refusal(&shadow, space.as_deref(), self.shared.door.settings().as_ref());
         let (step, phase) = plan(&shadow, pod.as_deref(), self.is_followed(&shadow), &now());
         let (again, phase) = match (step, pod) {
             // Nothing can be made there any more; the shadow goes, too.

@@ -58,11 +58,18 @@ pub(crate) fn few() -> Value {
 /// Pods that a guest must not be, each with a name.
 fn masters(rome: &Cluster) -> Vec<(&'static str, Value)> {
     let root = json!([{"name": "h", "hostPath": {"path": "/"}}]);
+    let share = json!([{"name": "h", "nfs": {"server": "10.0.0.1", "path": "/"}}]);
+    // The claim would be created by a controller of rome, which no rule for peers is about.
+    let claim = json!({"accessModes": ["ReadWriteOnce"], "volumeName": "pv-of-another", "storageClassName": "",
+        "resources": {"requests": {"storage": "1Mi"}}});
+    let another = json!([{"name": "h", "ephemeral": {"volumeClaimTemplate": {"spec": claim}}}]);
     let token = json!([{"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]);
     vec![
         ("privileged", json!({"container.securityContext": {"privileged": true}})),
         ("capability", json!({"container.securityContext": {"capabilities": {"add": ["SYS_ADMIN"]}}})),
         ("path", json!({"volumes": root, "container.volumeMounts": [{"name": "h", "mountPath": "/h"}]})),
+        ("share", json!({"volumes": share, "container.volumeMounts": [{"name": "h", "mountPath": "/h"}]})),
+        ("claim", json!({"volumes": another, "container.volumeMounts": [{"name": "h", "mountPath": "/h"}]})),
         ("processes", json!({"hostPID": true})),
         ("network", json!({"hostNetwork": true})),
         ("ipc", json!({"hostIPC": true})),
@@ -114,7 +121,7 @@ fn changes(raid: &Raid) -> Vec<(&'static str, Value)> {
 }
 
 /// Those that Pod Security of level `baseline` lets pass: only the rules of Liqo refuse them.
-const LATE: [&str; 6] = ["node", "priority", "everywhere", "account", "token", "scheduler"];
+const LATE: [&str; 8] = ["node", "priority", "everywhere", "account", "token", "scheduler", "share", "claim"];
 
 /// While the webhooks are away, a refused `ShadowPod` can be stored; no pod is made of it.
 fn no_webhook(raid: &Raid, there: &str) -> Result<()> {

@@ -49,9 +49,6 @@ pub(super) fn check(pod: &PodSpec, all: &mut Vec<String>) {
             all.push(format!("{name}: pods of peers do not share namespaces with a node"));
         }
     }
-    if pod.volumes.iter().flatten().any(|volume| volume.host_path.is_some() || volume.git_repo.is_some()) {
-        all.push("volumes: hostPath and gitRepo reach into a node".to_owned());
-    }
     let context = pod.security_context.as_ref();
     for sysctl in context.and_then(|context| context.sysctls.as_ref()).into_iter().flatten() {
         if !SYSCTLS.contains(&sysctl.name.as_str()) {

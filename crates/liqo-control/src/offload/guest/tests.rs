@@ -2,10 +2,12 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod volumes;
+
 fn judged(args: &GuestArgs, metadata: Value, spec: Value) -> Vec<String> {
     let mut pod = json!({"containers": [{"name": "c"}]});
     json_patch::merge(&mut pod, &spec);
-    violations(args, &serde_json::from_value(metadata).unwrap(), &serde_json::from_value(pod).unwrap())
+    violations(args, None, &serde_json::from_value(metadata).unwrap(), &serde_json::from_value(pod).unwrap())
 }
 
 fn refused(spec: Value) -> Vec<String> {
@@ -78,7 +80,7 @@ fn each_power_is_refused_with_its_name() {
         (json!({"volumes": [{"name": "h", "hostPath": {"path": "/"}}]}), "hostPath"),
         (
             json!({"volumes": [{"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]}),
-            "tokens",
+            "serviceAccountToken",
         ),
         (
             json!({"securityContext": {"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}}),
@@ -133,6 +135,7 @@ fn the_provider_allows_more() {
         guest_runtime_classes: own("kata"),
         guest_runtime_class: "gvisor".to_owned(),
         guest_annotations: own("sidecar.istio.io/*"),
+        guest_volumes: vec![],
         guest_objects: vec![],
         guest_networks: vec![],
         guest_privileged: true,

@@ -14,6 +14,7 @@ use liqo_api::{
     virtualkubelet::{ShadowPod, ShadowPodPhase},
 };
 use liqo_core::{resources::Resources, standing::Grant};
+use serde_json::Value;
 
 use super::super::{
     allowance::{self, Place, Used, made_from, place_of},
@@ -100,8 +101,14 @@ impl Rules {
         Self { guests: args.guests.clone(), enforced: args.enable_resource_enforcement }
     }
 
-    /// Why the pod of a shadow in that namespace is neither made nor changed.
-    pub(super) fn refusal(&self, shadow: &ShadowPod, namespace: Option<&Namespace>) -> Option<String> {
+    /// Why the pod of a shadow in that namespace is neither made nor changed. `settings`: those of the door, see
+    /// [`guest::violations`].
+    pub(super) fn refusal(
+        &self,
+        shadow: &ShadowPod,
+        namespace: Option<&Namespace>,
+        settings: Option<&Value>,
+    ) -> Option<String> {
         let origin = guest::origin(&shadow.metadata);
         let owner = namespace.map(provider_of).unwrap_or_default();
         if origin.is_empty() || origin != owner {
@@ -111,7 +118,8 @@ impl Rules {
                 label::REFLECTION_ORIGIN
             ));
         }
-        let all = guest::violations(&self.guests, &shadow.metadata, &shadow.spec.pod.clone().unwrap_or_default());
+        let pod = shadow.spec.pod.clone().unwrap_or_default();
+        let all = guest::violations(&self.guests, settings, &shadow.metadata, &pod);
         (!all.is_empty()).then(|| guest::text(&all))
     }
 
@@ -174,7 +182,7 @@ fn is_as_made(shadow: &ShadowPod) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
@@ -199,7 +207,7 @@ mod tests {
     fn what_the_webhook_would_refuse_is_refused_without_it() {
         let fine = json!({"containers": [{"name": "c"}]});
         let refusal = |origin, pod: &Value, space: Option<&str>| {
-            rules().refusal(&shadow("u", origin, pod.clone()), space.map(namespace).as_ref())
+            rules().refusal(&shadow("u", origin, pod.clone()), space.map(namespace).as_ref(), None)
         };
         assert_eq!(refusal("peer", &fine, Some("peer")), None);
         for (origin, space) in
@@ -209,6 +217,8 @@ mod tests {
         }
         let host = json!({"containers": [{"name": "c"}], "hostPID": true});
         assert!(refusal("peer", &host, Some("peer")).unwrap().contains("hostPID"));
+        let share = json!({"containers": [{"name": "c"}], "volumes": [{"name": "v", "nfs": {"server": "10.0.0.1"}}]});
+        assert!(refusal("peer", &share, Some("peer")).unwrap().contains("nfs"));
     }
 
     #[test]
