@@ -158,8 +158,28 @@ pub(super) const RULES: &[Rule] = &[
             ("volume", "has(object.spec.volumeName) ? object.spec.volumeName : ''"),
             ("oldVolume", "oldObject != null && has(oldObject.spec.volumeName) ? oldObject.spec.volumeName : ''"),
             ("classes", "variables.settings.storageClasses.split(' ')"),
+            (
+                "oldAnnotations",
+                "oldObject != null && has(oldObject.metadata.annotations) ? oldObject.metadata.annotations : {}",
+            ),
+            (
+                "steering",
+                "['pv.kubernetes.io/', 'volume.kubernetes.io/', 'volume.alpha.kubernetes.io/', 'volume.beta.kubernetes.io/']",
+            ),
         ],
         validations: &[
+            // Kubernetes prefers the class in volume.beta.kubernetes.io/storage-class to the class in the specification, and
+            // takes a claim with pv.kubernetes.io/bind-completed for one that has its volume. The virtual kubelet of Liqo
+            // 0.8.3 leaves these annotations out; controllers of this cluster add theirs after the creation.
+            Validation {
+                expression: "variables.annotations.all(k, !variables.steering.exists(p, k.startsWith(p)) || k in \
+                             variables.oldAnnotations && variables.oldAnnotations[k] == variables.annotations[k]) && \
+                             variables.oldAnnotations.all(k, !variables.steering.exists(p, k.startsWith(p)) || k in \
+                             variables.annotations)",
+                message: "annotations of pv.kubernetes.io, volume.kubernetes.io and volume.beta.kubernetes.io say which class \
+                          and volume a claim has: a peer neither adds, changes nor removes them. Name the class in \
+                          spec.storageClassName",
+            },
             Validation {
                 expression: "variables.volume == variables.oldVolume && !has(object.spec.selector) && \
                              !has(object.spec.dataSource) && !has(object.spec.dataSourceRef)",

@@ -53,6 +53,13 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
     peer.tries(&object("networking.k8s.io/v1", "Ingress", "host", &ingress))?.refused("the host of somebody else");
     let claim = json!({"spec": {"volumeName": "somebodys", "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
     peer.tries(&object("v1", "PersistentVolumeClaim", "claim", &claim))?.refused("the volume of somebody else");
+    let labels = json!({"virtualkubelet.liqo.io/origin": peer.id});
+    // Kubernetes prefers this class to the one in the specification; the empty class takes volumes made by hand.
+    let class = json!({"volume.beta.kubernetes.io/storage-class": ""});
+    let mut annotated = claim.clone();
+    annotated["spec"].as_object_mut().and_then(|spec| spec.remove("volumeName"));
+    annotated["metadata"] = json!({"name": "claim", "namespace": there, "labels": labels, "annotations": class});
+    peer.tries(&object("v1", "PersistentVolumeClaim", "claim", &annotated))?.refused("a class in an annotation");
     let token = json!({"type": "kubernetes.io/service-account-token", "metadata": {
         "name": "token", "namespace": there, "labels": {"virtualkubelet.liqo.io/origin": peer.id},
         "annotations": {"kubernetes.io/service-account.name": "default"}}});

@@ -259,6 +259,21 @@ fn claims_and_secrets_take_nothing_of_this_cluster() {
     let only: &[(&str, &str)] = &[("storageClasses", "slow faster")];
     judge.refuses("foreign", &asked("persistentvolumeclaims", Value::Null, claim()), "storageClasses", only);
     judge.passes("given", &asked("persistentvolumeclaims", Value::Null, class("slow")), only);
+    for key in [
+        "volume.beta.kubernetes.io/storage-class",
+        "volume.beta.kubernetes.io/storage-provisioner",
+        "volume.kubernetes.io/selected-node",
+        "pv.kubernetes.io/bind-completed",
+        "volume.alpha.kubernetes.io/anything",
+    ] {
+        let annotated = |value: &str| with(&claim(), &[("metadata|annotations", json!({"mine": value, (key): value}))]);
+        let asked = |old: Value, new: Value| asked("persistentvolumeclaims", old, new);
+        let words = "Name the class in spec.storageClassName";
+        judge.refuses_all(key, "persistentvolumeclaims", &claim(), &annotated("faster"), words);
+        judge.refuses("changed", &asked(annotated("slow"), annotated("faster")), words, &[]);
+        judge.refuses("removed", &asked(annotated("slow"), claim()), words, &[]);
+        judge.passes("what this cluster added stays", &asked(annotated("slow"), annotated("slow")), &[]);
+    }
     for kind in ["kubernetes.io/service-account-token", "bootstrap.kubernetes.io/token"] {
         let bad = with(&secret(), &[("type", json!(kind))]);
         judge.refuses_all(kind, "secrets", &secret(), &bad, "hand out credentials");
