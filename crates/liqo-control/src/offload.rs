@@ -168,7 +168,7 @@ fn rules(home: &Home, args: &ManagerArgs) -> namespace_map::Rules {
     namespace_map::Rules {
         reserved: own.into_iter().chain(args.reserved_namespaces.iter().cloned()).collect(),
         pod_security: args.pod_security.clone(),
-        most: args.namespaces_per_peer,
+        namespaces_per_peer: args.namespaces_per_peer,
         objects: args.guests.guest_objects.clone(),
     }
 }

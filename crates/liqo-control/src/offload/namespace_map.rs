@@ -1,6 +1,6 @@
 //! `NamespaceMap` replicas: the namespaces a peer asks for, made here.
 //!
-//! Keeps true: a peer gets namespaces only while its grant as a consumer is in force, only through the map in its own
+//! Keeps true: however many maps a peer sends, it has no more namespaces than one peer may have; it gets namespaces only while its grant as a consumer is in force, only through the map in its own
 //! tenant namespace, and never a namespace that another party created; in each namespace the peer has exactly one role. A
 //! namespace that the map no longer names is removed, and when the grant has ended, all namespaces of the peer are
 //! removed, whatever the peer does.
@@ -12,7 +12,11 @@
 
 mod plan;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::StreamExt;
 use k8s_openapi::api::{
@@ -190,13 +194,14 @@ impl Loop {
             let namespace = self.shared.namespaces.get("", name);
             namespace.as_deref().and_then(owner_of) == Some(Owner { map: id(map), original: original.to_owned() })
         };
-        let allowed = within(desired, self.rules.most, is_there);
+        let allowed = self.allowed(map, desired);
         let one = |(original, name): (&String, &String)| {
             let owner = Owner { map: id(map), original: original.clone() };
             let (name, tenant) = (name.clone(), map.namespace().unwrap_or_default());
             let refused = match () {
-                () if !allowed.contains_key(original) => {
-                    Some(format!("the peer has {} namespaces, and may have no more", self.rules.most))
+                () if !allowed.contains(original) => {
+                    let most = self.rules.namespaces_per_peer;
+                    Some(format!("a peer may have {most} namespaces here (offloading.namespacesPerPeer)"))
                 }
                 () if !grant.may_grow() && !is_there(original, &name) => Some(self.why(origin, grant)),
                 () => None,
@@ -226,6 +231,22 @@ impl Loop {
     ) -> Result<Result<MappingPhase, String>, KubeError> {
         let cluster = &self.shared.home.cluster;
         let mut there = self.shared.namespaces.get("", name);
+    /// The entries of a map within the limit of its peer, which all maps of the peer share.
+    fn allowed(&self, map: &NamespaceMap, desired: &BTreeMap<String, String>) -> BTreeSet<String> {
+        let tenant = map.namespace().unwrap_or_default();
+        let is_beside = |one: &NamespaceMap| one.namespace().as_ref() == Some(&tenant) && one.uid() != map.uid();
+        let beside = self.shared.maps.filter(|one| is_beside(one) && !is_original(one) && !is_leaving(one));
+        let age = |one: &NamespaceMap| (one.metadata.creation_timestamp.clone().map(|time| time.0), one.name_any());
+        let mut maps: Vec<_> = beside.iter().map(|one| (age(one), id(one), &one.spec.desired_mapping)).collect();
+        maps.push((age(map), id(map), desired));
+        maps.sort_by(|one, other| one.0.cmp(&other.0));
+        let maps: Vec<_> = maps.into_iter().map(|(_, id, desired)| (id, desired)).collect();
+        let there = self.shared.namespaces.all();
+        let there = there.iter().filter_map(|one| Some((owner_of(one)?, one.name_any())));
+        let there: Vec<_> = there.filter(|(owner, _)| is_in(&owner.map, &tenant)).collect();
+        within(&id(map), &maps, &there, self.rules.namespaces_per_peer)
+    }
+
         if there.is_none() && look(owner, origin, name, None, &self.rules) == Wish::Create {
             match cluster.create(&forge(owner, origin, name, &self.rules)).await {
                 Ok(made) => {
@@ -379,6 +400,11 @@ fn id(map: &NamespaceMap) -> String {
     format!("{}/{}", map.namespace().unwrap_or_default(), map.name_any())
 }
 
+/// Whether the map with this [`id`] lies in a tenant namespace.
+fn is_in(map: &str, tenant: &str) -> bool {
+    map.split_once('/').is_some_and(|(namespace, _)| namespace == tenant)
+}
+
 /// Whether a map asks, or asked, for a namespace.
 fn mentions(map: &NamespaceMap, name: &str) -> bool {
     let current = map.status.iter().flat_map(|status| status.current_mapping.values());
@@ -474,7 +500,12 @@ mod tests {
     fn the_namespace_is_the_one_recorded_from_a_real_cluster() {
         let owner =
             Owner { map: "liqo-tenant-consumer-ed03b8/provider-ca6261".to_owned(), original: "demo".to_owned() };
-        let rules = Rules { reserved: Vec::new(), pod_security: "baseline".to_owned(), most: 64, objects: Vec::new() };
+        let rules = Rules {
+            reserved: Vec::new(),
+            pod_security: "baseline".to_owned(),
+            namespaces_per_peer: 64,
+            objects: Vec::new(),
+        };
         let made = forge(&owner, "09897b82", "demo-consumer-ed03b8", &rules);
         assert_eq!(made.labels().get("pod-security.kubernetes.io/enforce").map(String::as_str), Some("baseline"));
         assert_eq!(made.labels().get(label::REMOTE_CLUSTER_ID).map(String::as_str), Some("09897b82"));

@@ -34,6 +34,7 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
     peer.runs(&clean)?.done("its own pods")?;
     pods_that_end_slowly(raid, &there, offered)?;
     many_namespaces(raid)?;
+    many_maps(raid)?;
     restless_requests(raid)?;
     wait_for("the pods end", LONG, || Ok(rome.items(&["pods", "-n", &there])?.is_empty().then_some(())))?;
     many_objects(raid, &there)
@@ -158,9 +159,7 @@ fn many_namespaces(raid: &Raid) -> Result<()> {
     let suffix = value.as_str().and_then(|value| value.strip_prefix(key.as_str())).unwrap_or_default().to_owned();
     let mut mapping = serde_json::Map::from_iter([(key.clone(), value.clone())]);
     mapping.extend((0..1000).map(|n| (format!("n{n}"), json!(format!("n{n}{suffix}")))));
-    let own = || -> Result<usize> {
-        Ok(rome.items(&["namespaces", "-l", &format!("liqo.io/remote-cluster-id={}", peer.id)])?.len())
-    };
+    let own = || namespaces_of(raid);
     let tried = peer.patches(&peer.tenant, &["namespacemap", name], &json!({"spec": {"desiredMapping": mapping}}))?;
     super::raid::never("namespaces beyond the most", || {
         let count = own()?;
@@ -192,33 +191,125 @@ fn many_namespaces(raid: &Raid) -> Result<()> {
     Ok(())
 }
 
-/// Many Secrets and Services at the same time: the API server creates no more than the quota of the namespace allows.
+/// Namespaces in rome that were made for turin.
+fn namespaces_of(raid: &Raid) -> Result<usize> {
+    let selector = format!("liqo.io/remote-cluster-id={}", raid.turin.id);
+    Ok(raid.rome().items(&["namespaces", "-l", &selector])?.len())
+}
+
+/// A second map, with as many namespaces as a peer may have: both maps together get no more.
+fn many_maps(raid: &Raid) -> Result<()> {
+    let (rome, peer) = (raid.rome(), &raid.turin);
+    let selector = format!("liqo.io/originID={}", peer.id);
+    let maps = rome.items(&["namespacemaps", "-n", &peer.tenant, "-l", &selector])?;
+    let first = maps.first().context("turin has no map in rome")?;
+    let (labels, wishes) =
+        (&first["metadata"]["labels"], first["spec"]["desiredMapping"].as_object().map_or(0, |all| all.len()));
+    let mapping = (0..NAMESPACES).map(|number| (format!("more-{number}"), json!(format!("more-{number}-turin"))));
+    let second = json!({
+        "apiVersion": "virtualkubelet.liqo.io/v1alpha1", "kind": "NamespaceMap",
+        "metadata": {"name": "second", "namespace": peer.tenant, "labels": labels},
+        "spec": {"desiredMapping": mapping.collect::<serde_json::Map<_, _>>()},
+    });
+    peer.tries(&second.to_string())?.done("a second map")?;
+    wait_for("the second map gets what the first one leaves", LONG, || {
+        let map = rome.json(&["namespacemap", "-n", &peer.tenant, "second"])?;
+        let phases =
+            map["status"]["currentMapping"].as_object().into_iter().flatten().map(|(_, one)| text(one, "/phase"));
+        let (given, refused): (Vec<_>, Vec<_>) = phases.partition(|phase| *phase == "Accepted");
+        let count = (given.len(), refused.len());
+        if count == (NAMESPACES - wishes, wishes) {
+            Ok(Some(()))
+        } else {
+            bail!("{count:?} namespaces are given and refused")
+        }
+    })?;
+    super::raid::never("namespaces beyond the most", || {
+        let count = namespaces_of(raid)?;
+        Ok(if count > NAMESPACES { vec![format!("{count} namespaces")] } else { Vec::new() })
+    })?;
+    let events = rome.items(&["events", "-n", &peer.tenant, "--field-selector", "involvedObject.name=second"])?;
+    let is_told = events.iter().any(|one| text(one, "/message").contains("offloading.namespacesPerPeer"));
+    ensure!(is_told, "no Event says why a namespace is refused: {events:?}");
+    peer.runs(&["delete", "namespacemap", "-n", &peer.tenant, "second", "--wait=false"])?.done("its own map")?;
+    wait_for("the namespaces of the second map go", LONG, || {
+        let count = namespaces_of(raid)?;
+        if count == 1 { Ok(Some(())) } else { bail!("{count} namespaces") }
+    })
+}
+
+/// An object that a peer can create many times.
+struct Kind {
+    /// Path of its API group and version, and its resource.
+    path: (&'static str, &'static str),
+    /// How the quota names it.
+    resource: &'static str,
+    /// How many are tried.
+    tries: usize,
+    object: Value,
+}
+
+/// The kinds that turin floods rome with.
+fn kinds() -> [Kind; 4] {
+    let core = |resource, tries, object| Kind { path: ("api/v1", resource), resource, tries, object };
+    let shadow = |kind, resource, tries, spec: Value| {
+        let object = json!({"apiVersion": "virtualkubelet.liqo.io/v1alpha1", "kind": kind, "spec": spec});
+        let path = if kind == "ShadowPod" { "shadowpods" } else { "shadowendpointslices" };
+        Kind { path: ("apis/virtualkubelet.liqo.io/v1alpha1", path), resource, tries, object }
+    };
+    let nowhere = json!({"nodeSelector": {"turin.example/nowhere": "true"}});
+    let slice = json!({"template": {"addressType": "IPv4", "endpoints": [], "ports": []}});
+    let service = json!({"ports": [{"port": 80}], "clusterIP": "None"});
+    [
+        core("secrets", 1500, json!({"apiVersion": "v1", "kind": "Secret", "stringData": {"a": "b"}})),
+        core("services", 1000, json!({"apiVersion": "v1", "kind": "Service", "spec": service})),
+        shadow(
+            "ShadowPod",
+            "count/shadowpods.virtualkubelet.liqo.io",
+            2100,
+            json!({"pod": pod(&json!({"cpu": "1m", "memory": "1Mi"}), &nowhere)}),
+        ),
+        shadow("ShadowEndpointSlice", "count/shadowendpointslices.virtualkubelet.liqo.io", 1500, slice),
+    ]
+}
+
+/// Many objects of a kind at the same time: the API server creates no more than the quota of the namespace allows.
 fn many_objects(raid: &Raid, there: &str) -> Result<()> {
     let (rome, peer) = (raid.rome(), &raid.turin);
-    let quota = rome.json(&["resourcequota", "-n", there, "liqo-objects"])?;
-    let most = |kind: &str| -> Result<usize> { Ok(text(&quota, &format!("/spec/hard/{kind}")).parse()?) };
-    let ports = json!({"ports": [{"port": 80}], "clusterIP": "None"});
-    let kinds = [
-        ("secrets", 1500, json!({"kind": "Secret", "stringData": {"a": "b"}})),
-        ("services", 1000, json!({"kind": "Service", "spec": ports})),
-    ];
-    let flood = |kind: &str, count: usize, mut object: Value| -> Result<()> {
-        let labels = json!({"virtualkubelet.liqo.io/origin": peer.id, "flood": "yes"});
-        object["apiVersion"] = json!("v1");
+    let quota = wait_for("Kubernetes counts objects of every kind", LONG, || {
+        let quota = rome.json(&["resourcequota", "-n", there, "liqo-objects"])?;
+        let uncounted: Vec<_> =
+            kinds().iter().map(|kind| kind.resource).filter(|kind| quota["status"]["used"][kind].is_null()).collect();
+        if uncounted.is_empty() { Ok(Some(quota)) } else { bail!("{uncounted:?}") }
+    })?;
+    let most = |kind: &str| -> Result<usize> {
+        let text = quota["spec"]["hard"][kind].as_str().unwrap_or_default();
+        // Kubernetes writes 2000 as 2k.
+        let (digits, factor) = text.strip_suffix('k').map_or((text, 1), |thousands| (thousands, 1000));
+        Ok(factor * digits.parse::<usize>().with_context(|| format!("{kind} is limited to {text:?}"))?)
+    };
+    let flood = |kind: Kind| -> Result<()> {
+        let Kind { path: (group, resource), resource: counted, tries, mut object } = kind;
+        let labels = json!({"virtualkubelet.liqo.io/origin": peer.id, "flood": "yes",
+            "endpointslice.kubernetes.io/managed-by": "endpointslice.reflection.liqo.io"});
         object["metadata"] = json!({"generateName": "flood-", "namespace": there, "labels": labels});
-        let url = format!("{}/api/v1/namespaces/{there}/{kind}", rome.api_server());
-        let file = raid.stage.bed.dir().join(format!("flood-of-{kind}"));
-        let answers = flood::post(&mut peer.curl(), &url, count, (&file, &object.to_string()))?;
+        let path = format!("/{group}/namespaces/{there}/{resource}");
+        let file = raid.stage.bed.dir().join(format!("flood-of-{resource}"));
+        let url = format!("{}{path}", rome.api_server());
+        let answers = flood::post(&mut peer.curl(), &url, tries, (&file, &object.to_string()))?;
         let (made, refused) =
             (answers.get(&201).copied().unwrap_or_default(), answers.get(&403).copied().unwrap_or_default());
-        let most = most(kind)?;
-        ensure!((1..=most).contains(&made) && refused >= count - most, "{kind}: {answers:?}, and {most} are allowed");
+        let most = most(counted)?;
+        ensure!(
+            (1..=most).contains(&made) && refused >= tries - most,
+            "{resource}: {answers:?}, and {most} are allowed"
+        );
         // One request for all: kubectl would ask for each.
-        rome.kubectl(&["delete", &format!("--raw=/api/v1/namespaces/{there}/{kind}?labelSelector=flood%3Dyes")])
-            .map(drop)
+        rome.kubectl(&["delete", &format!("--raw={path}?labelSelector=flood%3Dyes")]).map(drop)
     };
     let outcomes: Vec<Result<()>> = thread::scope(|scope| {
-        let floods = kinds.map(|(kind, count, object)| scope.spawn(move || flood(kind, count, object)));
+        let flood = &flood;
+        let floods = kinds().map(|kind| scope.spawn(move || flood(kind)));
         floods.into_iter().map(|one| one.join().expect("a flood does not panic")).collect()
     });
     outcomes.into_iter().collect()

@@ -1,6 +1,6 @@
 //! May a peer have a namespace of this name, and is it there?
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
@@ -59,8 +59,8 @@ pub(crate) struct Rules {
     pub reserved: Vec<String>,
     /// The Pod Security Standard enforced.
     pub pod_security: String,
-    /// Namespaces one map may have.
-    pub most: usize,
+    /// Namespaces one peer may have here, whatever maps it sends.
+    pub namespaces_per_peer: usize,
     /// Objects of each kind that a peer may have in one namespace.
     pub objects: Vec<(String, String)>,
 }
@@ -93,14 +93,22 @@ fn matches(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// The entries of a map within the limit of namespaces: entries whose namespace exists come first.
+/// The entries of `map` within the limit of its peer, by their original names. `maps`: the wishes of all maps of the peer, the
+/// oldest first; `there`: the namespaces that were made for them. Entries whose namespace exists come first. A namespace that
+/// no map names any more counts until it is gone.
 pub(super) fn within(
-    desired: &BTreeMap<String, String>,
+    map: &str,
+    maps: &[(String, &BTreeMap<String, String>)],
+    there: &[(Owner, String)],
     most: usize,
-    is_there: impl Fn(&str, &str) -> bool,
-) -> BTreeMap<String, String> {
-    let (there, new): (Vec<_>, Vec<_>) = desired.iter().partition(|(original, name)| is_there(original, name));
-    there.into_iter().chain(new).take(most).map(|(original, name)| (original.clone(), name.clone())).collect()
+) -> BTreeSet<String> {
+    let entries = maps.iter().flat_map(|(map, desired)| {
+        desired.iter().map(move |(original, name)| (Owner { map: map.clone(), original: original.clone() }, name))
+    });
+    let (kept, new): (Vec<_>, Vec<_>) =
+        entries.partition(|(owner, name)| there.iter().any(|(is, at)| is == owner && at == *name));
+    let allowed = kept.into_iter().take(most).chain(new.into_iter().take(most.saturating_sub(there.len())));
+    allowed.filter(|(owner, _)| owner.map == map).map(|(owner, _)| owner.original).collect()
 }
 
 /// Compares a wish with the namespace that has that name.
@@ -147,7 +155,7 @@ mod tests {
 
     fn rules() -> Rules {
         let reserved = ["liqo", "liqo-storage", "cert-manager", "istio-*"].map(str::to_owned).into();
-        Rules { reserved, pod_security: "baseline".to_owned(), most: 64, objects: Vec::new() }
+        Rules { reserved, pod_security: "baseline".to_owned(), namespaces_per_peer: 64, objects: Vec::new() }
     }
 
     fn ask(name: &str, there: Option<&Namespace>) -> Wish {
@@ -205,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_and_caps() {
+    fn patterns() {
         for (pattern, name, expected) in [
             ("default", "default", true),
             ("default", "default-x", false),
@@ -217,8 +225,42 @@ mod tests {
         ] {
             assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
         }
-        let desired: BTreeMap<_, _> = ["a", "b", "c", "d"].map(|name| (name.to_owned(), format!("{name}-x"))).into();
-        let kept = within(&desired, 2, |original, name| (original, name) == ("d", "d-x"));
-        assert_eq!(kept.keys().collect::<Vec<_>>(), ["a", "d"], "what is there comes first");
+    }
+
+    #[test]
+    fn all_maps_of_a_peer_share_its_namespaces() {
+        type Entries<'a> = &'a [(&'a str, &'a str)];
+        let allowed = |maps: &[(&str, Entries<'_>)], there: &[(&str, &str, &str)], most: usize| -> Vec<String> {
+            let text =
+                |all: Entries<'_>| all.iter().map(|(key, name)| ((*key).to_owned(), (*name).to_owned())).collect();
+            let wishes: Vec<(String, BTreeMap<_, _>)> =
+                maps.iter().map(|(map, all)| ((*map).to_owned(), text(all))).collect();
+            let wishes: Vec<_> = wishes.iter().map(|(map, all)| (map.clone(), all)).collect();
+            let there: Vec<_> = there.iter().map(|(map, key, name)| (owner(map, key), (*name).to_owned())).collect();
+            let of =
+                |map: &str| within(map, &wishes, &there, most).into_iter().map(|key| format!("{map}/{key}")).collect();
+            maps.iter().flat_map(|(map, _)| -> Vec<String> { of(map) }).collect()
+        };
+        let four: Entries<'_> = &[("a", "a-x"), ("b", "b-x"), ("c", "c-x"), ("d", "d-x")];
+        let more: Entries<'_> = &[("e", "e-x"), ("f", "f-x")];
+        for (maps, there, most, wanted) in [
+            (vec![("t/m", four)], vec![], 9, "t/m/a t/m/b t/m/c t/m/d"),
+            (vec![("t/m", four)], vec![("t/m", "d", "d-x")], 2, "t/m/a t/m/d"),
+            (vec![("t/m", four)], vec![("t/m", "a", "a-x"), ("t/m", "d", "d-x")], 1, "t/m/a"),
+            // A second map begins where the first one ends.
+            (vec![("t/m", four), ("t/n", more)], vec![], 5, "t/m/a t/m/b t/m/c t/m/d t/n/e"),
+            (vec![("t/n", more), ("t/m", four)], vec![], 5, "t/n/e t/n/f t/m/a t/m/b t/m/c"),
+            (
+                vec![("t/m", four), ("t/n", more)],
+                vec![("t/n", "e", "e-x"), ("t/n", "f", "f-x")],
+                3,
+                "t/m/a t/n/e t/n/f",
+            ),
+            // Namespaces on their way out, renamed or of a map that is gone, count.
+            (vec![("t/m", more)], vec![("t/m", "e", "old"), ("t/gone", "a", "a-x")], 3, "t/m/e"),
+            (vec![("t/m", more)], vec![("t/m", "e", "old"), ("t/gone", "a", "a-x")], 2, ""),
+        ] {
+            assert_eq!(allowed(&maps, &there, most).join(" "), wanted, "{maps:?} {there:?} {most}");
+        }
     }
 }
