@@ -142,6 +142,11 @@ fn services_are_those_of_liqo() {
     }
 }
 
+/// The argument with the limits of objects in each namespace of a peer.
+const OBJECTS: &str = "--guest-objects=configmaps=500,count/ingresses.networking.k8s.io=200,\
+                       count/shadowendpointslices.virtualkubelet.liqo.io=1000,count/shadowpods.virtualkubelet.liqo.io=2000,\
+                       persistentvolumeclaims=200,pods=1000,requests.storage=10Ti,secrets=500,services=500";
+
 #[test]
 fn arguments_by_default() {
     let objects = with(&[]);
@@ -157,7 +162,7 @@ fn arguments_by_default() {
             "--auto-join-discovered-clusters=true",
             "--enable-storage=false",
             "--webhook-port=9443",
-            "--guest-objects=configmaps=500,pods=1000,secrets=500,services=500",
+            OBJECTS,
             "--kubelet-extra-args=--enable-apiserver-support=true",
             "--offer-update-threshold-percentage=5",
             "--withdrawal-deadline=5m",
@@ -230,7 +235,7 @@ fn arguments_of_the_controller_manager_follow_the_values() {
             "--webhook-port=9444",
             "--enable-resource-enforcement",
             "--enable-node-failure-controller",
-            "--guest-objects=configmaps=500,pods=1000,secrets=500,services=500",
+            OBJECTS,
             "--kubelet-extra-annotations=c=d",
             "--kubelet-extra-labels=a=b",
             "--kubelet-extra-args=--node-check-network=true,--enable-apiserver-support=true,--disable-ip-reflection",
@@ -267,7 +272,7 @@ fn what_pods_of_peers_may_ask_for_is_said_in_values() {
     };
     let more = [
         "--set=offloading.guests.tolerations={gpu,spot},offloading.guests.runtimeClass=gvisor",
-        "--set=offloading.guests.objects.pods=null,offloading.guests.privileged=true",
+        "--set=offloading.guests.objects.services=null,offloading.guests.objects.pods=5,offloading.guests.privileged=true",
         "--set=offloading.guests.networks={10.9.0.0/16},offloading.guests.volumes={nfs,csi}",
     ];
     assert_eq!(
@@ -278,7 +283,7 @@ fn what_pods_of_peers_may_ask_for_is_said_in_values() {
             "--guest-volumes=nfs,csi",
             "--guest-runtime-class=gvisor",
             "--guest-privileged",
-            "--guest-objects=configmaps=500,secrets=500,services=500",
+            &OBJECTS.replace("pods=1000", "pods=5").replace(",services=500", ""),
         ]
     );
 }

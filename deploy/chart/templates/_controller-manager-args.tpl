@@ -119,7 +119,9 @@
 {{- $objects := list }}
 {{- range $resource, $count := .objects }}
 {{- if not (kindIs "invalid" $count) }}
-{{- $objects = printf "%s=%d" $resource (int $count) | append $objects }}
+{{- /* Helm has numbers as floats: a large one would be written with an exponent. */}}
+{{- $count = kindIs "string" $count | ternary $count (printf "%d" (int64 $count)) }}
+{{- $objects = printf "%s=%s" $resource $count | append $objects }}
 {{- end }}
 {{- end }}
 {{- with $objects }}

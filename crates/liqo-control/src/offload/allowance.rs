@@ -6,10 +6,7 @@ mod used;
 
 use std::sync::Arc;
 
-use k8s_openapi::{
-    api::core::v1::{Namespace, PodSpec, ResourceQuota, ResourceQuotaSpec, ResourceRequirements},
-    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
-};
+use k8s_openapi::api::core::v1::{Namespace, PodSpec, ResourceRequirements};
 use kube::ResourceExt;
 use liqo_api::{ClusterIdentity, meta::label, sharing::ResourceOffer, virtualkubelet::ShadowPod};
 use liqo_core::{
@@ -97,21 +94,6 @@ fn fits(hard: &Resources, used: &Resources, demand: &Resources) -> Result<(), St
         }
     }
     Ok(())
-}
-
-/// Objects of each kind that a peer may have in one of its namespaces, as a `ResourceQuota`: the quota holds also while the
-/// webhook is unreachable. `None`: no limit is set.
-pub fn object_quota(namespace: &str, counts: &[(String, String)]) -> Option<ResourceQuota> {
-    let hard = counts.iter().map(|(resource, count)| (resource.clone(), Quantity(count.clone()))).collect();
-    (!counts.is_empty()).then(|| ResourceQuota {
-        metadata: ObjectMeta {
-            name: Some("liqo-objects".to_owned()),
-            namespace: Some(namespace.to_owned()),
-            ..ObjectMeta::default()
-        },
-        spec: Some(ResourceQuotaSpec { hard: Some(hard), ..ResourceQuotaSpec::default() }),
-        status: None,
-    })
 }
 
 #[cfg(test)]
@@ -243,13 +225,5 @@ mod tests {
         ] {
             assert!(!is_ours(&bad, &own, "peer", Some(&tenant("peer"))));
         }
-    }
-
-    #[test]
-    fn objects_are_counted_by_kubernetes() {
-        let counts = [("pods".to_owned(), "1000".to_owned())];
-        let quota = object_quota("demo-x", &counts).unwrap();
-        assert_eq!(json!(quota)["spec"]["hard"], json!({"pods": "1000"}));
-        assert_eq!(object_quota("demo-x", &[]), None);
     }
 }

@@ -57,7 +57,8 @@ pub struct GuestArgs {
     /// Kinds of volumes, like nfs or csi, that pods of peers may have besides those that lie in their namespaces.
     #[arg(long, value_delimiter = ',')]
     pub guest_volumes: Vec<String>,
-    /// How many objects of each kind a peer may have in one namespace: resource=count,...
+    /// How many objects of each kind, and how much storage, a peer may have in one namespace: resource=amount,... with the
+    /// resources of a ResourceQuota.
     #[arg(long, value_delimiter = ',', value_parser = count)]
     pub guest_objects: Vec<(String, String)>,
     /// Networks that endpoints of peers must lie in where Liqo does not connect the networks.
@@ -68,10 +69,11 @@ pub struct GuestArgs {
     pub guest_privileged: bool,
 }
 
-/// Parses `resource=count`.
+/// Parses `resource=amount`.
 fn count(text: &str) -> Result<(String, String), String> {
+    let is_amount = |count: &str| is_amount(&Quantity(count.to_owned()));
     match text.split_once('=') {
-        Some((resource, count)) if !resource.is_empty() && count.parse::<u32>().is_ok() => {
+        Some((resource, count)) if !resource.is_empty() && is_amount(count) => {
             Ok((resource.to_owned(), count.to_owned()))
         }
         _ => Err(format!("invalid value {text}: it must look like pods=1000")),

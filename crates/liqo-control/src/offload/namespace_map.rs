@@ -5,12 +5,13 @@
 //! namespace that the map no longer names is removed, and when the grant has ended, all namespaces of the peer are
 //! removed, whatever the peer does.
 //!
-//! Watches   `NamespaceMap` replicas, `Namespace`s, `RoleBinding`s, and what peers are granted.
-//! Writes    `Namespace`s and a `RoleBinding` in each; status and finalizer of the replicas.
+//! Watches   `NamespaceMap` replicas, `Namespace`s, `RoleBinding`s, `ResourceQuota`s, and what peers are granted.
+//! Writes    `Namespace`s, a `RoleBinding` and a `ResourceQuota` in each; status and finalizer of the replicas.
 //! Removes   the namespaces no longer asked for, with all they contain; finalizers that hold what is in them when the
 //!           time to take leave is over.
 
 mod plan;
+mod quota;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,7 +21,7 @@ use std::{
 
 use futures::StreamExt;
 use k8s_openapi::api::{
-    core::v1::{Namespace, ResourceQuota},
+    core::v1::Namespace,
     rbac::v1::{RoleBinding, RoleRef, Subject},
 };
 use kube::{ResourceExt, core::ObjectMeta};
@@ -30,12 +31,15 @@ use liqo_api::{
     virtualkubelet::{MappingPhase, NamespaceMap, NamespaceMapStatus, RemoteNamespaceStatus},
 };
 use liqo_core::standing::{Grant, accepts};
-use liqo_kube::{KubeError, Queue, Store, drive, now, twin};
+use liqo_kube::{KubeError, Queue, Store, drive, now};
 use serde_json::json;
 
 pub(crate) use self::plan::Rules;
-use self::plan::{Owner, Wish, look, originals, owner_of, within};
-use super::{Shared, allowance::object_quota, is_leaving, is_original, strip};
+use self::{
+    plan::{Owner, Wish, look, originals, owner_of, within},
+    quota::{Limits, Quotas},
+};
+use super::{Shared, is_leaving, is_original, strip};
 use crate::told::Told;
 
 /// Namespaces of one map handled at the same time.
@@ -60,6 +64,7 @@ pub(crate) enum Key {
 struct Loop {
     shared: Arc<Shared>,
     bindings: Store<RoleBinding>,
+    quotas: Quotas,
     rules: Rules,
     queue: Queue<Key>,
     /// Peers whose pods may have to be evicted.
@@ -77,7 +82,10 @@ pub(crate) async fn run(shared: Arc<Shared>, rules: Rules, queue: Queue<Key>, le
     });
     shared.ready().await;
     bindings.ready().await;
-    let all = Loop { shared, bindings, rules, queue: queue.clone(), leaving, told: Told::default() };
+    let limits = Limits::new(rules.objects.clone(), now().0.as_second());
+    let quotas = Quotas::watch(&shared.home.cluster, limits, queue.clone());
+    quotas.ready().await;
+    let all = Loop { shared, bindings, quotas, rules, queue: queue.clone(), leaving, told: Told::default() };
     drive("namespace-map", queue, 4, |key| all.settle(key)).await;
 }
 
@@ -153,8 +161,9 @@ impl Loop {
         if matches!(grant, Grant::Leaving { .. }) {
             self.leaving.push(origin);
         }
-        let ends_in = grant.ends_in(now().0.as_second());
-        Ok(later.into_iter().chain(stripping).chain(ends_in).min())
+        let now = now().0.as_second();
+        let (ends_in, counted_in) = (grant.ends_in(now), self.quotas.limits.more_in(now));
+        Ok(later.into_iter().chain(stripping).chain(ends_in).chain(counted_in).min())
     }
 
     /// Why a peer is given no namespaces now.
@@ -222,15 +231,6 @@ impl Loop {
         futures::stream::iter(all).buffer_unordered(AT_ONCE).collect().await
     }
 
-    async fn make_one(
-        &self,
-        owner: &Owner,
-        origin: &str,
-        name: &str,
-        tenant: &str,
-    ) -> Result<Result<MappingPhase, String>, KubeError> {
-        let cluster = &self.shared.home.cluster;
-        let mut there = self.shared.namespaces.get("", name);
     /// The entries of a map within the limit of its peer, which all maps of the peer share.
     fn allowed(&self, map: &NamespaceMap, desired: &BTreeMap<String, String>) -> BTreeSet<String> {
         let tenant = map.namespace().unwrap_or_default();
@@ -247,6 +247,15 @@ impl Loop {
         within(&id(map), &maps, &there, self.rules.namespaces_per_peer)
     }
 
+    async fn make_one(
+        &self,
+        owner: &Owner,
+        origin: &str,
+        name: &str,
+        tenant: &str,
+    ) -> Result<Result<MappingPhase, String>, KubeError> {
+        let cluster = &self.shared.home.cluster;
+        let mut there = self.shared.namespaces.get("", name);
         if there.is_none() && look(owner, origin, name, None, &self.rules) == Wish::Create {
             match cluster.create(&forge(owner, origin, name, &self.rules)).await {
                 Ok(made) => {
@@ -268,19 +277,10 @@ impl Loop {
                     let meta = json!({"uid": there.uid(), "labels": self.rules.labels(origin)});
                     cluster.merge(&*there, json!({ "metadata": meta })).await?;
                 }
-                self.limit(name).await?;
+                self.quotas.limit(cluster, name).await?;
                 self.bind(owner, origin, name, tenant).await?;
                 Ok(Ok(MappingPhase::Accepted))
             }
-        }
-    }
-
-    /// Limits how many objects the peer may have in the namespace.
-    async fn limit(&self, namespace: &str) -> Result<(), KubeError> {
-        let Some(wanted) = object_quota(namespace, &self.rules.objects) else { return Ok(()) };
-        match self.shared.home.cluster.get::<ResourceQuota>(namespace, &wanted.name_any()).await? {
-            Some(is) if !twin::differs(&wanted, &is) => Ok(()),
-            _ => self.shared.home.cluster.apply(&wanted).await.map(drop),
         }
     }
 

@@ -29,7 +29,7 @@ pub(super) const CONTROLLER_MANAGER: &[Rule] = &[
     rule("", &["nodes/finalizers"], STATUS),
     rule("", &["events"], &["create"]),
     rule("", &["pods"], RW),
-    rule("", &["resourcequotas"], &["get", "list", "watch", "create", "update", "patch"]),
+    rule("", &["resourcequotas"], &["list", "watch", "create", "update", "patch"]),
     rule("", &["pods/eviction"], &["create"]),
     // Readiness gates of pods of peers; pods on virtual nodes that nobody runs.
     rule("", &["pods/status"], &["patch"]),

@@ -1,0 +1,179 @@
+//! The `ResourceQuota` in each namespace made for a peer: how many objects of each kind the peer may have there. Kubernetes
+//! counts, so the quota holds also while the webhook is unreachable.
+//!
+//! Watches   the `ResourceQuota`s `liqo-objects`.
+
+use std::time::Duration;
+
+use k8s_openapi::{
+    api::core::v1::{ResourceQuota, ResourceQuotaSpec},
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
+};
+use kube::ResourceExt;
+use liqo_kube::{Cluster, KubeError, Queue, Store, now, twin};
+
+use super::Key;
+
+/// The name of the quotas.
+const NAME: &str = "liqo-objects";
+/// The quota controller of Kubernetes looks for new kinds every 30 seconds. A quota of a kind that the controller does not know
+/// yet stays without a count for minutes, and the API server refuses every object of the kind until there is a count. The
+/// kinds of Liqo are installed before this process starts.
+const UNTIL_KINDS_ARE_KNOWN: Duration = Duration::from_secs(60);
+
+/// The limits of objects in a namespace made for a peer.
+#[derive(Clone, Debug)]
+pub(super) struct Limits {
+    /// Resource, as a quota names it, and amount.
+    counts: Vec<(String, String)>,
+    /// From when on (Unix seconds) Kubernetes counts objects of the kinds of custom resources.
+    known_from: i64,
+}
+
+impl Limits {
+    /// The limits for a process that started at `started` (Unix seconds).
+    pub(super) fn new(counts: Vec<(String, String)>, started: i64) -> Self {
+        let pause = i64::try_from(UNTIL_KINDS_ARE_KNOWN.as_secs()).unwrap_or_default();
+        Self { counts, known_from: started.saturating_add(pause) }
+    }
+
+    /// The quota to write, given the one that is there; `None`: nothing is to be written.
+    fn missing(&self, namespace: &str, there: Option<&ResourceQuota>, now: i64) -> Option<ResourceQuota> {
+        let hard = there.and_then(|there| there.spec.as_ref()?.hard.as_ref());
+        let is_counted =
+            |name: &str| now >= self.known_from || !is_custom(name) || hard.is_some_and(|hard| hard.contains_key(name));
+        let counted = self.counts.iter().filter(|(name, _)| is_counted(name));
+        let hard = counted.map(|(name, count)| (name.clone(), Quantity(count.clone()))).collect();
+        let metadata =
+            ObjectMeta { name: Some(NAME.to_owned()), namespace: Some(namespace.to_owned()), ..ObjectMeta::default() };
+        let spec = Some(ResourceQuotaSpec { hard: Some(hard), ..ResourceQuotaSpec::default() });
+        let wanted = ResourceQuota { metadata, spec, status: None };
+        let is_right = there.map_or(self.counts.is_empty(), |there| !twin::differs(&wanted, there));
+        (!is_right).then_some(wanted)
+    }
+
+    /// How long until more kinds are counted.
+    pub(super) fn more_in(&self, now: i64) -> Option<Duration> {
+        let has_custom = self.counts.iter().any(|(name, _)| is_custom(name));
+        let pause = u64::try_from(self.known_from.saturating_sub(now)).ok()?;
+        (has_custom && pause > 0).then(|| Duration::from_secs(pause))
+    }
+}
+
+/// Whether a resource of a quota is the count of a kind that is no part of Kubernetes: `count/shadowpods.virtualkubelet.liqo.io`.
+fn is_custom(resource: &str) -> bool {
+    let group = resource.strip_prefix("count/").and_then(|kind| kind.split_once('.')).map(|(_, group)| group);
+    group.is_some_and(|group| group.contains('.') && !group.ends_with(".k8s.io"))
+}
+
+/// The quotas that there are, and the limits.
+pub(super) struct Quotas {
+    pub(super) limits: Limits,
+    there: Store<ResourceQuota>,
+}
+
+impl Quotas {
+    /// Starts watching. A quota that somebody changed wakes the map of its namespace.
+    pub(super) fn watch(cluster: &Cluster, limits: Limits, queue: Queue<Key>) -> Self {
+        let trim = |quota: &mut ResourceQuota| quota.status = None;
+        let only = format!("metadata.name={NAME}");
+        let wanted = limits.clone();
+        let there = cluster.watch::<ResourceQuota>("").fields(&only).trim(trim).start(move |quota| {
+            // Every object that comes or goes changes the status of a quota, which concerns nobody here.
+            let namespace = quota.namespace().unwrap_or_default();
+            if wanted.missing(&namespace, Some(quota), now().0.as_second()).is_some() {
+                queue.push(Key::Namespace(namespace));
+            }
+        });
+        Self { limits, there }
+    }
+
+    /// Returns when all quotas are known.
+    pub(super) async fn ready(&self) {
+        self.there.ready().await;
+    }
+
+    /// Limits how many objects a peer may have in a namespace.
+    ///
+    /// # Errors
+    /// What the API server says.
+    pub(super) async fn limit(&self, cluster: &Cluster, namespace: &str) -> Result<(), KubeError> {
+        let there = self.there.get(namespace, NAME);
+        match self.limits.missing(namespace, there.as_deref(), now().0.as_second()) {
+            Some(wanted) => cluster.apply(&wanted).await.map(drop),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const SHADOWS: &str = "count/shadowpods.virtualkubelet.liqo.io";
+
+    fn limits(counts: &[(&str, &str)]) -> Limits {
+        Limits::new(counts.iter().map(|(name, count)| ((*name).to_owned(), (*count).to_owned())).collect(), 1000)
+    }
+
+    fn hard(quota: Option<ResourceQuota>) -> Option<Value> {
+        quota.map(|quota| json!(quota)["spec"]["hard"].take())
+    }
+
+    fn there(hard: Value) -> ResourceQuota {
+        let managed = hard.as_object().unwrap().keys().map(|key| (format!("f:{key}"), json!({}))).collect::<Value>();
+        serde_json::from_value(json!({"metadata": {"name": NAME, "namespace": "demo-x", "managedFields": [
+            {"manager": "m", "operation": "Apply", "fieldsV1": {"f:spec": {"f:hard": managed}}},
+        ]}, "spec": {"hard": hard}}))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_quota_has_every_limit_as_soon_as_kubernetes_counts() {
+        let all = limits(&[("pods", "1000"), ("requests.storage", "10Ti"), (SHADOWS, "2000")]);
+        let few = json!({"pods": "1000", "requests.storage": "10Ti"});
+        let full = json!({"pods": "1000", "requests.storage": "10Ti", (SHADOWS): "2000"});
+        for (is, now, wanted) in [
+            (None, 1001, Some(&few)),
+            (Some(&few), 1001, None),
+            (Some(&few), 1060, Some(&full)),
+            (None, 1060, Some(&full)),
+            (Some(&full), 1060, None),
+            // After a restart of this process.
+            (Some(&full), 1001, None),
+            // The quota of an earlier version, one that somebody changed, and one with a limit that was given up.
+            (Some(&json!({"pods": "1000"})), 1060, Some(&full)),
+            (Some(&json!({"pods": "1", "requests.storage": "10Ti"})), 1001, Some(&few)),
+            (
+                Some(&json!({"pods": "1000", "requests.storage": "10Ti", (SHADOWS): "2000", "services": "1"})),
+                1060,
+                Some(&full),
+            ),
+        ] {
+            let is = is.cloned().map(there);
+            assert_eq!(hard(all.missing("demo-x", is.as_ref(), now)).as_ref(), wanted, "{is:?} at {now}");
+        }
+        assert_eq!((all.more_in(1001), all.more_in(1060)), (Some(Duration::from_secs(59)), None));
+        assert_eq!(limits(&[("pods", "1")]).more_in(1001), None);
+        assert_eq!(hard(limits(&[]).missing("demo-x", None, 1001)), None);
+        let given_up = hard(limits(&[]).missing("demo-x", Some(&there(few)), 1001));
+        assert_eq!(given_up, Some(json!({})), "the limits of an earlier setting go");
+    }
+
+    #[test]
+    fn kinds_of_kubernetes_are_counted_at_once() {
+        for (resource, custom) in [
+            ("pods", false),
+            ("requests.storage", false),
+            ("count/deployments.apps", false),
+            ("count/ingresses.networking.k8s.io", false),
+            ("count/configmaps", false),
+            (SHADOWS, true),
+            ("count/certificates.cert-manager.io", true),
+        ] {
+            assert_eq!(is_custom(resource), custom, "{resource}");
+        }
+    }
+}
