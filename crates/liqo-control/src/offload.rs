@@ -16,6 +16,7 @@ mod drift;
 mod namespace;
 mod namespace_map;
 mod node_failure;
+mod owners;
 mod shadow_endpoint_slice;
 mod shadow_pod;
 mod stray;
@@ -38,6 +39,7 @@ use liqo_api::{
 };
 use liqo_kube::{Object, Queue, Store, life::Life, strip};
 
+use self::owners::Owners;
 use crate::{
     door::Policy,
     home::Home,
@@ -118,14 +120,8 @@ pub(crate) fn is_leaving(object: &impl ResourceExt) -> bool {
 pub(crate) fn spawn(home: &Home, args: &ManagerArgs, door: Policy, life: &Life) -> Result<(), String> {
     virtual_kubelet::check(args)?;
     let (nodes, spaces) = (Queue::new(), Queue::new());
-    let maps = Queue::fair(|key: &namespace_map::Key| match key {
-        namespace_map::Key::Map(owner, _) | namespace_map::Key::Namespace(owner) | namespace_map::Key::Peer(owner) => {
-            owner.clone()
-        }
-    });
-    let slices = Queue::fair(|key: &shadow_endpoint_slice::Key| match key {
-        shadow_endpoint_slice::Key::Slice(owner, _) | shadow_endpoint_slice::Key::Peer(owner) => owner.clone(),
-    });
+    let owners = Owners::default();
+    let (maps, slices) = (owners.maps(), owners.slices());
     let (access, strays) = (Queue::new(), Queue::new());
     let policy = Settings::read(args)?.policy;
     let ledger = Ledger {
@@ -144,11 +140,12 @@ pub(crate) fn spawn(home: &Home, args: &ManagerArgs, door: Policy, life: &Life) 
         ledger,
         door,
     });
+    owners.know(shared.namespaces.clone());
     life.spawn("virtual-node", virtual_node::run(Arc::clone(&shared), nodes));
     life.spawn("virtual-kubelet-access", access::run(Arc::clone(&shared), access));
     life.spawn("strays", stray::run(Arc::clone(&shared), strays));
     life.spawn("namespace-offloading", namespace::run(Arc::clone(&shared), spaces));
-    let pods = shadow_pod::Pods::watch(home);
+    let pods = shadow_pod::Pods::watch(home, owners.places());
     let leaving = Queue::new();
     life.spawn("take-back", take_back::run(Arc::clone(&shared), pods.store.clone(), leaving.clone()));
     life.spawn("namespace-map", namespace_map::run(Arc::clone(&shared), rules(home, args), maps, leaving));

@@ -23,9 +23,8 @@ pub(crate) struct Pods {
 }
 
 impl Pods {
-    /// Starts watching.
-    pub(crate) fn watch(home: &Home) -> Self {
-        let queue = Queue::fair(|(namespace, _): &Place| namespace.clone());
+    /// Starts watching; pods that change are pushed into `queue`.
+    pub(crate) fn watch(home: &Home, queue: Queue<Place>) -> Self {
         let nodes = Queue::<String>::new();
         let (seen, node) = (queue.clone(), nodes.clone());
         let selector = format!("{}={}", label::MANAGED_BY, label::MANAGED_BY_SHADOW_POD);
