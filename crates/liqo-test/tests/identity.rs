@@ -131,7 +131,11 @@ fn revoked(stage: &Stage) -> Result<()> {
         let answer = held.asks(stage, path)?;
         ensure!(answer == Answer::Given, "{path} is answered before the end: {answer:?}");
     }
-    stage.liqoctl(milan, &["evict", "tenant", "rome", "--timeout", "60s"])?;
+    let said = stage.liqoctl(milan, &["evict", "tenant", "rome", "--timeout", "60s"])?;
+    let ended: Vec<_> = said.lines().filter_map(|line| line.split_once("Ended: ").map(|(_, what)| what)).collect();
+    for wanted in ["role liqo-", &format!("namespace {there} with all its pods"), "tenant namespace liqo-tenant-rome"] {
+        ensure!(ended.iter().any(|one| one.starts_with(wanted)), "no line says that {wanted:?} ended: {said}");
+    }
     // It may have been renewed while that was done.
     let last = self::held(rome)?;
     for path in [requests, &shadows, &maps, "/api/v1/namespaces", "/apis/virtualkubelet.liqo.io/v1alpha1/namespacemaps"]

@@ -1,31 +1,38 @@
 //! `liqoctl cordon|uncordon|drain|evict tenant`: the grants to a cluster that consumes resources of this cluster.
 //!
-//! Writes    `ForeignCluster`: the annotation `liqo.io/tenant-condition`; `evict` also both directions of the peering.
+//! Writes    `ForeignCluster`: the annotation `liqo.io/tenant-condition`; `evict` also both directions of the peering, and
+//!           when the last certificate of the tenant ends.
 //! Removes   what [`stranger`] removes.
 
+mod belongings;
 pub(crate) mod stranger;
 
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
-use k8s_openapi::api::{
-    core::v1::{Namespace, Node},
-    rbac::v1::RoleBinding,
+use k8s_openapi::{
+    api::{
+        core::v1::{Namespace, Node},
+        rbac::v1::RoleBinding,
+    },
+    jiff::Timestamp,
 };
 use kube::ResourceExt;
 use liqo_api::{
     discovery::{ForeignCluster, PeeringConditionStatus as Status, PeeringConditionType as Type, PeeringEnabled},
     meta::{annotation, label},
 };
-use liqo_core::naming;
 use liqo_kube::Cluster;
 use serde_json::{Value, json};
 
-use self::stranger::Stranger;
+use self::{
+    belongings::{Belongings, is_bound, is_made_for_map, is_shared},
+    stranger::Stranger,
+};
 use crate::{
     clusters::ConnectionArgs,
     completion, condition, flag,
-    out::{Out, Step},
+    out::Out,
     peer::{identity, plan::id_of},
     wait::{Deadline, Watched},
 };
@@ -157,11 +164,20 @@ async fn decide(
         }
     };
     let name = foreign.name_any();
+    // Listed first: some of it is gone a moment after the decision is written.
+    let before = match verdict {
+        Verdict::Evict => Some(Belongings::of(&cluster, &foreign).await.with_context(failed)?),
+        Verdict::Cordon | Verdict::Uncordon | Verdict::Drain => None,
+    };
     let (reason, message) = verdict.event();
     if verdict.is_in_force(&foreign) {
         out.done(format!("{name}: already so: {message}"));
     } else {
-        cluster.merge(&foreign, verdict.patch()).await.with_context(failed)?;
+        let mut patch = verdict.patch();
+        let ends = before.as_ref().and_then(|before| before.certificate_ends);
+        patch["metadata"]["annotations"][annotation::CERTIFICATE_EXPIRE_TIME] =
+            json!(ends.map(|ends| ends.to_string()));
+        cluster.merge(&foreign, patch).await.with_context(failed)?;
         cluster.event(&foreign, "liqoctl", "Normal", reason, message).await;
         out.done(format!("{name}: {message}"));
     }
@@ -176,13 +192,19 @@ async fn decide(
             Ok(())
         }
         Verdict::Uncordon => {
+            if let Some(warning) = still_valid(&foreign, liqo_kube::now().0) {
+                out.warn(warning);
+            }
             if foreign.spec.incoming_peering_enabled == PeeringEnabled::No {
                 out.info("spec.incomingPeeringEnabled says No: set it to Yes or Auto to give the cluster resources");
             }
             Ok(())
         }
         Verdict::Drain => drained(&cluster, &foreign, deadline, out).await.with_context(failed),
-        Verdict::Evict => ended(&cluster, &foreign, deadline, out).await.with_context(failed),
+        Verdict::Evict => match before {
+            Some(before) => ended(&cluster, &before, deadline, out).await.with_context(failed),
+            None => Ok(()),
+        },
     }
 }
 
@@ -213,6 +235,18 @@ async fn find(cluster: &Cluster, name: &str) -> anyhow::Result<Found> {
     }
 }
 
+/// The warning when a ban is lifted before the certificates that the tenant had have ended: no API server can be told that a
+/// certificate counts no more.
+fn still_valid(foreign: &ForeignCluster, now: Timestamp) -> Option<String> {
+    let ends = foreign.annotations().get(annotation::CERTIFICATE_EXPIRE_TIME)?.parse().ok()?;
+    let ends = Timestamp::from_second(ends).ok().filter(|ends| *ends > now)?;
+    Some(format!(
+        "a certificate that this cluster gave to {} is valid until {ends}: whoever has its key has the rights of the cluster \
+         again once it is peered again. If the key may be stolen, evict the tenant again and lift the ban after that time",
+        foreign.name_any()
+    ))
+}
+
 /// Waits until the tenant uses no resource of this cluster.
 async fn drained(cluster: &Cluster, foreign: &ForeignCluster, deadline: Deadline, out: Out) -> anyhow::Result<()> {
     let (name, id) = (&foreign.name_any(), identity(foreign).cluster_id);
@@ -225,81 +259,39 @@ async fn drained(cluster: &Cluster, foreign: &ForeignCluster, deadline: Deadline
         anyhow!("{error}: it goes on, and ends when the withdrawal deadline of this cluster is over")
     })?;
     let namespaces = Watched::<Namespace>::labelled(cluster, "", &format!("{}={id}", label::REMOTE_CLUSTER_ID));
-    let left = |all: &[Arc<Namespace>]| -> Vec<_> {
-        let made = all.iter().filter(|one| one.annotations().contains_key(annotation::MANAGED_BY_NAMESPACE_MAP));
-        made.map(|one| one.name_any()).collect()
-    };
-    let gone = namespaces.until(deadline, |all| left(all).is_empty().then_some(())).await;
-    gone.map_err(|error| {
-        anyhow!("{error}: the namespaces {} are still being deleted", left(&namespaces.now()).join(", "))
-    })?;
+    namespaces_ended(&namespaces, deadline).await?;
     step.done("The tenant uses nothing of this cluster any more");
     Ok(())
 }
 
-/// Waits until every object of the tenant is gone, and prints the ended objects.
-async fn ended(cluster: &Cluster, foreign: &ForeignCluster, deadline: Deadline, out: Out) -> anyhow::Result<()> {
-    let id = identity(foreign).cluster_id;
+/// Waits until every object of the tenant is gone, and prints the ended objects: those that were there before the tenant was
+/// evicted.
+async fn ended(cluster: &Cluster, before: &Belongings, deadline: Deadline, out: Out) -> anyhow::Result<()> {
     let step = out.step("Ending what the tenant has here");
-    let tenant = foreign.status.as_ref().and_then(|status| status.tenant_namespace.local.clone());
-    if let Some(tenant) = &tenant {
-        roles_ended(cluster, (tenant, &id), deadline, out, &step).await?;
+    let (tenant, id) = (before.tenant.as_deref(), before.id.as_str());
+    if let Some(tenant) = tenant {
+        let roles = Watched::<RoleBinding>::labelled(cluster, tenant, "");
+        roles.until(deadline, |all| (!all.iter().any(|one| is_bound(one, id))).then_some(())).await?;
+        step.say("The tenant has no rights any more: ending what it made");
     }
-    let selector = format!("{}={id}", label::REMOTE_CLUSTER_ID);
-    let before: Vec<Namespace> = cluster.list("", &selector).await?;
-    let namespaces = Watched::<Namespace>::labelled(cluster, "", &selector);
-    let left =
-        |all: &[Arc<Namespace>]| all.iter().filter(|one| is_made_for_map(one)).map(|one| one.name_any()).collect();
-    let gone = namespaces.until(deadline, |all| Vec::is_empty(&left(all)).then_some(())).await;
-    gone.map_err(|error| {
-        let left: Vec<String> = left(&namespaces.now());
-        anyhow!("{error}: the namespaces {} are still being deleted", left.join(", "))
-    })?;
-    for one in before.iter().filter(|one| is_made_for_map(one)) {
-        out.info(format!("Ended: namespace {} with all its pods", one.name_any()));
-    }
-    let selector = format!("{selector},{}={}", label::TYPE, label::VIRTUAL_NODE);
-    let nodes: Vec<Node> = cluster.list("", &selector).await?;
-    Watched::<Node>::labelled(cluster, "", &selector).gone(deadline).await?;
-    for one in &nodes {
-        out.info(format!("Ended: virtual node {}", one.name_any()));
-    }
-    let shared = format!("{},{}={id}", label::TENANT_NAMESPACE, label::CLUSTER_ID);
-    let is_shared = |one: &Namespace| naming::tenant_of(one, tenant.as_deref()) == Some(&id);
-    let tenants: Vec<Namespace> = cluster.list("", &shared).await?;
-    let all = Watched::<Namespace>::labelled(cluster, "", &shared);
-    all.until(deadline, |all| (!all.iter().any(|one| is_shared(one))).then_some(())).await?;
-    for one in tenants.iter().filter(|one| is_shared(one)) {
-        out.info(format!("Ended: tenant namespace {} with requests, offers and the tunnel", one.name_any()));
-    }
+    namespaces_ended(&Watched::labelled(cluster, "", &before.made()), deadline).await?;
+    Watched::<Node>::labelled(cluster, "", &before.virtual_nodes()).gone(deadline).await?;
+    let tenants = Watched::<Namespace>::labelled(cluster, "", &before.shared());
+    tenants.until(deadline, |all| (!all.iter().any(|one| is_shared(one, tenant, id))).then_some(())).await?;
+    before.ended().into_iter().for_each(|line| out.info(line));
     step.done("Nothing of the tenant is left; its certificate has no rights");
     Ok(())
 }
 
-/// Waits until the tenant has no role in its tenant namespace.
-async fn roles_ended(
-    cluster: &Cluster,
-    (tenant, id): (&str, &str),
-    deadline: Deadline,
-    out: Out,
-    step: &Step,
-) -> anyhow::Result<()> {
-    let is_theirs =
-        |one: &RoleBinding| one.subjects.iter().flatten().any(|subject| subject.kind == "User" && subject.name == id);
-    let before: Vec<_> = cluster.list::<RoleBinding>(tenant, "").await?;
-    let bindings = Watched::<RoleBinding>::labelled(cluster, tenant, "");
-    bindings.until(deadline, |all| (!all.iter().any(|one| is_theirs(one))).then_some(())).await?;
-    for one in before.iter().filter(|one| is_theirs(one)) {
-        step.say(format!("role binding {tenant}/{} ended", one.name_any()));
-        out.info(format!("Ended: role {} in the namespace {tenant}", one.role_ref.name));
-    }
-    Ok(())
-}
-
-/// Whether a namespace was made for a `NamespaceMap`. A namespace that only has the label of a peer is somebody else's, and
-/// stays.
-fn is_made_for_map(namespace: &Namespace) -> bool {
-    namespace.annotations().contains_key(annotation::MANAGED_BY_NAMESPACE_MAP)
+/// Waits until no namespace that was made for the tenant is left.
+async fn namespaces_ended(namespaces: &Watched<Namespace>, deadline: Deadline) -> anyhow::Result<()> {
+    let left = |all: &[Arc<Namespace>]| -> Vec<_> {
+        all.iter().filter(|one| is_made_for_map(one)).map(|one| one.name_any()).collect()
+    };
+    let gone = namespaces.until(deadline, |all| left(all).is_empty().then_some(())).await;
+    gone.map_err(|error| {
+        anyhow!("{error}: the namespaces {} are still being deleted", left(&namespaces.now()).join(", "))
+    })
 }
 
 #[cfg(test)]
@@ -316,6 +308,23 @@ mod tests {
         assert_eq!(condition(Verdict::Uncordon), Value::Null);
         assert!(Verdict::Drain.patch().get("spec").is_none());
         assert_eq!(Verdict::Evict.patch()["spec"]["incomingPeeringEnabled"], "No");
+    }
+
+    #[test]
+    fn a_ban_that_is_lifted_before_the_certificate_ends_is_warned_of() {
+        let banned = |ends: Option<&str>| -> ForeignCluster {
+            let annotations = ends.map(|ends| json!({"discovery.liqo.io/certificate-expire-time": ends}));
+            serde_json::from_value(json!({
+                "metadata": {"name": "rome", "annotations": annotations}, "spec": {"foreignAuthUrl": "https://a.b"},
+            }))
+            .unwrap()
+        };
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let warning = still_valid(&banned(Some("2000")), at(1999)).unwrap();
+        assert!(warning.contains("rome is valid until 1970-01-01T00:33:20Z"), "{warning}");
+        for ends in [Some("2000"), Some("soon"), None] {
+            assert_eq!(still_valid(&banned(ends), at(2000)), None, "{ends:?}");
+        }
     }
 
     #[test]
