@@ -138,6 +138,10 @@ fn revoked(stage: &Stage) -> Result<()> {
     }
     // It may have been renewed while that was done.
     let last = self::held(rome)?;
+    let ban = milan.json(&["foreigncluster", "rome"])?;
+    let ends = text(&ban, "/metadata/annotations/discovery.liqo.io~1certificate-expire-time");
+    let ends: u64 = ends.parse().with_context(|| format!("the ban says that the certificate ends at {ends:?}"))?;
+    ensure!((held.ends..=last.ends).contains(&ends), "the certificate ends at {}, the ban says at {ends}", last.ends);
     for path in [requests, &shadows, &maps, "/api/v1/namespaces", "/apis/virtualkubelet.liqo.io/v1alpha1/namespacemaps"]
     {
         for one in [&held, &last] {
