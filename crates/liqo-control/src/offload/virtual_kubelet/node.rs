@@ -1,7 +1,7 @@
 //! What a virtual kubelet may do with its node: the one it stands for, by name, and that node's lease.
 //!
 //! The right to change a node is also what admission asks for before it lets a virtual kubelet make a node or a lease, or
-//! write a pod (`virtual-kubelet-policy.yaml` of the chart): a pod is its own when its node is.
+//! write a pod (`door/nodes.rs` of `liqo-core`): a pod is its own when its node is.
 
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule};
 use kube::core::ObjectMeta;
