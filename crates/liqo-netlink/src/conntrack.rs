@@ -12,7 +12,7 @@ use crate::kernel::{Kernel, refused};
 use crate::rt::{address, af, octets};
 use crate::socket::{Refusal, Socket};
 use crate::state::Family;
-use crate::wire::{ACK, Message, Writer, attributes, be32_at, find};
+use crate::wire::{ACK, Message, Writer, attributes, find};
 
 /// Most flows that one listing gives for each version of IP.
 const MOST: usize = 1024;
@@ -24,7 +24,6 @@ const GET: u16 = SUBSYSTEM | 1;
 const DELETE: u16 = SUBSYSTEM | 2;
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
-const CTA_ID: u16 = 12;
 const CTA_FILTER: u16 = 25;
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
@@ -57,8 +56,6 @@ pub struct Flow {
     pub original: Way,
     /// An answer, as it is sent before its addresses and ports are translated back.
     pub reply: Way,
-    /// The kernel's number of the flow: a later flow between the same ends has another one.
-    pub id: u32,
 }
 
 impl Kernel {
@@ -74,13 +71,11 @@ impl Kernel {
         Ok(flows)
     }
 
-    /// Makes the kernel forget a flow: its next packet is a first one. Tells whether the kernel still knew the flow.
+    /// Makes the kernel forget the flow between these ends, also one that came after the listing: its next packet is a first
+    /// one. Tells whether there was such a flow.
     pub fn forget(&self, flow: &Flow) -> Result<bool> {
         // Without a tuple, the request would delete every flow of the namespace.
-        let body = |w: &mut Writer| {
-            tuple(w, CTA_TUPLE_ORIG, &flow.original);
-            w.put_be32(CTA_ID, flow.id);
-        };
+        let body = |w: &mut Writer| tuple(w, CTA_TUPLE_ORIG, &flow.original);
         let family = if flow.original.to.is_ipv4() { Family::V4 } else { Family::V6 };
         match self.netfilter().request(DELETE, ACK, &header(family), body, |_| ()) {
             Ok(()) => Ok(true),
@@ -141,8 +136,7 @@ fn decode(message: Message<'_>) -> Option<Flow> {
         return None;
     }
     let value = |kind| attributes(message.body, 4).find(|(found, _)| *found == kind).map(|(_, value)| value);
-    let id = value(CTA_ID).and_then(|id| be32_at(id, 0))?;
-    Some(Flow { original: way(value(CTA_TUPLE_ORIG)?)?, reply: way(value(CTA_TUPLE_REPLY)?)?, id })
+    Some(Flow { original: way(value(CTA_TUPLE_ORIG)?)?, reply: way(value(CTA_TUPLE_REPLY)?)? })
 }
 
 fn way(tuple: &[u8]) -> Option<Way> {
@@ -169,7 +163,6 @@ mod tests {
         writer.message(NEW, 0, &header(Family::V4), |w| {
             tuple(w, CTA_TUPLE_ORIG, &flow.original);
             tuple(w, CTA_TUPLE_REPLY, &flow.reply);
-            w.put_be32(CTA_ID, flow.id);
         });
         messages(writer.bytes()).next().and_then(decode)
     }
@@ -181,7 +174,7 @@ mod tests {
             (way("192.0.2.7:5871", "192.0.2.1:31871"), way("192.0.2.1:5871", "192.0.2.7:5871")),
             (way("[fd00::7]:5871", "[fd00::1]:31871"), way("[fd00::1]:5871", "[fd00::7]:5871")),
         ] {
-            let flow = Flow { original, reply, id: 7 };
+            let flow = Flow { original, reply };
             assert_eq!(again(&flow), Some(flow));
         }
     }
