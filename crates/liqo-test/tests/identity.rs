@@ -25,6 +25,8 @@ const SHORT: Duration = Duration::from_secs(170);
 const SHORTEST: Duration = Duration::from_secs(30);
 /// A definite refusal ends a command within this time: `liqoctl` believes a refusal that lasts for 20 s.
 const REFUSED: Duration = Duration::from_secs(45);
+/// Certificates of this life are not renewed while the story is told.
+const LASTING: Duration = Duration::from_secs(24 * 3600);
 /// A ConfigMap of the consumer is at the provider within this time.
 const PROMPT: Duration = Duration::from_secs(10);
 
@@ -165,26 +167,38 @@ fn lifted(stage: &Stage) -> Result<()> {
     let told = stage.refused(rome, &["peer", "milan"])?;
     ensure!(told.contains("is banned from this cluster"), "{told}");
     ensure!(began.elapsed() < REFUSED, "a banned cluster waited for {:?}", began.elapsed());
-    stage.liqoctl(milan, &["uncordon", "tenant", "rome"])?;
-    let open = r#"{"spec":{"incomingPeeringEnabled":"Auto"}}"#;
+    let id = milan.json(&["foreigncluster", "rome"])?;
+    let id = text(&id, "/spec/clusterIdentity/clusterID");
+    let open =
+        r#"{"metadata":{"annotations":{"liqo.io/tenant-condition":null}},"spec":{"incomingPeeringEnabled":"Auto"}}"#;
     milan.kubectl(&["patch", "foreigncluster", "rome", "--type=merge", "-p", open])?;
+    // The key of milan for rome ended with the ban: milan comes with a new one, and needs the word of rome.
+    rome.sign_for(LASTING)?;
+    let command = stage.peer_command_anew(rome, milan)?;
+    let token = command.iter().skip_while(|word| *word != "--auth-token").nth(1).context("no token")?;
+    let labels = json!({"discovery.liqo.io/cluster-id": id, "discovery.liqo.io/auth-token": ""});
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "stringData": {"token": token},
+        "metadata": {"name": format!("remote-token-{id}"), "namespace": "liqo", "labels": labels}});
+    milan.apply(&secret.to_string())?;
     stage.liqoctl(rome, &["peer", "milan"])?;
     rome.rolled_out("demo", "web")
 }
 
-/// The tokens for milan go with its `ForeignCluster`. Milan, whose own `ForeignCluster` is deleted, then shows the identity of
-/// rome as one without a `ForeignCluster`, and ends it by the ID of rome.
+/// The token for milan goes with its `ForeignCluster`. Milan, of which rome then wants nothing, shows the identity of rome as
+/// one without a `ForeignCluster`, and ends it by the ID of rome.
 fn forgotten(stage: &Stage) -> Result<()> {
     let (rome, milan) = (stage.cluster("rome"), stage.cluster("milan"));
     let held = held(rome)?;
+    let id = milan.json(&["foreigncluster", "rome"])?;
+    let id = text(&id, "/spec/clusterIdentity/clusterID").to_owned();
     rome.kubectl(&["delete", "foreigncluster", "milan", "--timeout=90s"])?;
     wait_for("the token for milan is gone", LONG, || {
         let tokens = rome.items(&["secrets", "-n", "liqo", "-l", "discovery.liqo.io/auth-token"])?;
         Ok(tokens.is_empty().then_some(()))
     })?;
-    let id = milan.json(&["foreigncluster", "rome"])?;
-    let id = text(&id, "/spec/clusterIdentity/clusterID").to_owned();
-    milan.kubectl(&["delete", "foreigncluster", "rome", "--timeout=90s"])?;
+    wait_for("milan forgets rome, which asks for nothing", LONG, || {
+        Ok(milan.items(&["foreignclusters"])?.is_empty().then_some(()))
+    })?;
     let shown = stage.liqoctl(milan, &["status", "peer"])?;
     ensure!(shown.contains("Identity without a ForeignCluster") && shown.contains(&id), "{shown}");
     stage.liqoctl(milan, &["evict", "tenant", &id, "--timeout", "60s"])?;
