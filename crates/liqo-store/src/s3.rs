@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use liqo_results::CLOSED;
 use s3s::{
     S3, S3Error, S3Request, S3Response, S3Result,
     dto::{
@@ -162,7 +163,8 @@ impl S3 for Objects {
         let (key, draft) = (input.key, receive(&self.0, input.body, claims!(input, request.trailing_headers)).await?);
         if let Some(prefix) = closes {
             self.on_disk(move |disk| disk.close(&prefix).map_err(failed)).await?;
-            return answer(PutObjectOutput::default());
+            // Clients want a tag, although there is no object.
+            return answer(PutObjectOutput { e_tag: Some(ETag::Strong(CLOSED.into())), ..PutObjectOutput::default() });
         }
         let etag = self.write(writer, move |disk| disk.keep(draft, &key)).await?;
         answer(PutObjectOutput { e_tag: Some(ETag::Strong(etag)), ..PutObjectOutput::default() })
