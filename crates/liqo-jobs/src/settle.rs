@@ -324,11 +324,12 @@ fn tell(old: &JobStatus, new: JobStatus) -> Option<Step> {
     (*old != new).then(|| Step::Tell(Box::new(new)))
 }
 
-/// How what was made for a job ends; nothing: it has.
+/// How what was made for a job ends; nothing: it has. Pods end first: with the `batch/v1` Job, Kubernetes would give them the time
+/// that they have to store results, and a virtual kubelet passes the first deletion on.
 fn ending(known: &Known) -> Vec<Step> {
     let batch = known.batch.iter().filter(|batch| batch.metadata.deletion_timestamp.is_none());
-    let steps: Vec<_> =
-        batch.map(|batch| Step::RemoveBatch(Arc::clone(batch))).chain(hasten(&known.pods, &known.now)).collect();
+    let batch = batch.map(|batch| Step::RemoveBatch(Arc::clone(batch)));
+    let steps: Vec<_> = hasten(&known.pods, &known.now).into_iter().chain(batch).collect();
     if steps.is_empty() && (known.batch.is_some() || !known.pods.is_empty()) {
         // The watches say when they are gone; this is for a pod whose node is gone, too.
         return vec![Step::Wait(Duration::from_secs(u64::from(FAREWELL)))];

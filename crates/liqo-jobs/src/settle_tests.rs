@@ -86,7 +86,7 @@ fn a_cancelled_job_ends_when_its_pods_have_ended() {
     let mut cancelled = job(Phase::Running, true);
     cancelled.spec.cancel = true;
     let table = [
-        (known(Some(batch(None)), vec![pod(None)]), vec!["RemoveBatch", "EndPod"]),
+        (known(Some(batch(None)), vec![pod(None)]), vec!["EndPod", "RemoveBatch"]),
         // The garbage collector was quicker, and gave the pod ten minutes.
         (known(None, vec![pod(Some(NOW + 600))]), vec!["EndPod"]),
         (known(None, vec![pod(Some(NOW + 30))]), vec!["Wait(30s)"]),
@@ -104,7 +104,7 @@ fn a_cancelled_job_ends_when_its_pods_have_ended() {
 fn results_go_with_the_job_after_its_pods() {
     let mut going = job(Phase::Running, true);
     going.metadata.deletion_timestamp = Some(at(NOW));
-    assert_eq!(steps(&going, &known(Some(batch(None)), vec![pod(None)]), Stored::NotAsked), ["RemoveBatch", "EndPod"]);
+    assert_eq!(steps(&going, &known(Some(batch(None)), vec![pod(None)]), Stored::NotAsked), ["EndPod", "RemoveBatch"]);
     assert_eq!(steps(&going, &known(None, vec![]), Stored::NotAsked), ["RemoveResults", "Release", "Turns"]);
     going.metadata.finalizers = None;
     assert_eq!(steps(&going, &known(None, vec![]), Stored::NotAsked), Vec::<String>::new());
