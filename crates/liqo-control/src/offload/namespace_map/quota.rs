@@ -3,13 +3,14 @@
 //!
 //! Watches   the `ResourceQuota`s `liqo-objects`.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::{
     api::core::v1::{ResourceQuota, ResourceQuotaSpec},
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
 };
 use kube::ResourceExt;
+use liqo_core::quantity::Amount;
 use liqo_kube::{Cluster, KubeError, Queue, Store, now, twin};
 
 use super::Key;
@@ -43,12 +44,13 @@ impl Limits {
         let is_counted =
             |name: &str| now >= self.known_from || !is_custom(name) || hard.is_some_and(|hard| hard.contains_key(name));
         let counted = self.counts.iter().filter(|(name, _)| is_counted(name));
-        let hard = counted.map(|(name, count)| (name.clone(), Quantity(count.clone()))).collect();
+        let hard: BTreeMap<_, _> = counted.map(|(name, count)| (name.clone(), Quantity(count.clone()))).collect();
+        let there = there.map(|there| spelled_as(there, &hard));
         let metadata =
             ObjectMeta { name: Some(NAME.to_owned()), namespace: Some(namespace.to_owned()), ..ObjectMeta::default() };
         let spec = Some(ResourceQuotaSpec { hard: Some(hard), ..ResourceQuotaSpec::default() });
         let wanted = ResourceQuota { metadata, spec, status: None };
-        let is_right = there.map_or(self.counts.is_empty(), |there| !twin::differs(&wanted, there));
+        let is_right = there.map_or(self.counts.is_empty(), |there| !twin::differs(&wanted, &there));
         (!is_right).then_some(wanted)
     }
 
@@ -58,6 +60,17 @@ impl Limits {
         let pause = u64::try_from(self.known_from.saturating_sub(now)).ok()?;
         (has_custom && pause > 0).then(|| Duration::from_secs(pause))
     }
+}
+
+/// A quota with its amounts written as in `wanted` where they are the same: the API server writes `1000` as `1k`.
+fn spelled_as(quota: &ResourceQuota, wanted: &BTreeMap<String, Quantity>) -> ResourceQuota {
+    let mut quota = quota.clone();
+    for (name, amount) in quota.spec.iter_mut().flat_map(|spec| spec.hard.iter_mut().flatten()) {
+        if let Some(wanted) = wanted.get(name).filter(|wanted| Amount::of(wanted) == Amount::of(amount)) {
+            amount.clone_from(wanted);
+        }
+    }
+    quota
 }
 
 /// Whether a resource of a quota is the count of a kind that is no part of Kubernetes: `count/shadowpods.virtualkubelet.liqo.io`.
@@ -134,10 +147,13 @@ mod tests {
     fn a_quota_has_every_limit_as_soon_as_kubernetes_counts() {
         let all = limits(&[("pods", "1000"), ("requests.storage", "10Ti"), (SHADOWS, "2000")]);
         let few = json!({"pods": "1000", "requests.storage": "10Ti"});
+        let stored = json!({"pods": "1k", "requests.storage": "10Ti"});
         let full = json!({"pods": "1000", "requests.storage": "10Ti", (SHADOWS): "2000"});
         for (is, now, wanted) in [
             (None, 1001, Some(&few)),
             (Some(&few), 1001, None),
+            // As the API server writes amounts.
+            (Some(&stored), 1001, None),
             (Some(&few), 1060, Some(&full)),
             (None, 1060, Some(&full)),
             (Some(&full), 1060, None),
