@@ -21,7 +21,7 @@ use http::{
 };
 use liqo_kube::drain::Drain;
 use serde::Serialize;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use crate::problem::Problem;
 
@@ -32,6 +32,10 @@ const MOST_OF_ONE: usize = 16;
 const LIFE: Duration = Duration::from_secs(600);
 /// What a browser waits before it connects again.
 const RETRY: Duration = Duration::from_secs(3);
+/// Changes that come together are told together.
+const TOGETHER: Duration = Duration::from_millis(500);
+/// How often a stream looks again whether its caller still may see what the stream tells, and says that the stream lives.
+pub const TICK: Duration = Duration::from_secs(10);
 
 /// One event.
 #[derive(Clone, Debug, PartialEq)]
@@ -112,6 +116,14 @@ impl Streams {
         }
         all.insert(user.to_owned(), mine + 1);
         Ok(Place { streams: self.clone(), user: user.to_owned() })
+    }
+}
+
+/// Waits until the number in `changes` has changed, and then for changes that come together; for [`TICK`] at most when there is no
+/// change.
+pub async fn change(changes: &mut watch::Receiver<u64>) {
+    if let Ok(Ok(())) = tokio::time::timeout(TICK, changes.changed()).await {
+        tokio::time::sleep(TOGETHER).await;
     }
 }
 

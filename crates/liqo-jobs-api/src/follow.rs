@@ -2,7 +2,7 @@
 //!
 //! Keeps true: such an answer takes one of the places of streams, and ends when its caller may not read it any more.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     body::{Body, Bytes},
@@ -30,11 +30,6 @@ use crate::{
     api::{App, AppState, Known, What},
     model::JobView,
 };
-
-/// Changes that come together are told together.
-const TOGETHER: Duration = Duration::from_millis(500);
-/// How often a stream looks again whether its caller still may see what is told.
-const TICK: Duration = Duration::from_secs(10);
 
 impl App {
     /// The log of the last worker of a job, as it comes.
@@ -87,7 +82,7 @@ pub(crate) async fn get_log(
     let body = if follow {
         // A log that is followed takes one of the places of streams for as long as it lasts, and ends with the rights of its reader.
         let place = app.front.streams.take(&caller.user.name)?;
-        events::guarded(place, log, TICK, move || {
+        events::guarded(place, log, events::TICK, move || {
             let (app, caller, name) = (Arc::clone(&app), caller.clone(), name.clone());
             async move {
                 app.front.again(&caller).await?;
@@ -128,9 +123,7 @@ pub(crate) async fn watch_events(State(app): AppState, Extension(caller): Known)
 async fn follow(follower: &mut Follower) -> Result<Next, Problem> {
     let Follower { app, caller, changes, last } = follower;
     if last.is_some() {
-        if let Ok(Ok(())) = tokio::time::timeout(TICK, changes.changed()).await {
-            tokio::time::sleep(TOGETHER).await;
-        }
+        events::change(changes).await;
         app.front.again(caller).await?;
         app.may(&caller.user, "watch", What::Jobs, "").await?;
     }

@@ -1,6 +1,6 @@
 //! The paths of the status page.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     extract::{Extension, Path, RawQuery, State},
@@ -34,11 +34,6 @@ const NODES: Kind = Kind { group: "", resource: "nodes" };
 const TUNNELS: Kind = Kind { group: "net.liqo.io", resource: "tunnelendpoints" };
 const OFFLOADINGS: Kind = Kind { group: "offloading.liqo.io", resource: "namespaceoffloadings" };
 const PODS: Kind = Kind { group: "", resource: "pods" };
-
-/// Changes that come together are told together.
-const TOGETHER: Duration = Duration::from_millis(500);
-/// How often a stream looks again whether its caller still may see what is told, and says that it lives.
-const TICK: Duration = Duration::from_secs(10);
 
 /// What all handlers share.
 pub(crate) struct App {
@@ -228,9 +223,7 @@ async fn watch_events(State(app): AppState, Extension(caller): Extension<Caller>
 async fn follow(follower: &mut Follower) -> Result<Next, Problem> {
     let Follower { app, caller, changes, last } = follower;
     if last.is_some() {
-        if let Ok(Ok(())) = tokio::time::timeout(TICK, changes.changed()).await {
-            tokio::time::sleep(TOGETHER).await;
-        }
+        events::change(changes).await;
         app.front.again(caller).await?;
     }
     changes.mark_unchanged();

@@ -1,4 +1,4 @@
-//! The view of one peer: its state as its conditions give it together, the capacity it offers, the round trip to it.
+//! The view of one peer: a state that sums up the conditions of the peer, the capacity of its offer, the round trip to its gateway.
 
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
