@@ -1,4 +1,4 @@
-//! How often this process has refused something that others asked for, and what others have refused to it.
+//! The metric `liqo_refusals_total`: requests that this process has refused, and writes of this process that other clusters have refused.
 
 use std::{
     collections::BTreeMap,

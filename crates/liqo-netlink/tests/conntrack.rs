@@ -53,7 +53,7 @@ impl Bed {
     }
 }
 
-/// Sends until there is something to read, and gives its source; `None`: nothing came.
+/// Calls `send` until a datagram arrives at `socket`; returns the source of the datagram, or `None` when none arrives within `limit`.
 fn read(socket: &UdpSocket, limit: Duration, send: impl Fn()) -> Option<SocketAddr> {
     let (end, mut buffer) = (Instant::now() + limit, [0; 64]);
     while Instant::now() < end {

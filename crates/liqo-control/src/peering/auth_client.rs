@@ -18,9 +18,9 @@ use super::wire;
 /// Why a peer gave us nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// It said no (401 or 403), in these words, with its name before them.
+    /// The authentication service of the peer answered 401 or 403; the text names the peer and repeats its words.
     Denied(String),
-    /// It said something else, or nothing.
+    /// The authentication service of the peer gave another answer, or none.
     Failed(String),
 }
 

@@ -30,7 +30,8 @@ pub(crate) fn reserved_names_are_taken(stage: &Stage) -> Result<()> {
     milan.kubectl(&["delete", "namespace", "lab-one"]).map(drop)
 }
 
-/// Each allow-list opens its door to what it names and to nothing else.
+/// A pod of milan with a toleration, class or annotation that an allow-list of `offloading.guests` names is admitted; a pod with another
+/// one is refused.
 pub(crate) fn get_what_values_allow(rome: &Cluster, milan: &Cluster, by: By) -> Result<()> {
     let id = milan.json(&["configmap", "-n", "liqo", "liqo-clusterid-configmap"])?["data"]["CLUSTER_ID"].clone();
     let id = id.as_str().context("milan has an ID")?;

@@ -37,7 +37,7 @@ pub(crate) struct Stranger {
 }
 
 impl Stranger {
-    /// Whether a user means this cluster: by its name, its ID or its tenant namespace.
+    /// Whether `name` is the name, the ID or the tenant namespace of this cluster: a user may give any of the three.
     pub(crate) fn is_called(&self, name: &str) -> bool {
         [&self.cluster_name, &self.cluster_id, &self.tenant_namespace].into_iter().any(|known| known == name)
     }

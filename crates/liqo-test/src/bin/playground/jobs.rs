@@ -1,4 +1,4 @@
-//! Jobs, step by step: switch them on, run one in the other cluster, and compare its result with what it must be.
+//! `./quickstart jobs`, step by step: switch the service of jobs on, run a job in the other cluster, compare the digest of its result.
 
 use std::{
     fs,
