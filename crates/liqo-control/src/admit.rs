@@ -6,7 +6,7 @@
 //! can make reviews up, unless clients must show a certificate: an answer changes nothing that outlives the answer but a
 //! bounded reservation ([`quota`]), and reviews of one source delay those of others for a bounded time ([`Turns`]).
 //!
-//! Watches   `NamespaceOffloading`s, remote `Namespace`s, the `ConfigMap` `liqo-peer-policy` and, with resource
+//! Watches   the `ConfigMap` `liqo-peer-policy`; of the [`Memory`] `NamespaceOffloading`s, `Namespace`s and, with resource
 //!           enforcement, `ShadowPod`s, the `Pod`s made from them and `ResourceOffer`s.
 //! Writes    nothing; see `certificates` for what keeps the server trusted.
 //! Removes   nothing.
@@ -35,7 +35,6 @@ use liqo_kube::{
     life::Life,
     refusals,
     server::{self, Limits, Listen, Peer, Reply},
-    strip,
     turns::Turns,
 };
 
@@ -43,7 +42,9 @@ use self::{
     quota::Quota,
     review::{Request as Asked, Verdict},
 };
-use crate::{door::Policy, home::Home, manager::ManagerArgs, offload::guest::GuestArgs, peering::issuer::Issuer};
+use crate::{
+    args::ManagerArgs, door::Policy, home::Home, memory::Memory, offload::guest::GuestArgs, peering::issuer::Issuer,
+};
 
 /// Longest review accepted: two objects of the size etcd takes (1.5 MiB), and what is around them.
 const LONGEST: usize = (3 << 20) + (128 << 10);
@@ -57,7 +58,7 @@ struct Context {
     /// The Liqo namespace.
     home: String,
     offloadings: Store<NamespaceOffloading>,
-    /// Namespaces made for peers.
+    /// All namespaces.
     namespaces: Store<Namespace>,
     /// What pods of peers may ask for.
     guests: GuestArgs,
@@ -84,15 +85,16 @@ struct Context {
 pub(crate) fn spawn(
     home: &Home,
     args: &ManagerArgs,
-    (issuer, policy): (&Arc<Issuer>, &Policy),
+    (memory, issuer, policy): (&Memory, &Arc<Issuer>, &Policy),
     life: &Life,
 ) -> Result<(), String> {
-    if args.webhook_port == 0 {
+    let webhooks = &args.webhooks;
+    if webhooks.webhook_port == 0 {
         return Err("--webhook-port 0 is no port: the Service of the webhooks needs a fixed one, like 9443".to_owned());
     }
     certs::install_crypto();
     let shown = Arc::new(Shown::default());
-    let tls = match args.webhook_client_ca.as_str() {
+    let tls = match webhooks.webhook_client_ca.as_str() {
         "" => certs::server_config(Arc::clone(&shown)),
         authorities => certs::server_config_with_clients(Arc::clone(&shown), authorities)
             .map_err(|error| format!("--webhook-client-ca: {error}"))?,
@@ -103,27 +105,19 @@ pub(crate) fn spawn(
         cluster: home.cluster.clone(),
         identity: home.identity.clone(),
         home: home.namespace.clone(),
-        offloadings: home.cluster.watch::<NamespaceOffloading>("").start(|_| {}),
-        namespaces: watch_namespaces(&home.cluster),
+        offloadings: Store::clone(&memory.offloadings),
+        namespaces: Store::clone(&memory.namespaces),
         guests: args.guests.clone(),
-        quota: args.enable_resource_enforcement.then(|| Arc::new(Quota::watch(&home.cluster, &home.identity))),
+        quota: args.enable_resource_enforcement.then(|| Arc::new(Quota::new(memory, &home.identity))),
         policy: policy.clone(),
         nodes: virtual_kubelet::Nodes::new(&home.cluster),
         issuer: Arc::clone(issuer),
         turns: Turns::of_processors(),
         questions: Turns::new(QUESTIONS.0, QUESTIONS.1),
-        known_clients: !args.webhook_client_ca.is_empty(),
+        known_clients: !webhooks.webhook_client_ca.is_empty(),
     });
-    life.spawn("webhooks", serve(context, args.webhook_port, tls, life.clone(), life.busy()));
+    life.spawn("webhooks", serve(context, webhooks.webhook_port, tls, life.clone(), life.busy()));
     Ok(())
-}
-
-fn watch_namespaces(cluster: &Cluster) -> Store<Namespace> {
-    let trim = |namespace: &mut Namespace| {
-        strip(namespace);
-        (namespace.spec, namespace.status, namespace.metadata.annotations) = (None, None, None);
-    };
-    cluster.watch::<Namespace>("").labels(label::REMOTE_CLUSTER_ID).trim(trim).start(|_| {})
 }
 
 async fn serve(
@@ -277,8 +271,10 @@ async fn offloading_of(context: &Context, namespace: &str, source: IpAddr) -> Op
 /// Why the namespace cannot be read.
 async fn origin_of_namespace(context: &Context, namespace: &str, source: IpAddr) -> Result<Option<String>, String> {
     let origin = |namespace: &Namespace| namespace.labels().get(label::REMOTE_CLUSTER_ID).cloned();
-    if let Some(known) = context.namespaces.get("", namespace) {
-        return Ok(origin(&known));
+    // A namespace without an origin may be older in the store than in the API server.
+    let known = context.namespaces.get("", namespace).and_then(|known| origin(&known));
+    if known.is_some() {
+        return Ok(known);
     }
     let _turn = context.questions.take(source).await;
     match context.cluster.get::<Namespace>("", namespace).await {

@@ -6,10 +6,12 @@
 //! - [`replicate`]: the messenger between tenant namespaces.
 
 pub mod admit;
+pub mod args;
 mod door;
 pub mod home;
 mod ledger;
 pub mod manager;
+mod memory;
 pub mod offload;
 pub mod peering;
 pub mod replicate;

@@ -16,19 +16,22 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::{Namespace, Pod, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{Namespace, Pod, PodSpec};
 use kube::ResourceExt;
-use liqo_api::{ClusterIdentity, meta::label, sharing::ResourceOffer, virtualkubelet::ShadowPod};
+use liqo_api::{ClusterIdentity, sharing::ResourceOffer, virtualkubelet::ShadowPod};
 use liqo_core::{
     door,
     resources::{self, Resources},
 };
-use liqo_kube::{Cluster, Store, strip, turns::Turns};
+use liqo_kube::{Store, turns::Turns};
 use tokio::{sync::watch, time::Instant};
 
 use self::reserved::{Arrival, Earlier, Reserved};
 use super::review::User;
-use crate::offload::allowance::{self, Place, Used};
+use crate::{
+    memory::Memory,
+    offload::allowance::{self, Place, Used},
+};
 
 /// How long a request waits for the first lists.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -40,7 +43,7 @@ pub(super) struct Quota {
     /// Pods made from `ShadowPod`s.
     pods: Store<Pod>,
     offers: Store<ResourceOffer>,
-    tenants: Store<Namespace>,
+    namespaces: Store<Namespace>,
     reserved: Arc<Mutex<Reserved>>,
     /// Changes when the watch shows an object with a reservation.
     shown: watch::Receiver<()>,
@@ -96,24 +99,21 @@ enum Step {
 }
 
 impl Quota {
-    /// Starts watching.
-    pub(super) fn watch(cluster: &Cluster, own: &ClusterIdentity) -> Self {
-        let originals = format!("{}=true", label::REPLICATION);
-        let tenants = format!("{}=true", label::TENANT_NAMESPACE);
-        let guests = format!("{}={}", label::MANAGED_BY, label::MANAGED_BY_SHADOW_POD);
+    /// A quota that counts the objects in the memory.
+    pub(super) fn new(memory: &Memory, own: &ClusterIdentity) -> Self {
         let (reserved, (news, shown)) = (Arc::<Mutex<Reserved>>::default(), watch::channel(()));
         let booked = Arc::clone(&reserved);
         Self {
             own: own.clone(),
             // An object that the watch shows counts by itself; an object that was deleted does not count.
-            shadows: cluster.watch::<ShadowPod>("").trim(trim).start(move |shadow| {
+            shadows: memory.shadow_pods.listen(move |shadow| {
                 if lock(&booked).seen(shadow.metadata.uid.as_deref().unwrap_or_default()) {
                     news.send_replace(());
                 }
             }),
-            pods: cluster.watch::<Pod>("").labels(&guests).trim(trim_pod).start(|_| {}),
-            offers: cluster.watch::<ResourceOffer>("").labels(&originals).start(|_| {}),
-            tenants: cluster.watch::<Namespace>("").labels(&tenants).start(|_| {}),
+            pods: Store::clone(&memory.pods),
+            offers: Store::clone(&memory.offers),
+            namespaces: Store::clone(&memory.namespaces),
             reserved,
             shown,
         }
@@ -125,8 +125,9 @@ impl Quota {
     /// # Errors
     /// Why the peer may not.
     pub(super) async fn admit(self: &Arc<Self>, asked: Asked, turns: &Turns, source: IpAddr) -> Result<(), Refusal> {
-        let known =
-            async { tokio::join!(self.shadows.ready(), self.pods.ready(), self.offers.ready(), self.tenants.ready()) };
+        let known = async {
+            tokio::join!(self.shadows.ready(), self.pods.ready(), self.offers.ready(), self.namespaces.ready())
+        };
         if tokio::time::timeout(PATIENCE, known).await.is_err() {
             return Err(Refusal::Unable("initialization in progress".to_owned()));
         }
@@ -147,7 +148,7 @@ impl Quota {
     fn look(&self, asked: &Asked, arrival: Arrival) -> Step {
         let origin = &asked.origin;
         let to_origin = |offer: &ResourceOffer| {
-            let tenant = self.tenants.get("", &offer.namespace().unwrap_or_default());
+            let tenant = self.namespaces.get("", &offer.namespace().unwrap_or_default());
             allowance::is_ours(offer, &self.own, origin, tenant.as_deref())
         };
         let Some(offer) = self.offers.filter(to_origin).into_iter().next() else {
@@ -189,22 +190,6 @@ fn decide(given: &Resources, mut used: Resources, earlier: &Earlier, pod: &PodSp
 
 fn lock(reserved: &Mutex<Reserved>) -> MutexGuard<'_, Reserved> {
     reserved.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Keeps what counts.
-fn trim(shadow: &mut ShadowPod) {
-    strip(shadow);
-    shadow.metadata.annotations = None;
-    shadow.spec.pod = shadow.spec.pod.take().map(allowance::sizes);
-}
-
-/// Keeps what counts.
-fn trim_pod(pod: &mut Pod) {
-    strip(pod);
-    pod.metadata.annotations = None;
-    pod.spec = pod.spec.take().map(allowance::sizes);
-    let phase = pod.status.take().and_then(|status| status.phase);
-    pod.status = Some(PodStatus { phase, ..PodStatus::default() });
 }
 
 #[cfg(test)]

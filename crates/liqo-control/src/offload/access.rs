@@ -24,9 +24,11 @@ const LATER: Duration = Duration::from_millis(300);
 /// Runs for ever. The queue names providers, by ID.
 pub(crate) async fn run(shared: Arc<Shared>, queue: Queue<String>) {
     let seen = queue.clone();
-    let selector = format!("{}={},{}", label::APP_NAME, names::VIRTUAL_KUBELET, label::CLUSTER_ID);
-    let bindings = shared.home.cluster.watch::<RoleBinding>("").labels(&selector).start(move |binding| {
-        seen.push(binding.labels().get(label::CLUSTER_ID).cloned().unwrap_or_default());
+    let bindings = shared.memory.bindings.listen(move |binding| {
+        let is_ours = binding.labels().get(label::APP_NAME).is_some_and(|name| name == names::VIRTUAL_KUBELET);
+        if let Some(provider) = binding.labels().get(label::CLUSTER_ID).filter(|_| is_ours) {
+            seen.push(provider.clone());
+        }
     });
     shared.ready().await;
     bindings.ready().await;

@@ -16,7 +16,7 @@ use liqo_core::{
 };
 
 use super::guest;
-pub(crate) use used::{Place, Used, counts, made_from, place_of, runs, sizes};
+pub(crate) use used::{Place, Used, counts, made_from, place_of, runs};
 
 /// The resource that counts pods.
 const PODS: &str = "pods";

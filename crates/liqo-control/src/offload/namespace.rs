@@ -59,7 +59,7 @@ struct Loop {
 /// Runs for ever.
 pub(crate) async fn run(shared: Arc<Shared>, queue: Queue<Key>) {
     let seen = queue.clone();
-    let offloadings = shared.home.cluster.watch::<NamespaceOffloading>("").start(move |offloading| {
+    let offloadings = shared.memory.offloadings.listen(move |offloading| {
         if offloading.name_any() == names::NAMESPACE_OFFLOADING {
             seen.push(Key::Namespace(offloading.namespace().unwrap_or_default()));
         }
@@ -81,7 +81,7 @@ impl Loop {
                 }
                 self.news.of_map(&(namespace, name), map.as_deref())
             }
-            Key::Node(name) => self.news.of_node(&name, self.shared.nodes.get("", &name).as_deref()),
+            Key::Node(name) => self.news.of_node(&name, self.shared.virtual_node(&name).as_deref()),
             Key::Peer(id) => self.news.of_peer(&id, self.shared.peer(&id).map(|peer| answers(Some(&peer)))),
         };
         for offloading in self.offloadings.all() {
@@ -172,7 +172,7 @@ impl Loop {
         let selector = offloading.spec.cluster_selector.as_ref();
         let facts = |map: Arc<NamespaceMap>| {
             let id = provider_of(&*map);
-            let node = self.shared.nodes.filter(|node| provider_of(node) == id).into_iter().next();
+            let node = self.shared.virtual_nodes_of(id).into_iter().next();
             let selected = node.map(|node| selector::matches(selector, &node.name_any(), node.labels()));
             let answers = answers(self.shared.peer(id).as_deref());
             Facts { map, selected, answers }

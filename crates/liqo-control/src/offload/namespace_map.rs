@@ -75,8 +75,8 @@ struct Loop {
 /// Runs for ever.
 pub(crate) async fn run(shared: Arc<Shared>, rules: Rules, queue: Queue<Key>, leaving: Queue<String>) {
     let seen = queue.clone();
-    let bindings = shared.home.cluster.watch::<RoleBinding>("").trim(only_ours).start(move |binding| {
-        if binding.annotations().contains_key(annotation::MANAGED_BY_NAMESPACE_MAP) {
+    let bindings = shared.memory.bindings.listen(move |binding| {
+        if is_binding_of_map(binding) {
             seen.push(Key::Namespace(binding.namespace().unwrap_or_default()));
         }
     });
@@ -89,12 +89,9 @@ pub(crate) async fn run(shared: Arc<Shared>, rules: Rules, queue: Queue<Key>, le
     drive("namespace-map", queue, 4, |key| all.settle(key)).await;
 }
 
-/// Of other people's bindings nothing but the name is kept.
-fn only_ours(binding: &mut RoleBinding) {
-    liqo_kube::strip(binding);
-    if !binding.annotations().contains_key(annotation::MANAGED_BY_NAMESPACE_MAP) {
-        (binding.subjects, binding.role_ref) = (None, RoleRef::default());
-    }
+/// Whether a binding was made for a namespace map.
+pub(crate) fn is_binding_of_map(binding: &RoleBinding) -> bool {
+    binding.annotations().contains_key(annotation::MANAGED_BY_NAMESPACE_MAP)
 }
 
 impl Loop {

@@ -34,7 +34,10 @@ use self::{
     rules::{Existing, Memories, recall},
     wishes::{Removal, grace, removal},
 };
-pub(crate) use self::{pods::Pods, rules::Rules};
+pub(crate) use self::{
+    pods::{Pods, trim},
+    rules::Rules,
+};
 use super::{
     Shared,
     allowance::{self, Place, place_of},
@@ -62,7 +65,7 @@ pub(crate) async fn run(shared: Arc<Shared>, rules: Rules, pods: Pods, workers: 
     let cluster = shared.home.cluster.writing_as(WRITER);
     let queue = pods.queue.clone();
     let seen = queue.clone();
-    let shadows = cluster.watch::<ShadowPod>("").start(move |shadow| {
+    let shadows = shared.memory.shadow_pods.listen(move |shadow| {
         seen.push((shadow.namespace().unwrap_or_default(), shadow.name_any()));
     });
     shared.ready().await;

@@ -38,7 +38,7 @@ use super::{
     auth_client,
     checker::Health,
     condition::{self, Fact, tell},
-    identity::{self, Standing},
+    identity::{self, Attempts, Standing},
     tenant::{self, Tenant},
     token,
     world::World,
@@ -54,25 +54,26 @@ const TENANT_AGAIN: Duration = Duration::from_secs(10);
 /// Pause before it is looked again what holds a tenant namespace that ends.
 const ENDING_AGAIN: Duration = Duration::from_secs(3);
 
-/// Settles one `ForeignCluster`.
-pub(crate) async fn settle(world: &World, name: String) -> Result<Option<Duration>, KubeError> {
+/// Settles one `ForeignCluster`; `attempts`: what was tried to get an identity.
+pub(crate) async fn settle(world: &World, attempts: &Attempts, name: String) -> Result<Option<Duration>, KubeError> {
     let Some(one) = world.foreign_clusters.get("", &name) else {
-        forget(world);
+        forget(world, attempts);
         return Ok(None);
     };
-    Pass { world, one: &one }.run().await
+    Pass { world, attempts, one: &one }.run().await
 }
 
 /// Stops everything about peers that are none any more.
-fn forget(world: &World) {
+fn forget(world: &World, attempts: &Attempts) {
     let ids: Vec<_> = world.foreign_clusters.all().iter().map(|one| id_of(one).to_owned()).collect();
     world.checker.retain(|peer| ids.iter().any(|id| id == peer));
-    world.attempts.retain(|peer| ids.iter().any(|id| id == peer));
+    attempts.retain(|peer| ids.iter().any(|id| id == peer));
 }
 
 /// One look at one `ForeignCluster`.
 struct Pass<'a> {
     world: &'a World,
+    attempts: &'a Attempts,
     one: &'a Arc<ForeignCluster>,
 }
 
@@ -114,7 +115,7 @@ impl Pass<'_> {
             }
         };
         let unanswered = self.is_unanswered(&namespace, &peer.cluster_id);
-        let standing = identity::ensure(self.world, one, &peer, &namespace, unanswered).await?;
+        let standing = identity::ensure((self.world, self.attempts), one, &peer, &namespace, unanswered).await?;
         self.check_health(&peer, &standing).await?;
         let again = Some(standing.again);
         let authentication = match (standing.identity, standing.refusal) {
@@ -259,8 +260,8 @@ impl Pass<'_> {
         let plan = plan(&Observed {
             foreign_cluster: self.one,
             namespace: tenant,
-            auto_join: self.world.args.auto_join_discovered_clusters,
-            accept_by_default: self.world.args.enable_incoming_peering,
+            auto_join: self.world.policy.auto_join,
+            accept_by_default: self.world.policy.accept_by_default,
             authentication,
             network,
             health: self.world.checker.health(id),

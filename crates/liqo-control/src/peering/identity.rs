@@ -70,6 +70,7 @@ pub(crate) struct Standing {
 /// Everything an attempt is about.
 struct Asking<'a> {
     world: &'a World,
+    attempts: &'a Attempts,
     foreign_cluster: &'a ForeignCluster,
     peer: &'a ClusterIdentity,
     tenant: &'a str,
@@ -81,16 +82,16 @@ struct Asking<'a> {
 /// # Errors
 /// When our own API server refuses.
 pub(crate) async fn ensure(
-    world: &World,
+    (world, attempts): (&World, &Attempts),
     foreign_cluster: &ForeignCluster,
     peer: &ClusterIdentity,
     tenant: &str,
     unanswered: bool,
 ) -> Result<Standing, KubeError> {
-    let asking = Asking { world, foreign_cluster, peer, tenant };
+    let asking = Asking { world, attempts, foreign_cluster, peer, tenant };
     let secrets = asking.secrets();
     let held: Vec<_> = secrets.iter().filter(|one| has(one, label::LOCAL_IDENTITY)).cloned().collect();
-    let attempt = world.attempts.of(&peer.cluster_id);
+    let attempt = attempts.of(&peer.cluster_id);
     let stored = PeerIdentity::best(held.iter().map(AsRef::as_ref));
     if let Some(stored) = &stored {
         asking.follow_proxy(&held, stored).await?;
@@ -124,13 +125,13 @@ pub(crate) async fn ensure(
     let token = token.as_deref().and_then(token::read).unwrap_or_default();
     let answer = asking.ask(&pending, &token, best.as_ref()).await;
     // A pending Secret that is gone is made anew.
-    match answer.inspect_err(|_| world.attempts.forget(&peer.cluster_id))? {
+    match answer.inspect_err(|_| attempts.forget(&peer.cluster_id))? {
         Ok(identity) => {
             let facts = certs::facts(identity.certificate.as_bytes()).ok();
             let next = facts.map(|facts| Instant::now() + certs::renewal_after(&facts, now().0));
             let token = token_version;
             let attempt = Attempt { next, token, granted: Some(identity.clone()), ..Attempt::default() };
-            world.attempts.lock().insert(peer.cluster_id.clone(), attempt);
+            attempts.lock().insert(peer.cluster_id.clone(), attempt);
             Ok(Standing { identity: Some(identity), refusal: None, again: Duration::from_secs(1) })
         }
         Err(failure) => {
@@ -149,11 +150,11 @@ pub(crate) async fn ensure(
                 token,
                 failure: failure.clone(),
                 pending: Some(pending),
-                look: world.attempts.of(&peer.cluster_id).look,
+                look: attempts.of(&peer.cluster_id).look,
                 ended: need == Need::Rights,
                 granted: None,
             };
-            world.attempts.lock().insert(peer.cluster_id.clone(), attempt);
+            attempts.lock().insert(peer.cluster_id.clone(), attempt);
             Ok(standing(best, need, failure, pause.min(look)))
         }
     }

@@ -43,6 +43,11 @@ pub(crate) fn binding_name(role: &str) -> String {
     format!("{}{role}", names::PEERING_BINDING_PREFIX)
 }
 
+/// Whether a binding gives a peer one of the [`ROLES`] in its tenant namespace.
+pub(crate) fn is_binding_of_peer(binding: &RoleBinding) -> bool {
+    ROLES.iter().any(|role| binding_name(role) == binding.name_any())
+}
+
 /// What becomes of a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wish {
@@ -57,7 +62,7 @@ pub(crate) async fn settle(world: &World, namespace: String) -> Result<Option<Du
     let Some(peer) = world.peer_of(&tenant).filter(|_| tenant.metadata.deletion_timestamp.is_none()) else {
         return Ok(None);
     };
-    let found = ROLES.map(|role| world.bindings.iter().find_map(|store| store.get(&namespace, &binding_name(role))));
+    let found = ROLES.map(|role| world.bindings.get(&namespace, &binding_name(role)));
     let seen = seen(world, &tenant, &peer, found.each_ref().map(Option::is_some));
     let clocks = clocks(&seen);
     if clocks != seen.clocks {
