@@ -38,7 +38,7 @@ use liqo_api::{
 };
 use liqo_kube::{Object, Queue, Store, life::Life};
 
-use self::owners::Owners;
+use self::{allowance::Bookings, owners::Owners};
 use crate::{
     args::ManagerArgs,
     door::Policy,
@@ -158,7 +158,7 @@ pub(crate) fn spawn(
     if args.enable_node_failure_controller {
         life.spawn("node-failure", node_failure::run(Arc::clone(&shared), pods.clone()));
     }
-    let rules = shadow_pod::Rules::new(args);
+    let rules = (shadow_pod::Rules::new(args), Bookings::new(args.enable_resource_enforcement));
     life.spawn("shadow-pod", shadow_pod::run(Arc::clone(&shared), rules, pods, args.shadow_pod_ctrl_workers));
     let (networks, workers) = (args.guests.guest_networks.clone(), args.shadow_endpointslice_ctrl_workers);
     life.spawn("shadow-endpoint-slice", shadow_endpoint_slice::run(shared, slices, networks, workers));

@@ -19,18 +19,15 @@ use std::{
 use k8s_openapi::api::core::v1::{Namespace, Pod, PodSpec};
 use kube::ResourceExt;
 use liqo_api::{ClusterIdentity, sharing::ResourceOffer, virtualkubelet::ShadowPod};
-use liqo_core::{
-    door,
-    resources::{self, Resources},
-};
+use liqo_core::door;
 use liqo_kube::{Store, turns::Turns};
 use tokio::{sync::watch, time::Instant};
 
-use self::reserved::{Arrival, Earlier, Reserved};
+use self::reserved::{Arrival, Reserved};
 use super::review::User;
 use crate::{
     memory::Memory,
-    offload::allowance::{self, Place, Used},
+    offload::allowance::{self, Fit, Place, Used},
 };
 
 /// How long a request waits for the first lists.
@@ -159,8 +156,9 @@ impl Quota {
         let mut reserved = lock(&self.reserved);
         let now = Instant::now();
         let used = self.used(origin).beside(&asked.place());
-        let step =
-            decide(&allowance::given(&offer), used, &reserved.earlier(origin, &asked.uid, arrival, now), &asked.pod);
+        let earlier = reserved.earlier(origin, &asked.uid, arrival, now);
+        let fit = allowance::fit(&allowance::given(&offer), used, &earlier.demand, &asked.pod);
+        let step = step(fit, earlier.ends);
         // The API server will not store an object whose name is taken, so the object books nothing.
         let is_new = || self.shadows.get(&asked.namespace, &asked.name).is_none();
         if step == Step::Admit && asked.is_by_origin() && !asked.dry_run && is_new() {
@@ -176,15 +174,12 @@ impl Quota {
     }
 }
 
-/// Compares a pod with what exists, then with what is reserved as well.
-fn decide(given: &Resources, mut used: Resources, earlier: &Earlier, pod: &PodSpec) -> Step {
-    if let Err(why) = allowance::judge(given, &used, pod) {
-        return Step::Refuse(Refusal::Denied(why));
-    }
-    resources::add(&mut used, &earlier.demand);
-    match (allowance::judge(given, &used, pod), earlier.ends) {
-        (Err(_), Some(ends)) => Step::Wait(ends),
-        _ => Step::Admit,
+/// What follows for a pod: a pod that does not fit beside reservations waits until the first of them `ends`.
+fn step(fit: Fit, ends: Option<Instant>) -> Step {
+    match (fit, ends) {
+        (Fit::Never(why), _) => Step::Refuse(Refusal::Denied(why)),
+        (Fit::NotBesideClaims, Some(ends)) => Step::Wait(ends),
+        (Fit::Fits | Fit::NotBesideClaims, _) => Step::Admit,
     }
 }
 
@@ -194,39 +189,22 @@ fn lock(reserved: &Mutex<Reserved>) -> MutexGuard<'_, Reserved> {
 
 #[cfg(test)]
 mod tests {
-    use liqo_core::quantity::Amount;
-    use serde_json::json;
-
     use super::*;
 
-    fn list(cpu: &str) -> Resources {
-        [("cpu", cpu), ("memory", "1Gi")].map(|(name, amount)| (name.to_owned(), Amount::parse(amount).unwrap())).into()
-    }
-
     #[test]
-    fn objects_refuse_a_pod_and_reviews_delay_it() {
+    fn only_existing_objects_refuse_a_pod() {
         let ends = Instant::now();
-        let pod = |cpu: &str| -> PodSpec {
-            serde_json::from_value(json!({"containers": [
-                {"name": "c", "resources": {"limits": {"cpu": cpu, "memory": "1Mi"}}},
-            ]}))
-            .unwrap()
-        };
-        let cpu = |cpu: &str| -> Resources { [("cpu".to_owned(), Amount::parse(cpu).unwrap())].into() };
-        for (what, used, reserved, asked, wanted) in [
-            ("room beside both", "1", "1", "2", Some(Step::Admit)),
-            ("room beside what exists", "1", "3", "2", Some(Step::Wait(ends))),
-            ("room beside nothing", "3", "0", "2", None),
-            ("no room beside either", "3", "3", "2", None),
+        let never = || Fit::Never("full".to_owned());
+        for (fit, ends, wanted) in [
+            (Fit::Fits, None, Step::Admit),
+            (Fit::Fits, Some(ends), Step::Admit),
+            (Fit::NotBesideClaims, Some(ends), Step::Wait(ends)),
+            (Fit::NotBesideClaims, None, Step::Admit),
+            (never(), None, Step::Refuse(Refusal::Denied("full".to_owned()))),
+            (never(), Some(ends), Step::Refuse(Refusal::Denied("full".to_owned()))),
         ] {
-            let reserved = cpu(reserved);
-            let earlier = Earlier { demand: reserved, ends: Some(ends) };
-            match (decide(&list("4"), cpu(used), &earlier, &pod(asked)), wanted) {
-                (Step::Refuse(Refusal::Denied(why)), None) => assert!(why.contains("usage exceeded"), "{what}: {why}"),
-                (step, wanted) => assert_eq!(Some(step), wanted, "{what}"),
-            }
+            assert_eq!(step(fit.clone(), ends), wanted, "{fit:?} {ends:?}");
         }
-        assert_eq!(decide(&list("4"), cpu("1"), &Earlier::default(), &pod("3")), Step::Admit);
     }
 
     #[test]
