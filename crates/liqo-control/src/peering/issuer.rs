@@ -1,8 +1,9 @@
 //! How a peer becomes known to us: it shows a token, or a proof of its key, and is given an identity.
 //!
 //! The authentication service answers the outside and passes requests on ([`super::auth`]); every replica of the controller
-//! manager judges them: the claim and the signing request ([`check`]), then the token or the proof of the key before, then
-//! room is made for the peer and signed ([`issue`]). Nothing the authentication service has found right is taken for right.
+//! manager judges them ([`judge`]): the claim and the signing request ([`check`]), then the token or the proof of the key
+//! before, then [`plan`] decides, and room is made for the peer and signed ([`issue`]). Nothing the authentication service has
+//! found right is taken for right.
 //!
 //! Keeps true: no answer is lost for good. What was signed is stored, and given again to whoever asks
 //! with the same key; the work goes on when the asker has hung up. An ID belongs to the key that had it first. A caller
@@ -17,8 +18,9 @@
 pub(super) mod certificate;
 pub(super) mod check;
 
-mod door;
 mod issue;
+mod judge;
+mod plan;
 mod sweep;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
@@ -42,7 +44,7 @@ use super::{
     settings, token, wire,
 };
 use crate::home::Home;
-use door::{Door, Told};
+use judge::{Judge, Told};
 
 /// The signer makes no certificate of a shorter life.
 const SHORTEST_LIFE: Duration = Duration::from_secs(600);
@@ -79,7 +81,7 @@ pub struct IdentityArgs {
 
 /// Answers the authentication service.
 pub(crate) struct Issuer {
-    door: Arc<Door>,
+    judge: Arc<Judge>,
     tokens: Tokens,
     /// What was signed last for each peer.
     certificates: Store<Secret>,
@@ -109,7 +111,7 @@ impl Issuer {
             turns: Arc::new(Semaphore::new(TURNS)),
             caller: format!("system:serviceaccount:{}:{}", home.namespace, names::AUTH_ACCOUNT),
             pin_certificate: args.pin_certificate,
-            door: Arc::new(Door {
+            judge: Arc::new(Judge {
                 home,
                 token_needed: args.enable_authentication,
                 accept_cluster_token: args.accept_cluster_token,
@@ -125,7 +127,7 @@ impl Issuer {
 
     /// Starts what one replica does for all: the token, the certificate that is shown, sweeping.
     pub(super) fn keep(&self, life: &Life) {
-        let home = &self.door.home;
+        let home = &self.judge.home;
         keep_token(home, life);
         sweep::start(home, life);
         certificate::keep(home, self.pin_certificate, life);
@@ -164,7 +166,7 @@ impl Issuer {
 
     /// What the authentication service must know.
     async fn facts(&self) -> Result<wire::Facts, No> {
-        let home = &self.door.home;
+        let home = &self.judge.home;
         let shown = match self.pin_certificate {
             // The replica that decides makes the certificate; until then the service has no certificate to show.
             true => Some(certificate::read(home, &self.shown).await.ok_or_else(|| {
@@ -187,10 +189,10 @@ impl Issuer {
             return Err(No(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once".to_owned()));
         };
         // In a task of its own: whoever asks may hang up, what was begun is finished and stored.
-        let door = Arc::clone(&self.door);
+        let judge = Arc::clone(&self.judge);
         let work = tokio::spawn(guarded("identity", async move {
             let _turn = turn;
-            door.grant(request).await
+            judge.grant(request).await
         }));
         let interrupted = || No(StatusCode::INTERNAL_SERVER_ERROR, "interrupted; try again".to_owned());
         Ok(match work.await.ok().and_then(Result::ok).unwrap_or_else(|| Err(interrupted())) {

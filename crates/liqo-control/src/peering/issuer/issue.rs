@@ -77,9 +77,10 @@ impl Stored {
         })
     }
 
-    /// What to do about a request of the same peer; `vouched`: its old key, or the administrator, speaks for a new key.
-    pub(super) fn choose(&self, csr: &SigningRequest, vouched: bool, now: Timestamp) -> Choice {
-        choose(self.csr.as_ref().is_some_and(|old| old.der() == csr.der()), Some(&self.facts), vouched, now)
+    /// Compares what was signed with a request of the same peer.
+    pub(super) fn held(&self, csr: &SigningRequest, now: Timestamp) -> Held {
+        let is_same = self.csr.as_ref().is_some_and(|old| old.der() == csr.der());
+        Held { is_same, is_due: certs::due(&self.facts, now) }
     }
 
     /// Tells the administrator that a caller used the ID of a peer with another key.
@@ -113,11 +114,21 @@ pub(super) fn certificates(secrets: &[impl Borrow<Secret>]) -> Vec<String> {
     tenants.filter_map(|secret| text(secret, CERTIFICATE)).take(MOST).collect()
 }
 
-/// An ID belongs to the first key that was certified for the ID, also after the certificate has expired.
-fn choose(same_csr: bool, stored: Option<&Facts>, vouched: bool, now: Timestamp) -> Choice {
-    match stored {
-        Some(facts) if same_csr && !certs::due(facts, now) => Choice::Again,
-        Some(_) if !same_csr && !vouched => Choice::Refuse,
+/// What is stored for a peer, compared with a signing request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    /// The same request was signed.
+    pub(super) is_same: bool,
+    /// The certificate is due for renewal, or has expired.
+    pub(super) is_due: bool,
+}
+
+/// An ID belongs to the first key that was certified for the ID, also after the certificate has expired. `vouched`: the old
+/// key, or the administrator, speaks for a new key.
+pub(super) fn choose(held: Option<Held>, vouched: bool) -> Choice {
+    match held {
+        Some(Held { is_same: true, is_due: false }) => Choice::Again,
+        Some(Held { is_same: false, .. }) if !vouched => Choice::Refuse,
         _ => Choice::Sign,
     }
 }
@@ -273,8 +284,8 @@ mod tests {
             (false, false, false, 100, Choice::Sign),
             (true, false, true, 100, Choice::Sign),
         ] {
-            let stored = stored.then_some(&facts);
-            assert_eq!(choose(same, stored, vouched, at(now)), choice, "{same} {stored:?} {vouched} {now}");
+            let held = stored.then(|| Held { is_same: same, is_due: certs::due(&facts, at(now)) });
+            assert_eq!(choose(held, vouched), choice, "{held:?} {vouched} {now}");
         }
     }
 

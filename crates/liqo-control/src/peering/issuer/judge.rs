@@ -1,4 +1,5 @@
-//! Whether a request is granted, and everything that is done when it is.
+//! Judges a request for an identity: reads what the decision depends on, decides ([`plan`](super::plan)), and does what the
+//! grant asks for.
 
 use std::{
     collections::HashMap,
@@ -11,7 +12,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::ResourceExt;
 use liqo_api::{ClusterIdentity, discovery::ForeignCluster, meta::label, names};
 use liqo_core::{endpoint, naming, standing};
-use liqo_kube::{certs::SigningRequest, now, refusals};
+use liqo_kube::{KubeError, certs::SigningRequest, now, refusals};
 
 use super::{
     super::{
@@ -21,7 +22,8 @@ use super::{
         wire,
     },
     No, check,
-    issue::{self, Choice, Stored},
+    issue::{self, Stored},
+    plan::{self, Grant, Refusal, Room, Seen, plan},
 };
 use crate::{home::Home, ledger::recorded};
 
@@ -31,7 +33,7 @@ const QUIET: Duration = Duration::from_secs(600);
 const MOST_TOLD: usize = 1024;
 
 /// What every request needs.
-pub(super) struct Door {
+pub(super) struct Judge {
     pub(super) home: Home,
     pub(super) token_needed: bool,
     pub(super) accept_cluster_token: bool,
@@ -44,7 +46,7 @@ pub(super) struct Door {
     pub(super) api_server_trusted: bool,
 }
 
-impl Door {
+impl Judge {
     /// The identity that is asked for; a refusal is counted and told.
     pub(super) async fn grant(&self, request: wire::Request) -> Result<wire::Answer, No> {
         let peer = request.cluster.clone();
@@ -59,50 +61,105 @@ impl Door {
     }
 
     async fn judge(&self, request: wire::Request) -> Result<wire::Answer, No> {
-        let Home { cluster, identity: here, .. } = &self.home;
         let peer = &request.cluster;
-        check::claim(peer, here)?;
+        check::claim(peer, &self.home.identity)?;
         let csr = check::signing_request(peer, &request.certificate_signing_request)?;
-        // A caller without a valid token must prove its key before the service reads any stored object.
+        // A caller without a valid token must prove its key before any stored object is read.
         let early = match request.proof.is_empty() {
-            true => Some(self.word(peer, &request.destination_cluster_token).await?),
+            true => Some(self.rights(&request, None).await?),
             false => None,
         };
-        let room = self.room(peer).await?;
+        let (seen, before) = self.observe(peer, &csr).await?;
+        let rights = match early {
+            Some(rights) => rights,
+            None => self.rights(&request, before.as_ref().map(|before| before.proves(&csr, &request.proof))).await?,
+        };
+        let room = seen.room.clone();
+        match plan(rights, seen) {
+            Ok(grant) => self.act(grant, &request, before.as_ref(), &csr).await,
+            Err(refusal) => Err(self.refuse(&refusal, &request, (&room, before.as_ref())).await),
+        }
+    }
+
+    /// The rights of the caller: by its proof, if the proof is good, else by its token.
+    async fn rights(&self, request: &wire::Request, is_proven: Option<bool>) -> Result<Word, No> {
+        let token = match is_proven {
+            Some(true) => None,
+            _ => Some(self.token(&request.cluster, &request.destination_cluster_token).await?),
+        };
+        match plan::rights(token, self.token_needed) {
+            Ok(word) => Ok(word),
+            Err(refusal) => Err(self.refuse(&refusal, request, (&Room::Missing { tenants: 0 }, None)).await),
+        }
+    }
+
+    /// The meaning of the token that the caller shows.
+    async fn token(&self, peer: &ClusterIdentity, given: &str) -> Result<Result<Word, Wrong>, No> {
+        let Home { cluster, namespace, .. } = &self.home;
+        let known = Known::read(cluster, namespace, &peer.cluster_id, given, self.accept_cluster_token).await?;
+        Ok(known.judge(given, &peer.cluster_id, now().0))
+    }
+
+    /// Reads what the decision depends on, and what was signed last for the peer.
+    async fn observe(&self, peer: &ClusterIdentity, csr: &SigningRequest) -> Result<(Seen, Option<Stored>), No> {
+        let cluster = &self.home.cluster;
+        let peers = cluster.list::<ForeignCluster>("", "").await?;
+        let room = self.room(peer, &peers).await?;
         let before = match &room {
-            Some(namespace) => Stored::read(cluster, namespace).await?,
-            None => None,
+            Room::Known(namespace) => Stored::read(cluster, namespace).await?,
+            _ => None,
         };
-        let is_proven = before.as_ref().is_some_and(|before| before.proves(&csr, &request.proof));
-        let word = match (early, is_proven) {
-            (Some(word), _) => word,
-            (None, true) => Word { new_key: true, unused: None },
-            (None, false) => self.word(peer, &request.destination_cluster_token).await?,
-        };
-        self.not_banned(peer).await?;
-        let choice = before.as_ref().map_or(Choice::Sign, |before| before.choose(&csr, word.new_key, now().0));
-        if let (Choice::Refuse, Some(before)) = (choice, &before) {
-            return Err(self.another_key(peer, room.as_deref().unwrap_or_default(), before).await);
-        }
+        let held = before.as_ref().map(|before| before.held(csr, now().0));
         let api_server_url = self.api_server_url().await?;
-        if room.is_none() {
-            self.has_place(|count| count < self.max_tenants).await?;
-        }
-        if let Some(token) = &word.unused {
+        let is_banned = standing::bans(&peers, &peer.cluster_id);
+        Ok((Seen { is_banned, room, max_tenants: self.max_tenants, held, api_server_url }, before))
+    }
+
+    /// Does what a grant asks for.
+    async fn act(
+        &self,
+        grant: Grant,
+        request: &wire::Request,
+        before: Option<&Stored>,
+        csr: &SigningRequest,
+    ) -> Result<wire::Answer, No> {
+        let (cluster, peer) = (&self.home.cluster, &request.cluster);
+        if let Some(token) = &grant.bind {
             token::bind(cluster, token, &peer.cluster_id).await?;
         }
-        let namespace = match room {
+        let namespace = match grant.namespace {
             Some(namespace) => namespace,
             None => self.make_room(peer).await?,
         };
-        let certificate = match (choice, &before) {
-            (Choice::Again, Some(before)) => before.certificate.clone(),
-            _ => self.sign(&namespace, &request, before.as_ref(), &csr).await?,
+        let certificate = match before.filter(|_| !grant.sign) {
+            Some(before) => before.certificate.clone(),
+            None => self.sign(&namespace, request, before, csr).await?,
         };
         permissions::bind(cluster, &namespace, names::PEERING_BASIC_ROLE, &peer.cluster_id).await?;
-        self.keep(peer, &request.origin_cluster_token, &word).await?;
+        self.keep(peer, &request.origin_cluster_token, grant.may_replace_token).await?;
         tracing::info!(peer = peer.cluster_id, name = peer.cluster_name, namespace, "identity granted");
-        Ok(check::answer(namespace, &certificate, api_server_url, self.authority()))
+        Ok(check::answer(namespace, &certificate, grant.api_server_url, self.authority()))
+    }
+
+    /// The answer to a request that is refused; what the administrator must know is told.
+    async fn refuse(&self, refusal: &Refusal, request: &wire::Request, (room, before): (&Room, Option<&Stored>)) -> No {
+        let (peer, forbidden) = (&request.cluster, |why: String| No(StatusCode::FORBIDDEN, why));
+        match refusal {
+            Refusal::Token(wrong) => {
+                self.tell(peer, wrong).await;
+                check::denied(&request.destination_cluster_token)
+            }
+            Refusal::Banned => {
+                tracing::info!(peer = peer.cluster_id, name = peer.cluster_name, "a banned cluster was refused");
+                forbidden(format!("cluster {} is banned from this cluster", peer.cluster_id))
+            }
+            Refusal::AnotherKey => {
+                let namespace = if let Room::Known(namespace) = room { namespace } else { "" };
+                self.another_key(peer, namespace, before).await
+            }
+            Refusal::Full { tenants } => self.full(*tenants),
+            Refusal::Room(why) | Refusal::NoUrl(why) => No(StatusCode::INTERNAL_SERVER_ERROR, why.clone()),
+        }
     }
 
     async fn sign(
@@ -118,25 +175,11 @@ impl Door {
     }
 
     /// Stores the token that this cluster must show when the peer is asked in return.
-    async fn keep(&self, peer: &ClusterIdentity, told: &str, word: &Word) -> Result<(), No> {
+    async fn keep(&self, peer: &ClusterIdentity, told: &str, may_replace: bool) -> Result<(), No> {
         let Home { cluster, namespace, .. } = &self.home;
         match told {
             "" => Ok(()),
-            told => Ok(token::store_remote(cluster, namespace, &peer.cluster_id, told, word.new_key).await?),
-        }
-    }
-
-    /// The meaning of the token, if the token is valid.
-    async fn word(&self, peer: &ClusterIdentity, given: &str) -> Result<Word, No> {
-        let Home { cluster, namespace, .. } = &self.home;
-        let known = Known::read(cluster, namespace, &peer.cluster_id, given, self.accept_cluster_token).await?;
-        match known.judge(given, &peer.cluster_id, now().0) {
-            Ok(word) => Ok(word),
-            Err(_) if !self.token_needed => Ok(Word::default()),
-            Err(wrong) => {
-                self.tell(peer, &wrong).await;
-                Err(check::denied(given))
-            }
+            told => Ok(token::store_remote(cluster, namespace, &peer.cluster_id, told, may_replace).await?),
         }
     }
 
@@ -175,9 +218,9 @@ impl Door {
         }
     }
 
-    async fn another_key(&self, peer: &ClusterIdentity, namespace: &str, before: &Stored) -> No {
+    async fn another_key(&self, peer: &ClusterIdentity, namespace: &str, before: Option<&Stored>) -> No {
         tracing::warn!(peer = peer.cluster_id, namespace, "another key for an ID that belongs to a key was refused");
-        if self.told.is_news(&format!("key of {}", peer.cluster_id)) {
+        if let Some(before) = before.filter(|_| self.told.is_news(&format!("key of {}", peer.cluster_id))) {
             before.tell(&self.home.cluster, peer).await;
         }
         issue::another_key(namespace, peer, &self.home.identity)
@@ -187,43 +230,33 @@ impl Door {
         if self.api_server_trusted { None } else { self.home.api_server_ca.as_deref() }
     }
 
-    /// Whether the peer is heard at all.
-    async fn not_banned(&self, peer: &ClusterIdentity) -> Result<(), No> {
-        let known = self.home.cluster.list::<ForeignCluster>("", "").await?;
-        if !standing::bans(&known, &peer.cluster_id) {
-            return Ok(());
-        }
-        tracing::info!(peer = peer.cluster_id, name = peer.cluster_name, "a banned cluster was refused");
-        Err(No(StatusCode::FORBIDDEN, format!("cluster {} is banned from this cluster", peer.cluster_id)))
-    }
-
-    /// The tenant namespace of a peer, if the peer has one.
-    async fn room(&self, peer: &ClusterIdentity) -> Result<Option<String>, No> {
+    /// The tenant namespace of a peer.
+    async fn room(&self, peer: &ClusterIdentity, peers: &[ForeignCluster]) -> Result<Room, No> {
         let labelled = format!("{}={}", label::CLUSTER_ID, peer.cluster_id);
         let mut known = self.home.cluster.list::<Namespace>("", &labelled).await?;
-        let peers = self.home.cluster.list::<ForeignCluster>("", "").await?;
         known.retain(|one| naming::tenant_of(one, recorded(one, peers.iter())) == Some(&peer.cluster_id));
-        match tenant::choose(&known) {
-            Some(Tenant::Ready(name)) => Ok(Some(name)),
-            Some(Tenant::Refused(why)) => Err(No(StatusCode::INTERNAL_SERVER_ERROR, why)),
-            None => Ok(None),
-        }
+        Ok(match tenant::choose(&known) {
+            Some(Tenant::Ready(name)) => Room::Known(name),
+            Some(Tenant::Refused(why)) => Room::Unusable(why),
+            None => Room::Missing { tenants: self.tenants().await? },
+        })
     }
 
-    /// Refuses when `has_room` says that so many tenant namespaces are too many.
-    async fn has_place(&self, has_room: impl Fn(usize) -> bool + Send) -> Result<(), No> {
+    /// The number of tenant namespaces.
+    async fn tenants(&self) -> Result<usize, KubeError> {
         let labelled = format!("{}=true", label::TENANT_NAMESPACE);
-        let count = self.home.cluster.list::<Namespace>("", &labelled).await?.len();
-        if has_room(count) {
-            return Ok(());
-        }
+        Ok(self.home.cluster.list::<Namespace>("", &labelled).await?.len())
+    }
+
+    /// The answer to a cluster for which there is no tenant namespace any more.
+    fn full(&self, count: usize) -> No {
         tracing::warn!(count, most = self.max_tenants, "no further cluster is let in");
         let why = format!(
             "this cluster lets no further cluster in: it has {count} tenant namespaces, and auth.config.maxTenants of \
              its chart is {}",
             self.max_tenants
         );
-        Err(No(StatusCode::FORBIDDEN, why))
+        No(StatusCode::FORBIDDEN, why)
     }
 
     /// Makes the tenant namespace of a peer. One request of this replica at a time counts and makes; since other replicas do
@@ -231,11 +264,15 @@ impl Door {
     /// at the same time the last one to make it sees all others, so that the limit holds.
     async fn make_room(&self, peer: &ClusterIdentity) -> Result<String, No> {
         let _alone = self.counting.lock().await;
-        self.has_place(|count| count < self.max_tenants).await?;
+        let before = self.tenants().await?;
+        if before >= self.max_tenants {
+            return Err(self.full(before));
+        }
         if let Some(made) = tenant::make(&self.home.cluster, peer).await? {
-            if let Err(no) = self.has_place(|count| count <= self.max_tenants).await {
+            let after = self.tenants().await?;
+            if after > self.max_tenants {
                 self.home.cluster.remove(&made).await?;
-                return Err(no);
+                return Err(self.full(after));
             }
             return Ok(made.name_any());
         }
@@ -247,7 +284,8 @@ impl Door {
         }
     }
 
-    async fn api_server_url(&self) -> Result<String, No> {
+    /// URL of the API server for peers, or the reason why there is none.
+    async fn api_server_url(&self) -> Result<Result<String, String>, KubeError> {
         let mut nodes = Vec::new();
         if self.api_server.is_empty() {
             for key in endpoint::CONTROL_PLANE {
@@ -255,7 +293,7 @@ impl Door {
             }
         }
         nodes.dedup_by_key(|node| node.uid());
-        endpoint::api_server_url(&self.api_server, &nodes).map_err(|why| No(StatusCode::INTERNAL_SERVER_ERROR, why))
+        Ok(endpoint::api_server_url(&self.api_server, &nodes))
     }
 }
 
