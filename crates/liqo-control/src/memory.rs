@@ -13,7 +13,7 @@ use std::{
 };
 
 use k8s_openapi::api::{
-    core::v1::{Namespace, Node, Pod},
+    core::v1::{Namespace, NamespaceStatus, Node, Pod},
     rbac::v1::RoleBinding,
 };
 use kube::ResourceExt;
@@ -31,7 +31,7 @@ use liqo_kube::{Object, Store, Watch, guard::guarded_now, strip};
 use crate::{
     home::Home,
     ledger::Ledger,
-    offload::{namespace_map, shadow_pod},
+    offload::{self, namespace_map, shadow_pod},
     peering::{monitor, permissions},
 };
 
@@ -90,7 +90,7 @@ fn call<K>(listeners: &RwLock<Vec<Listener<K>>>, object: &K) {
 #[derive(Clone)]
 pub(crate) struct Memory {
     pub(crate) foreign_clusters: Kept<ForeignCluster>,
-    /// All namespaces; only their metadata is kept.
+    /// All namespaces: their metadata, and the conditions that say why a namespace does not end.
     pub(crate) namespaces: Kept<Namespace>,
     /// Real and virtual nodes.
     pub(crate) nodes: Kept<Node>,
@@ -145,7 +145,13 @@ pub(crate) fn is_virtual(node: &Node) -> bool {
 
 fn trim_namespace(namespace: &mut Namespace) {
     strip(namespace);
-    (namespace.spec, namespace.status) = (None, None);
+    namespace.spec = None;
+    let conditions = namespace.status.take().and_then(|status| status.conditions).unwrap_or_default();
+    let kept: Vec<_> =
+        conditions.into_iter().filter(|one| offload::strip::CONDITIONS.contains(&one.type_.as_str())).collect();
+    if !kept.is_empty() {
+        namespace.status = Some(NamespaceStatus { conditions: Some(kept), ..NamespaceStatus::default() });
+    }
 }
 
 fn trim_binding(binding: &mut RoleBinding) {

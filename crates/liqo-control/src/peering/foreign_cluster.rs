@@ -51,8 +51,6 @@ const DEAD_AFTER: Duration = Duration::from_secs(10);
 const WHO_AGAIN: Duration = Duration::from_secs(5);
 /// Pause before a tenant namespace that could not be used is tried again, should no event come.
 const TENANT_AGAIN: Duration = Duration::from_secs(10);
-/// Pause before it is looked again what holds a tenant namespace that ends.
-const ENDING_AGAIN: Duration = Duration::from_secs(3);
 
 /// Settles one `ForeignCluster`; `attempts`: what was tried to get an identity.
 pub(crate) async fn settle(world: &World, attempts: &Attempts, name: String) -> Result<Option<Duration>, KubeError> {
@@ -135,8 +133,7 @@ impl Pass<'_> {
         for tenant in self.world.tenants(&peer.cluster_id) {
             let (cluster, name) = (&self.world.home.cluster, tenant.name_any());
             if tenant.metadata.deletion_timestamp.is_some() {
-                strip::tenant(cluster, &tenant).await?;
-                ending = Some(ENDING_AGAIN);
+                ending = strip::tenant(cluster, &tenant).await?;
             } else if !self.world.is_in_use(&name, &peer.cluster_id) {
                 tracing::info!(peer = peer.cluster_id, namespace = name, "tenant namespace of a banned peer ends");
                 cluster.remove(&*tenant).await?;
