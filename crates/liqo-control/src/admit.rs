@@ -1,7 +1,7 @@
 //! What the API server asks us before it accepts an object. The authentication service asks at the same port, and is
 //! answered by [`Issuer`].
 //!
-//! Keeps true: every replica answers alike, whoever leads; nothing here answers with an internal error
+//! Keeps true: every replica answers alike, whichever replica leads; nothing here answers with an internal error
 //! because another object is missing; the certificates are made, renewed and trusted without help. Whoever reaches the port
 //! can make reviews up, unless clients must show a certificate: an answer changes nothing that outlives the answer but a
 //! bounded reservation ([`quota`]), and reviews of one source delay those of others for a bounded time ([`Turns`]).

@@ -82,8 +82,8 @@ pub struct WebhookArgs {
     /// Port of the admission webhooks.
     #[arg(long, default_value_t = 9443)]
     pub webhook_port: u16,
-    /// Authorities (PEM) of the certificate that the API server shows to webhooks; empty: reviews are answered to whoever
-    /// asks.
+    /// Authorities (PEM) of the certificate that the API server shows to webhooks; empty: reviews of every
+    /// client are answered.
     #[arg(long, default_value = "", value_name = "PEM")]
     pub webhook_client_ca: String,
 }

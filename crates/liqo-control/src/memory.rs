@@ -25,7 +25,7 @@ use liqo_api::{
     sharing::ResourceOffer,
     virtualkubelet::ShadowPod,
 };
-use liqo_core::standing::Policy;
+use liqo_core::grants::Policy;
 use liqo_kube::{Object, Store, Watch, guard::guarded_now, strip};
 
 use crate::{

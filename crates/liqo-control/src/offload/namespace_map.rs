@@ -23,7 +23,7 @@ use liqo_api::{
     meta::{annotation, finalizer, label},
     virtualkubelet::{MappingPhase, NamespaceMap, NamespaceMapStatus, RemoteNamespaceStatus},
 };
-use liqo_core::standing::{Grant, accepts};
+use liqo_core::{decision::accepts, grants::Grant};
 use liqo_kube::{KubeError, Queue, Store, drive, now};
 
 pub(crate) use self::plan::Rules;
@@ -122,7 +122,7 @@ impl Loop {
         if !held {
             current = cluster.hold(&current, finalizer::NAMESPACE_MAP).await?;
         }
-        let grant = self.shared.ledger.standing(&origin).consumer;
+        let grant = self.shared.ledger.grants(&origin).consumer;
         if !leaving && !grant.is_in_force() && !map.spec.desired_mapping.is_empty() {
             self.told.warn_of(cluster, map, "", "NamespaceRefused", &self.why(&origin, grant)).await;
         }

@@ -37,7 +37,7 @@ use crate::memory::Memory;
 
 /// Under this name slices are written.
 const WRITER: &str = "shadow-endpointslice-controller";
-/// How soon to look again for a name somebody else has, or an address that is not the peer's yet.
+/// How soon to look again for a name that another owner has, or an address that is not the peer's yet.
 const LATER: Duration = Duration::from_secs(30);
 
 /// What may have changed.

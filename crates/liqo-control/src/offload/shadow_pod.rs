@@ -155,7 +155,7 @@ impl Loop {
     }
 
     fn has_grant(&self, of: &ObjectMeta) -> bool {
-        self.shared.ledger.standing(guest::origin(of)).consumer.is_in_force()
+        self.shared.ledger.grants(guest::origin(of)).consumer.is_in_force()
     }
 
     /// Ends a pod of ours, in a namespace of its peer, whose `ShadowPod` is gone. Garbage collection does so, too, unless the
@@ -187,7 +187,7 @@ impl Loop {
     fn book(&self, shadow: &ShadowPod) -> Result<(), String> {
         let (ledger, peer) = (&self.shared.ledger, guest::origin(&shadow.metadata));
         let offer = ledger.tenant(peer).and_then(|tenant| ledger.our_offer(&tenant, peer));
-        let grant = ledger.standing(peer).consumer;
+        let grant = ledger.grants(peer).consumer;
         if ledger.policy.evicts_in(grant, now().0.as_second()) == Some(Duration::ZERO) {
             return Err(format!(
                 "this cluster takes back what the cluster {peer:?} has here: an evicted pod is not made again"

@@ -1,5 +1,5 @@
 //! Finalizers inside a namespace of a peer whose withdrawal deadline is over, and inside the tenant namespace of a banned
-//! peer: they would keep the namespace for ever, so they are removed.
+//! peer: the finalizers would keep the namespace for ever, so they are removed.
 //!
 //! Only what is being deleted, only in a namespace that is being deleted, and none of Kubernetes' own.
 
@@ -43,7 +43,7 @@ pub(crate) const CONDITIONS: [&str; 2] = [FINALIZERS_REMAIN, CONTENT_REMAINS];
 /// Shortest and longest pause before a namespace with held objects is looked at again.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(30));
 
-/// Takes foreign finalizers from everything in a namespace that a peer may have made. Returns when to look again if objects
+/// Takes the finalizers of others from everything in a namespace that a peer may have made. Returns when to look again if objects
 /// are held; otherwise the next change of the namespace is the time.
 ///
 /// # Errors

@@ -87,7 +87,7 @@ pub async fn ensure(
     match current {
         Some(current) if current.metadata.deletion_timestamp.is_some() => Ok(()),
         Some(current) if selects_others(&current, &wanted) => {
-            // A selector cannot be changed. The node does not mind a virtual kubelet that restarts.
+            // A selector cannot be changed. The node stays while a virtual kubelet restarts.
             home.cluster.remove(&current).await?;
             home.cluster.apply(&wanted).await.map(drop)
         }

@@ -17,7 +17,7 @@ use liqo_api::{
     meta::{finalizer, label},
     virtualkubelet::{NamespaceMap, NamespaceMapSpec},
 };
-use liqo_core::{naming, standing::is_banned};
+use liqo_core::{decision::is_banned, naming};
 use liqo_kube::{KubeError, Queue, drive, now, owner_reference, owners_with};
 use serde_json::json;
 

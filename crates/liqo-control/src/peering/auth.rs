@@ -3,7 +3,7 @@
 //! `GET /ids` says who this cluster is, to anybody. `POST /identity/certificate` is limited ([`callers`]), read strictly, and
 //! passed on to the controller manager ([`line`]), which judges, signs and answers (`peering/issuer.rs`).
 //!
-//! Keeps true: whoever takes this process over holds nothing but what passes through it. Its ServiceAccount reads one
+//! Keeps true: an attacker who takes this process over holds nothing but what passes through the process. Its ServiceAccount reads one
 //! webhook configuration, and may write nothing. It never waits for the API server to answer an anonymous caller.
 //!
 //! Watches   `ValidatingWebhookConfiguration` `liqo-webhook`, for the authority of the controller manager.

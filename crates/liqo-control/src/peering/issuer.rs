@@ -5,8 +5,8 @@
 //! before, then [`plan`] decides, and room is made for the peer and signed ([`issue`]). Nothing the authentication service has
 //! found right is taken for right.
 //!
-//! Keeps true: no answer is lost for good. What was signed is stored, and given again to whoever asks
-//! with the same key; the work goes on when the asker has hung up. An ID belongs to the key that had it first. A caller
+//! Keeps true: no answer is lost for good. What was signed is stored, and given again to a caller
+//! with the same key; the work goes on when the caller has hung up. An ID belongs to the key that had it first. A caller
 //! whose token is refused is told the same whatever is wrong with it; the log and an Event say more. Only the
 //! ServiceAccount of the authentication service is heard, and only so many requests at once.
 //!
@@ -48,7 +48,7 @@ use judge::{Judge, Told};
 
 /// The signer makes no certificate of a shorter life.
 const SHORTEST_LIFE: Duration = Duration::from_secs(600);
-/// Field manager of the written objects: the one of earlier versions, in which the authentication service wrote them.
+/// Field manager of the written objects: that of earlier versions, in which the authentication service wrote the objects.
 const WRITER: &str = names::AUTH_SERVICE;
 
 /// Flags about who is given an identity.
@@ -188,7 +188,7 @@ impl Issuer {
         let Ok(Ok(turn)) = turn else {
             return Err(No(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once".to_owned()));
         };
-        // In a task of its own: whoever asks may hang up, what was begun is finished and stored.
+        // In a task of its own: when the caller hangs up, the work is finished and its result stored.
         let judge = Arc::clone(&self.judge);
         let work = tokio::spawn(guarded("identity", async move {
             let _turn = turn;

@@ -28,7 +28,7 @@ use liqo_api::{
     names,
     sharing::{OfferPhase, ResourceOffer, ResourceOfferStatus, VirtualKubeletStatus},
 };
-use liqo_core::{naming, standing::is_banned};
+use liqo_core::{decision::is_banned, naming};
 use liqo_kube::{KubeError, now, owner_reference};
 use serde_json::json;
 
@@ -102,7 +102,7 @@ impl Pass<'_> {
         }
         let request = self.world.our_request(self.namespace, self.peer);
         let request = request.filter(|request| request.metadata.deletion_timestamp.is_none());
-        let grant = self.world.standing(self.peer).provider;
+        let grant = self.world.grants(self.peer).provider;
         let wanted = grant.is_granted() && one.is_some();
         if request.is_none() && !self.holds(finalizer::VIRTUAL_KUBELET) {
             let (cluster, why) =

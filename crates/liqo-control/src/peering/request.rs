@@ -6,7 +6,7 @@
 //!
 //! Watches   `ResourceRequest` replicas, `ResourceOffer` originals, `ForeignCluster`, `Node`, `Pod`,
 //!           `StorageClass`.
-//! Writes    `ForeignCluster` for whoever asks first; `ResourceOffer` originals; `ResourceRequest`
+//! Writes    `ForeignCluster` for a peer that asks before it has one; `ResourceOffer` originals; `ResourceRequest`
 //!           replicas: owner and status.
 //! Removes   `ResourceOffer` originals.
 
@@ -27,9 +27,9 @@ use liqo_api::{
     sharing::{ResourceOffer, ResourceOfferSpec, StorageType},
 };
 use liqo_core::{
+    decision::{self, accepts, is_cordoned},
     naming,
     resources::{changed, read, write},
-    standing::{self, accepts, is_cordoned},
 };
 use liqo_kube::{KubeError, now, owner_reference};
 use serde_json::json;
@@ -101,7 +101,7 @@ impl Pass<'_> {
                 && !is_nobody(one, &self.world.foreign_clusters.all(), here)
         });
         let (dead, dead_in) = is_dead(self.world.checker.health(self.peer));
-        let grant = self.world.standing(self.peer).consumer;
+        let grant = self.world.grants(self.peer).consumer;
         let plan = plan(&Seen {
             request: request.as_deref(),
             offer: offer.as_deref(),
@@ -135,7 +135,7 @@ impl Pass<'_> {
         }
     }
 
-    /// The `ForeignCluster` of whoever asks; made when it asks for the first time.
+    /// The `ForeignCluster` of the peer that asks; made when the peer asks for the first time.
     async fn foreign_cluster(&self, request: &ResourceRequest) -> Result<Option<Arc<ForeignCluster>>, KubeError> {
         if let Some(known) = self.world.foreign_cluster(self.peer) {
             self.follow(&known, request).await?;
@@ -165,7 +165,7 @@ impl Pass<'_> {
                 Err(error) => return Err(error),
             }
         }
-        // One of them is ours, made a moment ago, or is just going: its event brings us back.
+        // One of these objects is the peer's, made a moment ago, or is being deleted: its event wakes this controller.
         Ok(None)
     }
 
@@ -191,7 +191,7 @@ impl Pass<'_> {
 
     /// Tells the peer, on its copy of the request, why it is granted nothing new.
     async fn answer(&self, request: &ResourceRequest, one: &ForeignCluster) -> Result<(), KubeError> {
-        let why = standing::refusal(one, self.world.policy.accept_by_default);
+        let why = decision::refusal(one, self.world.policy.accept_by_default);
         let told = request.annotations().get(annotation::REFUSAL).map(String::as_str);
         if told == why || request.metadata.deletion_timestamp.is_some() {
             return Ok(());
@@ -301,7 +301,7 @@ fn is_news(old: &ResourceOffer, new: &ResourceOffer, threshold: u8) -> bool {
         || owners(old) != owners(new)
 }
 
-/// A `ForeignCluster` for somebody who asks.
+/// A `ForeignCluster` for a peer that asks.
 fn incoming(name: &str, peer: &str, auth_url: &str) -> ForeignCluster {
     let spec = ForeignClusterSpec {
         cluster_identity: Some(ClusterIdentity::new(peer, name)),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use liqo_core::standing::Policy;
+use liqo_core::grants::Policy;
 
 use crate::args::PeeringArgs;
 

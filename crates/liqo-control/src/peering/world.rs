@@ -32,15 +32,15 @@ use crate::{
 /// Something has changed; who has to look?
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Wake {
-    /// Whoever deals with this `ForeignCluster`.
+    /// The controllers that deal with this `ForeignCluster`.
     ForeignCluster(String),
-    /// Whoever deals with the peer that has this ID.
+    /// The controllers that deal with the peer that has this ID.
     Peer(String),
-    /// Whoever deals with this tenant namespace.
+    /// The controllers that deal with this tenant namespace.
     Tenant(String),
-    /// Whoever tells peers where we are.
+    /// The controllers that send addresses of this cluster to peers.
     Address,
-    /// Whoever offers what is free.
+    /// The controller that offers free resources.
     Capacity,
 }
 
@@ -194,7 +194,7 @@ impl World {
 
     fn wake_foreign_cluster(&self, name: &str) {
         let Some(one) = self.foreign_clusters.get("", name) else {
-            // It is gone: whoever was refused because of it may now be welcome.
+            // The ForeignCluster is gone: another one that was refused because of it may now be accepted.
             for other in self.foreign_clusters.all() {
                 self.queues.foreign_clusters.push(other.name_any());
             }

@@ -49,7 +49,7 @@ impl Held {
         Some(Self { bundle, authority_key, leaf, newest, leaf_facts })
     }
 
-    /// The data of the secret, with the keys Liqo 0.8.3 uses and the one we need to renew.
+    /// The data of the secret, with the keys that Liqo 0.8.3 uses and the key that renewal needs.
     pub(super) fn data(&self) -> Vec<(&'static str, String)> {
         let Pair { certificate, key } = &self.leaf;
         let mut data = vec![

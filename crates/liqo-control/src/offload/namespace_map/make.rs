@@ -17,14 +17,14 @@ use liqo_api::{
     names,
     virtualkubelet::{MappingPhase, NamespaceMap},
 };
-use liqo_core::standing::Grant;
+use liqo_core::grants::Grant;
 use liqo_kube::KubeError;
 use serde_json::json;
 
 use super::{
     super::{is_leaving, is_original, strip},
     Loop, Rules, id, is_in,
-    plan::{Owner, Wish, look, originals, owner_of, within},
+    plan::{Owner, Step, look, originals, owner_of, within},
     status::{Left, Outcome},
 };
 
@@ -97,23 +97,23 @@ impl Loop {
     ) -> Result<Result<MappingPhase, String>, KubeError> {
         let cluster = &self.shared.home.cluster;
         let mut there = self.shared.namespaces.get("", name);
-        if there.is_none() && look(owner, origin, name, None, &self.rules) == Wish::Create {
+        if there.is_none() && look(owner, origin, name, None, &self.rules) == Step::Create {
             match cluster.create(&forge(owner, origin, name, &self.rules)).await {
                 Ok(made) => {
                     tracing::info!(namespace = name, map = owner.map, "namespace created for a peer");
                     there = Some(Arc::new(made));
                 }
-                // It came while we were looking.
+                // Somebody made the namespace in the meantime.
                 Err(error) if error.is_conflict() => there = cluster.get("", name).await?.map(Arc::new),
                 Err(error) => return Err(error),
             }
         }
         match look(owner, origin, name, there.as_deref(), &self.rules) {
-            Wish::Refuse(why) => Ok(Err(why)),
-            Wish::Wait => Ok(Ok(MappingPhase::Terminating)),
-            // Gone again already; its end comes to us as an event.
-            Wish::Create => Ok(Ok(MappingPhase::CreationLoopBackOff)),
-            Wish::Keep { label: wrong } => {
+            Step::Refuse(why) => Ok(Err(why)),
+            Step::Wait => Ok(Ok(MappingPhase::Terminating)),
+            // The namespace is gone again already; its end wakes the map.
+            Step::Create => Ok(Ok(MappingPhase::CreationLoopBackOff)),
+            Step::Keep { label: wrong } => {
                 if let Some(there) = there.filter(|_| wrong) {
                     let meta = json!({"uid": there.uid(), "labels": self.rules.labels(origin)});
                     cluster.merge(&*there, json!({ "metadata": meta })).await?;

@@ -1,7 +1,7 @@
 //! Signing for a peer, by the cluster's own signer.
 //!
-//! Keeps true: what was signed last for a peer is stored before it is handed out. Who asks again with
-//! the same key is given the same certificate, so a lost answer costs nothing. A new key needs the word of the old one,
+//! Keeps true: a certificate is stored before it is handed out. A peer that asks again with
+//! the same key is given the same certificate, so a lost answer costs nothing. A new key needs the word of the old key,
 //! or of the administrator. What is signed is what was read, byte for byte, and the answer of the signer is read again.
 //!
 //! Writes    `CertificateSigningRequest`, its approval; `Secret` `liqo-remote-certificate`.
@@ -105,7 +105,7 @@ pub(super) fn watch(cluster: &Cluster) -> Store<Secret> {
     cluster.watch::<Secret>("").fields(&only).trim(trim).start(|_| {})
 }
 
-/// The certificates in PEM, of tenant namespaces only; whoever may write Secrets elsewhere makes no peer.
+/// The certificates in PEM, of tenant namespaces only: a user who may write Secrets elsewhere makes no peer.
 pub(super) fn certificates(secrets: &[impl Borrow<Secret>]) -> Vec<String> {
     let secrets = secrets.iter().map(Borrow::borrow);
     let tenants = secrets.filter(|secret: &&Secret| {
@@ -149,7 +149,7 @@ pub(super) fn another_key(namespace: &str, peer: &ClusterIdentity, here: &Cluste
     No(StatusCode::FORBIDDEN, why)
 }
 
-/// A new certificate for a peer, in PEM; it is stored in place of the one `before`, or not handed out.
+/// A new certificate for a peer, in PEM; the certificate is stored in place of the certificate `before`, or not handed out.
 pub(super) async fn certificate(
     cluster: &Cluster,
     (namespace, peer): (&str, &ClusterIdentity),

@@ -11,7 +11,7 @@ use http::StatusCode;
 use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::ResourceExt;
 use liqo_api::{ClusterIdentity, discovery::ForeignCluster, meta::label, names};
-use liqo_core::{endpoint, naming, standing};
+use liqo_core::{decision, endpoint, naming};
 use liqo_kube::{KubeError, certs::SigningRequest, now, refusals};
 
 use super::{
@@ -111,7 +111,7 @@ impl Judge {
         };
         let held = before.as_ref().map(|before| before.held(csr, now().0));
         let api_server_url = self.api_server_url().await?;
-        let is_banned = standing::bans(&peers, &peer.cluster_id);
+        let is_banned = decision::bans(&peers, &peer.cluster_id);
         Ok((Seen { is_banned, room, max_tenants: self.max_tenants, held, api_server_url }, before))
     }
 
@@ -169,7 +169,7 @@ impl Judge {
         before: Option<&Stored>,
         csr: &SigningRequest,
     ) -> Result<String, No> {
-        // Who does not renew (Liqo 0.8.3) would be without an identity when a short certificate ends.
+        // A peer that does not renew (Liqo 0.8.3) would be without an identity when a short certificate ends.
         let lifetime = request.renews.then_some(self.lifetime);
         issue::certificate(&self.home.cluster, (namespace, &request.cluster), before, csr, lifetime).await
     }
@@ -204,14 +204,14 @@ impl Judge {
         }
     }
 
-    /// Tells on the `ForeignCluster` of a known peer that somebody who calls itself that peer was refused. Whoever asks chooses
-    /// the ID, so this is done once in a while for each ID.
+    /// Tells on the `ForeignCluster` of a known peer that somebody who calls itself that peer was refused. The caller chooses
+    /// the ID, so the Event is written once in a while for each ID.
     async fn tell_refused(&self, peer: &ClusterIdentity, why: &str) {
         if !self.told.is_news(&format!("refusal of {}", peer.cluster_id)) {
             return;
         }
         let Ok(known) = self.home.cluster.list::<ForeignCluster>("", "").await else { return };
-        if let Some(one) = known.iter().find(|one| standing::id_of(one) == peer.cluster_id) {
+        if let Some(one) = known.iter().find(|one| decision::id_of(one) == peer.cluster_id) {
             let message =
                 format!("Somebody who calls itself this cluster asked for an identity here and was refused: {why}");
             self.home.cluster.event(one, super::WRITER, "Warning", "IdentityNotGranted", &message).await;
@@ -276,10 +276,10 @@ impl Judge {
             }
             return Ok(made.name_any());
         }
-        // Its name exists: made by another request of the peer, or somebody else's.
+        // A namespace of this name exists: made by another request of the peer, or by another user.
         match tenant::ensure(&self.home.cluster, &[], peer).await? {
             Tenant::Ready(name) => Ok(name),
-            // Its name follows from the ID and the name of the peer, and is another's already.
+            // The name follows from the ID and the name of the peer, and the namespace is not the peer's.
             Tenant::Refused(why) => Err(No(StatusCode::FORBIDDEN, why)),
         }
     }
