@@ -8,7 +8,7 @@
 //!
 //! Watches   the `ConfigMap` `liqo-peer-policy`; of the [`Memory`] `NamespaceOffloading`s, `Namespace`s and, with resource
 //!           enforcement, `ShadowPod`s, the `Pod`s made from them and `ResourceOffer`s.
-//! Writes    nothing; see `certificates` for what keeps the server trusted.
+//! Writes    Events on `ForeignCluster`s about refused requests; see `certificates` for what keeps the server trusted.
 //! Removes   nothing.
 
 mod certificates;
@@ -28,12 +28,13 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
-use liqo_api::{ClusterIdentity, meta::label, names, offloading::NamespaceOffloading};
+use liqo_api::{ClusterIdentity, discovery::ForeignCluster, meta::label, names, offloading::NamespaceOffloading};
+use liqo_core::{decision, door};
 use liqo_kube::{
     Cluster, Store,
     certs::{self, Shown},
     life::Life,
-    refusals,
+    refusals, said,
     server::{self, Limits, Listen, Peer, Reply},
     turns::Turns,
 };
@@ -44,6 +45,7 @@ use self::{
 };
 use crate::{
     args::ManagerArgs, door::Policy, home::Home, memory::Memory, offload::guest::GuestArgs, peering::issuer::Issuer,
+    quiet::Quiet,
 };
 
 /// Longest review accepted: two objects of the size etcd takes (1.5 MiB), and what is around them.
@@ -60,6 +62,9 @@ struct Context {
     offloadings: Store<NamespaceOffloading>,
     /// All namespaces.
     namespaces: Store<Namespace>,
+    foreign_clusters: Store<ForeignCluster>,
+    /// Refusals that were told a short while ago.
+    quiet: Quiet,
     /// What pods of peers may ask for.
     guests: GuestArgs,
     /// Bookkeeping of peers' resources; `None`: not enforced.
@@ -107,6 +112,8 @@ pub(crate) fn spawn(
         home: home.namespace.clone(),
         offloadings: Store::clone(&memory.offloadings),
         namespaces: Store::clone(&memory.namespaces),
+        foreign_clusters: Store::clone(&memory.foreign_clusters),
+        quiet: Quiet::default(),
         guests: args.guests.clone(),
         quota: args.enable_resource_enforcement.then(|| Arc::new(Quota::new(memory, &home.identity))),
         policy: policy.clone(),
@@ -165,12 +172,39 @@ async fn answer(context: &Arc<Context>, request: Request<Incoming>, peer: &Peer)
     };
     let uid = asked.uid.clone();
     let (operation, namespace, name) = (asked.operation.clone(), asked.namespace.clone(), asked.name.clone());
+    let peer = peer_of(&asked);
     let verdict = hook.judge(context, asked, source).await;
     if let Verdict::Deny { code, message } = &verdict {
         refusals::count("webhook", hook.path());
         tracing::info!(path, operation, namespace, name, code, reason = message, "request denied");
+        if let Some(peer) = peer {
+            tell_refused(context, &peer, hook, message);
+        }
     }
     server::json(StatusCode::OK, &review::write(&version, &uid, verdict))
+}
+
+/// The ID of the peer that makes a request which is to be stored.
+fn peer_of(asked: &Asked) -> Option<String> {
+    let is_peer = asked.user_info.groups.iter().any(|group| group == door::GROUP);
+    (is_peer && !asked.dry_run).then(|| asked.user_info.username.clone())
+}
+
+/// Tells on the `ForeignCluster` of a peer that a webhook refused a request in the peer's name: one Event for each webhook in a
+/// while, because whoever reaches the port can make reviews up. The verdict does not wait for the Event.
+fn tell_refused(context: &Arc<Context>, peer: &str, hook: Hook, why: &str) {
+    let known = context.foreign_clusters.filter(|one| decision::id_of(one) == peer).into_iter().next();
+    let Some(known) = known.filter(|_| context.quiet.is_news(&format!("{peer} {}", hook.path()))) else { return };
+    let message = format!(
+        "The webhook {} refused a request in the name of this cluster: {}. Further refusals are in the log of the \
+         controller manager and in the metric liqo_refusals_total",
+        hook.path(),
+        said::printable(why)
+    );
+    let cluster = context.cluster.clone();
+    tokio::spawn(async move {
+        cluster.event(&*known, "liqo-controller-manager", "Warning", "RequestRefused", &message).await;
+    });
 }
 
 /// The webhooks.
@@ -286,7 +320,20 @@ async fn origin_of_namespace(context: &Context, namespace: &str, source: IpAddr)
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn only_refusals_of_peers_are_told() {
+        let asked = |groups: &[&str], dry_run| {
+            let user = json!({"username": "id", "groups": groups});
+            serde_json::from_value::<Asked>(json!({"userInfo": user, "dryRun": dry_run})).unwrap()
+        };
+        assert_eq!(peer_of(&asked(&["system:authenticated", "liqo.io"], false)).as_deref(), Some("id"));
+        assert_eq!(peer_of(&asked(&["liqo.io"], true)), None, "a dry run");
+        assert_eq!(peer_of(&asked(&["system:masters"], false)), None, "an administrator");
+    }
 
     #[test]
     fn every_webhook_of_the_chart_is_served() {

@@ -55,7 +55,7 @@ impl Ledger {
         self.peer_of(&*self.namespaces.get("", namespace)?)
     }
 
-    /// The same.
+    /// The peer that a tenant namespace is shared with.
     pub(crate) fn peer_of(&self, namespace: &Namespace) -> Option<String> {
         let all = self.foreign_clusters.all();
         naming::tenant_of(namespace, recorded(namespace, all.iter().map(AsRef::as_ref))).map(str::to_owned)

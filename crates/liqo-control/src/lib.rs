@@ -14,5 +14,6 @@ pub mod manager;
 mod memory;
 pub mod offload;
 pub mod peering;
+mod quiet;
 pub mod replicate;
 mod told;

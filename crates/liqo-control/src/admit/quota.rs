@@ -33,7 +33,7 @@ use crate::{
 /// How long a request waits for the first lists.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What exists, and what is about to.
+/// The objects that count, and the reservations for pods that were let pass a moment ago.
 pub(super) struct Quota {
     own: ClusterIdentity,
     shadows: Store<ShadowPod>,
@@ -80,9 +80,9 @@ impl Asked {
 /// Why a pod is not admitted.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// It asks for too much, or does not say what it asks for.
+    /// The pod asks for too much, or does not say what it asks for.
     Denied(String),
-    /// It is not known yet what it may have.
+    /// It is not known yet what the peer may have.
     Unable(String),
 }
 

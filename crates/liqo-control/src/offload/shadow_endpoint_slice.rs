@@ -203,7 +203,7 @@ impl Loop {
                 match there.map(|there| (plan(shadow, Some(&there), sight), there)) {
                     Some((Step::Merge(patch), there)) => self.cluster.merge(&there, patch).await.map(|_| None),
                     Some((Step::Taken, _)) => Ok(self.taken(shadow).await),
-                    // It is ours and the watch is about to show it, or it is gone again.
+                    // The slice is ours and the watch is about to show the slice, or the slice is gone again.
                     _ => Ok(Some(Duration::from_secs(1))),
                 }
             }

@@ -50,7 +50,7 @@ const PEERS: Patience = Patience { accept: Duration::from_secs(3), finish: Durat
 const PAUSE: Duration = Duration::from_secs(60);
 /// Pause before a question that was not answered is asked again.
 const SHORT_PAUSE: Duration = Duration::from_secs(10);
-/// The same, until there was a first answer.
+/// Pause before a question is asked again that was not answered, until there was a first answer.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Flags of the authentication service. What Liqo 0.8.3 told it about granting is told the controller manager.

@@ -43,8 +43,8 @@ use super::{
     limits::{QUEUE, TURNS},
     settings, token, wire,
 };
-use crate::home::Home;
-use judge::{Judge, Told};
+use crate::{home::Home, quiet::Quiet};
+use judge::Judge;
 
 /// The signer makes no certificate of a shorter life.
 const SHORTEST_LIFE: Duration = Duration::from_secs(600);
@@ -94,7 +94,7 @@ pub(crate) struct Issuer {
 }
 
 impl Issuer {
-    /// One that works by these flags.
+    /// An issuer that works by these flags.
     ///
     /// # Errors
     /// A text that names the flag that cannot be used.
@@ -118,7 +118,7 @@ impl Issuer {
                 lifetime,
                 max_tenants: args.max_tenants,
                 counting: tokio::sync::Mutex::default(),
-                told: Told::default(),
+                quiet: Quiet::default(),
                 api_server: args.advertise_api_server_address.clone(),
                 api_server_trusted: args.advertise_api_server_trusted_ca,
             }),

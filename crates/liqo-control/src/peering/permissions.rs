@@ -132,16 +132,16 @@ async fn write_down(cluster: &Cluster, tenant: &Namespace, old: &[bool; 2], new:
 /// Everything the bindings depend on. Pairs are *provider* and *consumer*.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
-    /// It has a `ForeignCluster`.
+    /// The peer has a `ForeignCluster`.
     is_peer: bool,
-    /// It gets nothing.
+    /// The peer is banned.
     is_banned: bool,
     grants: Grants,
     /// A request or an offer is there.
     agreed: [bool; 2],
     /// The role of the direction is bound.
     bound: [bool; 2],
-    /// It has told us its network, and has to take that back.
+    /// The peer has announced its network here, and has to withdraw the announcement.
     has_network: bool,
     /// The time of leaving is written down.
     clocks: [bool; 2],

@@ -42,7 +42,7 @@ impl Held {
     }
 
     fn new(bundle: String, authority_key: Option<String>, leaf: Pair) -> Option<Self> {
-        // It must be possible to show it, otherwise it is worth nothing.
+        // A certificate that cannot be shown counts as missing.
         certs::Shown::default().show(&leaf).ok()?;
         let newest = certs::facts(bundle.as_bytes()).ok()?;
         let leaf_facts = certs::facts(leaf.certificate.as_bytes()).ok()?;

@@ -17,7 +17,7 @@ use super::super::is_leaving;
 pub(super) struct Owner {
     /// `<namespace>/<name>` of the map that asked for it.
     pub map: String,
-    /// How it is called where the map comes from.
+    /// Name of the namespace in the cluster that the map comes from.
     pub original: String,
 }
 
@@ -39,14 +39,14 @@ pub(super) fn originals(owner: &Owner) -> BTreeMap<String, String> {
 /// What to do about one namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Make it.
+    /// Make the namespace.
     Create,
     /// The namespace exists; says whether its labels must be restored.
     Keep {
         /// Whether the label with the peer's ID, or one of Pod Security, is wrong.
         label: bool,
     },
-    /// It is going away; it is made again afterwards.
+    /// The namespace is being deleted; it is made again afterwards.
     Wait,
     /// The peer does not get it, for this reason.
     Refuse(String),

@@ -18,7 +18,7 @@ use crate::args::KubeletArgs;
 const USER: i64 = 1000;
 /// Name of the port that answers health checks.
 const HEALTH: &str = "healthz";
-/// That port, the default of `--health-probe-address`.
+/// The port that answers health checks, the default of `--health-probe-address`.
 const HEALTH_PORT: i32 = 8081;
 
 pub(super) fn spec(args: &KubeletArgs, arguments: Vec<String>) -> PodSpec {

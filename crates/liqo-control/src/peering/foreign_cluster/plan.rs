@@ -36,7 +36,7 @@ const CORDONED: &str = "The remote cluster asks for resources, and is granted no
 /// Whether the peer knows us.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Authentication {
-    /// It does; the namespace it gave us.
+    /// The peer knows this cluster and gave it this namespace.
     Known(String),
     /// Not yet, or not any more.
     Unknown(Option<Failure>),

@@ -1,11 +1,7 @@
 //! Judges a request for an identity: reads what the decision depends on, decides ([`plan`](super::plan)), and does what the
 //! grant asks for.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
 use http::StatusCode;
 use k8s_openapi::api::core::v1::{Namespace, Node};
@@ -25,12 +21,7 @@ use super::{
     issue::{self, Stored},
     plan::{self, Grant, Refusal, Room, Seen, plan},
 };
-use crate::{home::Home, ledger::recorded};
-
-/// How long nothing more is told about an object.
-const QUIET: Duration = Duration::from_secs(600);
-/// Objects whose last warning is remembered, at most.
-const MOST_TOLD: usize = 1024;
+use crate::{home::Home, ledger::recorded, quiet::Quiet};
 
 /// What every request needs.
 pub(super) struct Judge {
@@ -41,7 +32,8 @@ pub(super) struct Judge {
     pub(super) max_tenants: usize,
     /// Held while a tenant namespace is counted and made.
     pub(super) counting: tokio::sync::Mutex<()>,
-    pub(super) told: Told,
+    /// Refusals that were told a short while ago.
+    pub(super) quiet: Quiet,
     pub(super) api_server: String,
     pub(super) api_server_trusted: bool,
 }
@@ -195,7 +187,7 @@ impl Judge {
         };
         let name = secret.name_any();
         tracing::warn!(peer = peer.cluster_id, name = peer.cluster_name, secret = name, reason = why, "token refused");
-        if self.told.is_news(&secret.uid().unwrap_or_default()) {
+        if self.quiet.is_news(&secret.uid().unwrap_or_default()) {
             let message = format!(
                 "Cluster {} came with this token and was refused: {why}. `liqoctl generate peer-command` makes a new one",
                 peer.cluster_id
@@ -207,7 +199,7 @@ impl Judge {
     /// Tells on the `ForeignCluster` of a known peer that somebody who calls itself that peer was refused. The caller chooses
     /// the ID, so the Event is written once in a while for each ID.
     async fn tell_refused(&self, peer: &ClusterIdentity, why: &str) {
-        if !self.told.is_news(&format!("refusal of {}", peer.cluster_id)) {
+        if !self.quiet.is_news(&format!("refusal of {}", peer.cluster_id)) {
             return;
         }
         let Ok(known) = self.home.cluster.list::<ForeignCluster>("", "").await else { return };
@@ -220,7 +212,7 @@ impl Judge {
 
     async fn another_key(&self, peer: &ClusterIdentity, namespace: &str, before: Option<&Stored>) -> No {
         tracing::warn!(peer = peer.cluster_id, namespace, "another key for an ID that belongs to a key was refused");
-        if let Some(before) = before.filter(|_| self.told.is_news(&format!("key of {}", peer.cluster_id))) {
+        if let Some(before) = before.filter(|_| self.quiet.is_news(&format!("key of {}", peer.cluster_id))) {
             before.tell(&self.home.cluster, peer).await;
         }
         issue::another_key(namespace, peer, &self.home.identity)
@@ -294,35 +286,5 @@ impl Judge {
         }
         nodes.dedup_by_key(|node| node.uid());
         Ok(endpoint::api_server_url(&self.api_server, &nodes))
-    }
-}
-
-/// Refusals that were reported recently. Callers choose how often they are refused, so each refusal is reported once in a while
-/// only.
-#[derive(Default)]
-pub(super) struct Told(Mutex<HashMap<String, Instant>>);
-
-impl Told {
-    fn is_news(&self, about: &str) -> bool {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|_, since| since.elapsed() < QUIET);
-        known.len() < MOST_TOLD && known.insert(about.to_owned(), Instant::now()).is_none()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_told_is_not_told_again_at_once() {
-        let told = Told::default();
-        assert!(told.is_news("a"));
-        assert!(!told.is_news("a"));
-        assert!(told.is_news("b"));
-        for number in 0..2 * MOST_TOLD {
-            told.is_news(&number.to_string());
-        }
-        assert_eq!(told.0.lock().unwrap().len(), MOST_TOLD);
     }
 }
