@@ -1,7 +1,7 @@
 //! Virtual kubelets, namespaces there, shadow pods here.
 //!
 //! As a consumer: a virtual kubelet for each accepted offer ([`virtual_kubelet`]), a namespace map for each
-//! virtual node (`virtual_node`), the wishes of `NamespaceOffloading`s in those maps (`namespace`), the pods on virtual nodes that
+//! virtual node (`virtual_node`), the entries of `NamespaceOffloading`s in those maps (`namespace`), the pods on virtual nodes that
 //! no virtual kubelet looks after (`stray`).
 //! As a provider: the namespaces a peer asks for (`namespace_map`), its pods (`shadow_pod`) and its
 //! endpoints (`shadow_endpoint_slice`) in them.

@@ -233,12 +233,12 @@ mod tests {
         let allowed = |maps: &[(&str, Entries<'_>)], there: &[(&str, &str, &str)], most: usize| -> Vec<String> {
             let text =
                 |all: Entries<'_>| all.iter().map(|(key, name)| ((*key).to_owned(), (*name).to_owned())).collect();
-            let wishes: Vec<(String, BTreeMap<_, _>)> =
+            let asked: Vec<(String, BTreeMap<_, _>)> =
                 maps.iter().map(|(map, all)| ((*map).to_owned(), text(all))).collect();
-            let wishes: Vec<_> = wishes.iter().map(|(map, all)| (map.clone(), all)).collect();
+            let asked: Vec<_> = asked.iter().map(|(map, all)| (map.clone(), all)).collect();
             let there: Vec<_> = there.iter().map(|(map, key, name)| (owner(map, key), (*name).to_owned())).collect();
             let of =
-                |map: &str| within(map, &wishes, &there, most).into_iter().map(|key| format!("{map}/{key}")).collect();
+                |map: &str| within(map, &asked, &there, most).into_iter().map(|key| format!("{map}/{key}")).collect();
             maps.iter().flat_map(|(map, _)| -> Vec<String> { of(map) }).collect()
         };
         let four: Entries<'_> = &[("a", "a-x"), ("b", "b-x"), ("c", "c-x"), ("d", "d-x")];

@@ -38,6 +38,13 @@ pub(super) struct Judge {
     pub(super) api_server_trusted: bool,
 }
 
+/// What is stored about a peer.
+struct Found {
+    peers: Vec<ForeignCluster>,
+    tenant: Option<Tenant>,
+    before: Option<Stored>,
+}
+
 impl Judge {
     /// The identity that is asked for; a refusal is counted and told.
     pub(super) async fn grant(&self, request: wire::Request) -> Result<wire::Answer, No> {
@@ -61,15 +68,17 @@ impl Judge {
             true => Some(self.rights(&request, None).await?),
             false => None,
         };
-        let (seen, before) = self.observe(peer, &csr).await?;
+        let found = self.find(peer).await?;
+        let before = found.before.as_ref();
         let rights = match early {
             Some(rights) => rights,
-            None => self.rights(&request, before.as_ref().map(|before| before.proves(&csr, &request.proof))).await?,
+            None => self.rights(&request, before.map(|before| before.proves(&csr, &request.proof))).await?,
         };
+        let seen = self.observe(&found, peer, &csr).await?;
         let room = seen.room.clone();
         match plan(rights, seen) {
-            Ok(grant) => self.act(grant, &request, before.as_ref(), &csr).await,
-            Err(refusal) => Err(self.refuse(&refusal, &request, (&room, before.as_ref())).await),
+            Ok(grant) => self.act(grant, &request, before, &csr).await,
+            Err(refusal) => Err(self.refuse(&refusal, &request, (&room, before)).await),
         }
     }
 
@@ -92,19 +101,35 @@ impl Judge {
         Ok(known.judge(given, &peer.cluster_id, now().0))
     }
 
-    /// Reads what the decision depends on, and what was signed last for the peer.
-    async fn observe(&self, peer: &ClusterIdentity, csr: &SigningRequest) -> Result<(Seen, Option<Stored>), No> {
+    /// Finds the tenant namespace of a peer, and what was signed last for the peer.
+    async fn find(&self, peer: &ClusterIdentity) -> Result<Found, No> {
         let cluster = &self.home.cluster;
         let peers = cluster.list::<ForeignCluster>("", "").await?;
-        let room = self.room(peer, &peers).await?;
-        let before = match &room {
-            Room::Known(namespace) => Stored::read(cluster, namespace).await?,
+        let labelled = format!("{}={}", label::CLUSTER_ID, peer.cluster_id);
+        let mut known = cluster.list::<Namespace>("", &labelled).await?;
+        known.retain(|one| naming::tenant_of(one, recorded(one, peers.iter())) == Some(&peer.cluster_id));
+        let tenant = tenant::choose(&known);
+        let before = match &tenant {
+            Some(Tenant::Ready(namespace)) => Stored::read(cluster, namespace).await?,
             _ => None,
         };
-        let held = before.as_ref().map(|before| before.held(csr, now().0));
-        let api_server_url = self.api_server_url().await?;
-        let is_banned = decision::bans(&peers, &peer.cluster_id);
-        Ok((Seen { is_banned, room, max_tenants: self.max_tenants, held, api_server_url }, before))
+        Ok(Found { peers, tenant, before })
+    }
+
+    /// Everything the decision depends on besides the rights of the caller.
+    async fn observe(&self, found: &Found, peer: &ClusterIdentity, csr: &SigningRequest) -> Result<Seen, No> {
+        let room = match &found.tenant {
+            Some(Tenant::Ready(name)) => Room::Known(name.clone()),
+            Some(Tenant::Refused(why)) => Room::Unusable(why.clone()),
+            None => Room::Missing { tenants: self.tenants().await? },
+        };
+        Ok(Seen {
+            is_banned: decision::bans(&found.peers, &peer.cluster_id),
+            room,
+            max_tenants: self.max_tenants,
+            held: found.before.as_ref().map(|before| before.held(csr, now().0)),
+            api_server_url: self.api_server_url().await?,
+        })
     }
 
     /// Does what a grant asks for.
@@ -220,18 +245,6 @@ impl Judge {
 
     fn authority(&self) -> Option<&str> {
         if self.api_server_trusted { None } else { self.home.api_server_ca.as_deref() }
-    }
-
-    /// The tenant namespace of a peer.
-    async fn room(&self, peer: &ClusterIdentity, peers: &[ForeignCluster]) -> Result<Room, No> {
-        let labelled = format!("{}={}", label::CLUSTER_ID, peer.cluster_id);
-        let mut known = self.home.cluster.list::<Namespace>("", &labelled).await?;
-        known.retain(|one| naming::tenant_of(one, recorded(one, peers.iter())) == Some(&peer.cluster_id));
-        Ok(match tenant::choose(&known) {
-            Some(Tenant::Ready(name)) => Room::Known(name),
-            Some(Tenant::Refused(why)) => Room::Unusable(why),
-            None => Room::Missing { tenants: self.tenants().await? },
-        })
     }
 
     /// The number of tenant namespaces.
