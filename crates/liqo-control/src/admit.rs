@@ -1,14 +1,14 @@
 //! What the API server asks us before it accepts an object. The authentication service asks at the same port, and is
 //! answered by [`Issuer`].
 //!
-//! Keeps true: every replica answers alike, whoever leads; nothing here answers with an internal error
+//! Keeps true: every replica answers alike, whichever replica leads; nothing here answers with an internal error
 //! because another object is missing; the certificates are made, renewed and trusted without help. Whoever reaches the port
 //! can make reviews up, unless clients must show a certificate: an answer changes nothing that outlives the answer but a
 //! bounded reservation ([`quota`]), and reviews of one source delay those of others for a bounded time ([`Turns`]).
 //!
-//! Watches   `NamespaceOffloading`s, remote `Namespace`s, the `ConfigMap` `liqo-peer-policy` and, with resource
+//! Watches   the `ConfigMap` `liqo-peer-policy`; of the [`Memory`] `NamespaceOffloading`s, `Namespace`s and, with resource
 //!           enforcement, `ShadowPod`s, the `Pod`s made from them and `ResourceOffer`s.
-//! Writes    nothing; see `certificates` for what keeps the server trusted.
+//! Writes    Events on `ForeignCluster`s about refused requests; see `certificates` for what keeps the server trusted.
 //! Removes   nothing.
 
 mod certificates;
@@ -28,14 +28,14 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
-use liqo_api::{ClusterIdentity, meta::label, names, offloading::NamespaceOffloading};
+use liqo_api::{ClusterIdentity, discovery::ForeignCluster, meta::label, names, offloading::NamespaceOffloading};
+use liqo_core::{decision, door};
 use liqo_kube::{
     Cluster, Store,
     certs::{self, Shown},
     life::Life,
-    refusals,
+    refusals, said,
     server::{self, Limits, Listen, Peer, Reply},
-    strip,
     turns::Turns,
 };
 
@@ -43,7 +43,10 @@ use self::{
     quota::Quota,
     review::{Request as Asked, Verdict},
 };
-use crate::{door::Policy, home::Home, manager::ManagerArgs, offload::guest::GuestArgs, peering::issuer::Issuer};
+use crate::{
+    args::ManagerArgs, door::Policy, home::Home, memory::Memory, offload::guest::GuestArgs, peering::issuer::Issuer,
+    quiet::Quiet,
+};
 
 /// Longest review accepted: two objects of the size etcd takes (1.5 MiB), and what is around them.
 const LONGEST: usize = (3 << 20) + (128 << 10);
@@ -57,8 +60,11 @@ struct Context {
     /// The Liqo namespace.
     home: String,
     offloadings: Store<NamespaceOffloading>,
-    /// Namespaces made for peers.
+    /// All namespaces.
     namespaces: Store<Namespace>,
+    foreign_clusters: Store<ForeignCluster>,
+    /// Refusals that were told a short while ago.
+    quiet: Quiet,
     /// What pods of peers may ask for.
     guests: GuestArgs,
     /// Bookkeeping of peers' resources; `None`: not enforced.
@@ -84,15 +90,16 @@ struct Context {
 pub(crate) fn spawn(
     home: &Home,
     args: &ManagerArgs,
-    (issuer, policy): (&Arc<Issuer>, &Policy),
+    (memory, issuer, policy): (&Memory, &Arc<Issuer>, &Policy),
     life: &Life,
 ) -> Result<(), String> {
-    if args.webhook_port == 0 {
+    let webhooks = &args.webhooks;
+    if webhooks.webhook_port == 0 {
         return Err("--webhook-port 0 is no port: the Service of the webhooks needs a fixed one, like 9443".to_owned());
     }
     certs::install_crypto();
     let shown = Arc::new(Shown::default());
-    let tls = match args.webhook_client_ca.as_str() {
+    let tls = match webhooks.webhook_client_ca.as_str() {
         "" => certs::server_config(Arc::clone(&shown)),
         authorities => certs::server_config_with_clients(Arc::clone(&shown), authorities)
             .map_err(|error| format!("--webhook-client-ca: {error}"))?,
@@ -103,27 +110,21 @@ pub(crate) fn spawn(
         cluster: home.cluster.clone(),
         identity: home.identity.clone(),
         home: home.namespace.clone(),
-        offloadings: home.cluster.watch::<NamespaceOffloading>("").start(|_| {}),
-        namespaces: watch_namespaces(&home.cluster),
+        offloadings: Store::clone(&memory.offloadings),
+        namespaces: Store::clone(&memory.namespaces),
+        foreign_clusters: Store::clone(&memory.foreign_clusters),
+        quiet: Quiet::default(),
         guests: args.guests.clone(),
-        quota: args.enable_resource_enforcement.then(|| Arc::new(Quota::watch(&home.cluster, &home.identity))),
+        quota: args.enable_resource_enforcement.then(|| Arc::new(Quota::new(memory, &home.identity))),
         policy: policy.clone(),
         nodes: virtual_kubelet::Nodes::new(&home.cluster),
         issuer: Arc::clone(issuer),
         turns: Turns::of_processors(),
         questions: Turns::new(QUESTIONS.0, QUESTIONS.1),
-        known_clients: !args.webhook_client_ca.is_empty(),
+        known_clients: !webhooks.webhook_client_ca.is_empty(),
     });
-    life.spawn("webhooks", serve(context, args.webhook_port, tls, life.clone(), life.busy()));
+    life.spawn("webhooks", serve(context, webhooks.webhook_port, tls, life.clone(), life.busy()));
     Ok(())
-}
-
-fn watch_namespaces(cluster: &Cluster) -> Store<Namespace> {
-    let trim = |namespace: &mut Namespace| {
-        strip(namespace);
-        (namespace.spec, namespace.status, namespace.metadata.annotations) = (None, None, None);
-    };
-    cluster.watch::<Namespace>("").labels(label::REMOTE_CLUSTER_ID).trim(trim).start(|_| {})
 }
 
 async fn serve(
@@ -171,12 +172,39 @@ async fn answer(context: &Arc<Context>, request: Request<Incoming>, peer: &Peer)
     };
     let uid = asked.uid.clone();
     let (operation, namespace, name) = (asked.operation.clone(), asked.namespace.clone(), asked.name.clone());
+    let peer = peer_of(&asked);
     let verdict = hook.judge(context, asked, source).await;
     if let Verdict::Deny { code, message } = &verdict {
         refusals::count("webhook", hook.path());
         tracing::info!(path, operation, namespace, name, code, reason = message, "request denied");
+        if let Some(peer) = peer {
+            tell_refused(context, &peer, hook, message);
+        }
     }
     server::json(StatusCode::OK, &review::write(&version, &uid, verdict))
+}
+
+/// The ID of the peer that makes a request which is to be stored.
+fn peer_of(asked: &Asked) -> Option<String> {
+    let is_peer = asked.user_info.groups.iter().any(|group| group == door::GROUP);
+    (is_peer && !asked.dry_run).then(|| asked.user_info.username.clone())
+}
+
+/// Tells on the `ForeignCluster` of a peer that a webhook refused a request in the peer's name: one Event for each webhook in a
+/// while, because whoever reaches the port can make reviews up. The verdict does not wait for the Event.
+fn tell_refused(context: &Arc<Context>, peer: &str, hook: Hook, why: &str) {
+    let known = context.foreign_clusters.filter(|one| decision::id_of(one) == peer).into_iter().next();
+    let Some(known) = known.filter(|_| context.quiet.is_news(&format!("{peer} {}", hook.path()))) else { return };
+    let message = format!(
+        "The webhook {} refused a request in the name of this cluster: {}. Further refusals are in the log of the \
+         controller manager and in the metric liqo_refusals_total",
+        hook.path(),
+        said::printable(why)
+    );
+    let cluster = context.cluster.clone();
+    tokio::spawn(async move {
+        cluster.event(&*known, "liqo-controller-manager", "Warning", "RequestRefused", &message).await;
+    });
 }
 
 /// The webhooks.
@@ -277,8 +305,10 @@ async fn offloading_of(context: &Context, namespace: &str, source: IpAddr) -> Op
 /// Why the namespace cannot be read.
 async fn origin_of_namespace(context: &Context, namespace: &str, source: IpAddr) -> Result<Option<String>, String> {
     let origin = |namespace: &Namespace| namespace.labels().get(label::REMOTE_CLUSTER_ID).cloned();
-    if let Some(known) = context.namespaces.get("", namespace) {
-        return Ok(origin(&known));
+    // A namespace without an origin may be older in the store than in the API server.
+    let known = context.namespaces.get("", namespace).and_then(|known| origin(&known));
+    if known.is_some() {
+        return Ok(known);
     }
     let _turn = context.questions.take(source).await;
     match context.cluster.get::<Namespace>("", namespace).await {
@@ -290,7 +320,20 @@ async fn origin_of_namespace(context: &Context, namespace: &str, source: IpAddr)
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn only_refusals_of_peers_are_told() {
+        let asked = |groups: &[&str], dry_run| {
+            let user = json!({"username": "id", "groups": groups});
+            serde_json::from_value::<Asked>(json!({"userInfo": user, "dryRun": dry_run})).unwrap()
+        };
+        assert_eq!(peer_of(&asked(&["system:authenticated", "liqo.io"], false)).as_deref(), Some("id"));
+        assert_eq!(peer_of(&asked(&["liqo.io"], true)), None, "a dry run");
+        assert_eq!(peer_of(&asked(&["system:masters"], false)), None, "an administrator");
+    }
 
     #[test]
     fn every_webhook_of_the_chart_is_served() {

@@ -72,7 +72,7 @@ fn pem(der: &[u8]) -> String {
     format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }
 
-/// Reads the cluster ID; whoever comes first makes it. It is never changed afterwards, whatever tool
+/// Reads the cluster ID; the first process makes the ID. The ID is never changed afterwards, whichever tool
 /// applies the chart again: no tool renders that key unless the user sets it.
 async fn cluster_id_of(cluster: &Cluster, namespace: &str) -> Result<String, KubeError> {
     loop {

@@ -15,13 +15,14 @@ use liqo_api::{
     sharing::ResourceOffer,
 };
 use liqo_core::{
+    decision::{is_banned, precedence},
+    grants::{self, Grants, Policy, Seen},
     naming,
-    standing::{self, Policy, Seen, Standing, is_banned, precedence},
 };
 use liqo_kube::{Object, Store, now};
 
 use crate::peering::{foul, is_nobody};
-pub(crate) use liqo_core::standing::id_of;
+pub(crate) use liqo_core::decision::id_of;
 
 /// The stores of every kind on which grants depend.
 #[derive(Clone)]
@@ -43,7 +44,7 @@ impl Ledger {
         self.offers.ready().await;
     }
 
-    /// The `ForeignCluster` of a peer; of several `ForeignCluster`s of one peer one counts, see [`standing::precedence`].
+    /// The `ForeignCluster` of a peer; of several `ForeignCluster`s of one peer one counts, see [`precedence`].
     pub(crate) fn foreign_cluster(&self, peer: &str) -> Option<Arc<ForeignCluster>> {
         let all = self.foreign_clusters.filter(|one| id_of(one) == peer);
         all.into_iter().min_by(|one, other| precedence(one).cmp(&precedence(other)))
@@ -54,7 +55,7 @@ impl Ledger {
         self.peer_of(&*self.namespaces.get("", namespace)?)
     }
 
-    /// The same.
+    /// The peer that a tenant namespace is shared with.
     pub(crate) fn peer_of(&self, namespace: &Namespace) -> Option<String> {
         let all = self.foreign_clusters.all();
         naming::tenant_of(namespace, recorded(namespace, all.iter().map(AsRef::as_ref))).map(str::to_owned)
@@ -127,15 +128,15 @@ impl Ledger {
         all.into_iter().max_by_key(rank)
     }
 
-    /// The grant to a peer at this moment.
-    pub(crate) fn standing(&self, peer: &str) -> Standing {
+    /// The grants to a peer at this moment.
+    pub(crate) fn grants(&self, peer: &str) -> Grants {
         let one = self.foreign_cluster(peer);
         // A ban holds for the ID, also where the banned `ForeignCluster` makes no sense beside the others.
         let counts = |one: &ForeignCluster| is_banned(one) || !is_nobody(one, &self.foreign_clusters.all(), &self.here);
         let one = one.filter(|one| counts(one));
         let tenant = self.tenants(peer).into_iter().next();
         let inside = tenant.as_ref().map(|tenant| tenant.name_any()).unwrap_or_default();
-        standing::of(&Seen {
+        grants::of(&Seen {
             foreign_cluster: one.as_deref(),
             tenant: tenant.as_deref(),
             our_request: self.our_request(&inside, peer).as_deref(),

@@ -6,11 +6,14 @@
 //! - [`replicate`]: the messenger between tenant namespaces.
 
 pub mod admit;
+pub mod args;
 mod door;
 pub mod home;
 mod ledger;
 pub mod manager;
+mod memory;
 pub mod offload;
 pub mod peering;
+mod quiet;
 pub mod replicate;
 mod told;

@@ -1,24 +1,24 @@
 //! Virtual kubelets, namespaces there, shadow pods here.
 //!
 //! As a consumer: a virtual kubelet for each accepted offer ([`virtual_kubelet`]), a namespace map for each
-//! virtual node (`virtual_node`), the wishes of `NamespaceOffloading`s in those maps (`namespace`), the pods on virtual nodes that
+//! virtual node (`virtual_node`), the entries of `NamespaceOffloading`s in those maps (`namespace`), the pods on virtual nodes that
 //! no virtual kubelet looks after (`stray`).
 //! As a provider: the namespaces a peer asks for (`namespace_map`), its pods (`shadow_pod`) and its
 //! endpoints (`shadow_endpoint_slice`) in them.
 //!
-//! Everything here is decided by one replica at a time. Each loop owns its queue; what several of them
-//! read is watched once ([`Shared`]).
+//! Everything here is decided by one replica at a time. Each loop owns its queue; what several loops
+//! read is watched once ([`Shared`], [`Memory`]).
 
 mod access;
 pub mod allowance;
 mod csr;
 mod drift;
 mod namespace;
-mod namespace_map;
+pub(crate) mod namespace_map;
 mod node_failure;
 mod owners;
 mod shadow_endpoint_slice;
-mod shadow_pod;
+pub(crate) mod shadow_pod;
 mod stray;
 mod take_back;
 mod virtual_node;
@@ -32,28 +32,27 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::ResourceExt;
 use liqo_api::{
-    discovery::{ForeignCluster, PeeringConditionStatus, PeeringConditionType, ResourceRequest},
+    discovery::{ForeignCluster, PeeringConditionStatus, PeeringConditionType},
     meta::label,
-    sharing::ResourceOffer,
     virtualkubelet::NamespaceMap,
 };
-use liqo_kube::{Object, Queue, Store, life::Life, strip};
+use liqo_kube::{Object, Queue, Store, life::Life};
 
-use self::owners::Owners;
+use self::{allowance::Bookings, owners::Owners};
 use crate::{
+    args::ManagerArgs,
     door::Policy,
     home::Home,
     ledger::{Ledger, id_of},
-    manager::ManagerArgs,
-    peering::Settings,
+    memory::{Memory, is_virtual},
 };
 
 /// What several loops read.
 pub(crate) struct Shared {
     /// This cluster.
     pub home: Home,
-    /// Virtual nodes; only their metadata is kept.
-    pub nodes: Store<Node>,
+    /// The stores that other parts of the process read as well.
+    pub memory: Memory,
     /// Namespace maps: originals of ours and replicas of peers'.
     pub maps: Store<NamespaceMap>,
     /// Namespaces; only their metadata is kept.
@@ -67,11 +66,20 @@ pub(crate) struct Shared {
 impl Shared {
     /// Returns when everything shared is known.
     pub(crate) async fn ready(&self) {
-        self.nodes.ready().await;
+        self.memory.nodes.ready().await;
         self.maps.ready().await;
-        self.namespaces.ready().await;
         self.ledger.ready().await;
         self.door.ready().await;
+    }
+
+    /// The virtual node of this name.
+    pub(crate) fn virtual_node(&self, name: &str) -> Option<Arc<Node>> {
+        self.memory.nodes.get("", name).filter(|node| is_virtual(node))
+    }
+
+    /// The virtual nodes of a provider.
+    pub(crate) fn virtual_nodes_of(&self, provider: &str) -> Vec<Arc<Node>> {
+        self.memory.nodes.filter(|node| is_virtual(node) && provider_of(node) == provider)
     }
 
     /// The peer with an ID.
@@ -117,57 +125,92 @@ pub(crate) fn is_leaving(object: &impl ResourceExt) -> bool {
 ///
 /// # Errors
 /// When a flag about virtual kubelets has a value no pod can have.
-pub(crate) fn spawn(home: &Home, args: &ManagerArgs, door: Policy, life: &Life) -> Result<(), String> {
-    virtual_kubelet::check(args)?;
-    let (nodes, spaces) = (Queue::new(), Queue::new());
-    let owners = Owners::default();
-    let (maps, slices) = (owners.maps(), owners.slices());
-    let (access, strays) = (Queue::new(), Queue::new());
-    let policy = Settings::read(args)?.policy;
-    let ledger = Ledger {
-        here: home.identity.clone(),
-        policy,
-        foreign_clusters: watch_peers(home, nodes.clone(), spaces.clone(), slices.clone(), maps.clone()),
-        namespaces: watch_namespaces(home, spaces.clone(), maps.clone()),
-        requests: home.cluster.watch("").start(wake_maps::<ResourceRequest>(&maps)),
-        offers: home.cluster.watch("").start(wake_maps::<ResourceOffer>(&maps)),
+pub(crate) fn spawn(
+    home: &Home,
+    args: &ManagerArgs,
+    (memory, ledger, door): (Memory, Ledger, Policy),
+    life: &Life,
+) -> Result<(), String> {
+    virtual_kubelet::check(&args.kubelets)?;
+    let owners = Owners::new(Store::clone(&memory.namespaces));
+    let queues = Queues {
+        nodes: Queue::new(),
+        spaces: Queue::new(),
+        maps: owners.maps(),
+        slices: owners.slices(),
+        access: Queue::new(),
+        strays: Queue::new(),
     };
-    let shared = Arc::new(Shared {
-        home: home.clone(),
-        nodes: watch_nodes(home, nodes.clone(), spaces.clone(), strays.clone()),
-        maps: watch_maps(home, nodes.clone(), spaces.clone(), maps.clone(), (access.clone(), strays.clone())),
-        namespaces: ledger.namespaces.clone(),
-        ledger,
-        door,
-    });
-    owners.know(shared.namespaces.clone());
+    let maps = watch_maps(home, &queues);
+    listen(&memory, &queues);
+    let namespaces = Store::clone(&memory.namespaces);
+    let pods = shadow_pod::Pods::new(&memory.pods, owners.places());
+    let shared = Arc::new(Shared { home: home.clone(), memory, maps, namespaces, ledger, door });
+    let Queues { nodes, spaces, maps, slices, access, strays } = queues;
     life.spawn("virtual-node", virtual_node::run(Arc::clone(&shared), nodes));
     life.spawn("virtual-kubelet-access", access::run(Arc::clone(&shared), access));
     life.spawn("strays", stray::run(Arc::clone(&shared), strays));
     life.spawn("namespace-offloading", namespace::run(Arc::clone(&shared), spaces));
-    let pods = shadow_pod::Pods::watch(home, owners.places());
     let leaving = Queue::new();
     life.spawn("take-back", take_back::run(Arc::clone(&shared), pods.store.clone(), leaving.clone()));
     life.spawn("namespace-map", namespace_map::run(Arc::clone(&shared), rules(home, args), maps, leaving));
     life.spawn("kubelet-csr", csr::run(Arc::clone(&shared)));
     if args.enable_node_failure_controller {
-        life.spawn("node-failure", node_failure::run(home.clone(), pods.clone()));
+        life.spawn("node-failure", node_failure::run(Arc::clone(&shared), pods.clone()));
     }
-    let rules = shadow_pod::Rules::new(args);
+    let rules = (shadow_pod::Rules::new(args), Bookings::new(args.enable_resource_enforcement));
     life.spawn("shadow-pod", shadow_pod::run(Arc::clone(&shared), rules, pods, args.shadow_pod_ctrl_workers));
-    life.spawn("shadow-endpoint-slice", shadow_endpoint_slice::run(shared, slices, args.clone()));
+    let (networks, workers) = (args.guests.guest_networks.clone(), args.shadow_endpointslice_ctrl_workers);
+    life.spawn("shadow-endpoint-slice", shadow_endpoint_slice::run(shared, slices, networks, workers));
     Ok(())
 }
 
 /// Names, labels and limits of the namespaces made for peers.
 fn rules(home: &Home, args: &ManagerArgs) -> namespace_map::Rules {
-    let own = [home.namespace.clone(), args.storage_namespace.clone()];
+    let own = [home.namespace.clone(), args.storage.storage_namespace.clone()];
     namespace_map::Rules {
-        reserved: own.into_iter().chain(args.reserved_namespaces.iter().cloned()).collect(),
-        pod_security: args.pod_security.clone(),
-        namespaces_per_peer: args.namespaces_per_peer,
+        reserved: own.into_iter().chain(args.namespaces.reserved_namespaces.iter().cloned()).collect(),
+        pod_security: args.namespaces.pod_security.clone(),
+        namespaces_per_peer: args.namespaces.namespaces_per_peer,
         objects: args.guests.guest_objects.clone(),
     }
+}
+
+/// The queues that changes of shared objects are pushed into.
+struct Queues {
+    nodes: Queue<virtual_node::Key>,
+    spaces: Queue<namespace::Key>,
+    maps: Queue<namespace_map::Key>,
+    slices: Queue<shadow_endpoint_slice::Key>,
+    access: Queue<String>,
+    strays: Queue<stray::Key>,
+}
+
+/// Pushes what changes in the shared stores into the queues of all loops that the change concerns.
+fn listen(memory: &Memory, queues: &Queues) {
+    let (nodes, spaces, strays) = (queues.nodes.clone(), queues.spaces.clone(), queues.strays.clone());
+    memory.nodes.listen(move |node| {
+        if is_virtual(node) {
+            nodes.push(virtual_node::Key::Node(node.name_any()));
+            spaces.push(namespace::Key::Node(node.name_any()));
+            strays.push(stray::Key::Node(node.name_any()));
+        }
+    });
+    let (spaces, maps) = (queues.spaces.clone(), queues.maps.clone());
+    memory.namespaces.listen(move |namespace| {
+        spaces.push(namespace::Key::Namespace(namespace.name_any()));
+        maps.push(namespace_map::Key::Namespace(namespace.name_any()));
+    });
+    let (nodes, spaces) = (queues.nodes.clone(), queues.spaces.clone());
+    let (maps, slices) = (queues.maps.clone(), queues.slices.clone());
+    memory.foreign_clusters.listen(move |peer| {
+        maps.push(namespace_map::Key::Peer(id_of(peer).to_owned()));
+        slices.push(shadow_endpoint_slice::Key::Peer(id_of(peer).to_owned()));
+        nodes.push(virtual_node::Key::Provider(id_of(peer).to_owned()));
+        spaces.push(namespace::Key::Peer(id_of(peer).to_owned()));
+    });
+    memory.requests.listen(wake_maps(&queues.maps));
+    memory.offers.listen(wake_maps(&queues.maps));
 }
 
 /// A change of the agreement with a peer wakes the maps of that peer.
@@ -176,32 +219,9 @@ fn wake_maps<K: Object>(maps: &Queue<namespace_map::Key>) -> impl Fn(&K) + Send 
     move |object| maps.push(namespace_map::Key::Namespace(object.namespace().unwrap_or_default()))
 }
 
-fn watch_nodes(
-    home: &Home,
-    nodes: Queue<virtual_node::Key>,
-    spaces: Queue<namespace::Key>,
-    strays: Queue<stray::Key>,
-) -> Store<Node> {
-    let selector = format!("{}={}", label::TYPE, label::VIRTUAL_NODE);
-    home.cluster.watch::<Node>("").labels(&selector).trim(only_metadata).start(move |node| {
-        nodes.push(virtual_node::Key::Node(node.name_any()));
-        spaces.push(namespace::Key::Node(node.name_any()));
-        strays.push(stray::Key::Node(node.name_any()));
-    })
-}
-
-fn only_metadata(node: &mut Node) {
-    strip(node);
-    (node.spec, node.status, node.metadata.annotations) = (None, None, None);
-}
-
-fn watch_maps(
-    home: &Home,
-    nodes: Queue<virtual_node::Key>,
-    spaces: Queue<namespace::Key>,
-    maps: Queue<namespace_map::Key>,
-    (access, strays): (Queue<String>, Queue<stray::Key>),
-) -> Store<NamespaceMap> {
+fn watch_maps(home: &Home, queues: &Queues) -> Store<NamespaceMap> {
+    let (nodes, spaces, maps) = (queues.nodes.clone(), queues.spaces.clone(), queues.maps.clone());
+    let (access, strays) = (queues.access.clone(), queues.strays.clone());
     home.cluster.watch::<NamespaceMap>("").start(move |map| {
         let (namespace, name) = (map.namespace().unwrap_or_default(), map.name_any());
         if is_original(map) {
@@ -212,31 +232,5 @@ fn watch_maps(
         } else {
             maps.push(namespace_map::Key::Map(namespace, name));
         }
-    })
-}
-
-fn watch_namespaces(home: &Home, spaces: Queue<namespace::Key>, maps: Queue<namespace_map::Key>) -> Store<Namespace> {
-    let trim = |namespace: &mut Namespace| {
-        strip(namespace);
-        (namespace.spec, namespace.status) = (None, None);
-    };
-    home.cluster.watch::<Namespace>("").trim(trim).start(move |namespace| {
-        spaces.push(namespace::Key::Namespace(namespace.name_any()));
-        maps.push(namespace_map::Key::Namespace(namespace.name_any()));
-    })
-}
-
-fn watch_peers(
-    home: &Home,
-    nodes: Queue<virtual_node::Key>,
-    spaces: Queue<namespace::Key>,
-    slices: Queue<shadow_endpoint_slice::Key>,
-    maps: Queue<namespace_map::Key>,
-) -> Store<ForeignCluster> {
-    home.cluster.watch::<ForeignCluster>("").start(move |peer| {
-        maps.push(namespace_map::Key::Peer(id_of(peer).to_owned()));
-        slices.push(shadow_endpoint_slice::Key::Peer(id_of(peer).to_owned()));
-        nodes.push(virtual_node::Key::Provider(id_of(peer).to_owned()));
-        spaces.push(namespace::Key::Peer(id_of(peer).to_owned()));
     })
 }

@@ -12,7 +12,7 @@
 //! | [`offer`] | what becomes of what we are offered |
 //! | [`permissions`] | what a peer may do here |
 //!
-//! All of them look at one memory ([`world`]) and are woken by what changes in it; nothing is polled
+//! All of them look at one [`world`] and are woken by what changes in it; nothing is polled
 //! except the API servers of peers.
 
 pub mod auth;
@@ -26,7 +26,7 @@ pub(crate) mod issuer;
 mod limits;
 pub(crate) mod monitor;
 mod offer;
-mod permissions;
+pub(crate) mod permissions;
 mod request;
 mod settings;
 mod tenant;
@@ -38,7 +38,7 @@ use std::sync::Arc;
 
 use liqo_kube::{drive, life::Life};
 
-use crate::{home::Home, manager::ManagerArgs};
+use crate::{args::ManagerArgs, home::Home, ledger::Ledger, memory::Memory};
 pub(crate) use foreign_cluster::is_nobody;
 pub(crate) use request::foul;
 pub(crate) use settings::Settings;
@@ -49,39 +49,42 @@ use world::World;
 const WORKERS: usize = 8;
 
 /// Starts everything about peers.
-///
-/// # Errors
-/// A text that names a flag that cannot be used.
-pub(crate) fn spawn(home: &Home, args: &ManagerArgs, issuer: &issuer::Issuer, life: &Life) -> Result<(), String> {
-    let settings = Settings::read(args)?;
+pub(crate) fn spawn(
+    home: &Home,
+    args: &ManagerArgs,
+    known: (&Memory, Ledger, Settings),
+    issuer: &issuer::Issuer,
+    life: &Life,
+) {
     issuer.keep(life);
     let busy = life.busy();
-    let (world, wakes) = World::open(home, args, settings);
+    let (world, wakes) = World::open(home, args, known);
     let world = Arc::new(world);
     let router = Arc::clone(&world);
     life.spawn("peering", async move {
-        // Until the memory is complete nobody decides anything.
+        // Until the stores are complete nobody decides anything.
         router.ready().await;
         drop(busy);
         router.route(wakes).await;
     });
-    let workers = args.foreign_cluster_workers.max(WORKERS);
-    let this = Arc::clone(&world);
+    let workers = args.peering.foreign_cluster_workers.max(WORKERS);
+    let (this, attempts) = (Arc::clone(&world), identity::Attempts::default());
     life.spawn("foreign-cluster", async move {
-        let settle = |name| foreign_cluster::settle(&this, name);
+        let settle = |name| foreign_cluster::settle(&this, &attempts, name);
         drive("foreign-cluster", this.queues.foreign_clusters.clone(), workers, settle).await;
     });
-    let this = Arc::clone(&world);
+    let (this, requests) = (Arc::clone(&world), request::Requests::new(&args.storage));
     life.spawn("resource-request", async move {
-        drive("resource-request", this.queues.requests.clone(), workers, |key| request::settle(&this, key)).await;
+        let settle = |key| request::settle(&this, &requests, key);
+        drive("resource-request", this.queues.requests.clone(), workers, settle).await;
     });
-    let this = Arc::clone(&world);
+    let (this, offers) = (Arc::clone(&world), offer::Offers::new(&args.kubelets));
     life.spawn("resource-offer", async move {
-        drive("resource-offer", this.queues.offers.clone(), workers, |key| offer::settle(&this, key)).await;
+        let settle = |key| offer::settle(&this, &offers, key);
+        drive("resource-offer", this.queues.offers.clone(), workers, settle).await;
     });
     life.spawn("permissions", async move {
         let this = world;
         drive("permissions", this.queues.permissions.clone(), workers, |key| permissions::settle(&this, key)).await;
     });
-    Ok(())
 }

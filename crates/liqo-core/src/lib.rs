@@ -1,11 +1,12 @@
 //! What is true without a cluster: values in, values out.
 
+pub mod decision;
 pub mod door;
 pub mod endpoint;
+pub mod grants;
 pub mod join_token;
 pub mod mapping;
 pub mod naming;
 pub mod quantity;
 pub mod resources;
 pub mod selector;
-pub mod standing;

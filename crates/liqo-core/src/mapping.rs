@@ -8,7 +8,7 @@ use liqo_api::{
 };
 
 /// Whether a namespace is never offloaded whatever this cluster is called: it belongs to Kubernetes, is shared with a peer, or
-/// holds the volumes of Liqo. Components that know in which namespace Liqo is installed refuse that one, too.
+/// holds the volumes of Liqo. Components that know in which namespace Liqo is installed refuse that namespace, too.
 pub fn stays_here(namespace: &str) -> bool {
     namespace.starts_with("kube-")
         || namespace.starts_with(names::TENANT_NAMESPACE_PREFIX)

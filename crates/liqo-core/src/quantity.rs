@@ -57,7 +57,7 @@ impl Amount {
         Self::parse(&quantity.0).unwrap_or_default()
     }
 
-    /// The same, or nothing if it is negative.
+    /// The amount, or zero if the amount is negative.
     #[must_use]
     pub fn at_least_zero(self) -> Self {
         self.max(Self::ZERO)

@@ -1,6 +1,6 @@
 //! The certificates of the webhooks: made, renewed, shown and trusted.
 //!
-//! Keeps true: the certificate shown is valid and the API server trusts whoever issued it, at every
+//! Keeps true: the certificate shown is valid and the API server trusts its issuer, at every
 //! moment of a renewal and whichever replica is asked. Whoever comes first makes them; all others read.
 //!
 //! Watches   the `Secret` `liqo-webhook-certs`, both webhook configurations `liqo-webhook`.
@@ -90,7 +90,7 @@ impl Keeper {
         let step = plan::plan(held.as_ref(), trusted, now().0);
         if let Some(new) = plan::act(step, held.as_ref(), &names)? {
             tracing::info!(step = ?step, "certificates of the webhooks");
-            // The watch brings us back with what is stored, whoever was first.
+            // The watch shows what is stored, whichever replica was first.
             self.store(secret.as_deref(), &new).await?;
             return Ok(Some(INTERVAL));
         }

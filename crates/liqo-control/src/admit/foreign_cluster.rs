@@ -2,7 +2,7 @@
 //! `ForeignCluster`, which is therefore not deleted while it bans.
 
 use liqo_api::meta::{annotation, label};
-use liqo_core::standing;
+use liqo_core::decision;
 use serde_json::{Value, json};
 
 use super::review::{Request, Verdict, label_of, one_of, text};
@@ -59,8 +59,8 @@ pub(super) fn validate(asked: &Request) -> Verdict {
 /// change of something else.
 fn condition_error(old: &Value, new: &Value) -> Option<String> {
     let found = condition(new).filter(|found| !found.is_empty() && condition(old) != Some(found))?;
-    (!standing::CONDITIONS.contains(&found)).then(|| {
-        let known = standing::CONDITIONS.map(|one| format!("{one:?}")).join(", ");
+    (!decision::CONDITIONS.contains(&found)).then(|| {
+        let known = decision::CONDITIONS.map(|one| format!("{one:?}")).join(", ");
         let key = annotation::TENANT_CONDITION;
         format!("metadata.annotations[{key}]: Unsupported value: {found:?}: supported values: {known}")
     })
@@ -72,7 +72,7 @@ fn condition(object: &Value) -> Option<&str> {
 
 /// Whether a `ForeignCluster` may be deleted: without it nobody would know that its cluster is banned.
 fn deletion(old: &Value) -> Verdict {
-    if condition(old) != Some(standing::BANNED) {
+    if condition(old) != Some(decision::BANNED) {
         return Verdict::allow();
     }
     let name = text(old, "/metadata/name");

@@ -16,31 +16,31 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::{Namespace, Pod, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{Namespace, Pod, PodSpec};
 use kube::ResourceExt;
-use liqo_api::{ClusterIdentity, meta::label, sharing::ResourceOffer, virtualkubelet::ShadowPod};
-use liqo_core::{
-    door,
-    resources::{self, Resources},
-};
-use liqo_kube::{Cluster, Store, strip, turns::Turns};
+use liqo_api::{ClusterIdentity, sharing::ResourceOffer, virtualkubelet::ShadowPod};
+use liqo_core::door;
+use liqo_kube::{Store, turns::Turns};
 use tokio::{sync::watch, time::Instant};
 
-use self::reserved::{Arrival, Earlier, Reserved};
+use self::reserved::{Arrival, Reserved};
 use super::review::User;
-use crate::offload::allowance::{self, Place, Used};
+use crate::{
+    memory::Memory,
+    offload::allowance::{self, Fit, Place, Used},
+};
 
 /// How long a request waits for the first lists.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What exists, and what is about to.
+/// The objects that count, and the reservations for pods that were let pass a moment ago.
 pub(super) struct Quota {
     own: ClusterIdentity,
     shadows: Store<ShadowPod>,
     /// Pods made from `ShadowPod`s.
     pods: Store<Pod>,
     offers: Store<ResourceOffer>,
-    tenants: Store<Namespace>,
+    namespaces: Store<Namespace>,
     reserved: Arc<Mutex<Reserved>>,
     /// Changes when the watch shows an object with a reservation.
     shown: watch::Receiver<()>,
@@ -80,9 +80,9 @@ impl Asked {
 /// Why a pod is not admitted.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// It asks for too much, or does not say what it asks for.
+    /// The pod asks for too much, or does not say what it asks for.
     Denied(String),
-    /// It is not known yet what it may have.
+    /// It is not known yet what the peer may have.
     Unable(String),
 }
 
@@ -96,24 +96,21 @@ enum Step {
 }
 
 impl Quota {
-    /// Starts watching.
-    pub(super) fn watch(cluster: &Cluster, own: &ClusterIdentity) -> Self {
-        let originals = format!("{}=true", label::REPLICATION);
-        let tenants = format!("{}=true", label::TENANT_NAMESPACE);
-        let guests = format!("{}={}", label::MANAGED_BY, label::MANAGED_BY_SHADOW_POD);
+    /// A quota that counts the objects in the memory.
+    pub(super) fn new(memory: &Memory, own: &ClusterIdentity) -> Self {
         let (reserved, (news, shown)) = (Arc::<Mutex<Reserved>>::default(), watch::channel(()));
         let booked = Arc::clone(&reserved);
         Self {
             own: own.clone(),
             // An object that the watch shows counts by itself; an object that was deleted does not count.
-            shadows: cluster.watch::<ShadowPod>("").trim(trim).start(move |shadow| {
+            shadows: memory.shadow_pods.listen(move |shadow| {
                 if lock(&booked).seen(shadow.metadata.uid.as_deref().unwrap_or_default()) {
                     news.send_replace(());
                 }
             }),
-            pods: cluster.watch::<Pod>("").labels(&guests).trim(trim_pod).start(|_| {}),
-            offers: cluster.watch::<ResourceOffer>("").labels(&originals).start(|_| {}),
-            tenants: cluster.watch::<Namespace>("").labels(&tenants).start(|_| {}),
+            pods: Store::clone(&memory.pods),
+            offers: Store::clone(&memory.offers),
+            namespaces: Store::clone(&memory.namespaces),
             reserved,
             shown,
         }
@@ -125,8 +122,9 @@ impl Quota {
     /// # Errors
     /// Why the peer may not.
     pub(super) async fn admit(self: &Arc<Self>, asked: Asked, turns: &Turns, source: IpAddr) -> Result<(), Refusal> {
-        let known =
-            async { tokio::join!(self.shadows.ready(), self.pods.ready(), self.offers.ready(), self.tenants.ready()) };
+        let known = async {
+            tokio::join!(self.shadows.ready(), self.pods.ready(), self.offers.ready(), self.namespaces.ready())
+        };
         if tokio::time::timeout(PATIENCE, known).await.is_err() {
             return Err(Refusal::Unable("initialization in progress".to_owned()));
         }
@@ -147,7 +145,7 @@ impl Quota {
     fn look(&self, asked: &Asked, arrival: Arrival) -> Step {
         let origin = &asked.origin;
         let to_origin = |offer: &ResourceOffer| {
-            let tenant = self.tenants.get("", &offer.namespace().unwrap_or_default());
+            let tenant = self.namespaces.get("", &offer.namespace().unwrap_or_default());
             allowance::is_ours(offer, &self.own, origin, tenant.as_deref())
         };
         let Some(offer) = self.offers.filter(to_origin).into_iter().next() else {
@@ -158,8 +156,9 @@ impl Quota {
         let mut reserved = lock(&self.reserved);
         let now = Instant::now();
         let used = self.used(origin).beside(&asked.place());
-        let step =
-            decide(&allowance::given(&offer), used, &reserved.earlier(origin, &asked.uid, arrival, now), &asked.pod);
+        let earlier = reserved.earlier(origin, &asked.uid, arrival, now);
+        let fit = allowance::fit(&allowance::given(&offer), used, &earlier.demand, &asked.pod);
+        let step = step(fit, earlier.ends);
         // The API server will not store an object whose name is taken, so the object books nothing.
         let is_new = || self.shadows.get(&asked.namespace, &asked.name).is_none();
         if step == Step::Admit && asked.is_by_origin() && !asked.dry_run && is_new() {
@@ -175,15 +174,12 @@ impl Quota {
     }
 }
 
-/// Compares a pod with what exists, then with what is reserved as well.
-fn decide(given: &Resources, mut used: Resources, earlier: &Earlier, pod: &PodSpec) -> Step {
-    if let Err(why) = allowance::judge(given, &used, pod) {
-        return Step::Refuse(Refusal::Denied(why));
-    }
-    resources::add(&mut used, &earlier.demand);
-    match (allowance::judge(given, &used, pod), earlier.ends) {
-        (Err(_), Some(ends)) => Step::Wait(ends),
-        _ => Step::Admit,
+/// What follows for a pod: a pod that does not fit beside reservations waits until the first of them `ends`.
+fn step(fit: Fit, ends: Option<Instant>) -> Step {
+    match (fit, ends) {
+        (Fit::Never(why), _) => Step::Refuse(Refusal::Denied(why)),
+        (Fit::NotBesideClaims, Some(ends)) => Step::Wait(ends),
+        (Fit::Fits | Fit::NotBesideClaims, _) => Step::Admit,
     }
 }
 
@@ -191,57 +187,24 @@ fn lock(reserved: &Mutex<Reserved>) -> MutexGuard<'_, Reserved> {
     reserved.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Keeps what counts.
-fn trim(shadow: &mut ShadowPod) {
-    strip(shadow);
-    shadow.metadata.annotations = None;
-    shadow.spec.pod = shadow.spec.pod.take().map(allowance::sizes);
-}
-
-/// Keeps what counts.
-fn trim_pod(pod: &mut Pod) {
-    strip(pod);
-    pod.metadata.annotations = None;
-    pod.spec = pod.spec.take().map(allowance::sizes);
-    let phase = pod.status.take().and_then(|status| status.phase);
-    pod.status = Some(PodStatus { phase, ..PodStatus::default() });
-}
-
 #[cfg(test)]
 mod tests {
-    use liqo_core::quantity::Amount;
-    use serde_json::json;
-
     use super::*;
 
-    fn list(cpu: &str) -> Resources {
-        [("cpu", cpu), ("memory", "1Gi")].map(|(name, amount)| (name.to_owned(), Amount::parse(amount).unwrap())).into()
-    }
-
     #[test]
-    fn objects_refuse_a_pod_and_reviews_delay_it() {
+    fn only_existing_objects_refuse_a_pod() {
         let ends = Instant::now();
-        let pod = |cpu: &str| -> PodSpec {
-            serde_json::from_value(json!({"containers": [
-                {"name": "c", "resources": {"limits": {"cpu": cpu, "memory": "1Mi"}}},
-            ]}))
-            .unwrap()
-        };
-        let cpu = |cpu: &str| -> Resources { [("cpu".to_owned(), Amount::parse(cpu).unwrap())].into() };
-        for (what, used, reserved, asked, wanted) in [
-            ("room beside both", "1", "1", "2", Some(Step::Admit)),
-            ("room beside what exists", "1", "3", "2", Some(Step::Wait(ends))),
-            ("room beside nothing", "3", "0", "2", None),
-            ("no room beside either", "3", "3", "2", None),
+        let never = || Fit::Never("full".to_owned());
+        for (fit, ends, wanted) in [
+            (Fit::Fits, None, Step::Admit),
+            (Fit::Fits, Some(ends), Step::Admit),
+            (Fit::NotBesideClaims, Some(ends), Step::Wait(ends)),
+            (Fit::NotBesideClaims, None, Step::Admit),
+            (never(), None, Step::Refuse(Refusal::Denied("full".to_owned()))),
+            (never(), Some(ends), Step::Refuse(Refusal::Denied("full".to_owned()))),
         ] {
-            let reserved = cpu(reserved);
-            let earlier = Earlier { demand: reserved, ends: Some(ends) };
-            match (decide(&list("4"), cpu(used), &earlier, &pod(asked)), wanted) {
-                (Step::Refuse(Refusal::Denied(why)), None) => assert!(why.contains("usage exceeded"), "{what}: {why}"),
-                (step, wanted) => assert_eq!(Some(step), wanted, "{what}"),
-            }
+            assert_eq!(step(fit.clone(), ends), wanted, "{fit:?} {ends:?}");
         }
-        assert_eq!(decide(&list("4"), cpu("1"), &Earlier::default(), &pod("3")), Step::Admit);
     }
 
     #[test]

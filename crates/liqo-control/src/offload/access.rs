@@ -24,9 +24,11 @@ const LATER: Duration = Duration::from_millis(300);
 /// Runs for ever. The queue names providers, by ID.
 pub(crate) async fn run(shared: Arc<Shared>, queue: Queue<String>) {
     let seen = queue.clone();
-    let selector = format!("{}={},{}", label::APP_NAME, names::VIRTUAL_KUBELET, label::CLUSTER_ID);
-    let bindings = shared.home.cluster.watch::<RoleBinding>("").labels(&selector).start(move |binding| {
-        seen.push(binding.labels().get(label::CLUSTER_ID).cloned().unwrap_or_default());
+    let bindings = shared.memory.bindings.listen(move |binding| {
+        let is_ours = binding.labels().get(label::APP_NAME).is_some_and(|name| name == names::VIRTUAL_KUBELET);
+        if let Some(provider) = binding.labels().get(label::CLUSTER_ID).filter(|_| is_ours) {
+            seen.push(provider.clone());
+        }
     });
     shared.ready().await;
     bindings.ready().await;
@@ -40,7 +42,7 @@ async fn settle(shared: &Shared, bindings: &Store<RoleBinding>, id: String) -> R
     let mut wanted = BTreeMap::new();
     let mut again = None;
     if let Some(peer) = &peer {
-        wanted = maps.iter().flat_map(|map| wishes(map, peer, &shared.home.namespace)).collect();
+        wanted = maps.iter().flat_map(|map| bindings_of(map, peer, &shared.home.namespace)).collect();
         let there = |name: &str| shared.namespaces.get("", name).is_some_and(|one| !is_leaving(&*one));
         let all = wanted.len();
         wanted.retain(|name, _| there(name));
@@ -68,7 +70,7 @@ async fn settle(shared: &Shared, bindings: &Store<RoleBinding>, id: String) -> R
 }
 
 /// The bindings a map asks for, by namespace.
-fn wishes(map: &NamespaceMap, peer: &ClusterIdentity, home: &str) -> Vec<(String, RoleBinding)> {
+fn bindings_of(map: &NamespaceMap, peer: &ClusterIdentity, home: &str) -> Vec<(String, RoleBinding)> {
     let tenant = map.namespace().unwrap_or_default();
     let system = |name: &str| name == home || name == tenant || mapping::stays_here(name);
     let names = map.spec.desired_mapping.keys().filter(|name| !system(name));
@@ -92,7 +94,7 @@ mod tests {
         let desired_mapping = names.map(|name| (name.to_owned(), format!("{name}-there"))).into();
         let mut map = NamespaceMap::new("p", NamespaceMapSpec { desired_mapping });
         map.metadata.namespace = Some("liqo-tenant-p".to_owned());
-        let all = wishes(&map, &ClusterIdentity::new("16fbeaec", "provider"), "liqo");
+        let all = bindings_of(&map, &ClusterIdentity::new("16fbeaec", "provider"), "liqo");
         let [(namespace, binding)] = &all[..] else { panic!("{all:?}") };
         assert_eq!((namespace.as_str(), binding.namespace().as_deref()), ("demo", Some("demo")));
         assert_eq!(binding.role_ref.name, "liqo-virtual-kubelet-namespace");

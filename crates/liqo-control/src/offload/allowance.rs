@@ -2,6 +2,7 @@
 //!
 //! Keeps true: what cannot be counted is refused, never taken for nothing; the webhook and the controller count alike.
 
+mod bookings;
 mod used;
 
 use std::sync::Arc;
@@ -16,7 +17,8 @@ use liqo_core::{
 };
 
 use super::guest;
-pub(crate) use used::{Place, Used, counts, made_from, place_of, runs, sizes};
+pub(crate) use bookings::{Bookings, Existing, Fit, fit};
+pub(crate) use used::{Place, Used, counts, made_from, place_of, runs};
 
 /// The resource that counts pods.
 const PODS: &str = "pods";

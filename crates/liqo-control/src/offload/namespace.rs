@@ -1,4 +1,4 @@
-//! `NamespaceOffloading`: the namespaces a user wants extended, turned into wishes in namespace maps.
+//! `NamespaceOffloading`: the namespaces a user wants extended, turned into entries of namespace maps.
 //!
 //! Keeps true: a provider is asked for a namespace exactly while its virtual node is selected; pods pass
 //! through the webhook before the status says anything; one provider never holds up another; the
@@ -30,7 +30,7 @@ use tokio::sync::Mutex;
 
 use self::{
     news::News,
-    status::{Facts, Wish},
+    status::{Ask, Facts},
 };
 use super::{Shared, answers, is_leaving, is_original, provider_of};
 
@@ -59,7 +59,7 @@ struct Loop {
 /// Runs for ever.
 pub(crate) async fn run(shared: Arc<Shared>, queue: Queue<Key>) {
     let seen = queue.clone();
-    let offloadings = shared.home.cluster.watch::<NamespaceOffloading>("").start(move |offloading| {
+    let offloadings = shared.memory.offloadings.listen(move |offloading| {
         if offloading.name_any() == names::NAMESPACE_OFFLOADING {
             seen.push(Key::Namespace(offloading.namespace().unwrap_or_default()));
         }
@@ -81,7 +81,7 @@ impl Loop {
                 }
                 self.news.of_map(&(namespace, name), map.as_deref())
             }
-            Key::Node(name) => self.news.of_node(&name, self.shared.nodes.get("", &name).as_deref()),
+            Key::Node(name) => self.news.of_node(&name, self.shared.virtual_node(&name).as_deref()),
             Key::Peer(id) => self.news.of_peer(&id, self.shared.peer(&id).map(|peer| answers(Some(&peer)))),
         };
         for offloading in self.offloadings.all() {
@@ -138,10 +138,10 @@ impl Loop {
             self.label(&namespace, label_wanted(&offloading)).await?;
         }
         let facts = self.observe(&offloading);
-        let wishes = plan(&offloading, &facts, &self.shared.home.identity, &self.shared.home.namespace);
-        self.tell(&offloading, &wishes).await;
-        let (wishes, outcome) = self.map(name, wishes).await;
-        let status = status::of(&offloading, &wishes, &self.shared.home.identity, &now());
+        let asks = plan(&offloading, &facts, &self.shared.home.identity, &self.shared.home.namespace);
+        self.tell(&offloading, &asks).await;
+        let (asks, outcome) = self.map(name, asks).await;
+        let status = status::of(&offloading, &asks, &self.shared.home.identity, &now());
         if offloading.status.as_ref() != Some(&status) {
             let Some(told) = cluster.put_status(&current, &status).await? else { return Ok(()) };
             current = told;
@@ -172,7 +172,7 @@ impl Loop {
         let selector = offloading.spec.cluster_selector.as_ref();
         let facts = |map: Arc<NamespaceMap>| {
             let id = provider_of(&*map);
-            let node = self.shared.nodes.filter(|node| provider_of(node) == id).into_iter().next();
+            let node = self.shared.virtual_nodes_of(id).into_iter().next();
             let selected = node.map(|node| selector::matches(selector, &node.name_any(), node.labels()));
             let answers = answers(self.shared.peer(id).as_deref());
             Facts { map, selected, answers }
@@ -182,30 +182,30 @@ impl Loop {
         maps.into_iter().map(facts).collect()
     }
 
-    /// Writes the wishes into the maps. One that fails does not stop the others; it stays as it is.
-    async fn map(&self, namespace: &str, mut wishes: Vec<Wish>) -> (Vec<Wish>, Result<(), KubeError>) {
+    /// Writes what is asked into the maps. A map that cannot be written stops no other map and stays as it is.
+    async fn map(&self, namespace: &str, mut asks: Vec<Ask>) -> (Vec<Ask>, Result<(), KubeError>) {
         let mut outcome = Ok(());
-        for wish in &mut wishes {
-            if wish.wanted == wish.desired() {
+        for ask in &mut asks {
+            if ask.wanted == ask.desired() {
                 continue;
             }
             let patch =
-                json!({"spec": {"desiredMapping": {namespace: wish.wanted}}, "metadata": {"uid": wish.map.uid()}});
-            let written = self.shared.home.cluster.merge(&*wish.map, patch).await;
+                json!({"spec": {"desiredMapping": {namespace: ask.wanted}}, "metadata": {"uid": ask.map.uid()}});
+            let written = self.shared.home.cluster.merge(&*ask.map, patch).await;
             match written {
-                Ok(map) => wish.map = Arc::new(map),
+                Ok(map) => ask.map = Arc::new(map),
                 // The map went away meanwhile; its end comes to us as an event.
                 Err(error) if error.is_not_found() || error.is_conflict() => {}
                 Err(error) => outcome = Err(error),
             }
         }
-        (wishes, outcome)
+        (asks, outcome)
     }
 
     /// Tells the user, once, that the selector cannot be read.
-    async fn tell(&self, offloading: &NamespaceOffloading, wishes: &[Wish]) {
+    async fn tell(&self, offloading: &NamespaceOffloading, asks: &[Ask]) {
         let why = offloading.spec.cluster_selector.as_ref().and_then(selector::error);
-        let bad = wishes.iter().find_map(|wish| wish.invalid.clone()).or(why.map(|why| why.to_string()));
+        let bad = asks.iter().find_map(|ask| ask.invalid.clone()).or(why.map(|why| why.to_string()));
         let namespace = offloading.namespace().unwrap_or_default();
         let mut told = self.told.lock().await;
         match bad {
@@ -227,7 +227,7 @@ fn label_wanted(offloading: &NamespaceOffloading) -> bool {
 }
 
 /// What to ask of each provider.
-fn plan(offloading: &NamespaceOffloading, facts: &[Facts], own: &ClusterIdentity, liqo_namespace: &str) -> Vec<Wish> {
+fn plan(offloading: &NamespaceOffloading, facts: &[Facts], own: &ClusterIdentity, liqo_namespace: &str) -> Vec<Ask> {
     let namespace = offloading.namespace().unwrap_or_default();
     let remote = naming::remote_namespace(&namespace, own, offloading.spec.namespace_mapping_strategy);
     let stays = (mapping::stays_here(&namespace) || namespace == liqo_namespace)
@@ -239,10 +239,10 @@ fn plan(offloading: &NamespaceOffloading, facts: &[Facts], own: &ClusterIdentity
         )
     });
     let unusable = stays.or(too_long);
-    let wish = |one: &Facts| {
+    let ask = |one: &Facts| {
         let desired = one.map.spec.desired_mapping.get(&namespace).cloned();
         let leaving = is_leaving(&*one.map);
-        let mut wish = Wish {
+        let mut ask = Ask {
             namespace: namespace.clone(),
             map: Arc::clone(&one.map),
             answers: one.answers,
@@ -253,22 +253,22 @@ fn plan(offloading: &NamespaceOffloading, facts: &[Facts], own: &ClusterIdentity
         };
         match &one.selected {
             // A map on its way out takes everything with it.
-            _ if leaving => wish.wanted = desired,
+            _ if leaving => ask.wanted = desired,
             _ if is_leaving(offloading) => {}
             // No node (yet, or any longer): nothing is decided without it.
-            None => wish.wanted = desired,
-            Some(Ok(true)) if unusable.is_some() => wish.unusable.clone_from(&unusable),
-            Some(Ok(true)) => wish.wanted = Some(remote.clone()),
+            None => ask.wanted = desired,
+            Some(Ok(true)) if unusable.is_some() => ask.unusable.clone_from(&unusable),
+            Some(Ok(true)) => ask.wanted = Some(remote.clone()),
             Some(Ok(false)) => {}
             Some(Err(why)) => {
-                wish.invalid = Some(why.to_string());
-                wish.wanted = desired;
+                ask.invalid = Some(why.to_string());
+                ask.wanted = desired;
             }
         }
-        wish.required = !leaving && (wish.wanted.is_some() || wish.unusable.is_some());
-        wish
+        ask.required = !leaving && (ask.wanted.is_some() || ask.unusable.is_some());
+        ask
     };
-    facts.iter().map(wish).collect()
+    facts.iter().map(ask).collect()
 }
 
 #[cfg(test)]
@@ -318,9 +318,9 @@ mod tests {
             (None, Some(remote), true, None),
         ] {
             let offloading = offloading(PodOffloadingStrategy::Remote, leaving);
-            let wishes = plan(&offloading, &[facts(selected, desired)], &own(), "liqo");
-            assert_eq!(wishes[0].wanted.as_deref(), wanted, "{selected:?} {desired:?} {leaving}");
-            assert_eq!(wishes[0].required, wanted.is_some());
+            let asks = plan(&offloading, &[facts(selected, desired)], &own(), "liqo");
+            assert_eq!(asks[0].wanted.as_deref(), wanted, "{selected:?} {desired:?} {leaving}");
+            assert_eq!(asks[0].required, wanted.is_some());
         }
     }
 
@@ -333,9 +333,9 @@ mod tests {
         for desired in [None, Some("demo-consumer-ed03b8")] {
             let mut facts = facts(None, desired);
             facts.selected = Some(Err(why.clone()));
-            let wishes = plan(&offloading(PodOffloadingStrategy::Remote, false), &[facts], &own(), "liqo");
-            assert_eq!(wishes[0].wanted.as_deref(), desired);
-            assert!(wishes[0].invalid.as_ref().unwrap().contains("Unsupported value: \"Like\""));
+            let asks = plan(&offloading(PodOffloadingStrategy::Remote, false), &[facts], &own(), "liqo");
+            assert_eq!(asks[0].wanted.as_deref(), desired);
+            assert!(asks[0].invalid.as_ref().unwrap().contains("Unsupported value: \"Like\""));
         }
     }
 
@@ -344,12 +344,12 @@ mod tests {
         let mut offloading = offloading(PodOffloadingStrategy::Remote, false);
         let long = "n".repeat(60);
         offloading.metadata.namespace = Some(long.clone());
-        let wishes = plan(&offloading, &[facts(Some(true), None)], &own(), "liqo");
-        assert_eq!((wishes[0].wanted.as_deref(), wishes[0].required), (None, true));
-        assert!(wishes[0].unusable.as_ref().unwrap().contains("is longer than 63 characters"));
+        let asks = plan(&offloading, &[facts(Some(true), None)], &own(), "liqo");
+        assert_eq!((asks[0].wanted.as_deref(), asks[0].required), (None, true));
+        assert!(asks[0].unusable.as_ref().unwrap().contains("is longer than 63 characters"));
         offloading.spec.namespace_mapping_strategy = NamespaceMappingStrategy::EnforceSameName;
-        let wishes = plan(&offloading, &[facts(Some(true), None)], &own(), "liqo");
-        assert_eq!(wishes[0].wanted.as_deref(), Some(long.as_str()));
+        let asks = plan(&offloading, &[facts(Some(true), None)], &own(), "liqo");
+        assert_eq!(asks[0].wanted.as_deref(), Some(long.as_str()));
     }
 
     #[test]

@@ -7,35 +7,27 @@
 //! Writes    nothing.
 //! Removes   those pods, without grace.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::{
-    api::core::v1::{Node, NodeStatus, Pod},
+    api::core::v1::{Node, Pod},
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use kube::ResourceExt;
-use liqo_kube::{KubeError, Store, drive, now, strip};
+use liqo_kube::{KubeError, Store, drive, now};
 
-use super::shadow_pod::Pods;
+use super::{Shared, shadow_pod::Pods};
 use crate::home::Home;
 
 /// Runs for ever.
-pub(crate) async fn run(home: Home, pods: Pods) {
+pub(crate) async fn run(shared: Arc<Shared>, pods: Pods) {
     let queue = pods.nodes.clone();
     let seen = queue.clone();
-    let nodes = home.cluster.watch::<Node>("").trim(only_readiness).start(move |node| seen.push(node.name_any()));
+    let nodes = shared.memory.nodes.listen(move |node| seen.push(node.name_any()));
     nodes.ready().await;
     pods.store.ready().await;
-    let (home, nodes, pods) = (&home, &nodes, &pods.store);
+    let (home, nodes, pods) = (&shared.home, &nodes, &pods.store);
     drive("node-failure", queue, 1, |name| settle(home, nodes, pods, name)).await;
-}
-
-fn only_readiness(node: &mut Node) {
-    strip(node);
-    (node.spec, node.metadata.annotations) = (None, None);
-    let conditions = node.status.take().and_then(|status| status.conditions).unwrap_or_default();
-    let ready = conditions.into_iter().filter(|one| one.type_ == "Ready").collect();
-    node.status = Some(NodeStatus { conditions: Some(ready), ..NodeStatus::default() });
 }
 
 async fn settle(
@@ -80,7 +72,10 @@ fn grace_left(pod: &Pod, now: &Time) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::{api::core::v1::NodeCondition, jiff::Timestamp};
+    use k8s_openapi::{
+        api::core::v1::{NodeCondition, NodeStatus},
+        jiff::Timestamp,
+    };
 
     use super::*;
 

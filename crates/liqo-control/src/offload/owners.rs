@@ -3,7 +3,7 @@
 //! Keeps true: the work for one peer, however many namespaces and maps the peer has, takes one share of the turns of a queue;
 //! so does all work for this cluster itself.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
@@ -16,26 +16,19 @@ use super::{allowance::Place, namespace_map, shadow_endpoint_slice};
 /// Finds a namespace by its name.
 type Lookup = Box<dyn Fn(&str) -> Option<Arc<Namespace>> + Send + Sync>;
 
-/// The peers that namespaces belong to. Queues are made before the watches that fill them, so the namespaces become known
-/// later: until then every key belongs to this cluster.
-#[derive(Clone, Default)]
-pub(super) struct Owners(Arc<OnceLock<Lookup>>);
+/// The peers that namespaces belong to.
+#[derive(Clone)]
+pub(super) struct Owners(Arc<Lookup>);
 
 impl Owners {
-    /// Namespaces are found in this store from now on.
-    pub(super) fn know(&self, namespaces: Store<Namespace>) {
-        self.look_up(Box::new(move |name| namespaces.get("", name)));
-    }
-
-    fn look_up(&self, lookup: Lookup) {
-        // The first one counts.
-        let _ = self.0.set(lookup);
+    /// Namespaces are found in this store.
+    pub(super) fn new(namespaces: Store<Namespace>) -> Self {
+        Self(Arc::new(Box::new(move |name| namespaces.get("", name))))
     }
 
     /// The peer, by ID, that a namespace was made for or is shared with; empty: neither.
     fn of(&self, namespace: &str) -> String {
-        let found = self.0.get().and_then(|lookup| lookup(namespace));
-        found.as_deref().map(peer_of).unwrap_or_default().to_owned()
+        (self.0)(namespace).as_deref().map(peer_of).unwrap_or_default().to_owned()
     }
 
     /// A queue of objects in namespaces.
@@ -79,8 +72,7 @@ mod tests {
 
     /// Namespaces `glutton-0` to `glutton-63` and `honest-0`, a tenant namespace of each, and one of this cluster.
     fn owners() -> Owners {
-        let owners = Owners::default();
-        owners.look_up(Box::new(|name| {
+        Owners(Arc::new(Box::new(|name| {
             let labels = match name.split_once('-')? {
                 ("tenant", peer) => {
                     json!({"discovery.liqo.io/tenant-namespace": "true", "discovery.liqo.io/cluster-id": peer})
@@ -89,8 +81,7 @@ mod tests {
                 (peer, _) => json!({"liqo.io/remote-cluster-id": peer}),
             };
             serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}})).ok().map(Arc::new)
-        }));
-        owners
+        })))
     }
 
     /// The order in which one worker settles what waits in a queue.

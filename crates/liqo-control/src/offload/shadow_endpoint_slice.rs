@@ -33,11 +33,11 @@ use self::{
     plan::{Step, forge, plan},
 };
 use super::{Shared, answers, condition, drift, is_leaving, provider_of};
-use crate::{manager::ManagerArgs, peering::monitor};
+use crate::memory::Memory;
 
 /// Under this name slices are written.
 const WRITER: &str = "shadow-endpointslice-controller";
-/// How soon to look again for a name somebody else has, or an address that is not the peer's yet.
+/// How soon to look again for a name that another owner has, or an address that is not the peer's yet.
 const LATER: Duration = Duration::from_secs(30);
 
 /// What may have changed.
@@ -82,7 +82,7 @@ struct Sight {
 }
 
 /// Runs for ever.
-pub(crate) async fn run(shared: Arc<Shared>, queue: Queue<Key>, args: ManagerArgs) {
+pub(crate) async fn run(shared: Arc<Shared>, queue: Queue<Key>, given_networks: Vec<IpNet>, workers: usize) {
     let cluster = shared.home.cluster.writing_as(WRITER);
     let seen = queue.clone();
     let shadows = cluster.watch::<ShadowEndpointSlice>("").start(move |shadow| {
@@ -97,25 +97,25 @@ pub(crate) async fn run(shared: Arc<Shared>, queue: Queue<Key>, args: ManagerArg
     shared.ready().await;
     shadows.ready().await;
     slices.ready().await;
-    let networks = Networks::watch(&cluster, &args, &queue);
+    let networks = Networks::watch(&shared.memory, given_networks, &queue);
     networks.ready().await;
     let (seen, told) = (Mutex::default(), Mutex::default());
     let all = Loop { shared, cluster, shadows, slices, queue: queue.clone(), networks, seen, told };
-    let workers = args.shadow_endpointslice_ctrl_workers;
     drive("shadow-endpoint-slice", queue, workers, |key| all.settle(key)).await;
 }
 
 impl Networks {
-    fn watch(cluster: &Cluster, args: &ManagerArgs, queue: &Queue<Key>) -> Self {
-        if !args.disable_internal_network {
+    /// The tunnels, else the networks that are given, else the nodes.
+    fn watch(memory: &Memory, given: Vec<IpNet>, queue: &Queue<Key>) -> Self {
+        if let Some(tunnels) = &memory.tunnels {
             let seen = queue.clone();
-            return Self::Tunnels(cluster.watch::<TunnelEndpoint>("").start(move |tunnel| {
+            return Self::Tunnels(tunnels.listen(move |tunnel| {
                 seen.push(Key::Peer(tunnel.labels().get(label::TUNNEL_CLUSTER_ID).cloned().unwrap_or_default()));
             }));
         }
-        match &args.guests.guest_networks[..] {
-            [] => Self::Nodes(cluster.watch::<Node>("").trim(monitor::trim_node).start(|_| {})),
-            given => Self::Given(given.to_vec()),
+        match given.is_empty() {
+            true => Self::Nodes(Store::clone(&memory.nodes)),
+            false => Self::Given(given),
         }
     }
 
@@ -203,7 +203,7 @@ impl Loop {
                 match there.map(|there| (plan(shadow, Some(&there), sight), there)) {
                     Some((Step::Merge(patch), there)) => self.cluster.merge(&there, patch).await.map(|_| None),
                     Some((Step::Taken, _)) => Ok(self.taken(shadow).await),
-                    // It is ours and the watch is about to show it, or it is gone again.
+                    // The slice is ours and the watch is about to show the slice, or the slice is gone again.
                     _ => Ok(Some(Duration::from_secs(1))),
                 }
             }

@@ -31,13 +31,16 @@ use serde_json::json;
 
 use self::{
     plan::{Kinship, Step, forge, kinship, plan},
-    rules::{Existing, Memories, recall},
+    rules::{Memories, recall},
     wishes::{Removal, grace, removal},
 };
-pub(crate) use self::{pods::Pods, rules::Rules};
+pub(crate) use self::{
+    pods::{Pods, trim},
+    rules::Rules,
+};
 use super::{
     Shared,
-    allowance::{self, Place, place_of},
+    allowance::{self, Bookings, Existing, Place, place_of},
     drift, guest,
 };
 
@@ -54,21 +57,22 @@ struct Loop {
     shadows: Store<ShadowPod>,
     pods: Store<Pod>,
     rules: Rules,
+    bookings: Bookings,
     memories: Mutex<Memories>,
 }
 
 /// Runs for ever.
-pub(crate) async fn run(shared: Arc<Shared>, rules: Rules, pods: Pods, workers: usize) {
+pub(crate) async fn run(shared: Arc<Shared>, (rules, bookings): (Rules, Bookings), pods: Pods, workers: usize) {
     let cluster = shared.home.cluster.writing_as(WRITER);
     let queue = pods.queue.clone();
     let seen = queue.clone();
-    let shadows = cluster.watch::<ShadowPod>("").start(move |shadow| {
+    let shadows = shared.memory.shadow_pods.listen(move |shadow| {
         seen.push((shadow.namespace().unwrap_or_default(), shadow.name_any()));
     });
     shared.ready().await;
     shadows.ready().await;
     pods.store.ready().await;
-    let all = Loop { shared, cluster, shadows, pods: pods.store, rules, memories: Mutex::default() };
+    let all = Loop { shared, cluster, shadows, pods: pods.store, rules, bookings, memories: Mutex::default() };
     drive("shadow-pod", queue, workers, |key| all.settle(key)).await;
 }
 
@@ -84,9 +88,10 @@ impl Loop {
                 return self.sweep(&pod).await;
             }
             self.memories().remove(&place);
+            self.bookings.end(&place);
             return Ok(None);
         };
-        pod.iter().for_each(|pod| self.rules.note(&shadow, pod, &mut self.memories()));
+        pod.iter().for_each(|pod| self.bookings.note(&shadow, pod));
         let has_grant = self.has_grant(&shadow.metadata);
         if !has_grant || super::is_leaving(&*shadow) || grace(&shadow).is_some() {
             return self.end(&shadow, pod.as_deref(), has_grant).await;
@@ -150,7 +155,7 @@ impl Loop {
     }
 
     fn has_grant(&self, of: &ObjectMeta) -> bool {
-        self.shared.ledger.standing(guest::origin(of)).consumer.is_in_force()
+        self.shared.ledger.grants(guest::origin(of)).consumer.is_in_force()
     }
 
     /// Ends a pod of ours, in a namespace of its peer, whose `ShadowPod` is gone. Garbage collection does so, too, unless the
@@ -178,11 +183,11 @@ impl Loop {
         }
     }
 
-    /// Books the demand of the pod; one task at a time decides what fits into the offer to a peer.
+    /// Books the demand of the pod.
     fn book(&self, shadow: &ShadowPod) -> Result<(), String> {
         let (ledger, peer) = (&self.shared.ledger, guest::origin(&shadow.metadata));
         let offer = ledger.tenant(peer).and_then(|tenant| ledger.our_offer(&tenant, peer));
-        let grant = ledger.standing(peer).consumer;
+        let grant = ledger.grants(peer).consumer;
         if ledger.policy.evicts_in(grant, now().0.as_second()) == Some(Duration::ZERO) {
             return Err(format!(
                 "this cluster takes back what the cluster {peer:?} has here: an evicted pod is not made again"
@@ -192,27 +197,23 @@ impl Loop {
             shadows: self.shadows.filter(|one| allowance::counts(one, peer)),
             pods: self.pods.filter(|one| allowance::runs(one, peer)),
         };
-        self.rules.book(shadow, existing, &mut self.memories(), (grant, offer))
+        self.bookings.book(shadow, existing, (grant, offer))
     }
 
     /// Whether a pod of this name exists that was made here and that the watch has not shown yet. Until the watch shows the pod,
     /// what was booked for the pod counts.
     async fn is_unseen(&self, place: &Place) -> Result<bool, KubeError> {
-        if !self.memories().get(place).is_some_and(|memory| memory.awaits_pod) {
+        if !self.bookings.is_awaited(place) {
             return Ok(false);
         }
         let (namespace, name) = place;
         let is_ours =
             |pod: &Pod| pod.labels().get(label::MANAGED_BY).is_some_and(|by| by == label::MANAGED_BY_SHADOW_POD);
         let exists = self.cluster.get::<Pod>(namespace, name).await?.as_ref().is_some_and(is_ours);
-        if !exists && let Some(memory) = self.memories().get_mut(place) {
-            memory.awaits_pod = false;
+        if !exists {
+            self.bookings.no_pod(place);
         }
         Ok(exists)
-    }
-
-    fn await_pod(&self, shadow: &ShadowPod, awaits_pod: bool) {
-        recall(&mut self.memories(), shadow).awaits_pod = awaits_pod;
     }
 
     /// Makes the pod. Its phase becomes known when the watch shows it.
@@ -221,7 +222,7 @@ impl Loop {
         let mut pod = forge(shadow);
         guest::adapt(&self.rules.guests, pod.spec.get_or_insert_default());
         // Also when the answer is lost, the pod may have been made.
-        self.await_pod(shadow, true);
+        self.bookings.await_pod(shadow, true);
         match self.cluster.create(&pod).await {
             Ok(made) if lacks_limits(&pod, &made) => {
                 self.cluster.remove_now(&made).await?;
@@ -237,7 +238,7 @@ impl Loop {
             }
             Err(error) if error.is_conflict() => self.meet(shadow).await,
             Err(error) => {
-                self.await_pod(shadow, error.code().is_none());
+                self.bookings.await_pod(shadow, error.code().is_none());
                 if matches!(error.code(), Some(400 | 403 | 422)) {
                     self.refuse(shadow, "FailedCreate", reason(&error)).await?;
                     self.report(shadow, pending).await?;
@@ -251,7 +252,7 @@ impl Loop {
     async fn meet(&self, shadow: &ShadowPod) -> Result<(Option<Duration>, Option<ShadowPodPhase>), KubeError> {
         let (namespace, name) = (shadow.namespace().unwrap_or_default(), shadow.name_any());
         let Some(pod) = self.cluster.get::<Pod>(&namespace, &name).await? else { return Ok((Some(SOON), None)) };
-        self.await_pod(shadow, kinship(shadow, &pod) == Kinship::Own);
+        self.bookings.await_pod(shadow, kinship(shadow, &pod) == Kinship::Own);
         match kinship(shadow, &pod) {
             Kinship::Own => {
                 let managed = forge(shadow);

@@ -54,13 +54,13 @@ pub(crate) async fn run(shared: Arc<Shared>, queue: Queue<Key>) {
 async fn settle(shared: &Shared, pods: &Pods, queue: &Queue<Key>, key: Key) -> Result<Option<Duration>, KubeError> {
     match key {
         Key::Provider(id) => {
-            let nodes = shared.nodes.filter(|node| provider_of(node) == id);
+            let nodes = shared.virtual_nodes_of(&id);
             nodes.iter().for_each(|node| queue.push(Key::Node(node.name_any())));
         }
         Key::Node(node) => follow(shared, pods, queue, &node),
         Key::Pod(node, namespace, name) => {
             let known = lock(pods).get(&node).and_then(|store| store.get(&namespace, &name));
-            if let (Some(pod), Some(node)) = (known, shared.nodes.get("", &node)) {
+            if let (Some(pod), Some(node)) = (known, shared.virtual_node(&node)) {
                 look_after(shared, &node, &pod).await?;
             }
         }
@@ -75,7 +75,7 @@ fn lock(pods: &Pods) -> std::sync::MutexGuard<'_, HashMap<String, Store<Pod>>> {
 /// Watches the pods of a virtual node for as long as the node exists, and looks at those that are known.
 fn follow(shared: &Shared, pods: &Pods, queue: &Queue<Key>, node: &str) {
     let mut pods = lock(pods);
-    if shared.nodes.get("", node).is_none() {
+    if shared.virtual_node(node).is_none() {
         pods.remove(node);
         return;
     }

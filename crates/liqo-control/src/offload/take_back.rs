@@ -7,7 +7,7 @@
 //! Watches   nothing: the loop of the namespace maps pushes peers that take leave.
 //! Removes   pods of the peer, by the eviction API.
 //!
-//! [`Policy::evicts_in`]: liqo_core::standing::Policy::evicts_in
+//! [`Policy::evicts_in`]: liqo_core::grants::Policy::evicts_in
 
 use std::{sync::Arc, time::Duration};
 
@@ -33,7 +33,7 @@ pub(super) async fn run(shared: Arc<Shared>, pods: Store<Pod>, queue: Queue<Stri
 /// # Errors
 /// When the API server refuses, for another reason than a budget.
 async fn settle(shared: &Shared, pods: &Store<Pod>, peer: String) -> Result<Option<Duration>, KubeError> {
-    let wait = shared.ledger.policy.evicts_in(shared.ledger.standing(&peer).consumer, now().0.as_second());
+    let wait = shared.ledger.policy.evicts_in(shared.ledger.grants(&peer).consumer, now().0.as_second());
     if wait != Some(Duration::ZERO) {
         return Ok(wait);
     }

@@ -34,8 +34,8 @@ use liqo_core::{naming, quantity::Amount};
 use liqo_kube::{KubeError, Object, twin};
 
 use crate::{
+    args::{KubeletArgs, map},
     home::Home,
-    manager::{ManagerArgs, map},
 };
 
 /// Value of `app.kubernetes.io/managed-by`, as Liqo 0.8.3 has it.
@@ -45,7 +45,7 @@ const MANAGER: &str = "advertisementoperator";
 ///
 /// # Errors
 /// A text that names the flag, its value and what is allowed.
-pub(super) fn check(args: &ManagerArgs) -> Result<(), String> {
+pub(super) fn check(args: &KubeletArgs) -> Result<(), String> {
     for (flag, value) in [
         ("kubelet-cpu-requests", &args.kubelet_cpu_requests),
         ("kubelet-cpu-limits", &args.kubelet_cpu_limits),
@@ -69,7 +69,7 @@ pub(super) fn check(args: &ManagerArgs) -> Result<(), String> {
 /// When the API server refuses or does not answer.
 pub async fn ensure(
     home: &Home,
-    args: &ManagerArgs,
+    args: &KubeletArgs,
     offer: &ResourceOffer,
     fc: &ForeignCluster,
 ) -> Result<(), KubeError> {
@@ -87,7 +87,7 @@ pub async fn ensure(
     match current {
         Some(current) if current.metadata.deletion_timestamp.is_some() => Ok(()),
         Some(current) if selects_others(&current, &wanted) => {
-            // A selector cannot be changed. The node does not mind a virtual kubelet that restarts.
+            // A selector cannot be changed. The node stays while a virtual kubelet restarts.
             home.cluster.remove(&current).await?;
             home.cluster.apply(&wanted).await.map(drop)
         }
@@ -194,7 +194,7 @@ fn account(namespace: &str) -> Subject {
 
 fn deployment(
     home: &Home,
-    args: &ManagerArgs,
+    args: &KubeletArgs,
     offer: &ResourceOffer,
     peer: &ClusterIdentity,
     node: &str,
@@ -233,7 +233,7 @@ fn deployment(
 /// The arguments, in the order Liqo 0.8.3 writes them.
 fn arguments(
     own: &ClusterIdentity,
-    args: &ManagerArgs,
+    args: &KubeletArgs,
     offer: &ResourceOffer,
     peer: &ClusterIdentity,
     node: &str,
@@ -309,10 +309,11 @@ mod tests {
     use liqo_api::sharing::ResourceOfferSpec;
 
     use super::*;
+    use crate::args::ManagerArgs;
 
-    fn manager(flags: &[&str]) -> ManagerArgs {
+    fn manager(flags: &[&str]) -> KubeletArgs {
         let flags = ["liqo-controller-manager", "--cluster-name=consumer"].iter().chain(flags);
-        ManagerArgs::parse_from(flags)
+        ManagerArgs::parse_from(flags).kubelets
     }
 
     fn offer(classes: &[(&str, bool)]) -> ResourceOffer {

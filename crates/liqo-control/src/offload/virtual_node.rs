@@ -17,7 +17,7 @@ use liqo_api::{
     meta::{finalizer, label},
     virtualkubelet::{NamespaceMap, NamespaceMapSpec},
 };
-use liqo_core::{naming, standing::is_banned};
+use liqo_core::{decision::is_banned, naming};
 use liqo_kube::{KubeError, Queue, drive, now, owner_reference, owners_with};
 use serde_json::json;
 
@@ -62,13 +62,13 @@ async fn settle(shared: &Shared, queue: &Queue<Key>, key: Key) -> Result<Option<
     let name = match key {
         Key::Node(name) => name,
         Key::Provider(id) => {
-            for node in shared.nodes.filter(|node| provider_of(node) == id) {
+            for node in shared.virtual_nodes_of(&id) {
                 queue.push(Key::Node(node.name_any()));
             }
             return Ok(None);
         }
     };
-    let Some(node) = shared.nodes.get("", &name) else { return Ok(None) };
+    let Some(node) = shared.virtual_node(&name) else { return Ok(None) };
     let id = provider_of(&*node);
     let maps = shared.maps.filter(|map| is_original(map) && provider_of(map) == id);
     let peer = shared.peer(id);

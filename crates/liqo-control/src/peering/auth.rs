@@ -3,7 +3,7 @@
 //! `GET /ids` says who this cluster is, to anybody. `POST /identity/certificate` is limited ([`callers`]), read strictly, and
 //! passed on to the controller manager ([`line`]), which judges, signs and answers (`peering/issuer.rs`).
 //!
-//! Keeps true: whoever takes this process over holds nothing but what passes through it. Its ServiceAccount reads one
+//! Keeps true: an attacker who takes this process over holds nothing but what passes through the process. Its ServiceAccount reads one
 //! webhook configuration, and may write nothing. It never waits for the API server to answer an anonymous caller.
 //!
 //! Watches   `ValidatingWebhookConfiguration` `liqo-webhook`, for the authority of the controller manager.
@@ -50,7 +50,7 @@ const PEERS: Patience = Patience { accept: Duration::from_secs(3), finish: Durat
 const PAUSE: Duration = Duration::from_secs(60);
 /// Pause before a question that was not answered is asked again.
 const SHORT_PAUSE: Duration = Duration::from_secs(10);
-/// The same, until there was a first answer.
+/// Pause before a question is asked again that was not answered, until there was a first answer.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Flags of the authentication service. What Liqo 0.8.3 told it about granting is told the controller manager.

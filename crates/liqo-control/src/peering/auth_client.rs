@@ -26,7 +26,7 @@ pub(crate) enum Refusal {
 
 /// What an identity on a peer consists of, besides the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Grant {
+pub(crate) struct Issued {
     pub(crate) namespace: String,
     pub(crate) certificate: String,
     pub(crate) api_server_url: String,
@@ -55,14 +55,14 @@ pub(crate) async fn who(url: &str, insecure: bool) -> Result<ClusterIdentity, Re
 }
 
 /// Asks the peer `name` to sign a certificate and to make room for us.
-pub(crate) async fn ask(name: &str, url: &str, trust: &Trust, request: &wire::Request) -> Result<Grant, Refusal> {
+pub(crate) async fn ask(name: &str, url: &str, trust: &Trust, request: &wire::Request) -> Result<Issued, Refusal> {
     let url = format!("{}/identity/certificate", url.trim_end_matches('/'));
     let body = serde_json::to_vec(request).expect("a request is JSON");
     let asked = Ask { method: Method::POST, body: body.into(), ..Ask::get(&url, trust) };
     let failed = |why| Refusal::Failed(format!("failed to send identity request: Post \"{url}\": {why}"));
     let Answer { status, body } = Reach::default().ask(asked).await.map_err(failed)?;
     match status {
-        StatusCode::CREATED | StatusCode::ACCEPTED => grant(&body),
+        StatusCode::CREATED | StatusCode::ACCEPTED => issued(&body),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(Refusal::Denied(words(name, &body))),
         other => Err(Refusal::Failed(format!("unexpected response: {other}: {}", words(name, &body)))),
     }
@@ -72,7 +72,7 @@ fn unreadable(error: &dyn std::fmt::Display) -> Refusal {
     Refusal::Failed(format!("failed to unmarshal response: {error}"))
 }
 
-fn grant(body: &[u8]) -> Result<Grant, Refusal> {
+fn issued(body: &[u8]) -> Result<Issued, Refusal> {
     let answer: wire::Answer = serde_json::from_slice(body).map_err(|error| unreadable(&error))?;
     let decode = |name: &str, text: &str| {
         let bytes = STANDARD.decode(text).map_err(|error| unreadable(&format!("{name}: {error}")))?;
@@ -83,7 +83,7 @@ fn grant(body: &[u8]) -> Result<Grant, Refusal> {
         return Err(Refusal::Failed(why.to_owned()));
     }
     let ca = Some(answer.api_server_ca.as_str()).filter(|ca| !ca.is_empty());
-    Ok(Grant {
+    Ok(Issued {
         namespace: answer.namespace,
         certificate: decode("certificate", &answer.certificate)?,
         api_server_url: answer.api_server_url,
@@ -104,9 +104,9 @@ mod tests {
     fn an_answer_of_liqo_0_8_3_is_understood() {
         let body = br#"{"namespace":"liqo-tenant-a","certificate":"Q0VSVA==","apiServerUrl":"https://a:6443",
             "apiServerCA":"Q0E=","aws":{"accessKeyID":"","secretAccessKey":""}}"#;
-        let grant = grant(body).unwrap();
+        let grant = issued(body).unwrap();
         assert_eq!((grant.certificate.as_str(), grant.api_server_ca.as_deref()), ("CERT", Some("CA")));
-        assert!(matches!(super::grant(b"{}"), Err(Refusal::Failed(why)) if why.contains("namespace")));
+        assert!(matches!(super::issued(b"{}"), Err(Refusal::Failed(why)) if why.contains("namespace")));
     }
 
     #[test]
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn fuzz_identity_answers() {
         liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "identity_answer", |bytes| {
-            if let Ok(grant) = grant(bytes) {
+            if let Ok(grant) = issued(bytes) {
                 assert!(!grant.certificate.is_empty());
                 let _ = liqo_kube::certs::facts(grant.certificate.as_bytes());
             }

@@ -12,6 +12,7 @@
 //!           of a banned peer; the `Secret` with the token for a peer whose `ForeignCluster` is deleted.
 
 mod check;
+mod our_request;
 mod plan;
 
 use std::{sync::Arc, time::Duration};
@@ -20,25 +21,25 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
 use liqo_api::{
     ClusterIdentity,
-    discovery::{ForeignCluster, ForeignClusterStatus, PeeringType, ResourceRequest, ResourceRequestSpec},
+    discovery::{ForeignCluster, ForeignClusterStatus, ResourceRequest},
     meta::{annotation, finalizer, label},
 };
 use liqo_core::{
+    decision, grants,
     naming::{self, dns_label_error},
-    standing as granted,
 };
-use liqo_kube::{KubeError, now, owner_reference};
-use serde_json::{Map, Value, json};
+use liqo_kube::{KubeError, now};
+use serde_json::json;
 
 pub(crate) use check::is_nobody;
 use check::unprocessable;
-use plan::{Authentication, Observed, Plan, Step, plan};
+use plan::{Authentication, Observed, plan};
 
 use super::{
     auth_client,
     checker::Health,
     condition::{self, Fact, tell},
-    identity::{self, Standing},
+    identity::{self, Attempts, Outcome},
     tenant::{self, Tenant},
     token,
     world::World,
@@ -51,28 +52,27 @@ const DEAD_AFTER: Duration = Duration::from_secs(10);
 const WHO_AGAIN: Duration = Duration::from_secs(5);
 /// Pause before a tenant namespace that could not be used is tried again, should no event come.
 const TENANT_AGAIN: Duration = Duration::from_secs(10);
-/// Pause before it is looked again what holds a tenant namespace that ends.
-const ENDING_AGAIN: Duration = Duration::from_secs(3);
 
-/// Settles one `ForeignCluster`.
-pub(crate) async fn settle(world: &World, name: String) -> Result<Option<Duration>, KubeError> {
+/// Settles one `ForeignCluster`; `attempts`: what was tried to get an identity.
+pub(crate) async fn settle(world: &World, attempts: &Attempts, name: String) -> Result<Option<Duration>, KubeError> {
     let Some(one) = world.foreign_clusters.get("", &name) else {
-        forget(world);
+        forget(world, attempts);
         return Ok(None);
     };
-    Pass { world, one: &one }.run().await
+    Pass { world, attempts, one: &one }.run().await
 }
 
 /// Stops everything about peers that are none any more.
-fn forget(world: &World) {
+fn forget(world: &World, attempts: &Attempts) {
     let ids: Vec<_> = world.foreign_clusters.all().iter().map(|one| id_of(one).to_owned()).collect();
     world.checker.retain(|peer| ids.iter().any(|id| id == peer));
-    world.attempts.retain(|peer| ids.iter().any(|id| id == peer));
+    attempts.retain(|peer| ids.iter().any(|id| id == peer));
 }
 
 /// One look at one `ForeignCluster`.
 struct Pass<'a> {
     world: &'a World,
+    attempts: &'a Attempts,
     one: &'a Arc<ForeignCluster>,
 }
 
@@ -91,11 +91,11 @@ impl Pass<'_> {
             }
             self.let_go().await?;
         }
-        if !leaving && granted::is_banned(one) && !is_nobody(one, &all, here) {
+        if !leaving && decision::is_banned(one) && !is_nobody(one, &all, here) {
             return self.banish(&peer).await;
         }
         if leaving && !is_nobody(one, &all, here) {
-            // Whether the peer still answers decides how leave is taken of it.
+            // How the withdrawal goes on depends on whether the peer still answers.
             if let Some(identity) = identity::held(self.world, &peer.cluster_id) {
                 self.world.checker.watch(&peer.cluster_id, &identity);
             }
@@ -114,10 +114,10 @@ impl Pass<'_> {
             }
         };
         let unanswered = self.is_unanswered(&namespace, &peer.cluster_id);
-        let standing = identity::ensure(self.world, one, &peer, &namespace, unanswered).await?;
-        self.check_health(&peer, &standing).await?;
-        let again = Some(standing.again);
-        let authentication = match (standing.identity, standing.refusal) {
+        let outcome = identity::ensure((self.world, self.attempts), one, &peer, &namespace, unanswered).await?;
+        self.check_health(&peer, &outcome).await?;
+        let again = Some(outcome.again);
+        let authentication = match (outcome.identity, outcome.refusal) {
             (Some(identity), _) => Authentication::Known(identity.namespace),
             (None, failure) => Authentication::Unknown(failure),
         };
@@ -134,8 +134,7 @@ impl Pass<'_> {
         for tenant in self.world.tenants(&peer.cluster_id) {
             let (cluster, name) = (&self.world.home.cluster, tenant.name_any());
             if tenant.metadata.deletion_timestamp.is_some() {
-                strip::tenant(cluster, &tenant).await?;
-                ending = Some(ENDING_AGAIN);
+                ending = strip::tenant(cluster, &tenant).await?;
             } else if !self.world.is_in_use(&name, &peer.cluster_id) {
                 tracing::info!(peer = peer.cluster_id, namespace = name, "tenant namespace of a banned peer ends");
                 cluster.remove(&*tenant).await?;
@@ -225,9 +224,9 @@ impl Pass<'_> {
     }
 
     /// Has the API server of a peer whose identity we have probed, and shows that by the finalizer.
-    async fn check_health(&self, peer: &ClusterIdentity, standing: &Standing) -> Result<(), KubeError> {
+    async fn check_health(&self, peer: &ClusterIdentity, outcome: &Outcome) -> Result<(), KubeError> {
         let old = || identity::held(self.world, &peer.cluster_id);
-        let Some(identity) = standing.identity.clone().or_else(old) else { return Ok(()) };
+        let Some(identity) = outcome.identity.clone().or_else(old) else { return Ok(()) };
         self.world.checker.watch(&peer.cluster_id, &identity);
         let held = self.one.finalizers().iter().any(|held| held == finalizer::API_SERVER_CHECKER);
         match (self.world.checker.is_on(), held) {
@@ -255,12 +254,12 @@ impl Pass<'_> {
         self.clear_false_requests(tenant).await?;
         let request = self.world.our_request(tenant, id);
         let network = self.network(peer, tenant);
-        let granted::Standing { provider: grant, consumer } = self.world.standing(id);
+        let grants::Grants { provider: grant, consumer } = self.world.grants(id);
         let plan = plan(&Observed {
             foreign_cluster: self.one,
             namespace: tenant,
-            auto_join: self.world.args.auto_join_discovered_clusters,
-            accept_by_default: self.world.args.enable_incoming_peering,
+            auto_join: self.world.policy.auto_join,
+            accept_by_default: self.world.policy.accept_by_default,
             authentication,
             network,
             health: self.world.checker.health(id),
@@ -268,7 +267,7 @@ impl Pass<'_> {
             offer_here: self.world.their_offer(tenant, id).as_deref(),
             their_request: self.world.their_request(tenant, id).as_deref(),
             our_offer: self.world.our_offer(tenant, id).as_deref(),
-            wish: self.wish(),
+            desired: self.desired(),
             overdue: !grant.is_in_force(),
             taken_back: !consumer.is_in_force(),
             now: now(),
@@ -284,86 +283,15 @@ impl Pass<'_> {
         Ok(again.into_iter().chain(plan.again).chain(ends_in).chain(consumer.ends_in(at)).min())
     }
 
-    /// Removes requests that carry the labels of this cluster but were not made by it.
-    async fn clear_false_requests(&self, tenant: &str) -> Result<(), KubeError> {
-        let cluster = &self.world.home.cluster;
-        for one in self.world.false_requests(tenant, self.one) {
-            let why = "the request says that this cluster made it, which is not so: it is removed";
-            self.world.told.warn(cluster, &*one, "RequestIgnored", why).await;
-            cluster.remove(&*one).await?;
-        }
-        Ok(())
-    }
-
-    /// The request as it should be.
-    fn wish(&self) -> Result<ResourceRequestSpec, String> {
-        let cluster_identity = self.world.home.identity.clone();
-        // In-band the peer was told where we are, and by another way.
-        let auth_url = match (self.world.auth_url(), self.one.spec.peering_type) {
-            (Err(_), PeeringType::InBand) => self.world.auth_url_inside()?,
-            (url, _) => url?,
-        };
-        Ok(ResourceRequestSpec { cluster_identity, auth_url, withdrawal_timestamp: None })
-    }
-
     fn network(&self, peer: &ClusterIdentity, namespace: &str) -> Option<Fact> {
         let Some(tunnels) = &self.world.tunnels else { return Some(condition::network_external()) };
-        // One that is being deleted says nothing about the next peering.
+        // A TunnelEndpoint that is being deleted says nothing about the next peering.
         let found = tunnels.filter(|one| {
             one.metadata.deletion_timestamp.is_none()
                 && one.labels().get(label::TUNNEL_CLUSTER_ID) == Some(&peer.cluster_id)
         });
         let problem = self.one.annotations().get(annotation::NETWORK_PROBLEM).map(String::as_str);
         condition::network(namespace, found.first().map(AsRef::as_ref), problem)
-    }
-
-    /// Does to the request what the plan says.
-    async fn step(
-        &self,
-        plan: &Plan,
-        peer: &ClusterIdentity,
-        namespace: Option<&str>,
-        request: Option<&ResourceRequest>,
-    ) -> Result<(), KubeError> {
-        let cluster = &self.world.home.cluster;
-        match (&plan.step, request, namespace) {
-            (Step::Write(spec), None, Some(namespace)) => {
-                match cluster.create(&self.request(spec, peer, namespace)).await {
-                    Ok(_) => tracing::info!(peer = peer.cluster_id, "resources requested"),
-                    // Made by us a moment ago; the store will show it.
-                    Err(error) if error.is_conflict() => {}
-                    Err(error) => return Err(error),
-                }
-                Ok(())
-            }
-            (Step::Write(spec), Some(old), Some(namespace)) => {
-                let wanted = self.request(spec, peer, namespace);
-                let patch = json!({
-                    "metadata": {
-                        "labels": wanted.metadata.labels,
-                        "ownerReferences": wanted.metadata.owner_references,
-                        "resourceVersion": old.resource_version(),
-                    },
-                    "spec": replacement(&old.spec, &wanted.spec),
-                });
-                cluster.merge(old, patch).await.map(drop)
-            }
-            (Step::Withdraw, Some(old), _) => {
-                tracing::info!(peer = peer.cluster_id, "request for resources withdrawn");
-                cluster.merge(old, json!({"spec": {"withdrawalTimestamp": now()}})).await.map(drop)
-            }
-            (Step::Remove, Some(old), _) if old.metadata.deletion_timestamp.is_none() => cluster.remove(old).await,
-            _ => Ok(()),
-        }
-    }
-
-    fn request(&self, spec: &ResourceRequestSpec, peer: &ClusterIdentity, namespace: &str) -> ResourceRequest {
-        let mut request = ResourceRequest::new(&self.world.home.identity.cluster_name, spec.clone());
-        request.metadata.namespace = Some(namespace.to_owned());
-        request.labels_mut().insert(label::REPLICATION.to_owned(), "true".to_owned());
-        request.labels_mut().insert(label::REMOTE_ID.to_owned(), peer.cluster_id.clone());
-        request.metadata.owner_references = Some(vec![owner_reference(self.one.as_ref(), true)]);
-        request
     }
 
     /// Writes the status, if anything in it is new.
@@ -381,17 +309,6 @@ impl Pass<'_> {
         }
         self.world.home.cluster.put_status(self.one.as_ref(), &new).await.map(drop)
     }
-}
-
-/// A merge patch that turns `old` into `new`, both being flat: fields that went become null.
-fn replacement(old: &impl serde::Serialize, new: &impl serde::Serialize) -> Value {
-    let object = |value: Result<Value, serde_json::Error>| match value {
-        Ok(Value::Object(map)) => map,
-        _ => Map::new(),
-    };
-    let (old, new) = (object(serde_json::to_value(old)), object(serde_json::to_value(new)));
-    let gone = old.into_iter().filter(|(key, _)| !new.contains_key(key)).map(|(key, _)| (key, Value::Null));
-    Value::Object(gone.chain(new.clone()).collect())
 }
 
 /// Whether a peer that has this health has been silent for too long; else when that will be.

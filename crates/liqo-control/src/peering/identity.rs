@@ -12,7 +12,7 @@
 //!
 //! Watches   `Secret` with the label of a peer.
 //! Writes    `Secret` `liqo-identity-*` in tenant namespaces.
-//! Removes   the ones superseded.
+//! Removes   superseded `Secret`s of the same names.
 
 mod attempts;
 mod plan;
@@ -43,7 +43,7 @@ use liqo_kube::{
 use serde_json::{Value, json};
 
 use super::{
-    auth_client::{self, Grant, Refusal},
+    auth_client::{self, Issued, Refusal},
     token, wire,
     world::World,
 };
@@ -57,8 +57,8 @@ const PENDING: &str = "liqo.io/pending-identity";
 /// The signing request sent with a pending key.
 const CSR: &str = "csr";
 
-/// How we stand with a peer.
-pub(crate) struct Standing {
+/// What became of the identity on a peer.
+pub(crate) struct Outcome {
     /// The identity to use, if there is one.
     pub(crate) identity: Option<PeerIdentity>,
     /// Why the peer gave us none, the last time it was asked.
@@ -70,6 +70,7 @@ pub(crate) struct Standing {
 /// Everything an attempt is about.
 struct Asking<'a> {
     world: &'a World,
+    attempts: &'a Attempts,
     foreign_cluster: &'a ForeignCluster,
     peer: &'a ClusterIdentity,
     tenant: &'a str,
@@ -81,16 +82,16 @@ struct Asking<'a> {
 /// # Errors
 /// When our own API server refuses.
 pub(crate) async fn ensure(
-    world: &World,
+    (world, attempts): (&World, &Attempts),
     foreign_cluster: &ForeignCluster,
     peer: &ClusterIdentity,
     tenant: &str,
     unanswered: bool,
-) -> Result<Standing, KubeError> {
-    let asking = Asking { world, foreign_cluster, peer, tenant };
+) -> Result<Outcome, KubeError> {
+    let asking = Asking { world, attempts, foreign_cluster, peer, tenant };
     let secrets = asking.secrets();
     let held: Vec<_> = secrets.iter().filter(|one| has(one, label::LOCAL_IDENTITY)).cloned().collect();
-    let attempt = world.attempts.of(&peer.cluster_id);
+    let attempt = attempts.of(&peer.cluster_id);
     let stored = PeerIdentity::best(held.iter().map(AsRef::as_ref));
     if let Some(stored) = &stored {
         asking.follow_proxy(&held, stored).await?;
@@ -108,7 +109,7 @@ pub(crate) async fn ensure(
     let (need, look) = match (asking.rights(&attempt, in_doubt, is_settled).await, need) {
         (Rights::Ended, _) => (Need::Rights, plan::DAY),
         (Rights::Given(look), Need::Nothing(rest)) => {
-            return Ok(Standing { identity: best, refusal: None, again: rest.min(look) });
+            return Ok(Outcome { identity: best, refusal: None, again: rest.min(look) });
         }
         (Rights::Given(look), need) => (need, look),
     };
@@ -118,20 +119,20 @@ pub(crate) async fn ensure(
     // Rights that have just ended do not wait for the next time to renew.
     let is_known = need != Need::Rights || attempt.ended;
     if !wait.is_zero() && attempt.token == token_version && is_known {
-        return Ok(standing(best, need, attempt.failure, wait.min(look)));
+        return Ok(outcome(best, need, attempt.failure, wait.min(look)));
     }
     let pending = asking.pending(&secrets, attempt.pending.clone()).await?;
     let token = token.as_deref().and_then(token::read).unwrap_or_default();
     let answer = asking.ask(&pending, &token, best.as_ref()).await;
     // A pending Secret that is gone is made anew.
-    match answer.inspect_err(|_| world.attempts.forget(&peer.cluster_id))? {
+    match answer.inspect_err(|_| attempts.forget(&peer.cluster_id))? {
         Ok(identity) => {
             let facts = certs::facts(identity.certificate.as_bytes()).ok();
             let next = facts.map(|facts| Instant::now() + certs::renewal_after(&facts, now().0));
             let token = token_version;
             let attempt = Attempt { next, token, granted: Some(identity.clone()), ..Attempt::default() };
-            world.attempts.lock().insert(peer.cluster_id.clone(), attempt);
-            Ok(Standing { identity: Some(identity), refusal: None, again: Duration::from_secs(1) })
+            attempts.lock().insert(peer.cluster_id.clone(), attempt);
+            Ok(Outcome { identity: Some(identity), refusal: None, again: Duration::from_secs(1) })
         }
         Err(failure) => {
             let failures = attempt.failures.saturating_add(1);
@@ -149,12 +150,12 @@ pub(crate) async fn ensure(
                 token,
                 failure: failure.clone(),
                 pending: Some(pending),
-                look: world.attempts.of(&peer.cluster_id).look,
+                look: attempts.of(&peer.cluster_id).look,
                 ended: need == Need::Rights,
                 granted: None,
             };
-            world.attempts.lock().insert(peer.cluster_id.clone(), attempt);
-            Ok(standing(best, need, failure, pause.min(look)))
+            attempts.lock().insert(peer.cluster_id.clone(), attempt);
+            Ok(outcome(best, need, failure, pause.min(look)))
         }
     }
 }
@@ -170,10 +171,10 @@ pub(crate) fn held(world: &World, peer: &str) -> Option<PeerIdentity> {
 }
 
 /// While a renewal fails the old identity is good enough; an expired one is none.
-fn standing(best: Option<PeerIdentity>, need: Need, failure: Option<Failure>, again: Duration) -> Standing {
+fn outcome(best: Option<PeerIdentity>, need: Need, failure: Option<Failure>, again: Duration) -> Outcome {
     match need {
-        Need::Renewal(_) => Standing { identity: best, refusal: None, again },
-        _ => Standing { identity: None, refusal: failure, again },
+        Need::Renewal(_) => Outcome { identity: best, refusal: None, again },
+        _ => Outcome { identity: None, refusal: failure, again },
     }
 }
 
@@ -198,8 +199,8 @@ impl Asking<'_> {
         &self.world.home.cluster
     }
 
-    /// Keeps the proxy of the identity in use as the `ForeignCluster` says, however old it is: whoever uses the
-    /// identity follows.
+    /// Keeps the proxy of the identity in use as the `ForeignCluster` says, however old the identity is: the users of the
+    /// identity follow.
     async fn follow_proxy(&self, held: &[Arc<Secret>], used: &PeerIdentity) -> Result<(), KubeError> {
         let wanted = self.proxy();
         let secret = held.iter().find(|secret| secret.resource_version().as_ref() == Some(&used.version));
@@ -305,24 +306,24 @@ impl Asking<'_> {
     }
 
     /// The identity that a grant and our key make, if they fit together.
-    fn usable(&self, pending: &Secret, grant: &Grant) -> Result<BTreeMap<&'static str, String>, String> {
+    fn usable(&self, pending: &Secret, issued: &Issued) -> Result<BTreeMap<&'static str, String>, String> {
         let key = text(pending, PRIVATE_KEY).unwrap_or_default();
-        let pair = Pair { certificate: grant.certificate.clone(), key };
+        let pair = Pair { certificate: issued.certificate.clone(), key };
         Shown::default().show(&pair).map_err(|error| error.to_string())?;
-        let facts = certs::facts(grant.certificate.as_bytes()).map_err(|error| error.to_string())?;
+        let facts = certs::facts(issued.certificate.as_bytes()).map_err(|error| error.to_string())?;
         if facts.not_after <= now().0 {
             return Err(format!("the certificate has expired at {}", facts.not_after));
         }
         let required = [
             (PRIVATE_KEY, pair.key),
             (CERTIFICATE, pair.certificate),
-            (API_SERVER_URL, grant.api_server_url.clone()),
-            (NAMESPACE, grant.namespace.clone()),
+            (API_SERVER_URL, issued.api_server_url.clone()),
+            (NAMESPACE, issued.namespace.clone()),
         ];
         if let Some((missing, _)) = required.iter().find(|(_, value)| value.is_empty()) {
             return Err(format!("the answer has no {missing}"));
         }
-        let optional = [(API_SERVER_CA, grant.api_server_ca.clone()), (PROXY_URL, self.proxy())];
+        let optional = [(API_SERVER_CA, issued.api_server_ca.clone()), (PROXY_URL, self.proxy())];
         Ok(required.into_iter().chain(optional.into_iter().filter_map(|(key, value)| Some((key, value?)))).collect())
     }
 

@@ -1,11 +1,12 @@
 //! How a peer becomes known to us: it shows a token, or a proof of its key, and is given an identity.
 //!
 //! The authentication service answers the outside and passes requests on ([`super::auth`]); every replica of the controller
-//! manager judges them: the claim and the signing request ([`check`]), then the token or the proof of the key before, then
-//! room is made for the peer and signed ([`issue`]). Nothing the authentication service has found right is taken for right.
+//! manager judges them ([`judge`]): the claim and the signing request ([`check`]), then the token or the proof of the key
+//! before, then [`plan`] decides, and room is made for the peer and signed ([`issue`]). Nothing the authentication service has
+//! found right is taken for right.
 //!
-//! Keeps true: no answer is lost for good. What was signed is stored, and given again to whoever asks
-//! with the same key; the work goes on when the asker has hung up. An ID belongs to the key that had it first. A caller
+//! Keeps true: no answer is lost for good. What was signed is stored, and given again to a caller
+//! with the same key; the work goes on when the caller has hung up. An ID belongs to the key that had it first. A caller
 //! whose token is refused is told the same whatever is wrong with it; the log and an Event say more. Only the
 //! ServiceAccount of the authentication service is heard, and only so many requests at once.
 //!
@@ -17,8 +18,9 @@
 pub(super) mod certificate;
 pub(super) mod check;
 
-mod door;
 mod issue;
+mod judge;
+mod plan;
 mod sweep;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
@@ -41,12 +43,12 @@ use super::{
     limits::{QUEUE, TURNS},
     settings, token, wire,
 };
-use crate::home::Home;
-use door::{Door, Told};
+use crate::{home::Home, quiet::Quiet};
+use judge::Judge;
 
 /// The signer makes no certificate of a shorter life.
 const SHORTEST_LIFE: Duration = Duration::from_secs(600);
-/// Field manager of the written objects: the one of earlier versions, in which the authentication service wrote them.
+/// Field manager of the written objects: that of earlier versions, in which the authentication service wrote the objects.
 const WRITER: &str = names::AUTH_SERVICE;
 
 /// Flags about who is given an identity.
@@ -79,7 +81,7 @@ pub struct IdentityArgs {
 
 /// Answers the authentication service.
 pub(crate) struct Issuer {
-    door: Arc<Door>,
+    judge: Arc<Judge>,
     tokens: Tokens,
     /// What was signed last for each peer.
     certificates: Store<Secret>,
@@ -92,7 +94,7 @@ pub(crate) struct Issuer {
 }
 
 impl Issuer {
-    /// One that works by these flags.
+    /// An issuer that works by these flags.
     ///
     /// # Errors
     /// A text that names the flag that cannot be used.
@@ -109,14 +111,14 @@ impl Issuer {
             turns: Arc::new(Semaphore::new(TURNS)),
             caller: format!("system:serviceaccount:{}:{}", home.namespace, names::AUTH_ACCOUNT),
             pin_certificate: args.pin_certificate,
-            door: Arc::new(Door {
+            judge: Arc::new(Judge {
                 home,
                 token_needed: args.enable_authentication,
                 accept_cluster_token: args.accept_cluster_token,
                 lifetime,
                 max_tenants: args.max_tenants,
                 counting: tokio::sync::Mutex::default(),
-                told: Told::default(),
+                quiet: Quiet::default(),
                 api_server: args.advertise_api_server_address.clone(),
                 api_server_trusted: args.advertise_api_server_trusted_ca,
             }),
@@ -125,7 +127,7 @@ impl Issuer {
 
     /// Starts what one replica does for all: the token, the certificate that is shown, sweeping.
     pub(super) fn keep(&self, life: &Life) {
-        let home = &self.door.home;
+        let home = &self.judge.home;
         keep_token(home, life);
         sweep::start(home, life);
         certificate::keep(home, self.pin_certificate, life);
@@ -164,7 +166,7 @@ impl Issuer {
 
     /// What the authentication service must know.
     async fn facts(&self) -> Result<wire::Facts, No> {
-        let home = &self.door.home;
+        let home = &self.judge.home;
         let shown = match self.pin_certificate {
             // The replica that decides makes the certificate; until then the service has no certificate to show.
             true => Some(certificate::read(home, &self.shown).await.ok_or_else(|| {
@@ -186,11 +188,11 @@ impl Issuer {
         let Ok(Ok(turn)) = turn else {
             return Err(No(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once".to_owned()));
         };
-        // In a task of its own: whoever asks may hang up, what was begun is finished and stored.
-        let door = Arc::clone(&self.door);
+        // In a task of its own: when the caller hangs up, the work is finished and its result stored.
+        let judge = Arc::clone(&self.judge);
         let work = tokio::spawn(guarded("identity", async move {
             let _turn = turn;
-            door.grant(request).await
+            judge.grant(request).await
         }));
         let interrupted = || No(StatusCode::INTERNAL_SERVER_ERROR, "interrupted; try again".to_owned());
         Ok(match work.await.ok().and_then(Result::ok).unwrap_or_else(|| Err(interrupted())) {

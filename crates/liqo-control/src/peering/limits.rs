@@ -10,7 +10,7 @@ use std::time::Duration;
 pub(super) const SERVICES: usize = 2;
 /// Requests that one authentication service has passed on and that wait for an answer.
 pub(super) const LINES: usize = 16;
-/// Those of them that strangers may have; the others are for peers that are known.
+/// Requests of these that strangers may have under way; the others are for peers that are known.
 pub(super) const LINES_OF_STRANGERS: usize = LINES / 2;
 /// Requests that one controller manager judges at once: all services may reach the same replica.
 pub(super) const TURNS: usize = SERVICES * LINES;

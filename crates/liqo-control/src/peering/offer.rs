@@ -28,12 +28,12 @@ use liqo_api::{
     names,
     sharing::{OfferPhase, ResourceOffer, ResourceOfferStatus, VirtualKubeletStatus},
 };
-use liqo_core::{naming, standing::is_banned};
+use liqo_core::{decision::is_banned, naming};
 use liqo_kube::{KubeError, now, owner_reference};
 use serde_json::json;
 
 use super::{is_nobody, world::World};
-use crate::offload::virtual_kubelet;
+use crate::{args::KubeletArgs, offload::virtual_kubelet};
 use plan::{Course, Seen, plan};
 
 /// Pause before it is looked again whether a virtual kubelet is gone.
@@ -42,7 +42,7 @@ const COMPONENT: &str = "liqo-controller-manager";
 
 /// What each virtual kubelet was last made from, by tenant namespace: made once per change, not per event.
 #[derive(Default)]
-pub(crate) struct Ensured(Mutex<HashMap<String, String>>);
+struct Ensured(Mutex<HashMap<String, String>>);
 
 impl Ensured {
     fn is(&self, namespace: &str, from: &str) -> bool {
@@ -58,20 +58,33 @@ impl Ensured {
     }
 }
 
+/// What the controller of offers knows besides the [`World`].
+pub(crate) struct Offers {
+    kubelets: KubeletArgs,
+    ensured: Ensured,
+}
+
+impl Offers {
+    pub(crate) fn new(kubelets: &KubeletArgs) -> Self {
+        Self { kubelets: kubelets.clone(), ensured: Ensured::default() }
+    }
+}
+
 /// Settles the offer in one tenant namespace.
-pub(crate) async fn settle(world: &World, namespace: String) -> Result<Option<Duration>, KubeError> {
+pub(crate) async fn settle(world: &World, offers: &Offers, namespace: String) -> Result<Option<Duration>, KubeError> {
     let Some(peer) = world.peer_in(&namespace) else {
-        world.ensured.forget(&namespace);
+        offers.ensured.forget(&namespace);
         return Ok(None);
     };
     let Some(offer) = world.their_offer(&namespace, &peer) else { return Ok(None) };
-    Pass { world, namespace: &namespace, peer: &peer, offer: &offer }.run().await
+    Pass { world, offers, namespace: &namespace, peer: &peer, offer: &offer }.run().await
 }
 
 /// One look at one offer.
 #[derive(Clone, Copy)]
 struct Pass<'a> {
     world: &'a World,
+    offers: &'a Offers,
     namespace: &'a str,
     peer: &'a str,
     offer: &'a ResourceOffer,
@@ -89,7 +102,7 @@ impl Pass<'_> {
         }
         let request = self.world.our_request(self.namespace, self.peer);
         let request = request.filter(|request| request.metadata.deletion_timestamp.is_none());
-        let grant = self.world.standing(self.peer).provider;
+        let grant = self.world.grants(self.peer).provider;
         let wanted = grant.is_granted() && one.is_some();
         if request.is_none() && !self.holds(finalizer::VIRTUAL_KUBELET) {
             let (cluster, why) =
@@ -127,7 +140,7 @@ impl Pass<'_> {
     }
 
     async fn run_kubelet(&self, one: &ForeignCluster, exists: bool) -> Result<(), KubeError> {
-        let World { home, args, ensured, .. } = self.world;
+        let (home, Offers { kubelets, ensured }) = (&self.world.home, self.offers);
         let from = made_from(self.offer, one);
         if !(exists && ensured.is(self.namespace, &from)) {
             if !exists && !ensured.is(self.namespace, &from) {
@@ -135,7 +148,7 @@ impl Pass<'_> {
                 let message = format!("[{name}] Launching virtual-kubelet in namespace {}", self.namespace);
                 home.cluster.event(self.offer, COMPONENT, "Normal", "VkCreated", &message).await;
             }
-            virtual_kubelet::ensure(home, args, self.offer, one).await?;
+            virtual_kubelet::ensure(home, kubelets, self.offer, one).await?;
             ensured.set(self.namespace, from);
         }
         if !self.holds(finalizer::VIRTUAL_KUBELET) {
@@ -176,7 +189,7 @@ impl Pass<'_> {
         let home = &self.world.home;
         let known = one.and_then(|one| one.spec.cluster_identity.clone());
         let peer = known.unwrap_or_else(|| self.guess());
-        self.world.ensured.forget(self.namespace);
+        self.offers.ensured.forget(self.namespace);
         if !virtual_kubelet::remove(home, self.offer, &peer).await? {
             return Ok(Some(GONE_YET));
         }

@@ -1,7 +1,7 @@
 //! The rights of peers in this cluster: role bindings of the user named after the cluster ID of the peer.
 //!
 //! In its tenant namespace a peer has the role *basic* while it is a peer, *outgoing* while it is our provider, and
-//! *incoming* while it is our consumer; [`standing`] decides. During a withdrawal the peer keeps a role until its objects
+//! *incoming* while it is our consumer; [`grants`](liqo_core::grants) decide. During a withdrawal the peer keeps a role until its objects
 //! are gone or the deadline is over, also when a tombstone waits for a dead peer. After the deadline the role *leaving*
 //! replaces *outgoing* and *incoming*: the peer may see and delete its remaining objects. In-band the `NetworkConfig` is
 //! deleted with the namespace, so nothing waits for the peer to delete it.
@@ -21,7 +21,10 @@ use k8s_openapi::api::{
 };
 use kube::{ResourceExt, api::ObjectMeta};
 use liqo_api::{ClusterIdentity, discovery::PeeringType, meta::annotation, names, net::NetworkConfig};
-use liqo_core::standing::{Grant, Standing, is_banned};
+use liqo_core::{
+    decision::is_banned,
+    grants::{Grant, Grants},
+};
 use liqo_kube::{Cluster, KubeError, now, owner_reference};
 use serde_json::{Value, json};
 
@@ -43,12 +46,17 @@ pub(crate) fn binding_name(role: &str) -> String {
     format!("{}{role}", names::PEERING_BINDING_PREFIX)
 }
 
+/// Whether a binding gives a peer one of the [`ROLES`] in its tenant namespace.
+pub(crate) fn is_binding_of_peer(binding: &RoleBinding) -> bool {
+    ROLES.iter().any(|role| binding_name(role) == binding.name_any())
+}
+
 /// What becomes of a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wish {
-    Bound,
-    Unbound,
-    AsItIs,
+enum Step {
+    Bind,
+    Unbind,
+    Keep,
 }
 
 /// Makes the role bindings of a tenant namespace those that the peer's grant asks for.
@@ -57,18 +65,18 @@ pub(crate) async fn settle(world: &World, namespace: String) -> Result<Option<Du
     let Some(peer) = world.peer_of(&tenant).filter(|_| tenant.metadata.deletion_timestamp.is_none()) else {
         return Ok(None);
     };
-    let found = ROLES.map(|role| world.bindings.iter().find_map(|store| store.get(&namespace, &binding_name(role))));
+    let found = ROLES.map(|role| world.bindings.get(&namespace, &binding_name(role)));
     let seen = seen(world, &tenant, &peer, found.each_ref().map(Option::is_some));
     let clocks = clocks(&seen);
     if clocks != seen.clocks {
         // A deadline that passes is acted on when the status records it.
         return write_down(&world.home.cluster, &tenant, &seen.clocks, &clocks).await.map(|()| None);
     }
-    for ((role, wish), found) in ROLES.into_iter().zip(plan(&seen)).zip(found) {
-        match (wish, found) {
-            (Wish::Bound, Some(binding)) if binds(binding.subjects.as_deref(), &peer) => {}
-            (Wish::Bound, _) => bind(&world.home.cluster, &namespace, role, &peer).await?,
-            (Wish::Unbound, Some(binding)) => {
+    for ((role, step), found) in ROLES.into_iter().zip(plan(&seen)).zip(found) {
+        match (step, found) {
+            (Step::Bind, Some(binding)) if binds(binding.subjects.as_deref(), &peer) => {}
+            (Step::Bind, _) => bind(&world.home.cluster, &namespace, role, &peer).await?,
+            (Step::Unbind, Some(binding)) => {
                 tracing::info!(peer, namespace, role, "role of a peer taken back");
                 world.home.cluster.remove(binding.as_ref()).await?;
             }
@@ -76,7 +84,7 @@ pub(crate) async fn settle(world: &World, namespace: String) -> Result<Option<Du
         }
     }
     let now = now().0.as_second();
-    let grants = [seen.standing.provider, seen.standing.consumer];
+    let grants = [seen.grants.provider, seen.grants.consumer];
     let soon = grants.into_iter().zip(clocks).filter(|(_, runs)| *runs).filter_map(|(grant, _)| grant.ends_in(now));
     Ok(soon.min().map(|rest| rest.max(Duration::from_secs(1))))
 }
@@ -91,7 +99,7 @@ fn seen(world: &World, tenant: &Namespace, peer: &str, bound: [bool; 4]) -> Seen
     Seen {
         is_peer: foreign_cluster.is_some(),
         is_banned: foreign_cluster.is_some_and(|one| is_banned(&one)),
-        standing: world.standing(peer),
+        grants: world.grants(peer),
         agreed: [
             world.our_request(&namespace, peer).is_some() || world.their_offer(&namespace, peer).is_some(),
             world.their_request(&namespace, peer).is_some() || world.our_offer(&namespace, peer).is_some(),
@@ -124,16 +132,16 @@ async fn write_down(cluster: &Cluster, tenant: &Namespace, old: &[bool; 2], new:
 /// Everything the bindings depend on. Pairs are *provider* and *consumer*.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
-    /// It has a `ForeignCluster`.
+    /// The peer has a `ForeignCluster`.
     is_peer: bool,
-    /// It gets nothing.
+    /// The peer is banned.
     is_banned: bool,
-    standing: Standing,
+    grants: Grants,
     /// A request or an offer is there.
     agreed: [bool; 2],
     /// The role of the direction is bound.
     bound: [bool; 2],
-    /// It has told us its network, and has to take that back.
+    /// The peer has announced its network here, and has to withdraw the announcement.
     has_network: bool,
     /// The time of leaving is written down.
     clocks: [bool; 2],
@@ -141,7 +149,7 @@ struct Seen {
 
 impl Seen {
     fn grants(&self) -> [Grant; 2] {
-        [self.standing.provider, self.standing.consumer]
+        [self.grants.provider, self.grants.consumer]
     }
 }
 
@@ -156,19 +164,19 @@ fn clocks(seen: &Seen) -> [bool; 2] {
 }
 
 /// One wanted binding, or none, for each of [`ROLES`].
-fn plan(seen: &Seen) -> [Wish; 4] {
+fn plan(seen: &Seen) -> [Step; 4] {
     if seen.is_banned {
-        return [Wish::Unbound; 4];
+        return [Step::Unbind; 4];
     }
-    let wish = |grant: Grant| match grant {
-        Grant::Full | Grant::Kept => Wish::Bound,
-        Grant::Leaving { .. } => Wish::AsItIs,
-        Grant::Nothing => Wish::Unbound,
+    let step = |grant: Grant| match grant {
+        Grant::Full | Grant::Kept => Step::Bind,
+        Grant::Leaving { .. } => Step::Keep,
+        Grant::Nothing => Step::Unbind,
     };
     let [provider, consumer] = seen.grants();
     let overdue = seen.grants().into_iter().zip(seen.clocks).any(|(grant, runs)| runs && grant == Grant::Nothing);
-    let basic = if seen.is_peer { Wish::Bound } else { Wish::AsItIs };
-    [basic, wish(provider), wish(consumer), if overdue { Wish::Bound } else { Wish::Unbound }]
+    let basic = if seen.is_peer { Step::Bind } else { Step::Keep };
+    [basic, step(provider), step(consumer), if overdue { Step::Bind } else { Step::Unbind }]
 }
 
 fn user(peer: &str) -> Subject {
@@ -249,7 +257,7 @@ mod tests {
         Seen {
             is_peer: true,
             is_banned: false,
-            standing: Standing { provider, consumer },
+            grants: Grants { provider, consumer },
             agreed: [false, false],
             bound: [false, false],
             has_network: false,
@@ -260,21 +268,21 @@ mod tests {
     #[test]
     fn bindings_follow_what_is_granted() {
         use Grant::{Full, Kept, Nothing};
-        use Wish::{AsItIs, Bound, Unbound};
+        use Step::{Bind, Keep, Unbind};
         let runs = |provider, consumer| Seen { clocks: [true, true], ..seen(provider, consumer) };
-        for (what, seen, wishes) in [
-            ("a peer", seen(Nothing, Nothing), [Bound, Unbound, Unbound, Unbound]),
-            ("a stranger", Seen { is_peer: false, ..seen(Nothing, Nothing) }, [AsItIs, Unbound, Unbound, Unbound]),
-            ("a provider", seen(Full, Nothing), [Bound, Bound, Unbound, Unbound]),
-            ("a consumer", seen(Nothing, Full), [Bound, Unbound, Bound, Unbound]),
-            ("both", seen(Full, Full), [Bound, Bound, Bound, Unbound]),
-            ("a cordoned consumer", seen(Nothing, Kept), [Bound, Unbound, Bound, Unbound]),
-            ("one that waits for an offer", seen(Nothing, LEAVING), [Bound, Unbound, AsItIs, Unbound]),
-            ("a consumer on its way out", runs(Full, LEAVING), [Bound, Bound, AsItIs, Unbound]),
-            ("one whose time is over", runs(Full, Nothing), [Bound, Bound, Unbound, Bound]),
-            ("one that is banned", Seen { is_banned: true, ..runs(Nothing, Nothing) }, [Unbound; 4]),
+        for (what, seen, steps) in [
+            ("a peer", seen(Nothing, Nothing), [Bind, Unbind, Unbind, Unbind]),
+            ("a stranger", Seen { is_peer: false, ..seen(Nothing, Nothing) }, [Keep, Unbind, Unbind, Unbind]),
+            ("a provider", seen(Full, Nothing), [Bind, Bind, Unbind, Unbind]),
+            ("a consumer", seen(Nothing, Full), [Bind, Unbind, Bind, Unbind]),
+            ("both", seen(Full, Full), [Bind, Bind, Bind, Unbind]),
+            ("a cordoned consumer", seen(Nothing, Kept), [Bind, Unbind, Bind, Unbind]),
+            ("one that waits for an offer", seen(Nothing, LEAVING), [Bind, Unbind, Keep, Unbind]),
+            ("a consumer on its way out", runs(Full, LEAVING), [Bind, Bind, Keep, Unbind]),
+            ("one whose time is over", runs(Full, Nothing), [Bind, Bind, Unbind, Bind]),
+            ("one that is banned", Seen { is_banned: true, ..runs(Nothing, Nothing) }, [Unbind; 4]),
         ] {
-            assert_eq!(plan(&seen), wishes, "{what}");
+            assert_eq!(plan(&seen), steps, "{what}");
         }
     }
 

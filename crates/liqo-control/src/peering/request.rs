@@ -6,15 +6,15 @@
 //!
 //! Watches   `ResourceRequest` replicas, `ResourceOffer` originals, `ForeignCluster`, `Node`, `Pod`,
 //!           `StorageClass`.
-//! Writes    `ForeignCluster` for whoever asks first; `ResourceOffer` originals; `ResourceRequest`
+//! Writes    `ForeignCluster` for a peer that asks before it has one; `ResourceOffer` originals; `ResourceRequest`
 //!           replicas: owner and status.
 //! Removes   `ResourceOffer` originals.
 
 mod plan;
 
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, PoisonError},
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -27,33 +27,58 @@ use liqo_api::{
     sharing::{ResourceOffer, ResourceOfferSpec, StorageType},
 };
 use liqo_core::{
+    decision::{self, accepts, is_cordoned},
     naming,
     resources::{changed, read, write},
-    standing::{self, accepts, is_cordoned},
 };
 use liqo_kube::{KubeError, now, owner_reference};
 use serde_json::json;
 
 use super::{foreign_cluster::is_dead, is_nobody, monitor, permissions, world::World};
-use crate::manager;
+use crate::args::{self, StorageArgs};
 pub(crate) use plan::foul;
 use plan::{Seen, Step, plan};
 
 /// A storage class with this annotation is the default one.
 const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 
+/// What the controller of requests knows besides the [`World`].
+#[derive(Default)]
+pub(crate) struct Requests {
+    /// Name of the storage class that is offered as the default; empty: the default class of this cluster.
+    real_storage_class: String,
+    /// Whether the peer of a tenant namespace may read its metrics, as far as this process knows: `true` granted, `false`
+    /// revoked. The entry goes with the tenant namespace.
+    metrics: Mutex<HashMap<String, bool>>,
+}
+
+impl Requests {
+    pub(crate) fn new(storage: &StorageArgs) -> Self {
+        Self { real_storage_class: storage.real_storage_class_name.clone(), metrics: Mutex::default() }
+    }
+
+    fn metrics(&self) -> MutexGuard<'_, HashMap<String, bool>> {
+        self.metrics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Settles what happens in one tenant namespace.
-pub(crate) async fn settle(world: &World, namespace: String) -> Result<Option<Duration>, KubeError> {
+pub(crate) async fn settle(
+    world: &World,
+    requests: &Requests,
+    namespace: String,
+) -> Result<Option<Duration>, KubeError> {
     let Some(peer) = world.peer_in(&namespace) else {
-        world.metrics.lock().unwrap_or_else(PoisonError::into_inner).remove(&namespace);
+        requests.metrics().remove(&namespace);
         return Ok(None);
     };
-    Pass { world, namespace: &namespace, peer: &peer }.run().await
+    Pass { world, requests, namespace: &namespace, peer: &peer }.run().await
 }
 
 /// One look at one tenant namespace.
 struct Pass<'a> {
     world: &'a World,
+    requests: &'a Requests,
     namespace: &'a str,
     peer: &'a str,
 }
@@ -70,13 +95,13 @@ impl Pass<'_> {
         };
         let cordoned = foreign_cluster.as_ref().is_some_and(|one| is_cordoned(one));
         let accepted = foreign_cluster.as_ref().is_some_and(|one| {
-            accepts(one, self.world.args.enable_incoming_peering).is_ok()
+            accepts(one, self.world.policy.accept_by_default).is_ok()
                 // New resources are refused; resources granted before stay.
                 && !(cordoned && offer.is_none())
                 && !is_nobody(one, &self.world.foreign_clusters.all(), here)
         });
         let (dead, dead_in) = is_dead(self.world.checker.health(self.peer));
-        let grant = self.world.standing(self.peer).consumer;
+        let grant = self.world.grants(self.peer).consumer;
         let plan = plan(&Seen {
             request: request.as_deref(),
             offer: offer.as_deref(),
@@ -110,7 +135,7 @@ impl Pass<'_> {
         }
     }
 
-    /// The `ForeignCluster` of whoever asks; made when it asks for the first time.
+    /// The `ForeignCluster` of the peer that asks; made when the peer asks for the first time.
     async fn foreign_cluster(&self, request: &ResourceRequest) -> Result<Option<Arc<ForeignCluster>>, KubeError> {
         if let Some(known) = self.world.foreign_cluster(self.peer) {
             self.follow(&known, request).await?;
@@ -140,7 +165,7 @@ impl Pass<'_> {
                 Err(error) => return Err(error),
             }
         }
-        // One of them is ours, made a moment ago, or is just going: its event brings us back.
+        // One of these objects is the peer's, made a moment ago, or is being deleted: its event wakes this controller.
         Ok(None)
     }
 
@@ -166,7 +191,7 @@ impl Pass<'_> {
 
     /// Tells the peer, on its copy of the request, why it is granted nothing new.
     async fn answer(&self, request: &ResourceRequest, one: &ForeignCluster) -> Result<(), KubeError> {
-        let why = standing::refusal(one, self.world.args.enable_incoming_peering);
+        let why = decision::refusal(one, self.world.policy.accept_by_default);
         let told = request.annotations().get(annotation::REFUSAL).map(String::as_str);
         if told == why || request.metadata.deletion_timestamp.is_some() {
             return Ok(());
@@ -181,7 +206,7 @@ impl Pass<'_> {
 
     /// Lets the peer read its metrics, or no longer; once.
     async fn metrics(&self, granted: bool, one: Option<&ForeignCluster>) -> Result<(), KubeError> {
-        let known = self.world.metrics.lock().unwrap_or_else(PoisonError::into_inner).get(self.namespace).copied();
+        let known = self.requests.metrics().get(self.namespace).copied();
         if known == Some(granted) {
             return Ok(());
         }
@@ -190,7 +215,7 @@ impl Pass<'_> {
             Some(peer) => permissions::grant_metrics(cluster, peer).await?,
             None => permissions::revoke_metrics(cluster, self.peer).await?,
         }
-        self.world.metrics.lock().unwrap_or_else(PoisonError::into_inner).insert(self.namespace.to_owned(), granted);
+        self.requests.metrics().insert(self.namespace.to_owned(), granted);
         Ok(())
     }
 
@@ -224,12 +249,12 @@ impl Pass<'_> {
 
     /// The offer as it should be.
     fn offer(&self, request: &ResourceRequest) -> ResourceOffer {
-        let World { home, args, nodes, pods, .. } = self.world;
-        let free = monitor::offer(&nodes.all(), &pods.all(), self.peer, args.resource_sharing_percentage);
+        let World { home, args, pods, .. } = self.world;
+        let free = monitor::offer(&self.world.real_nodes(), &pods.all(), self.peer, args.resource_sharing_percentage);
         let spec = ResourceOfferSpec {
             cluster_id: home.identity.cluster_id.clone(),
             resource_quota: Some(ResourceQuotaSpec { hard: Some(write(&free)), ..ResourceQuotaSpec::default() }),
-            labels: manager::map(&args.cluster_labels),
+            labels: args::map(&args.cluster_labels),
             storage_classes: self.storage_classes(),
             ..ResourceOfferSpec::default()
         };
@@ -243,7 +268,7 @@ impl Pass<'_> {
 
     fn storage_classes(&self) -> Vec<StorageType> {
         let Some(classes) = &self.world.classes else { return Vec::new() };
-        let real = &self.world.args.real_storage_class_name;
+        let real = &self.requests.real_storage_class;
         let mut all: Vec<_> = classes
             .all()
             .iter()
@@ -276,7 +301,7 @@ fn is_news(old: &ResourceOffer, new: &ResourceOffer, threshold: u8) -> bool {
         || owners(old) != owners(new)
 }
 
-/// A `ForeignCluster` for somebody who asks.
+/// A `ForeignCluster` for a peer that asks.
 fn incoming(name: &str, peer: &str, auth_url: &str) -> ForeignCluster {
     let spec = ForeignClusterSpec {
         cluster_identity: Some(ClusterIdentity::new(peer, name)),

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use liqo_core::standing::Policy;
+use liqo_core::grants::Policy;
 
-use crate::manager::ManagerArgs;
+use crate::args::PeeringArgs;
 
 /// How peerings are handled here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ impl Settings {
     ///
     /// # Errors
     /// A text that names the flag, its value and what is allowed.
-    pub(crate) fn read(args: &ManagerArgs) -> Result<Self, String> {
+    pub(crate) fn read(args: &PeeringArgs) -> Result<Self, String> {
         if !args.resource_plugin_address.is_empty() {
             return Err(format!(
                 "--resource-plugin-address {:?}: this release has no resource plugins; leave the flag (chart value \
@@ -95,10 +95,11 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::args::ManagerArgs;
 
     fn read(flags: &[&str]) -> Result<Settings, String> {
         let flags = ["x", "--cluster-name=rome"].iter().chain(flags);
-        Settings::read(&ManagerArgs::parse_from(flags))
+        Settings::read(&ManagerArgs::parse_from(flags).peering)
     }
 
     #[test]

@@ -11,12 +11,12 @@ use liqo_api::{ClusterIdentity, meta::label};
 use liqo_core::naming;
 use liqo_kube::{Cluster, KubeError};
 
-/// What became of the wish for a tenant namespace.
+/// Whether a peer has a tenant namespace that can be used.
 #[derive(Debug)]
 pub(crate) enum Tenant {
-    /// It exists and has this name.
+    /// The namespace exists and has this name.
     Ready(String),
-    /// It cannot be used, and why.
+    /// The namespace cannot be used: the reason.
     Refused(String),
 }
 

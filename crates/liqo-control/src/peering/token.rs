@@ -14,24 +14,26 @@
 //!
 //! Writes    `Secret`.
 
-use std::{collections::BTreeMap, time::Duration};
+mod stored;
 
-use k8s_openapi::{ByteString, api::core::v1::Secret, jiff::Timestamp};
-use kube::{ResourceExt, api::ObjectMeta};
+use std::time::Duration;
+
+use k8s_openapi::{api::core::v1::Secret, jiff::Timestamp};
+use kube::ResourceExt;
 use liqo_api::{
     meta::{annotation, label},
     names,
 };
 use liqo_core::join_token;
-use liqo_kube::{Cluster, KubeError, certs, now};
+use liqo_kube::{Cluster, KubeError};
 use ring::{
     hmac,
     rand::{SecureRandom, SystemRandom},
 };
-use serde_json::json;
 
-/// Bytes of randomness in a token.
-const STRENGTH: usize = 64;
+use self::stored::own_name;
+pub(crate) use self::stored::{bind, ensure, for_peer, remote_name, store_remote};
+
 /// Time after its end during which the Secret of a one-time token is kept, so that the log can say why the token is refused.
 const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -50,32 +52,6 @@ pub(crate) fn same(expected: &str, given: &str) -> bool {
     let key = hmac::Key::new(hmac::HMAC_SHA256, &secret);
     let tag = hmac::sign(&key, expected.as_bytes());
     !expected.is_empty() && hmac::verify(&key, given.as_bytes(), tag.as_ref()).is_ok()
-}
-
-/// The cluster's own token; made, or made anew, when there is none.
-///
-/// # Errors
-/// When the API server refuses.
-pub(crate) async fn ensure(cluster: &Cluster, namespace: &str) -> Result<String, KubeError> {
-    loop {
-        let found = cluster.get::<Secret>(namespace, names::AUTH_TOKEN_SECRET).await?;
-        match &found {
-            Some(secret) => match read(secret) {
-                Some(token) => return Ok(token),
-                None => cluster.remove(secret).await?,
-            },
-            None => match cluster.create(&secret(namespace, names::AUTH_TOKEN_SECRET, &random(), None)).await {
-                // Somebody else was quicker: what is stored counts.
-                Err(error) if !error.is_conflict() => return Err(error),
-                _ => {}
-            },
-        }
-    }
-}
-
-/// Name of the secret with the token made for `peer`.
-fn own_name(peer: &str) -> String {
-    format!("{}-{peer}", names::AUTH_TOKEN_SECRET)
 }
 
 /// The tokens that might let a peer in.
@@ -138,8 +114,8 @@ impl Known {
             return Ok(Word { new_key: own.annotations().contains_key(annotation::TOKEN_EXPIRES), unused: None });
         }
         // An empty token that the administrator wrote for one peer by hand locks the peer out.
-        let standing = self.own.as_ref().filter(|own| is_standing(own));
-        if standing.is_some_and(|own| read(own).is_none()) {
+        let permanent = self.own.as_ref().filter(|own| is_permanent(own));
+        if permanent.is_some_and(|own| read(own).is_none()) {
             return Err(Wrong::Unknown);
         }
         let once = self.once.as_ref().filter(holds);
@@ -150,8 +126,8 @@ impl Known {
             alive(once, now)?;
             return Ok(Word { new_key: true, unused: None });
         }
-        // Any other one is the only token accepted from that peer, besides those the administrator made since.
-        if standing.is_some() {
+        // A token written by hand is the only token accepted from that peer, besides tokens that the administrator made since.
+        if permanent.is_some() {
             return Err(Wrong::Unknown);
         }
         if let Some(once) = once {
@@ -179,7 +155,7 @@ fn guest(once: &Secret) -> Option<&str> {
     once.labels().get(label::CLUSTER_ID).map(String::as_str)
 }
 
-fn is_standing(own: &Secret) -> bool {
+fn is_permanent(own: &Secret) -> bool {
     let annotations = own.annotations();
     !annotations.contains_key(annotation::TOKEN_EXPIRES) && !annotations.contains_key(annotation::TOKEN_MADE_FOR)
 }
@@ -199,101 +175,6 @@ pub(crate) fn is_forgotten(secret: &Secret, now: Timestamp) -> bool {
     end.is_some_and(|end| now.duration_since(end).as_secs() > REMEMBERED.as_secs().cast_signed())
 }
 
-/// Binds a one-time token to `peer`; of two peers that use the token at the same time one fails with a conflict.
-///
-/// # Errors
-/// When the API server refuses, or somebody has changed the secret.
-pub(crate) async fn bind(cluster: &Cluster, token: &Secret, peer: &str) -> Result<(), KubeError> {
-    let annotations = json!({annotation::TOKEN_USED_BY: peer});
-    let metadata = json!({"resourceVersion": token.resource_version(), "annotations": annotations});
-    cluster.merge(token, json!({"metadata": metadata})).await.map(drop)
-}
-
-/// The token `peer` is given to come back with: one that is good for that peer only, never the cluster's own. Empty when
-/// the administrator has shut the peer out.
-///
-/// # Errors
-/// When the API server refuses.
-pub(crate) async fn for_peer(cluster: &Cluster, namespace: &str, peer: &str) -> Result<String, KubeError> {
-    let name = own_name(peer);
-    let token = loop {
-        match cluster.get::<Secret>(namespace, &name).await? {
-            Some(own) if alive(&own, now().0).is_ok() => break read(&own).unwrap_or_default(),
-            Some(expired) => cluster.remove(&expired).await?,
-            None => match cluster.create(&first_contact(namespace, &name, peer)).await {
-                // Somebody else was quicker: what is stored counts.
-                Err(error) if !error.is_conflict() => return Err(error),
-                _ => {}
-            },
-        }
-    };
-    let shown = cluster.get::<Secret>(namespace, names::AUTH_CERTIFICATE_SECRET).await?;
-    let certificate = shown.as_ref().and_then(|secret| secret.data.as_ref()?.get(names::TLS_CERTIFICATE));
-    Ok(match certificate.and_then(|pem| certs::pin(&pem.0).ok()).filter(|_| !token.is_empty()) {
-        Some(pin) => join_token::with_pin(&token, &pin),
-        None => token,
-    })
-}
-
-fn first_contact(namespace: &str, name: &str, peer: &str) -> Secret {
-    let mut secret = secret(namespace, name, &random(), None);
-    secret.metadata.labels = Some([(label::CLUSTER_ID.to_owned(), peer.to_owned())].into());
-    secret.metadata.annotations = Some([(annotation::TOKEN_MADE_FOR.to_owned(), "first-contact".to_owned())].into());
-    secret
-}
-
-/// Name of the secret with the token of `peer`.
-pub(crate) fn remote_name(peer: &str) -> String {
-    format!("{}{peer}", names::REMOTE_TOKEN_PREFIX)
-}
-
-/// Stores the token a peer wants to hear from us, if there is none or the peer `may_replace` it: the administrator may
-/// have typed the one that is stored, and it may hold a pin.
-///
-/// # Errors
-/// When the API server refuses.
-pub(crate) async fn store_remote(
-    cluster: &Cluster,
-    namespace: &str,
-    peer: &str,
-    token: &str,
-    may_replace: bool,
-) -> Result<(), KubeError> {
-    let name = remote_name(peer);
-    let found = cluster.get::<Secret>(namespace, &name).await?;
-    let held = found.as_ref().and_then(read);
-    let is_right = found.as_ref().is_some_and(|secret| secret.labels().contains_key(label::AUTH_TOKEN))
-        && held.as_ref().is_some_and(|old| same(old, token));
-    if !is_right && (may_replace || held.is_none()) {
-        cluster.apply(&secret(namespace, &name, token, Some(peer))).await?;
-    }
-    Ok(())
-}
-
-fn secret(namespace: &str, name: &str, token: &str, peer: Option<&str>) -> Secret {
-    let labels = peer.map(|peer| {
-        BTreeMap::from([(label::CLUSTER_ID.to_owned(), peer.to_owned()), (label::AUTH_TOKEN.to_owned(), String::new())])
-    });
-    Secret {
-        metadata: ObjectMeta {
-            name: Some(name.to_owned()),
-            namespace: Some(namespace.to_owned()),
-            labels,
-            ..ObjectMeta::default()
-        },
-        data: Some(BTreeMap::from([(names::TOKEN_KEY.to_owned(), ByteString(token.as_bytes().to_vec()))])),
-        type_: Some("Opaque".to_owned()),
-        ..Secret::default()
-    }
-}
-
-/// A new token: hexadecimal digits.
-fn random() -> String {
-    let mut bytes = [0_u8; STRENGTH];
-    SystemRandom::new().fill(&mut bytes).expect("the system has randomness");
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// `text` with every token, and the secret part of every token, blanked out.
 pub(crate) fn redact(text: &str, tokens: &[&str]) -> String {
     let known =
@@ -303,7 +184,7 @@ pub(crate) fn redact(text: &str, tokens: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{stored::secret, *};
 
     #[test]
     fn only_the_same_token_is_the_same() {
@@ -317,21 +198,6 @@ mod tests {
         ] {
             assert_eq!(same(expected, given), equal, "{expected:?} {given:?}");
         }
-    }
-
-    #[test]
-    fn a_token_is_128_digits_and_never_the_same() {
-        let token = random();
-        assert_eq!(token.len(), 128);
-        assert!(token.chars().all(|c| c.is_ascii_hexdigit()));
-        assert_ne!(token, random());
-    }
-
-    #[test]
-    fn a_secret_without_a_token_holds_none() {
-        assert_eq!(read(&Secret::default()), None);
-        assert_eq!(read(&secret("liqo", "x", " ", None)), None);
-        assert_eq!(read(&secret("liqo", "x", "abc\n", None)), Some("abc".to_owned()));
     }
 
     #[test]

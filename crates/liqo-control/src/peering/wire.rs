@@ -76,7 +76,7 @@ pub(crate) struct Facts {
     /// What to show; absent when the service is to show a certificate of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) shown: Option<ShownPair>,
-    /// The certificates of peers, in PEM: whoever proves one of their keys is no stranger.
+    /// The certificates of peers, in PEM: a caller that proves one of these keys is no stranger.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) peers: Vec<String>,
 }

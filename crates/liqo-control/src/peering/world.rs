@@ -1,7 +1,7 @@
-//! What all peering controllers look at: one memory of the API server, and who is to look again when
-//! something in it changes.
+//! What all peering controllers look at: stores of the API server's objects, and who is to look again when
+//! something in them changes. The state of each controller is the controller's own.
 
-use std::{collections::HashMap, ops::Deref, sync::Mutex};
+use std::{ops::Deref, sync::Arc};
 
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -20,26 +20,27 @@ use liqo_core::{endpoint, naming};
 use liqo_kube::{Object, Queue, Store};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::{checker::Checker, identity::Attempts, monitor, offer::Ensured, permissions, settings::Settings};
+use super::{checker::Checker, monitor, permissions::is_binding_of_peer, settings::Settings};
 use crate::{
+    args::{ManagerArgs, PeeringArgs},
     home::Home,
     ledger::{Ledger, id_of, is_original},
-    manager::ManagerArgs,
+    memory::{Memory, is_virtual},
     told::Told,
 };
 
 /// Something has changed; who has to look?
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Wake {
-    /// Whoever deals with this `ForeignCluster`.
+    /// The controllers that deal with this `ForeignCluster`.
     ForeignCluster(String),
-    /// Whoever deals with the peer that has this ID.
+    /// The controllers that deal with the peer that has this ID.
     Peer(String),
-    /// Whoever deals with this tenant namespace.
+    /// The controllers that deal with this tenant namespace.
     Tenant(String),
-    /// Whoever tells peers where we are.
+    /// The controllers that send addresses of this cluster to peers.
     Address,
-    /// Whoever offers what is free.
+    /// The controller that offers free resources.
     Capacity,
 }
 
@@ -59,10 +60,10 @@ pub(crate) struct Queues {
     pub(crate) permissions: Queue<String>,
 }
 
-/// The one memory.
+/// What all peering controllers look at.
 pub(crate) struct World {
     pub(crate) home: Home,
-    pub(crate) args: ManagerArgs,
+    pub(crate) args: PeeringArgs,
     pub(crate) settings: Settings,
     pub(crate) queues: Queues,
     /// The peers, and the objects that count between each peer and this cluster.
@@ -73,8 +74,8 @@ pub(crate) struct World {
     pub(crate) tunnels: Option<Store<TunnelEndpoint>>,
     /// How networks are to be connected, ours and peers'; none while something else connects them.
     pub(crate) networks: Option<Store<NetworkConfig>>,
-    /// Real nodes only.
-    pub(crate) nodes: Store<Node>,
+    /// Real and virtual nodes.
+    nodes: Store<Node>,
     /// Running pods, cut down to what counts for an offer.
     pub(crate) pods: Store<Pod>,
     /// The Service of the authentication endpoint.
@@ -83,16 +84,12 @@ pub(crate) struct World {
     pub(crate) classes: Option<Store<StorageClass>>,
     /// Virtual kubelets.
     pub(crate) kubelets: Store<Deployment>,
-    /// One store for each of the three roles.
-    pub(crate) bindings: Vec<Store<RoleBinding>>,
+    /// Role bindings, see [`Memory`].
+    pub(crate) bindings: Store<RoleBinding>,
+    /// Whether the API server of each peer answers.
     pub(crate) checker: Checker,
-    pub(crate) attempts: Attempts,
-    /// Whether the peer of a tenant namespace may read its metrics, as far as this process knows: `true` granted, `false`
-    /// revoked. The entry goes with the tenant namespace.
-    pub(crate) metrics: Mutex<HashMap<String, bool>>,
     /// What was said about objects of peers.
     pub(crate) told: Told,
-    pub(crate) ensured: Ensured,
 }
 
 impl Deref for World {
@@ -103,41 +100,25 @@ impl Deref for World {
     }
 }
 
-fn ledger(home: &Home, settings: &Settings, bell: &Bell) -> Ledger {
-    let cluster = &home.cluster;
-    Ledger {
-        here: home.identity.clone(),
-        policy: settings.policy,
-        foreign_clusters: cluster
-            .watch("")
-            .start(ring(bell, |one: &ForeignCluster| Some(Wake::ForeignCluster(one.name_any())))),
-        namespaces: cluster
-            .watch("")
-            .labels(label::CLUSTER_ID)
-            .start(ring(bell, |one: &Namespace| Some(Wake::Tenant(one.name_any())))),
-        requests: cluster.watch("").start(by_namespace(bell)),
-        offers: cluster.watch("").start(by_namespace(bell)),
-    }
-}
-
 impl World {
-    /// Starts watching.
-    pub(crate) fn open(home: &Home, args: &ManagerArgs, settings: Settings) -> (Self, UnboundedReceiver<Wake>) {
+    /// Starts watching what the shared memory does not hold.
+    pub(crate) fn open(
+        home: &Home,
+        args: &ManagerArgs,
+        (memory, ledger, settings): (&Memory, Ledger, Settings),
+    ) -> (Self, UnboundedReceiver<Wake>) {
         let (bell, wakes) = unbounded_channel();
         let cluster = &home.cluster;
+        listen(memory, &bell);
         let world = Self {
-            ledger: ledger(home, &settings, &bell),
+            ledger,
             secrets: cluster
                 .watch("")
                 .labels(label::CLUSTER_ID)
                 .start(ring(&bell, |secret: &Secret| peer_label(secret).map(Wake::Peer))),
-            tunnels: (!args.disable_internal_network).then(|| cluster.watch("").start(by_namespace(&bell))),
-            networks: (!args.disable_internal_network).then(|| cluster.watch("").start(by_namespace(&bell))),
-            nodes: cluster
-                .watch("")
-                .labels(&format!("{}!={}", label::TYPE, label::VIRTUAL_NODE))
-                .trim(monitor::trim_node)
-                .start(ring_all(&bell, [Wake::Capacity, Wake::Address])),
+            tunnels: memory.tunnels.as_ref().map(|tunnels| tunnels.listen(by_namespace(&bell))),
+            networks: memory.tunnels.is_some().then(|| cluster.watch("").start(by_namespace(&bell))),
+            nodes: memory.nodes.listen(ring_of_nodes(&bell)),
             pods: cluster
                 .watch("")
                 .fields("status.phase=Running")
@@ -147,26 +128,20 @@ impl World {
                 .watch(&home.namespace)
                 .fields(&format!("metadata.name={}", names::AUTH_SERVICE))
                 .start(ring_all(&bell, [Wake::Address])),
-            classes: args.enable_storage.then(|| cluster.watch("").start(ring_all(&bell, [Wake::Capacity]))),
+            classes: args.storage.enable_storage.then(|| cluster.watch("").start(ring_all(&bell, [Wake::Capacity]))),
             kubelets: cluster
                 .watch("")
                 .labels(&format!("{}={}", label::APP_NAME, names::VIRTUAL_KUBELET))
                 .start(by_namespace(&bell)),
-            bindings: permissions::ROLES
-                .map(|role| {
-                    let field = format!("metadata.name={}", permissions::binding_name(role));
-                    cluster.watch("").fields(&field).start(by_namespace(&bell))
-                })
-                .into(),
+            bindings: memory.bindings.listen(ring(&bell, |binding: &RoleBinding| {
+                binding.namespace().filter(|_| is_binding_of_peer(binding)).map(Wake::Tenant)
+            })),
             checker: Checker::new(&settings, bell),
             home: home.clone(),
-            args: args.clone(),
+            args: args.peering.clone(),
             settings,
             queues: Queues::default(),
-            attempts: Attempts::default(),
-            metrics: Mutex::default(),
             told: Told::default(),
-            ensured: Ensured::default(),
         };
         (world, wakes)
     }
@@ -179,9 +154,7 @@ impl World {
         self.pods.ready().await;
         self.services.ready().await;
         self.kubelets.ready().await;
-        for store in &self.bindings {
-            store.ready().await;
-        }
+        self.bindings.ready().await;
         if let Some(tunnels) = &self.tunnels {
             tunnels.ready().await;
         }
@@ -221,12 +194,12 @@ impl World {
 
     fn wake_foreign_cluster(&self, name: &str) {
         let Some(one) = self.foreign_clusters.get("", name) else {
-            // It is gone: whoever was refused because of it may now be welcome.
+            // The ForeignCluster is gone: another one that was refused because of it may now be accepted.
             for other in self.foreign_clusters.all() {
                 self.queues.foreign_clusters.push(other.name_any());
             }
             self.queues.foreign_clusters.push(name.to_owned());
-            for namespace in self.namespaces.all() {
+            for namespace in self.namespaces.filter(|namespace| peer_label(namespace).is_some()) {
                 self.wake_tenant(&namespace.name_any());
             }
             return;
@@ -273,12 +246,17 @@ impl World {
                 .any(|store| !store.filter(|one| lies_here(one.namespace()) && is_held(one)).is_empty())
     }
 
+    /// The nodes of this cluster that do not stand for another cluster.
+    pub(crate) fn real_nodes(&self) -> Vec<Arc<Node>> {
+        self.nodes.filter(|node| !is_virtual(node))
+    }
+
     /// URL of our authentication service, or why there is none.
     pub(crate) fn auth_url(&self) -> Result<String, String> {
         let service = self.services.get(&self.home.namespace, names::AUTH_SERVICE).ok_or_else(|| {
             format!("there is no Service {}/{} in this cluster", self.home.namespace, names::AUTH_SERVICE)
         })?;
-        endpoint::auth_url(&service, &self.nodes.all())
+        endpoint::auth_url(&service, &self.real_nodes())
     }
 
     /// URL of our authentication service inside this cluster.
@@ -289,6 +267,24 @@ impl World {
         let port = spec.and_then(|spec| spec.ports.as_ref()?.first()).map(|port| port.port);
         let port = port.ok_or_else(|| format!("Service {}/{name} has no port", self.home.namespace))?;
         Ok(format!("https://{name}.{}.svc:{port}", self.home.namespace))
+    }
+}
+
+/// Rings when a shared object changes that peerings depend on.
+fn listen(memory: &Memory, bell: &Bell) {
+    memory.foreign_clusters.listen(ring(bell, |one: &ForeignCluster| Some(Wake::ForeignCluster(one.name_any()))));
+    memory.namespaces.listen(ring(bell, |one: &Namespace| peer_label(one).map(|_| Wake::Tenant(one.name_any()))));
+    memory.requests.listen(by_namespace(bell));
+    memory.offers.listen(by_namespace(bell));
+}
+
+/// Rings when a real node changes.
+fn ring_of_nodes(bell: &Bell) -> impl Fn(&Node) + Send + Sync + use<> {
+    let ring = ring_all(bell, [Wake::Capacity, Wake::Address]);
+    move |node| {
+        if !is_virtual(node) {
+            ring(node);
+        }
     }
 }
 

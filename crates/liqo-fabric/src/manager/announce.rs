@@ -16,8 +16,9 @@ use liqo_api::{
     net::{NetworkConfig, NetworkConfigSpec},
 };
 use liqo_core::{
+    decision,
+    grants::{self, Shown},
     naming::unique_name,
-    standing::{self, Granted},
 };
 use liqo_kube::owner_reference;
 
@@ -66,7 +67,7 @@ enum Wish {
 /// there is no `ForeignCluster`: the objects that `liqoctl` wrote are the administrator's decision.
 pub(crate) fn lets_in(foreign: Option<&ForeignCluster>, has: bool) -> bool {
     foreign.is_none_or(|foreign| match wish(Some(foreign)) {
-        _ if standing::is_banned(foreign) => false,
+        _ if decision::is_banned(foreign) => false,
         Wish::Tell => true,
         Wish::Follow => has || foreign.spec.peering_type == PeeringType::InBand,
         Wish::TakeBack => false,
@@ -84,7 +85,7 @@ fn wish(foreign: Option<&ForeignCluster>) -> Wish {
     if foreign.spec.peering_type == PeeringType::InBand {
         return Wish::Follow;
     }
-    if foreign.metadata.deletion_timestamp.is_some() || standing::is_banned(foreign) {
+    if foreign.metadata.deletion_timestamp.is_some() || decision::is_banned(foreign) {
         return Wish::TakeBack;
     }
     let conditions = foreign.status.as_ref().map(|status| status.peering_conditions.as_slice()).unwrap_or_default();
@@ -92,7 +93,7 @@ fn wish(foreign: Option<&ForeignCluster>) -> Wish {
     let is = |status| conditions.iter().any(|one| directions.contains(&one.type_) && one.status == status);
     // While a direction is granted or just taken back, pods or an offer of that direction may be there. A request that waits for
     // an offer has neither.
-    let Granted { provider, consumer } = standing::by_status(foreign);
+    let Shown { provider, consumer } = grants::shown(foreign);
     if is(Established) {
         Wish::Tell
     } else if provider || consumer || is(Error) {

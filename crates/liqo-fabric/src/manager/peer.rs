@@ -27,7 +27,7 @@ use liqo_api::{
     meta::{annotation::NETWORK_PROBLEM, label},
     net::{NetworkConfig, TunnelEndpoint},
 };
-use liqo_core::standing::{id_of, precedence};
+use liqo_core::decision::{id_of, precedence};
 use liqo_ipam::{Around, Plan};
 use liqo_kube::{Cluster, KubeError, Object, Queue, Store, drive};
 use serde_json::{Value, json};

@@ -9,7 +9,7 @@ use liqo_api::{
     meta::label,
     sharing::ResourceOffer,
 };
-use liqo_core::standing;
+use liqo_core::decision;
 use liqo_kube::Cluster;
 use serde::Serialize;
 
@@ -136,9 +136,9 @@ fn text(report: &Report, local: &str, verbose: bool) -> String {
 
 /// A tenant condition, and the effect of one that is unknown.
 fn told(condition: &str) -> String {
-    match standing::CONDITIONS.contains(&condition) {
+    match decision::CONDITIONS.contains(&condition) {
         true => condition.to_owned(),
-        false => format!("{condition} (unknown, counts as Cordoned; known are {})", standing::CONDITIONS.join(", ")),
+        false => format!("{condition} (unknown, counts as Cordoned; known are {})", decision::CONDITIONS.join(", ")),
     }
 }
 

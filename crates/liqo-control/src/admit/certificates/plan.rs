@@ -42,14 +42,14 @@ impl Held {
     }
 
     fn new(bundle: String, authority_key: Option<String>, leaf: Pair) -> Option<Self> {
-        // It must be possible to show it, otherwise it is worth nothing.
+        // A certificate that cannot be shown counts as missing.
         certs::Shown::default().show(&leaf).ok()?;
         let newest = certs::facts(bundle.as_bytes()).ok()?;
         let leaf_facts = certs::facts(leaf.certificate.as_bytes()).ok()?;
         Some(Self { bundle, authority_key, leaf, newest, leaf_facts })
     }
 
-    /// The data of the secret, with the keys Liqo 0.8.3 uses and the one we need to renew.
+    /// The data of the secret, with the keys that Liqo 0.8.3 uses and the key that renewal needs.
     pub(super) fn data(&self) -> Vec<(&'static str, String)> {
         let Pair { certificate, key } = &self.leaf;
         let mut data = vec![

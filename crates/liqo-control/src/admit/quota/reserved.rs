@@ -49,7 +49,7 @@ impl Reserved {
         Arrival(self.arrivals)
     }
 
-    /// The reservations for pods of `origin` that were made before `arrival`, without the one of the object `uid`.
+    /// The reservations for pods of `origin` that were made before `arrival`, without the reservation of the object `uid`.
     pub(super) fn earlier(&mut self, origin: &str, uid: &str, arrival: Arrival, now: Instant) -> Earlier {
         self.all.retain(|_, one| one.until > now);
         let counts = |(of, one): &(&String, &Reservation)| one.origin == origin && *of != uid && one.made < arrival;

@@ -8,7 +8,7 @@ use std::{
     collections::{HashMap, HashSet},
 };
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use liqo_api::virtualkubelet::{ShadowPod, ShadowPodPhase};
 use liqo_core::resources::{self, Resources};
@@ -79,29 +79,9 @@ pub(crate) fn runs(pod: &Pod, peer: &str) -> bool {
     !matches!(phase, Some("Succeeded" | "Failed")) && guest::origin(&pod.metadata) == peer
 }
 
-/// What of a specification [`demand`] reads; containers keep their names.
-pub(crate) fn sizes(pod: PodSpec) -> PodSpec {
-    let sizes = |all: Vec<Container>| {
-        let one = |one: Container| Container {
-            name: one.name,
-            resources: one.resources,
-            restart_policy: one.restart_policy,
-            ..Container::default()
-        };
-        all.into_iter().map(one).collect()
-    };
-    PodSpec {
-        containers: sizes(pod.containers),
-        init_containers: pod.init_containers.map(sizes),
-        overhead: pod.overhead,
-        resources: pod.resources,
-        restart_policy: pod.restart_policy,
-        ..PodSpec::default()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::PodSpec;
     use liqo_api::{
         meta::label,
         virtualkubelet::{ShadowPodSpec, ShadowPodStatus},
@@ -109,7 +89,7 @@ mod tests {
     use liqo_core::quantity::Amount;
     use serde_json::{Value, json};
 
-    use super::*;
+    use super::{super::super::shadow_pod, *};
 
     fn spec(cpu: &str) -> Value {
         json!({"containers": [{"name": "c", "image": "web", "resources": {"limits": {"cpu": cpu}}}]})
@@ -201,12 +181,15 @@ mod tests {
 
     #[test]
     fn what_is_kept_of_a_pod_has_the_same_demand() {
-        let pod: PodSpec = serde_json::from_value(json!({
+        let pod: Pod = serde_json::from_value(json!({"spec": {
             "containers": [{"name": "c", "image": "web", "resources": {"limits": {"cpu": "1"}, "requests": {"memory": "1Gi"}}}],
             "initContainers": [{"name": "s", "restartPolicy": "Always", "resources": {"limits": {"cpu": "2"}}}],
             "overhead": {"cpu": "100m"}, "resources": {"limits": {"memory": "2Gi"}},
-        }))
+        }}))
         .unwrap();
-        assert_eq!(demand(&sizes(pod.clone())), demand(&pod));
+        let mut kept = pod.clone();
+        shadow_pod::trim(&mut kept);
+        let demand_of = |pod: &Pod| demand(pod.spec.as_ref().unwrap());
+        assert_eq!(demand_of(&kept), demand_of(&pod));
     }
 }

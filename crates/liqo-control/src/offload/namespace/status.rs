@@ -24,7 +24,7 @@ pub(super) struct Facts {
 }
 
 /// What is asked of one provider.
-pub(super) struct Wish {
+pub(super) struct Ask {
     /// The namespace here.
     pub namespace: String,
     /// The provider's namespace map.
@@ -41,7 +41,7 @@ pub(super) struct Wish {
     pub unusable: Option<String>,
 }
 
-impl Wish {
+impl Ask {
     /// What the map says now.
     pub(super) fn desired(&self) -> Option<String> {
         self.map.spec.desired_mapping.get(&self.namespace).cloned()
@@ -52,7 +52,7 @@ impl Wish {
         let one = self.map.status.as_ref()?.current_mapping.get(&self.namespace)?;
         // The status of an entry counts only for the remote namespace that was asked for.
         self.desired().is_none_or(|desired| desired == one.remote_namespace).then_some(())?;
-        // What is there has no phase only if somebody wrote half of it.
+        // An entry has no phase only if somebody wrote half of the entry.
         Some(one.phase.unwrap_or(MappingPhase::CreationLoopBackOff))
     }
 
@@ -67,18 +67,18 @@ impl Wish {
 /// The whole status.
 pub(super) fn of(
     offloading: &NamespaceOffloading,
-    wishes: &[Wish],
+    asks: &[Ask],
     own: &ClusterIdentity,
     now: &Time,
 ) -> NamespaceOffloadingStatus {
     let old = offloading.status.clone().unwrap_or_default();
     let leaving = is_leaving(offloading);
     let namespace = offloading.namespace().unwrap_or_default();
-    let told = wishes.iter().filter(|wish| !(wish.over() && (leaving || is_leaving(&*wish.map))));
-    let conditions = told.map(|wish| {
-        let name = wish.map.name_any();
+    let told = asks.iter().filter(|ask| !(ask.over() && (leaving || is_leaving(&*ask.map))));
+    let conditions = told.map(|ask| {
+        let name = ask.map.name_any();
         let before = old.remote_namespaces_conditions.get(&name).map(Vec::as_slice).unwrap_or_default();
-        let all = [required(wish), ready(wish)].into_iter().flatten();
+        let all = [required(ask), ready(ask)].into_iter().flatten();
         (
             name,
             all.map(|(type_, status, reason, message)| {
@@ -101,7 +101,7 @@ pub(super) fn of(
             own,
             offloading.spec.namespace_mapping_strategy,
         )),
-        offloading_phase: Some(phase(leaving, wishes).to_owned()),
+        offloading_phase: Some(phase(leaving, asks).to_owned()),
         observed_generation: offloading.metadata.generation,
     }
 }
@@ -119,23 +119,23 @@ fn keep_time(before: &[RemoteNamespaceCondition], mut new: RemoteNamespaceCondit
 
 type Words = (&'static str, &'static str, &'static str, String);
 
-fn required(wish: &Wish) -> Option<Words> {
+fn required(ask: &Ask) -> Option<Words> {
     const CHOSEN: &str = "The remote cluster has been selected through the ClusterSelector field";
     const NOT_CHOSEN: &str = "The remote cluster has not been selected through the ClusterSelector field";
     let kind = "OffloadingRequired";
-    Some(match (wish.required, &wish.invalid) {
+    Some(match (ask.required, &ask.invalid) {
         (true, _) => (kind, "True", "ClusterSelected", CHOSEN.to_owned()),
         (false, None) => (kind, "False", "ClusterNotSelected", NOT_CHOSEN.to_owned()),
         (false, Some(why)) => (kind, "False", "ClusterNotSelected", format!("Invalid ClusterSelector: {why}")),
     })
 }
 
-fn ready(wish: &Wish) -> Option<Words> {
+fn ready(ask: &Ask) -> Option<Words> {
     let kind = "Ready";
-    if let Some(why) = &wish.unusable {
+    if let Some(why) = &ask.unusable {
         return Some((kind, "False", "CreationLoopBackOff", why.clone()));
     }
-    let (status, reason, message) = match wish.phase() {
+    let (status, reason, message) = match ask.phase() {
         Some(MappingPhase::Accepted) => {
             ("True", "NamespaceCreated", "Namespace correctly offloaded to the remote cluster")
         }
@@ -143,17 +143,17 @@ fn ready(wish: &Wish) -> Option<Words> {
             ("False", "CreationLoopBackOff", "Some problems occurred during remote namespace creation")
         }
         Some(MappingPhase::Terminating) => ("False", "Terminating", "The remote namespace is being deleted"),
-        None if wish.required => ("False", "Creating", "The remote namespace is being created"),
+        None if ask.required => ("False", "Creating", "The remote namespace is being created"),
         None => return None,
     };
     Some((kind, status, reason, message.to_owned()))
 }
 
 /// One word for the whole; the first that holds.
-fn phase(leaving: bool, wishes: &[Wish]) -> &'static str {
-    let required: Vec<_> = wishes.iter().filter(|wish| wish.required).collect();
-    let failed = |wish: &&&Wish| wish.unusable.is_some() || wish.phase() == Some(MappingPhase::CreationLoopBackOff);
-    let ready = required.iter().filter(|wish| wish.phase() == Some(MappingPhase::Accepted)).count();
+fn phase(leaving: bool, asks: &[Ask]) -> &'static str {
+    let required: Vec<_> = asks.iter().filter(|ask| ask.required).collect();
+    let failed = |ask: &&&Ask| ask.unusable.is_some() || ask.phase() == Some(MappingPhase::CreationLoopBackOff);
+    let ready = required.iter().filter(|ask| ask.phase() == Some(MappingPhase::Accepted)).count();
     let failed = required.iter().filter(failed).count();
     match required.len() {
         _ if leaving => "Terminating",
@@ -172,7 +172,7 @@ mod tests {
 
     use super::*;
 
-    fn wish(name: &str, required: bool, phase: Option<MappingPhase>) -> Wish {
+    fn ask(name: &str, required: bool, phase: Option<MappingPhase>) -> Ask {
         let remote = "demo-consumer-ed03b8".to_owned();
         let wanted = required.then(|| remote.clone());
         let desired_mapping = wanted.iter().map(|remote| ("demo".to_owned(), remote.clone())).collect();
@@ -180,7 +180,7 @@ mod tests {
         let current = phase.map(|phase| RemoteNamespaceStatus { remote_namespace: remote, phase: Some(phase) });
         let current_mapping = current.into_iter().map(|current| ("demo".to_owned(), current)).collect();
         map.status = Some(NamespaceMapStatus { current_mapping });
-        Wish {
+        Ask {
             namespace: "demo".to_owned(),
             map: Arc::new(map),
             answers: true,
@@ -215,7 +215,7 @@ mod tests {
     #[test]
     fn the_phase_is_the_first_that_holds() {
         use MappingPhase::{Accepted, CreationLoopBackOff, Terminating};
-        for (wishes, wanted) in [
+        for (asks, wanted) in [
             (vec![], "NoClusterSelected"),
             (vec![(false, Some(Accepted))], "NoClusterSelected"),
             (vec![(true, Some(Accepted)), (true, Some(Accepted))], "Ready"),
@@ -227,8 +227,8 @@ mod tests {
             (vec![(true, None), (false, Some(Accepted))], "InProgress"),
             (vec![(true, Some(Accepted)), (false, Some(Accepted))], "Ready"),
         ] {
-            let all: Vec<_> = wishes.iter().map(|(required, phase)| wish("milan", *required, *phase)).collect();
-            assert_eq!(phase(false, &all), wanted, "{wishes:?}");
+            let all: Vec<_> = asks.iter().map(|(required, phase)| ask("milan", *required, *phase)).collect();
+            assert_eq!(phase(false, &all), wanted, "{asks:?}");
             assert_eq!(phase(true, &all), "Terminating");
         }
     }
@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn conditions_are_those_recorded_from_a_real_cluster() {
         let name = "provider-ca6261";
-        let new = of(&offloading(false), &[wish(name, true, None)], &own(), &at(1));
+        let new = of(&offloading(false), &[ask(name, true, None)], &own(), &at(1));
         assert_eq!(new.offloading_phase.as_deref(), Some("InProgress"));
         assert_eq!(new.remote_namespace_name.as_deref(), Some("demo-consumer-ed03b8"));
         assert_eq!(new.observed_generation, Some(3));
@@ -245,34 +245,34 @@ mod tests {
         assert_eq!(words(&new, name), both(("True", "ClusterSelected"), ("False", "Creating")));
         let mut then = offloading(false);
         then.status = Some(new);
-        let made = of(&then, &[wish(name, true, Some(MappingPhase::Accepted))], &own(), &at(2));
+        let made = of(&then, &[ask(name, true, Some(MappingPhase::Accepted))], &own(), &at(2));
         assert_eq!(words(&made, name), both(("True", "ClusterSelected"), ("True", "NamespaceCreated")));
         let times: Vec<_> =
             made.remote_namespaces_conditions[name].iter().map(|one| one.last_transition_time.clone()).collect();
         assert_eq!(times, [Some(at(1)), Some(at(2))], "the time moves only with the truth");
-        let left = of(&then, &[wish(name, false, Some(MappingPhase::Terminating))], &own(), &at(3));
+        let left = of(&then, &[ask(name, false, Some(MappingPhase::Terminating))], &own(), &at(3));
         assert_eq!(words(&left, name), both(("False", "ClusterNotSelected"), ("False", "Terminating")));
-        let out = of(&then, &[wish(name, false, None)], &own(), &at(3));
+        let out = of(&then, &[ask(name, false, None)], &own(), &at(3));
         assert_eq!(words(&out, name), [("False".to_owned(), "ClusterNotSelected".to_owned())]);
     }
 
     #[test]
     fn the_end_waits_for_those_who_answer_only() {
-        let told = |wish| !of(&offloading(true), &[wish], &own(), &at(1)).remote_namespaces_conditions.is_empty();
-        assert!(!told(wish("a", false, None)));
-        assert!(told(wish("a", false, Some(MappingPhase::Accepted))));
-        assert!(told(wish("a", false, Some(MappingPhase::Terminating))));
-        let mut silent = wish("a", false, Some(MappingPhase::Accepted));
+        let told = |ask| !of(&offloading(true), &[ask], &own(), &at(1)).remote_namespaces_conditions.is_empty();
+        assert!(!told(ask("a", false, None)));
+        assert!(told(ask("a", false, Some(MappingPhase::Accepted))));
+        assert!(told(ask("a", false, Some(MappingPhase::Terminating))));
+        let mut silent = ask("a", false, Some(MappingPhase::Accepted));
         silent.answers = false;
         assert!(!told(silent));
-        let mut asked = wish("a", true, Some(MappingPhase::Accepted));
+        let mut asked = ask("a", true, Some(MappingPhase::Accepted));
         asked.answers = false;
         assert!(told(asked), "its removal is not written yet");
     }
 
     #[test]
     fn another_namespace_than_the_one_asked_for_is_no_answer() {
-        let mut other = wish("a", true, Some(MappingPhase::Accepted));
+        let mut other = ask("a", true, Some(MappingPhase::Accepted));
         let mut map = (*other.map).clone();
         map.status.as_mut().unwrap().current_mapping.get_mut("demo").unwrap().remote_namespace = "loot".to_owned();
         other.map = Arc::new(map);
@@ -281,7 +281,7 @@ mod tests {
 
     #[test]
     fn an_unreachable_provider_on_its_way_out_is_forgotten() {
-        let mut gone = wish("a", true, Some(MappingPhase::Accepted));
+        let mut gone = ask("a", true, Some(MappingPhase::Accepted));
         let mut map = (*gone.map).clone();
         map.metadata.deletion_timestamp = Some(at(0));
         (gone.map, gone.required, gone.answers) = (Arc::new(map), false, false);
@@ -292,11 +292,11 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said_in_the_condition() {
-        let mut bad = wish("a", false, None);
+        let mut bad = ask("a", false, None);
         bad.invalid = Some("nodeSelectorTerms[0]: no".to_owned());
         let message = required(&bad).unwrap().3;
         assert_eq!(message, "Invalid ClusterSelector: nodeSelectorTerms[0]: no");
-        let mut long = wish("a", false, None);
+        let mut long = ask("a", false, None);
         (long.required, long.unusable) = (true, Some("too long".to_owned()));
         assert_eq!(ready(&long).unwrap(), ("Ready", "False", "CreationLoopBackOff", "too long".to_owned()));
         assert_eq!(phase(false, &[long]), "AllFailed");

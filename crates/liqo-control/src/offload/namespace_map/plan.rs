@@ -17,7 +17,7 @@ use super::super::is_leaving;
 pub(super) struct Owner {
     /// `<namespace>/<name>` of the map that asked for it.
     pub map: String,
-    /// How it is called where the map comes from.
+    /// Name of the namespace in the cluster that the map comes from.
     pub original: String,
 }
 
@@ -38,15 +38,15 @@ pub(super) fn originals(owner: &Owner) -> BTreeMap<String, String> {
 
 /// What to do about one namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Wish {
-    /// Make it.
+pub(super) enum Step {
+    /// Make the namespace.
     Create,
     /// The namespace exists; says whether its labels must be restored.
     Keep {
         /// Whether the label with the peer's ID, or one of Pod Security, is wrong.
         label: bool,
     },
-    /// It is going away; it is made again afterwards.
+    /// The namespace is being deleted; it is made again afterwards.
     Wait,
     /// The peer does not get it, for this reason.
     Refuse(String),
@@ -93,7 +93,7 @@ fn matches(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// The entries of `map` within the limit of its peer, by their original names. `maps`: the wishes of all maps of the peer, the
+/// The entries of `map` within the limit of its peer, by their original names. `maps`: what all maps of the peer ask for, the
 /// oldest first; `there`: the namespaces that were made for them. Entries whose namespace exists come first. A namespace that
 /// no map names any more counts until it is gone.
 pub(super) fn within(
@@ -111,25 +111,25 @@ pub(super) fn within(
     allowed.filter(|(owner, _)| owner.map == map).map(|(owner, _)| owner.original).collect()
 }
 
-/// Compares a wish with the namespace that has that name.
-pub(super) fn look(owner: &Owner, origin: &str, name: &str, there: Option<&Namespace>, rules: &Rules) -> Wish {
+/// Compares what a map asks for with the namespace that has that name.
+pub(super) fn look(owner: &Owner, origin: &str, name: &str, there: Option<&Namespace>, rules: &Rules) -> Step {
     if let Some(why) = dns_label_error(name) {
-        return Wish::Refuse(format!("the name of the namespace {name:?} {why}"));
+        return Step::Refuse(format!("the name of the namespace {name:?} {why}"));
     }
     if rules.is_reserved(name) {
-        return Wish::Refuse(format!("namespace {name:?} belongs to this cluster: peers cannot have it"));
+        return Step::Refuse(format!("namespace {name:?} belongs to this cluster: peers cannot have it"));
     }
-    let Some(there) = there else { return Wish::Create };
+    let Some(there) = there else { return Step::Create };
     match owner_of(there) {
-        Some(is) if is.map != owner.map => Wish::Refuse(foreign(owner, name)),
-        None => Wish::Refuse(foreign(owner, name)),
+        Some(is) if is.map != owner.map => Step::Refuse(foreign(owner, name)),
+        None => Step::Refuse(foreign(owner, name)),
         Some(is) if is.original != owner.original => {
-            Wish::Refuse(format!("namespace {name:?} is already the remote namespace of {:?}", is.original))
+            Step::Refuse(format!("namespace {name:?} is already the remote namespace of {:?}", is.original))
         }
-        Some(_) if is_leaving(there) => Wish::Wait,
+        Some(_) if is_leaving(there) => Step::Wait,
         Some(_) => {
             let is_wrong = rules.labels(origin).iter().any(|(key, value)| there.labels().get(key) != Some(value));
-            Wish::Keep { label: is_wrong }
+            Step::Keep { label: is_wrong }
         }
     }
 }
@@ -158,24 +158,24 @@ mod tests {
         Rules { reserved, pod_security: "baseline".to_owned(), namespaces_per_peer: 64, objects: Vec::new() }
     }
 
-    fn ask(name: &str, there: Option<&Namespace>) -> Wish {
+    fn ask(name: &str, there: Option<&Namespace>) -> Step {
         look(&owner("tenant/map", "demo"), "id", name, there, &rules())
     }
 
     #[test]
     fn a_peer_gets_what_is_free_or_its_own() {
         let own = namespace(Some(owner("tenant/map", "demo")), "id");
-        assert_eq!(ask("demo-x", None), Wish::Create);
-        assert_eq!(ask("liqo-demo", None), Wish::Create);
-        assert_eq!(ask("demo-x", Some(&own)), Wish::Keep { label: false });
+        assert_eq!(ask("demo-x", None), Step::Create);
+        assert_eq!(ask("liqo-demo", None), Step::Create);
+        assert_eq!(ask("demo-x", Some(&own)), Step::Keep { label: false });
         let unlabelled = namespace(Some(owner("tenant/map", "demo")), "other");
-        assert_eq!(ask("demo-x", Some(&unlabelled)), Wish::Keep { label: true });
+        assert_eq!(ask("demo-x", Some(&unlabelled)), Step::Keep { label: true });
         let mut loosened = own.clone();
         loosened.labels_mut().insert("pod-security.kubernetes.io/enforce".to_owned(), "privileged".to_owned());
-        assert_eq!(ask("demo-x", Some(&loosened)), Wish::Keep { label: true });
+        assert_eq!(ask("demo-x", Some(&loosened)), Step::Keep { label: true });
         let mut leaving = own;
         leaving.metadata.deletion_timestamp = Some(liqo_kube::now());
-        assert_eq!(ask("demo-x", Some(&leaving)), Wish::Wait);
+        assert_eq!(ask("demo-x", Some(&leaving)), Step::Wait);
     }
 
     #[test]
@@ -186,11 +186,11 @@ mod tests {
             namespace(Some(owner("tenant/map", "another")), "id"),
         ];
         for there in &others {
-            assert!(matches!(ask("demo-x", Some(there)), Wish::Refuse(_)));
+            assert!(matches!(ask("demo-x", Some(there)), Step::Refuse(_)));
         }
         assert_eq!(
             ask("demo-x", Some(&others[0])),
-            Wish::Refuse(
+            Step::Refuse(
                 "namespace \"demo-x\" already exists and it is not managed by NamespaceMap \"tenant/map\"".to_owned()
             )
         );
@@ -207,8 +207,8 @@ mod tests {
             "",
             &"n".repeat(64),
         ] {
-            assert!(matches!(ask(name, None), Wish::Refuse(_)), "{name}");
-            assert!(matches!(ask(name, Some(&own)), Wish::Refuse(_)), "{name}");
+            assert!(matches!(ask(name, None), Step::Refuse(_)), "{name}");
+            assert!(matches!(ask(name, Some(&own)), Step::Refuse(_)), "{name}");
         }
     }
 
@@ -233,12 +233,12 @@ mod tests {
         let allowed = |maps: &[(&str, Entries<'_>)], there: &[(&str, &str, &str)], most: usize| -> Vec<String> {
             let text =
                 |all: Entries<'_>| all.iter().map(|(key, name)| ((*key).to_owned(), (*name).to_owned())).collect();
-            let wishes: Vec<(String, BTreeMap<_, _>)> =
+            let asked: Vec<(String, BTreeMap<_, _>)> =
                 maps.iter().map(|(map, all)| ((*map).to_owned(), text(all))).collect();
-            let wishes: Vec<_> = wishes.iter().map(|(map, all)| (map.clone(), all)).collect();
+            let asked: Vec<_> = asked.iter().map(|(map, all)| (map.clone(), all)).collect();
             let there: Vec<_> = there.iter().map(|(map, key, name)| (owner(map, key), (*name).to_owned())).collect();
             let of =
-                |map: &str| within(map, &wishes, &there, most).into_iter().map(|key| format!("{map}/{key}")).collect();
+                |map: &str| within(map, &asked, &there, most).into_iter().map(|key| format!("{map}/{key}")).collect();
             maps.iter().flat_map(|(map, _)| -> Vec<String> { of(map) }).collect()
         };
         let four: Entries<'_> = &[("a", "a-x"), ("b", "b-x"), ("c", "c-x"), ("d", "d-x")];

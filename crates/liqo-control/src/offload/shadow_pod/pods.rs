@@ -1,15 +1,14 @@
-//! The pods made from `ShadowPod`s, watched once for all who need them.
+//! The pods made from `ShadowPod`s, and who is told of their changes.
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
 use kube::ResourceExt;
-use liqo_api::meta::label;
 use liqo_kube::{Queue, Store};
 
 use super::{
     super::{allowance::Place, drift},
     WRITER,
 };
-use crate::home::Home;
+use crate::memory::Kept;
 
 /// The pods made from shadow pods, and who wants to know when they change.
 #[derive(Clone)]
@@ -23,12 +22,11 @@ pub(crate) struct Pods {
 }
 
 impl Pods {
-    /// Starts watching; pods that change are pushed into `queue`.
-    pub(crate) fn watch(home: &Home, queue: Queue<Place>) -> Self {
+    /// Pushes pods that change into `queue`.
+    pub(crate) fn new(pods: &Kept<Pod>, queue: Queue<Place>) -> Self {
         let nodes = Queue::<String>::new();
         let (seen, node) = (queue.clone(), nodes.clone());
-        let selector = format!("{}={}", label::MANAGED_BY, label::MANAGED_BY_SHADOW_POD);
-        let store = home.cluster.watch::<Pod>("").labels(&selector).trim(trim).start(move |pod| {
+        let store = pods.listen(move |pod| {
             seen.push((pod.namespace().unwrap_or_default(), pod.name_any()));
             if let Some(name) = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()) {
                 node.push(name);
@@ -38,8 +36,8 @@ impl Pods {
     }
 }
 
-/// Keeps what decisions need: a provider may run thousands of these.
-fn trim(pod: &mut Pod) {
+/// Keeps what decisions need: a provider may run thousands of these pods.
+pub(crate) fn trim(pod: &mut Pod) {
     drift::keep_fields_of(&mut pod.metadata, WRITER);
     let kept = |all: Vec<Container>| {
         let one = |one: Container| Container {

@@ -1,4 +1,4 @@
-//! What a virtual kubelet may do with its node: the one it stands for, by name, and that node's lease.
+//! What a virtual kubelet may do with the node that it stands for, by name, and with the lease of that node.
 //!
 //! The right to change a node is also what admission asks for before it lets a virtual kubelet make a node or a lease, or
 //! write a pod (`door/nodes.rs` of `liqo-core`): a pod is its own when its node is.

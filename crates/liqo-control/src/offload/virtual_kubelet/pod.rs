@@ -12,16 +12,16 @@ use k8s_openapi::{
 };
 use liqo_api::names;
 
-use crate::manager::ManagerArgs;
+use crate::args::KubeletArgs;
 
 /// User and group of the image.
 const USER: i64 = 1000;
 /// Name of the port that answers health checks.
 const HEALTH: &str = "healthz";
-/// That port, the default of `--health-probe-address`.
+/// The port that answers health checks, the default of `--health-probe-address`.
 const HEALTH_PORT: i32 = 8081;
 
-pub(super) fn spec(args: &ManagerArgs, arguments: Vec<String>) -> PodSpec {
+pub(super) fn spec(args: &KubeletArgs, arguments: Vec<String>) -> PodSpec {
     let context = PodSecurityContext {
         run_as_non_root: Some(true),
         run_as_user: Some(USER),
@@ -39,7 +39,7 @@ pub(super) fn spec(args: &ManagerArgs, arguments: Vec<String>) -> PodSpec {
     }
 }
 
-fn container(args: &ManagerArgs, arguments: Vec<String>) -> Container {
+fn container(args: &KubeletArgs, arguments: Vec<String>) -> Container {
     let pod_ip = ObjectFieldSelector { api_version: Some("v1".to_owned()), field_path: "status.podIP".to_owned() };
     // A user who sets the address of the health checks also sets the probes.
     let health = !args.kubelet_extra_args.iter().any(|arg| arg.starts_with("--health-probe-address"));
@@ -120,7 +120,7 @@ fn probe(path: &str) -> Probe {
     Probe { http_get: Some(http_get), ..Probe::default() }
 }
 
-pub(super) fn metrics_port(args: &ManagerArgs) -> Option<i32> {
+pub(super) fn metrics_port(args: &KubeletArgs) -> Option<i32> {
     let port = args.kubelet_metrics_address.rsplit(':').next()?.parse().ok();
     port.filter(|_| args.kubelet_metrics_enabled)
 }
@@ -137,9 +137,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::args::ManagerArgs;
 
-    fn manager(flags: &[&str]) -> ManagerArgs {
-        ManagerArgs::parse_from(["liqo-controller-manager", "--cluster-name=consumer"].iter().chain(flags))
+    fn manager(flags: &[&str]) -> KubeletArgs {
+        ManagerArgs::parse_from(["liqo-controller-manager", "--cluster-name=consumer"].iter().chain(flags)).kubelets
     }
 
     #[test]

@@ -6,8 +6,8 @@ use http::Uri;
 use kube::ResourceExt;
 use liqo_api::{ClusterIdentity, discovery::ForeignCluster};
 use liqo_core::{
+    decision::{age, id_of, is_banned, precedence},
     naming::dns_label_error,
-    standing::{age, id_of, is_banned, precedence},
 };
 
 use super::super::condition::{Fact, not_processable};

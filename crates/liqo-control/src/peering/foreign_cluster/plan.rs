@@ -13,7 +13,7 @@ use liqo_api::{
     meta::{annotation, label},
     sharing::{ResourceOffer, VirtualKubeletStatus},
 };
-use liqo_core::standing::{self, accepts, is_cordoned};
+use liqo_core::decision::{self, accepts, is_cordoned};
 use liqo_kube::said;
 
 use super::{
@@ -36,7 +36,7 @@ const CORDONED: &str = "The remote cluster asks for resources, and is granted no
 /// Whether the peer knows us.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Authentication {
-    /// It does; the namespace it gave us.
+    /// The peer knows this cluster and gave it this namespace.
     Known(String),
     /// Not yet, or not any more.
     Unknown(Option<Failure>),
@@ -65,7 +65,7 @@ pub(super) struct Observed<'a> {
     /// Our offer to the peer.
     pub(super) our_offer: Option<&'a ResourceOffer>,
     /// Our request as it should be, or why there can be none.
-    pub(super) wish: Result<ResourceRequestSpec, String>,
+    pub(super) desired: Result<ResourceRequestSpec, String>,
     /// Whether the time is over that the peer had to take back what it provides; nothing else ends a withdrawal that a
     /// provider does not answer.
     pub(super) overdue: bool,
@@ -107,7 +107,7 @@ pub(super) fn plan(seen: &Observed<'_>) -> Plan {
         && step == Step::Keep
         && !wants(seen)
         && is_incoming(seen.foreign_cluster)
-        && !standing::is_decided(seen.foreign_cluster);
+        && !decision::is_decided(seen.foreign_cluster);
     // Before the peer knew us 0.8.3 said nothing about directions.
     if seen.request.is_some() || seen.their_request.is_some() || has_told(seen, Type::OutgoingPeering) || knows(seen) {
         facts.extend([outgoing, incoming]);
@@ -146,7 +146,7 @@ fn is_incoming(one: &ForeignCluster) -> bool {
 
 /// Whether we want resources from the peer.
 fn wants(seen: &Observed<'_>) -> bool {
-    standing::wants(seen.foreign_cluster, seen.auto_join)
+    decision::wants(seen.foreign_cluster, seen.auto_join)
 }
 
 fn outgoing(seen: &Observed<'_>) -> (Step, Fact, Option<Duration>) {
@@ -162,14 +162,14 @@ fn outgoing(seen: &Observed<'_>) -> (Step, Fact, Option<Duration>) {
 
 fn wanted(seen: &Observed<'_>) -> (Step, Fact, Option<Duration>) {
     let tell = |stage| condition::stage(Type::OutgoingPeering, stage, seen.namespace);
-    let wish = match &seen.wish {
-        Ok(wish) => wish,
+    let desired = match &seen.desired {
+        Ok(desired) => desired,
         Err(why) => {
             let why = format!("No ResourceRequest can be sent: {why}");
             return (Step::Keep, condition::waiting(Type::OutgoingPeering, why), None);
         }
     };
-    let Some(request) = seen.request else { return (Step::Write(wish.clone()), tell(Stage::NoOffer), None) };
+    let Some(request) = seen.request else { return (Step::Write(desired.clone()), tell(Stage::NoOffer), None) };
     let status = request.status.clone().unwrap_or_default();
     if is_leaving(request) {
         return (Step::Keep, tell(Stage::Leaving), None);
@@ -179,13 +179,13 @@ fn wanted(seen: &Observed<'_>) -> (Step, Fact, Option<Duration>) {
         let untouched = status.offer_state == OfferState::None && seen.offer_here.is_none();
         return match status.offer_withdrawal_timestamp {
             Some(_) => (Step::Remove, tell(Stage::Leaving), None),
-            None if untouched => (Step::Write(wish.clone()), tell(Stage::NoOffer), None),
+            None if untouched => (Step::Write(desired.clone()), tell(Stage::NoOffer), None),
             None => (Step::Keep, tell(Stage::Leaving), None),
         };
     }
     let uid = seen.foreign_cluster.metadata.uid.as_ref();
     let is_ours = request.owner_references().iter().any(|owner| Some(&owner.uid) == uid);
-    let step = if request.spec == *wish && is_ours { Step::Keep } else { Step::Write(wish.clone()) };
+    let step = if request.spec == *desired && is_ours { Step::Keep } else { Step::Write(desired.clone()) };
     (step, stage_of(seen, request), None)
 }
 
@@ -237,8 +237,8 @@ fn incoming(seen: &Observed<'_>) -> Fact {
         return condition::waiting(Type::IncomingPeering, TAKEN_BACK.to_owned());
     }
     let refused = accepts(seen.foreign_cluster, seen.accept_by_default).err().map(str::to_owned);
-    let cordoned = || match standing::unknown_condition(seen.foreign_cluster) {
-        Some(unknown) => Some(format!("{CORDONED}. {}", standing::unknown_told(unknown))),
+    let cordoned = || match decision::unknown_condition(seen.foreign_cluster) {
+        Some(unknown) => Some(format!("{CORDONED}. {}", decision::unknown_told(unknown))),
         None => is_cordoned(seen.foreign_cluster).then(|| CORDONED.to_owned()),
     };
     match refused.or_else(cordoned) {

@@ -59,10 +59,10 @@ impl Asking<'_> {
             (Step::Look, _) => Some(now + LOOK),
         };
         if is_settled {
-            self.world.attempts.forget(id);
+            self.attempts.forget(id);
         }
         if look.is_some() {
-            self.world.attempts.lock().entry(id.clone()).or_default().look = look;
+            self.attempts.lock().entry(id.clone()).or_default().look = look;
         }
         Rights::Given(look.map_or(DAY, |look| look.saturating_duration_since(now)))
     }

@@ -83,7 +83,7 @@ pub(in crate::peering) fn own(namespace: &str, key: Option<&str>) -> Result<Pair
 /// What to do about the Secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Plan {
-    /// It is right; look again after so long.
+    /// The Secret is right; look again after so long.
     Keep(Duration),
     /// A new certificate for its key, or for a new key if it holds none that can be used.
     Make(Option<String>),

@@ -152,7 +152,7 @@ mod tests {
         }
     }
 
-    /// Whatever is sent, what is signed speaks of a possible peer, which is the one that asks.
+    /// Whatever is sent, what is signed speaks of a possible peer, and that peer is the caller.
     #[test]
     fn fuzz_identity_requests() {
         let here = ClusterIdentity::new("16fbeaec-e4e4-41dc-9eea-170ce95d7dd9", "milan");

@@ -1,7 +1,7 @@
 //! Signing for a peer, by the cluster's own signer.
 //!
-//! Keeps true: what was signed last for a peer is stored before it is handed out. Who asks again with
-//! the same key is given the same certificate, so a lost answer costs nothing. A new key needs the word of the old one,
+//! Keeps true: a certificate is stored before it is handed out. A peer that asks again with
+//! the same key is given the same certificate, so a lost answer costs nothing. A new key needs the word of the old key,
 //! or of the administrator. What is signed is what was read, byte for byte, and the answer of the signer is read again.
 //!
 //! Writes    `CertificateSigningRequest`, its approval; `Secret` `liqo-remote-certificate`.
@@ -77,9 +77,10 @@ impl Stored {
         })
     }
 
-    /// What to do about a request of the same peer; `vouched`: its old key, or the administrator, speaks for a new key.
-    pub(super) fn choose(&self, csr: &SigningRequest, vouched: bool, now: Timestamp) -> Choice {
-        choose(self.csr.as_ref().is_some_and(|old| old.der() == csr.der()), Some(&self.facts), vouched, now)
+    /// Compares what was signed with a request of the same peer.
+    pub(super) fn held(&self, csr: &SigningRequest, now: Timestamp) -> Held {
+        let is_same = self.csr.as_ref().is_some_and(|old| old.der() == csr.der());
+        Held { is_same, is_due: certs::due(&self.facts, now) }
     }
 
     /// Tells the administrator that a caller used the ID of a peer with another key.
@@ -104,7 +105,7 @@ pub(super) fn watch(cluster: &Cluster) -> Store<Secret> {
     cluster.watch::<Secret>("").fields(&only).trim(trim).start(|_| {})
 }
 
-/// The certificates in PEM, of tenant namespaces only; whoever may write Secrets elsewhere makes no peer.
+/// The certificates in PEM, of tenant namespaces only: a user who may write Secrets elsewhere makes no peer.
 pub(super) fn certificates(secrets: &[impl Borrow<Secret>]) -> Vec<String> {
     let secrets = secrets.iter().map(Borrow::borrow);
     let tenants = secrets.filter(|secret: &&Secret| {
@@ -113,11 +114,21 @@ pub(super) fn certificates(secrets: &[impl Borrow<Secret>]) -> Vec<String> {
     tenants.filter_map(|secret| text(secret, CERTIFICATE)).take(MOST).collect()
 }
 
-/// An ID belongs to the first key that was certified for the ID, also after the certificate has expired.
-fn choose(same_csr: bool, stored: Option<&Facts>, vouched: bool, now: Timestamp) -> Choice {
-    match stored {
-        Some(facts) if same_csr && !certs::due(facts, now) => Choice::Again,
-        Some(_) if !same_csr && !vouched => Choice::Refuse,
+/// What is stored for a peer, compared with a signing request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    /// The same request was signed.
+    pub(super) is_same: bool,
+    /// The certificate is due for renewal, or has expired.
+    pub(super) is_due: bool,
+}
+
+/// An ID belongs to the first key that was certified for the ID, also after the certificate has expired. `vouched`: the old
+/// key, or the administrator, speaks for a new key.
+pub(super) fn choose(held: Option<Held>, vouched: bool) -> Choice {
+    match held {
+        Some(Held { is_same: true, is_due: false }) => Choice::Again,
+        Some(Held { is_same: false, .. }) if !vouched => Choice::Refuse,
         _ => Choice::Sign,
     }
 }
@@ -138,7 +149,7 @@ pub(super) fn another_key(namespace: &str, peer: &ClusterIdentity, here: &Cluste
     No(StatusCode::FORBIDDEN, why)
 }
 
-/// A new certificate for a peer, in PEM; it is stored in place of the one `before`, or not handed out.
+/// A new certificate for a peer, in PEM; the certificate is stored in place of the certificate `before`, or not handed out.
 pub(super) async fn certificate(
     cluster: &Cluster,
     (namespace, peer): (&str, &ClusterIdentity),
@@ -273,8 +284,8 @@ mod tests {
             (false, false, false, 100, Choice::Sign),
             (true, false, true, 100, Choice::Sign),
         ] {
-            let stored = stored.then_some(&facts);
-            assert_eq!(choose(same, stored, vouched, at(now)), choice, "{same} {stored:?} {vouched} {now}");
+            let held = stored.then(|| Held { is_same: same, is_due: certs::due(&facts, at(now)) });
+            assert_eq!(choose(held, vouched), choice, "{held:?} {vouched} {now}");
         }
     }
 

@@ -30,7 +30,7 @@ fn peer(outgoing: &str, incoming: &str, kind: &str, deleting: bool) -> ForeignCl
     .unwrap()
 }
 
-fn wish() -> ResourceRequestSpec {
+fn desired() -> ResourceRequestSpec {
     serde_json::from_value(json!({
         "clusterIdentity": {"clusterID": "09897b82", "clusterName": "rome"}, "authUrl": "https://5.6.7.8",
     }))
@@ -40,7 +40,7 @@ fn wish() -> ResourceRequestSpec {
 /// A request: withdrawn, offer state, offer withdrawn, being deleted.
 fn request(withdrawn: bool, state: &str, ended: bool, deleting: bool) -> ResourceRequest {
     let time = |set: bool| if set { json!(THEN) } else { Value::Null };
-    let mut spec = serde_json::to_value(wish()).unwrap();
+    let mut spec = serde_json::to_value(desired()).unwrap();
     spec["withdrawalTimestamp"] = time(withdrawn);
     serde_json::from_value(json!({
         "metadata": {
@@ -76,7 +76,7 @@ fn seen(foreign_cluster: &ForeignCluster) -> Observed<'_> {
         offer_here: None,
         their_request: None,
         our_offer: None,
-        wish: Ok(wish()),
+        desired: Ok(desired()),
         overdue: false,
         taken_back: false,
         now: at(1),
@@ -145,21 +145,21 @@ fn the_words_of_a_provider_stand_in_the_condition_with_its_name() {
 #[test]
 fn a_wanted_peer_is_asked() {
     let one = peer("Yes", "Auto", "", false);
-    let moved = ResourceRequestSpec { auth_url: "https://moved".to_owned(), ..wish() };
+    let moved = ResourceRequestSpec { auth_url: "https://moved".to_owned(), ..desired() };
     let stands = request(false, "Created", false, false);
     let (used, withdrawing) = (offer("Created"), request(true, "Created", false, false));
     let (ended, tombstone) = (request(true, "Created", true, false), request(true, "Created", false, true));
     let untouched = request(true, "None", false, false);
-    for (what, request, offer, wish, step, state) in [
-        ("first", None, None, Ok(wish()), Step::Write(wish()), PENDING),
+    for (what, request, offer, desired, step, state) in [
+        ("first", None, None, Ok(desired()), Step::Write(desired()), PENDING),
         ("address moved", Some(&stands), Some(&used), Ok(moved.clone()), Step::Write(moved), ESTABLISHED),
-        ("changed my mind in time", Some(&untouched), None, Ok(wish()), Step::Write(wish()), PENDING),
-        ("changed my mind too late", Some(&withdrawing), Some(&used), Ok(wish()), Step::Keep, LEAVING),
-        ("the old one has ended", Some(&ended), None, Ok(wish()), Step::Remove, LEAVING),
-        ("the old one is going", Some(&tombstone), None, Ok(wish()), Step::Keep, LEAVING),
+        ("changed my mind in time", Some(&untouched), None, Ok(desired()), Step::Write(desired()), PENDING),
+        ("changed my mind too late", Some(&withdrawing), Some(&used), Ok(desired()), Step::Keep, LEAVING),
+        ("the old one has ended", Some(&ended), None, Ok(desired()), Step::Remove, LEAVING),
+        ("the old one is going", Some(&tombstone), None, Ok(desired()), Step::Keep, LEAVING),
         ("no address", None, None, Err("no node has an address".to_owned()), Step::Keep, PENDING),
     ] {
-        let out = plan(&Observed { request, offer_here: offer, wish, ..seen(&one) });
+        let out = plan(&Observed { request, offer_here: offer, desired, ..seen(&one) });
         assert_eq!((out.step.clone(), told(&out, Type::OutgoingPeering)), (step, Some(state)), "{what}");
     }
 }
@@ -177,7 +177,7 @@ fn leave_is_taken_in_order_and_of_the_dead_at_once() {
     let tombstone = request(true, "Created", false, true);
     for (what, request, offer, health, second, step, state) in [
         ("nothing was asked", None, None, alive, 1, Step::Keep, NONE),
-        ("first the wish", Some(&stands), Some(&used), alive, 1, Step::Withdraw, LEAVING),
+        ("first the desired", Some(&stands), Some(&used), alive, 1, Step::Withdraw, LEAVING),
         ("the provider is at it", Some(&withdrawn), Some(&used), alive, 1, Step::Keep, LEAVING),
         ("the provider is silent for a moment", Some(&withdrawn), Some(&used), silent, 1, Step::Keep, LEAVING),
         ("the provider is dead", Some(&withdrawn), Some(&used), dead, 1, Step::Remove, LEAVING),

@@ -1,19 +1,19 @@
-//! The grant to a peer at this moment. Rights, namespaces, pods and tunnels follow from the grant and from nothing else.
+//! The grants to a peer at this moment. Rights, namespaces, pods and tunnels follow from grants and from nothing else.
 //!
-//! A grant needs a decision of this cluster (a `ForeignCluster` that accepts the peer, or asks the peer for resources)
-//! and an agreement in force (our offer, or our request); no object of a peer grants anything. A grant ends in two steps:
+//! A grant needs a [`decision`](crate::decision) of this cluster (a `ForeignCluster` that accepts the peer, or asks the peer
+//! for resources) and an agreement in force (our offer, or our request); no object of a peer grants anything. A grant ends in two steps:
 //! until a deadline the peer may remove its objects here, then this cluster removes them.
 
 use std::time::Duration;
 
 use k8s_openapi::{api::core::v1::Namespace, apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp};
 use liqo_api::{
-    discovery::{
-        ForeignCluster, PeeringConditionStatus as Status, PeeringConditionType as Type, PeeringEnabled, ResourceRequest,
-    },
-    meta::{annotation, label},
+    discovery::{ForeignCluster, PeeringConditionStatus as Status, PeeringConditionType as Type, ResourceRequest},
+    meta::annotation,
     sharing::ResourceOffer,
 };
+
+use crate::decision::{accepts, is_banned, is_cordoned, wants};
 
 /// How far one direction of a peering is granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl Grant {
 
 /// What a peer is granted in both directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct Grants {
     /// As our provider: the peer offers resources, and its virtual node exists here.
     pub provider: Grant,
     /// As our consumer: the peer has namespaces and pods here.
@@ -109,10 +109,10 @@ pub struct Seen<'a> {
     pub now: i64,
 }
 
-/// Decides.
-pub fn of(seen: &Seen<'_>) -> Standing {
+/// Decides the grants.
+pub fn of(seen: &Seen<'_>) -> Grants {
     if seen.foreign_cluster.is_some_and(is_banned) {
-        return Standing { provider: Grant::Nothing, consumer: Grant::Nothing };
+        return Grants { provider: Grant::Nothing, consumer: Grant::Nothing };
     }
     let stands = |meta: &ObjectMeta, withdrawn: bool| meta.deletion_timestamp.is_none() && !withdrawn;
     let asked = seen.our_request.is_some_and(|one| stands(&one.metadata, one.spec.withdrawal_timestamp.is_some()));
@@ -134,7 +134,7 @@ pub fn of(seen: &Seen<'_>) -> Standing {
         }
         _ => leaving(seen, annotation::INCOMING_LEAVING_SINCE, to_take),
     };
-    Standing { provider, consumer }
+    Grants { provider, consumer }
 }
 
 /// What is there and has no time written down yet begins to leave now.
@@ -155,137 +155,9 @@ pub fn leaving_since(tenant: &Namespace, key: &str) -> Option<i64> {
     Some(text.parse::<Timestamp>().ok()?.as_second())
 }
 
-fn label_is(one: &ForeignCluster, key: &str, value: &str) -> bool {
-    one.metadata.labels.as_ref().and_then(|all| all.get(key)).is_some_and(|found| found == value)
-}
-
-fn tenant_condition(one: &ForeignCluster) -> &str {
-    let all = one.metadata.annotations.as_ref();
-    all.and_then(|all| all.get(annotation::TENANT_CONDITION)).map(String::as_str).unwrap_or_default()
-}
-
-/// Value of the annotation [`annotation::TENANT_CONDITION`] that bans a peer.
-pub const BANNED: &str = "Banned";
-
-/// Whether the peer gets nothing and is not even heard.
-pub fn is_banned(one: &ForeignCluster) -> bool {
-    tenant_condition(one) == BANNED
-}
-
-/// Whether a cluster ID is banned. The ban holds for the ID: a further `ForeignCluster` of the same ID, whatever its name and
-/// age, does not lift the ban.
-pub fn bans<'a>(all: impl IntoIterator<Item = &'a ForeignCluster>, cluster_id: &str) -> bool {
-    all.into_iter().any(|one| is_banned(one) && id_of(one) == cluster_id)
-}
-
-/// The order in which the `ForeignCluster`s of one peer count: only the smallest counts. A banned one comes before all others,
-/// then the oldest.
-pub fn precedence(one: &ForeignCluster) -> (bool, (Option<i64>, &str)) {
-    (!is_banned(one), age(one))
-}
-
-/// The order of `ForeignCluster`s by their age: the smaller, the older.
-pub fn age(one: &ForeignCluster) -> (Option<i64>, &str) {
-    let created = one.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second());
-    (created, one.metadata.uid.as_deref().unwrap_or_default())
-}
-
-/// ID of the peer that a `ForeignCluster` stands for; empty while the ID is unknown.
-pub fn id_of(one: &ForeignCluster) -> &str {
-    one.spec.cluster_identity.as_ref().map_or("", |identity| identity.cluster_id.as_str())
-}
-
-/// Every value of the annotation [`annotation::TENANT_CONDITION`].
-pub const CONDITIONS: [&str; 3] = ["Cordoned", "Drained", BANNED];
-
-/// The value of [`annotation::TENANT_CONDITION`] when it is none of [`CONDITIONS`]. What it was meant to restrict is not known, so
-/// the peer keeps what it has and is granted nothing new, as if it were cordoned.
-pub fn unknown_condition(one: &ForeignCluster) -> Option<&str> {
-    Some(tenant_condition(one)).filter(|value| !value.is_empty() && !CONDITIONS.contains(value))
-}
-
-/// The sentence about an unknown value of [`annotation::TENANT_CONDITION`]: its effect, and the values there are.
-pub fn unknown_told(value: &str) -> String {
-    format!(
-        "The annotation {} says {value:?}, which is unknown and counts as Cordoned; known are {}",
-        annotation::TENANT_CONDITION,
-        CONDITIONS.join(", ")
-    )
-}
-
-/// Whether a user of this cluster has decided something about what the peer gets here. The decision is recorded nowhere but on this
-/// object, which therefore outlives the requests of the peer. `outgoingPeeringEnabled` is no such decision: `Yes` is a wish of its
-/// own ([`wants`]), and for a peer that was not found on the local network `No` means the same as `Auto`.
-pub fn is_decided(one: &ForeignCluster) -> bool {
-    !tenant_condition(one).is_empty() || one.spec.incoming_peering_enabled != PeeringEnabled::Auto
-}
-
-/// Whether everything the peer consumes is taken back.
-pub fn is_drained(one: &ForeignCluster) -> bool {
-    matches!(tenant_condition(one), "Drained" | BANNED)
-}
-
-/// Whether the peer is granted nothing new. Every condition says so, also an unknown one.
-pub fn is_cordoned(one: &ForeignCluster) -> bool {
-    !tenant_condition(one).is_empty()
-}
-
-/// Whether we want resources from the peer.
-pub fn wants(one: &ForeignCluster, auto_join: bool) -> bool {
-    match one.spec.outgoing_peering_enabled {
-        _ if one.metadata.deletion_timestamp.is_some() || is_banned(one) => false,
-        PeeringEnabled::Yes => true,
-        PeeringEnabled::No => false,
-        PeeringEnabled::Auto => auto_join && label_is(one, label::DISCOVERY_TYPE, label::DISCOVERY_LAN),
-    }
-}
-
-/// Whether this cluster gives resources to the peer, or why not.
-///
-/// # Errors
-/// A sentence that says why not, and what to do.
-pub fn accepts(one: &ForeignCluster, by_default: bool) -> Result<(), &'static str> {
-    match one.spec.incoming_peering_enabled {
-        _ if one.metadata.deletion_timestamp.is_some() => {
-            Err("This ForeignCluster is being deleted: no resources are offered any more")
-        }
-        _ if is_banned(one) => {
-            Err("The remote cluster is banned from this cluster: `liqoctl uncordon tenant` lets it ask again")
-        }
-        _ if is_drained(one) => {
-            Err("The remote cluster is drained, what it had here is taken back: `liqoctl uncordon tenant` ends that")
-        }
-        PeeringEnabled::Yes => Ok(()),
-        PeeringEnabled::Auto if by_default => Ok(()),
-        PeeringEnabled::Auto => {
-            Err("The remote cluster asks for resources, and this cluster accepts no requests by itself: set \
-             spec.incomingPeeringEnabled of this ForeignCluster to Yes to accept the request")
-        }
-        PeeringEnabled::No => {
-            Err("The remote cluster asks for resources, and spec.incomingPeeringEnabled of this ForeignCluster says No")
-        }
-    }
-}
-
-/// The sentence that a peer which asks for resources is told while it is granted nothing, or nothing new. It is read in the
-/// peer's cluster.
-pub fn refusal(one: &ForeignCluster, by_default: bool) -> Option<&'static str> {
-    match one.spec.incoming_peering_enabled {
-        _ if one.metadata.deletion_timestamp.is_some() => Some("this cluster ends the peering"),
-        _ if is_banned(one) => Some("the cluster that asks is banned from this cluster"),
-        _ if is_drained(one) => Some("this cluster takes back what it has granted, and grants nothing new for now"),
-        PeeringEnabled::No => Some("this cluster does not accept the request"),
-        PeeringEnabled::Auto if !by_default => {
-            Some("the request waits for the approval of an administrator of this cluster")
-        }
-        _ if is_cordoned(one) => Some("this cluster grants nothing new for now; what was granted stays"),
-        PeeringEnabled::Auto | PeeringEnabled::Yes => None,
-    }
-}
-
-/// The decision of the controller manager, in the form that other processes read.
+/// The grants as the status of a `ForeignCluster` shows them to other processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Granted {
+pub struct Shown {
     /// The peer is, or is being made, our provider.
     pub provider: bool,
     /// The peer has an offer of ours.
@@ -293,14 +165,14 @@ pub struct Granted {
 }
 
 /// Reads from the conditions of a `ForeignCluster` what its peer is granted, or is just taking back.
-pub fn by_status(one: &ForeignCluster) -> Granted {
+pub fn shown(one: &ForeignCluster) -> Shown {
     let all = one.status.as_ref().map(|status| status.peering_conditions.as_slice()).unwrap_or_default();
     let find = |type_| all.iter().find(|condition| condition.type_ == type_).filter(|_| !is_banned(one));
     let is_up = |status| matches!(status, Status::Established | Status::Disconnecting);
     let provider = find(Type::OutgoingPeering).is_some_and(|it| is_up(it.status) || it.status == Status::Pending);
     // A request that waits for an offer, or for approval, is granted nothing.
     let consumer = find(Type::IncomingPeering).is_some_and(|it| is_up(it.status) || it.reason == "KubeletPending");
-    Granted { provider, consumer }
+    Shown { provider, consumer }
 }
 
 #[cfg(test)]
@@ -308,37 +180,6 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-
-    #[test]
-    fn a_peer_is_told_why_exactly_while_it_is_granted_nothing_new() {
-        for condition in ["", "Cordoned", "Drained", "Banned", "Unknown"] {
-            for (incoming, by_default) in [("Yes", false), ("Auto", true), ("Auto", false), ("No", true)] {
-                let one = peer("No", incoming, condition);
-                let refused = accepts(&one, by_default).is_err() || is_cordoned(&one);
-                let told = refusal(&one, by_default);
-                assert_eq!(told.is_some(), refused, "{condition} {incoming} {by_default}: {told:?}");
-                assert!(told.is_none_or(|told| told.contains("this cluster")), "{told:?}");
-            }
-        }
-        let told = |incoming, condition| refusal(&peer("No", incoming, condition), false).unwrap();
-        assert!(told("Auto", "").contains("approval"));
-        assert!(told("Yes", "Cordoned").contains("what was granted stays"));
-        assert!(told("Yes", "Drained").contains("takes back"));
-    }
-
-    #[test]
-    fn a_ban_holds_for_an_id_whatever_other_foreign_clusters_say() {
-        let named = |id: &str, condition| {
-            let mut one = peer("Yes", "Yes", condition);
-            one.spec.cluster_identity.as_mut().unwrap().cluster_id = id.to_owned();
-            one
-        };
-        let all = [named("a", ""), named("b", "Banned"), named("a", "Banned"), named("c", "Drained")];
-        for (id, banned) in [("a", true), ("b", true), ("c", false), ("d", false), ("", false)] {
-            assert_eq!(bans(&all, id), banned, "{id}");
-        }
-        assert!(precedence(&all[2]) < precedence(&all[0]), "what is granted is decided by the banned one");
-    }
 
     const NOW: i64 = 1_767_225_600;
     const THEN: &str = "2025-12-31T23:58:00Z";
@@ -420,38 +261,6 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_condition_is_told_and_grants_nothing_new() {
-        for (condition, unknown, cordoned) in [
-            ("", false, false),
-            ("Cordoned", false, true),
-            ("Drained", false, true),
-            ("Banned", false, true),
-            ("cordoned", true, true),
-            ("Baned", true, true),
-            (" ", true, true),
-        ] {
-            let one = peer("Auto", "Auto", condition);
-            assert_eq!((unknown_condition(&one).is_some(), is_cordoned(&one)), (unknown, cordoned), "{condition:?}");
-        }
-        let told = unknown_told("Baned");
-        assert!(told.contains("\"Baned\"") && told.contains("Cordoned, Drained, Banned"), "{told}");
-    }
-
-    #[test]
-    fn what_a_user_decides_is_a_decision() {
-        for (outgoing, incoming, condition, decided) in [
-            ("Auto", "Auto", "", false),
-            ("No", "Auto", "", false),
-            ("Auto", "No", "", true),
-            ("Auto", "Yes", "", true),
-            ("Auto", "Auto", "Cordoned", true),
-            ("Auto", "Auto", "Baned", true),
-        ] {
-            assert_eq!(is_decided(&peer(outgoing, incoming, condition)), decided, "{outgoing} {incoming} {condition}");
-        }
-    }
-
-    #[test]
     fn nobody_becomes_a_provider_unasked() {
         let long_ago = tenant(annotation::OUTGOING_LEAVING_SINCE, "2025-12-31T23:00:00Z");
         let (stands, withdrawn, going) = (request(false, false), request(true, false), request(false, true));
@@ -474,7 +283,7 @@ mod tests {
     fn a_time_in_the_future_does_not_extend_the_deadline() {
         let tomorrow = tenant(annotation::INCOMING_LEAVING_SINCE, "2026-01-02T00:00:00Z");
         assert_eq!(of(&seen(None, Some(&tomorrow))).consumer, Grant::Leaving { until: NOW + 300 });
-        let nothing = Standing { provider: Grant::Nothing, consumer: Grant::Nothing };
+        let nothing = Grants { provider: Grant::Nothing, consumer: Grant::Nothing };
         assert_eq!(of(&seen(None, None)), nothing, "nothing is there, nothing leaves");
         assert_eq!(Grant::Leaving { until: NOW + 300 }.ends_in(NOW), Some(Duration::from_secs(300)));
     }
@@ -486,7 +295,7 @@ mod tests {
             let all = json!([{"type": type_, "status": status, "reason": reason}]);
             one.status =
                 Some(serde_json::from_value(json!({"peeringConditions": all, "tenantNamespace": {}})).unwrap());
-            let Granted { provider, consumer } = by_status(&one);
+            let Shown { provider, consumer } = shown(&one);
             (provider, consumer)
         };
         assert_eq!(told("OutgoingPeering", "Pending", "ResourceRequestPending"), (true, false));
