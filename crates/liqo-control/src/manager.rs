@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use liqo_kube::{args::RuntimeArgs, drain::Patience, lease, life::Life};
+use liqo_kube::{args::RuntimeArgs, drain::Patience, life::Life, role::Role};
 
 use crate::{
     admit,
@@ -192,41 +192,25 @@ const LEASE: &str = "66cf253f.ctrlmgr.liqo.io";
 /// API servers reach the webhooks through a Service, whose endpoints change a moment after the signal.
 const WEBHOOKS: Patience = Patience { accept: Duration::from_secs(3), finish: Duration::from_secs(10) };
 
-/// Runs the controller manager until SIGTERM. Every replica answers webhooks and the authentication service; only one
-/// decides.
-///
-/// # Errors
-/// A text that says why it could not start.
-pub async fn run(args: ManagerArgs) -> Result<(), String> {
-    let life = Life::start("controller-manager", &args.runtime).await?;
-    let home = Home::open(&args.runtime, &args.home, "liqo-controller-manager").await?;
-    let calls = Arc::clone(home.cluster.calls());
-    life.metrics(move || calls.text("home"));
-    let issuer = Arc::new(Issuer::new(&home, &args.identities)?);
-    let policy = Policy::watch(&home);
-    admit::spawn(&home, &args, (&issuer, &policy), &life)?;
-    tokio::select! {
-        () = life.until_signal() => {}
-        outcome = decide(&home, &args, (&issuer, policy), &life) => return outcome,
-    }
-    // Controllers go on until the webhooks have ended: the next leader takes over from one that is gone.
-    life.drained(WEBHOOKS).await;
-    if args.enable_leader_election {
-        lease::release(&home.cluster, &home.namespace, LEASE, &args.pod_name).await;
-    }
-    Ok(())
-}
+/// Every replica answers webhooks and the authentication service; only one decides.
+impl Role for ManagerArgs {
+    const NAME: &'static str = "controller-manager";
+    const PATIENCE: Patience = WEBHOOKS;
 
-async fn decide(
-    home: &Home,
-    args: &ManagerArgs,
-    (issuer, policy): (&Issuer, Policy),
-    life: &Life,
-) -> Result<(), String> {
-    if args.enable_leader_election {
-        lease::lead(&home.cluster, life, &home.namespace, LEASE, &args.pod_name).await;
+    fn runtime(&self) -> &RuntimeArgs {
+        &self.runtime
     }
-    peering::spawn(home, args, issuer, life)?;
-    offload::spawn(home, args, policy, life)?;
-    std::future::pending().await
+
+    async fn run(self, life: Life) -> Result<(), String> {
+        let home = Home::open(&self.runtime, &self.home, "liqo-controller-manager").await?;
+        life.count_calls("home", &home.cluster);
+        let issuer = Arc::new(Issuer::new(&home, &self.identities)?);
+        let policy = Policy::watch(&home);
+        admit::spawn(&home, &self, (&issuer, &policy), &life)?;
+        if self.enable_leader_election {
+            life.lead(&home.cluster, &home.namespace, LEASE, &self.pod_name).await;
+        }
+        peering::spawn(&home, &self, &issuer, &life)?;
+        offload::spawn(&home, &self, policy, &life)
+    }
 }

@@ -46,6 +46,7 @@ use liqo_kube::{
     life::Life,
     now,
     peer::{PeerClient, PeerIdentity, Renewal},
+    role::Role,
     said,
     twin::{Back, Farewell, Forged, Mirror, Parts, Reflect},
 };
@@ -93,34 +94,34 @@ pub struct ReplicatorArgs {
     pub workers: usize,
 }
 
-/// Runs the replicator until SIGTERM.
-///
-/// # Errors
-/// A text that says why it could not start.
-pub async fn run(args: ReplicatorArgs) -> Result<(), String> {
-    let ReplicatorArgs { runtime, home, resync_period: _, workers } = args;
-    let life = Life::start("crd-replicator", &runtime).await?;
-    let home = Home::open(&runtime, &home, "liqo-crd-replicator").await?;
-    let calls = Arc::clone(home.cluster.calls());
-    life.metrics(move || calls.text("home"));
-    let busy = life.busy();
-    let replicator = Arc::new(Replicator::start(home, workers, &life));
-    let this = Arc::clone(&replicator);
-    life.spawn("complaints", async move {
-        drive("complaints", this.complaints.clone(), 1, |complaint| this.complain(complaint)).await;
-    });
-    let this = Arc::clone(&replicator);
-    life.spawn("answers", async move {
-        drive("answers", this.answers.clone(), 1, |answer| this.note(answer)).await;
-    });
-    life.spawn("replicate", async move {
-        replicator.ready().await;
-        drop(busy);
-        let tenants = replicator.tenants.clone();
-        drive("replicate", tenants, 4, |namespace| replicator.settle(namespace)).await;
-    });
-    life.until_signal().await;
-    Ok(())
+impl Role for ReplicatorArgs {
+    const NAME: &'static str = "crd-replicator";
+
+    fn runtime(&self) -> &RuntimeArgs {
+        &self.runtime
+    }
+
+    async fn run(self, life: Life) -> Result<(), String> {
+        let home = Home::open(&self.runtime, &self.home, "liqo-crd-replicator").await?;
+        life.count_calls("home", &home.cluster);
+        let busy = life.busy();
+        let replicator = Arc::new(Replicator::start(home, self.workers, &life));
+        let this = Arc::clone(&replicator);
+        life.spawn("complaints", async move {
+            drive("complaints", this.complaints.clone(), 1, |complaint| this.complain(complaint)).await;
+        });
+        let this = Arc::clone(&replicator);
+        life.spawn("answers", async move {
+            drive("answers", this.answers.clone(), 1, |answer| this.note(answer)).await;
+        });
+        life.spawn("replicate", async move {
+            replicator.ready().await;
+            drop(busy);
+            let tenants = replicator.tenants.clone();
+            drive("replicate", tenants, 4, |namespace| replicator.settle(namespace)).await;
+        });
+        Ok(())
+    }
 }
 
 /// How long an original that was deleted `since` is still held; `None`: it is not deleted.
@@ -330,9 +331,9 @@ impl Replicator {
         });
         let remotes: Arc<Mutex<BTreeMap<String, Cluster>>> = Arc::default();
         let all = Arc::clone(&remotes);
-        life.metrics(move || {
+        life.metrics(move |samples| {
             let all = all.lock().unwrap_or_else(PoisonError::into_inner);
-            all.iter().map(|(peer, remote)| remote.calls().text(peer)).collect()
+            all.iter().for_each(|(peer, remote)| remote.calls().samples(peer, samples));
         });
         let requests = Originals::watch(&home, &tenants, |_| true);
         let offers = Originals::watch(&home, &tenants, |_| true);

@@ -7,9 +7,11 @@
 //! - [`guard`], [`rate`], [`reach`]: what others send, and how often, and where they lead us, harms nobody else.
 //! - [`said`], [`refusals`]: how texts of other clusters are shown, and how refusals are counted.
 //! - [`access`]: who asks us, and may they.
+//! - [`role`]: the frame of every role; [`metrics`]: what a role counts.
 //! - [`life`], [`drain`], [`server`], [`certs`], [`tokens`], [`lease`]: what a process needs to live, serve, be trusted and be alone.
 
 pub mod access;
+mod answers;
 pub mod args;
 mod budget;
 pub mod certs;
@@ -19,11 +21,13 @@ pub mod drain;
 pub mod guard;
 pub mod lease;
 pub mod life;
+pub mod metrics;
 pub mod peer;
 mod queue;
 pub mod rate;
 pub mod reach;
 pub mod refusals;
+pub mod role;
 pub mod said;
 pub mod server;
 pub mod tokens;

@@ -11,15 +11,20 @@ use std::{
     fmt,
     future::Future,
     hash::{DefaultHasher, Hash, Hasher},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use tokio::{sync::Notify, time::Instant};
+use tracing::Instrument;
 
 use crate::{
     KubeError,
     guard::{Panicked, guarded},
+    metrics::{Outcome, Work},
 };
 
 /// First pause when somebody else was quicker: only our view must catch up.
@@ -226,42 +231,56 @@ impl<E: Error + 'static> Failure<E> {
         if self.is_conflict() { FIRST_PAUSE_AFTER_CONFLICT } else { FIRST_PAUSE }
     }
 
-    fn tell(&self, controller: &'static str, key: &dyn fmt::Debug) {
+    /// Logs the failure; the span names controller and key.
+    fn tell(&self) {
         match self {
             Self::Error(error) if self.is_conflict() => {
-                tracing::debug!(controller, ?key, error = chain(error), "changed meanwhile, will be tried again");
+                tracing::debug!(error = chain(error), "changed meanwhile, will be tried again");
             }
-            Self::Error(error) => {
-                tracing::warn!(controller, ?key, error = chain(error), "not settled, will be tried again");
-            }
-            Self::Panic(panic) => tracing::error!(controller, ?key, error = %panic, "not settled, will be tried again"),
+            Self::Error(error) => tracing::warn!(error = chain(error), "not settled, will be tried again"),
+            Self::Panic(panic) => tracing::error!(error = %panic, "not settled, will be tried again"),
         }
     }
 }
 
+/// Reconciliations that this process has begun: the `id` of the next one, by which the lines of one reconciliation are found.
+static BEGUN: AtomicU64 = AtomicU64::new(1);
+
 /// Settles keys for ever, `workers` at a time. `settle` says when it wants to look again, if at all;
-/// An error or a panic becomes one log line, and the key is tried again.
+/// An error or a panic becomes one log line, and the key is tried again. Log lines of one reconciliation carry its controller,
+/// key and `id`.
 pub async fn drive<K, E, F>(name: &'static str, queue: Queue<K>, workers: usize, settle: impl Fn(K) -> F + Send + Sync)
 where
     K: Clone + Eq + Hash + fmt::Debug + Send + Sync + 'static,
     E: Error + Send + Sync + 'static,
     F: Future<Output = Result<Option<Duration>, E>> + Send,
 {
+    let inner = Arc::downgrade(&queue.0);
+    let work = Work::of(name, move || Some(Queue(inner.upgrade()?).state().waiting.len()));
     let worker = || async {
         loop {
             let key = queue.next().await;
             let mut turn = Turn { queue: &queue, key: Some(key.clone()) };
-            let outcome = match guarded(name, async { settle(key.clone()).await }).await {
+            let span =
+                tracing::info_span!("reconcile", controller = name, ?key, id = BEGUN.fetch_add(1, Ordering::Relaxed));
+            let began = Instant::now();
+            let settled = guarded(name, async { settle(key.clone()).await }).instrument(span.clone());
+            let outcome = match settled.await {
                 Ok(outcome) => outcome.map_err(Failure::Error),
                 Err(panic) => Err(Failure::Panic(panic)),
             };
             turn.key = None;
             let pause = queue.done(&key, outcome.as_ref().err().map(Failure::first_pause));
+            let took = began.elapsed();
             match outcome {
-                Ok(None) => tracing::trace!(controller = name, ?key, "settled"),
-                Ok(Some(later)) => queue.push_after(key, later),
+                Ok(None) => work.done(Outcome::Success, took),
+                Ok(Some(later)) => {
+                    work.done(Outcome::RequeueAfter, took);
+                    queue.push_after(key, later);
+                }
                 Err(failure) => {
-                    failure.tell(name, &key);
+                    work.done(Outcome::Error, took);
+                    span.in_scope(|| failure.tell());
                     queue.push_after(key, pause.unwrap_or(LONGEST_PAUSE));
                 }
             }
