@@ -13,4 +13,6 @@ pub mod manager;
 pub mod offload;
 pub mod peering;
 pub mod replicate;
-mod told;
+
+/// Source of Events.
+pub(crate) const COMPONENT: &str = "liqo-controller-manager";

@@ -48,14 +48,15 @@ use liqo_kube::{
     peer::{PeerClient, PeerIdentity, Renewal},
     role::Role,
     said,
+    told::Told,
     twin::{Back, Farewell, Forged, Mirror, Parts, Reflect},
 };
 use serde_json::{Value, json};
 
 use crate::{
+    COMPONENT,
     home::{Home, HomeArgs},
     ledger::recorded,
-    told::Told,
 };
 
 /// Pause before an identity that cannot be used is looked at again.
@@ -437,9 +438,9 @@ impl Replicator {
     async fn complain(&self, (namespace, name, why): Complaint) -> Result<Option<Duration>, KubeError> {
         let (cluster, reason) = (&self.home.cluster, "ReportIgnored");
         if let Some(map) = self.maps.store.get(&namespace, &name) {
-            self.told.warn(cluster, &*map, reason, &why).await;
+            self.told.warn((cluster, COMPONENT), &*map, "", reason, &why).await;
         } else if let Some(offer) = self.offers.store.get(&namespace, &name) {
-            self.told.warn(cluster, &*offer, reason, &why).await;
+            self.told.warn((cluster, COMPONENT), &*offer, "", reason, &why).await;
         }
         Ok(None)
     }

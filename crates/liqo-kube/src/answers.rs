@@ -15,7 +15,7 @@ use crate::metrics::{Metric, Samples};
 
 const ANSWERS: Metric = Metric::counter(
     "rest_client_requests_total",
-    "Requests to API servers by status code (<error>: no answer), method, and whose API server: home or peer.",
+    "Requests to API servers by status code (of client-go: an error where there is no answer), method, and host: home or peer.",
     &["code", "method", "host"],
 );
 

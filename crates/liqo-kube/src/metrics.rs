@@ -143,15 +143,24 @@ impl Collector for Samples {
             for (values, value) in samples {
                 let labels: Vec<_> = metric.labels.iter().copied().zip(values).collect();
                 let sample = family.encode_family(&labels)?;
-                match value {
-                    Value::Count(count) => ConstCounter::new(*count).encode(sample)?,
-                    Value::Gauge(value) => ConstGauge::new(*value).encode(sample)?,
-                    Value::Histogram(histogram) => histogram.encode(sample)?,
+                // Whole numbers are written as such, as Go does: `3`, not `3.0`.
+                match (value, whole(value)) {
+                    (Value::Count(_), Some(count)) => ConstCounter::new(count.unsigned_abs()).encode(sample)?,
+                    (Value::Count(count), None) => ConstCounter::new(*count).encode(sample)?,
+                    (Value::Gauge(_), Some(value)) => ConstGauge::new(value).encode(sample)?,
+                    (Value::Gauge(value), None) => ConstGauge::new(*value).encode(sample)?,
+                    (Value::Histogram(histogram), _) => histogram.encode(sample)?,
                 }
             }
         }
         Ok(())
     }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "within the whole numbers that a floating point number holds")]
+fn whole(value: &Value) -> Option<i64> {
+    let (Value::Count(value) | Value::Gauge(value)) = value else { return None };
+    (value.fract() == 0.0 && value.abs() < 9e15).then_some(*value as i64)
 }
 
 fn owned(labels: &[&str]) -> Vec<String> {
@@ -164,13 +173,16 @@ mod tests {
 
     const CALLS: Metric = Metric::counter("test_calls_total", "Calls.", &["peer", "verb"]);
     const ITEMS: Metric = Metric::counter("test_item_counter", "Items.", &[]);
-    const OPEN: Metric = Metric::gauge("test_open", "Open.", &[]);
+    const NONE: Metric = Metric::gauge("test_none", "None.", &[]);
+    const OPEN: Metric = Metric::gauge("test_open", "Open.", &["side"]);
     const TIME: Metric = Metric::histogram("test_time_seconds", "Time.", &["name"]);
 
     #[test]
     fn families_have_type_and_help_and_no_sample_twice() {
         let mut samples = Samples::default();
-        samples.describe(&OPEN);
+        samples.describe(&NONE);
+        samples.gauge(&OPEN, &["a"], 0.0);
+        samples.gauge(&OPEN, &["b"], 0.5);
         samples.count(&CALLS, &["a\"b\\c\n", "get"], 1);
         samples.count(&CALLS, &["a\"b\\c\n", "get"], 2);
         samples.count(&ITEMS, &[], 7);
@@ -185,8 +197,12 @@ mod tests {
              # HELP test_item_counter Items.\n\
              # TYPE test_item_counter counter\n\
              test_item_counter 7\n\
+             # HELP test_none None.\n\
+             # TYPE test_none gauge\n\
              # HELP test_open Open.\n\
              # TYPE test_open gauge\n\
+             test_open{side=\"a\"} 0\n\
+             test_open{side=\"b\"} 0.5\n\
              # HELP test_time_seconds Time.\n\
              # TYPE test_time_seconds histogram\n\
              test_time_seconds_bucket{name=\"x\",le=\"0.5\"} 0\n\

@@ -100,3 +100,40 @@ pub fn end_on_panic() {
         }
     }));
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Failing {
+        #[command(flatten)]
+        runtime: RuntimeArgs,
+    }
+
+    impl Role for Failing {
+        const NAME: &'static str = "failing";
+
+        fn runtime(&self) -> &RuntimeArgs {
+            &self.runtime
+        }
+
+        async fn run(self, life: Life) -> Result<(), String> {
+            let text = life.metrics_text();
+            let build = format!("liqo_build_info{{role=\"failing\",version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"));
+            assert!(text.lines().any(|line| line == build), "{text}");
+            Err("no room".to_owned())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_role_that_cannot_start_says_why() {
+        let role = Failing::parse_from(["failing", "--health-probe-address="]);
+        let ended = tokio::time::timeout(Duration::from_secs(5), run(role)).await;
+        assert_eq!(ended, Ok(Err("no room".to_owned())));
+    }
+}

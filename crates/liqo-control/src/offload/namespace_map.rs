@@ -31,7 +31,7 @@ use liqo_api::{
     virtualkubelet::{MappingPhase, NamespaceMap, NamespaceMapStatus, RemoteNamespaceStatus},
 };
 use liqo_core::standing::{Grant, accepts};
-use liqo_kube::{KubeError, Queue, Store, drive, now};
+use liqo_kube::{KubeError, Queue, Store, drive, now, told::Told};
 use serde_json::json;
 
 pub(crate) use self::plan::Rules;
@@ -40,7 +40,7 @@ use self::{
     quota::{Limits, Quotas},
 };
 use super::{Shared, is_leaving, is_original, strip};
-use crate::told::Told;
+use crate::COMPONENT;
 
 /// Namespaces of one map handled at the same time.
 const AT_ONCE: usize = 8;
@@ -139,7 +139,7 @@ impl Loop {
         }
         let grant = self.shared.ledger.standing(&origin).consumer;
         if !leaving && !grant.is_in_force() && !map.spec.desired_mapping.is_empty() {
-            self.told.warn_of(cluster, map, "", "NamespaceRefused", &self.why(&origin, grant)).await;
+            self.told.warn((cluster, COMPONENT), map, "", "NamespaceRefused", &self.why(&origin, grant)).await;
         }
         let empty = BTreeMap::new();
         let desired = if leaving || !grant.is_in_force() { &empty } else { &map.spec.desired_mapping };
@@ -187,7 +187,7 @@ impl Loop {
             return Some(peer.unwrap_or(origin));
         }
         let text = format!("not the tenant namespace of the cluster {origin:?} this map says it comes from");
-        self.told.warn(&self.shared.home.cluster, map, "NamespaceRefused", &text).await;
+        self.told.warn((&self.shared.home.cluster, COMPONENT), map, "", "NamespaceRefused", &text).await;
         None
     }
 
@@ -337,7 +337,7 @@ impl Loop {
         let reason = "NamespaceRefused";
         match why {
             None => self.told.settled(map, namespace, reason),
-            Some(why) => self.told.warn_of(&self.shared.home.cluster, map, namespace, reason, why).await,
+            Some(why) => self.told.warn((&self.shared.home.cluster, COMPONENT), map, namespace, reason, why).await,
         }
     }
 }

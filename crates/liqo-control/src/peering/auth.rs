@@ -27,6 +27,7 @@ use liqo_kube::{
     refusals,
     role::Role,
     server::{self, Limits, Listen, Peer, Reply},
+    told::Told,
     turns::Turns,
 };
 
@@ -149,13 +150,12 @@ impl Role for AuthArgs {
 
 /// The first answer of the controller manager; on a new cluster both start at the same time.
 async fn first(line: &Line) -> wire::Facts {
-    let mut said = String::new();
+    let told = Told::default();
     loop {
         match line.facts().await {
             Ok(facts) => return facts,
-            Err(why) if why != said => {
+            Err(why) if told.is_news("", "", &why) => {
                 tracing::info!(reason = why, "waiting for the controller manager");
-                said = why;
             }
             Err(_) => {}
         }
