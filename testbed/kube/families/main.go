@@ -1,5 +1,5 @@
 // Command families reads the text format of Prometheus from its input, with Prometheus' own parser, and prints the families as
-// JSON: type, help and number of samples of each family that has samples. It fails on what Prometheus refuses, and on a sample
+// JSON: type, help and label names of each family that has samples. It fails on what Prometheus refuses, and on a sample
 // that is there twice.
 package main
 
@@ -7,27 +7,40 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 )
 
 type family struct {
-	Type    string `json:"type"`
-	Help    string `json:"help"`
-	Samples int    `json:"samples"`
+	Type   string   `json:"type"`
+	Help   string   `json:"help"`
+	Labels []string `json:"labels"`
 }
 
-func once(name string, metrics []*dto.Metric) error {
+// The names of the labels, which all samples of a family share.
+func labels(name string, metrics []*dto.Metric) ([]string, error) {
+	var names []string
 	seen := map[string]bool{}
-	for _, metric := range metrics {
-		labels := fmt.Sprint(metric.GetLabel())
-		if seen[labels] {
-			return fmt.Errorf("%s %s is there twice", name, labels)
+	for number, metric := range metrics {
+		its := []string{}
+		for _, label := range metric.GetLabel() {
+			its = append(its, label.GetName())
 		}
-		seen[labels] = true
+		slices.Sort(its)
+		if number > 0 && !slices.Equal(its, names) {
+			return nil, fmt.Errorf("samples of %s have the labels %v and %v", name, names, its)
+		}
+		names = its
+		if all := fmt.Sprint(metric.GetLabel()); seen[all] {
+			return nil, fmt.Errorf("%s %s is there twice", name, all)
+		} else {
+			seen[all] = true
+		}
 	}
-	return nil
+	return names, nil
 }
 
 func run() error {
@@ -38,10 +51,11 @@ func run() error {
 	}
 	families := map[string]family{}
 	for name, one := range found {
-		if err := once(name, one.Metric); err != nil {
+		names, err := labels(name, one.Metric)
+		if err != nil {
 			return err
 		}
-		families[name] = family{one.GetType().String(), one.GetHelp(), len(one.Metric)}
+		families[name] = family{strings.ToLower(one.GetType().String()), one.GetHelp(), names}
 	}
 	return json.NewEncoder(os.Stdout).Encode(families)
 }
