@@ -12,6 +12,7 @@ pub mod meta;
 pub mod names;
 pub mod net;
 pub mod offloading;
+pub mod role;
 pub mod sharing;
 pub mod virtualkubelet;
 

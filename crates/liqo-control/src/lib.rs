@@ -16,4 +16,6 @@ pub mod offload;
 pub mod peering;
 mod quiet;
 pub mod replicate;
-mod told;
+
+/// Source of Events.
+pub(crate) const COMPONENT: &str = "liqo-controller-manager";

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use liqo_kube::{drain::Patience, lease, life::Life};
+use liqo_kube::{args::RuntimeArgs, drain::Patience, life::Life, role::Role};
 
 pub use crate::args::ManagerArgs;
 use crate::{
@@ -20,44 +20,28 @@ const LEASE: &str = "66cf253f.ctrlmgr.liqo.io";
 /// API servers reach the webhooks through a Service, whose endpoints change a moment after the signal.
 const WEBHOOKS: Patience = Patience { accept: Duration::from_secs(3), finish: Duration::from_secs(10) };
 
-/// Runs the controller manager until SIGTERM. Every replica answers webhooks and the authentication service; only one
-/// decides.
-///
-/// # Errors
-/// A text that says why it could not start.
-pub async fn run(args: ManagerArgs) -> Result<(), String> {
-    let life = Life::start("controller-manager", &args.runtime).await?;
-    let home = Home::open(&args.runtime, &args.home, "liqo-controller-manager").await?;
-    let calls = Arc::clone(home.cluster.calls());
-    life.metrics(move || calls.text("home"));
-    let issuer = Arc::new(Issuer::new(&home, &args.identities)?);
-    let policy = Policy::watch(&home);
-    let memory = Memory::watch(&home, !args.disable_internal_network);
-    admit::spawn(&home, &args, (&memory, &issuer, &policy), &life)?;
-    tokio::select! {
-        () = life.until_signal() => {}
-        outcome = decide(&home, &args, (memory, &issuer, policy), &life) => return outcome,
-    }
-    // Controllers go on until the webhooks have ended: the next leader takes over from one that is gone.
-    life.drained(WEBHOOKS).await;
-    if args.enable_leader_election {
-        lease::release(&home.cluster, &home.namespace, LEASE, &args.pod_name).await;
-    }
-    Ok(())
-}
+/// Every replica answers webhooks and the authentication service; only one decides.
+impl Role for ManagerArgs {
+    const NAME: &'static str = "controller-manager";
+    const PATIENCE: Patience = WEBHOOKS;
 
-async fn decide(
-    home: &Home,
-    args: &ManagerArgs,
-    (memory, issuer, policy): (Memory, &Issuer, Policy),
-    life: &Life,
-) -> Result<(), String> {
-    let settings = Settings::read(&args.peering)?;
-    if args.enable_leader_election {
-        lease::lead(&home.cluster, life, &home.namespace, LEASE, &args.pod_name).await;
+    fn runtime(&self) -> &RuntimeArgs {
+        &self.runtime
     }
-    let ledger = memory.ledger(home, settings.policy);
-    peering::spawn(home, args, (&memory, ledger.clone(), settings), issuer, life);
-    offload::spawn(home, args, (memory, ledger, policy), life)?;
-    std::future::pending().await
+
+    async fn run(self, life: Life) -> Result<(), String> {
+        let home = Home::open(&self.runtime, &self.home, "liqo-controller-manager").await?;
+        life.count_calls("home", &home.cluster);
+        let issuer = Arc::new(Issuer::new(&home, &self.identities)?);
+        let policy = Policy::watch(&home);
+        let memory = Memory::watch(&home, !self.disable_internal_network);
+        admit::spawn(&home, &self, (&memory, &issuer, &policy), &life)?;
+        let settings = Settings::read(&self.peering)?;
+        if self.enable_leader_election {
+            life.lead(&home.cluster, &home.namespace, LEASE, &self.pod_name).await;
+        }
+        let ledger = memory.ledger(&home, settings.policy);
+        peering::spawn(&home, &self, (&memory, ledger.clone(), settings), &issuer, &life);
+        offload::spawn(&home, &self, (memory, ledger, policy), &life)
+    }
 }

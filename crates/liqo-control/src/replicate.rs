@@ -45,6 +45,8 @@ use liqo_kube::{
     drive,
     life::Life,
     peer::{PeerClient, PeerIdentity, Renewal},
+    role::Role,
+    told::Told,
     twin::Mirror,
 };
 use serde_json::json;
@@ -54,9 +56,9 @@ use self::{
     replica::{is_out_of_band, said_about},
 };
 use crate::{
+    COMPONENT,
     home::{Home, HomeArgs},
     ledger::recorded,
-    told::Told,
 };
 
 /// Pause before an identity that cannot be used is looked at again.
@@ -90,34 +92,34 @@ pub struct ReplicatorArgs {
     pub workers: usize,
 }
 
-/// Runs the replicator until SIGTERM.
-///
-/// # Errors
-/// A text that says why it could not start.
-pub async fn run(args: ReplicatorArgs) -> Result<(), String> {
-    let ReplicatorArgs { runtime, home, resync_period: _, workers } = args;
-    let life = Life::start("crd-replicator", &runtime).await?;
-    let home = Home::open(&runtime, &home, "liqo-crd-replicator").await?;
-    let calls = Arc::clone(home.cluster.calls());
-    life.metrics(move || calls.text("home"));
-    let busy = life.busy();
-    let replicator = Arc::new(Replicator::start(home, workers, &life));
-    let this = Arc::clone(&replicator);
-    life.spawn("complaints", async move {
-        drive("complaints", this.complaints.clone(), 1, |complaint| this.complain(complaint)).await;
-    });
-    let this = Arc::clone(&replicator);
-    life.spawn("answers", async move {
-        drive("answers", this.answers.clone(), 1, |answer| this.note(answer)).await;
-    });
-    life.spawn("replicate", async move {
-        replicator.ready().await;
-        drop(busy);
-        let tenants = replicator.tenants.clone();
-        drive("replicate", tenants, 4, |namespace| replicator.settle(namespace)).await;
-    });
-    life.until_signal().await;
-    Ok(())
+impl Role for ReplicatorArgs {
+    const NAME: &'static str = "crd-replicator";
+
+    fn runtime(&self) -> &RuntimeArgs {
+        &self.runtime
+    }
+
+    async fn run(self, life: Life) -> Result<(), String> {
+        let home = Home::open(&self.runtime, &self.home, "liqo-crd-replicator").await?;
+        life.count_calls("home", &home.cluster);
+        let busy = life.busy();
+        let replicator = Arc::new(Replicator::start(home, self.workers, &life));
+        let this = Arc::clone(&replicator);
+        life.spawn("complaints", async move {
+            drive("complaints", this.complaints.clone(), 1, |complaint| this.complain(complaint)).await;
+        });
+        let this = Arc::clone(&replicator);
+        life.spawn("answers", async move {
+            drive("answers", this.answers.clone(), 1, |answer| this.note(answer)).await;
+        });
+        life.spawn("replicate", async move {
+            replicator.ready().await;
+            drop(busy);
+            let tenants = replicator.tenants.clone();
+            drive("replicate", tenants, 4, |namespace| replicator.settle(namespace)).await;
+        });
+        Ok(())
+    }
 }
 
 /// Whether an original is held while it has a replica.
@@ -178,9 +180,9 @@ impl Replicator {
         });
         let remotes: Arc<Mutex<BTreeMap<String, Cluster>>> = Arc::default();
         let all = Arc::clone(&remotes);
-        life.metrics(move || {
+        life.metrics(move |samples| {
             let all = all.lock().unwrap_or_else(PoisonError::into_inner);
-            all.iter().map(|(peer, remote)| remote.calls().text(peer)).collect()
+            all.iter().for_each(|(peer, remote)| remote.calls().samples(peer, samples));
         });
         let requests = Originals::watch(&home, &tenants, |_| true);
         let offers = Originals::watch(&home, &tenants, |_| true);
@@ -284,9 +286,9 @@ impl Replicator {
     async fn complain(&self, (namespace, name, why): Complaint) -> Result<Option<Duration>, KubeError> {
         let (cluster, reason) = (&self.home.cluster, "ReportIgnored");
         if let Some(map) = self.maps.store.get(&namespace, &name) {
-            self.told.warn(cluster, &*map, reason, &why).await;
+            self.told.warn((cluster, COMPONENT), &*map, "", reason, &why).await;
         } else if let Some(offer) = self.offers.store.get(&namespace, &name) {
-            self.told.warn(cluster, &*offer, reason, &why).await;
+            self.told.warn((cluster, COMPONENT), &*offer, "", reason, &why).await;
         }
         Ok(None)
     }

@@ -28,11 +28,7 @@ mod world;
 
 use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
 
-use liqo_kube::{
-    Cluster,
-    args::RuntimeArgs,
-    life::{self, Life},
-};
+use liqo_kube::{args::RuntimeArgs, life::Life, role::Role};
 use liqo_netlink::{Kernel, Netns};
 use liqo_tunnel::Implementation;
 use tokio::sync::{Notify, watch};
@@ -109,51 +105,55 @@ fn duration(text: &str) -> Result<Duration, String> {
     parsed.ok_or_else(|| format!("{text:?} must look like 300ms, 7s or 2m"))
 }
 
-/// Runs the gateway until SIGTERM, or prepares its node.
-///
-/// # Errors
-/// A text that says why it could not start.
-pub async fn run(args: GatewayArgs) -> Result<(), String> {
-    if args.prepare {
-        return Netns::create(Path::new(NAMESPACE)).map(drop).map_err(|error| told(&error));
+impl Role for GatewayArgs {
+    const NAME: &'static str = "gateway";
+    const TIDIES_UP: bool = true;
+
+    fn runtime(&self) -> &RuntimeArgs {
+        &self.runtime
     }
-    let life = Life::start("gateway", &args.runtime).await?;
-    let (client, _) = life::home_client(&args.runtime).await?;
-    let cluster = Cluster::new(client, "liqo-gateway");
-    let calls = Arc::clone(cluster.calls());
-    life.metrics(move || calls.text("home"));
-    let bell = Arc::new(Notify::new());
-    let space = Space::open().map_err(|error| told(&error))?;
-    let (active, standing) = watch::channel(!args.leader_elect);
-    let mut gateway = world::Gateway::start(&args, cluster.clone(), space, standing, bell)?;
-    life.metrics(gateway.figures());
-    if !args.metrics_bind_addr.is_empty() {
-        life.serve_metrics(&args.metrics_bind_addr).await?;
+
+    /// Prepares the node, in an init container.
+    fn once(&self) -> Option<Result<(), String>> {
+        let prepare = || Netns::create(Path::new(NAMESPACE)).map(drop).map_err(|error| told(&error));
+        self.prepare.then(prepare)
     }
-    let (leave, leaving) = watch::channel(false);
-    if args.leader_elect {
-        let candidate = election::Candidate {
-            cluster: cluster.clone(),
-            namespace: args.namespace.clone(),
-            me: args.pod_name.clone(),
-            terms: election::Terms { duration: args.lease_duration, retry: args.retry_period },
-            pods: gateway.pods(),
-            secrets: gateway.secrets(),
-            leaving,
-        };
-        life.spawn("election", candidate.run(active));
-        let (address, secrets) = (gateway.address(), gateway.secrets());
-        life.spawn("heartbeat", async move { election::answer(address, secrets).await });
+
+    async fn run(self, life: Life) -> Result<(), String> {
+        let cluster = life.home(&self.runtime, "liqo-gateway").await?;
+        let bell = Arc::new(Notify::new());
+        let space = Space::open().map_err(|error| told(&error))?;
+        let (active, standing) = watch::channel(!self.leader_elect);
+        let mut gateway = world::Gateway::start(&self, cluster.clone(), space, standing, bell)?;
+        life.metrics(gateway.figures());
+        if !self.metrics_bind_addr.is_empty() {
+            life.serve_metrics(&self.metrics_bind_addr).await?;
+        }
+        let (leave, leaving) = watch::channel(false);
+        if self.leader_elect {
+            let candidate = election::Candidate {
+                cluster: cluster.clone(),
+                namespace: self.namespace.clone(),
+                me: self.pod_name.clone(),
+                terms: election::Terms { duration: self.lease_duration, retry: self.retry_period },
+                pods: gateway.pods(),
+                secrets: gateway.secrets(),
+                leaving,
+            };
+            life.spawn("election", candidate.run(active));
+            let (address, secrets) = (gateway.address(), gateway.secrets());
+            life.spawn("heartbeat", async move { election::answer(address, secrets).await });
+        }
+        let busy = life.busy();
+        let outcome = gateway.run(busy, life.until_signal()).await;
+        if self.leader_elect {
+            // Another gateway takes over while this one tidies up.
+            leave.send_replace(true);
+            let name = crate::layout::GATEWAY_LEASE;
+            liqo_kube::lease::release(&cluster, &self.namespace, name, &self.pod_name).await;
+        }
+        outcome.and(gateway.leave())
     }
-    let busy = life.busy();
-    let outcome = gateway.run(busy, life.until_signal()).await;
-    if args.leader_elect {
-        // Another gateway takes over while this one tidies up.
-        leave.send_replace(true);
-        let name = crate::layout::GATEWAY_LEASE;
-        liqo_kube::lease::release(&cluster, &args.namespace, name, &args.pod_name).await;
-    }
-    outcome.and(gateway.leave())
 }
 
 /// The two places in the kernel a gateway works in.

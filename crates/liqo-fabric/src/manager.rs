@@ -17,7 +17,6 @@ mod service;
 mod write;
 
 use std::{
-    fmt::Write,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -30,8 +29,9 @@ use liqo_ipam::{MAPPINGS, Plan};
 use liqo_kube::{
     Cluster, Queue,
     args::RuntimeArgs,
-    lease,
-    life::{self, Life},
+    life::Life,
+    metrics::{Metric, Samples},
+    role::Role,
     server::Listen,
 };
 
@@ -106,38 +106,34 @@ impl ManagerArgs {
     }
 }
 
-/// Runs the network manager until SIGTERM.
-///
-/// # Errors
-/// A text that says why it could not start.
-pub async fn run(args: ManagerArgs) -> Result<(), String> {
-    // Before anything is asked or answered: flags that can never be followed.
-    args.configure(&Plan::default())?;
-    let address = args.ipam_address.parse::<Listen>()?;
-    let life = Life::start("network-manager", &args.runtime).await?;
-    let (client, _) = life::home_client(&args.runtime).await?;
-    let cluster = Cluster::new(client, WRITER);
-    let calls = Arc::clone(cluster.calls());
-    life.metrics(move || calls.text("home"));
-    let news = News::default();
-    let heard = news.clone();
-    let ledger = Ledger::start(&cluster, &life, move |peers| heard.differ(&peers));
-    let busy = life.busy();
-    configured(&args, &ledger).await?;
-    let noticed = news.clone();
-    let (told, public) = (&args.api_server_address, args.accept_public_ranges);
-    let surroundings = Arc::new(Surroundings::watch(&cluster, told, public, move || noticed.surroundings_differ()));
-    serve(&args, &cluster, &ledger, &life, (address, Arc::clone(&surroundings))).await?;
-    life.spawn("configure", keep_configured(args.clone(), ledger.clone()));
-    drop(busy);
-    tokio::select! {
-        () = life.until_signal() => {
-            if args.leader_elect {
-                lease::release(&cluster, &args.namespace, LEASE, &args.pod_name).await;
-            }
-            Ok(())
-        }
-        () = decide(&args, &cluster, &life, &ledger, (&news, surroundings)) => Ok(()),
+impl Role for ManagerArgs {
+    const NAME: &'static str = "network-manager";
+
+    fn runtime(&self) -> &RuntimeArgs {
+        &self.runtime
+    }
+
+    /// Flags that can never be followed are refused before anything is asked or answered.
+    fn once(&self) -> Option<Result<(), String>> {
+        self.configure(&Plan::default()).err().map(Err)
+    }
+
+    async fn run(self, life: Life) -> Result<(), String> {
+        let address = self.ipam_address.parse::<Listen>()?;
+        let cluster = life.home(&self.runtime, WRITER).await?;
+        let news = News::default();
+        let heard = news.clone();
+        let ledger = Ledger::start(&cluster, &life, move |peers| heard.differ(&peers));
+        let busy = life.busy();
+        configured(&self, &ledger).await?;
+        let noticed = news.clone();
+        let (told, public) = (&self.api_server_address, self.accept_public_ranges);
+        let surroundings = Arc::new(Surroundings::watch(&cluster, told, public, move || noticed.surroundings_differ()));
+        serve(&self, &cluster, &ledger, &life, (address, Arc::clone(&surroundings))).await?;
+        life.spawn("configure", keep_configured(self.clone(), ledger.clone()));
+        drop(busy);
+        decide(&self, &cluster, &life, &ledger, (&news, surroundings)).await;
+        Ok(())
     }
 }
 
@@ -182,27 +178,36 @@ async fn serve(
     let listener = address.bind().await.map_err(|error| format!("--manager.ipam-address: {error}"))?;
     let counts = Arc::new(Counts::default());
     let (counted, stored) = (Arc::clone(&counts), ledger.clone());
-    life.metrics(move || counted.text() + &stored.latest().map(|plan| figures(&plan)).unwrap_or_default());
+    life.metrics(move |samples| {
+        counted.samples(samples);
+        figures(stored.latest().as_deref(), samples);
+    });
     let here = (args.kubernetes_service_host.as_str(), surroundings);
     let service = Service::start(cluster, ledger.clone(), counts, here).await;
     life.spawn("ipam", liqo_ipam_rpc::serve(listener, Arc::new(service)));
     Ok(())
 }
 
-/// How full the plan is, in the Prometheus text format.
-fn figures(plan: &Plan) -> String {
+const PEERS: Metric = Metric::gauge("liqo_ipam_peers", "Peers with networks in the plan.", &[]);
+const USED: Metric =
+    Metric::gauge("liqo_ipam_external_addresses_used", "Addresses given to endpoints that peers reach.", &[]);
+const ROOM: Metric =
+    Metric::gauge("liqo_ipam_external_addresses_room", "Addresses that can still be given to endpoints.", &[]);
+const MAPPED: Metric = Metric::gauge("liqo_ipam_mappings_used", "Mappings of endpoints, of all peers.", &[]);
+const MAPPABLE: Metric = Metric::gauge("liqo_ipam_mappings_room", "Mappings that can still be made.", &[]);
+const WRITES: Metric = Metric::counter("liqo_natmapping_writes_total", "NatMappings written.", &[]);
+
+/// How full the plan is, as soon as the plan is known.
+#[expect(clippy::cast_precision_loss, reason = "Prometheus counts in floating point")]
+fn figures(plan: Option<&Plan>, samples: &mut Samples) {
+    [&PEERS, &USED, &ROOM, &MAPPED, &MAPPABLE].into_iter().for_each(|metric| samples.describe(metric));
+    let Some(plan) = plan else { return };
     let (used, room) = plan.endpoint_count();
-    let mut text = String::new();
-    for (name, value) in [
-        ("liqo_ipam_peers", plan.peers().count() as u128),
-        ("liqo_ipam_external_addresses_used", used as u128),
-        ("liqo_ipam_external_addresses_room", room),
-        ("liqo_ipam_mappings_used", plan.mapping_count() as u128),
-        ("liqo_ipam_mappings_room", MAPPINGS.saturating_sub(plan.mapping_count()) as u128),
-    ] {
-        let _ = writeln!(text, "# TYPE {name} gauge\n{name} {value}");
-    }
-    text
+    samples.gauge(&PEERS, &[], plan.peers().count() as f64);
+    samples.gauge(&USED, &[], used as f64);
+    samples.gauge(&ROOM, &[], room as f64);
+    samples.gauge(&MAPPED, &[], plan.mapping_count() as f64);
+    samples.gauge(&MAPPABLE, &[], MAPPINGS.saturating_sub(plan.mapping_count()) as f64);
 }
 
 /// Decides, as soon as this replica may, for ever.
@@ -214,17 +219,14 @@ async fn decide(
     (news, surroundings): (&News, Arc<Surroundings>),
 ) {
     if args.leader_elect {
-        lease::lead(cluster, life, &args.namespace, LEASE, &args.pod_name).await;
+        life.lead(cluster, &args.namespace, LEASE, &args.pod_name).await;
     }
     let peers = Arc::new(Peers::watch(cluster, ledger.clone(), args, surroundings));
     // Only now is there anybody to tell; what was before is looked at as a whole.
     let _ = news.peers.set(Arc::clone(&peers));
     let writes = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&writes);
-    life.metrics(move || {
-        let name = "liqo_natmapping_writes_total";
-        format!("# TYPE {name} counter\n{name} {}\n", counted.load(Ordering::Relaxed))
-    });
+    life.metrics(move |samples| samples.count(&WRITES, &[], counted.load(Ordering::Relaxed)));
     life.spawn("absence", absence::run(cluster.clone(), args.namespace.clone()));
     life.spawn("nat-mapping", mapping::run(cluster.clone(), ledger.clone(), news.mappings.clone(), writes));
     peers.run().await;

@@ -29,6 +29,7 @@ use hyper::body::Incoming;
 use liqo_kube::{
     args::RuntimeArgs,
     life::Life,
+    role::Role,
     server::{self, Listen, Reply, text},
 };
 use socket2::{SockRef, TcpKeepalive};
@@ -89,32 +90,35 @@ pub struct ProxyArgs {
     pub grace_period: u64,
 }
 
-/// Runs the proxy until SIGTERM.
-///
-/// # Errors
-/// A text that says why it could not start.
-pub async fn run(args: ProxyArgs) -> Result<(), String> {
-    let life = Life::start("liqo-proxy", &args.runtime).await?;
-    let busy = life.busy();
-    let (port, grace) = (args.listening_port, Duration::from_secs(args.grace_period));
-    let listener = Listen::All(port)
-        .bind()
-        .await
-        .map_err(|error| format!("{error}; is another proxy running here? choose another --listening-port"))?;
-    let proxy = Proxy::new(args);
-    let (counts, sources) = (Arc::clone(&proxy.counts), Arc::clone(&proxy.sources));
-    life.metrics(move || counts.text(&sources.all()));
-    tracing::info!(port, "in-band peers can connect");
-    drop(busy);
-    tokio::select! {
-        () = proxy.clone().serve(listener) => {}
-        () = life.until_signal() => {}
+impl Role for ProxyArgs {
+    const NAME: &'static str = "liqo-proxy";
+    const TIDIES_UP: bool = true;
+
+    fn runtime(&self) -> &RuntimeArgs {
+        &self.runtime
     }
-    let _stopping = life.busy();
-    if !proxy.ended(grace).await {
-        tracing::info!("tunnels are still in use, closing them");
+
+    async fn run(self, life: Life) -> Result<(), String> {
+        let busy = life.busy();
+        let (port, grace) = (self.listening_port, Duration::from_secs(self.grace_period));
+        let listener = Listen::All(port)
+            .bind()
+            .await
+            .map_err(|error| format!("{error}; is another proxy running here? choose another --listening-port"))?;
+        let proxy = Proxy::new(self);
+        let (counts, sources) = (Arc::clone(&proxy.counts), Arc::clone(&proxy.sources));
+        life.metrics(move |samples| counts.samples(&sources.all(), samples));
+        tracing::info!(port, "in-band peers can connect");
+        drop(busy);
+        tokio::select! {
+            () = proxy.clone().serve(listener) => {}
+            () = life.until_signal() => {}
+        }
+        if !proxy.ended(grace).await {
+            tracing::info!("tunnels are still in use, closing them");
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// The proxy; copies share it.

@@ -22,7 +22,8 @@ use liqo_api::{meta::label, net::TunnelEndpoint};
 use liqo_kube::{
     Cluster, Store,
     args::RuntimeArgs,
-    life::{self, Busy, Life},
+    life::{Busy, Life},
+    role::Role,
 };
 use liqo_netlink::{Kernel, Netns};
 use tokio::{sync::Notify, time::Instant};
@@ -68,24 +69,27 @@ pub struct RouteArgs {
     pub metrics_bind_addr: String,
 }
 
-/// Runs the route agent until SIGTERM.
-///
-/// # Errors
-/// A text that says why it could not start.
-pub async fn run(args: RouteArgs) -> Result<(), String> {
-    let life = Life::start("route", &args.runtime).await?;
-    let (client, _) = life::home_client(&args.runtime).await?;
-    let cluster = Cluster::new(client, "liqo-route");
-    let calls = Arc::clone(cluster.calls());
-    life.metrics(move || calls.text("home"));
-    let kernel = Netns::current().and_then(|netns| Kernel::open(&netns)).map_err(|error| told(&error))?;
-    let mut agent = Agent::start(args, &cluster, kernel);
-    let repairs = Arc::clone(&agent.repairs);
-    life.metrics(move || metrics::repairs(&repairs.lock().unwrap_or_else(PoisonError::into_inner)));
-    if !agent.args.metrics_bind_addr.is_empty() {
-        life.serve_metrics(&agent.args.metrics_bind_addr).await?;
+impl Role for RouteArgs {
+    const NAME: &'static str = "route";
+    const TIDIES_UP: bool = true;
+
+    fn runtime(&self) -> &RuntimeArgs {
+        &self.runtime
     }
-    agent.run(life.busy(), life.until_signal()).await
+
+    async fn run(self, life: Life) -> Result<(), String> {
+        let cluster = life.home(&self.runtime, "liqo-route").await?;
+        let kernel = Netns::current().and_then(|netns| Kernel::open(&netns)).map_err(|error| told(&error))?;
+        let mut agent = Agent::start(self, &cluster, kernel);
+        let repairs = Arc::clone(&agent.repairs);
+        life.metrics(move |samples| {
+            metrics::repairs(&repairs.lock().unwrap_or_else(PoisonError::into_inner), samples);
+        });
+        if !agent.args.metrics_bind_addr.is_empty() {
+            life.serve_metrics(&agent.args.metrics_bind_addr).await?;
+        }
+        agent.run(life.busy(), life.until_signal()).await
+    }
 }
 
 struct Agent {

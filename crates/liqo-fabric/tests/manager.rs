@@ -12,8 +12,9 @@ use std::{
 
 use anyhow::{Result, ensure};
 use clap::Parser;
-use liqo_fabric::manager::{self, ManagerArgs};
+use liqo_fabric::manager::ManagerArgs;
 use liqo_ipam_rpc::IpamClient;
+use liqo_kube::role;
 use liqo_test::{Cluster, ClusterSpec, Product, Story, Testbed, assets, wait_for};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -58,7 +59,7 @@ impl Replica {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 tokio::select! {
-                    outcome = manager::run(args) => panic!("ended: {outcome:?}"),
+                    outcome = role::run(args) => panic!("ended: {outcome:?}"),
                     _ = stopped => {}
                 }
             });

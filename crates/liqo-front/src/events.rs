@@ -58,7 +58,7 @@ impl Event {
 }
 
 /// What comes next in a stream.
-pub enum Next {
+enum Next {
     /// Events, in their order; none: a comment, so that nobody on the way takes the stream for dead.
     Events(Vec<Event>),
     /// The last one: why the stream ends.
@@ -121,14 +121,40 @@ impl Streams {
 
 /// Waits until the number in `changes` has changed, and then for changes that come together; for [`TICK`] at most when there is no
 /// change.
-pub async fn change(changes: &mut watch::Receiver<u64>) {
+async fn change(changes: &mut watch::Receiver<u64>) {
     if let Ok(Ok(())) = tokio::time::timeout(TICK, changes.changed()).await {
         tokio::time::sleep(TOGETHER).await;
     }
 }
 
+/// Answers with changes: `look` is asked at the beginning, with nothing, and after each change with the value that it gave last; it
+/// gives the value now and what to tell, or the problem that ends the stream.
+pub fn follow<S, F>(
+    place: Place,
+    changes: watch::Receiver<u64>,
+    look: impl FnMut(Option<S>) -> F + Clone + Send + Sync + 'static,
+) -> Response
+where
+    S: Send + 'static,
+    F: Future<Output = Result<(S, Vec<Event>), Problem>> + Send,
+{
+    answer(place, (changes, None), move |(mut changes, last)| {
+        let mut look = look.clone();
+        async move {
+            if last.is_some() {
+                change(&mut changes).await;
+            }
+            changes.mark_unchanged();
+            match look(last).await {
+                Ok((now, events)) => (Next::Events(events), (changes, Some(now))),
+                Err(problem) => (Next::End(problem), (changes, None)),
+            }
+        }
+    })
+}
+
 /// Answers with a stream: `next` is asked again and again, with the state that the last call gave back.
-pub fn answer<S, F>(place: Place, state: S, next: impl FnMut(S) -> F + Send + 'static) -> Response
+fn answer<S, F>(place: Place, state: S, next: impl FnMut(S) -> F + Send + 'static) -> Response
 where
     S: Send + 'static,
     F: Future<Output = (Next, S)> + Send,

@@ -20,7 +20,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use liqo_kube::{
     Cluster,
-    access::{Callers, Reviews, Unidentified, User, bearer},
+    access::{Act, Callers, Reviews, Unidentified, User, bearer},
     certs::Shown,
     drain::Drain,
     life::Busy,
@@ -36,6 +36,7 @@ use crate::{
     events::Streams,
     look::{self, Frame},
     problem::Problem,
+    scope,
     session::{self, Sessions},
 };
 
@@ -133,6 +134,18 @@ impl Front {
     /// 401 when the caller is not known any more, 503 when the API server does not say.
     pub async fn again(&self, caller: &Caller) -> Result<(), Problem> {
         self.identify(&caller.peer, caller.token.clone()).await?.map(drop).ok_or_else(Problem::unknown_caller)
+    }
+
+    /// Whether the user may do it, as the API server says.
+    ///
+    /// # Errors
+    /// 403 when the user may not, 503 when the API server does not say.
+    pub async fn may(&self, user: &User, act: &Act) -> Result<(), Problem> {
+        if self.reviews.allows(user, act).await.map_err(|error| Problem::unanswered(&error))? {
+            return Ok(());
+        }
+        let Act { verb, group, resource, subresource, .. } = act;
+        Err(Problem::forbidden(&user.name, verb, &scope::text(group, resource, subresource)))
     }
 
     /// Counts a request of this user that comes by another way than [`Front::serve`].

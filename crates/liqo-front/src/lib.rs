@@ -4,7 +4,7 @@
 //!
 //! - [`Front`]: identifies each caller, limits the rate of each principal, writes one audit line for each request.
 //! - [`problem`]: every refusal is a problem document (RFC 9457), or a page for who reads pages.
-//! - [`etag`], [`page`], [`accept`]: preconditions, paging and content negotiation, as pure functions.
+//! - [`etag`], [`page`], [`accept`]: preconditions, paging and content negotiation, as pure functions; [`json`] uses them.
 //! - [`events`]: watching by server-sent events, bounded in number and time.
 //! - [`certificate`]: what the server shows, kept current.
 //! - [`session`]: how a browser shows a token.
@@ -15,6 +15,7 @@ pub mod certificate;
 pub mod etag;
 pub mod events;
 mod front;
+pub mod json;
 pub mod look;
 pub mod page;
 pub mod problem;

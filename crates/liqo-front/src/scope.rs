@@ -19,6 +19,13 @@ pub struct Kind {
     pub resource: &'static str,
 }
 
+/// A kind, or a part of its objects, as `kubectl auth can-i` takes it: `pods/log`, `jobs.jobs.liqo.io`.
+pub(crate) fn text(group: &str, resource: &str, subresource: &str) -> String {
+    let part = if subresource.is_empty() { String::new() } else { format!("/{subresource}") };
+    let group = if group.is_empty() { String::new() } else { format!(".{group}") };
+    format!("{resource}{part}{group}")
+}
+
 /// Where a caller may list a kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
@@ -29,6 +36,15 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// The caller may list the kind somewhere.
+    ///
+    /// # Errors
+    /// 403 when the caller may not.
+    pub fn check(&self, user: &User, kind: Kind) -> Result<(), Problem> {
+        let refused = || Problem::forbidden(&user.name, "list", &text(kind.group, kind.resource, ""));
+        if self.is_nothing() { Err(refused()) } else { Ok(()) }
+    }
+
     /// Whether objects of this namespace may be shown; the empty one is that of kinds without namespaces.
     pub fn has(&self, namespace: &str) -> bool {
         match self {

@@ -3,24 +3,20 @@
 use std::sync::Arc;
 
 use axum::{
-    body::{Body, Bytes},
+    body::Bytes,
     extract::{Extension, Path, RawQuery, State},
     response::{IntoResponse, Response},
 };
-use http::{
-    HeaderMap, HeaderValue, Method, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION},
-};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header::LOCATION};
 use kube::ResourceExt;
 use liqo_api::jobs::{Job, JobSpec, JobTemplateSpec, Phase};
 use liqo_front::{
-    Caller, Front, Routes, etag,
+    Caller, Front, Routes, json,
     page::{Cut, Page, parameter},
     problem::Problem,
 };
 use liqo_kube::access::{Act, User};
 use liqo_results::File;
-use serde::Serialize;
 use serde_json::{Value, json as object};
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -103,12 +99,7 @@ impl App {
         };
         let (namespace, name) = (self.world.namespace.clone(), name.to_owned());
         let act = Act { verb, group, resource, subresource, namespace, name };
-        if self.front.reviews.allows(user, &act).await.map_err(|error| Problem::unanswered(&error))? {
-            return Ok(());
-        }
-        let resource = [resource, subresource].join("/");
-        let group = if group.is_empty() { String::new() } else { format!(".{group}") };
-        Err(Problem::forbidden(&user.name, verb, &format!("{}{group}", resource.trim_end_matches('/'))))
+        self.front.may(user, &act).await
     }
 
     pub(crate) fn job(&self, name: &str) -> Result<Arc<Job>, Problem> {
@@ -165,20 +156,8 @@ pub(crate) enum What {
     Logs,
 }
 
-fn answered<T: Serialize>(method: &Method, headers: &HeaderMap, value: &T) -> Response {
-    etag::answer(method, headers, "application/json", serde_json::to_vec(value).expect("an answer is JSON"))
-}
-
-/// A value as JSON, which nobody keeps.
-pub(crate) fn json<T: Serialize>(value: &T) -> Response {
-    let mut response = Response::new(Body::from(serde_json::to_vec(value).expect("an answer is JSON")));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
-
 fn made(status: StatusCode, job: &Job) -> Response {
-    let mut response = json(&JobView::of(job));
+    let mut response = json::once(&JobView::of(job));
     *response.status_mut() = status;
     let place = HeaderValue::from_str(&format!("/api/v1/jobs/{}", job.name_any())).expect("a name is ASCII");
     response.headers_mut().insert(LOCATION, place);
@@ -201,7 +180,7 @@ async fn list_jobs(
     let phase = parameter(query.as_deref(), "phase");
     let mut all = app.world.jobs();
     all.retain(|job| phase.as_ref().is_none_or(|wanted| format!("{:?}", phase_of(job)).eq_ignore_ascii_case(wanted)));
-    Ok(answered(&method, &headers, &cut.of(&all, |job| job.name_any()).map(|job| JobView::of(&job))))
+    json::answer(&method, &headers, &cut.of(&all, |job| job.name_any()).map(|job| JobView::of(&job)))
 }
 
 /// Submit a job
@@ -237,7 +216,7 @@ async fn get_job(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     app.may(&caller.user, "get", What::Jobs, &name).await?;
-    Ok(answered(&method, &headers, &JobView::of(&*app.job(&name)?)))
+    json::answer(&method, &headers, &JobView::of(&*app.job(&name)?))
 }
 
 /// Delete a job and its results
@@ -299,7 +278,7 @@ async fn list_results(
     let cut = Cut::read(query.as_deref())?;
     app.may(&caller.user, "get", What::Results, &name).await?;
     let (_, page) = app.page(&*app.job(&name)?, cut).await?;
-    Ok(answered(&method, &headers, &page))
+    json::answer(&method, &headers, &page)
 }
 
 /// One result, byte for byte
@@ -353,7 +332,7 @@ async fn list_templates(
     let cut = Cut::read(query.as_deref())?;
     app.may(&caller.user, "list", What::Templates, "").await?;
     let page = cut.of(&app.world.templates(), |one| one.name_any());
-    Ok(answered(&method, &headers, &page.map(|one| TemplateView::of(&one))))
+    json::answer(&method, &headers, &page.map(|one| TemplateView::of(&one)))
 }
 
 /// The phase of a job; a job that nobody has looked at is queued.

@@ -17,14 +17,12 @@ use http::{
 use kube::ResourceExt;
 use liqo_api::jobs::Job;
 use liqo_front::{
-    Caller,
-    events::{self, Event, Next},
+    events::{self, Event},
     page::parameter,
     problem::Problem,
 };
 use liqo_kube::access::User;
 use serde_json::{Value, json as object};
-use tokio::sync::watch;
 
 use crate::{
     api::{App, AppState, Known, What},
@@ -98,13 +96,6 @@ pub(crate) async fn get_log(
     Ok(response)
 }
 
-struct Follower {
-    app: Arc<App>,
-    caller: Caller,
-    changes: watch::Receiver<u64>,
-    last: Option<Vec<Arc<Job>>>,
-}
-
 /// Changes of jobs, as server-sent events
 ///
 /// The first event is `begin` with the number of jobs; each `change` carries `name` and the new `object`, or `null` when the job is
@@ -113,28 +104,27 @@ struct Follower {
 pub(crate) async fn watch_events(State(app): AppState, Extension(caller): Known) -> Result<Response, Problem> {
     app.may(&caller.user, "watch", What::Jobs, "").await?;
     let place = app.front.streams.take(&caller.user.name)?;
-    let follower = Follower { changes: app.world.changes(), app, caller, last: None };
-    Ok(events::answer(place, follower, |mut follower| async {
-        let next = follow(&mut follower).await.unwrap_or_else(Next::End);
-        (next, follower)
+    let changes = app.world.changes();
+    Ok(events::follow(place, changes, move |last| {
+        let (app, caller) = (Arc::clone(&app), caller.clone());
+        async move {
+            if last.is_some() {
+                app.front.again(&caller).await?;
+                app.may(&caller.user, "watch", What::Jobs, "").await?;
+            }
+            let now = app.world.jobs();
+            let news = news(last.as_deref(), &now);
+            Ok((now, news))
+        }
     }))
 }
 
-async fn follow(follower: &mut Follower) -> Result<Next, Problem> {
-    let Follower { app, caller, changes, last } = follower;
-    if last.is_some() {
-        events::change(changes).await;
-        app.front.again(caller).await?;
-        app.may(&caller.user, "watch", What::Jobs, "").await?;
-    }
-    changes.mark_unchanged();
-    let now = app.world.jobs();
-    let news = match last {
+/// What the caller is told; at the beginning the number of jobs.
+fn news(last: Option<&[Arc<Job>]>, now: &[Arc<Job>]) -> Vec<Event> {
+    match last {
         None => vec![Event::new("begin", &object!({"jobs": now.len()}))],
-        Some(before) => differences(before, &now).iter().map(|one| Event::new("change", one)).collect(),
-    };
-    *last = Some(now);
-    Ok(Next::Events(news))
+        Some(before) => differences(before, now).iter().map(|one| Event::new("change", one)).collect(),
+    }
 }
 
 /// Pure: which jobs are new, other or gone. Both lists ascend by name.

@@ -19,7 +19,7 @@ use axum::{
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header::LOCATION};
 use kube::ResourceExt;
 use liqo_api::jobs::{Job, JobSpec, Phase, SUBMITTER_ANNOTATION};
-use liqo_front::{Front, page::parameter, problem::Problem, session::is_forged};
+use liqo_front::{Front, json::once as answer, page::parameter, problem::Problem, session::is_forged};
 use liqo_kube::{
     access::User,
     drain::Drain,
@@ -29,7 +29,7 @@ use liqo_results::File;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    api::{App, What, json as answer, phase_of, result},
+    api::{App, What, phase_of, result},
     submit,
     world::World,
 };

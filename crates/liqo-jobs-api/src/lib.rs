@@ -18,13 +18,7 @@ use std::{sync::Arc, time::Duration};
 
 use liqo_front::{Front, certificate::Certificate};
 use liqo_jobs::{JobStore, StoreArgs};
-use liqo_kube::{
-    Cluster,
-    args::RuntimeArgs,
-    drain::Patience,
-    life::{self, Life},
-    server::Listen,
-};
+use liqo_kube::{args::RuntimeArgs, drain::Patience, life::Life, role::Role, server::Listen};
 
 /// Endpoints change a moment after the signal; a download that is under way has a minute.
 const PEOPLE: Patience = Patience { accept: Duration::from_secs(3), finish: Duration::from_secs(60) };
@@ -56,37 +50,28 @@ pub struct ApiArgs {
     pub legacy: legacy::LegacyArgs,
 }
 
-/// Serves until SIGTERM.
-///
-/// # Errors
-/// A text that says why it could not start.
-pub async fn run(args: ApiArgs) -> Result<(), String> {
-    let life = Life::start("liqo-jobs-api", &args.runtime).await?;
-    let busy = life.busy();
-    let (client, _) = life::home_client(&args.runtime).await?;
-    let home = Cluster::new(client, "liqo-jobs-api");
-    life.metrics({
-        let calls = Arc::clone(home.calls());
-        move || calls.text("home")
-    });
-    let certificate = Certificate::open(args.tls_directory, "liqo-jobs-api")?;
-    let world = tokio::select! {
-        world = async {
-            let store = JobStore::wait(&home, &args.namespace, args.store).await;
-            let world = world::World::start(home.clone(), args.namespace.clone(), store);
-            world.ready().await;
-            world
-        } => Arc::new(world),
-        () = life.until_signal() => return Ok(()),
-    };
-    let front = Front::new(home, life.drain().clone(), (args.cluster_name, String::new()));
-    if let Some(legacy) = legacy::Legacy::new(args.legacy, &world, &front, life.drain().clone())? {
-        life.spawn("legacy", legacy.serve());
+impl Role for ApiArgs {
+    const NAME: &'static str = "liqo-jobs-api";
+    const PATIENCE: Patience = PEOPLE;
+
+    fn runtime(&self) -> &RuntimeArgs {
+        &self.runtime
     }
-    let routes = api::routes(api::App::new(Arc::clone(&front), world));
-    life.spawn("front", front.serve(args.address, certificate.shown(), busy, routes));
-    life.spawn("certificate", certificate.follow());
-    life.until_signal().await;
-    life.drained(PEOPLE).await;
-    Ok(())
+
+    async fn run(self, life: Life) -> Result<(), String> {
+        let busy = life.busy();
+        let home = life.home(&self.runtime, Self::NAME).await?;
+        let certificate = Certificate::open(self.tls_directory, Self::NAME)?;
+        let store = JobStore::wait(&home, &self.namespace, self.store).await;
+        let world = Arc::new(world::World::start(home.clone(), self.namespace, store));
+        world.ready().await;
+        let front = Front::new(home, life.drain().clone(), (self.cluster_name, String::new()));
+        if let Some(legacy) = legacy::Legacy::new(self.legacy, &world, &front, life.drain().clone())? {
+            life.spawn("legacy", legacy.serve());
+        }
+        let routes = api::routes(api::App::new(Arc::clone(&front), world));
+        life.spawn("front", front.serve(self.address, certificate.shown(), busy, routes));
+        life.spawn("certificate", certificate.follow());
+        Ok(())
+    }
 }

@@ -16,12 +16,7 @@ mod worker;
 
 use std::sync::Arc;
 
-use liqo_kube::{
-    Cluster,
-    args::RuntimeArgs,
-    drive, lease,
-    life::{self, Life},
-};
+use liqo_kube::{args::RuntimeArgs, drive, life::Life, role::Role};
 
 pub use store::{JobStore, StoreArgs, StoreError};
 
@@ -52,33 +47,25 @@ pub struct JobsArgs {
 /// The lease that says which replica decides.
 const LEASE: &str = "liqo-jobs";
 
-/// Runs the controller until SIGTERM.
-///
-/// # Errors
-/// A text that says why it could not start.
-pub async fn run(args: JobsArgs) -> Result<(), String> {
-    let life = Life::start("liqo-jobs", &args.runtime).await?;
-    let (client, _) = life::home_client(&args.runtime).await?;
-    let cluster = Cluster::new(client, "liqo-jobs");
-    let calls = Arc::clone(cluster.calls());
-    life.metrics(move || calls.text("home"));
-    let lead = async {
-        lease::lead(&cluster, &life, &args.namespace, LEASE, &args.pod_name).await;
-        let store = JobStore::open(&cluster, &args.namespace, args.store.clone()).await;
+impl Role for JobsArgs {
+    const NAME: &'static str = "liqo-jobs";
+
+    fn runtime(&self) -> &RuntimeArgs {
+        &self.runtime
+    }
+
+    async fn run(self, life: Life) -> Result<(), String> {
+        let cluster = life.home(&self.runtime, Self::NAME).await?;
+        life.lead(&cluster, &self.namespace, LEASE, &self.pod_name).await;
+        let store = JobStore::open(&cluster, &self.namespace, self.store.clone()).await;
         let store = store.map_err(|error| error.to_string())?;
-        let world = Arc::new(settle::World::start(cluster.clone(), store, &args));
+        let world = Arc::new(settle::World::start(cluster, store, &self));
         let busy = life.busy();
         life.spawn("jobs", async move {
             world.ready().await;
             drop(busy);
             drive("jobs", world.queue.clone(), 8, |key| world.settle(key)).await;
         });
-        std::future::pending().await
-    };
-    tokio::select! {
-        () = life.until_signal() => {}
-        outcome = lead => return outcome,
+        Ok(())
     }
-    lease::release(&cluster, &args.namespace, LEASE, &args.pod_name).await;
-    Ok(())
 }

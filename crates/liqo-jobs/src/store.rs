@@ -8,7 +8,7 @@ use liqo_api::{
     jobs::{Job, MASTER_KEY, ResultsSummary, STORE_KEY_SECRET},
     meta::annotation,
 };
-use liqo_kube::{Cluster, now};
+use liqo_kube::{Cluster, now, told::Told};
 use liqo_results::{
     Head, Location,
     keys::{self, Access, Scope},
@@ -88,7 +88,7 @@ impl JobStore {
 
     /// The store, once the controller of jobs has made its master key.
     pub async fn wait(cluster: &Cluster, namespace: &str, args: StoreArgs) -> Self {
-        let mut told = String::new();
+        let told = Told::default();
         loop {
             match read_key(cluster, namespace, &args.store_key_secret).await {
                 Ok(Some(master)) => return Self { args, master },
@@ -96,13 +96,12 @@ impl JobStore {
                     let why = outcome
                         .err()
                         .map_or_else(|| "there is no master key yet".to_owned(), |error| error.to_string());
-                    if why != told {
+                    if told.is_news("", "", &why) {
                         tracing::info!(
                             secret = args.store_key_secret,
                             reason = why,
                             "waiting for the master key of the store"
                         );
-                        told = why;
                     }
                 }
             }

@@ -2,9 +2,21 @@
 
 use std::{
     collections::BTreeMap,
-    fmt::Write,
     sync::{Mutex, PoisonError},
 };
+
+use crate::metrics::{Metric, Samples};
+
+const MADE: Metric = Metric::counter(
+    "liqo_api_requests_total",
+    "Calls made to API servers, by cluster (home, remote, or the ID of a peer), verb and kind.",
+    &["cluster", "verb", "kind"],
+);
+const REFUSED: Metric = Metric::counter(
+    "liqo_api_answers_refused_total",
+    "Lists and watches that were given up because they show more than is kept.",
+    &["cluster", "kind"],
+);
 
 /// Calls by verb and kind, and what was too much to be kept, by kind.
 #[derive(Debug, Default)]
@@ -23,18 +35,20 @@ impl Calls {
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner).entry(kind.to_owned()).or_default() += 1;
     }
 
-    /// In the Prometheus text format, two counters; `cluster` tells the clusters of a process apart.
-    pub fn text(&self, cluster: &str) -> String {
-        let mut text = String::new();
+    /// Two counters; `cluster` tells the clusters of a process apart.
+    pub fn samples(&self, cluster: &str, samples: &mut Samples) {
+        describe(samples);
         for ((verb, kind), count) in self.made.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            let _ = writeln!(
-                text,
-                "liqo_api_requests_total{{cluster=\"{cluster}\",verb=\"{verb}\",kind=\"{kind}\"}} {count}"
-            );
+            samples.count(&MADE, &[cluster, verb, kind], *count);
         }
         for (kind, count) in self.refused.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            let _ = writeln!(text, "liqo_api_answers_refused_total{{cluster=\"{cluster}\",kind=\"{kind}\"}} {count}");
+            samples.count(&REFUSED, &[cluster, kind], *count);
         }
-        text
     }
+}
+
+/// The families of [`Calls::samples`].
+pub(crate) fn describe(samples: &mut Samples) {
+    samples.describe(&MADE);
+    samples.describe(&REFUSED);
 }

@@ -27,6 +27,11 @@ pub struct Patience {
     pub finish: Duration,
 }
 
+impl Patience {
+    /// The process ends at once: it serves nobody.
+    pub const NONE: Self = Self { accept: Duration::ZERO, finish: Duration::ZERO };
+}
+
 /// A request or a stream that is under way. Requests carry one as an extension; who takes over an upgraded connection
 /// keeps a copy as long as bytes flow.
 #[derive(Clone)]

@@ -8,7 +8,6 @@ use std::{
     any::Any,
     cell::Cell,
     collections::BTreeMap,
-    fmt::Write,
     future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
@@ -16,6 +15,11 @@ use std::{
     task::Poll,
     time::Duration,
 };
+
+use crate::metrics::{Metric, Samples};
+
+const PANICS: Metric =
+    Metric::counter("liqo_panics_total", "Panics in the work for one key, peer or request, by task.", &["task"]);
 
 /// Pause before work begins again that has panicked.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -79,13 +83,12 @@ fn words(panic: &(dyn Any + Send)) -> String {
     text.unwrap_or("no words").chars().take(512).collect()
 }
 
-/// Panics so far, in the Prometheus text format.
-pub(crate) fn metrics() -> String {
-    let mut text = String::new();
+/// Panics so far.
+pub(crate) fn samples(samples: &mut Samples) {
+    samples.describe(&PANICS);
     for (task, count) in COUNTS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-        let _ = writeln!(text, "liqo_panics_total{{task=\"{task}\"}} {count}");
+        samples.count(&PANICS, &[task], *count);
     }
-    text
 }
 
 #[cfg(test)]
@@ -102,7 +105,9 @@ mod tests {
         });
         assert_eq!(outcome.await, Err::<(), _>(Panicked("wide space".into())));
         assert!(!is_guarded());
-        assert!(metrics().contains("liqo_panics_total{task=\"guard-test\"} 1"));
+        let mut all = Samples::default();
+        samples(&mut all);
+        assert!(all.text().contains("liqo_panics_total{task=\"guard-test\"} 1\n"));
     }
 
     #[tokio::test]

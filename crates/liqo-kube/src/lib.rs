@@ -5,28 +5,34 @@
 //! - [`Queue`] and [`drive`]: one control loop; a key is never handled twice at once.
 //! - [`twin`]: the one mirror engine between two clusters.
 //! - [`guard`], [`rate`], [`reach`]: what others send, and how often, and where they lead us, harms nobody else.
-//! - [`said`], [`refusals`]: how texts of other clusters are shown, and how refusals are counted.
+//! - [`said`], [`told`], [`refusals`]: how texts of other clusters are shown, and users told once; how refusals are counted.
 //! - [`access`]: who asks us, and may they.
+//! - [`role`]: the frame of every role; [`metrics`]: what a role counts.
 //! - [`life`], [`drain`], [`server`], [`certs`], [`tokens`], [`lease`]: what a process needs to live, serve, be trusted and be alone.
 
 pub mod access;
+mod answers;
 pub mod args;
 mod budget;
 pub mod certs;
 mod cluster;
 mod count;
 pub mod drain;
+mod drive;
 pub mod guard;
 pub mod lease;
 pub mod life;
+pub mod metrics;
 pub mod peer;
 mod queue;
 pub mod rate;
 pub mod reach;
 pub mod refusals;
+pub mod role;
 pub mod said;
 pub mod server;
 pub mod tokens;
+pub mod told;
 pub mod turns;
 pub mod twin;
 mod watch;
@@ -35,7 +41,8 @@ mod wire;
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
 pub use cluster::{Cluster, KubeError, Object, owner_reference, owners_with, reference};
-pub use queue::{Queue, drive};
+pub use drive::drive;
+pub use queue::Queue;
 pub use watch::{Store, Watch, strip};
 
 /// The clock. Pure code takes the time as an argument.

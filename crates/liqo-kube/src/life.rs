@@ -1,4 +1,4 @@
-//! Life and death of a process.
+//! Life and death of a process; [`crate::role`] leads each role through it.
 //!
 //! Ready when every component has dropped its [`Busy`] token. A named task that ends ends the process:
 //! what is half dead is restarted, it does not hide. SIGTERM and SIGINT end it in order.
@@ -13,8 +13,9 @@ use std::{
     },
 };
 
-use http::{Method, Response, StatusCode};
-use kube::{Client, Config, config::Kubeconfig};
+use http::{HeaderValue, Method, Response, StatusCode, header::CONTENT_TYPE};
+use k8s_openapi::jiff::Timestamp;
+use kube::{Client, Config, client::ClientBuilder, config::Kubeconfig};
 use tokio::{
     signal::unix::{SignalKind, signal},
     task::AbortHandle,
@@ -23,13 +24,17 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
+    Cluster,
+    answers::{self, Counting, Host},
     args::RuntimeArgs,
     drain::{Drain, Patience},
-    guard, refusals,
+    guard, lease,
+    metrics::{self, Samples},
+    refusals,
     server::{self, Listen, Reply, text},
 };
 
-type Contribution = Box<dyn Fn() -> String + Send + Sync>;
+type Contribution = Box<dyn Fn(&mut Samples) + Send + Sync>;
 
 /// The life of this process. Copies share it.
 #[derive(Clone, Default)]
@@ -41,6 +46,15 @@ struct Inner {
     stopping: CancellationToken,
     drain: Drain,
     metrics: Mutex<Vec<Contribution>>,
+    leads: Mutex<Vec<Lead>>,
+}
+
+/// A lease that this process holds until its end.
+struct Lead {
+    cluster: Cluster,
+    namespace: String,
+    name: &'static str,
+    holder: String,
 }
 
 /// Held by a component until it is ready.
@@ -62,9 +76,8 @@ impl Life {
         let level = match args.verbosity {
             // Failed calls are told by whoever made them.
             0 => "info,kube_client::client::builder=off,boringtun=error",
-            1..=3 => {
-                "info,boringtun=error,liqo=debug,liqo_control=debug,liqo_fabric=debug,liqo_front=debug,liqo_kubelet=debug,liqo_kube=debug,liqo_status=debug"
-            }
+            // The targets of all our crates begin like this.
+            1..=3 => "info,boringtun=error,liqo=debug",
             4..=6 => "debug",
             _ => "trace",
         };
@@ -73,6 +86,17 @@ impl Life {
         let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
         let _ = log.try_init();
         let life = Self::default();
+        let started = Timestamp::now();
+        life.metrics(move |samples| {
+            samples.gauge(&metrics::BUILD, &[role, env!("CARGO_PKG_VERSION")], 1.0);
+            metrics::process_samples(started, samples);
+        });
+        let stopping = life.0.stopping.clone();
+        tokio::spawn(async move {
+            signalled().await;
+            tracing::info!("stopping");
+            stopping.cancel();
+        });
         if !args.health_probe_address.is_empty() {
             life.serve("health", &args.health_probe_address).await?;
         }
@@ -86,15 +110,56 @@ impl Life {
         Busy(Arc::clone(&self.0))
     }
 
-    /// Adds text to `/metrics`, in the Prometheus text format.
-    pub fn metrics(&self, contribution: impl Fn() -> String + Send + Sync + 'static) {
+    /// Adds samples to `/metrics`, at each scrape.
+    pub fn metrics(&self, contribution: impl Fn(&mut Samples) + Send + Sync + 'static) {
         self.0.metrics.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(contribution));
     }
 
-    /// Everything contributed to `/metrics`.
+    /// Adds the calls made to a cluster to `/metrics`, under the name `cluster`.
+    pub fn count_calls(&self, cluster: &'static str, calls: &Cluster) {
+        let calls = Arc::clone(calls.calls());
+        self.metrics(move |samples| calls.samples(cluster, samples));
+    }
+
+    /// The own cluster, in which this process writes under the name `writer`. Calls are counted.
+    ///
+    /// # Errors
+    /// As [`home_client`].
+    pub async fn home(&self, args: &RuntimeArgs, writer: &'static str) -> Result<Cluster, String> {
+        let (client, _) = home_client(args).await?;
+        let cluster = Cluster::new(client, writer);
+        self.count_calls("home", &cluster);
+        Ok(cluster)
+    }
+
+    /// Waits until this process leads, see [`lease::lead`]. The lease is given back at the end of the process, after its servers
+    /// have ended.
+    pub async fn lead(&self, cluster: &Cluster, namespace: &str, name: &'static str, holder: &str) {
+        let lead = Lead { cluster: cluster.clone(), namespace: namespace.to_owned(), name, holder: holder.to_owned() };
+        // Remembered first: a process that is stopped while it takes the lease may hold the lease.
+        self.0.leads.lock().unwrap_or_else(PoisonError::into_inner).push(lead);
+        lease::lead(cluster, self, namespace, name, holder).await;
+    }
+
+    /// Gives back all leases.
+    pub(crate) async fn step_down(&self) {
+        let leads = std::mem::take(&mut *self.0.leads.lock().unwrap_or_else(PoisonError::into_inner));
+        for Lead { cluster, namespace, name, holder } in leads {
+            lease::release(&cluster, &namespace, name, &holder).await;
+        }
+    }
+
+    /// The answer to a scrape.
     pub fn metrics_text(&self) -> String {
-        let parts = self.0.metrics.lock().unwrap_or_else(PoisonError::into_inner);
-        parts.iter().map(|part| part()).chain([guard::metrics(), refusals::metrics()]).collect()
+        let mut samples = Samples::default();
+        crate::count::describe(&mut samples);
+        for common in [answers::samples, guard::samples, metrics::work_samples, refusals::samples] {
+            common(&mut samples);
+        }
+        for part in self.0.metrics.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            part(&mut samples);
+        }
+        samples.text()
     }
 
     /// Serves `/metrics` (and the health checks) on an address of its own.
@@ -132,9 +197,7 @@ impl Life {
 
     /// Returns at SIGTERM or SIGINT. From then on the process says that it is not ready.
     pub async fn until_signal(&self) {
-        signalled().await;
-        self.0.stopping.cancel();
-        tracing::info!("stopping");
+        self.0.stopping.cancelled().await;
     }
 
     /// What the servers of this process hold on to until the process may end.
@@ -171,7 +234,11 @@ impl Life {
             }
             (&Method::GET, "/readyz") if self.0.busy.load(Ordering::SeqCst) == 0 => text(StatusCode::OK, "ok"),
             (&Method::GET, "/readyz") => text(StatusCode::SERVICE_UNAVAILABLE, "not ready yet"),
-            (&Method::GET, "/metrics") => text(StatusCode::OK, &self.metrics_text()),
+            (&Method::GET, "/metrics") => {
+                let mut answer = text(StatusCode::OK, &self.metrics_text());
+                answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
+                answer
+            }
             _ => text(StatusCode::NOT_FOUND, "there is /healthz, /readyz and /metrics"),
         }
     }
@@ -229,6 +296,6 @@ pub async fn home_client(args: &RuntimeArgs) -> Result<(Client, Config), String>
     };
     // Whoever asks decides when to ask again: a refused eviction is an answer.
     config.default_retry = false;
-    let client = Client::try_from(config.clone()).map_err(|error| format!("preparing the client: {error}"))?;
-    Ok((client, config))
+    let client = ClientBuilder::try_from(config.clone()).map_err(|error| format!("preparing the client: {error}"))?;
+    Ok((client.with_layer(&Counting(Host::Home)).build(), config))
 }

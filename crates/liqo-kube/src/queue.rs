@@ -1,33 +1,21 @@
-//! The control loop: watches push keys, workers settle each key, and a key that failed is settled again later.
+//! Keys that wait to be settled; [`crate::drive`] settles them.
 //!
 //! Invariants: a key waits at most once; a key is never settled twice at the same time; a key pushed while it is being
 //! settled is settled again afterwards. Keys belong to owners, and owners take turns: before the only waiting key of an
-//! owner is settled, no other owner has more than one key settled. A panic while a key is settled counts as a failure of
-//! that key; all other keys go on.
+//! owner is settled, no other owner has more than one key settled.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    error::Error,
     fmt,
-    future::Future,
     hash::{DefaultHasher, Hash, Hasher},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
 use tokio::{sync::Notify, time::Instant};
 
-use crate::{
-    KubeError,
-    guard::{Panicked, guarded},
-};
-
-/// First pause when somebody else was quicker: only our view must catch up.
-const FIRST_PAUSE_AFTER_CONFLICT: Duration = Duration::from_millis(10);
-/// First pause after any other failure; doubles with each further one.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// Longest pause after a failure.
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
 /// Keys that wait to be settled. Copies share one queue.
 pub struct Queue<K>(Arc<Inner<K>>);
@@ -140,7 +128,7 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Queue<K> {
         });
     }
 
-    async fn next(&self) -> K {
+    pub(crate) async fn next(&self) -> K {
         loop {
             if let Some(key) = self.take() {
                 return key;
@@ -167,8 +155,20 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Queue<K> {
         Some(key)
     }
 
+    /// How many keys of a queue wait, as long as the queue is there.
+    pub(crate) fn depth(&self) -> impl Fn() -> Option<usize> + Send + Sync + use<K> {
+        let inner: Weak<Inner<K>> = Arc::downgrade(&self.0);
+        move || Some(Self(inner.upgrade()?).state().waiting.len())
+    }
+
+    /// The settling of a key was given up: the key waits again.
+    pub(crate) fn give_back(&self, key: K) {
+        self.state().active.remove(&key);
+        self.push(key);
+    }
+
     /// Ends the settling of a key; returns the pause before the next try if it failed, given the first one.
-    fn done(&self, key: &K, failed: Option<Duration>) -> Option<Duration> {
+    pub(crate) fn done(&self, key: &K, failed: Option<Duration>) -> Option<Duration> {
         let mut state = self.state();
         state.active.remove(key);
         let again = state.again.remove(key);
@@ -192,95 +192,6 @@ fn pause_after(first: Duration, failures: u32) -> Duration {
     first.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(LONGEST_PAUSE)
 }
 
-/// A key is being settled. If that is given up midway, the key waits again.
-struct Turn<'a, K: Clone + Eq + Hash + Send + Sync + 'static> {
-    queue: &'a Queue<K>,
-    key: Option<K>,
-}
-
-impl<K: Clone + Eq + Hash + Send + Sync + 'static> Drop for Turn<'_, K> {
-    fn drop(&mut self) {
-        if let Some(key) = self.key.take() {
-            self.queue.state().active.remove(&key);
-            self.queue.push(key);
-        }
-    }
-}
-
-/// Why a key was not settled.
-enum Failure<E> {
-    Error(E),
-    Panic(Panicked),
-}
-
-impl<E: Error + 'static> Failure<E> {
-    /// Another writer came first, and the store will show its version soon. No log line for users.
-    fn is_conflict(&self) -> bool {
-        match self {
-            Self::Error(error) => (error as &dyn Error).downcast_ref::<KubeError>().is_some_and(KubeError::is_conflict),
-            Self::Panic(_) => false,
-        }
-    }
-
-    fn first_pause(&self) -> Duration {
-        if self.is_conflict() { FIRST_PAUSE_AFTER_CONFLICT } else { FIRST_PAUSE }
-    }
-
-    fn tell(&self, controller: &'static str, key: &dyn fmt::Debug) {
-        match self {
-            Self::Error(error) if self.is_conflict() => {
-                tracing::debug!(controller, ?key, error = chain(error), "changed meanwhile, will be tried again");
-            }
-            Self::Error(error) => {
-                tracing::warn!(controller, ?key, error = chain(error), "not settled, will be tried again");
-            }
-            Self::Panic(panic) => tracing::error!(controller, ?key, error = %panic, "not settled, will be tried again"),
-        }
-    }
-}
-
-/// Settles keys for ever, `workers` at a time. `settle` says when it wants to look again, if at all;
-/// An error or a panic becomes one log line, and the key is tried again.
-pub async fn drive<K, E, F>(name: &'static str, queue: Queue<K>, workers: usize, settle: impl Fn(K) -> F + Send + Sync)
-where
-    K: Clone + Eq + Hash + fmt::Debug + Send + Sync + 'static,
-    E: Error + Send + Sync + 'static,
-    F: Future<Output = Result<Option<Duration>, E>> + Send,
-{
-    let worker = || async {
-        loop {
-            let key = queue.next().await;
-            let mut turn = Turn { queue: &queue, key: Some(key.clone()) };
-            let outcome = match guarded(name, async { settle(key.clone()).await }).await {
-                Ok(outcome) => outcome.map_err(Failure::Error),
-                Err(panic) => Err(Failure::Panic(panic)),
-            };
-            turn.key = None;
-            let pause = queue.done(&key, outcome.as_ref().err().map(Failure::first_pause));
-            match outcome {
-                Ok(None) => tracing::trace!(controller = name, ?key, "settled"),
-                Ok(Some(later)) => queue.push_after(key, later),
-                Err(failure) => {
-                    failure.tell(name, &key);
-                    queue.push_after(key, pause.unwrap_or(LONGEST_PAUSE));
-                }
-            }
-        }
-    };
-    futures::future::join_all((0..workers.max(1)).map(|_| worker())).await;
-}
-
-/// An error with all its causes, on one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::{
@@ -289,6 +200,8 @@ mod tests {
     };
 
     use super::*;
+
+    const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
     #[test]
     fn a_key_waits_once_and_comes_again_when_pushed_while_active() {
@@ -312,7 +225,6 @@ mod tests {
         assert_eq!(queue.done(&1, Some(FIRST_PAUSE)), Some(FIRST_PAUSE * 2));
         assert_eq!(queue.done(&1, None), None);
         assert_eq!(queue.done(&1, Some(FIRST_PAUSE)), Some(FIRST_PAUSE));
-        assert_eq!(pause_after(FIRST_PAUSE_AFTER_CONFLICT, 1), FIRST_PAUSE_AFTER_CONFLICT);
         assert_eq!(pause_after(FIRST_PAUSE, 1000), LONGEST_PAUSE);
     }
 
@@ -348,42 +260,6 @@ mod tests {
             }
             prop_assert!(waiting.is_empty());
         }
-    }
-
-    #[tokio::test]
-    async fn a_key_that_panics_is_tried_again_and_the_others_go_on() {
-        let queue = Queue::new();
-        ["bad", "good"].into_iter().for_each(|key| queue.push(key));
-        let settled = Arc::new(Mutex::new(Vec::new()));
-        let (driven, seen) = (queue.clone(), Arc::clone(&settled));
-        let task = tokio::spawn(async move {
-            drive("test", driven, 1, |key| {
-                let tries = seen.lock().unwrap().iter().filter(|one| **one == key).count();
-                seen.lock().unwrap().push(key);
-                async move {
-                    assert!(key == "good" || tries > 0, "the first time");
-                    Ok::<_, KubeError>(None)
-                }
-            })
-            .await;
-        });
-        let all = async {
-            while settled.lock().unwrap().len() < 3 {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(5), all).await.unwrap();
-        assert_eq!(*settled.lock().unwrap(), ["bad", "good", "bad"]);
-        task.abort();
-    }
-
-    #[tokio::test]
-    async fn what_is_given_up_midway_waits_again() {
-        let queue = Queue::new();
-        queue.push("a");
-        let forever = drive("test", queue.clone(), 1, |_| std::future::pending::<Result<_, KubeError>>());
-        assert!(tokio::time::timeout(Duration::from_millis(20), forever).await.is_err());
-        assert_eq!(queue.take(), Some("a"));
     }
 
     #[tokio::test]

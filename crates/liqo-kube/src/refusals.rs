@@ -2,9 +2,16 @@
 
 use std::{
     collections::BTreeMap,
-    fmt::Write,
     sync::{Mutex, PoisonError},
 };
+
+use crate::metrics::{Metric, Samples};
+
+const REFUSALS: Metric = Metric::counter(
+    "liqo_refusals_total",
+    "Requests that this process refused, and writes of this process that other clusters refused.",
+    &["door", "reason"],
+);
 
 /// Number of refusals of this process, by door and reason. Both are words of this program, never of a caller, so that their
 /// number is bounded.
@@ -28,13 +35,12 @@ pub fn reason_of(status: u16) -> &'static str {
     }
 }
 
-/// Refusals so far, in the Prometheus text format.
-pub(crate) fn metrics() -> String {
-    let mut text = String::new();
+/// Refusals so far.
+pub(crate) fn samples(samples: &mut Samples) {
+    samples.describe(&REFUSALS);
     for ((door, reason), count) in COUNTS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-        let _ = writeln!(text, "liqo_refusals_total{{door=\"{door}\",reason=\"{reason}\"}} {count}");
+        samples.count(&REFUSALS, &[door, reason], *count);
     }
-    text
 }
 
 #[cfg(test)]
@@ -46,9 +52,12 @@ mod tests {
         for status in [403, 403, 429, 503] {
             count("refusals-test", reason_of(status));
         }
+        let mut all = Samples::default();
+        samples(&mut all);
+        let text = all.text();
         for line in ["forbidden\"} 2\n", "too-often\"} 1\n", "unavailable\"} 1\n"] {
             let line = format!("liqo_refusals_total{{door=\"refusals-test\",reason=\"{line}");
-            assert!(metrics().contains(&line), "{line}{}", metrics());
+            assert!(text.contains(&line), "{line}{text}");
         }
     }
 

@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use liqo_kube::{
     Cluster,
     certs::{self, Shown, Subject},
+    metrics::Samples,
     peer::PeerIdentity,
 };
 use tokio::{
@@ -148,7 +149,12 @@ async fn a_watch_of_too_many_objects_is_refused_and_counted() {
     let there = there(|_, stream| async move { whole(stream, &page(150, 1)).await }).await;
     let store = there.watch::<ConfigMap>("a").start(|_| {});
     soon(async {
-        while !there.calls().text("x").contains("liqo_api_answers_refused_total{cluster=\"x\",kind=\"ConfigMap\"} 1") {
+        let text = || {
+            let mut samples = Samples::default();
+            there.calls().samples("x", &mut samples);
+            samples.text()
+        };
+        while !text().contains("liqo_api_answers_refused_total{cluster=\"x\",kind=\"ConfigMap\"} 1") {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     })

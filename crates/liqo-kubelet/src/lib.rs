@@ -17,4 +17,3 @@ mod run;
 mod translate;
 
 pub use args::{ApiServerArgs, CertificateType, KubeletArgs, NodeArgs, Pairs, PeeringArgs, WorkerArgs};
-pub use run::run;

@@ -2,11 +2,21 @@
 
 use std::{
     collections::BTreeMap,
-    fmt::Write,
     sync::{Mutex, PoisonError},
 };
 
+use liqo_kube::metrics::{Metric, Samples};
+
 use crate::link::Link;
+
+const LABELS: &[&str] = &["namespace", "reflector_resource", "cluster_id", "cluster_name", "node_name"];
+const ITEMS: Metric =
+    Metric::counter("liqo_virtual_kubelet_reflection_item_counter", "Names handled by a reflector.", LABELS);
+const ERRORS: Metric = Metric::counter(
+    "liqo_virtual_kubelet_reflection_error_counter",
+    "Names a reflector could not handle and tried again.",
+    LABELS,
+);
 
 /// Handled names by kind and namespace.
 #[derive(Debug, Default)]
@@ -17,9 +27,6 @@ struct Count {
     settled: u64,
     failed: u64,
 }
-
-/// A counter: what it counts, its help text, and where its value is.
-type Family = (&'static str, &'static str, fn(&Count) -> u64);
 
 impl Counters {
     /// A name of a kind was handled, well or not.
@@ -34,29 +41,16 @@ impl Counters {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(_, counted), _| counted != namespace);
     }
 
-    /// In the Prometheus text format.
-    pub(crate) fn text(&self, link: &Link) -> String {
+    /// The counters of all reflectors.
+    pub(crate) fn samples(&self, link: &Link, samples: &mut Samples) {
+        samples.describe(&ITEMS);
+        samples.describe(&ERRORS);
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut text = String::new();
-        let families: [Family; 2] = [
-            ("item", "Names handled by a reflector.", |count| count.settled),
-            ("error", "Names a reflector could not handle and tried again.", |count| count.failed),
-        ];
-        for (what, help, value) in families {
-            let name = format!("liqo_virtual_kubelet_reflection_{what}_counter");
-            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter");
-            for ((kind, namespace), count) in &counts {
-                let _ = writeln!(
-                    text,
-                    "{name}{{namespace=\"{namespace}\",reflector_resource=\"{kind}\",cluster_id=\"{}\",cluster_name=\"{}\",node_name=\"{}\"}} {}",
-                    link.there.cluster_id,
-                    link.there.cluster_name,
-                    link.node,
-                    value(count)
-                );
-            }
+        for ((kind, namespace), count) in &counts {
+            let labels = [namespace.as_str(), kind, &*link.there.cluster_id, &*link.there.cluster_name, &*link.node];
+            samples.count(&ITEMS, &labels, count.settled);
+            samples.count(&ERRORS, &labels, count.failed);
         }
-        text
     }
 }
 
@@ -64,19 +58,25 @@ impl Counters {
 mod tests {
     use super::*;
 
+    fn text(counters: &Counters) -> String {
+        let mut samples = Samples::default();
+        counters.samples(&Link::example(), &mut samples);
+        samples.text()
+    }
+
     #[test]
     fn counters_carry_the_labels_of_0_8_3() {
         let counters = Counters::default();
         counters.add("Pod", "demo", true);
         counters.add("Pod", "demo", true);
         counters.add("Pod", "demo", false);
-        let text = counters.text(&Link::example());
+        let found = text(&counters);
         let labels = "{namespace=\"demo\",reflector_resource=\"Pod\",cluster_id=\"16fbeaec-e4e4-41dc-9eea-170ce95d7dd9\",cluster_name=\"provider\",node_name=\"liqo-provider\"}";
-        assert!(text.contains(&format!("liqo_virtual_kubelet_reflection_item_counter{labels} 2\n")), "{text}");
-        assert!(text.contains(&format!("liqo_virtual_kubelet_reflection_error_counter{labels} 1\n")), "{text}");
+        assert!(found.contains(&format!("liqo_virtual_kubelet_reflection_item_counter{labels} 2\n")), "{found}");
+        assert!(found.contains(&format!("liqo_virtual_kubelet_reflection_error_counter{labels} 1\n")), "{found}");
         counters.add("Pod", "shop", true);
         counters.forget("demo");
-        let text = counters.text(&Link::example());
-        assert!(text.contains("namespace=\"shop\"") && !text.contains("namespace=\"demo\""), "{text}");
+        let found = text(&counters);
+        assert!(found.contains("namespace=\"shop\"") && !found.contains("namespace=\"demo\""), "{found}");
     }
 }

@@ -4,11 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::Pod;
 use liqo_api::ClusterIdentity;
-use liqo_kube::{
-    Cluster, certs,
-    drain::Patience,
-    life::{Life, home_client},
-};
+use liqo_kube::{Cluster, args::RuntimeArgs, drain::Patience, life::Life, role::Role};
 use tokio::{sync::watch, task::AbortHandle};
 
 use crate::{
@@ -31,12 +27,26 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// virtual kubelet through a Service.
 const STREAMS: Patience = Patience { accept: Duration::ZERO, finish: Duration::from_secs(25) };
 
-/// Runs a virtual kubelet until SIGTERM.
-///
-/// # Errors
-/// A text that says why it could not start.
-pub async fn run(args: KubeletArgs) -> Result<(), String> {
-    certs::install_crypto();
+impl Role for KubeletArgs {
+    const NAME: &'static str = "virtual-kubelet";
+    const PATIENCE: Patience = STREAMS;
+    const TIDIES_UP: bool = true;
+
+    fn runtime(&self) -> &RuntimeArgs {
+        &self.runtime
+    }
+
+    async fn run(self, life: Life) -> Result<(), String> {
+        let node = start(self, &life).await?;
+        life.until_signal().await;
+        // The next virtual kubelet says where the node is. Who is in the middle of an `exec` has the time to end it.
+        node.iter().for_each(AbortHandle::abort);
+        Ok(())
+    }
+}
+
+/// Starts all tasks; returns those that write the node.
+async fn start(args: KubeletArgs, life: &Life) -> Result<[AbortHandle; 2], String> {
     let KubeletArgs {
         runtime,
         peering,
@@ -53,7 +63,6 @@ pub async fn run(args: KubeletArgs) -> Result<(), String> {
         resync_period: _,
         enable_profiling: _,
     } = args;
-    let life = Life::start("virtual-kubelet", &runtime).await?;
     if enable_storage {
         tracing::warn!("volume claims are not reflected in this release: --enable-storage has no effect");
     }
@@ -64,13 +73,12 @@ pub async fn run(args: KubeletArgs) -> Result<(), String> {
         (false, "") => Addresses::Same,
         (false, server) => Addresses::translated(server, &link.there.cluster_id)?,
     };
-    let (client, _) = home_client(&runtime).await?;
-    let home = Cluster::new(client, WRITER);
+    let home = life.home(&runtime, WRITER).await?;
     let (there, identity) = Identity::connect(&home, &link).await?;
     life.spawn("identity", identity.follow());
 
     let counters = Arc::new(Counters::default());
-    contribute(&life, &link, &counters, [&home, &there]);
+    contribute(life, &link, &counters, &there);
     if metrics_enabled {
         life.serve_metrics(&metrics_address).await?;
     }
@@ -90,8 +98,8 @@ pub async fn run(args: KubeletArgs) -> Result<(), String> {
         addresses: addresses.clone(),
         counters,
     };
-    addresses.start(&life, &home, &link, &pairs);
-    let maps = reflect::start(&life, cx, pods.clone(), Arc::clone(&pairs), reach.subscribe());
+    addresses.start(life, &home, &link, &pairs);
+    let maps = reflect::start(life, cx, pods.clone(), Arc::clone(&pairs), reach.subscribe());
     let version = version(&home).await;
     let around = Surroundings {
         home: home.clone(),
@@ -102,13 +110,9 @@ pub async fn run(args: KubeletArgs) -> Result<(), String> {
         version,
         reach,
     };
-    let node = node::start(&life, &node_args, around);
-    api::start(&life, &node_args, api::Surroundings { home, there, link, pods, pairs });
-    life.until_signal().await;
-    // The next virtual kubelet says where the node is. Who is in the middle of an `exec` has the time to end it.
-    node.iter().for_each(AbortHandle::abort);
-    life.drained(STREAMS).await;
-    Ok(())
+    let node = node::start(life, &node_args, around);
+    api::start(life, &node_args, api::Surroundings { home, there, link, pods, pairs });
+    Ok(node)
 }
 
 fn link(args: PeeringArgs, node: &crate::args::NodeArgs) -> Result<Link, String> {
@@ -171,14 +175,11 @@ async fn version(home: &Cluster) -> String {
     }
 }
 
-/// What this process did, for `/metrics`.
-fn contribute(life: &Life, link: &Arc<Link>, counters: &Arc<Counters>, [home, there]: [&Cluster; 2]) {
+/// Reflections, and calls to the provider, for `/metrics`.
+fn contribute(life: &Life, link: &Arc<Link>, counters: &Arc<Counters>, there: &Cluster) {
     let (link, counters) = (Arc::clone(link), Arc::clone(counters));
-    let calls = [("home", Arc::clone(home.calls())), ("remote", Arc::clone(there.calls()))];
-    life.metrics(move || {
-        let calls: String = calls.iter().map(|(cluster, calls)| calls.text(cluster)).collect();
-        format!("{}{calls}", counters.text(&link))
-    });
+    life.metrics(move |samples| counters.samples(&link, samples));
+    life.count_calls("remote", there);
 }
 
 #[cfg(test)]

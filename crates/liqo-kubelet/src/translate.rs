@@ -104,13 +104,7 @@ impl Addresses {
             life.spawn(name, async move { drive(name, queue, WORKERS, |ip| asker.settle(ip)).await });
         }
         let both = [Arc::clone(out), Arc::clone(back)];
-        life.metrics(move || {
-            let lines: String = both.iter().map(|asker| asker.metrics()).collect();
-            format!(
-                "# HELP liqo_virtual_kubelet_addresses Addresses the IPAM was asked to translate.\n\
-                 # TYPE liqo_virtual_kubelet_addresses gauge\n{lines}"
-            )
-        });
+        life.metrics(move |samples| both.iter().for_each(|asker| asker.samples(samples)));
         life.spawn("networks", follow(watch(home, link), [Arc::clone(out), Arc::clone(back)]));
         let leftovers = leftovers::Leftovers {
             home: home.clone(),

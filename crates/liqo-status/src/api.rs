@@ -10,15 +10,14 @@ use http::{HeaderMap, Method, StatusCode};
 use liqo_front::{
     Caller, Front, Routes,
     accept::{Form, preferred},
-    etag,
-    events::{self, Event, Next},
+    events::{self, Event},
+    json,
     page::{Cut, Page, parameter},
     problem::Problem,
     scope::{Kind, Scope, scope},
 };
 use serde::Serialize;
-use serde_json::{Value, json};
-use tokio::sync::watch;
+use serde_json::{Value, json as object};
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -98,20 +97,6 @@ impl App {
     }
 }
 
-fn answered<T: Serialize>(method: &Method, headers: &HeaderMap, value: &T) -> Result<Response, Problem> {
-    if preferred(headers, &[Form::Json]).is_none() {
-        return Err(Problem::new(StatusCode::NOT_ACCEPTABLE, "there is application/json"));
-    }
-    let body = serde_json::to_vec(value).expect("an answer is JSON");
-    Ok(etag::answer(method, headers, "application/json", body))
-}
-
-fn allowed(caller: &Caller, kind: Kind, scope: &Scope) -> Result<(), Problem> {
-    let resource =
-        if kind.group.is_empty() { kind.resource.to_owned() } else { format!("{}.{}", kind.resource, kind.group) };
-    if scope.is_nothing() { Err(Problem::forbidden(&caller.user.name, "list", &resource)) } else { Ok(()) }
-}
-
 /// Counts, what needs somebody, and what is hidden from the caller
 #[utoipa::path(get, path = "/api/v1/status", responses((status = 200, body = Overview), (status = 401, body = Problem)))]
 async fn get_status(
@@ -120,7 +105,7 @@ async fn get_status(
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    answered(&method, &headers, &app.view(&caller).await?.0.overview)
+    json::answer(&method, &headers, &app.view(&caller).await?.0.overview)
 }
 
 /// The peers, by name
@@ -136,8 +121,8 @@ async fn list_peers(
 ) -> Result<Response, Problem> {
     let cut = Cut::read(query.as_deref())?;
     let (view, rights) = app.view(&caller).await?;
-    allowed(&caller, PEERS, &rights.peers)?;
-    answered(&method, &headers, &cut.of(&view.peers, |one| one.name.clone()))
+    rights.peers.check(&caller.user, PEERS)?;
+    json::answer(&method, &headers, &cut.of(&view.peers, |one| one.name.clone()))
 }
 
 /// One peer
@@ -151,10 +136,10 @@ async fn get_peer(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let (view, rights) = app.view(&caller).await?;
-    allowed(&caller, PEERS, &rights.peers)?;
+    rights.peers.check(&caller.user, PEERS)?;
     let peer = view.peers.into_iter().find(|one| one.name == name);
     let peer = peer.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, format!("there is no peer {name:?}")))?;
-    answered(&method, &headers, &peer)
+    json::answer(&method, &headers, &peer)
 }
 
 /// The offloaded namespaces, by name
@@ -170,9 +155,9 @@ async fn list_namespaces(
 ) -> Result<Response, Problem> {
     let cut = Cut::read(query.as_deref())?;
     let (view, rights) = app.view(&caller).await?;
-    allowed(&caller, OFFLOADINGS, &rights.offloadings)?;
+    rights.offloadings.check(&caller.user, OFFLOADINGS)?;
     let page = cut.of(&view.namespaces, |one| one.name.clone());
-    answered(&method, &headers, &Page { only_in: rights.offloadings.only_in(), ..page })
+    json::answer(&method, &headers, &Page { only_in: rights.offloadings.only_in(), ..page })
 }
 
 /// The pods that run in other clusters, by namespace and name
@@ -193,15 +178,8 @@ async fn list_pods(
         rights.pods = app.may(&caller, PODS, [namespace.clone()]).await?;
         view.pods.retain(|one| one.namespace == namespace);
     }
-    allowed(&caller, PODS, &rights.pods)?;
-    answered(&method, &headers, &Page { only_in: rights.pods.only_in(), ..cut.of(&view.pods, Pod::key) })
-}
-
-struct Follower {
-    app: Arc<App>,
-    caller: Caller,
-    changes: watch::Receiver<u64>,
-    last: Option<View>,
+    rights.pods.check(&caller.user, PODS)?;
+    json::answer(&method, &headers, &Page { only_in: rights.pods.only_in(), ..cut.of(&view.pods, Pod::key) })
 }
 
 /// Changes of everything the caller may see, as server-sent events
@@ -211,29 +189,26 @@ struct Follower {
 #[utoipa::path(get, path = "/api/v1/events", responses((status = 200, content_type = "text/event-stream", body = String), (status = 401, body = Problem), (status = 429, body = Problem)))]
 async fn watch_events(State(app): AppState, Extension(caller): Extension<Caller>) -> Result<Response, Problem> {
     let place = app.front.streams.take(&caller.user.name)?;
-    let follower = Follower { changes: app.watches.changes(), app, caller, last: None };
-    Ok(events::answer(place, follower, |follower| async {
-        let mut follower = follower;
-        let next = follow(&mut follower).await.unwrap_or_else(Next::End);
-        (next, follower)
+    let changes = app.watches.changes();
+    Ok(events::follow(place, changes, move |last| {
+        let (app, caller) = (Arc::clone(&app), caller.clone());
+        async move {
+            if last.is_some() {
+                app.front.again(&caller).await?;
+            }
+            let (now, _) = app.view(&caller).await?;
+            let news = news(last.as_ref(), &now);
+            Ok((now, news))
+        }
     }))
 }
 
-/// Waits for a change, or for a while, and tells what is different for the caller.
-async fn follow(follower: &mut Follower) -> Result<Next, Problem> {
-    let Follower { app, caller, changes, last } = follower;
-    if last.is_some() {
-        events::change(changes).await;
-        app.front.again(caller).await?;
-    }
-    changes.mark_unchanged();
-    let (now, _) = app.view(caller).await?;
-    let news = match last {
+/// What the caller is told; at the beginning the overview.
+fn news(last: Option<&View>, now: &View) -> Vec<Event> {
+    match last {
         None => vec![Event::new("begin", &now.overview)],
-        Some(before) => differences(before, &now).iter().map(|one| Event::new("change", one)).collect(),
-    };
-    *last = Some(now);
-    Ok(Next::Events(news))
+        Some(before) => differences(before, now).iter().map(|one| Event::new("change", one)).collect(),
+    }
 }
 
 /// Pure: what is new, other or gone.
@@ -243,7 +218,7 @@ fn differences(before: &View, now: &View) -> Vec<Value> {
     changed(&mut all, "namespace", &before.namespaces, &now.namespaces, |one| one.name.clone());
     changed(&mut all, "pod", &before.pods, &now.pods, Pod::key);
     if before.overview != now.overview {
-        all.push(json!({"kind": "status", "name": "", "object": now.overview}));
+        all.push(object!({"kind": "status", "name": "", "object": now.overview}));
     }
     all
 }
@@ -259,11 +234,11 @@ fn changed<T: Serialize + PartialEq>(
         (before.iter().map(|one| (key(one), one)).collect(), now.iter().map(|one| (key(one), one)).collect());
     for (name, object) in &new {
         if old.get(name) != Some(object) {
-            all.push(json!({"kind": kind, "name": name, "object": object}));
+            all.push(object!({"kind": kind, "name": name, "object": object}));
         }
     }
     for name in old.keys().filter(|name| !new.contains_key(*name)) {
-        all.push(json!({"kind": kind, "name": name, "object": null}));
+        all.push(object!({"kind": kind, "name": name, "object": null}));
     }
 }
 
@@ -291,7 +266,7 @@ async fn namespaces_page(
 ) -> Result<Response, Problem> {
     let cut = Cut::read(query.as_deref())?;
     let (view, rights) = app.view(&caller).await?;
-    allowed(&caller, OFFLOADINGS, &rights.offloadings)?;
+    rights.offloadings.check(&caller.user, OFFLOADINGS)?;
     let page = cut.of(&view.namespaces, |one| one.name.clone());
     Ok(pages::namespaces(&app.front.cluster, &caller.user.name, &view, &page).into_response())
 }
@@ -303,7 +278,7 @@ async fn pods_page(
 ) -> Result<Response, Problem> {
     let cut = Cut::read(query.as_deref())?;
     let (view, rights) = app.view(&caller).await?;
-    allowed(&caller, PODS, &rights.pods)?;
+    rights.pods.check(&caller.user, PODS)?;
     Ok(pages::pods(&app.front.cluster, &caller.user.name, &view, &cut.of(&view.pods, Pod::key)).into_response())
 }
 
@@ -320,7 +295,7 @@ mod tests {
             .iter()
             .map(|one| (one["name"].clone(), one["object"]["state"].clone()))
             .collect();
-        assert_eq!(json!(told), json!([["b", "Established"], ["c", "Pending"], ["a", null]]));
+        assert_eq!(object!(told), object!([["b", "Established"], ["c", "Pending"], ["a", null]]));
         assert!(differences(&now, &now).is_empty());
     }
 }

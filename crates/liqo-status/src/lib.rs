@@ -15,13 +15,7 @@ use std::{sync::Arc, time::Duration};
 use k8s_openapi::api::core::v1::ConfigMap;
 use liqo_api::names;
 use liqo_front::{Front, certificate::Certificate};
-use liqo_kube::{
-    Cluster, KubeError,
-    args::RuntimeArgs,
-    drain::Patience,
-    life::{self, Life},
-    server::Listen,
-};
+use liqo_kube::{Cluster, KubeError, args::RuntimeArgs, drain::Patience, life::Life, role::Role, server::Listen};
 
 use api::App;
 use observe::Watches;
@@ -49,35 +43,28 @@ pub struct StatusArgs {
     pub tls_directory: Option<std::path::PathBuf>,
 }
 
-/// Serves until SIGTERM.
-///
-/// # Errors
-/// A text that says why it could not start.
-pub async fn run(args: StatusArgs) -> Result<(), String> {
-    let life = Life::start("liqo-status", &args.runtime).await?;
-    let busy = life.busy();
-    let (client, _) = life::home_client(&args.runtime).await?;
-    let home = Cluster::new(client, "liqo-status");
-    life.metrics({
-        let calls = Arc::clone(home.calls());
-        move || calls.text("home")
-    });
-    let certificate = Certificate::open(args.tls_directory, "liqo-status")?;
-    let watches = Watches::start(&home);
-    let cluster = tokio::select! {
-        cluster = async {
-            watches.ready().await;
-            identity(&home, &args.namespace).await
-        } => cluster.map_err(|error| format!("reading who this cluster is: {error}"))?,
-        () = life.until_signal() => return Ok(()),
-    };
-    let front = Front::new(home, life.drain().clone(), cluster);
-    let routes = api::routes(App::new(Arc::clone(&front), watches));
-    life.spawn("front", front.serve(args.address, certificate.shown(), busy, routes));
-    life.spawn("certificate", certificate.follow());
-    life.until_signal().await;
-    life.drained(PEOPLE).await;
-    Ok(())
+impl Role for StatusArgs {
+    const NAME: &'static str = "liqo-status";
+    const PATIENCE: Patience = PEOPLE;
+
+    fn runtime(&self) -> &RuntimeArgs {
+        &self.runtime
+    }
+
+    async fn run(self, life: Life) -> Result<(), String> {
+        let busy = life.busy();
+        let home = life.home(&self.runtime, Self::NAME).await?;
+        let certificate = Certificate::open(self.tls_directory, Self::NAME)?;
+        let watches = Watches::start(&home);
+        watches.ready().await;
+        let cluster = identity(&home, &self.namespace).await;
+        let cluster = cluster.map_err(|error| format!("reading who this cluster is: {error}"))?;
+        let front = Front::new(home, life.drain().clone(), cluster);
+        let routes = api::routes(App::new(Arc::clone(&front), watches));
+        life.spawn("front", front.serve(self.address, certificate.shown(), busy, routes));
+        life.spawn("certificate", certificate.follow());
+        Ok(())
+    }
 }
 
 /// Name and ID of this cluster, which is chosen by the controller manager when it starts for the first time.

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use liqo_api::role::ROLES;
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -18,22 +19,6 @@ use crate::{
 };
 
 const TARGET: &str = "x86_64-unknown-linux-musl";
-/// The names by which the one binary is called in the image.
-const ROLES: [&str; 13] = [
-    "liqo-controller-manager",
-    "crd-replicator",
-    "auth-service",
-    "virtual-kubelet",
-    "liqo-network-manager",
-    "liqo-gateway",
-    "liqo-route",
-    "liqo-proxy",
-    "liqo-jobs",
-    "liqo-jobs-api",
-    "liqo-mover",
-    "liqo-store",
-    "liqo-status",
-];
 static BUILT: OnceLock<PathBuf> = OnceLock::new();
 
 /// The binaries of one build.
@@ -120,7 +105,7 @@ impl Product {
         fs::create_dir_all(&programs).with_context(|| format!("cannot make {}", programs.display()))?;
         fs::copy(self.bin.join("liqo"), programs.join("liqo")).context("cannot copy the binary")?;
         for role in ROLES {
-            symlink("liqo", programs.join(role)).context("cannot link a role")?;
+            symlink("liqo", programs.join(role.program)).context("cannot link a role")?;
         }
         let (image, tar) = ("localhost/liqo:dev", work.join("liqo.tar"));
         let buildah = || {

@@ -3,6 +3,7 @@
 mod front {
     pub(crate) mod browser;
     pub(crate) mod http;
+    pub(crate) mod metrics;
 }
 
 use std::{fs, time::Duration};
@@ -11,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use front::{
     browser,
     http::{Answer, Site},
+    metrics,
 };
 use liqo_test::{Cluster, ClusterSpec, Stage, stage::LONG, story::Suite, wait_for};
 use serde_json::{Value, json};
@@ -75,7 +77,8 @@ fn raise() -> Result<Front> {
     let stage = Stage::of("front", vec![ClusterSpec::new("rome", 1), ClusterSpec::new("milan", 2).own_issuer()])?;
     stage.cluster("milan").apply(KEYS)?;
     stage.cluster("rome").trusts(stage.cluster("milan"))?;
-    stage.install_all(&["--set", "status.enabled=true", "--set", "status.service.type=NodePort"])?;
+    let jobs = "jobs.enabled=true,jobs.store.persistence.enabled=false";
+    stage.install_all(&["--set", "status.enabled=true", "--set", "status.service.type=NodePort", "--set", jobs])?;
     let rome = stage.cluster("rome");
     stage.peer(rome, stage.cluster("milan"))?;
     for namespace in ["demo", "other"] {
@@ -170,6 +173,18 @@ fn decisions_are_in_the_log(rome: &Cluster) -> Result<()> {
     }
     ensure!(!log.contains("eyJ"), "a token is in the log");
     Ok(())
+}
+
+#[test]
+fn every_role_serves_the_metrics_of_the_guide() -> Result<()> {
+    SUITE.tell(|front| {
+        let rome = front.stage.cluster("rome");
+        for name in ["liqo-jobs", "liqo-jobs-api"] {
+            rome.rolled_out("liqo-jobs", name)?;
+        }
+        metrics::are_those_of_the_guide(rome)?;
+        metrics::count_work(rome)
+    })
 }
 
 #[test]

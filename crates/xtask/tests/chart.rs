@@ -10,6 +10,7 @@ mod chart {
     pub(crate) mod peers;
     mod pods;
     mod rights;
+    mod roles;
     mod status;
     mod wrong;
 }

@@ -12,7 +12,7 @@
 mod news;
 mod status;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
@@ -24,15 +24,15 @@ use liqo_api::{
     virtualkubelet::NamespaceMap,
 };
 use liqo_core::{mapping, naming, selector};
-use liqo_kube::{KubeError, Queue, Store, drive, now};
+use liqo_kube::{KubeError, Queue, Store, drive, now, told::Told};
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
 
 use self::{
     news::News,
     status::{Ask, Facts},
 };
 use super::{Shared, answers, is_leaving, is_original, provider_of};
+use crate::COMPONENT;
 
 /// What may have changed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -53,7 +53,7 @@ struct Loop {
     queue: Queue<Key>,
     news: News,
     /// What the user was last told about the selector in a namespace.
-    told: Mutex<HashMap<String, String>>,
+    told: Told,
 }
 
 /// Runs for ever.
@@ -66,7 +66,7 @@ pub(crate) async fn run(shared: Arc<Shared>, queue: Queue<Key>) {
     });
     shared.ready().await;
     offloadings.ready().await;
-    let all = Loop { shared, offloadings, queue: queue.clone(), news: News::default(), told: Mutex::default() };
+    let all = Loop { shared, offloadings, queue: queue.clone(), news: News::default(), told: Told::default() };
     drive("namespace-offloading", queue, 4, |key| all.settle(key)).await;
 }
 
@@ -105,7 +105,7 @@ impl Loop {
             }
             let why =
                 format!("no NamespaceOffloading asks for the namespace {namespace:?}: it is taken out of the map");
-            cluster.event(map, "liqo-controller-manager", "Warning", "MappingRemoved", &why).await;
+            cluster.event(map, COMPONENT, "Warning", "MappingRemoved", &why).await;
             let patch = json!({"spec": {"desiredMapping": {namespace: null}}, "metadata": {"uid": map.uid()}});
             cluster.merge(map, patch).await?;
         }
@@ -114,7 +114,7 @@ impl Loop {
 
     async fn settle_namespace(&self, name: &str) -> Result<(), KubeError> {
         let Some(offloading) = self.offloadings.get(name, names::NAMESPACE_OFFLOADING) else {
-            self.told.lock().await.remove(name);
+            self.told.forget(name);
             return Ok(());
         };
         let cluster = &self.shared.home.cluster;
@@ -207,17 +207,10 @@ impl Loop {
         let why = offloading.spec.cluster_selector.as_ref().and_then(selector::error);
         let bad = asks.iter().find_map(|ask| ask.invalid.clone()).or(why.map(|why| why.to_string()));
         let namespace = offloading.namespace().unwrap_or_default();
-        let mut told = self.told.lock().await;
-        match bad {
-            None => drop(told.remove(&namespace)),
-            Some(why) if told.get(&namespace) == Some(&why) => {}
-            Some(why) => {
-                let text = format!("Invalid ClusterSelector: {why}");
-                told.insert(namespace, why);
-                drop(told);
-                let component = "liqo-controller-manager";
-                self.shared.home.cluster.event(offloading, component, "Warning", "Invalid", &text).await;
-            }
+        let Some(why) = bad else { return self.told.forget(&namespace) };
+        if self.told.is_news(&namespace, "", &why) {
+            let text = format!("Invalid ClusterSelector: {why}");
+            self.shared.home.cluster.event(offloading, COMPONENT, "Warning", "Invalid", &text).await;
         }
     }
 }

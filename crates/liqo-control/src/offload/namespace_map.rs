@@ -24,7 +24,7 @@ use liqo_api::{
     virtualkubelet::{MappingPhase, NamespaceMap, NamespaceMapStatus, RemoteNamespaceStatus},
 };
 use liqo_core::{decision::accepts, grants::Grant};
-use liqo_kube::{KubeError, Queue, Store, drive, now};
+use liqo_kube::{KubeError, Queue, Store, drive, now, told::Told};
 
 pub(crate) use self::plan::Rules;
 use self::{
@@ -33,7 +33,7 @@ use self::{
     status::status,
 };
 use super::{Shared, is_leaving, is_original};
-use crate::told::Told;
+use crate::COMPONENT;
 
 /// How soon a refused namespace is looked at again, should its watch have told us nothing.
 const LATER: Duration = Duration::from_secs(30);
@@ -124,7 +124,7 @@ impl Loop {
         }
         let grant = self.shared.ledger.grants(&origin).consumer;
         if !leaving && !grant.is_in_force() && !map.spec.desired_mapping.is_empty() {
-            self.told.warn_of(cluster, map, "", "NamespaceRefused", &self.why(&origin, grant)).await;
+            self.told.warn((cluster, COMPONENT), map, "", "NamespaceRefused", &self.why(&origin, grant)).await;
         }
         let empty = BTreeMap::new();
         let desired = if leaving || !grant.is_in_force() { &empty } else { &map.spec.desired_mapping };
@@ -171,7 +171,7 @@ impl Loop {
             return Some(peer.unwrap_or(origin));
         }
         let text = format!("not the tenant namespace of the cluster {origin:?} this map says it comes from");
-        self.told.warn(&self.shared.home.cluster, map, "NamespaceRefused", &text).await;
+        self.told.warn((&self.shared.home.cluster, COMPONENT), map, "", "NamespaceRefused", &text).await;
         None
     }
 
@@ -180,7 +180,7 @@ impl Loop {
         let reason = "NamespaceRefused";
         match why {
             None => self.told.settled(map, namespace, reason),
-            Some(why) => self.told.warn_of(&self.shared.home.cluster, map, namespace, reason, why).await,
+            Some(why) => self.told.warn((&self.shared.home.cluster, COMPONENT), map, namespace, reason, why).await,
         }
     }
 }

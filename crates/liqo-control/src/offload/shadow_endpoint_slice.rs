@@ -26,14 +26,14 @@ use liqo_api::{
     net::TunnelEndpoint,
     virtualkubelet::ShadowEndpointSlice,
 };
-use liqo_kube::{Cluster, KubeError, Queue, Store, drive};
+use liqo_kube::{Cluster, KubeError, Queue, Store, drive, told::Told};
 
 use self::{
     bounds::Bounds,
     plan::{Step, forge, plan},
 };
 use super::{Shared, answers, condition, drift, is_leaving, provider_of};
-use crate::memory::Memory;
+use crate::{COMPONENT, memory::Memory};
 
 /// Under this name slices are written.
 const WRITER: &str = "shadow-endpointslice-controller";
@@ -59,7 +59,7 @@ struct Loop {
     /// By ID of a peer that has a `ForeignCluster`: what its endpoints were last computed from.
     seen: Mutex<HashMap<String, Sight>>,
     /// By namespace and name of a shadow: the last Event about the shadow.
-    told: Mutex<HashMap<(String, String), String>>,
+    told: Told,
 }
 
 /// The source of the networks in which endpoints of peers may be.
@@ -99,7 +99,7 @@ pub(crate) async fn run(shared: Arc<Shared>, queue: Queue<Key>, given_networks: 
     slices.ready().await;
     let networks = Networks::watch(&shared.memory, given_networks, &queue);
     networks.ready().await;
-    let (seen, told) = (Mutex::default(), Mutex::default());
+    let (seen, told) = Default::default();
     let all = Loop { shared, cluster, shadows, slices, queue: queue.clone(), networks, seen, told };
     drive("shadow-endpoint-slice", queue, workers, |key| all.settle(key)).await;
 }
@@ -152,7 +152,7 @@ impl Loop {
     async fn settle_slice(&self, namespace: &str, name: &str) -> Result<Option<Duration>, KubeError> {
         // The slice of a shadow that is gone, or going, goes with it: it is its dependent.
         let Some(shadow) = self.shadows.get(namespace, name).filter(|shadow| !is_leaving(&**shadow)) else {
-            self.lock_told().remove(&(namespace.to_owned(), name.to_owned()));
+            self.told.forget(&format!("{namespace}/{name}"));
             return Ok(None);
         };
         let slice = self.slices.get(namespace, name);
@@ -224,15 +224,10 @@ impl Loop {
 
     /// Tells the user what is wrong, once.
     async fn tell(&self, shadow: &ShadowEndpointSlice, kind: &str, text: String) {
-        let key = (shadow.namespace().unwrap_or_default(), shadow.name_any());
-        let news = self.lock_told().insert(key, text.clone()).as_ref() != Some(&text);
-        if news {
-            self.cluster.event(shadow, "liqo-controller-manager", "Warning", kind, &text).await;
+        let name = format!("{}/{}", shadow.namespace().unwrap_or_default(), shadow.name_any());
+        if self.told.is_news(&name, "", &text) {
+            self.cluster.event(shadow, COMPONENT, "Warning", kind, &text).await;
         }
-    }
-
-    fn lock_told(&self) -> std::sync::MutexGuard<'_, HashMap<(String, String), String>> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

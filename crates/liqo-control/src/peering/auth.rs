@@ -20,13 +20,14 @@ use http::{Method, Response, StatusCode};
 use hyper::body::Incoming;
 use liqo_api::{ClusterIdentity, names};
 use liqo_kube::{
-    Cluster,
     args::RuntimeArgs,
     certs,
     drain::Patience,
-    life::{self, Life},
+    life::Life,
     refusals,
+    role::Role,
     server::{self, Limits, Listen, Peer, Reply},
+    told::Told,
     turns::Turns,
 };
 
@@ -108,57 +109,53 @@ pub struct AuthArgs {
     pub resync_period: String,
 }
 
-/// Runs the authentication service until SIGTERM.
-///
-/// # Errors
-/// A text that says why it could not start.
-pub async fn run(args: AuthArgs) -> Result<(), String> {
-    certs::install_crypto();
-    let life = Life::start("auth-service", &args.runtime).await?;
-    let busy = life.busy();
-    if !args.aws_access_key_id.is_empty() || !args.aws_secret_access_key.is_empty() {
-        return Err("--aws-access-key-id and --aws-secret-access-key: this release gives no IAM identities to peers; \
-                    leave awsConfig of the chart empty"
-            .to_owned());
+impl Role for AuthArgs {
+    const NAME: &'static str = "auth-service";
+    const PATIENCE: Patience = PEERS;
+
+    fn runtime(&self) -> &RuntimeArgs {
+        &self.runtime
     }
-    let (client, _) = life::home_client(&args.runtime).await?;
-    let cluster = Cluster::new(client, names::AUTH_SERVICE);
-    let calls = Arc::clone(cluster.calls());
-    life.metrics(move || calls.text("home"));
-    let line = Arc::new(Line::open(&cluster, &args));
-    let address = args.address.parse::<Listen>()?;
-    let showing = Showing::open(&args)?;
-    let listener = address.bind().await?;
-    let facts = tokio::select! {
-        () = life.until_signal() => return Ok(()),
-        facts = first(&line) => facts,
-    };
-    showing.show(facts.shown.as_ref())?;
-    let tls = args.enable_tls.then(|| certs::server_config(showing.shown()));
-    let callers = Arc::<Callers>::default();
-    callers.learn(&facts.peers);
-    life.spawn("facts", follow(Arc::clone(&line), showing, Arc::clone(&callers)));
-    let door = Arc::new(Door { line, here: facts.cluster, callers, turns: Turns::of_processors() });
-    let drain = life.drain().clone();
-    life.spawn("auth", async move {
-        let answer = move |request, peer| answer(Arc::clone(&door), request, peer);
-        server::serve_within(Limits::DEFAULT, &drain, listener, tls, answer).await;
-    });
-    drop(busy);
-    life.until_signal().await;
-    life.drained(PEERS).await;
-    Ok(())
+
+    async fn run(self, life: Life) -> Result<(), String> {
+        let busy = life.busy();
+        if !self.aws_access_key_id.is_empty() || !self.aws_secret_access_key.is_empty() {
+            return Err(
+                "--aws-access-key-id and --aws-secret-access-key: this release gives no IAM identities to peers; \
+                        leave awsConfig of the chart empty"
+                    .to_owned(),
+            );
+        }
+        let cluster = life.home(&self.runtime, names::AUTH_SERVICE).await?;
+        let line = Arc::new(Line::open(&cluster, &self));
+        let address = self.address.parse::<Listen>()?;
+        let showing = Showing::open(&self)?;
+        let listener = address.bind().await?;
+        let facts = first(&line).await;
+        showing.show(facts.shown.as_ref())?;
+        let tls = self.enable_tls.then(|| certs::server_config(showing.shown()));
+        let callers = Arc::<Callers>::default();
+        callers.learn(&facts.peers);
+        life.spawn("facts", follow(Arc::clone(&line), showing, Arc::clone(&callers)));
+        let door = Arc::new(Door { line, here: facts.cluster, callers, turns: Turns::of_processors() });
+        let drain = life.drain().clone();
+        life.spawn("auth", async move {
+            let answer = move |request, peer| answer(Arc::clone(&door), request, peer);
+            server::serve_within(Limits::DEFAULT, &drain, listener, tls, answer).await;
+        });
+        drop(busy);
+        Ok(())
+    }
 }
 
 /// The first answer of the controller manager; on a new cluster both start at the same time.
 async fn first(line: &Line) -> wire::Facts {
-    let mut said = String::new();
+    let told = Told::default();
     loop {
         match line.facts().await {
             Ok(facts) => return facts,
-            Err(why) if why != said => {
+            Err(why) if told.is_news("", "", &why) => {
                 tracing::info!(reason = why, "waiting for the controller manager");
-                said = why;
             }
             Err(_) => {}
         }

@@ -44,7 +44,7 @@ use super::{
     token,
     world::World,
 };
-use crate::{ledger::id_of, offload::strip};
+use crate::{COMPONENT, ledger::id_of, offload::strip};
 
 /// A peer that has not answered for so long is dead, as far as taking leave of it goes.
 const DEAD_AFTER: Duration = Duration::from_secs(10);
@@ -207,7 +207,10 @@ impl Pass<'_> {
             if known.iter().all(|known| known.name_any() != one.name_any()) {
                 let why = "the namespace carries the labels of a tenant namespace, but it is not the one of that peer: \
                            the labels are ignored";
-                self.world.told.warn(&self.world.home.cluster, &*one, "TenantNamespaceIgnored", why).await;
+                self.world
+                    .told
+                    .warn((&self.world.home.cluster, COMPONENT), &*one, "", "TenantNamespaceIgnored", why)
+                    .await;
             }
         }
         let known: Vec<_> = known.iter().map(|one| one.as_ref().clone()).collect();

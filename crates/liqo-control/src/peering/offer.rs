@@ -33,12 +33,11 @@ use liqo_kube::{KubeError, now, owner_reference};
 use serde_json::json;
 
 use super::{is_nobody, world::World};
-use crate::{args::KubeletArgs, offload::virtual_kubelet};
+use crate::{COMPONENT, args::KubeletArgs, offload::virtual_kubelet};
 use plan::{Course, Seen, plan};
 
 /// Pause before it is looked again whether a virtual kubelet is gone.
 const GONE_YET: Duration = Duration::from_millis(300);
-const COMPONENT: &str = "liqo-controller-manager";
 
 /// What each virtual kubelet was last made from, by tenant namespace: made once per change, not per event.
 #[derive(Default)]
@@ -107,7 +106,7 @@ impl Pass<'_> {
         if request.is_none() && !self.holds(finalizer::VIRTUAL_KUBELET) {
             let (cluster, why) =
                 (&self.world.home.cluster, "this cluster has not asked for resources: the offer is ignored");
-            self.world.told.warn(cluster, self.offer, "OfferIgnored", why).await;
+            self.world.told.warn((cluster, COMPONENT), self.offer, "", "OfferIgnored", why).await;
         }
         let has_kubelet = self.world.kubelets.get(self.namespace, names::VIRTUAL_KUBELET).is_some();
         let course = plan(&Seen {

@@ -35,7 +35,10 @@ use liqo_kube::{KubeError, now, owner_reference};
 use serde_json::json;
 
 use super::{foreign_cluster::is_dead, is_nobody, monitor, permissions, world::World};
-use crate::args::{self, StorageArgs};
+use crate::{
+    COMPONENT,
+    args::{self, StorageArgs},
+};
 pub(crate) use plan::foul;
 use plan::{Seen, Step, plan};
 
@@ -130,7 +133,7 @@ impl Pass<'_> {
     async fn refuse(&self) {
         for one in self.world.copies(self.namespace) {
             if let Some(why) = foul(&one, self.peer, &self.world.home.identity) {
-                self.world.told.warn(&self.world.home.cluster, &*one, "RequestIgnored", &why).await;
+                self.world.told.warn((&self.world.home.cluster, COMPONENT), &*one, "", "RequestIgnored", &why).await;
             }
         }
     }

@@ -17,7 +17,7 @@ use liqo_api::{
     net::{NetworkConfig, TunnelEndpoint},
 };
 use liqo_core::{endpoint, naming};
-use liqo_kube::{Object, Queue, Store};
+use liqo_kube::{Object, Queue, Store, told::Told};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::{checker::Checker, monitor, permissions::is_binding_of_peer, settings::Settings};
@@ -26,7 +26,6 @@ use crate::{
     home::Home,
     ledger::{Ledger, id_of, is_original},
     memory::{Memory, is_virtual},
-    told::Told,
 };
 
 /// Something has changed; who has to look?

@@ -1,7 +1,8 @@
-//! The gateway's metrics, in the Prometheus text format: the four of Liqo 0.8.3 with their labels, and ours.
+//! The gateway's metrics: those of Liqo 0.8.3 with their labels, and ours.
 
-use std::fmt::Write;
+use std::collections::BTreeMap;
 
+use liqo_kube::metrics::{Metric, Samples};
 use liqo_tunnel::{Implementation, PeerState};
 
 use super::path::Report;
@@ -23,77 +24,70 @@ pub(crate) struct Figures {
     pub(crate) active: bool,
     pub(crate) rows: Vec<Row>,
     /// Things in the kernel that were missing or wrong and have been repaired, by kind.
-    pub(crate) repairs: std::collections::BTreeMap<String, u64>,
+    pub(crate) repairs: BTreeMap<String, u64>,
 }
 
-/// A family: name, kind, help, and what it says of a connected peer.
-type Family = (&'static str, &'static str, &'static str, fn(&Row) -> Option<f64>);
+/// The labels of a peer in Liqo 0.8.3.
+const PEER: &[&str] = &["driver", "device", "cluster_id", "cluster_name"];
+const RECEIVED: Metric = Metric::counter("liqo_peer_receive_bytes_total", "Bytes received from the peer.", PEER);
+const SENT: Metric = Metric::counter("liqo_peer_transmit_bytes_total", "Bytes sent to the peer.", PEER);
+const LATENCY: Metric = Metric::gauge("liqo_peer_latency_us", "Round trip time to the peer, microseconds.", PEER);
+const CONNECTED: Metric = Metric::gauge("liqo_peer_is_connected", "Whether the peer answers through the tunnel.", PEER);
+const LOSS: Metric =
+    Metric::gauge("liqo_peer_loss_ratio", "Part of the last pings that were not answered, 0 to 1.", PEER);
+const MTU: Metric = Metric::gauge("liqo_peer_mtu_bytes", "Largest packet that passes the path, as measured.", PEER);
+const IMPLEMENTATION: Metric =
+    Metric::gauge("liqo_wireguard_implementation", "Who moves the packets.", &["driver", "implementation"]);
+const ACTIVE: Metric = Metric::gauge("liqo_gateway_is_active", "Whether this gateway is the active one.", &[]);
+const REPAIRS: Metric =
+    Metric::counter("liqo_fabric_repairs_total", "Network settings of ours that others had changed.", &["kind"]);
 
-const FAMILIES: [Family; 6] = [
-    ("liqo_peer_receive_bytes_total", "counter", "Bytes received from the peer.", |row| {
-        connected(row).and(row.traffic.as_ref()).map(|traffic| number(traffic.received))
-    }),
-    ("liqo_peer_transmit_bytes_total", "counter", "Bytes sent to the peer.", |row| {
-        connected(row).and(row.traffic.as_ref()).map(|traffic| number(traffic.sent))
-    }),
-    ("liqo_peer_latency_us", "gauge", "Round trip time to the peer, microseconds.", |row| {
-        connected(row)?.rtt.map(|rtt| rtt.as_secs_f64() * 1e6)
-    }),
-    ("liqo_peer_is_connected", "gauge", "Whether the peer answers through the tunnel.", |row| {
-        Some(f64::from(u8::from(connected(row).is_some())))
-    }),
-    ("liqo_peer_loss_ratio", "gauge", "Part of the last pings that were not answered, 0 to 1.", |row| {
-        row.report.map(|report| report.loss)
-    }),
-    ("liqo_peer_mtu_bytes", "gauge", "Largest packet that passes the path, as measured.", |row| {
-        row.report?.mtu.map(f64::from)
-    }),
-];
+const DRIVER: &str = "wireguard";
 
 fn connected(row: &Row) -> Option<Report> {
     row.report.filter(|report| report.connected)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "Prometheus counts in floating point")]
-fn number(count: u64) -> f64 {
-    count as f64
+/// All of them.
+pub(crate) fn samples(figures: &Figures, samples: &mut Samples) {
+    for metric in [&RECEIVED, &SENT, &LATENCY, &CONNECTED, &LOSS, &MTU, &IMPLEMENTATION] {
+        samples.describe(metric);
+    }
+    figures.rows.iter().for_each(|row| peer(row, samples));
+    if let Some(implementation) = figures.implementation {
+        samples.gauge(&IMPLEMENTATION, &[DRIVER, implementation.as_str()], 1.0);
+    }
+    samples.gauge(&ACTIVE, &[], f64::from(u8::from(figures.active)));
+    repairs(&figures.repairs, samples);
 }
 
-/// The text.
-pub(crate) fn text(figures: &Figures) -> String {
-    let mut text = String::new();
-    for (name, kind, help, value) in FAMILIES {
-        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
-        for row in &figures.rows {
-            if let Some(value) = value(row) {
-                let labels = format!(
-                    "driver=\"wireguard\",device=\"{TUNNEL}\",cluster_id=\"{}\",cluster_name=\"{}\"",
-                    row.id, row.name
-                );
-                let _ = writeln!(text, "{name}{{{labels}}} {value}");
-            }
+/// One peer. A peer that does not answer has no traffic and no latency.
+fn peer(row: &Row, samples: &mut Samples) {
+    let labels = [DRIVER, TUNNEL, &*row.id, &*row.name];
+    let connected = connected(row);
+    if let Some(traffic) = connected.and(row.traffic.as_ref()) {
+        samples.count(&RECEIVED, &labels, traffic.received);
+        samples.count(&SENT, &labels, traffic.sent);
+    }
+    samples.gauge(&CONNECTED, &labels, f64::from(u8::from(connected.is_some())));
+    let gauges = [
+        (&LATENCY, connected.and_then(|report| report.rtt).map(|rtt| rtt.as_secs_f64() * 1e6)),
+        (&LOSS, row.report.map(|report| report.loss)),
+        (&MTU, row.report.and_then(|report| report.mtu).map(f64::from)),
+    ];
+    for (metric, value) in gauges {
+        if let Some(value) = value {
+            samples.gauge(metric, &labels, value);
         }
     }
-    if let Some(implementation) = figures.implementation {
-        let name = "liqo_wireguard_implementation";
-        let _ = writeln!(text, "# HELP {name} Who moves the packets.\n# TYPE {name} gauge");
-        let _ = writeln!(text, "{name}{{driver=\"wireguard\",implementation=\"{}\"}} 1", implementation.as_str());
-    }
-    let name = "liqo_gateway_is_active";
-    let _ = writeln!(text, "# HELP {name} Whether this gateway is the active one.\n# TYPE {name} gauge");
-    let _ = writeln!(text, "{name} {}", u8::from(figures.active));
-    text.push_str(&repairs(&figures.repairs));
-    text
 }
 
 /// What has been repaired, for the gateway and for the route agent.
-pub(crate) fn repairs(repairs: &std::collections::BTreeMap<String, u64>) -> String {
-    let name = "liqo_fabric_repairs_total";
-    let mut text = format!("# HELP {name} Network settings of ours that others had changed.\n# TYPE {name} counter\n");
+pub(crate) fn repairs(repairs: &BTreeMap<String, u64>, samples: &mut Samples) {
+    samples.describe(&REPAIRS);
     for (kind, count) in repairs {
-        let _ = writeln!(text, "{name}{{kind=\"{kind}\"}} {count}");
+        samples.count(&REPAIRS, &[kind], *count);
     }
-    text
 }
 
 #[cfg(test)]
@@ -117,11 +111,13 @@ mod tests {
             traffic: None,
         };
         let figures = Figures { rows: vec![row("a", true), row("b", false)], active: true, ..Figures::default() };
-        let text = text(&figures);
+        let mut all = Samples::default();
+        samples(&figures, &mut all);
+        let text = all.text();
         let labels = "driver=\"wireguard\",device=\"liqo.tunnel\",cluster_id=\"a\",cluster_name=\"name-a\"";
-        assert!(text.contains(&format!("liqo_peer_latency_us{{{labels}}} 420\n")), "{text}");
+        assert!(text.contains(&format!("liqo_peer_latency_us{{{labels}}} 420")), "{text}");
         assert!(!text.contains("liqo_peer_latency_us{driver=\"wireguard\",device=\"liqo.tunnel\",cluster_id=\"b\""));
         assert_eq!(text.matches("liqo_peer_is_connected{").count(), 2);
-        assert!(text.contains("liqo_gateway_is_active 1\n"));
+        assert!(text.contains("liqo_gateway_is_active 1"));
     }
 }

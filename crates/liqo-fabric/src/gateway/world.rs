@@ -12,7 +12,7 @@ use std::{
 
 use k8s_openapi::api::core::v1::{Pod, Service};
 use liqo_api::net::{NatMapping, TunnelEndpoint};
-use liqo_kube::{Cluster, Store, life::Busy};
+use liqo_kube::{Cluster, Store, life::Busy, metrics::Samples};
 use liqo_netlink::{Kernel, Netns, Realm, State};
 use liqo_tunnel::{Device, Engine, PrivateKey};
 use tokio::sync::{Notify, watch};
@@ -145,9 +145,9 @@ impl Gateway {
     }
 
     /// The metrics, as they are whenever they are asked for.
-    pub(super) fn figures(&self) -> impl Fn() -> String + Send + Sync + use<> {
+    pub(super) fn figures(&self) -> impl Fn(&mut Samples) + Send + Sync + use<> {
         let figures = Arc::clone(&self.figures);
-        move || metrics::text(&figures.lock().unwrap_or_else(PoisonError::into_inner))
+        move |samples| metrics::samples(&figures.lock().unwrap_or_else(PoisonError::into_inner), samples)
     }
 
     /// Works until `end`.

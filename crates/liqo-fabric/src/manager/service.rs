@@ -20,6 +20,7 @@ use liqo_ipam::{Plan, Refusal as Why};
 use liqo_ipam_rpc::{Call, Caller, Ipam, Refusal, Subject};
 use liqo_kube::{
     Cluster, KubeError, Store,
+    metrics::{Metric, Samples},
     tokens::{Tokens, Unreviewed},
 };
 
@@ -28,6 +29,14 @@ use super::{
     exports::Exports,
     ledger::{Away, Ledger},
 };
+
+const CALLS: Metric =
+    Metric::counter("liqo_ipam_calls_total", "Calls of the IPAM service, by outcome.", &["call", "outcome"]);
+const TURNED_AWAY: Metric = Metric::counter(
+    "liqo_ipam_callers_refused_total",
+    "Calls of callers without a valid token, and questions the caller has no right to.",
+    &[],
+);
 
 /// How often each call was answered and refused.
 #[derive(Debug, Default)]
@@ -43,21 +52,14 @@ impl Counts {
         if outcome.is_ok() { answered } else { refused }.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// In the Prometheus text format.
-    pub(crate) fn text(&self) -> String {
-        let mut text = "# TYPE liqo_ipam_calls_total counter\n".to_owned();
+    /// All counts.
+    pub(crate) fn samples(&self, samples: &mut Samples) {
         for (call, (answered, refused)) in Call::ALL.into_iter().zip(&self.calls) {
             for (outcome, count) in [("answered", answered), ("refused", refused)] {
-                let count = count.load(Ordering::Relaxed);
-                let labels = format!("call=\"{}\",outcome=\"{outcome}\"", call.name());
-                text.push_str(&format!("liqo_ipam_calls_total{{{labels}}} {count}\n"));
+                samples.count(&CALLS, &[call.name(), outcome], count.load(Ordering::Relaxed));
             }
         }
-        let turned_away = self.turned_away.load(Ordering::Relaxed);
-        text.push_str(&format!(
-            "# TYPE liqo_ipam_callers_refused_total counter\nliqo_ipam_callers_refused_total {turned_away}\n"
-        ));
-        text
+        samples.count(&TURNED_AWAY, &[], self.turned_away.load(Ordering::Relaxed));
     }
 }
 
@@ -228,7 +230,9 @@ mod tests {
         let counts = Counts::default();
         counts.add(Call::MapEndpointIp, &Ok(()));
         counts.add(Call::BelongsToPodCidr, &Err::<(), _>(Refusal::NotYet(String::new())));
-        let text = counts.text();
+        let mut samples = Samples::default();
+        counts.samples(&mut samples);
+        let text = samples.text();
         assert!(text.contains("{call=\"MapEndpointIP\",outcome=\"answered\"} 1\n"), "{text}");
         assert!(text.contains("{call=\"BelongsToPodCIDR\",outcome=\"refused\"} 1\n"), "{text}");
         assert_eq!(text.lines().filter(|line| line.ends_with(" 0")).count(), 7);

@@ -2,14 +2,21 @@
 
 use std::{
     collections::BTreeMap,
-    fmt::Write,
     sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
 };
 
 use http::StatusCode;
 use ipnet::IpNet;
+use liqo_kube::metrics::{Metric, Samples};
 
 use super::route::Destination;
+
+const OPEN: Metric = Metric::gauge("liqo_proxy_tunnels_open", "Open tunnels of in-band peers.", &[]);
+const OPEN_OF: Metric =
+    Metric::gauge("liqo_proxy_source_tunnels_open", "Open tunnels by the network they come from.", &["source"]);
+const OPENED: Metric = Metric::counter("liqo_proxy_tunnels_total", "Tunnels opened, by destination.", &["destination"]);
+const BYTES: Metric = Metric::counter("liqo_proxy_bytes_total", "Bytes passed on, by direction.", &["direction"]);
+const REFUSED: Metric = Metric::counter("liqo_proxy_refused_total", "Requests refused, by reason.", &["reason"]);
 
 /// Why a request was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,34 +94,23 @@ impl Counts {
         self.received.fetch_add(bytes as u64, Relaxed);
     }
 
-    /// In the Prometheus text format; `sources` are the open tunnels of each network.
-    pub(super) fn text(&self, sources: &BTreeMap<IpNet, u32>) -> String {
-        let mut text = String::new();
-        let mut family = |name: &str, kind: &str, samples: &[(&str, i128)]| {
-            let _ = writeln!(text, "# TYPE {name} {kind}");
-            for (labels, value) in samples {
-                let _ = writeln!(text, "{name}{labels} {value}");
-            }
-        };
-        let of = |counter: &AtomicU64| i128::from(counter.load(Relaxed));
-        family("liqo_proxy_tunnels_open", "gauge", &[("", i128::from(self.open.load(Relaxed)))]);
-        let labels: Vec<_> = sources.keys().map(|source| format!("{{source=\"{source}\"}}")).collect();
-        let open: Vec<_> =
-            labels.iter().zip(sources.values()).map(|(label, count)| (label.as_str(), i128::from(*count))).collect();
-        family("liqo_proxy_source_tunnels_open", "gauge", &open);
-        let tunnels = [
-            ("{destination=\"api-server\"}", of(&self.to_api_server)),
-            ("{destination=\"auth-service\"}", of(&self.to_auth_service)),
-        ];
-        family("liqo_proxy_tunnels_total", "counter", &tunnels);
-        let bytes =
-            [("{direction=\"to_upstream\"}", of(&self.sent)), ("{direction=\"to_client\"}", of(&self.received))];
-        family("liqo_proxy_bytes_total", "counter", &bytes);
-        let labels = Refused::ALL.map(|why| format!("{{reason=\"{}\"}}", why.label()));
-        let refused: Vec<_> =
-            labels.iter().zip(&self.refused).map(|(label, count)| (label.as_str(), of(count))).collect();
-        family("liqo_proxy_refused_total", "counter", &refused);
-        text
+    /// All counts; `sources` are the open tunnels of each network.
+    #[expect(clippy::cast_precision_loss, reason = "Prometheus counts in floating point")]
+    pub(super) fn samples(&self, sources: &BTreeMap<IpNet, u32>, samples: &mut Samples) {
+        samples.gauge(&OPEN, &[], self.open.load(Relaxed) as f64);
+        samples.describe(&OPEN_OF);
+        for (source, open) in sources {
+            samples.gauge(&OPEN_OF, &[&source.to_string()], f64::from(*open));
+        }
+        for (destination, count) in [("api-server", &self.to_api_server), ("auth-service", &self.to_auth_service)] {
+            samples.count(&OPENED, &[destination], count.load(Relaxed));
+        }
+        for (direction, count) in [("to_upstream", &self.sent), ("to_client", &self.received)] {
+            samples.count(&BYTES, &[direction], count.load(Relaxed));
+        }
+        for (why, count) in Refused::ALL.into_iter().zip(&self.refused) {
+            samples.count(&REFUSED, &[why.label()], count.load(Relaxed));
+        }
     }
 }
 
@@ -130,7 +126,9 @@ mod tests {
         counts.closed();
         counts.refused(Refused::Forbidden);
         counts.sent(7);
-        let text = counts.text(&[("10.42.0.0/16".parse().unwrap(), 3)].into());
+        let mut samples = Samples::default();
+        counts.samples(&[("10.42.0.0/16".parse().unwrap(), 3)].into(), &mut samples);
+        let text = samples.text();
         for line in [
             "liqo_proxy_tunnels_open 1",
             "liqo_proxy_source_tunnels_open{source=\"10.42.0.0/16\"} 3",

@@ -120,7 +120,9 @@ impl Bed {
     }
 
     fn metric(&self, name: &str) -> i64 {
-        let text = self.proxy.counts.text(&self.proxy.sources.all());
+        let mut samples = liqo_kube::metrics::Samples::default();
+        self.proxy.counts.samples(&self.proxy.sources.all(), &mut samples);
+        let text = samples.text();
         let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         line.trim().parse().unwrap()
     }

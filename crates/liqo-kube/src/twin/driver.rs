@@ -21,7 +21,7 @@ use super::{
     Here, Plan, Reflect, There, decide,
     send::{apply, fingerprint},
 };
-use crate::{Cluster, KubeError, Queue, Store, drive, guard::supervised, refusals, said};
+use crate::{Cluster, KubeError, Queue, Store, drive, guard::supervised, refusals, said, told::Told};
 
 /// So long a watch may take to show what we wrote; meanwhile the same is not written again.
 const LAG: Duration = Duration::from_secs(2);
@@ -101,7 +101,7 @@ async fn run<R: Reflect>(parts: &Parts<R>) {
     let workers = parts.workers;
     let pair = Pair {
         parts,
-        told: Mutex::default(),
+        told: Told::default(),
         sent: Mutex::default(),
         fading: Mutex::default(),
         held: Mutex::default(),
@@ -114,7 +114,7 @@ async fn run<R: Reflect>(parts: &Parts<R>) {
 struct Pair<'a, R: Reflect> {
     parts: &'a Parts<R>,
     /// What the user was last told about a name, so that it is told once.
-    told: Mutex<HashMap<String, String>>,
+    told: Told,
     /// What was applied last for a name and when, until the watch shows it.
     sent: Mutex<HashMap<String, (u64, Instant)>>,
     /// Which object of the other cluster should be gone soon, for a name, and since when (or when it was last asked for), until the
@@ -170,7 +170,7 @@ impl<R: Reflect> Pair<'_, R> {
             }
         };
         let Some(here) = here else {
-            lock(&self.told).remove(name);
+            self.told.forget(name);
             lock(&self.held).remove(name);
             lock(&self.last_words).remove(name);
             if there.is_none() && seen.is_none() {
@@ -194,7 +194,7 @@ impl<R: Reflect> Pair<'_, R> {
                     let text = format!(
                         "The state in cluster \"{}\" cannot be shown here: {}",
                         self.parts.peer,
-                        crate::queue::chain(&error)
+                        crate::drive::chain(&error)
                     );
                     tracing::debug!(name, "{text}");
                     self.tell(name, Some(&here), "Warning", "StatusRefused", &text);
@@ -269,7 +269,7 @@ impl<R: Reflect> Pair<'_, R> {
             // It was refused: nothing was made.
             lock(&self.made).remove(name);
         }
-        let why = crate::queue::chain(error);
+        let why = crate::drive::chain(error);
         let why = if is_answered { said::by(peer, &why) } else { why };
         let text = format!("Error reflecting object to cluster \"{peer}\": {why}");
         self.tell(name, here, "Warning", "FailedReflection", &text);
@@ -347,10 +347,7 @@ impl<R: Reflect> Pair<'_, R> {
 
     /// Tells the user what has become of an object, once for each new message.
     fn tell(&self, name: &str, here: Option<&R::Here>, kind: &str, reason: &str, text: &str) {
-        let news = {
-            let mut told = lock(&self.told);
-            told.insert(name.to_owned(), text.to_owned()).as_deref() != Some(text)
-        };
+        let news = self.told.is_news(name, "", text);
         if let Some(here) = here
             && news
             && !self.parts.component.is_empty()

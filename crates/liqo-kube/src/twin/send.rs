@@ -21,7 +21,7 @@ pub(super) async fn apply<K: Object>(cluster: &Cluster, twin: &K, there: Option<
         cluster.merge(there, patch).await?;
         return cluster.apply(twin).await.map(drop);
     }
-    match super::unknown::without(twin, &crate::queue::chain(&error)) {
+    match super::unknown::without(twin, &crate::drive::chain(&error)) {
         Some(known) => cluster.apply(&known).await.map(drop),
         None => Err(error),
     }

@@ -16,12 +16,14 @@ use http::{Request, Response};
 use hyper::body::{Frame, Incoming, SizeHint};
 use kube::{Client, client::Body};
 use tokio_util::sync::CancellationToken;
+use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
     BoxError,
     bound::{self, BoundBody},
 };
+use crate::answers::{Counting, Host};
 
 /// An answer that is on its way.
 type Answer = BoxFuture<'static, Result<Response<BoundBody<Incoming>>, BoxError>>;
@@ -60,7 +62,7 @@ impl Switch {
 
     /// A client whose requests take the current way.
     pub(crate) fn client(&self) -> Client {
-        Client::new(self.clone(), "default")
+        Client::new(Counting(Host::Peer).layer(self.clone()), "default")
     }
 
     /// Requests that begin from now on take `way`; watches end.

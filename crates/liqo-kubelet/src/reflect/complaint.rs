@@ -1,12 +1,9 @@
 //! What of an object is not as the user wants it in the other cluster: an Event, once for each new text.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::Arc;
 
 use kube::ResourceExt;
-use liqo_kube::{Cluster, Object};
+use liqo_kube::{Cluster, Object, told::Told};
 
 use super::component;
 
@@ -20,11 +17,10 @@ pub(super) const INCOMPLETE: &str = "IncompleteReflection";
 
 /// Complaints that users of a kind find in the Events of its objects, with this reason.
 pub(super) fn by_event<K: Object>(home: &Cluster, kind: &'static str, reason: &'static str) -> Complain<K> {
-    let (home, told) = (home.clone(), Mutex::<HashMap<String, String>>::default());
+    let (home, told) = (home.clone(), Told::default());
     Arc::new(move |name, complaint| {
-        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((object, text)) = complaint else { return drop(told.remove(name)) };
-        if told.insert(name.to_owned(), text.clone()).as_ref() == Some(&text) {
+        let Some((object, text)) = complaint else { return told.forget(name) };
+        if !told.is_news(name, "", &text) {
             return;
         }
         let (cluster, object) = (home.clone(), object.clone());

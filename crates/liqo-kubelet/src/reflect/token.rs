@@ -25,7 +25,7 @@ use k8s_openapi::{
 use kube::{Resource, ResourceExt, core::ObjectMeta};
 use liqo_api::meta::{annotation, label};
 use liqo_core::naming::{LONGEST_LABEL, LONGEST_NAME, short_hash, within};
-use liqo_kube::{KubeError, Store, now};
+use liqo_kube::{KubeError, Store, now, told::Told};
 use serde_json::Value;
 
 use super::{Cx, pod::service_account};
@@ -186,7 +186,7 @@ pub(super) struct Tokens {
     pub(super) pods: Store<Pod>,
     pub(super) secrets: Store<Secret>,
     /// What the user was last told about a pod.
-    pub(super) told: Mutex<HashMap<String, String>>,
+    pub(super) told: Told,
     /// When tokens were last written for a pod (its UID).
     pub(super) sent: Mutex<HashMap<String, (Option<String>, Instant)>>,
 }
@@ -202,7 +202,7 @@ impl Tokens {
         let pod = self.pods.get(&self.namespace_here, name);
         let secret = self.secrets.get(&self.namespace_there, &secret_name(name));
         if pod.is_none() {
-            self.told.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+            self.told.forget(name);
             self.sent.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
         }
         match (plan(&self.cx.link, pod.as_deref(), secret.as_deref(), now().0), pod, secret) {
@@ -273,8 +273,7 @@ impl Tokens {
 
     /// Tells the user what is wrong, once.
     fn tell(&self, pod: &Arc<Pod>, text: &str) {
-        let known = self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(pod.name_any(), text.to_owned());
-        if known.as_deref() != Some(text) {
+        if self.told.is_news(&pod.name_any(), "", text) {
             let (home, pod, text) = (self.cx.home.clone(), Arc::clone(pod), text.to_owned());
             let component = super::component(KIND);
             tokio::spawn(

@@ -9,9 +9,18 @@ use std::{
 };
 
 use liqo_ipam_rpc::{IpamClient, IpamError};
-use liqo_kube::Queue;
+use liqo_kube::{
+    Queue,
+    metrics::{Metric, Samples},
+};
 
 use super::memory::{Answer, Memory, Step, Trouble, User};
+
+const ADDRESSES: Metric = Metric::gauge(
+    "liqo_virtual_kubelet_addresses",
+    "Addresses the IPAM was asked to translate, by kind (endpoints here, pods there) and state of the question.",
+    &["kind", "state"],
+);
 
 /// No question takes longer.
 pub(super) const DEADLINE: Duration = Duration::from_secs(3);
@@ -72,16 +81,16 @@ impl Asker {
         lock(&self.memory)
     }
 
-    /// In the Prometheus text format.
-    pub(super) fn metrics(&self) -> String {
-        let name = "liqo_virtual_kubelet_addresses";
+    /// Addresses by the state of their question.
+    #[expect(clippy::cast_precision_loss, reason = "Prometheus counts in floating point")]
+    pub(super) fn samples(&self, samples: &mut Samples) {
         let way = match self.way {
             Way::Out => "endpoints",
             Way::Home => "pods",
         };
-        let states = ["known", "asking", "failed"].into_iter().zip(self.memory().count());
-        let line = |(state, count)| format!("{name}{{kind=\"{way}\",state=\"{state}\"}} {count}\n");
-        states.map(line).collect()
+        for (state, count) in ["known", "asking", "failed"].into_iter().zip(self.memory().count()) {
+            samples.gauge(&ADDRESSES, &[way, state], count as f64);
+        }
     }
 
     fn push(&self, addresses: Vec<IpAddr>) {

@@ -7,27 +7,19 @@ use k8s_openapi::api::{
     core::v1::{Container, Pod, PodTemplateSpec},
 };
 use kube::ResourceExt;
+use liqo_api::role::{ROLES, Runs};
 use liqo_kube::{Cluster, Object};
 use serde::Serialize;
 
 use crate::{here, out::Mark, status::frame::Section};
 
-/// The deployments of every installation.
-const DEPLOYMENTS: [&str; 3] = ["liqo-controller-manager", "liqo-crd-replicator", "liqo-auth"];
-/// Those of an installation that connects networks.
-const NETWORK_DEPLOYMENTS: [&str; 3] = ["liqo-proxy", "liqo-network-manager", "liqo-gateway"];
-/// Those of an installation that asked for them.
-const OPTIONAL_DEPLOYMENTS: [&str; 1] = ["liqo-status"];
-/// Those of an installation that connects networks, on each node.
-const NETWORK_DAEMON_SETS: [&str; 1] = ["liqo-route"];
-
 /// What was found of all components.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Components {
-    deployments: BTreeMap<&'static str, Count>,
+    deployments: BTreeMap<String, Count>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    daemon_sets: BTreeMap<&'static str, Count>,
+    daemon_sets: BTreeMap<String, Count>,
     errors: Vec<String>,
 }
 
@@ -87,26 +79,39 @@ fn images(template: &PodTemplateSpec) -> Vec<String> {
 pub(crate) async fn observe(cluster: &Cluster, namespace: &str) -> anyhow::Result<Components> {
     let mut all = Components::default();
     let network = here::connects_networks(cluster, namespace).await?;
-    let (deployments, daemon_sets) =
-        if network { (&NETWORK_DEPLOYMENTS[..], &NETWORK_DAEMON_SETS[..]) } else { (&[][..], &[][..]) };
-    for name in DEPLOYMENTS.iter().chain(deployments) {
-        match look::<Deployment>(cluster, namespace, name, &mut all.errors).await? {
-            Some(count) => drop(all.deployments.insert(name, count)),
-            None => all.errors.push(missing::<Deployment>(namespace, name)),
-        }
-    }
-    for name in &OPTIONAL_DEPLOYMENTS {
-        if let Some(count) = look::<Deployment>(cluster, namespace, name, &mut all.errors).await? {
-            all.deployments.insert(name, count);
-        }
-    }
-    for name in daemon_sets {
-        match look::<DaemonSet>(cluster, namespace, name, &mut all.errors).await? {
-            Some(count) => drop(all.daemon_sets.insert(name, count)),
-            None => all.errors.push(missing::<DaemonSet>(namespace, name)),
+    for role in ROLES {
+        let (name, errors) = (role.workload(), &mut all.errors);
+        match role.runs {
+            Runs::Always => count::<Deployment>(cluster, namespace, name, (&mut all.deployments, errors)).await?,
+            Runs::Networks if network => {
+                count::<Deployment>(cluster, namespace, name, (&mut all.deployments, errors)).await?;
+            }
+            Runs::NetworksOnEachNode if network => {
+                count::<DaemonSet>(cluster, namespace, name, (&mut all.daemon_sets, errors)).await?;
+            }
+            Runs::Asked => {
+                if let Some(count) = look::<Deployment>(cluster, namespace, &name, errors).await? {
+                    all.deployments.insert(name, count);
+                }
+            }
+            Runs::Networks | Runs::NetworksOnEachNode | Runs::Jobs | Runs::ForProvider | Runs::ForJob => {}
         }
     }
     Ok(all)
+}
+
+/// Counts a component that must be there.
+async fn count<K: Workload>(
+    cluster: &Cluster,
+    namespace: &str,
+    name: String,
+    (counts, errors): (&mut BTreeMap<String, Count>, &mut Vec<String>),
+) -> anyhow::Result<()> {
+    match look::<K>(cluster, namespace, &name, errors).await? {
+        Some(count) => drop(counts.insert(name, count)),
+        None => errors.push(missing::<K>(namespace, &name)),
+    }
+    Ok(())
 }
 
 /// What is said of a component that is not there.
@@ -188,15 +193,11 @@ impl Components {
             (Mark::Error, "✖ control plane is not OK")
         };
         all.line(format!("{} {told}", mark.prefix()));
-        let names = DEPLOYMENTS.iter().chain(&NETWORK_DEPLOYMENTS).chain(&OPTIONAL_DEPLOYMENTS);
-        let kinds = [
-            ("Deployment", names.copied().collect::<Vec<_>>(), &self.deployments),
-            ("DaemonSet", NETWORK_DAEMON_SETS.to_vec(), &self.daemon_sets),
-        ];
-        for (kind, names, counts) in kinds {
+        for (kind, counts) in [("Deployment", &self.deployments), ("DaemonSet", &self.daemon_sets)] {
             let mut section = Section::new(kind);
-            for name in names {
-                if let Some(count) = counts.get(name) {
+            // In the order of the table of roles.
+            for name in ROLES.map(|role| role.workload()) {
+                if let Some(count) = counts.get(&name) {
                     section.entry(name, count.text());
                 }
             }
@@ -207,7 +208,7 @@ impl Components {
         if verbose {
             let mut images = Section::new("Images");
             for (name, count) in self.deployments.iter().chain(&self.daemon_sets) {
-                images.entry(*name, count.images.join(", "));
+                images.entry(name, count.images.join(", "));
             }
             all.section(images);
         }
@@ -242,7 +243,7 @@ mod tests {
     fn counts_are_shown_as_documented() {
         let count = Count { desired: 1, ready: 1, available: 1, images: vec!["localhost/liqo:dev".into()] };
         let route = Count { desired: 3, ready: 2, available: 2, images: Vec::new() };
-        let mut all = Components { deployments: [("liqo-auth", count)].into(), ..Components::default() };
+        let mut all = Components { deployments: [("liqo-auth".to_owned(), count)].into(), ..Components::default() };
         assert!(all.is_healthy());
         assert!(
             all.text(false).contains("    liqo-auth: Desired: 1, Ready: 1/1, Available: 1/1\n"),
@@ -250,7 +251,7 @@ mod tests {
             all.text(false)
         );
         assert!(all.text(true).contains("Images\n    liqo-auth: localhost/liqo:dev\n"));
-        all.daemon_sets.insert("liqo-route", route);
+        all.daemon_sets.insert("liqo-route".to_owned(), route);
         assert!(!all.is_healthy());
         assert!(
             all.text(false).contains("DaemonSet\n    liqo-route: Desired: 3, Ready: 2/3, Available: 2/3\n"),

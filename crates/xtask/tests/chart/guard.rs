@@ -69,7 +69,7 @@ fn no_port_of_ours_is_forgotten() {
         let open: Vec<&Value> = policy["spec"]["ingress"].as_array().expect("rules").iter().collect();
         let open: Vec<&Value> = open.iter().map(|rule| &rule["ports"][0]["port"]).collect();
         let container = &objects[&format!("Deployment/{name}")]["spec"]["template"]["spec"]["containers"][0];
-        for port in container["ports"].as_array().expect("ports").iter().filter(|port| port["name"] != "metrics") {
+        for port in container["ports"].as_array().expect("ports") {
             assert!(open.contains(&&port["containerPort"]), "{name}: {port}");
         }
     }

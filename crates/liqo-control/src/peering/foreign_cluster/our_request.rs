@@ -13,6 +13,7 @@ use super::{
     Pass,
     plan::{Plan, Step},
 };
+use crate::COMPONENT;
 
 impl Pass<'_> {
     /// Removes requests that carry the labels of this cluster but were not made by it.
@@ -20,7 +21,7 @@ impl Pass<'_> {
         let cluster = &self.world.home.cluster;
         for one in self.world.false_requests(tenant, self.one) {
             let why = "the request says that this cluster made it, which is not so: it is removed";
-            self.world.told.warn(cluster, &*one, "RequestIgnored", why).await;
+            self.world.told.warn((cluster, COMPONENT), &*one, "", "RequestIgnored", why).await;
             cluster.remove(&*one).await?;
         }
         Ok(())

@@ -155,7 +155,9 @@ async fn an_outage_ends_by_itself() {
     plan.out.store(false, Ordering::SeqCst);
     until("all are answered", || many.iter().all(|ip| matches!(wishes.answer(*ip), Answer::Known(_)))).await;
     assert_eq!(plan.mapped().len(), 51);
-    let metrics = asker.metrics();
+    let mut samples = Samples::default();
+    asker.samples(&mut samples);
+    let metrics = samples.text();
     assert!(metrics.contains("{kind=\"endpoints\",state=\"known\"} 51\n"), "{metrics}");
 }
 

@@ -1,0 +1,86 @@
+//! The roles of the server binary: the one table that the binary, the image, `liqoctl`, the chart's tests and the stories read.
+
+/// A role.
+#[derive(Clone, Copy, Debug)]
+pub struct Role {
+    /// The program by which the binary is called; for roles of Liqo 0.8.3 the name there.
+    pub program: &'static str,
+    /// Label `app.kubernetes.io/name` of its pods.
+    pub component: &'static str,
+    /// What runs it.
+    pub runs: Runs,
+    /// Whether it serves `/metrics` beside `/healthz` and `/readyz` at port [`HEALTH_PORT`].
+    pub has_metrics: bool,
+}
+
+/// What runs a role, and in which installations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runs {
+    /// A Deployment of every installation.
+    Always,
+    /// A Deployment of installations that connect networks.
+    Networks,
+    /// A DaemonSet of installations that connect networks.
+    NetworksOnEachNode,
+    /// A Deployment of installations that ask for it.
+    Asked,
+    /// A Deployment in the namespace of jobs, of installations that run jobs.
+    Jobs,
+    /// A Deployment for each provider, in its tenant namespace, made by the controller manager.
+    ForProvider,
+    /// A container beside the worker of each job.
+    ForJob,
+}
+
+/// The port of probes and metrics of every role, unless flags choose another one.
+pub const HEALTH_PORT: u16 = 8081;
+
+impl Role {
+    /// Name of the Deployment or DaemonSet in the chart, and of its `ServiceAccount`.
+    pub fn workload(&self) -> String {
+        format!("liqo-{}", self.component)
+    }
+
+    /// The role with this program.
+    pub fn called(program: &str) -> Option<&'static Self> {
+        ROLES.iter().find(|role| role.program == program)
+    }
+}
+
+const fn role(program: &'static str, component: &'static str, runs: Runs) -> Role {
+    Role { program, component, runs, has_metrics: true }
+}
+
+/// All roles.
+pub const ROLES: [Role; 13] = [
+    role("liqo-controller-manager", "controller-manager", Runs::Always),
+    role("crd-replicator", "crd-replicator", Runs::Always),
+    role("auth-service", "auth", Runs::Always),
+    role("virtual-kubelet", "virtual-kubelet", Runs::ForProvider),
+    role("liqo-proxy", "proxy", Runs::Networks),
+    role("liqo-network-manager", "network-manager", Runs::Networks),
+    role("liqo-gateway", "gateway", Runs::Networks),
+    role("liqo-route", "route", Runs::NetworksOnEachNode),
+    role("liqo-status", "status", Runs::Asked),
+    role("liqo-jobs", "jobs", Runs::Jobs),
+    role("liqo-jobs-api", "jobs-api", Runs::Jobs),
+    // Neither of the two knows Kubernetes.
+    Role { has_metrics: false, ..role("liqo-store", "store", Runs::Jobs) },
+    Role { has_metrics: false, ..role("liqo-mover", "mover", Runs::ForJob) },
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn roles_are_told_apart_by_program_and_by_component() {
+        let programs: BTreeSet<_> = ROLES.iter().map(|role| role.program).collect();
+        let components: BTreeSet<_> = ROLES.iter().map(|role| role.component).collect();
+        assert_eq!((programs.len(), components.len()), (ROLES.len(), ROLES.len()));
+        assert_eq!(Role::called("auth-service").map(Role::workload).as_deref(), Some("liqo-auth"));
+        assert!(Role::called("liqo").is_none());
+    }
+}

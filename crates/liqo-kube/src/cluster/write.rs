@@ -1,0 +1,74 @@
+//! Making and changing objects.
+
+use kube::{
+    Resource, ResourceExt,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use super::{Cluster, KubeError, Object, body, name_of, path, path_of};
+
+impl Cluster {
+    /// Creates the object; an existing one is a conflict.
+    pub async fn create<K: Object>(&self, object: &K) -> Result<K, KubeError> {
+        let params = PostParams { field_manager: Some(self.writer.to_owned()), ..PostParams::default() };
+        let request = path_of(object).create(&params, body(object));
+        self.ask::<K, K>("create", &name_of(object), request).await
+    }
+
+    /// Whether the API server, with all it asks, would let us create the object; nothing is created.
+    pub async fn try_create<K: Object>(&self, object: &K) -> Result<(), KubeError> {
+        let params = PostParams { dry_run: true, field_manager: Some(self.writer.to_owned()) };
+        let request = path_of(object).create(&params, body(object));
+        self.ask::<K, serde::de::IgnoredAny>("create", &name_of(object), request).await.map(drop)
+    }
+
+    /// Creates something under an object, like a token or an eviction; gives what it has become.
+    pub async fn create_under<K: Object, S: Resource<DynamicType = ()> + Serialize + DeserializeOwned>(
+        &self,
+        namespace: &str,
+        name: &str,
+        subresource: &str,
+        new: &S,
+    ) -> Result<S, KubeError> {
+        let params = PostParams::default();
+        let request = path::<K>(namespace).create_subresource(subresource, name, &params, body(new));
+        self.ask::<S, S>("create", name, request).await
+    }
+
+    /// Server-side apply of the fields in `object`: fields we applied earlier and left out now are removed.
+    ///
+    /// With a UID in it, exactly that object is changed; a conflict when it is gone or another one.
+    pub async fn apply<K: Object>(&self, object: &K) -> Result<K, KubeError> {
+        let mut body = serde_json::to_value(object).expect("an object is JSON");
+        prune(&mut body);
+        self.apply_value(&object.namespace().unwrap_or_default(), &object.name_any(), body).await
+    }
+
+    /// Server-side apply of a body that need not be a whole `K`.
+    pub async fn apply_value<K: Object>(&self, namespace: &str, name: &str, mut body: Value) -> Result<K, KubeError> {
+        body["apiVersion"] = K::api_version(&()).into();
+        body["kind"] = K::kind(&()).into();
+        let request = path::<K>(namespace).patch(name, &PatchParams::apply(self.writer).force(), &Patch::Apply(body));
+        self.ask::<K, K>("apply", name, request).await
+    }
+
+    /// JSON merge patch (RFC 7386) of an object; put `metadata.resourceVersion` in to be safe from races.
+    pub async fn merge<K: Object>(&self, object: &K, patch: Value) -> Result<K, KubeError> {
+        let request = path_of(object).patch(&object.name_any(), &self.as_writer(), &Patch::Merge(patch));
+        self.ask::<K, K>("patch", &name_of(object), request).await
+    }
+}
+
+/// What server-side apply must not be told, and nulls.
+fn prune(body: &mut Value) {
+    if let Some(object) = body.as_object_mut() {
+        object.remove("status");
+    }
+    if let Some(meta) = body.get_mut("metadata").and_then(Value::as_object_mut) {
+        for key in ["managedFields", "resourceVersion", "creationTimestamp", "generation", "selfLink"] {
+            meta.remove(key);
+        }
+    }
+}

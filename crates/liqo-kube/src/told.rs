@@ -1,0 +1,134 @@
+//! What users were told already, so that they are told the same thing once.
+//!
+//! Keeps true: a text about one topic of an object is news only after another text about that topic, or after the topic was
+//! settled. [`Cluster::event`] bounds how many Events one object gets in a minute; an Event it leaves out is written at the next
+//! opportunity. The memory is bounded, whatever peers do.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use kube::ResourceExt;
+
+use crate::{Cluster, Object, refusals};
+
+/// Objects that are remembered; for one more, the object that was silent longest is forgotten.
+const OBJECTS: usize = 4096;
+/// Topics of one object that are remembered; for one more, all topics of the object are forgotten.
+const TOPICS: usize = 128;
+
+/// The last text about each topic of each object.
+#[derive(Debug, Default)]
+pub struct Told(Mutex<HashMap<String, Said>>);
+
+#[derive(Debug, Default)]
+struct Said {
+    /// By topic, the last text: its hash, because texts of peers are long.
+    last: BTreeMap<String, u64>,
+    touched: Option<Instant>,
+}
+
+impl Told {
+    /// Whether `text` differs from the last one about this topic of the object; `text` is the last one from now on.
+    pub fn is_news(&self, object: &str, topic: &str, text: &str) -> bool {
+        self.differs(object, topic, text, Instant::now())
+    }
+
+    /// The topic is settled: the same text is news when it comes again.
+    pub fn settle(&self, object: &str, topic: &str) {
+        if let Some(said) = self.lock().get_mut(object) {
+            said.last.remove(topic);
+        }
+    }
+
+    /// The object is gone, or nothing is wrong with it any more.
+    pub fn forget(&self, object: &str) {
+        self.lock().remove(object);
+    }
+
+    /// Writes a Warning Event of `component` about an object, a log line and a refusal of the door `controller`, unless the user was
+    /// told the same about this topic (for objects with several: namespaces in a map, say). Objects are told apart by their UIDs.
+    pub async fn warn<K: Object>(
+        &self,
+        (cluster, component): (&Cluster, &str),
+        object: &K,
+        topic: &str,
+        reason: &'static str,
+        message: &str,
+    ) {
+        let (uid, topic_of_reason) = (object.uid().unwrap_or_default(), format!("{reason}/{topic}"));
+        if !self.is_news(&uid, &topic_of_reason, message) {
+            return;
+        }
+        if !cluster.event(object, component, "Warning", reason, message).await {
+            return self.settle(&uid, &topic_of_reason);
+        }
+        refusals::count("controller", reason);
+        let kind = K::kind(&()).into_owned();
+        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+        tracing::warn!(kind, namespace, object = name, topic, reason = message, "{reason}");
+    }
+
+    /// The trouble that [`Told::warn`] was called for is over.
+    pub fn settled<K: Object>(&self, object: &K, topic: &str, reason: &str) {
+        self.settle(&object.uid().unwrap_or_default(), &format!("{reason}/{topic}"));
+    }
+
+    fn differs(&self, object: &str, topic: &str, text: &str, now: Instant) -> bool {
+        let mut all = self.lock();
+        if all.len() >= OBJECTS && !all.contains_key(object) {
+            let silent = all.iter().min_by_key(|(_, said)| said.touched).map(|(object, _)| object.clone());
+            silent.and_then(|object| all.remove(&object));
+        }
+        let said = all.entry(object.to_owned()).or_default();
+        said.touched = Some(now);
+        if said.last.len() >= TOPICS && !said.last.contains_key(topic) {
+            said.last.clear();
+        }
+        let mut hasher = DefaultHasher::new();
+        text.hash(&mut hasher);
+        let hash = hasher.finish();
+        said.last.insert(topic.to_owned(), hash) != Some(hash)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Said>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_text_is_news_after_another_one_about_its_topic() {
+        let told = Told::default();
+        assert!(told.is_news("a", "topic", "0"));
+        assert!(!told.is_news("a", "topic", "0"));
+        assert!(told.is_news("b", "topic", "0"), "another object");
+        assert!(told.is_news("a", "other", "0"), "another topic");
+        assert!(told.is_news("a", "topic", "1") && told.is_news("a", "topic", "0"), "another text");
+        told.settle("a", "topic");
+        assert!(told.is_news("a", "topic", "0") && !told.is_news("a", "other", "0"), "one topic was settled");
+        told.forget("a");
+        assert!(told.is_news("a", "other", "0") && !told.is_news("b", "topic", "0"), "one object was forgotten");
+    }
+
+    #[test]
+    fn the_memory_is_bounded() {
+        let (told, start) = (Told::default(), Instant::now());
+        for number in 0..10_000_u64 {
+            let now = start + Duration::from_millis(number);
+            told.differs(&number.to_string(), "topic", "x", now);
+            told.differs("one", &number.to_string(), "x", now);
+        }
+        let all = told.lock();
+        assert_eq!((all.len(), all["one"].last.len() <= TOPICS), (OBJECTS, true));
+        assert!(all.contains_key("9999") && !all.contains_key("0"), "who was silent longest is forgotten");
+    }
+}
