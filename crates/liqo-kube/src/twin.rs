@@ -18,6 +18,8 @@ mod driver;
 mod send;
 mod unknown;
 
+use std::time::Duration;
+
 use kube::ResourceExt;
 use serde_json::Value;
 
@@ -44,8 +46,8 @@ pub enum Back {
     Nothing,
     /// The object here shall have this status.
     Status(Value),
-    /// The same, but nobody waits for it: it may be told together with what follows it.
-    Soon(Value),
+    /// The same, but nobody waits for it: it may be told together with what follows within this time.
+    Soon(Value, Duration),
 }
 
 /// What becomes of an object here that is being deleted, once its twin is gone.
@@ -96,6 +98,13 @@ pub trait Reflect: Send + Sync + 'static {
     fn shares_status(&self, here: &Self::Here) -> bool {
         let _ = here;
         false
+    }
+
+    /// A label, with its value, that this object gets together with the next status that is written here; `None`: there is none
+    /// to add.
+    fn mark(&self, here: &Self::Here) -> Option<(&'static str, &'static str)> {
+        let _ = here;
+        None
     }
 
     /// What happens at the end of this object here.
@@ -173,8 +182,8 @@ pub enum Here {
     Keep,
     /// Write this status.
     Status(Value),
-    /// Write this status if there is still none to write at once after a while.
-    Soon(Value),
+    /// Write this status if there is still none to write at once after this time.
+    Soon(Value, Duration),
     /// Add this finalizer, before anything is made there.
     Hold(&'static str),
     /// Take this finalizer away.
@@ -188,7 +197,7 @@ impl From<Back> for Here {
         match back {
             Back::Nothing => Self::Keep,
             Back::Status(status) => Self::Status(status),
-            Back::Soon(status) => Self::Soon(status),
+            Back::Soon(status, within) => Self::Soon(status, within),
         }
     }
 }

@@ -12,7 +12,6 @@ mod complaint;
 mod config_map;
 mod endpoint_slice;
 mod ingress;
-mod mark;
 mod needs;
 mod pair;
 mod pod;
@@ -43,13 +42,11 @@ use liqo_core::mapping;
 use liqo_kube::{Cluster, Queue, Store, drive, life::Life};
 use tokio::sync::watch;
 
-use self::{mark::Mark, pair::Pair};
+use self::pair::Pair;
 use crate::{args::WorkerArgs, link::Link, metrics::Counters, node::Reach, translate::Addresses};
 
 pub(crate) use pod::{API_SERVER_NAMES, ApiServer, ApiSupport};
 
-/// Workers for pods that only need one small write each.
-const POD_HELPERS: usize = 10;
 /// Pause before the rights in a namespace are reviewed again.
 const RIGHTS_PAUSE: Duration = Duration::from_millis(100);
 
@@ -84,8 +81,6 @@ pub(crate) struct Place {
 #[derive(Default)]
 pub(crate) struct Pairs {
     pairs: RwLock<BTreeMap<String, Pair>>,
-    /// Pods that have to be marked.
-    unmarked: Queue<(String, String)>,
     /// Whether the first namespaces are known.
     known: watch::Sender<bool>,
 }
@@ -95,16 +90,8 @@ impl Pairs {
     pub(crate) fn saw(&self, pod: &Pod) {
         let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
         if let Some(pair) = self.read().get(&namespace) {
-            if mark::is_due(pod) {
-                self.unmarked.push((namespace, name.clone()));
-            }
             pair.saw(name);
         }
-    }
-
-    /// Whether a namespace is mirrored.
-    fn has(&self, namespace: &str) -> bool {
-        self.read().contains_key(namespace)
     }
 
     /// Where a namespace is, there.
@@ -166,14 +153,11 @@ pub(crate) fn start(
         let queue = queue.clone();
         move |_| queue.push(())
     });
-    let mark = Mark { home: cx.home.clone(), pods: pods.clone(), pairs: Arc::clone(&pairs) };
-    let unmarked = pairs.unmarked.clone();
     let follower = Arc::new(Follower { cx, maps: maps.clone(), pods, pairs, renew: AtomicBool::new(false) });
 
     queue.push(());
     life.spawn("reconnect", reconnect(reach, Arc::clone(&follower), queue.clone()));
     life.spawn("namespaces", async move { drive("namespaces", queue, 1, |()| follower.settle()).await });
-    life.spawn("mark", async move { drive("mark", unmarked, POD_HELPERS, |key| mark.settle(key)).await });
     maps
 }
 

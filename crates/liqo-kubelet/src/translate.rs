@@ -1,8 +1,10 @@
 //! Addresses of one cluster as the other one must write them.
 //!
-//! Where Liqo connects the networks, pods and endpoints have other addresses on the other side; the IPAM (gRPC)
-//! knows which. Its answers are remembered: objects are forged from memory, and looked at again when an answer
-//! comes or changes. While nobody answers everything that needs no new answer goes on.
+//! Where Liqo connects the networks, pods and endpoints have other addresses on the other side. Addresses of the peer's pods are
+//! computed from the networks of the tunnel ([`Remapping`]). Addresses of endpoints here are the IPAM's (gRPC) to give, and those
+//! of pods where another IPAM connects the networks without a `TunnelEndpoint`: its answers are remembered, objects are forged
+//! from memory, and looked at again when an answer comes or changes. While the IPAM does not answer, everything that needs no new
+//! answer goes on.
 //!
 //! Watches   `TunnelEndpoint` of the peer: other networks may mean other addresses.
 //! Writes    nothing; asks the IPAM for addresses while they are wanted.
@@ -12,6 +14,7 @@
 mod asker;
 mod leftovers;
 mod memory;
+mod remapping;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,13 +29,14 @@ use liqo_api::{
 };
 use liqo_ipam_rpc::IpamClient;
 use liqo_kube::{Cluster, Queue, Store, drive, life::Life};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use self::asker::Asker;
 use crate::{link::Link, reflect::Pairs};
 
 pub(crate) use asker::Wishes;
 pub(crate) use memory::Answer;
+pub(crate) use remapping::Remapping;
 
 /// Questions to the IPAM at the same time, for each way.
 const WORKERS: usize = 8;
@@ -44,7 +48,7 @@ pub(crate) enum Addresses {
     Hidden,
     /// They are the same on both sides.
     Same,
-    /// The IPAM translates them.
+    /// Liqo connects the networks, and may have remapped them.
     Translated(Translated),
 }
 
@@ -53,8 +57,10 @@ pub(crate) enum Addresses {
 pub(crate) struct Translated {
     /// Endpoints here, for the peer.
     out: Arc<Asker>,
-    /// Pods of the peer, for us.
+    /// Pods of the peer, for us, where there is no tunnel.
     home: Arc<Asker>,
+    /// Pods of the peer, for us, where there is a tunnel.
+    remapping: watch::Sender<Remapping>,
 }
 
 impl Addresses {
@@ -71,7 +77,7 @@ impl Addresses {
         ));
         let out = Arc::new(Asker::out(ipam.clone(), peer));
         let home = Arc::new(Asker::home(ipam, peer));
-        Ok(Self::Translated(Translated { out, home }))
+        Ok(Self::Translated(Translated { out, home, remapping: watch::Sender::default() }))
     }
 
     /// Whether they are kept to ourselves.
@@ -88,24 +94,36 @@ impl Addresses {
         }
     }
 
-    /// How pods there look here, likewise.
+    /// How pods there look here, likewise; changes with [`Addresses::remappings`], too.
     pub(crate) fn pods(&self, scope: &str, queue: &Queue<String>) -> View {
         match self {
-            Self::Translated(both) => View::Translated(Wishes::new(&both.home, scope, queue)),
+            Self::Translated(both) => {
+                let (remapping, wishes) = (both.remapping.subscribe(), Wishes::new(&both.home, scope, queue));
+                View::Remapped { remapping, wishes }
+            }
             Self::Hidden | Self::Same => View::Same,
+        }
+    }
+
+    /// The remapping of the peer's pod network, as it changes; `None` where nothing is remapped.
+    pub(crate) fn remappings(&self) -> Option<watch::Receiver<Remapping>> {
+        match self {
+            Self::Translated(both) => Some(both.remapping.subscribe()),
+            Self::Hidden | Self::Same => None,
         }
     }
 
     /// Starts to ask, and to clear up what an earlier process left.
     pub(crate) fn start(&self, life: &Life, home: &Cluster, link: &Arc<Link>, pairs: &Arc<Pairs>) {
-        let Self::Translated(Translated { out, home: back }) = self else { return };
+        let Self::Translated(Translated { out, home: back, remapping }) = self else { return };
         for (name, asker) in [("endpoint-addresses", out), ("pod-addresses", back)] {
             let (asker, queue) = (Arc::clone(asker), asker.queue().clone());
             life.spawn(name, async move { drive(name, queue, WORKERS, |ip| asker.settle(ip)).await });
         }
         let both = [Arc::clone(out), Arc::clone(back)];
         life.metrics(move |samples| both.iter().for_each(|asker| asker.samples(samples)));
-        life.spawn("networks", follow(watch(home, link), [Arc::clone(out), Arc::clone(back)]));
+        let askers = [Arc::clone(out), Arc::clone(back)];
+        life.spawn("networks", follow(watch(home, link), askers, remapping.clone()));
         let leftovers = leftovers::Leftovers {
             home: home.clone(),
             peer: link.there.cluster_id.clone(),
@@ -122,6 +140,13 @@ pub(crate) enum View {
     Same,
     /// As the IPAM says.
     Translated(Wishes),
+    /// As the networks of the tunnel say; without a tunnel, as the IPAM says.
+    Remapped {
+        /// What the networks of the tunnel say.
+        remapping: watch::Receiver<Remapping>,
+        /// What the IPAM is asked for.
+        wishes: Wishes,
+    },
 }
 
 impl View {
@@ -130,6 +155,10 @@ impl View {
         match self {
             Self::Same => Answer::Known(ip),
             Self::Translated(wishes) => wishes.answer(ip),
+            Self::Remapped { remapping, wishes } => {
+                let remapping = *remapping.borrow();
+                remapping.answer(ip).unwrap_or_else(|| wishes.answer(ip))
+            }
         }
     }
 
@@ -137,14 +166,19 @@ impl View {
     pub(crate) fn wishes(&self) -> Option<&Wishes> {
         match self {
             Self::Same => None,
-            Self::Translated(wishes) => Some(wishes),
+            Self::Translated(wishes) | Self::Remapped { wishes, .. } => Some(wishes),
         }
     }
 
     /// From now on the object `name` wants exactly these addresses.
     pub(crate) fn set(&self, name: &str, wanted: BTreeSet<IpAddr>) {
-        if let Self::Translated(wishes) = self {
-            wishes.set(name, wanted);
+        match self {
+            Self::Same => {}
+            Self::Translated(wishes) => wishes.set(name, wanted),
+            Self::Remapped { remapping, wishes } => {
+                let asks = *remapping.borrow() == Remapping::Absent;
+                wishes.set(name, if asks { wanted } else { BTreeSet::new() });
+            }
         }
     }
 }
@@ -164,8 +198,8 @@ fn watch(home: &Cluster, link: &Link) -> Tunnels {
     Tunnels { store, news }
 }
 
-/// Doubts every answer whenever the networks of a tunnel have changed.
-async fn follow(tunnels: Tunnels, askers: [Arc<Asker>; 2]) {
+/// Doubts every answer, and remaps pods anew, whenever the networks of a tunnel have changed.
+async fn follow(tunnels: Tunnels, askers: [Arc<Asker>; 2], remapping: watch::Sender<Remapping>) {
     tunnels.store.ready().await;
     let mut before = None;
     loop {
@@ -174,6 +208,9 @@ async fn follow(tunnels: Tunnels, askers: [Arc<Asker>; 2]) {
         if before.as_ref() != Some(&now) {
             tracing::debug!(tunnels = now.len(), "networks of the tunnel known or changed");
             askers.iter().for_each(|asker| asker.doubt());
+            // A tunnel that is replaced may still be shown beside its successor.
+            let current = all.iter().min_by_key(|one| (one.metadata.deletion_timestamp.is_some(), &one.metadata.name));
+            remapping.send_replace(current.map_or(Remapping::Absent, |tunnel| Remapping::of(&tunnel.spec)));
             before = Some(now);
         }
         tunnels.news.notified().await;

@@ -10,10 +10,16 @@ use serde_json::{Map, Value, json};
 
 type Pairs = BTreeMap<String, String>;
 
-/// Keeps of the managed fields only what `writer` wrote; to be called before an object is stored.
+/// Keeps of the managed fields only what `writer` wrote of the metadata; to be called before an object is stored.
 pub(super) fn keep_fields_of(meta: &mut ObjectMeta, writer: &str) {
     if let Some(all) = &mut meta.managed_fields {
         all.retain(|entry| entry.manager.as_deref() == Some(writer) && entry.subresource.is_none());
+        all.shrink_to_fit();
+        for fields in all.iter_mut().filter_map(|entry| entry.fields_v1.as_mut()) {
+            if let Some(fields) = fields.0.as_object_mut() {
+                fields.retain(|key, _| key == "f:metadata");
+            }
+        }
     }
 }
 

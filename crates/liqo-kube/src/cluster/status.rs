@@ -16,7 +16,22 @@ impl Cluster {
         object: &K,
         status: &(impl Serialize + Sync),
     ) -> Result<Option<K>, KubeError> {
-        self.patch_status(object, status, None).await
+        self.patch_status(object, status, None, None).await
+    }
+
+    /// [`Cluster::put_status`], or [`Cluster::put_status_as_seen`], that adds a label in the same request: API servers take
+    /// metadata of Pods together with their status. Other labels stay.
+    pub async fn put_status_marked<K: Object>(
+        &self,
+        object: &K,
+        status: &(impl Serialize + Sync),
+        mark: (&str, &str),
+        as_seen: bool,
+    ) -> Result<Option<K>, KubeError> {
+        // Without labels, all labels are written: none must have come meanwhile.
+        let as_seen = as_seen || object.labels().is_empty();
+        let version = object.resource_version().filter(|_| as_seen);
+        self.patch_status(object, status, version, Some(mark)).await
     }
 
     /// [`Cluster::put_status`] where the status has another writer, too: nothing happens, and nothing is given back, when
@@ -26,7 +41,7 @@ impl Cluster {
         object: &K,
         status: &(impl Serialize + Sync),
     ) -> Result<Option<K>, KubeError> {
-        self.patch_status(object, status, object.resource_version()).await
+        self.patch_status(object, status, object.resource_version(), None).await
     }
 
     /// Sets conditions of exactly this object's status, by their type; conditions of other types stay. Nothing happens when
@@ -46,9 +61,11 @@ impl Cluster {
         object: &K,
         status: &(impl Serialize + Sync),
         version: Option<String>,
+        mark: Option<(&str, &str)>,
     ) -> Result<Option<K>, KubeError> {
         let status = serde_json::to_value(status).expect("a status is JSON");
-        let patch = Patch::<Value>::Json(status_patch(object.uid(), version, status));
+        let mark = mark.map(|mark| marking(mark, object.labels().is_empty()));
+        let patch = Patch::<Value>::Json(status_patch(object.uid(), version, status, mark));
         let request = path_of(object).patch_subresource("status", &object.name_any(), &self.as_writer(), &patch);
         match self.ask::<K, K>("put-status", &name_of(object), request).await {
             Err(error) if error.is_not_found() || error.is_failed_test() => Ok(None),
@@ -74,9 +91,45 @@ impl Cluster {
     }
 }
 
-fn status_patch(uid: Option<String>, version: Option<String>, status: Value) -> json_patch::Patch {
+fn status_patch(uid: Option<String>, version: Option<String>, status: Value, mark: Option<Value>) -> json_patch::Patch {
     let mut patch = vec![json!({"op": "test", "path": "/metadata/uid", "value": uid})];
     patch.extend(version.map(|version| json!({"op": "test", "path": "/metadata/resourceVersion", "value": version})));
+    patch.extend(mark);
     patch.push(json!({"op": "add", "path": "/status", "value": status}));
     serde_json::from_value(patch.into()).expect("a JSON patch")
+}
+
+/// The step of a JSON patch that adds a label to an object which has labels or not.
+fn marking((key, value): (&str, &str), is_first: bool) -> Value {
+    match is_first {
+        true => json!({"op": "add", "path": "/metadata/labels", "value": {key: value}}),
+        false => {
+            let key = key.replace('~', "~0").replace('/', "~1");
+            json!({"op": "add", "path": format!("/metadata/labels/{key}"), "value": value})
+        }
+    }
+}
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_comes_with_the_status_and_other_labels_stay() {
+        let mark = ("example.io/mark~1", "true");
+        for (labels, wanted) in [
+            (json!(null), json!({"example.io/mark~1": "true"})),
+            (json!({"app": "web"}), json!({"app": "web", "example.io/mark~1": "true"})),
+            (json!({"example.io/mark~1": "false"}), json!({"example.io/mark~1": "true"})),
+        ] {
+            let mut object = json!({"metadata": {"uid": "u", "labels": labels}, "status": {"old": 1}});
+            let marking = marking(mark, labels.is_null());
+            let patch = status_patch(Some("u".to_owned()), None, json!({"new": 1}), Some(marking));
+            json_patch::patch(&mut object, &patch).unwrap();
+            assert_eq!(object, json!({"metadata": {"uid": "u", "labels": wanted}, "status": {"new": 1}}));
+            let patch = status_patch(Some("other".to_owned()), None, json!({}), None);
+            assert!(json_patch::patch(&mut object, &patch).is_err(), "another object of that name");
+        }
+    }
 }

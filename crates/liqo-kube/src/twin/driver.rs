@@ -26,9 +26,6 @@ use crate::{Cluster, KubeError, Queue, Store, drive, guard::supervised, refusals
 /// So long a watch may take to show what we wrote; meanwhile the same is not written again.
 const LAG: Duration = Duration::from_secs(2);
 
-/// So long news nobody waits for are held back, to be told together with what follows them.
-const PATIENCE: Duration = Duration::from_secs(2);
-
 /// So long a watch may take to show that something is gone; then it is asked for.
 const DOUBT: Duration = Duration::from_secs(5);
 
@@ -179,7 +176,7 @@ impl<R: Reflect> Pair<'_, R> {
             return Ok(again);
         };
         let news = match plan.here {
-            Here::Soon(status) => match self.hold_back(name) {
+            Here::Soon(status, within) => match self.hold_back(name, within) {
                 Some(left) => return Ok(Some(again.map_or(left, |again| again.min(left)))),
                 None => Here::Status(status),
             },
@@ -187,7 +184,7 @@ impl<R: Reflect> Pair<'_, R> {
         };
         lock(&self.held).remove(name);
         match news {
-            Here::Keep | Here::Hold(_) | Here::Soon(_) => {}
+            Here::Keep | Here::Hold(_) | Here::Soon(..) => {}
             Here::Status(status) => match self.put_status(&here, &status).await {
                 // Not every change there is a change the API server allows here; the next one may be.
                 Err(error) if error.is_invalid() => {
@@ -209,17 +206,18 @@ impl<R: Reflect> Pair<'_, R> {
 
     async fn put_status(&self, here: &R::Here, status: &Value) -> Result<Option<R::Here>, KubeError> {
         let Parts { reflector, here: cluster, .. } = self.parts;
-        match reflector.shares_status(here) {
-            true => cluster.put_status_as_seen(here, status).await,
-            false => cluster.put_status(here, status).await,
+        match (reflector.mark(here), reflector.shares_status(here)) {
+            (Some(mark), as_seen) => cluster.put_status_marked(here, status, mark, as_seen).await,
+            (None, true) => cluster.put_status_as_seen(here, status).await,
+            (None, false) => cluster.put_status(here, status).await,
         }
     }
 
     /// How long news of a name are to be held back still; `None`: no longer. Each answer names the pause, because an earlier turn
     /// for another reason takes the place of the turn that an earlier answer asked for.
-    fn hold_back(&self, name: &str) -> Option<Duration> {
+    fn hold_back(&self, name: &str, within: Duration) -> Option<Duration> {
         let since = *lock(&self.held).entry(name.to_owned()).or_insert_with(Instant::now);
-        PATIENCE.checked_sub(since.elapsed()).filter(|left| !left.is_zero())
+        within.checked_sub(since.elapsed()).filter(|left| !left.is_zero())
     }
 
     /// Makes the twin look as forged. What was just sent is not sent again before the watch had time to show

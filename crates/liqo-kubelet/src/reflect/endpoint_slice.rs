@@ -31,6 +31,9 @@ use crate::{
 /// Told where endpoints have addresses the tunnel does not carry.
 const ONLY_IPV4: &str = "for IPv6 endpoints: the network between the clusters carries IPv4 only";
 
+/// When Kubernetes last changed the endpoints of a slice, in an annotation.
+const LAST_CHANGE: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+
 /// Whether a Service shall not be reflected; `None` while that is not known yet.
 pub(super) type ServiceSkipped = Arc<dyn Fn(&str) -> Option<bool> + Send + Sync>;
 
@@ -141,6 +144,13 @@ impl Reflect for EndpointSlices {
         let mut metadata = metadata(here, &self.link);
         let labels = metadata.labels.get_or_insert_default();
         labels.insert(label::ENDPOINT_SLICE_MANAGED_BY.to_owned(), label::ENDPOINT_SLICE_MANAGER.to_owned());
+        // Endpoints that run there come and go without any change of the twin: then no time has come either.
+        if let Some(there) = there.filter(|there| there.spec.template == template)
+            && let Some(annotations) = &mut metadata.annotations
+        {
+            annotations.remove(LAST_CHANGE);
+            annotations.extend(there.annotations().get(LAST_CHANGE).map(|time| (LAST_CHANGE.to_owned(), time.clone())));
+        }
         Forged::Make(Box::new(ShadowEndpointSlice { metadata, spec: ShadowEndpointSliceSpec { template } }))
     }
 

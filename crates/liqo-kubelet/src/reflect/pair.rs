@@ -26,7 +26,7 @@ use super::{
     pod::Pods,
     secret::Secrets,
     service::Services,
-    token::{self, Tokens},
+    token::{self, Sent, Tokens},
     twin_meta::{is_skipped, keep_ours, trim_config_map, trim_pod, trim_secret},
     users::{Users, is_on_demand},
 };
@@ -117,7 +117,8 @@ pub(super) fn start(cx: &Arc<Cx>, pods: &Store<Pod>, here: &str, there: &str) ->
     let (secrets, tokens) = build.secrets(pods, &queue);
     let secrets_here = build.secrets_here.take();
     let needs = Needs { link: Arc::clone(&cx.link), namespace: here.to_owned(), secrets: secrets_here, config_maps };
-    let secrets = (secrets, tokens.is_some());
+    let (tokens, sent) = tokens.unzip();
+    let secrets = (secrets, sent);
     let pods_there = (workers.pod > 0).then(|| build.pods(pods, &queue, secrets, needs));
     let Build { mirrors, tasks, users, .. } = build;
     Pair { there: there.to_owned(), pods_there, slices, pods: queue, tokens, users, _mirrors: mirrors, _tasks: tasks }
@@ -259,12 +260,9 @@ impl Build<'_> {
         both
     }
 
-    /// Secrets, and secrets with tokens for pods: both look at the secrets there. Gives the secrets there, and the queue of the tokens.
-    fn secrets(
-        &mut self,
-        pods: &Store<Pod>,
-        pod_queue: &Queue<String>,
-    ) -> (Option<Store<Secret>>, Option<Queue<String>>) {
+    /// Secrets, and secrets with tokens for pods: both look at the secrets there. Gives the secrets there, the queue of the tokens,
+    /// and which tokens were written lately.
+    fn secrets(&mut self, pods: &Store<Pod>, pod_queue: &Queue<String>) -> (Option<Store<Secret>>, Option<Tokened>) {
         let workers = &self.cx.workers;
         let with_tokens = self.cx.support != ApiSupport::Disabled && workers.service_account > 0;
         if !with_tokens && workers.secret == 0 {
@@ -304,13 +302,19 @@ impl Build<'_> {
             self.mirror("Secret", workers.secret, kinds);
         }
         let tokens = with_tokens.then(|| {
-            self.tokens(pods, twins.clone(), tokens.clone());
-            tokens
+            let sent = self.tokens(pods, twins.clone(), (tokens.clone(), pod_queue.clone()));
+            (tokens, sent)
         });
         (Some(twins), tokens)
     }
 
-    fn tokens(&mut self, pods: &Store<Pod>, secrets: Store<Secret>, queue: Queue<String>) {
+    fn tokens(
+        &mut self,
+        pods: &Store<Pod>,
+        secrets: Store<Secret>,
+        (queue, pods_queue): (Queue<String>, Queue<String>),
+    ) -> Arc<Sent> {
+        let sent = Arc::new(Sent::default());
         let tokens = Tokens {
             cx: Arc::clone(self.cx),
             namespace_here: self.here.to_owned(),
@@ -318,7 +322,8 @@ impl Build<'_> {
             pods: pods.clone(),
             secrets: secrets.clone(),
             told: Default::default(),
-            sent: Default::default(),
+            sent: Arc::clone(&sent),
+            pods_queue,
         };
         let (workers, swept, namespace) = (self.cx.workers.service_account, queue.clone(), self.here.to_owned());
         let all = pods.clone();
@@ -335,6 +340,7 @@ impl Build<'_> {
             secrets.ready().await;
             drive("token", queue, workers, |pod| tokens.settle(pod)).await;
         });
+        sent
     }
 
     /// Pods: a shadow goes out, the status of the pod made from it comes back.
@@ -342,7 +348,7 @@ impl Build<'_> {
         &mut self,
         pods: &Store<Pod>,
         queue: &Queue<String>,
-        (secrets, with_tokens): (Option<Store<Secret>>, bool),
+        (secrets, sent): (Option<Store<Secret>>, Option<Arc<Sent>>),
         needs: Needs,
     ) -> Store<Pod> {
         let shadows: Store<ShadowPod> = self.cx.there.watch(self.there).trim(keep_ours).start(push(queue));
@@ -353,9 +359,10 @@ impl Build<'_> {
             let Some(secrets) = &secrets else { return true };
             let token = || secrets.get(&there, &token::secret_name(&pod.name_any()));
             let is_there = |name: &str| secrets.get(&there, name).is_some();
-            (!with_tokens || token::are_there(pod, token().as_deref()))
+            sent.as_ref().is_none_or(|sent| sent.lately(pod) || token::are_there(pod, token().as_deref()))
                 && users.as_ref().is_none_or(|users| users.are_served(pod, is_there))
         };
+        self.remapped(&all, queue);
         let exists = move |name: &str| all.get(&here, name).is_some();
         let kinds = Kinds {
             reflector: Pods::new(self.cx, (self.here, queue), needs, provided, exists),
@@ -368,6 +375,23 @@ impl Build<'_> {
         seen
     }
 }
+
+impl Build<'_> {
+    /// Looks at all pods again when the networks of the tunnel change, since their addresses change with them.
+    fn remapped(&mut self, pods: &Store<Pod>, queue: &Queue<String>) {
+        let Some(mut remappings) = self.cx.addresses.remappings() else { return };
+        let (pods, queue, namespace) = (pods.clone(), queue.clone(), self.here.to_owned());
+        self.task(async move {
+            while remappings.changed().await.is_ok() {
+                let ours = pods.filter(|pod| pod.metadata.namespace.as_deref() == Some(&namespace));
+                ours.iter().for_each(|pod| queue.push(pod.name_any()));
+            }
+        });
+    }
+}
+
+/// The queue of tokens, and which were written lately.
+type Tokened = (Queue<String>, Arc<Sent>);
 
 /// What a mirror is made of.
 struct Kinds<R: Reflect> {

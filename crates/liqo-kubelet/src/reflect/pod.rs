@@ -1,9 +1,9 @@
 //! `Pod` to `ShadowPod`, and the status of the pod made from it back.
 //!
 //! Watches   `Pod` here (all of the node), `ShadowPod` and `Pod` there.
-//! Writes    `ShadowPod` there, `Pod` status here.
-//! Asks      the IPAM, where Liqo connects the networks: for our API server's address there before a pod is sent, for
-//!           the pod's address here before that is told. Other news do not wait for it longer than for one question.
+//! Writes    `ShadowPod` there; `Pod` status here, with the first one the label `liqo.io/shadowPod`.
+//! Asks      the IPAM, where Liqo connects the networks, for our API server's address there before a pod is sent; where there is
+//!           no tunnel, for the pod's address here before that is told. Other news do not wait for it longer than for one question.
 //! Removes   `ShadowPod` there; `Pod` here, without grace, when it was to go and nothing is left there.
 
 mod affinity;
@@ -16,6 +16,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
@@ -47,6 +48,12 @@ pub(crate) use spec::{API_SERVER_NAMES, ApiServer, ApiSupport};
 
 /// Seconds a pod has to end unless it says so.
 const GRACE: i64 = 30;
+/// News that nobody waits for are told together with what follows within this time.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// That a new pod is being started goes without saying for so long.
+const PATIENCE_AT_START: Duration = Duration::from_secs(10);
+/// The mark of a pod that runs in another cluster.
+const MARK: (&str, &str) = (label::SHADOW_POD, "true");
 
 /// Pods of one pair of namespaces.
 pub(super) struct Pods {
@@ -143,16 +150,16 @@ fn support_there(support: &ApiSupport, answer: impl Fn(IpAddr) -> Answer) -> Opt
 }
 
 /// Whether the pod was given up earlier, because its namespace was not offloaded then.
-pub(super) fn is_aborted(pod: &Pod) -> bool {
+fn is_aborted(pod: &Pod) -> bool {
     let status = pod.status.as_ref();
     status.is_some_and(|status| {
         status.phase.as_deref() == Some("Failed") && status.reason.as_deref() == Some(OFFLOADING_ABORTED)
     })
 }
 
-/// Whether the label that marks offloaded pods is there.
-pub(super) fn is_labelled(pod: &Pod) -> bool {
-    pod.labels().get(label::SHADOW_POD).is_some_and(|value| value == "true")
+/// Whether the mark of offloaded pods is there.
+fn is_marked(pod: &Pod) -> bool {
+    pod.labels().get(MARK.0).is_some_and(|value| value == MARK.1)
 }
 
 impl Reflect for Pods {
@@ -175,6 +182,10 @@ impl Reflect for Pods {
 
     fn shares_status(&self, here: &Pod) -> bool {
         here.spec.as_ref().is_some_and(|spec| spec.readiness_gates.as_ref().is_some_and(|gates| !gates.is_empty()))
+    }
+
+    fn mark(&self, here: &Pod) -> Option<(&'static str, &'static str)> {
+        (!is_marked(here)).then_some(MARK)
     }
 
     fn look(&self, name: &str, here: Option<&Pod>, there: Option<&ShadowPod>, seen: Option<&Pod>) {
@@ -207,7 +218,7 @@ impl Reflect for Pods {
             return Forged::Nothing(None);
         }
         let is = there.and_then(|there| there.spec.pod.as_ref());
-        if is.is_none() && !(is_labelled(here) && (self.provided)(here)) {
+        if is.is_none() && !(self.provided)(here) {
             return Forged::NotYet;
         }
         let none = PodSpec::default();
@@ -224,7 +235,7 @@ impl Reflect for Pods {
             }
         };
         let mut metadata = metadata(here, &self.link);
-        metadata.labels.get_or_insert_default().remove(label::SHADOW_POD);
+        metadata.labels.get_or_insert_default().remove(MARK.0);
         if let Some(gates) = status::gates_told(here) {
             metadata.annotations.get_or_insert_default().insert(annotation::READINESS_GATES.to_owned(), gates);
         }
@@ -266,11 +277,11 @@ impl Reflect for Pods {
             status.observed_generation = here.status.as_ref().and_then(|status| status.observed_generation);
         }
         let status = value(&status);
-        if here.status.as_ref().map(value).as_ref() == Some(&status) {
+        if is_marked(here) && here.status.as_ref().map(value).as_ref() == Some(&status) {
             Back::Nothing
         } else if here.metadata.deletion_timestamp.is_none() && here.status.as_ref().is_some_and(|is| alike(is, there))
         {
-            Back::Soon(status)
+            Back::Soon(status, if status::is_starting(there) { PATIENCE_AT_START } else { PATIENCE })
         } else {
             Back::Status(status)
         }

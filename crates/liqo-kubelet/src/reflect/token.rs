@@ -25,7 +25,7 @@ use k8s_openapi::{
 use kube::{Resource, ResourceExt, core::ObjectMeta};
 use liqo_api::meta::{annotation, label};
 use liqo_core::naming::{LONGEST_LABEL, LONGEST_NAME, short_hash, within};
-use liqo_kube::{KubeError, Store, now, told::Told};
+use liqo_kube::{KubeError, Queue, Store, now, told::Told};
 use serde_json::Value;
 
 use super::{Cx, pod::service_account};
@@ -187,8 +187,32 @@ pub(super) struct Tokens {
     pub(super) secrets: Store<Secret>,
     /// What the user was last told about a pod.
     pub(super) told: Told,
-    /// When tokens were last written for a pod (its UID).
-    pub(super) sent: Mutex<HashMap<String, (Option<String>, Instant)>>,
+    /// Pods whose tokens were written lately.
+    pub(super) sent: Arc<Sent>,
+    /// Pods that may be sent, now that their tokens are there.
+    pub(super) pods_queue: Queue<String>,
+}
+
+/// When tokens were last written for a pod (its UID): the answer of the API server there is the proof that they are there, which
+/// no watch has to bring.
+#[derive(Default)]
+pub(super) struct Sent(Mutex<HashMap<String, (Option<String>, Instant)>>);
+
+impl Sent {
+    /// Whether all tokens of a pod were written so lately that the watch may not show them yet.
+    pub(super) fn lately(&self, pod: &Pod) -> bool {
+        let sent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        sent.get(&pod.name_any()).is_some_and(|(uid, when)| *uid == pod.metadata.uid && when.elapsed() < LAG)
+    }
+
+    fn note(&self, pod: &Pod) {
+        let now = (pod.metadata.uid.clone(), Instant::now());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(pod.name_any(), now);
+    }
+
+    fn forget(&self, pod: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(pod);
+    }
 }
 
 impl Tokens {
@@ -203,10 +227,10 @@ impl Tokens {
         let secret = self.secrets.get(&self.namespace_there, &secret_name(name));
         if pod.is_none() {
             self.told.forget(name);
-            self.sent.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+            self.sent.forget(name);
         }
         match (plan(&self.cx.link, pod.as_deref(), secret.as_deref(), now().0), pod, secret) {
-            (Plan::Request(_), Some(pod), _) if self.just_sent(&pod) => return Ok(Some(LAG)),
+            (Plan::Request(_), Some(pod), _) if self.sent.lately(&pod) => return Ok(Some(LAG)),
             (Plan::Request(wanted), Some(pod), secret) => {
                 let outcome = self.renew(&pod, wanted, secret.as_deref()).await;
                 if let Err(error) = &outcome {
@@ -216,8 +240,8 @@ impl Tokens {
                     );
                 }
                 outcome?;
-                let sent = (pod.metadata.uid.clone(), Instant::now());
-                self.sent.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), sent);
+                self.sent.note(&pod);
+                self.pods_queue.push(name.to_owned());
             }
             (Plan::Taken, Some(pod), _) => {
                 self.tell(
@@ -229,12 +253,6 @@ impl Tokens {
             _ => {}
         }
         Ok(None)
-    }
-
-    /// Whether tokens were written for the pod that the watch may not show yet.
-    fn just_sent(&self, pod: &Pod) -> bool {
-        let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
-        sent.get(&pod.name_any()).is_some_and(|(uid, when)| *uid == pod.metadata.uid && when.elapsed() < LAG)
     }
 
     async fn renew(&self, pod: &Pod, wanted: Vec<Wanted>, secret: Option<&Secret>) -> Result<(), KubeError> {

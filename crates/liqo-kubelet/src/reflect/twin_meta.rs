@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::{Resource, ResourceExt, core::ObjectMeta};
 use liqo_api::meta::{REFLECTION_MANAGER, annotation, label};
+use serde_json::Value;
 
 use crate::link::Link;
 
@@ -26,12 +27,24 @@ pub(super) fn is_skipped<K: Resource>(here: &K) -> bool {
     here.annotations().contains_key(annotation::SKIP_REFLECTION)
 }
 
-/// Keeps of the managed fields only ours: they say what we applied and no longer want.
+/// Keeps of the managed fields only what says which fields we applied and no longer want. Of lists nothing is said there: members of
+/// lists, most of what is recorded of a pod, are forgotten.
 pub(super) fn keep_ours<K: Resource>(there: &mut K) {
     if let Some(entries) = &mut there.meta_mut().managed_fields {
-        entries.retain(|entry| entry.manager.as_deref() == Some(REFLECTION_MANAGER));
+        entries.retain(|entry| {
+            let is_ours = entry.manager.as_deref() == Some(REFLECTION_MANAGER);
+            is_ours && entry.operation.as_deref() == Some("Apply") && entry.subresource.is_none()
+        });
         entries.shrink_to_fit();
+        entries.iter_mut().filter_map(|entry| entry.fields_v1.as_mut()).for_each(|fields| forget_members(&mut fields.0));
     }
+}
+
+/// Forgets the members of lists among managed fields: [`liqo_kube::twin::differs`] compares lists as a whole.
+fn forget_members(fields: &mut Value) {
+    let Some(map) = fields.as_object_mut() else { return };
+    map.retain(|key, _| key.starts_with("f:"));
+    map.values_mut().for_each(forget_members);
 }
 
 fn is_reflected<K: Resource>(there: &K) -> bool {
@@ -75,4 +88,47 @@ pub(super) fn trim_pod(there: &mut Pod) {
         annotations: annotations.filter(|annotations| !annotations.is_empty()),
         ..ObjectMeta::default()
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use liqo_kube::twin::differs;
+    use serde_json::{from_value, json};
+
+    use super::*;
+
+    #[test]
+    fn what_is_forgotten_of_managed_fields_decides_nothing() {
+        let fields = json!({
+            "f:metadata": {"f:labels": {".": {}, "f:app": {}, "f:old": {}}},
+            "f:data": {"f:kept": {}},
+            "f:list": {"k:{\"name\":\"a\"}": {".": {}, "f:name": {}}, "v:x": {}, "i:0": {}},
+        });
+        let entry = |manager: &str, operation: &str, subresource: Option<&str>| {
+            json!({"manager": manager, "operation": operation, "subresource": subresource, "fieldsV1": fields})
+        };
+        let entries = json!([
+            entry(REFLECTION_MANAGER, "Apply", None),
+            entry(REFLECTION_MANAGER, "Update", None),
+            entry(REFLECTION_MANAGER, "Apply", Some("status")),
+            entry("kubectl", "Apply", None),
+        ]);
+        let whole: ConfigMap = from_value(json!({
+            "metadata": {"labels": {"app": "web", "old": "1"}, "managedFields": entries}, "data": {"kept": "1"},
+        }))
+        .unwrap();
+        let mut trimmed = whole.clone();
+        keep_ours(&mut trimmed);
+        let kept = serde_json::to_value(&trimmed.metadata.managed_fields).unwrap();
+        let wanted = json!({"f:metadata": {"f:labels": {"f:app": {}, "f:old": {}}}, "f:data": {"f:kept": {}}, "f:list": {}});
+        assert_eq!((kept.as_array().unwrap().len(), &kept[0]["fieldsV1"]), (1, &wanted));
+        for (labels, data, does) in [
+            (json!({"app": "web", "old": "1"}), json!({"kept": "1"}), false),
+            (json!({"app": "web"}), json!({"kept": "1"}), true),
+            (json!({"app": "web", "old": "1"}), json!({}), true),
+        ] {
+            let forged: ConfigMap = from_value(json!({"metadata": {"labels": labels}, "data": data})).unwrap();
+            assert_eq!((differs(&forged, &whole), differs(&forged, &trimmed)), (does, does), "{forged:?}");
+        }
+    }
 }

@@ -52,6 +52,21 @@ fn the_twin_is_the_recorded_one() {
     }
 }
 
+#[test]
+fn the_time_of_a_change_is_told_with_a_change_of_the_twin_only() {
+    let forge = |here: &EndpointSlice, there: Option<&ShadowEndpointSlice>| {
+        let Forged::Make(twin) = slices(Some(false)).forge(here, there) else { panic!("reflected") };
+        *twin
+    };
+    let first = forge(&here(), None);
+    let mut later = here();
+    later.annotations_mut().insert(LAST_CHANGE.to_owned(), "2026-11-20T23:24:00Z".to_owned());
+    later.endpoints.as_mut().unwrap().remove(1);
+    assert_eq!(forge(&later, Some(&first)), first, "the endpoint on the virtual node is none of the twin's");
+    later.endpoints.as_mut().unwrap().remove(0);
+    assert_eq!(forge(&later, Some(&first)).annotations()[LAST_CHANGE], "2026-11-20T23:24:00Z");
+}
+
 /// The IPAM has IPv4 addresses only. The other half of a dual-stack Service is left out, with a reason, and nothing is asked for it.
 #[tokio::test]
 async fn the_ipv6_half_of_a_dual_stack_service_is_left_out_where_addresses_are_translated() {

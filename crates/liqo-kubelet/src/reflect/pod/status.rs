@@ -125,6 +125,22 @@ pub(super) fn gates_told(here: &Pod) -> Option<String> {
     (!all.is_empty()).then(|| serde_json::to_string(&all).expect("texts are JSON"))
 }
 
+/// Whether a status says no more than that a pod is on its way to its first run: nothing has run, nothing has failed, no address
+/// is known, and a node was found.
+pub(super) fn is_starting(there: &PodStatus) -> bool {
+    let on_its_way = |one: &ContainerStatus| {
+        let reason = one.state.as_ref().and_then(|state| state.waiting.as_ref()?.reason.as_deref());
+        one.restart_count == 0 && matches!(reason, Some("ContainerCreating" | "PodInitializing"))
+    };
+    let mut containers =
+        there.init_container_statuses.iter().flatten().chain(there.container_statuses.iter().flatten());
+    let mut conditions = there.conditions.iter().flatten();
+    there.phase.as_deref() == Some("Pending")
+        && (&there.reason, &there.message, &there.pod_ip) == (&None, &None, &None)
+        && containers.all(on_its_way)
+        && conditions.all(|one| one.type_ != "PodScheduled" || one.status == "True")
+}
+
 /// Whether a pod has ended for good.
 fn has_ended(status: Option<&PodStatus>) -> bool {
     matches!(status.and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"))
@@ -213,6 +229,30 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+
+    #[test]
+    fn a_pod_is_starting_until_there_is_something_to_tell() {
+        let container = |state: Value, restarts: u32| json!([{"name": "c", "image": "", "imageID": "", "ready": false, "restartCount": restarts, "state": state}]);
+        let waits = |reason: &str| json!({"waiting": {"reason": reason}});
+        for (status, starting) in [
+            (json!({"phase": "Pending"}), true),
+            (json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "True"}]}), true),
+            (json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False"}]}), false),
+            (json!({"phase": "Pending", "conditions": [{"type": "Ready", "status": "False"}]}), true),
+            (json!({"phase": "Pending", "containerStatuses": container(waits("ContainerCreating"), 0)}), true),
+            (json!({"phase": "Pending", "containerStatuses": container(waits("PodInitializing"), 0)}), true),
+            (json!({"phase": "Pending", "containerStatuses": container(waits("ContainerCreating"), 1)}), false),
+            (json!({"phase": "Pending", "containerStatuses": container(waits("ErrImagePull"), 0)}), false),
+            (json!({"phase": "Pending", "initContainerStatuses": container(json!({"running": {}}), 0)}), false),
+            (json!({"phase": "Pending", "podIP": "10.1.2.3"}), false),
+            (json!({"phase": "Pending", "reason": "Evicted"}), false),
+            (json!({"phase": "Pending", "message": "no"}), false),
+            (json!({"phase": "Running"}), false),
+            (json!({}), false),
+        ] {
+            assert_eq!(is_starting(&serde_json::from_value(status.clone()).unwrap()), starting, "{status}");
+        }
+    }
 
     fn pod(uid: &str, container: &str, restarts: i32) -> Pod {
         serde_json::from_value(json!({

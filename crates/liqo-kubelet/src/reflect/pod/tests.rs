@@ -94,7 +94,7 @@ fn the_decision_table() {
     assert_eq!(plan(Some(&aborted), Some(&s), Some(&r)), (Here::Keep, "remove"), "7");
     assert_eq!(plan(Some(&aborted), None, None), (Here::Keep, "keep"), "7");
     assert_eq!(plan(Some(&l), None, None), (Here::Keep, "apply"), "8");
-    let soon = Here::Soon(json!({"phase": "Running"}));
+    let soon = Here::Soon(json!({"phase": "Running"}), PATIENCE);
     assert_eq!(plan(Some(&l), Some(&s), Some(&r)), (soon, "keep"), "8, nobody waits for that");
     for urgent in
         [json!({"phase": "Failed"}), json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]})]
@@ -169,7 +169,7 @@ fn what_the_twin_does_not_follow_is_told_and_not_claimed() {
     let mut seen = seen();
     seen.status.as_mut().unwrap().observed_generation = Some(7);
     let generation = |here: &Pod| match pods(true).back(here, Some(&shadow()), Some(&seen)) {
-        Back::Status(status) | Back::Soon(status) => status["observedGeneration"].clone(),
+        Back::Status(status) | Back::Soon(status, _) => status["observedGeneration"].clone(),
         Back::Nothing => panic!("there are news"),
     };
     assert_eq!(generation(&debugged), 1);
@@ -185,12 +185,30 @@ fn what_the_twin_does_not_follow_is_told_and_not_claimed() {
 }
 
 #[test]
-fn a_pod_is_sent_when_it_is_marked_and_provided_for() {
-    let mut unmarked = here();
-    unmarked.labels_mut().remove("liqo.io/shadowPod");
-    assert_eq!(pods(true).forge(&unmarked, None), Forged::NotYet);
+fn a_pod_is_sent_when_it_is_provided_for() {
     assert_eq!(pods(false).forge(&here(), None), Forged::NotYet);
-    assert!(matches!(pods(false).forge(&unmarked, Some(&shadow())), Forged::Make(_)), "it is there already");
+    assert!(matches!(pods(true).forge(&here(), None), Forged::Make(_)));
+    assert!(matches!(pods(false).forge(&here(), Some(&shadow())), Forged::Make(_)), "it is there already");
+}
+
+#[test]
+fn a_pod_is_marked_with_the_status_that_is_told_of_it() {
+    let mut told = Pod { status: seen().status, ..here() };
+    assert_eq!(pods(true).mark(&told), None);
+    assert_eq!(pods(true).back(&told, Some(&shadow()), Some(&seen())), Back::Nothing);
+    told.labels_mut().remove(MARK.0);
+    assert_eq!(pods(true).mark(&told), Some(MARK));
+    let again = pods(true).back(&told, Some(&shadow()), Some(&seen()));
+    assert_eq!(again, Back::Soon(json!({"phase": "Running"}), PATIENCE), "the mark is worth a status of its own");
+    let Forged::Make(twin) = pods(true).forge(&here(), None) else { panic!("it is made") };
+    assert!(!twin.labels().contains_key(MARK.0), "the pod there is none of ours");
+}
+
+#[test]
+fn that_a_new_pod_is_being_started_can_wait() {
+    let seen =
+        Pod { status: from_value(json!({"phase": "Pending", "startTime": "2026-01-01T00:00:00Z"})).unwrap(), ..seen() };
+    assert!(matches!(pods(true).back(&here(), Some(&shadow()), Some(&seen)), Back::Soon(_, PATIENCE_AT_START)));
 }
 
 #[test]
@@ -234,7 +252,7 @@ fn a_pod_that_the_provider_does_not_make_says_why_until_it_is_made() {
     assert_eq!(pods(true).back(&told, None, None), Back::Nothing, "the API server there refused the twin");
     assert_eq!(pods(true).back(&told, Some(&shadow()), None), Back::Status(json!({"phase": "Pending"})));
     assert_eq!(pods(true).refused(&told, "cluster \"x\" says: other").unwrap()["message"], "cluster \"x\" says: other");
-    let Back::Soon(made) = pods(true).back(&told, Some(&shadow()), Some(&seen())) else { panic!("there are news") };
+    let Back::Soon(made, _) = pods(true).back(&told, Some(&shadow()), Some(&seen())) else { panic!("there are news") };
     assert_eq!(made, json!({"phase": "Running"}));
 }
 
@@ -244,5 +262,5 @@ fn without_ip_reflection_a_pod_has_no_address() {
     let mut seen = seen();
     seen.status =
         from_value(json!({"phase": "Running", "podIP": "10.244.0.7", "podIPs": [{"ip": "10.244.0.7"}]})).unwrap();
-    assert_eq!(pods.back(&here(), Some(&shadow()), Some(&seen)), Back::Soon(json!({"phase": "Running"})));
+    assert_eq!(pods.back(&here(), Some(&shadow()), Some(&seen)), Back::Soon(json!({"phase": "Running"}), PATIENCE));
 }

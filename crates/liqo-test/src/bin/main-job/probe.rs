@@ -23,9 +23,9 @@ pub(crate) fn processes(cluster: &Cluster) -> Result<Vec<Ours>> {
         .collect()
 }
 
-/// Proportional set size of each process, KiB.
-pub(crate) fn memory(processes: &[Ours]) -> Result<Vec<(String, u64)>> {
-    processes.iter().map(|(role, pid)| Ok((role.clone(), usage::memory(*pid)?.all))).collect()
+/// Memory of each process, pages of files in parts.
+pub(crate) fn memory(processes: &[Ours]) -> Result<Vec<(String, usage::Memory)>> {
+    processes.iter().map(|(role, pid)| Ok((role.clone(), usage::memory(*pid)?))).collect()
 }
 
 /// Processor time used so far, user and system.
@@ -41,15 +41,8 @@ pub(crate) fn cpu_seconds(processes: &[Ours]) -> Result<f64> {
     Ok(nanoseconds / 1e9)
 }
 
-/// Processor time this virtual machine was denied by others so far.
-pub(crate) fn foreign() -> Result<f64> {
-    let stat = fs::read_to_string("/proc/stat")?;
-    let steal = stat.lines().next().and_then(|line| line.split_whitespace().nth(8)).context("no steal time")?;
-    Ok(steal.parse::<f64>()? / 100.0)
-}
-
 /// Numbers of API requests, by verb and kind.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Requests(BTreeMap<String, f64>);
 
 /// All requests our processes have counted so far. Each serves its counters at port 8081.
@@ -68,14 +61,30 @@ pub(crate) fn requests(clusters: &[&Cluster]) -> Result<Requests> {
     Ok(sum)
 }
 
+/// All requests an API server has answered so far, whoever asked.
+pub(crate) fn answered(cluster: &Cluster) -> Result<Requests> {
+    let mut sum = Requests::default();
+    let text = cluster.api().text("/metrics")?;
+    for line in text.lines() {
+        let Some(rest) = line.strip_prefix("apiserver_request_total{") else { continue };
+        let Some((labels, count)) = rest.split_once("} ") else { continue };
+        let [verb, resource, part] =
+            ["verb", "resource", "subresource"].map(|name| label(labels, name).unwrap_or_default());
+        let slash = if part.is_empty() { "" } else { "/" };
+        *sum.0.entry(format!("{verb} {resource}{slash}{part}")).or_default() += count.parse().unwrap_or(0.0);
+    }
+    Ok(sum)
+}
+
+fn label<'a>(labels: &'a str, name: &str) -> Option<&'a str> {
+    labels.split(',').find_map(|label| label.strip_prefix(name)?.strip_prefix("=\"")?.strip_suffix('"'))
+}
+
 /// `liqo_api_requests_total{cluster="c",verb="v",kind="k"} n` as (`v k`, n).
 fn parse(line: &str) -> Option<(String, f64)> {
     let rest = line.strip_prefix("liqo_api_requests_total{")?;
     let (labels, count) = rest.split_once("} ")?;
-    let value = |name: &str| {
-        labels.split(',').find_map(|label| label.strip_prefix(name)?.strip_prefix("=\"")?.strip_suffix('"'))
-    };
-    Some((format!("{} {}", value("verb")?, value("kind")?), count.parse().ok()?))
+    Some((format!("{} {}", label(labels, "verb")?, label(labels, "kind")?), count.parse().ok()?))
 }
 
 impl Requests {
@@ -88,11 +97,12 @@ impl Requests {
         self
     }
 
-    /// The sum and its parts, each divided.
+    /// The sum and its parts, each divided; parts below 0.05 are left out.
     pub(crate) fn divided(&self, by: f64) -> String {
         let mut parts: Vec<_> = self.0.iter().collect();
         parts.sort_by(|a, b| b.1.total_cmp(a.1));
         let sum: f64 = self.0.values().sum();
+        parts.retain(|(_, count)| **count / by >= 0.05);
         let parts: Vec<_> = parts.iter().map(|(call, count)| format!("{call} {:.2}", **count / by)).collect();
         format!("{:.1} ({})", sum / by, parts.join(", "))
     }
