@@ -7,6 +7,8 @@ use super::{CHANGE, RO, RW, Rule, STATUS, named, rule};
 
 const CLUSTER_ID: &[&str] = &[liqo_api::names::CLUSTER_ID_CONFIG_MAP];
 
+/// The Service at which peers find the gateway.
+const GATEWAY_SERVICE: &[&str] = &["liqo-gateway"];
 /// The Secret with the cluster's WireGuard keys. This rule also grants lists and watches of this one name.
 const WIREGUARD_KEY: &[&str] = &["wireguard-pubkey"];
 
@@ -109,7 +111,8 @@ pub(super) const GATEWAY_NAMESPACED: &[Rule] = &[
     rule("", &["pods"], &["get", "list", "watch", "patch"]),
     // Server-side apply of one name needs both; without a name, `create` would let the gateway make tokens.
     named("", &["secrets"], WIREGUARD_KEY, &["get", "list", "watch", "create", "patch"]),
-    rule("", &["services"], &["get", "list", "watch", "patch"]),
+    rule("", &["services"], RO),
+    named("", &["services"], GATEWAY_SERVICE, &["patch"]),
     rule("coordination.k8s.io", &["leases"], &["get", "list", "watch", "create", "update", "patch"]),
 ];
 

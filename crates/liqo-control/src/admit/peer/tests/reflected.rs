@@ -186,7 +186,9 @@ fn hosts_of_ingresses_are_given() {
     for good in [format!("{PEER}.example"), format!("a.{PEER}.example"), format!("a.x.{PEER}")] {
         judge.passes(&good, &asked("ingresses", Value::Null, host(&good)), own);
     }
-    for bad in [format!("{OTHER}.example"), "example".to_owned(), "{peer}.example".to_owned(), format!("x{PEER}.example")] {
+    for bad in
+        [format!("{OTHER}.example"), "example".to_owned(), "{peer}.example".to_owned(), format!("x{PEER}.example")]
+    {
         judge.refuses(&bad, &asked("ingresses", Value::Null, host(&bad)), "ingressHostSuffixes", own);
     }
     let backend = json!({"service": {"name": "web"}});
