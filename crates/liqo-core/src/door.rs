@@ -1,15 +1,16 @@
-//! What a peer and a virtual kubelet may write in this cluster: one table of rules in CEL, the language of Kubernetes' own
+//! What a peer, a virtual kubelet and a component that answers strangers may write in this cluster: one table of rules in CEL, the language of Kubernetes' own
 //! admission policies.
 //!
 //! A peer is whoever is in the group [`GROUP`]; its user name is its cluster ID. A virtual kubelet is the account of that name
 //! in a tenant namespace. The chart renders the table as `ValidatingAdmissionPolicy` objects; where the cluster has none, our
 //! webhook evaluates the same text. Hence an expression uses only what both know: `has`, `all`, `exists`, `in`, `matches`,
-//! `startsWith`, `endsWith`, `split`, `size`, `int`, lists and maps.
+//! `startsWith`, `endsWith`, `split`, `map`, `size`, `int`, lists and maps.
 //!
 //! Keeps true: every call that the components of Liqo 0.8.3 make with a peer's identity passes with the default
 //! [`SETTINGS`], except those the settings are about (types of Services, hosts of Ingresses, copied annotations).
 //! `object` is null for `DELETE` and `oldObject` for `CREATE`; an expression that cannot be evaluated is a refusal.
 
+mod components;
 mod copies;
 mod nodes;
 mod reflected;
@@ -25,6 +26,10 @@ pub const CONDITION: &str = "has(request.userInfo.groups) && 'liqo.io' in reques
 /// Condition under which a request is judged as a virtual kubelet's.
 pub const KUBELET_CONDITION: &str =
     "request.userInfo.username.matches('^system:serviceaccount:liqo-tenant-[^:]+:virtual-kubelet$')";
+
+/// Condition under which a request is judged as a component's.
+const COMPONENT_CONDITION: &str =
+    "request.userInfo.username.matches('^system:serviceaccount:[^:]+:liqo-(gateway|network-manager)$')";
 
 /// Key of the [`POLICY`]: the types of Services for peers.
 pub const SERVICE_TYPES: &str = "allowedServiceTypes";
@@ -72,6 +77,8 @@ pub enum Place {
     Offloaded,
     /// Everywhere: what a virtual kubelet writes about the node that the variable [`NODE`] names.
     Node,
+    /// Everywhere: what a gateway or the network manager changes.
+    Component,
 }
 
 impl Place {
@@ -81,6 +88,7 @@ impl Place {
         match self {
             Self::Tenant | Self::Offloaded => ("is-a-peer", CONDITION),
             Self::Node => ("is-a-virtual-kubelet", KUBELET_CONDITION),
+            Self::Component => ("is-a-component", COMPONENT_CONDITION),
         }
     }
 
@@ -94,7 +102,7 @@ impl Place {
     fn title(self) -> &'static str {
         match self {
             Self::Tenant | Self::Offloaded => "cluster ",
-            Self::Node => "",
+            Self::Node | Self::Component => "",
         }
     }
 }
@@ -135,6 +143,11 @@ pub fn rules() -> impl Iterator<Item = &'static Rule> {
 /// All rules for virtual kubelets.
 pub fn kubelet_rules() -> impl Iterator<Item = &'static Rule> {
     nodes::RULES.iter()
+}
+
+/// All rules for components. Only policies judge by them.
+pub fn component_rules() -> impl Iterator<Item = &'static Rule> {
+    components::RULES.iter()
 }
 
 impl Rule {
@@ -202,7 +215,7 @@ mod tests {
     #[test]
     fn names_are_unique_and_messages_are_plain() {
         let mut names = BTreeSet::new();
-        for rule in rules().chain(kubelet_rules()) {
+        for rule in rules().chain(kubelet_rules()).chain(component_rules()) {
             assert!(names.insert(rule.name), "{} twice", rule.name);
             assert!(!rule.validations.is_empty(), "{}", rule.name);
             for Validation { message, .. } in rule.validations {
@@ -233,6 +246,17 @@ mod tests {
         assert_eq!(about("discovery.liqo.io", "resourcerequests/status", "UPDATE"), ["status"]);
         assert_eq!(about("", "services", "UPDATE"), ["reflected", "services"]);
         assert!(about("apps", "deployments", "CREATE").is_empty());
+    }
+
+    /// The texts of the rules and the keys that components write are the same.
+    #[test]
+    fn rules_for_components_name_the_keys_of_the_components() {
+        let keys = ["net.liqo.io/gateway", "net.liqo.io/gatewayNodeIP", liqo_api::meta::annotation::NETWORK_PROBLEM];
+        for (rule, key) in component_rules().zip(keys) {
+            let key = format!("k == '{key}'");
+            assert_eq!(rule.validations[0].expression.matches(&key).count(), 2, "{}", rule.name);
+            assert_eq!((rule.place, rule.operations), (Place::Component, &["UPDATE"][..]), "{}", rule.name);
+        }
     }
 
     #[test]

@@ -25,7 +25,8 @@ use tower_service::Service;
 
 use crate::{
     BelongsRequest, BelongsResponse, Call, GetHomePodIpRequest, GetHomePodIpResponse, MapRequest, MapResponse,
-    UnmapRequest, UnmapResponse, crowd::Crowd,
+    UnmapRequest, UnmapResponse,
+    crowd::{Crowd, Seat},
 };
 
 /// The metadata a token is in.
@@ -97,7 +98,7 @@ impl Caller {
             .and_then(|header| header.split_once(' '))
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
         Self {
-            address: request.remote_addr().map(|address| address.ip().to_canonical()),
+            address: request.extensions().get::<Arc<Seat>>().map(|seat| seat.source()),
             token: token.map(|(_, token)| token.trim().to_owned()).filter(|token| !token.is_empty()),
         }
     }
@@ -246,8 +247,12 @@ impl<I: Ipam, Q: Question<I>> UnaryService<Q> for Answers<I> {
         let ipam = Arc::clone(&self.0);
         Box::pin(async move {
             let caller = Caller::of(&request);
+            let seat = request.extensions().get::<Arc<Seat>>().cloned();
             let question = request.into_inner();
             ipam.admit(&caller, question.subject()).await?;
+            if let Some(seat) = seat {
+                seat.keep();
+            }
             let answered = question.answer(&ipam).await;
             Ok(tonic::Response::new(answered?))
         })

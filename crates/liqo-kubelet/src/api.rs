@@ -20,7 +20,7 @@ use liqo_kube::{
     Cluster, Store,
     certs::Shown,
     life::Life,
-    now,
+    now, refusals,
     server::{self, Limits, Listen, Peer, Reply, json, text},
 };
 use serde_json::json;
@@ -102,7 +102,10 @@ struct Api {
 impl Api {
     async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Response<Reply> {
         let outcome = self.handle(request, &peer).await;
-        outcome.unwrap_or_else(|refusal| text(refusal.status, &refusal.text))
+        outcome.unwrap_or_else(|refusal| {
+            refusals::count("kubelet", refusals::reason_of(refusal.status.as_u16()));
+            text(refusal.status, &refusal.text)
+        })
     }
 
     async fn handle(&self, request: Request<Incoming>, peer: &Peer) -> Result<Response<Reply>, Refusal> {

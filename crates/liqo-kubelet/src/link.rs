@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 /// Objects of the other cluster, and their bytes, that are kept in memory: far more than a node runs pods.
 const OBJECTS: usize = 100_000;
-const OBJECTS_BYTES: usize = 1 << 30;
+const OBJECTS_BYTES: usize = 256 << 20;
 
 /// Who is linked.
 #[derive(Clone, Debug)]

@@ -10,6 +10,8 @@ use http::{
 use hyper::{body::Incoming, service::Service};
 use s3s::{Body, service::S3Service};
 
+use crate::chunked::{self, Chunked};
+
 /// The S3 service, for requests that carry a signature.
 #[derive(Clone)]
 pub(crate) struct Guarded(pub(crate) S3Service);
@@ -24,6 +26,11 @@ impl Service<Request<Incoming>> for Guarded {
             Some(why) => {
                 tracing::debug!(method = %request.method(), why, "request refused unread");
                 Box::pin(std::future::ready(Ok(refused(why))))
+            }
+            None if chunked::is_chunked(request.headers()) => {
+                let library = self.0.clone();
+                let request = request.map(|body| Body::http_body_unsync(Chunked::new(body)));
+                Box::pin(async move { library.call(request).await })
             }
             None => Service::call(&self.0, request),
         }

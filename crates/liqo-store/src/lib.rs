@@ -8,6 +8,7 @@
 
 mod auth;
 mod body;
+mod chunked;
 mod disk;
 mod guard;
 mod s3;

@@ -1,4 +1,4 @@
-//! The rules for peers and for virtual kubelets in the form the chart reads: each rule with its policy, and with the webhook that
+//! The rules for peers, virtual kubelets and components in the form the chart reads: each rule with its policy, and with the webhook that
 //! replaces the policy on older clusters.
 
 use liqo_core::door::{self, Place};
@@ -11,6 +11,7 @@ pub fn entries(rules: impl Iterator<Item = &'static door::Rule>) -> Value {
             Place::Tenant => "tenant",
             Place::Offloaded => "offloaded",
             Place::Node => "node",
+            Place::Component => "component",
         };
         json!({"name": rule.name, "place": place, "settings": rule.settings, "policy": rule.policy()})
     };
@@ -61,6 +62,21 @@ mod tests {
             }
         }
         assert!(count > 20, "{count}");
+    }
+
+    #[test]
+    fn whatever_components_that_answer_strangers_change_of_others_is_judged() {
+        for rule in door::component_rules() {
+            let (group, resources) = rule.resources[0];
+            let roles = rbac::all()
+                .into_iter()
+                .filter(|(name, _)| name.starts_with("gateway") || name.starts_with("network-manager"));
+            let rights = roles.flat_map(|(_, rules)| rules.iter());
+            let changes = |one: &&rbac::Rule| {
+                one.group == group && one.resources.contains(&resources[0]) && one.verbs.contains(&"patch")
+            };
+            assert_eq!(rights.filter(changes).count(), 1, "{}", rule.name);
+        }
     }
 
     #[test]

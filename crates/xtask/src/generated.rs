@@ -30,6 +30,7 @@ pub fn files() -> BTreeMap<String, String> {
         ("peers", door::entries(table::rules())),
         ("peers-condition", door::condition()),
         ("virtual-kubelets", door::entries(table::kubelet_rules())),
+        ("components", door::entries(table::component_rules())),
     ];
     let doors = doors.into_iter().map(|(name, value)| (format!("{}/{name}.yaml", FOLDERS[2]), value));
     crds.chain(roles).chain(doors).map(|(path, value)| (path, format!("{HEAD}{}", yaml::document(&value)))).collect()

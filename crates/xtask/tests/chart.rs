@@ -97,6 +97,7 @@ fn these_objects_and_no_others() {
         NetworkPolicy/liqo-network-manager NetworkPolicy/liqo-proxy
         Service/liqo-gateway Service/liqo-network-manager Service/liqo-proxy ServiceAccount/liqo-proxy";
     wanted.extend(more.split_whitespace().map(str::to_owned));
+    wanted.extend(chart::peers::component_policies());
     assert_eq!(names(&with(&[])), wanted);
     let status = "
         ClusterRole/liqo-status ClusterRoleBinding/liqo-status Deployment/liqo-status NetworkPolicy/liqo-status Role/liqo-status

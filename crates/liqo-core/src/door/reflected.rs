@@ -78,6 +78,13 @@ pub(super) const RULES: &[Rule] = &[
                 expression: "!has(object.spec.loadBalancerIP) || object.spec.loadBalancerIP == ''",
                 message: "spec.loadBalancerIP is for this cluster to choose: leave it out",
             },
+            // external-dns publishes a name for the pods of a headless Service, or for the address of a load balancer.
+            Validation {
+                expression: "variables.annotations.all(k, !k.startsWith('external-dns.alpha.kubernetes.io/')) || \
+                             variables.type == 'ClusterIP' && !(has(object.spec.clusterIP) && object.spec.clusterIP == 'None')",
+                message: "an annotation of external-dns would give a DNS name of the choice of a peer to addresses of this \
+                          cluster: remove the annotation from the original, or annotate it with liqo.io/skip-reflection",
+            },
         ],
     },
     Rule {
@@ -87,7 +94,12 @@ pub(super) const RULES: &[Rule] = &[
         operations: WRITE,
         settings: true,
         variables: &[
-            ("suffixes", "variables.settings.ingressHostSuffixes.split(' ')"),
+            // `{peer}` in a suffix stands for the ID of the peer, so that each peer has a domain of its own.
+            (
+                "suffixes",
+                "variables.settings.ingressHostSuffixes.split(' ').map(s, size(s.split('{peer}')) == 2 ? \
+                 s.split('{peer}')[0] + request.userInfo.username + s.split('{peer}')[1] : s)",
+            ),
             ("rules", "has(object.spec.rules) ? object.spec.rules : []"),
             ("tls", "has(object.spec.tls) ? object.spec.tls : []"),
             ("class", "has(object.spec.ingressClassName) ? object.spec.ingressClassName : ''"),
@@ -182,9 +194,11 @@ pub(super) const RULES: &[Rule] = &[
             },
             Validation {
                 expression: "variables.volume == variables.oldVolume && !has(object.spec.selector) && \
-                             !has(object.spec.dataSource) && !has(object.spec.dataSourceRef)",
-                message: "a claim of a peer names no volume and no source of data: leave spec.volumeName, spec.selector, \
-                          spec.dataSource and spec.dataSourceRef out",
+                             !has(object.spec.dataSource) && !has(object.spec.dataSourceRef) && \
+                             !has(object.spec.volumeAttributesClassName)",
+                message: "a claim of a peer names no volume, no source of data and no class of attributes: leave \
+                          spec.volumeName, spec.selector, spec.dataSource, spec.dataSourceRef and \
+                          spec.volumeAttributesClassName out",
             },
             // The empty class, unlike no class, selects volumes that an administrator created by hand.
             Validation {

@@ -16,16 +16,18 @@ use crate::layout::{KEY_LABEL, KEY_SECRET, PRIVATE_KEY, PUBLIC_KEY};
 pub(crate) struct Keys {
     cluster: Cluster,
     namespace: String,
+    /// Name of this pod.
+    pod: String,
     secrets: Store<Secret>,
 }
 
 impl Keys {
-    /// Watches the Secret; `bell` is rung when it changes.
-    pub(crate) fn watch(cluster: &Cluster, namespace: &str, bell: &Arc<Notify>) -> Self {
+    /// Watches the Secret for the gateway `pod`; `bell` is rung when the Secret changes.
+    pub(crate) fn watch(cluster: &Cluster, namespace: &str, pod: &str, bell: &Arc<Notify>) -> Self {
         let bell = Arc::clone(bell);
         let secrets = cluster.watch::<Secret>(namespace).fields(&format!("metadata.name={KEY_SECRET}"));
         let secrets = secrets.start(move |_| bell.notify_one());
-        Self { cluster: cluster.clone(), namespace: namespace.to_owned(), secrets }
+        Self { cluster: cluster.clone(), namespace: namespace.to_owned(), pod: pod.to_owned(), secrets }
     }
 
     /// The key. A Secret that holds none is left alone: whoever wrote it shall mend it.
@@ -51,9 +53,10 @@ impl Keys {
                 return Ok(());
             }
         };
-        match self.cluster.create(&secret(&self.namespace, &key)).await {
+        let maker = format!("liqo-gateway/{}", self.pod);
+        match self.cluster.create_by_name(&secret(&self.namespace, &key), &maker).await {
             Err(error) if !error.is_conflict() => Err(error),
-            // Of two gateways that come first, one wins; the watch tells both.
+            // Of two gateways that come first, the first one's key stays; the watch tells both.
             _ => Ok(()),
         }
     }

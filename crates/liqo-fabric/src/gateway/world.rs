@@ -10,8 +10,11 @@ use std::{
     time::Instant,
 };
 
-use k8s_openapi::api::core::v1::{Pod, Service};
-use liqo_api::net::{NatMapping, TunnelEndpoint};
+use k8s_openapi::api::core::v1::{Node, NodeStatus, Pod, Service};
+use liqo_api::{
+    meta::label,
+    net::{NatMapping, TunnelEndpoint},
+};
 use liqo_kube::{Cluster, Store, life::Busy, metrics::Samples};
 use liqo_netlink::{Kernel, Netns, Realm, State};
 use liqo_tunnel::{Device, Engine, PrivateKey};
@@ -34,6 +37,7 @@ use super::{
 };
 use crate::{
     layout::{GATEWAY_LABEL, NAMESPACE, TUNNEL, TUNNEL_OVERHEAD_V4, VETH_HOST},
+    manager::addresses_of,
     pace::Pace,
     wire,
 };
@@ -50,6 +54,8 @@ pub(super) struct Gateway {
     pods: Store<Pod>,
     /// All pods of Liqo's namespace.
     components: Store<Pod>,
+    /// The virtual nodes of this cluster: the address of one is that of the pod of its virtual kubelet.
+    virtual_nodes: Store<Node>,
     services: Store<Service>,
     /// What is shared with peers; not looked at in the mode in which peers reach every pod.
     shared: Option<watch::Receiver<Option<Arc<Shared>>>>,
@@ -98,12 +104,18 @@ impl Gateway {
             move || bell.notify_one()
         };
         let (tunnels, mappings, pods, components, services) = (ring(), ring(), ring(), ring(), ring());
+        let virtual_nodes = ring();
         let outside = wire::carries(args.pod_ip, None);
         Ok(Self {
             tunnels: cluster.watch("").start(move |_| tunnels()),
             mappings: cluster.watch("").start(move |_| mappings()),
             pods: cluster.watch(&args.namespace).labels(GATEWAY_LABEL).start(move |_| pods()),
             components: cluster.watch(&args.namespace).trim(crate::route::pods::trim).start(move |_| components()),
+            virtual_nodes: cluster
+                .watch("")
+                .labels(&format!("{}={}", label::TYPE, label::VIRTUAL_NODE))
+                .trim(addresses_only)
+                .start(move |_| virtual_nodes()),
             services: cluster
                 .watch(&args.namespace)
                 .labels(&format!("{GATEWAY_LABEL}=true"))
@@ -111,7 +123,7 @@ impl Gateway {
             shared: (args.security_mode == SecurityMode::IntraClusterTrafficSegregation)
                 .then(|| segregation::watch(&cluster)),
             address: watch::Sender::new(args.pod_ip),
-            keys: Keys::watch(&cluster, &args.namespace, &bell),
+            keys: Keys::watch(&cluster, &args.namespace, &args.pod_name, &bell),
             secrets: watch::Sender::default(),
             resolver: Resolver::start(Arc::clone(&bell)),
             checks: Checks::new(Arc::clone(&bell)),
@@ -159,6 +171,7 @@ impl Gateway {
         self.mappings.ready().await;
         self.pods.ready().await;
         self.components.ready().await;
+        self.virtual_nodes.ready().await;
         if let Some(shared) = &mut self.shared {
             let known = shared.wait_for(Option::is_some).await;
             known.map_err(|_| "the task that finds what is shared with peers has ended".to_owned())?;
@@ -229,10 +242,11 @@ impl Gateway {
         Ok(())
     }
 
-    /// Addresses of the pods in the Liqo namespace that do not use the network of their node.
+    /// Addresses of the pods in the Liqo namespace that do not use the network of their node, and of all virtual kubelets.
     fn components(&self) -> BTreeSet<IpAddr> {
-        let all = self.components.all();
-        all.iter().flat_map(|pod| crate::route::pods::addresses(pod)).collect()
+        let (pods, nodes) = (self.components.all(), self.virtual_nodes.all());
+        let of_pods = pods.iter().flat_map(|pod| crate::route::pods::addresses(pod));
+        of_pods.chain(nodes.iter().flat_map(|node| addresses_of(node))).collect()
     }
 
     fn tunnel_mtu(&self) -> u32 {
@@ -382,4 +396,11 @@ async fn changed(shared: &mut Option<watch::Receiver<Option<Arc<Shared>>>>) -> R
         Some(shared) => shared.changed().await,
         None => std::future::pending().await,
     }
+}
+
+/// A renewed heartbeat or an image of a node is no news here.
+fn addresses_only(node: &mut Node) {
+    liqo_kube::strip(node);
+    (node.metadata.labels, node.metadata.annotations, node.spec) = (None, None, None);
+    node.status = node.status.take().map(|status| NodeStatus { addresses: status.addresses, ..NodeStatus::default() });
 }

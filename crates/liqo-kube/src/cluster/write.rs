@@ -17,6 +17,19 @@ impl Cluster {
         self.ask::<K, K>("create", &name_of(object), request).await
     }
 
+    /// Creates the object by server-side apply, because RBAC can hold a right to apply, unlike the right to create, to one name:
+    /// the verbs `create` and `patch` with that name. Processes that may come first at the same time differ by `maker`, a field
+    /// manager: for the later one the object with other content is a conflict.
+    pub async fn create_by_name<K: Object>(&self, object: &K, maker: &str) -> Result<K, KubeError> {
+        let mut body = serde_json::to_value(object).expect("an object is JSON");
+        prune(&mut body);
+        body["apiVersion"] = K::api_version(&()).into();
+        body["kind"] = K::kind(&()).into();
+        let params = PatchParams::apply(maker);
+        let request = path_of(object).patch(&object.name_any(), &params, &Patch::Apply(body));
+        self.ask::<K, K>("create", &name_of(object), request).await
+    }
+
     /// Whether the API server, with all it asks, would let us create the object; nothing is created.
     pub async fn try_create<K: Object>(&self, object: &K) -> Result<(), KubeError> {
         let params = PostParams { dry_run: true, field_manager: Some(self.writer.to_owned()) };

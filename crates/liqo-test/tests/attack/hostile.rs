@@ -71,6 +71,11 @@ impl Peer {
         curl
     }
 
+    /// The files of its certificate and key.
+    pub(crate) fn certificate(&self) -> [String; 2] {
+        ["certificate", "key"].map(|name| self.kubeconfig.with_file_name(name).display().to_string())
+    }
+
     /// The namespace in rome for the objects that the peer offloads.
     pub(crate) fn offloaded(&self, rome: &Cluster) -> Result<String> {
         offloaded(rome, &self.id)

@@ -37,8 +37,14 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
     let target = format!("http://{}:8080/", text(&client, "/items/0/status/podIP"));
     let page = inside(&here, "curl", &["-s", "-S", "--max-time", "10", &target])?;
     ensure!(page.starts_with("client-"), "a pod of turin gets {page:?} from a pod of rome");
-    for (start, port) in [("liqo-network-manager", 6000), ("liqo-controller-manager", 9443)] {
-        let target = format!("http://{}:{port}/", address(rome, "liqo", start)?);
+    let kubelets = tenant(rome, &raid.milan.id)?;
+    for (namespace, start, port) in [
+        ("liqo", "liqo-network-manager", 6000),
+        ("liqo", "liqo-controller-manager", 9443),
+        (&kubelets, "virtual-kubelet", 10250),
+        (&kubelets, "virtual-kubelet", 8081),
+    ] {
+        let target = format!("http://{}:{port}/", address(rome, namespace, start)?);
         let said = inside(&here, "curl", &["-s", "-S", "--max-time", "3", &target]).err();
         // curl's words for an answer that does not come.
         let said = said.map(|error| format!("{error:#}")).unwrap_or_default();
@@ -137,20 +143,25 @@ fn ipam(raid: &Raid, here: &std::path::Path) -> Result<()> {
     Ok(())
 }
 
-/// The kubelet API of a virtual node answers whom the API server vouches for.
+/// The kubelet API of a virtual node answers whom the API server vouches for, and only where they have rights on the node.
 fn kubelets(raid: &Raid, here: &std::path::Path) -> Result<()> {
     let rome = raid.rome();
+    let account = rome.kubectl(&["create", "token", "default", "-n", &raid.turin.offloaded(rome)?])?;
+    let account = format!("Authorization: Bearer {}", account.trim());
+    let [certificate, key] = raid.turin.certificate();
     let kubelet = address(rome, &tenant(rome, &raid.milan.id)?, "virtual-kubelet")?;
     for path in ["/pods", "/containerLogs/shop/web/web", "/exec/shop/web/web?command=id&output=1"] {
-        for header in ["Accept: */*", "Authorization: Bearer nonsense"] {
+        for (who, shown, expected) in [
+            ("nobody", vec![], "401"),
+            ("a made-up token", vec!["-H", "Authorization: Bearer nonsense"], "401"),
+            ("the token of the pod's account", vec!["-H", &account], "403"),
+            ("the certificate of the peer", vec!["--cert", &certificate, "--key", &key], "403"),
+        ] {
             let url = format!("https://{kubelet}:10250{path}");
-            let said = inside(
-                here,
-                "curl",
-                &["-k", "-s", "--max-time", "5", "-o", "/dev/null", "-w", "%{http_code}", "-H", header, &url],
-            );
-            let code = said.with_context(|| format!("{path} of a virtual kubelet does not answer"))?;
-            ensure!(code.trim() == "401", "{path} with {header:?}: {code}");
+            let plain = ["-k", "-s", "--max-time", "5", "-o", "/dev/null", "-w", "%{http_code}", &url];
+            let code = inside(here, "curl", &[&shown[..], &plain].concat());
+            let code = code.with_context(|| format!("{path} of a virtual kubelet does not answer {who}"))?;
+            ensure!(code.trim() == expected, "{path} with {who}: {code} instead of {expected}");
         }
     }
     Ok(())

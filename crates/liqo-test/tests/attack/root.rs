@@ -74,6 +74,8 @@ fn masters(rome: &Cluster) -> Vec<(&'static str, Value)> {
         ("network", json!({"hostNetwork": true})),
         ("ipc", json!({"hostIPC": true})),
         ("port", json!({"container.ports": [{"containerPort": 80, "hostPort": 16443}]})),
+        ("probe", json!({"container.livenessProbe": {"httpGet": {"port": 10248, "host": "127.0.0.1"}}})),
+        ("hook", json!({"container.lifecycle": {"postStart": {"tcpSocket": {"port": 10248, "host": "127.0.0.1"}}}})),
         ("node", json!({"nodeName": rome.first()})),
         ("priority", json!({"priorityClassName": "system-node-critical"})),
         ("everywhere", json!({"tolerations": [{"operator": "Exists"}]})),

@@ -7,6 +7,8 @@ use super::{CHANGE, RO, RW, Rule, STATUS, named, rule};
 
 const CLUSTER_ID: &[&str] = &[liqo_api::names::CLUSTER_ID_CONFIG_MAP];
 
+/// The Service at which peers find the gateway.
+const GATEWAY_SERVICE: &[&str] = &["liqo-gateway"];
 /// The Secret with the cluster's WireGuard keys. This rule also grants lists and watches of this one name.
 const WIREGUARD_KEY: &[&str] = &["wireguard-pubkey"];
 
@@ -52,15 +54,15 @@ pub(super) const CONTROLLER_MANAGER: &[Rule] = &[
     rule("discovery.k8s.io", &["endpointslices"], RW),
     rule("discovery.liqo.io", &["foreignclusters"], super::ALL),
     rule("discovery.liqo.io", &["foreignclusters/finalizers", "foreignclusters/status"], STATUS),
-    rule("discovery.liqo.io", &["resourcerequests/finalizers"], STATUS),
+    rule("discovery.liqo.io", &["resourcerequests/finalizers", "resourcerequests/status"], STATUS),
     rule("metrics.liqo.io", &["scrape", "scrape/metrics"], &["get"]),
     rule("net.liqo.io", &["tunnelendpoints"], RO),
     rule("offloading.liqo.io", &["namespaceoffloadings"], CHANGE),
     rule("offloading.liqo.io", &["namespaceoffloadings/finalizers", "namespaceoffloadings/status"], STATUS),
     rule("rbac.authorization.k8s.io", &["clusterrolebindings", "clusterroles", "rolebindings"], RW),
-    rule("sharing.liqo.io", &["resourceoffers/finalizers"], STATUS),
+    rule("sharing.liqo.io", &["resourceoffers/finalizers", "resourceoffers/status"], STATUS),
     rule("storage.k8s.io", &["storageclasses"], RO),
-    rule("virtualkubelet.liqo.io", &["namespacemaps/finalizers"], STATUS),
+    rule("virtualkubelet.liqo.io", &["namespacemaps/finalizers", "namespacemaps/status"], STATUS),
     rule("virtualkubelet.liqo.io", &["shadowendpointslices"], RW),
     rule("virtualkubelet.liqo.io", &["shadowendpointslices/finalizers"], STATUS),
     rule("virtualkubelet.liqo.io", &["shadowpods"], &["get", "list", "watch", "update", "patch", "delete"]),
@@ -79,6 +81,11 @@ pub(super) const CRD_REPLICATOR: &[Rule] = &[
     rule("", &["namespaces", "secrets"], RO),
     rule("", &["events"], &["create"]),
     rule("discovery.liqo.io", &["foreignclusters"], RO),
+    // Statuses of originals, as the peers' copies have them.
+    rule("discovery.liqo.io", &["resourcerequests/status"], STATUS),
+    rule("net.liqo.io", &["networkconfigs/status"], STATUS),
+    rule("sharing.liqo.io", &["resourceoffers/status"], STATUS),
+    rule("virtualkubelet.liqo.io", &["namespacemaps/status"], STATUS),
 ];
 
 /// Replicator, in the Liqo namespace.
@@ -87,6 +94,8 @@ pub(super) const CRD_REPLICATOR_NAMESPACED: &[Rule] =
 
 /// Gateway, everywhere.
 pub(super) const GATEWAY: &[Rule] = &[
+    // Addresses of virtual kubelets.
+    rule("", &["nodes"], &["list", "watch"]),
     rule("net.liqo.io", &["natmappings", "tunnelendpoints"], RO),
     rule("net.liqo.io", &["tunnelendpoints/status"], &["patch"]),
 ];
@@ -100,9 +109,10 @@ pub(super) const GATEWAY_SEGREGATION: &[Rule] = &[
 /// Gateway, in the Liqo namespace: its lease and key, who of its like is active, where peers find the active one.
 pub(super) const GATEWAY_NAMESPACED: &[Rule] = &[
     rule("", &["pods"], &["get", "list", "watch", "patch"]),
-    named("", &["secrets"], WIREGUARD_KEY, RO),
-    rule("", &["secrets"], &["create"]),
-    rule("", &["services"], &["get", "list", "watch", "patch"]),
+    // Server-side apply of one name needs both; without a name, `create` would let the gateway make tokens.
+    named("", &["secrets"], WIREGUARD_KEY, &["get", "list", "watch", "create", "patch"]),
+    rule("", &["services"], RO),
+    named("", &["services"], GATEWAY_SERVICE, &["patch"]),
     rule("coordination.k8s.io", &["leases"], &["get", "list", "watch", "create", "update", "patch"]),
 ];
 

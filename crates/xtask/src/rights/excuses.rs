@@ -49,6 +49,13 @@ pub(super) const EXCUSES: &[Excuse] = &[
         "written when no gateway of the cluster is active for 25 s: gateways of stories come back sooner",
     ),
     excuse(
+        "gateway",
+        Some(""),
+        "secrets",
+        &[Power::Create],
+        "asked for beside the right to change, when the key is made by server-side apply, which the record has as a change",
+    ),
+    excuse(
         "",
         None,
         "*/finalizers",

@@ -21,12 +21,18 @@ pub(crate) fn policies() -> BTreeSet<String> {
     rules.chain(kubelets).chain(["liqo-namespace-labels".to_owned()]).flat_map(|name| policy(&name)).collect()
 }
 
+/// `Kind/name` of the policies for components of the networks.
+pub(crate) fn component_policies() -> BTreeSet<String> {
+    door::component_rules().flat_map(|rule| policy(&format!("liqo-component-{}", rule.name))).collect()
+}
+
 #[test]
 fn policies_are_the_table() {
     let objects = super::super::with(&[]);
     let peers = door::rules().map(|rule| (format!("liqo-peer-{}", rule.name), rule));
     let kubelets = door::kubelet_rules().map(|rule| (format!("liqo-virtual-kubelet-{}", rule.name), rule));
-    for (name, rule) in peers.chain(kubelets) {
+    let components = door::component_rules().map(|rule| (format!("liqo-component-{}", rule.name), rule));
+    for (name, rule) in peers.chain(kubelets).chain(components) {
         let [policy, binding] = policy(&name);
         let mut wanted = rule.policy();
         if rule.settings {

@@ -1,7 +1,7 @@
 //! Fields that give a pod control over its node. Pod Security `baseline` refuses these fields of the pod where the namespace
 //! has its labels; this module refuses the `ShadowPod` before, so that the consumer gets the reason.
 
-use k8s_openapi::api::core::v1::{Container, PodSpec, SecurityContext};
+use k8s_openapi::api::core::v1::{Container, HTTPGetAction, PodSpec, SecurityContext, TCPSocketAction};
 
 use super::{containers, quoted};
 
@@ -68,6 +68,11 @@ fn check_container(container: &Container, all: &mut Vec<String>) {
     if container.ports.iter().flatten().any(|port| port.host_port.is_some_and(|port| port != 0)) {
         all.push(format!("container {name}: hostPort is a port of a node"));
     }
+    if asks_elsewhere(container) {
+        all.push(format!(
+            "container {name}: host in a probe or hook: the node would ask another address than the pod's"
+        ));
+    }
     let Some(context) = &container.security_context else { return };
     if context.privileged == Some(true) {
         all.push(format!("container {name}: privileged"));
@@ -81,6 +86,17 @@ fn check_container(container: &Container, all: &mut Vec<String>) {
     for capability in added(context).filter(|one| !CAPABILITIES.contains(one)) {
         all.push(format!("container {name}: capability {}", quoted(capability)));
     }
+}
+
+/// Whether the kubelet is to ask, from the network of the node, an address that the container chooses: in a probe or a hook.
+fn asks_elsewhere(container: &Container) -> bool {
+    let probes = [&container.liveness_probe, &container.readiness_probe, &container.startup_probe];
+    let probes = probes.into_iter().flatten().map(|probe| (&probe.http_get, &probe.tcp_socket));
+    let hooks = container.lifecycle.iter().flat_map(|cycle| [&cycle.post_start, &cycle.pre_stop]);
+    let hooks = hooks.flatten().map(|hook| (&hook.http_get, &hook.tcp_socket));
+    let http = |action: &Option<HTTPGetAction>| action.as_ref().and_then(|action| action.host.clone());
+    let tcp = |action: &Option<TCPSocketAction>| action.as_ref().and_then(|action| action.host.clone());
+    probes.chain(hooks).any(|(get, socket)| [http(get), tcp(socket)].into_iter().flatten().any(|host| !host.is_empty()))
 }
 
 fn added(context: &SecurityContext) -> impl Iterator<Item = &str> {

@@ -92,6 +92,8 @@ fn what_recorded_clusters_reflected_passes() {
     ] {
         judge.passes_all(kind, kind, &object);
     }
+    let faster = with(&claim(), &[("spec|volumeAttributesClassName", json!("gold"))]);
+    judge.refuses_all("attributes", "persistentvolumeclaims", &claim(), &faster, "spec.volumeAttributesClassName");
     let bound = with(&claim(), &[("spec|volumeName", json!("pvc-1"))]);
     judge.passes("a claim that was bound", &asked("persistentvolumeclaims", bound.clone(), bound), &[]);
     let protected = [("metadata|finalizers", json!(["kubernetes.io/pvc-protection"]))];
@@ -163,6 +165,13 @@ fn services_stay_within_the_cluster() {
     judge.refuses("another", &asked("services", good.clone(), external), "spec.externalIPs", other);
     let address = with(&good, &[("spec|loadBalancerIP", json!("192.0.2.1"))]);
     judge.refuses_all("loadBalancerIP", "services", &good, &address, "spec.loadBalancerIP");
+    let name = json!({"external-dns.alpha.kubernetes.io/hostname": "v.example"});
+    let named = |service: Value| with(&service, &[("metadata|annotations", name.clone())]);
+    judge.passes_all("no name", "services", &named(good.clone()));
+    let headless = with(&named(good.clone()), &[("spec|clusterIP", json!("None"))]);
+    judge.refuses_all("names of pods", "services", &good, &headless, "external-dns");
+    let balancer = asked("services", Value::Null, named(service("LoadBalancer")));
+    judge.refuses("a balancer's name", &balancer, "external-dns", &[("allowedServiceTypes", "ClusterIP LoadBalancer")]);
 }
 
 #[test]
@@ -172,6 +181,15 @@ fn hosts_of_ingresses_are_given() {
     let host = |host: &str| with(&ingress(), &[("spec|tls", Value::Null), ("spec|rules", json!([{ "host": host }]))]);
     for good in ["peer.example", "x.peer.example", "*.peer.example", "b.a.example"] {
         judge.passes(good, &asked("ingresses", Value::Null, host(good)), PEERS_DOMAIN);
+    }
+    let own: &[(&str, &str)] = &[("ingressHostSuffixes", "{peer}.example x.{peer}")];
+    for good in [format!("{PEER}.example"), format!("a.{PEER}.example"), format!("a.x.{PEER}")] {
+        judge.passes(&good, &asked("ingresses", Value::Null, host(&good)), own);
+    }
+    for bad in
+        [format!("{OTHER}.example"), "example".to_owned(), "{peer}.example".to_owned(), format!("x{PEER}.example")]
+    {
+        judge.refuses(&bad, &asked("ingresses", Value::Null, host(&bad)), "ingressHostSuffixes", own);
     }
     let backend = json!({"service": {"name": "web"}});
     for (what, bad) in [
