@@ -36,7 +36,10 @@ pub(super) fn keep_ours<K: Resource>(there: &mut K) {
             is_ours && entry.operation.as_deref() == Some("Apply") && entry.subresource.is_none()
         });
         entries.shrink_to_fit();
-        entries.iter_mut().filter_map(|entry| entry.fields_v1.as_mut()).for_each(|fields| forget_members(&mut fields.0));
+        entries
+            .iter_mut()
+            .filter_map(|entry| entry.fields_v1.as_mut())
+            .for_each(|fields| forget_members(&mut fields.0));
     }
 }
 
@@ -104,9 +107,7 @@ mod tests {
             "f:data": {"f:kept": {}},
             "f:list": {"k:{\"name\":\"a\"}": {".": {}, "f:name": {}}, "v:x": {}, "i:0": {}},
         });
-        let entry = |manager: &str, operation: &str, subresource: Option<&str>| {
-            json!({"manager": manager, "operation": operation, "subresource": subresource, "fieldsV1": fields})
-        };
+        let entry = |manager: &str, operation: &str, subresource: Option<&str>| json!({"manager": manager, "operation": operation, "subresource": subresource, "fieldsV1": fields});
         let entries = json!([
             entry(REFLECTION_MANAGER, "Apply", None),
             entry(REFLECTION_MANAGER, "Update", None),
@@ -120,7 +121,8 @@ mod tests {
         let mut trimmed = whole.clone();
         keep_ours(&mut trimmed);
         let kept = serde_json::to_value(&trimmed.metadata.managed_fields).unwrap();
-        let wanted = json!({"f:metadata": {"f:labels": {"f:app": {}, "f:old": {}}}, "f:data": {"f:kept": {}}, "f:list": {}});
+        let wanted =
+            json!({"f:metadata": {"f:labels": {"f:app": {}, "f:old": {}}}, "f:data": {"f:kept": {}}, "f:list": {}});
         assert_eq!((kept.as_array().unwrap().len(), &kept[0]["fieldsV1"]), (1, &wanted));
         for (labels, data, does) in [
             (json!({"app": "web", "old": "1"}), json!({"kept": "1"}), false),
