@@ -190,7 +190,8 @@ pub(crate) fn table(clusters: &[&str], plain: &Spent, remote: &Spent, pods: u32)
             .map(|(_, spent, at)| if *at == clusters[0] { per_pod(spent.of(other)) } else { String::new() });
         row(other, once.collect());
     }
-    let once = columns.iter().map(|(_, spent, at)| if *at == clusters[0] { per_pod(spent.busy) } else { String::new() });
+    let once =
+        columns.iter().map(|(_, spent, at)| if *at == clusters[0] { per_pod(spent.busy) } else { String::new() });
     row("**the machine**", once.collect());
     table
 }
