@@ -103,9 +103,11 @@ mod tests {
     #[test]
     fn what_is_forgotten_of_managed_fields_decides_nothing() {
         let fields = json!({
-            "f:metadata": {"f:labels": {".": {}, "f:app": {}, "f:old": {}}},
+            "f:metadata": {
+                "f:finalizers": {".": {}, "v:\"example.io/hold\"": {}, "k:{\"name\":\"a\"}": {"f:name": {}}, "i:0": {}},
+                "f:labels": {".": {}, "f:app": {}, "f:old": {}},
+            },
             "f:data": {"f:kept": {}},
-            "f:list": {"k:{\"name\":\"a\"}": {".": {}, "f:name": {}}, "v:x": {}, "i:0": {}},
         });
         let entry = |manager: &str, operation: &str, subresource: Option<&str>| json!({"manager": manager, "operation": operation, "subresource": subresource, "fieldsV1": fields});
         let entries = json!([
@@ -115,21 +117,23 @@ mod tests {
             entry("kubectl", "Apply", None),
         ]);
         let whole: ConfigMap = from_value(json!({
-            "metadata": {"labels": {"app": "web", "old": "1"}, "managedFields": entries}, "data": {"kept": "1"},
+            "metadata": {"finalizers": ["example.io/hold"], "labels": {"app": "web", "old": "1"}, "managedFields": entries},
+            "data": {"kept": "1"},
         }))
         .unwrap();
         let mut trimmed = whole.clone();
         keep_ours(&mut trimmed);
         let kept = serde_json::to_value(&trimmed.metadata.managed_fields).unwrap();
-        let wanted =
-            json!({"f:metadata": {"f:labels": {"f:app": {}, "f:old": {}}}, "f:data": {"f:kept": {}}, "f:list": {}});
+        let metadata = json!({"f:finalizers": {}, "f:labels": {"f:app": {}, "f:old": {}}});
+        let wanted = json!({"f:metadata": metadata, "f:data": {"f:kept": {}}});
         assert_eq!((kept.as_array().unwrap().len(), &kept[0]["fieldsV1"]), (1, &wanted));
         for (labels, data, does) in [
             (json!({"app": "web", "old": "1"}), json!({"kept": "1"}), false),
             (json!({"app": "web"}), json!({"kept": "1"}), true),
             (json!({"app": "web", "old": "1"}), json!({}), true),
         ] {
-            let forged: ConfigMap = from_value(json!({"metadata": {"labels": labels}, "data": data})).unwrap();
+            let metadata = json!({"finalizers": ["example.io/hold"], "labels": labels});
+            let forged: ConfigMap = from_value(json!({ "metadata": metadata, "data": data })).unwrap();
             assert_eq!((differs(&forged, &whole), differs(&forged, &trimmed)), (does, does), "{forged:?}");
         }
     }
