@@ -110,7 +110,6 @@ fn marking((key, value): (&str, &str), is_first: bool) -> Value {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
