@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs};
 
 use anyhow::{Context, Result, ensure};
-use liqo_api::role::{HEALTH_PORT, ROLES, Role};
+use liqo_api::role::{HEALTH_PORT, ROLES, Role, Runs};
 use liqo_test::{
     Cluster, assets,
     run::{command, feed, inside, output},
@@ -25,10 +25,12 @@ struct Family {
 /// Families by name.
 type Families = BTreeMap<String, Family>;
 
-/// Every role with metrics serves the families that the guide says, with their types, helps and labels, and no others.
+/// Every role with metrics, of an installation that connects no networks, serves the families that the guide says, with their types,
+/// helps and labels, and no others.
 pub(crate) fn are_those_of_the_guide(cluster: &Cluster) -> Result<()> {
     let guide = guide()?;
-    for role in ROLES.iter().filter(|role| role.has_metrics) {
+    let is_here = |role: &Role| !matches!(role.runs, Runs::Networks | Runs::NetworksOnEachNode | Runs::ForJob);
+    for role in ROLES.iter().filter(|role| role.has_metrics && is_here(role)) {
         let wanted = of(&guide, role);
         wait_for(&format!("{} serves the metrics of the guide", role.program), LONG, || {
             let text = scrape(cluster, role)?;
