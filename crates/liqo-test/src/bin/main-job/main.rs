@@ -34,105 +34,122 @@ struct Args {
 const LIMIT: Duration = Duration::from_secs(180);
 
 fn main() -> Result<()> {
-    let Args { rounds, pods, rest } = Args::parse();
-    ensure!(rounds > 0 && pods > 0 && rest > 0, "--rounds, --pods and --rest must be at least 1");
+    let args = Args::parse();
+    ensure!(args.rounds > 0 && args.pods > 0 && args.rest > 0, "--rounds, --pods and --rest must be at least 1");
     out::note("two clusters, the product installed ...");
     let mut stage = Stage::ready("bench", &["rome", "milan"])?;
-    let (rome, milan) = (stage.cluster("rome"), stage.cluster("milan"));
+    let seen = Seen::measure(&stage, &args)?;
+    let names = ["rome", "milan"];
+    out::say(&seen.table(&args, names));
+    let [plain, remote] = &seen.laps[args.rounds - 1];
+    out::say(&shares::table(&names, &plain.spent, &remote.spent, args.pods));
+    stage.is_well();
+    Ok(())
+}
 
-    out::note("peering ...");
-    let first = stage.peer(rome, milan)?;
-    let mut again = Vec::new();
-    for _ in 0..rounds {
-        stage.unpeer(rome, "milan")?;
-        again.push(stage.peer(rome, milan)?);
-    }
-    stage.offload(rome, "demo", &[])?;
-    // The baseline knows nothing of us: its namespace is not offloaded.
-    rome.kubectl(&["create", "namespace", "plain"])?;
+/// What was measured.
+struct Seen {
+    /// The first peering of the clusters.
+    first: Duration,
+    /// The later peerings.
+    again: Vec<Duration>,
+    /// Memory of our processes on the consumer, before any pod and with all pods.
+    empty: Vec<(String, Memory)>,
+    full: Vec<(String, Memory)>,
+    /// Of each round the plain and the remote pods.
+    laps: Vec<[Lap; 2]>,
+    /// Cores that our processes use at rest.
+    spent: f64,
+    at_rest: Requests,
+}
 
-    let empty = memory(&processes(rome)?)?;
-
-    let mut laps = Vec::new();
-    for round in 1..=rounds {
-        out::note(&format!("{pods} pods, round {round} of {rounds} ..."));
-        let selector = format!("nodeSelector: {{kubernetes.io/hostname: {}}},", rome.first());
-        let plain = Lap::run((rome, milan), "plain", pods, &selector)?;
-        rome.kubectl(&["delete", "deployment,service", "-n", "plain", "web"])?;
-        gone(rome, milan)?;
-        let remote = Lap::run((rome, milan), "demo", pods, &on("milan"))?;
-        laps.push([plain, remote]);
-        if round < rounds {
-            rome.kubectl(&["delete", "deployment,service", "-n", "demo", "web"])?;
-            gone(rome, milan)?;
+impl Seen {
+    fn measure(stage: &Stage, &Args { rounds, pods, rest }: &Args) -> Result<Self> {
+        let (rome, milan) = (stage.cluster("rome"), stage.cluster("milan"));
+        out::note("peering ...");
+        let first = stage.peer(rome, milan)?;
+        let mut again = Vec::new();
+        for _ in 0..rounds {
+            stage.unpeer(rome, "milan")?;
+            again.push(stage.peer(rome, milan)?);
         }
+        stage.offload(rome, "demo", &[])?;
+        // The baseline knows nothing of us: its namespace is not offloaded.
+        rome.kubectl(&["create", "namespace", "plain"])?;
+        let empty = memory(&processes(rome)?)?;
+        let mut laps = Vec::new();
+        for round in 1..=rounds {
+            out::note(&format!("{pods} pods, round {round} of {rounds} ..."));
+            let selector = format!("nodeSelector: {{kubernetes.io/hostname: {}}},", rome.first());
+            let plain = Lap::run((rome, milan), "plain", pods, &selector)?;
+            rome.kubectl(&["delete", "deployment,service", "-n", "plain", "web"])?;
+            gone(rome, milan)?;
+            let remote = Lap::run((rome, milan), "demo", pods, &on("milan"))?;
+            laps.push([plain, remote]);
+            if round < rounds {
+                rome.kubectl(&["delete", "deployment,service", "-n", "demo", "web"])?;
+                gone(rome, milan)?;
+            }
+        }
+        let full = memory(&processes(rome)?)?;
+        out::note(&format!("{rest} s of rest with {pods} pods ..."));
+        std::thread::sleep(Duration::from_secs(20));
+        let all = [processes(rome)?, processes(milan)?].concat();
+        let (cpu, quiet, began) = (cpu_seconds(&all)?, requests(&[rome, milan])?, Instant::now());
+        std::thread::sleep(Duration::from_secs(rest));
+        let spent = (cpu_seconds(&all)? - cpu) / began.elapsed().as_secs_f64();
+        let at_rest = requests(&[rome, milan])?.since(&quiet);
+        Ok(Self { first, again, empty, full, laps, spent, at_rest })
     }
-    let full = memory(&processes(rome)?)?;
 
-    out::note(&format!("{rest} s of rest with {pods} pods ..."));
-    std::thread::sleep(Duration::from_secs(20));
-    let all = [processes(rome)?, processes(milan)?].concat();
-    let (cpu, quiet, began) = (cpu_seconds(&all)?, requests(&[rome, milan])?, Instant::now());
-    std::thread::sleep(Duration::from_secs(rest));
-    let spent = (cpu_seconds(&all)? - cpu) / began.elapsed().as_secs_f64();
-    let at_rest = requests(&[rome, milan])?.since(&quiet);
+    fn table(&self, &Args { rounds, pods, rest }: &Args, clusters: [&str; 2]) -> String {
+        let mut table = String::from("| figure | baseline | ours | goal |\n|---|---|---|---|\n");
+        let mut row = |figure: &str, baseline: &str, ours: String, goal: &str| {
+            table += &format!("| {figure} | {baseline} | {ours} | {goal} |\n");
+        };
+        let first = format!("{:.2} s", self.first.as_secs_f64());
+        row("`liqoctl peer`, first time (images present)", "Go Liqo 1.2.0: 14 s", first, "< 3 s");
+        let again = median(self.again.iter().map(Duration::as_secs_f64));
+        row("`liqoctl peer`, again, median", "Go Liqo 0.8.3 / 1.2.0: 5.1 / 11 s", format!("{again:.2} s"), "< 1 s");
+        let (plain, remote) = self.compared(|lap| lap.time);
+        row(&format!("{pods} pods ready on the virtual node ÷ plain node"), &plain, remote, "≤ 1.10×");
+        let (plain, remote) = self.compared(|lap| lap.spent.clusters());
+        row("processor time of both clusters meanwhile", &plain, remote, "explains the row above");
+        let figure = format!("memory of our processes on the consumer, {pods} pods");
+        row(&figure, "Go: 370 / 520 MB RSS", told(&self.full), "≤ 45 MB");
+        row("the same before any pod", "–", told(&self.empty), "print");
+        let spent = format!("{:.4} cores", self.spent);
+        row("CPU at rest, both clusters", "Go: 0.012 / 0.013 cores", spent, "≤ 0.003");
+        let [plain, remote] = &self.laps[rounds - 1];
+        row("API requests of ours per pod, both clusters", "–", remote.ours.divided(f64::from(pods)), "≤ 8");
+        for (which, cluster) in clusters.into_iter().enumerate() {
+            let figure = format!("API requests of everybody per pod, {cluster}");
+            let baseline = plain.answered[which].divided(f64::from(pods));
+            row(&figure, &baseline, remote.answered[which].divided(f64::from(pods)), "print");
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a number of seconds")]
+        let minutes = rest as f64 / 60.0;
+        row("API requests at rest per minute, both clusters", "–", self.at_rest.divided(minutes), "only leases");
+        let foreign = "foreign CPU during the pods (other test beds, compilers), worst";
+        row(foreign, "–", self.worst(Spent::foreign), "≤ 0.05: else repeat");
+        row("CPU denied by the host meanwhile, worst", "–", self.worst(|spent| spent.denied), "≤ 0.05: else repeat");
+        table
+    }
 
-    let mut table = String::from("| figure | baseline | ours | goal |\n|---|---|---|---|\n");
-    let mut row = |figure: &str, baseline: &str, ours: String, goal: &str| {
-        table += &format!("| {figure} | {baseline} | {ours} | {goal} |\n");
-    };
-    row(
-        "`liqoctl peer`, first time (images present)",
-        "Go Liqo 1.2.0: 14 s",
-        format!("{:.2} s", first.as_secs_f64()),
-        "< 3 s",
-    );
-    let again = median(again.iter().map(Duration::as_secs_f64));
-    row("`liqoctl peer`, again, median", "Go Liqo 0.8.3 / 1.2.0: 5.1 / 11 s", format!("{again:.2} s"), "< 1 s");
-    let of = |get: fn(&Lap) -> f64| {
-        let [plain, remote] = [0, 1].map(|which| median(laps.iter().map(|lap| get(&lap[which]))));
-        let ratios: Vec<_> = laps.iter().map(|[plain, remote]| get(remote) / get(plain)).collect();
+    /// The median of the plain laps; the median of the remote laps with their ratios to the plain ones.
+    fn compared(&self, get: impl Fn(&Lap) -> f64) -> (String, String) {
+        let [plain, remote] = [0, 1].map(|which| median(self.laps.iter().map(|lap| get(&lap[which]))));
+        let ratios: Vec<_> = self.laps.iter().map(|[plain, remote]| get(remote) / get(plain)).collect();
         let each: Vec<_> = ratios.iter().map(|ratio| format!("{ratio:.2}")).collect();
         let ratio = median(ratios.iter().copied());
         (format!("{plain:.2} s"), format!("{remote:.2} s = {ratio:.2}× ({})", each.join(", ")))
-    };
-    let (plain, remote) = of(|lap| lap.time);
-    row(&format!("{pods} pods ready on the virtual node ÷ plain node"), &plain, remote, "≤ 1.10×");
-    let (plain, remote) = of(|lap| lap.spent.clusters());
-    row("processor time of both clusters meanwhile", &plain, remote, "explains the row above");
-    row(
-        &format!("memory of our processes on the consumer, {pods} pods"),
-        "Go: 370 / 520 MB RSS",
-        told(&full),
-        "≤ 45 MB",
-    );
-    row("the same before any pod", "–", told(&empty), "print");
-    row("CPU at rest, both clusters", "Go: 0.012 / 0.013 cores", format!("{spent:.4} cores"), "≤ 0.003");
-    let [plain, remote] = &laps[rounds - 1];
-    row("API requests of ours per pod, both clusters", "–", remote.ours.divided(f64::from(pods)), "≤ 8");
-    for (at, which) in [(rome, 0), (milan, 1)] {
-        let figure = format!("API requests of everybody per pod, {}", at.name());
-        let baseline = plain.answered[which].divided(f64::from(pods));
-        row(&figure, &baseline, remote.answered[which].divided(f64::from(pods)), "print");
     }
-    #[expect(clippy::cast_precision_loss, reason = "a number of seconds")]
-    let minutes = rest as f64 / 60.0;
-    row("API requests at rest per minute, both clusters", "–", at_rest.divided(minutes), "only leases");
-    let share = |get: fn(&Spent) -> f64| {
-        let cores = laps.iter().flatten().map(|lap| get(&lap.spent) / lap.time).fold(0.0_f64, f64::max);
-        format!("{cores:.2} cores")
-    };
-    row(
-        "foreign CPU during the pods (other test beds, compilers), worst",
-        "–",
-        share(Spent::foreign),
-        "≤ 0.05: else repeat",
-    );
-    row("CPU denied by the host meanwhile, worst", "–", share(|spent| spent.denied), "≤ 0.05: else repeat");
-    out::say(&table);
-    out::say(&shares::table(&[rome.name(), milan.name()], &plain.spent, &remote.spent, pods));
-    stage.is_well();
-    Ok(())
+
+    /// The largest share of the processors, in cores, among all laps.
+    fn worst(&self, get: impl Fn(&Spent) -> f64) -> String {
+        let shares = self.laps.iter().flatten().map(|lap| get(&lap.spent) / lap.time);
+        format!("{:.2} cores", shares.fold(0.0_f64, f64::max))
+    }
 }
 
 /// What it took until all pods of a Deployment were ready.
