@@ -31,7 +31,7 @@ use liqo_api::{
     sharing::{ResourceOffer, StorageType},
 };
 use liqo_core::{naming, quantity::Amount};
-use liqo_kube::{KubeError, Object, twin};
+use liqo_kube::{KubeError, Object, args::ReachArgs, twin};
 
 use crate::{
     args::{KubeletArgs, map},
@@ -249,6 +249,16 @@ fn arguments(
     ];
     if !args.kubelet_ipam_server.is_empty() {
         all.push(format!("--ipam-server={}", args.kubelet_ipam_server));
+    }
+    let ReachArgs { own_networks, peers_within } = &args.home.reach;
+    let theirs = if args.disable_internal_network { &args.guests.guest_networks[..] } else { &[] };
+    for (flag, networks) in
+        [("own-networks", &own_networks[..]), ("peers-within", peers_within), ("peer-networks", theirs)]
+    {
+        if !networks.is_empty() {
+            let networks: Vec<_> = networks.iter().map(ToString::to_string).collect();
+            all.push(format!("--{flag}={}", networks.join(",")));
+        }
     }
     if let Some(class) = storage_class(&offer.spec.storage_classes) {
         all.push("--enable-storage".to_owned());

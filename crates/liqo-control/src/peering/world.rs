@@ -135,7 +135,7 @@ impl World {
             bindings: memory.bindings.listen(ring(&bell, |binding: &RoleBinding| {
                 binding.namespace().filter(|_| is_binding_of_peer(binding)).map(Wake::Tenant)
             })),
-            checker: Checker::new(&settings, bell),
+            checker: Checker::new(&settings, home.reach.clone(), bell),
             home: home.clone(),
             args: args.peering.clone(),
             settings,
