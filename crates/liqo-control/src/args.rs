@@ -132,6 +132,10 @@ pub struct NamespaceArgs {
     /// Names of namespaces no peer gets, besides kube-* and those of Liqo; a * stands for anything.
     #[arg(long, value_delimiter = ',')]
     pub reserved_namespaces: Vec<String>,
+    /// Names that peers may choose for namespaces (the strategy EnforceSameName); a * stands for anything. Names that end with
+    /// the hash of the ID of the peer, as those of the strategy DefaultName do, are always free.
+    #[arg(long, value_delimiter = ',', default_value = "*")]
+    pub free_names: Vec<String>,
     /// Namespaces that one peer may have in this cluster.
     #[arg(long, default_value_t = 64)]
     pub namespaces_per_peer: usize,

@@ -11,6 +11,7 @@
 
 mod access;
 pub mod allowance;
+pub(crate) mod brief;
 mod csr;
 mod drift;
 mod namespace;
@@ -169,9 +170,10 @@ pub(crate) fn spawn(
 
 /// Names, labels and limits of the namespaces made for peers.
 fn rules(home: &Home, args: &ManagerArgs) -> namespace_map::Rules {
-    let own = [home.namespace.clone(), args.storage.storage_namespace.clone()];
     namespace_map::Rules {
-        reserved: own.into_iter().chain(args.namespaces.reserved_namespaces.iter().cloned()).collect(),
+        own: [home.namespace.clone(), args.storage.storage_namespace.clone()],
+        reserved: args.namespaces.reserved_namespaces.clone(),
+        free: args.namespaces.free_names.clone(),
         pod_security: args.namespaces.pod_security.clone(),
         namespaces_per_peer: args.namespaces.namespaces_per_peer,
         objects: args.guests.guest_objects.clone(),

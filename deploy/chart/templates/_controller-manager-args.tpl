@@ -78,8 +78,10 @@
 - --offer-update-threshold-percentage={{ $threshold }}
 - --withdrawal-deadline={{ $config.withdrawalDeadline }}
 - --namespaces-per-peer={{ .Values.offloading.namespacesPerPeer }}
+- {{ join "," .Values.offloading.freeNames | printf "--free-names=%s" | quote }}
 - --pod-security={{ .Values.offloading.podSecurity }}
 {{- include "liqo.identityArgs" . }}
+{{- include "liqo.reachArgs" . }}
 {{- with .Values.offloading.reservedNamespaces }}
 - {{ join "," . | printf "--reserved-namespaces=%s" | quote }}
 {{- end }}
@@ -99,6 +101,16 @@
 {{- end }}
 {{- if .Values.apiServer.trustedCA }}
 - --advertise-api-server-trusted-ca
+{{- end }}
+{{- end }}
+
+{{- /* Where this cluster is, so that no peer leads us there. */}}
+{{- define "liqo.reachArgs" }}
+{{- with compact (list .Values.networkManager.config.podCIDR .Values.networkManager.config.serviceCIDR) }}
+- {{ join "," . | printf "--own-networks=%s" | quote }}
+{{- end }}
+{{- with .Values.networking.peersWithin }}
+- {{ join "," . | printf "--peers-within=%s" | quote }}
 {{- end }}
 {{- end }}
 
