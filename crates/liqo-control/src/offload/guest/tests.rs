@@ -166,7 +166,7 @@ fn the_provider_allows_more() {
 fn a_refusal_is_short_whatever_was_asked() {
     let many: Vec<_> = (0..1000).map(|one| json!({"key": format!("{one}{}", "x".repeat(1000))})).collect();
     let all = text(&refused(json!({ "tolerations": many })));
-    assert!(all.len() < 1024 && all.ends_with("and 995 more"), "{all}");
+    assert!(all.len() < 1024 && all.ends_with("and 996 more"), "{all}");
 }
 
 #[test]
