@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use ipnet::IpNet;
 use liqo_kube::args::RuntimeArgs;
 
 use crate::{home::HomeArgs, offload::guest::GuestArgs, peering::issuer::IdentityArgs};
@@ -192,6 +193,9 @@ pub struct KubeletArgs {
     /// Address of the IPAM, passed on to virtual kubelets.
     #[arg(long, default_value = "")]
     pub kubelet_ipam_server: String,
+    /// Networks of pods of peers where Liqo does not connect the networks, passed on to virtual kubelets.
+    #[arg(long, value_delimiter = ',', value_name = "CIDR,...")]
+    pub kubelet_peer_networks: Vec<IpNet>,
 }
 
 /// Flags about storage classes and volumes.

@@ -44,6 +44,8 @@ pub struct Home {
     pub api_server_ca: Option<String>,
     /// Where other clusters may be.
     pub reach: Reach,
+    /// The networks of this cluster, as this process was told.
+    pub networks: ReachArgs,
 }
 
 impl Home {
@@ -76,8 +78,8 @@ impl Home {
         let identity = ClusterIdentity::new(cluster_id, cluster_name.clone());
         let own = Own::watch(&cluster, reach, reads_slices);
         own.ready().await;
-        let reach = Reach::outside(Arc::new(own));
-        Ok(Self { cluster, identity, namespace: liqo_namespace.clone(), api_server_ca, reach })
+        let (networks, reach) = (reach.clone(), Reach::outside(Arc::new(own)));
+        Ok(Self { cluster, identity, namespace: liqo_namespace.clone(), api_server_ca, reach, networks })
     }
 }
 

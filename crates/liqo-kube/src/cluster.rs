@@ -30,11 +30,7 @@ pub use self::{
     event::reference,
     owners::{owner_reference, owners_with},
 };
-use crate::{
-    budget::Budget,
-    count::Calls,
-    events::Events,
-};
+use crate::{budget::Budget, count::Calls, events::Events};
 
 /// No call may take longer; a peer that does not answer is an error, not a wait.
 const DEADLINE: Duration = Duration::from_secs(15);

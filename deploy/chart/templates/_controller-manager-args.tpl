@@ -20,6 +20,9 @@
 {{- end }}
 {{- if not .Values.networking.internal }}
 - --disable-internal-network
+{{- with .Values.offloading.guests.networks }}
+- {{ join "," . | printf "--kubelet-peer-networks=%s" | quote }}
+{{- end }}
 {{- end }}
 - --auto-join-discovered-clusters={{ .Values.discovery.config.autojoin }}
 - --enable-storage=false
