@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use ipnet::IpNet;
 use liqo_kube::args::RuntimeArgs;
 
 use crate::{home::HomeArgs, offload::guest::GuestArgs, peering::issuer::IdentityArgs};
@@ -132,6 +133,10 @@ pub struct NamespaceArgs {
     /// Names of namespaces no peer gets, besides kube-* and those of Liqo; a * stands for anything.
     #[arg(long, value_delimiter = ',')]
     pub reserved_namespaces: Vec<String>,
+    /// Names that peers may choose for namespaces (the strategy EnforceSameName); a * stands for anything. Names that end with
+    /// the hash of the ID of the peer, as those of the strategy DefaultName do, are always free.
+    #[arg(long, value_delimiter = ',', default_value = "*")]
+    pub free_names: Vec<String>,
     /// Namespaces that one peer may have in this cluster.
     #[arg(long, default_value_t = 64)]
     pub namespaces_per_peer: usize,
@@ -188,6 +193,9 @@ pub struct KubeletArgs {
     /// Address of the IPAM, passed on to virtual kubelets.
     #[arg(long, default_value = "")]
     pub kubelet_ipam_server: String,
+    /// Networks of pods of peers where Liqo does not connect the networks, passed on to virtual kubelets.
+    #[arg(long, value_delimiter = ',', value_name = "CIDR,...")]
+    pub kubelet_peer_networks: Vec<IpNet>,
 }
 
 /// Flags about storage classes and volumes.

@@ -1,9 +1,16 @@
-//! This cluster: its API server, its identity, where Liqo lives in it.
+//! This cluster: its API server, its identity, where Liqo lives in it, where peers are not.
+
+use std::sync::Arc;
 
 use k8s_openapi::{api::core::v1::ConfigMap, jiff::Timestamp};
 use liqo_api::{ClusterIdentity, names};
 use liqo_core::naming::dns_label_error;
-use liqo_kube::{Cluster, KubeError, args::RuntimeArgs, life};
+use liqo_kube::{
+    Cluster, KubeError,
+    args::{ReachArgs, RuntimeArgs},
+    life,
+    reach::{Own, Reach},
+};
 use serde_json::json;
 
 /// What every role is told about its own cluster.
@@ -19,6 +26,9 @@ pub struct HomeArgs {
     /// Namespace Liqo is installed in.
     #[arg(long, alias = "namespace", env = "POD_NAMESPACE", default_value = names::LIQO_NAMESPACE)]
     pub liqo_namespace: String,
+    /// Where the own cluster is.
+    #[command(flatten)]
+    pub reach: ReachArgs,
 }
 
 /// This cluster.
@@ -32,15 +42,24 @@ pub struct Home {
     pub namespace: String,
     /// Its certificate authority, PEM, as this process was told.
     pub api_server_ca: Option<String>,
+    /// Where other clusters may be.
+    pub reach: Reach,
+    /// The networks of this cluster, as this process was told.
+    pub networks: ReachArgs,
 }
 
 impl Home {
-    /// Connects to the own cluster and learns who it is.
+    /// Connects to the own cluster and learns who and where it is. `reads_slices`: the process may read `EndpointSlice`s.
     ///
     /// # Errors
     /// A text for the log that says what is wrong and what is allowed.
-    pub async fn open(runtime: &RuntimeArgs, args: &HomeArgs, writer: &'static str) -> Result<Self, String> {
-        let HomeArgs { cluster_id, cluster_name, liqo_namespace } = args;
+    pub async fn open(
+        runtime: &RuntimeArgs,
+        args: &HomeArgs,
+        writer: &'static str,
+        reads_slices: bool,
+    ) -> Result<Self, String> {
+        let HomeArgs { cluster_id, cluster_name, liqo_namespace, reach } = args;
         if let Some(why) = dns_label_error(cluster_name) {
             return Err(format!("--cluster-name {cluster_name:?} {why}"));
         }
@@ -57,7 +76,10 @@ impl Home {
         }
         let api_server_ca = config.root_cert.map(|ders| ders.iter().map(|der| pem(der)).collect());
         let identity = ClusterIdentity::new(cluster_id, cluster_name.clone());
-        Ok(Self { cluster, identity, namespace: liqo_namespace.clone(), api_server_ca })
+        let own = Own::watch(&cluster, reach, reads_slices);
+        own.ready().await;
+        let (networks, reach) = (reach.clone(), Reach::outside(Arc::new(own)));
+        Ok(Self { cluster, identity, namespace: liqo_namespace.clone(), api_server_ca, reach, networks })
     }
 }
 

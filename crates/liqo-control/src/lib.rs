@@ -10,6 +10,7 @@ pub mod args;
 mod door;
 pub mod home;
 mod ledger;
+mod limits;
 pub mod manager;
 mod memory;
 pub mod offload;

@@ -30,7 +30,7 @@ impl Role for ManagerArgs {
     }
 
     async fn run(self, life: Life) -> Result<(), String> {
-        let home = Home::open(&self.runtime, &self.home, "liqo-controller-manager").await?;
+        let home = Home::open(&self.runtime, &self.home, "liqo-controller-manager", true).await?;
         life.count_calls("home", &home.cluster);
         let issuer = Arc::new(Issuer::new(&home, &self.identities)?);
         let policy = Policy::watch(&home);

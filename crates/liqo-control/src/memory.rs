@@ -31,7 +31,7 @@ use liqo_kube::{Object, Store, Watch, guard::guarded_now, strip};
 use crate::{
     home::Home,
     ledger::Ledger,
-    offload::{self, namespace_map, shadow_pod},
+    offload::{self, brief, namespace_map, shadow_pod},
     peering::{monitor, permissions},
 };
 
@@ -101,6 +101,7 @@ pub(crate) struct Memory {
     pub(crate) requests: Kept<ResourceRequest>,
     /// All role bindings; of those that Liqo did not make only the name is kept.
     pub(crate) bindings: Kept<RoleBinding>,
+    /// `ShadowPod`s; large ones are kept in part, see [`brief`].
     pub(crate) shadow_pods: Kept<ShadowPod>,
     /// `None`: the networks are connected by something else.
     pub(crate) tunnels: Option<Kept<TunnelEndpoint>>,
@@ -120,7 +121,7 @@ impl Memory {
             pods: Kept::start(cluster.watch("").labels(&guests).trim(shadow_pod::trim)),
             requests: Kept::start(cluster.watch("")),
             bindings: Kept::start(cluster.watch("").trim(trim_binding)),
-            shadow_pods: Kept::start(cluster.watch("")),
+            shadow_pods: Kept::start(cluster.watch("").trim(brief::shadow_pod)),
             tunnels: networks.then(|| Kept::start(cluster.watch(""))),
         }
     }

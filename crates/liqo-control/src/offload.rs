@@ -11,6 +11,7 @@
 
 mod access;
 pub mod allowance;
+pub(crate) mod brief;
 mod csr;
 mod drift;
 mod namespace;
@@ -34,6 +35,7 @@ use kube::ResourceExt;
 use liqo_api::{
     discovery::{ForeignCluster, PeeringConditionStatus, PeeringConditionType},
     meta::label,
+    names,
     virtualkubelet::NamespaceMap,
 };
 use liqo_kube::{Object, Queue, Store, life::Life};
@@ -67,6 +69,7 @@ impl Shared {
     /// Returns when everything shared is known.
     pub(crate) async fn ready(&self) {
         self.memory.nodes.ready().await;
+        self.memory.offloadings.ready().await;
         self.maps.ready().await;
         self.ledger.ready().await;
         self.door.ready().await;
@@ -142,7 +145,7 @@ pub(crate) fn spawn(
         strays: Queue::new(),
     };
     let maps = watch_maps(home, &queues);
-    listen(&memory, &queues);
+    listen(&memory, &maps, &queues);
     let namespaces = Store::clone(&memory.namespaces);
     let pods = shadow_pod::Pods::new(&memory.pods, owners.places());
     let shared = Arc::new(Shared { home: home.clone(), memory, maps, namespaces, ledger, door });
@@ -167,9 +170,10 @@ pub(crate) fn spawn(
 
 /// Names, labels and limits of the namespaces made for peers.
 fn rules(home: &Home, args: &ManagerArgs) -> namespace_map::Rules {
-    let own = [home.namespace.clone(), args.storage.storage_namespace.clone()];
     namespace_map::Rules {
-        reserved: own.into_iter().chain(args.namespaces.reserved_namespaces.iter().cloned()).collect(),
+        own: [home.namespace.clone(), args.storage.storage_namespace.clone()],
+        reserved: args.namespaces.reserved_namespaces.clone(),
+        free: args.namespaces.free_names.clone(),
         pod_security: args.namespaces.pod_security.clone(),
         namespaces_per_peer: args.namespaces.namespaces_per_peer,
         objects: args.guests.guest_objects.clone(),
@@ -187,12 +191,14 @@ struct Queues {
 }
 
 /// Pushes what changes in the shared stores into the queues of all loops that the change concerns.
-fn listen(memory: &Memory, queues: &Queues) {
+fn listen(memory: &Memory, originals: &Store<NamespaceMap>, queues: &Queues) {
     let (nodes, spaces, strays) = (queues.nodes.clone(), queues.spaces.clone(), queues.strays.clone());
+    let access = queues.access.clone();
     memory.nodes.listen(move |node| {
         if is_virtual(node) {
             nodes.push(virtual_node::Key::Node(node.name_any()));
             spaces.push(namespace::Key::Node(node.name_any()));
+            access.push(provider_of(node).to_owned());
             strays.push(stray::Key::Node(node.name_any()));
         }
     });
@@ -208,6 +214,17 @@ fn listen(memory: &Memory, queues: &Queues) {
         slices.push(shadow_endpoint_slice::Key::Peer(id_of(peer).to_owned()));
         nodes.push(virtual_node::Key::Provider(id_of(peer).to_owned()));
         spaces.push(namespace::Key::Peer(id_of(peer).to_owned()));
+    });
+    let (spaces, access, maps) = (queues.spaces.clone(), queues.access.clone(), originals.clone());
+    memory.offloadings.listen(move |offloading| {
+        if offloading.name_any() != names::NAMESPACE_OFFLOADING {
+            return;
+        }
+        let namespace = offloading.namespace().unwrap_or_default();
+        for map in maps.filter(|map| is_original(map) && map.spec.desired_mapping.contains_key(&namespace)) {
+            access.push(provider_of(&*map).to_owned());
+        }
+        spaces.push(namespace::Key::Namespace(namespace));
     });
     memory.requests.listen(wake_maps(&queues.maps));
     memory.offers.listen(wake_maps(&queues.maps));

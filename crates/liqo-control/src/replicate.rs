@@ -100,7 +100,7 @@ impl Role for ReplicatorArgs {
     }
 
     async fn run(self, life: Life) -> Result<(), String> {
-        let home = Home::open(&self.runtime, &self.home, "liqo-crd-replicator").await?;
+        let home = Home::open(&self.runtime, &self.home, "liqo-crd-replicator", false).await?;
         life.count_calls("home", &home.cluster);
         let busy = life.busy();
         let replicator = Arc::new(Replicator::start(home, self.workers, &life));
@@ -326,7 +326,7 @@ impl Replicator {
     }
 
     async fn connect(&self, identity: PeerIdentity, remote_id: String) -> Result<Link, String> {
-        let peer = PeerClient::open(identity).await?;
+        let peer = PeerClient::open(identity, &self.home.reach).await?;
         let remote = Cluster::new(peer.client(), "liqo-crd-replicator").bounded(REPLICAS, REPLICAS_BYTES);
         let mut remotes = self.remotes.lock().unwrap_or_else(PoisonError::into_inner);
         remotes.insert(remote_id.clone(), remote.clone());

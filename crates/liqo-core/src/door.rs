@@ -4,7 +4,7 @@
 //! A peer is whoever is in the group [`GROUP`]; its user name is its cluster ID. A virtual kubelet is the account of that name
 //! in a tenant namespace. The chart renders the table as `ValidatingAdmissionPolicy` objects; where the cluster has none, our
 //! webhook evaluates the same text. Hence an expression uses only what both know: `has`, `all`, `exists`, `in`, `matches`,
-//! `startsWith`, `endsWith`, `split`, `map`, `size`, `int`, lists and maps.
+//! `startsWith`, `endsWith`, `split`, `map`, `sum` of whole numbers, `size`, `int`, lists and maps.
 //!
 //! Keeps true: every call that the components of Liqo 0.8.3 make with a peer's identity passes with the default
 //! [`SETTINGS`], except those the settings are about (types of Services, hosts of Ingresses, copied annotations).
@@ -37,6 +37,7 @@ pub const SERVICE_TYPES: &str = "allowedServiceTypes";
 /// item.
 pub const SETTINGS: &[(&str, &str)] = &[
     ("namespacesPerPeer", "64"),
+    ("largestObject", "262144"),
     (SERVICE_TYPES, "ClusterIP"),
     ("allowedExternalIPs", ""),
     ("ingressHostSuffixes", ""),

@@ -1,11 +1,36 @@
-//! Which namespaces of a provider belong to this cluster: the provider's report, compared with the `NamespaceMap`.
+//! Which namespaces this cluster asks a provider for, and which namespaces of the provider belong to this cluster: the provider's
+//! report, compared with the `NamespaceMap`.
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::core::v1::Node;
 use liqo_api::{
     names,
+    offloading::NamespaceOffloading,
     virtualkubelet::{MappingPhase, NamespaceMap, NamespaceMapStatus, RemoteNamespaceStatus},
 };
+
+use crate::selector::{self, InvalidSelector};
+
+/// Whether a `NamespaceOffloading` selects the provider for which the virtual node stands.
+///
+/// # Errors
+/// When the selector matches nothing and cannot be read as a whole.
+pub fn selects(offloading: &NamespaceOffloading, node: &Node) -> Result<bool, InvalidSelector> {
+    let none = BTreeMap::new();
+    let name = node.metadata.name.as_deref().unwrap_or_default();
+    selector::matches(offloading.spec.cluster_selector.as_ref(), name, node.metadata.labels.as_ref().unwrap_or(&none))
+}
+
+/// Whether a `NamespaceOffloading` offloads the namespace it is in to the provider for which the virtual node stands: the
+/// `NamespaceOffloading` is the one that counts in its namespace, is not being deleted, and selects the node.
+pub fn offloads(offloading: &NamespaceOffloading, node: &Node) -> bool {
+    let meta = &offloading.metadata;
+    meta.name.as_deref() == Some(names::NAMESPACE_OFFLOADING)
+        && meta.deletion_timestamp.is_none()
+        && meta.namespace.as_deref().is_some_and(|namespace| !stays_here(namespace))
+        && selects(offloading, node).unwrap_or_default()
+}
 
 /// Whether a namespace is never offloaded whatever this cluster is called: it belongs to Kubernetes, is shared with a peer, or
 /// holds the volumes of Liqo. Components that know in which namespace Liqo is installed refuse that namespace, too.
@@ -59,7 +84,7 @@ fn is_believed(map: &NamespaceMap, here: &str, there: &RemoteNamespaceStatus) ->
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -68,6 +93,31 @@ mod tests {
             "metadata": {"name": "map"}, "spec": {"desiredMapping": desired}, "status": {"currentMapping": current},
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn a_namespace_is_offloaded_to_the_providers_that_its_offloading_selects() {
+        let node: Node =
+            serde_json::from_value(json!({"metadata": {"name": "liqo-v", "labels": {"provider": "v"}}})).unwrap();
+        let offloading = |metadata: Value, operator: &str| -> NamespaceOffloading {
+            let term = json!({"matchExpressions": [{"key": "provider", "operator": operator, "values": ["v"]}]});
+            serde_json::from_value(
+                json!({"metadata": metadata, "spec": {"clusterSelector": {"nodeSelectorTerms": [term]}}}),
+            )
+            .unwrap()
+        };
+        let live = json!({"name": "offloading", "namespace": "shop"});
+        let gone = json!({"name": "offloading", "namespace": "shop", "deletionTimestamp": "2026-01-01T00:00:00Z"});
+        for (metadata, operator, wanted) in [
+            (&live, "In", true),
+            (&live, "NotIn", false),
+            (&live, "Like", false),
+            (&gone, "In", false),
+            (&json!({"name": "another", "namespace": "shop"}), "In", false),
+            (&json!({"name": "offloading", "namespace": "kube-system"}), "In", false),
+        ] {
+            assert_eq!(offloads(&offloading(metadata.clone(), operator), &node), wanted, "{metadata} {operator}");
+        }
     }
 
     #[test]

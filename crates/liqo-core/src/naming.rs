@@ -11,9 +11,15 @@ pub fn unique_name(cluster: &ClusterIdentity) -> String {
     format!("{}-{}", cluster.cluster_name, short_hash(&cluster.cluster_id))
 }
 
-/// The namespace dedicated to `remote` in this cluster.
+/// The namespace dedicated to `remote` in this cluster, unless another cluster has the name: see [`longer_tenant_namespace`].
 pub fn tenant_namespace(remote: &ClusterIdentity) -> String {
     format!("{}{}", names::TENANT_NAMESPACE_PREFIX, unique_name(remote))
+}
+
+/// The namespace dedicated to `remote` where [`tenant_namespace`] is taken, because the IDs of two clusters with one name begin
+/// with the same digits of their hashes, by chance or by search.
+pub fn longer_tenant_namespace(remote: &ClusterIdentity) -> String {
+    format!("{}{}-{}", names::TENANT_NAMESPACE_PREFIX, remote.cluster_name, hash(&remote.cluster_id, LONGER))
 }
 
 /// The node that stands for `remote`.
@@ -34,7 +40,8 @@ pub fn remote_namespace(name: &str, local: &ClusterIdentity, strategy: Namespace
 pub fn tenant_of<'a>(namespace: &'a Namespace, known: Option<&str>) -> Option<&'a str> {
     let (peer, name) = (claimed_tenant_of(namespace)?, namespace.metadata.name.as_deref()?);
     let computed = name.strip_prefix(names::TENANT_NAMESPACE_PREFIX);
-    let computed = computed.is_some_and(|unique| unique.ends_with(&format!("-{}", short_hash(peer))));
+    let ends = |bytes: usize| computed.is_some_and(|unique| unique.ends_with(&format!("-{}", hash(peer, bytes))));
+    let computed = ends(SHORT) || ends(LONGER);
     (computed || known == Some(name)).then_some(peer)
 }
 
@@ -47,7 +54,16 @@ pub fn claimed_tenant_of(namespace: &Namespace) -> Option<&str> {
 
 /// First six hex digits of the SHA-256 of `text`.
 pub fn short_hash(text: &str) -> String {
-    Sha256::digest(text).iter().take(3).map(|byte| format!("{byte:02x}")).collect()
+    hash(text, SHORT)
+}
+
+/// Bytes of the hash in names: in those of Liqo 0.8.3, and where such a name is taken.
+const SHORT: usize = 3;
+const LONGER: usize = 10;
+
+/// The first bytes of the SHA-256 of `text`, in hex.
+fn hash(text: &str, bytes: usize) -> String {
+    Sha256::digest(text).iter().take(bytes).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Longest name of most objects (a DNS-1123 subdomain), in bytes.
@@ -64,7 +80,7 @@ pub fn within(text: &str, longest: usize) -> String {
     if text.len() <= longest {
         return text.to_owned();
     }
-    let hash: String = Sha256::digest(text).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let hash = hash(text, 8);
     let room = longest.checked_sub(hash.len() + 1).expect("room for the hash");
     let (beginning, _) = text.split_at(text.floor_char_boundary(room));
     format!("{}-{hash}", beginning.trim_end_matches(['-', '.', '_']))
@@ -111,6 +127,7 @@ mod tests {
         let provider = ClusterIdentity::new("16fbeaec-e4e4-41dc-9eea-170ce95d7dd9", "provider");
         assert_eq!(unique_name(&consumer), "consumer-ed03b8");
         assert_eq!(tenant_namespace(&provider), "liqo-tenant-provider-ca6261");
+        assert_eq!(longer_tenant_namespace(&provider), "liqo-tenant-provider-ca6261eb8b0c5a40b73f");
         assert_eq!(virtual_node(&provider), "liqo-provider");
         assert_eq!(remote_namespace("demo", &consumer, NamespaceMappingStrategy::DefaultName), "demo-consumer-ed03b8");
         assert_eq!(short_hash("token"), "3c469e");
@@ -181,6 +198,9 @@ mod tests {
             // The provider was renamed: the hash of its ID stays.
             ("liqo-tenant-another-ca6261", "true", None, true),
             ("liqo-tenant-provider-ed03b8", "true", None, false),
+            // The usual name was taken.
+            ("liqo-tenant-provider-ca6261eb8b0c5a40b73f", "true", None, true),
+            ("liqo-tenant-provider-ca626100000000000000", "true", None, false),
             ("team-a", "true", None, false),
             ("team-a", "true", Some("team-a"), true),
             ("liqo-tenant-provider-ca6261", "false", Some("liqo-tenant-provider-ca6261"), false),

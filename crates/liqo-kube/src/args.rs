@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use ipnet::IpNet;
+
 /// How a role reaches its cluster and how much it says.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RuntimeArgs {
@@ -20,4 +22,15 @@ pub struct RuntimeArgs {
     /// Address of `/healthz`, `/readyz` and the process' own `/metrics`; empty: none.
     #[arg(long, default_value = ":8081", value_name = "HOST:PORT")]
     pub health_probe_address: String,
+}
+
+/// Where this cluster is, so that no peer leads us there.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct ReachArgs {
+    /// Networks of the pods and Services of this cluster, where no peer is.
+    #[arg(long, value_delimiter = ',', value_name = "CIDR,...")]
+    pub own_networks: Vec<IpNet>,
+    /// Networks where peers are although their addresses are also those of nodes, pods or Services of this cluster.
+    #[arg(long, value_delimiter = ',', value_name = "CIDR,...")]
+    pub peers_within: Vec<IpNet>,
 }

@@ -30,11 +30,7 @@ pub use self::{
     event::reference,
     owners::{owner_reference, owners_with},
 };
-use crate::{
-    budget::Budget,
-    count::Calls,
-    rate::{Limiter, Rate},
-};
+use crate::{budget::Budget, count::Calls, events::Events};
 
 /// No call may take longer; a peer that does not answer is an error, not a wait.
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -42,11 +38,6 @@ const DEADLINE: Duration = Duration::from_secs(15);
 const WEBHOOK_PAUSE: Duration = Duration::from_millis(300);
 /// Time limit for a whole list with all its pages: a hostile API server may announce a next page for ever.
 pub(crate) const LIST_DEADLINE: Duration = Duration::from_secs(300);
-/// How often the user is told about one object, and about all objects together, by one process.
-const EVENTS: Rate = Rate::new(20, Duration::from_secs(6));
-const ALL_EVENTS: Rate = Rate::new(10_000, Duration::from_millis(1));
-/// Objects about which the user was told lately.
-const OBJECTS_TOLD: usize = 16_384;
 
 /// Whether the kinds of a scope live in namespaces.
 pub trait Scope {
@@ -95,14 +86,13 @@ pub struct Cluster {
     calls: Arc<Calls>,
     patience: Duration,
     budget: Arc<Budget>,
-    events: Arc<Limiter<String>>,
+    events: Arc<Events>,
 }
 
 impl Cluster {
     /// A cluster reached through `client`, written to under the name `writer`.
     pub fn new(client: Client, writer: &'static str) -> Self {
-        let events = Arc::new(Limiter::new(EVENTS, ALL_EVENTS, OBJECTS_TOLD));
-        let (calls, budget) = Default::default();
+        let (calls, budget, events) = Default::default();
         Self { client, writer, calls, patience: Duration::ZERO, budget, events }
     }
 

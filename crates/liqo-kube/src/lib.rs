@@ -19,6 +19,7 @@ mod cluster;
 mod count;
 pub mod drain;
 mod drive;
+mod events;
 pub mod guard;
 pub mod lease;
 pub mod life;

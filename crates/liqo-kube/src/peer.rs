@@ -79,16 +79,16 @@ impl PeerIdentity {
             .map_or((Timestamp::MIN, Timestamp::MIN), |facts| (facts.not_before, facts.not_after))
     }
 
-    /// A client that acts with this identity, whatever becomes of the identity. The peer has chosen the URL, so the URL never
-    /// leads to this machine, see [`Reach`]; every answer is bounded.
+    /// A client that acts with this identity, whatever becomes of the identity. The peer has chosen the URL, so the URL leads
+    /// only where `reach` permits; every answer is bounded.
     ///
     /// # Errors
     /// A text that says what in the identity cannot be used.
-    pub async fn client(&self) -> Result<Client, String> {
-        Ok(Switch::new(self.way().await?).client())
+    pub async fn client(&self, reach: &Reach) -> Result<Client, String> {
+        Ok(Switch::new(self.way(reach).await?).client())
     }
 
-    async fn way(&self) -> Result<Way, String> {
+    async fn way(&self, reach: &Reach) -> Result<Way, String> {
         let encode = |pem: &str| {
             use base64::Engine;
             base64::engine::general_purpose::STANDARD.encode(pem)
@@ -123,7 +123,7 @@ impl PeerIdentity {
         config.proxy_url = proxy.transpose()?;
         // Whoever asks decides when to ask again, and whether the other cluster still answers.
         config.default_retry = false;
-        wire::way(&config, Reach::default()).map_err(|error| failed(&error))
+        wire::way(&config, reach.clone()).map_err(|error| failed(&error))
     }
 
     /// Whether two identities are for the same namespace of the same API server.
@@ -145,6 +145,7 @@ impl PeerIdentity {
 pub struct PeerClient {
     switch: Switch,
     used: PeerIdentity,
+    reach: Reach,
 }
 
 /// What became of an identity that was given to [`PeerClient::renew`].
@@ -160,12 +161,12 @@ pub enum Renewal {
 }
 
 impl PeerClient {
-    /// Begins with `identity`.
+    /// Begins with `identity`; the client leads only where `reach` permits.
     ///
     /// # Errors
     /// See [`PeerIdentity::client`].
-    pub async fn open(identity: PeerIdentity) -> Result<Self, String> {
-        Ok(Self { switch: Switch::new(identity.way().await?), used: identity })
+    pub async fn open(identity: PeerIdentity, reach: &Reach) -> Result<Self, String> {
+        Ok(Self { switch: Switch::new(identity.way(reach).await?), used: identity, reach: reach.clone() })
     }
 
     /// The client; all clients from here act with the same identity.
@@ -189,7 +190,7 @@ impl PeerClient {
         if !self.used.is_beside(identity) {
             return Ok(Renewal::Elsewhere);
         }
-        self.switch.replace(identity.way().await?);
+        self.switch.replace(identity.way(&self.reach).await?);
         self.used = identity.clone();
         Ok(Renewal::Taken)
     }

@@ -71,6 +71,12 @@ impl<K: Eq + Hash> Limiter<K> {
         self.take_at(key, Instant::now())
     }
 
+    /// Whether the rate of the key itself lets one more event pass now; nothing is counted.
+    pub(crate) fn is_free(&self, key: &K) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.each.get(key).is_none_or(|bucket| bucket.take(self.each, Instant::now()).is_ok())
+    }
+
     fn take_at(&self, key: K, now: Instant) -> Result<(), Duration> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let known = state.each.get(&key).copied();

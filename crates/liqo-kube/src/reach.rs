@@ -1,8 +1,8 @@
 //! Outgoing calls: those to addresses that other clusters choose, and that of the authentication service to the controller
 //! manager.
 //!
-//! Keeps true: a URL that a peer gives never leads to this node, this Pod or the metadata service of a cloud. A name is
-//! resolved once, and the connection goes to an address that was checked. No redirect is followed, no proxy of the
+//! Keeps true: a URL that a peer gives never leads to this node, this Pod, the metadata service of a cloud or, with
+//! [`Reach::outside`], an address of this cluster. A name is resolved once, and the connection goes to an address that was checked. No redirect is followed, no proxy of the
 //! environment is used, and every answer is bounded in size and time.
 
 use std::{
@@ -27,6 +27,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use crate::certs;
+
+mod own;
+
+pub use own::Own;
 
 /// Time limit of a whole call to a peer.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -56,26 +60,27 @@ const NEVER: [&str; 14] = [
 
 /// Which addresses may be reached.
 #[derive(Clone, Debug)]
-pub struct Reach(Vec<IpNet>);
+pub struct Reach {
+    never: Vec<IpNet>,
+    own: Option<Arc<Own>>,
+}
 
 impl Default for Reach {
     /// Public and private addresses, without those that cannot belong to another cluster.
     fn default() -> Self {
-        Self(NEVER.iter().map(|range| range.parse().expect("a range")).collect())
+        Self { never: NEVER.iter().map(|range| range.parse().expect("a range")).collect(), own: None }
     }
 }
 
 impl Reach {
     /// Every address: only for URLs that the administrator of this cluster has written.
     pub fn anywhere() -> Self {
-        Self(Vec::new())
+        Self { never: Vec::new(), own: None }
     }
 
-    /// Forbids these ranges, too, like those of nodes, Services and Pods.
-    #[must_use]
-    pub fn except(mut self, ranges: impl IntoIterator<Item = IpNet>) -> Self {
-        self.0.extend(ranges);
-        self
+    /// Public and private addresses outside of this cluster, without those that cannot belong to another cluster.
+    pub fn outside(own: Arc<Own>) -> Self {
+        Self { own: Some(own), ..Self::default() }
     }
 
     /// Whether an address may be reached.
@@ -84,8 +89,14 @@ impl Reach {
     /// A text that names the address and the range that forbids the address.
     pub fn check(&self, address: IpAddr) -> Result<(), String> {
         let plain = plain(address);
-        match self.0.iter().find(|range| range.contains(&plain)) {
-            Some(range) => Err(format!("address {address} is in {range}, where no other cluster can be")),
+        if let Some(range) = self.never.iter().find(|range| range.contains(&plain)) {
+            return Err(format!("address {address} is in {range}, where no other cluster can be"));
+        }
+        match self.own.as_ref().and_then(|own| own.what(plain)) {
+            Some(what) => Err(format!(
+                "address {address} is of this cluster ({what}); networks where peers are all the same belong in the value \
+                 networking.peersWithin"
+            )),
             None => Ok(()),
         }
     }

@@ -16,6 +16,7 @@ use liqo_kube::{
     certs::{self, Shown, Subject},
     metrics::Samples,
     peer::PeerIdentity,
+    reach::Reach,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -67,7 +68,7 @@ where
         proxy_url: Some(format!("http://{proxy}")),
         version: "1".to_owned(),
     };
-    Cluster::new(identity.client().await.unwrap(), "test").bounded(100, 16 * MIB)
+    Cluster::new(identity.client(&Reach::default()).await.unwrap(), "test").bounded(100, 16 * MIB)
 }
 
 async fn head(stream: &mut (impl AsyncReadExt + Unpin)) -> std::io::Result<String> {
@@ -224,7 +225,7 @@ async fn an_api_server_is_not_on_this_machine() {
             proxy_url: None,
             version: "1".to_owned(),
         };
-        let Err(refused) = identity.client().await else { panic!("{url} was accepted") };
+        let Err(refused) = identity.client(&Reach::default()).await else { panic!("{url} was accepted") };
         assert!(refused.contains(why), "{url}: {refused}");
     }
     let url = "https://localhost:6443".to_owned();
@@ -237,7 +238,7 @@ async fn an_api_server_is_not_on_this_machine() {
         proxy_url: None,
         version: "1".to_owned(),
     };
-    let there = Cluster::new(identity.client().await.unwrap(), "test");
+    let there = Cluster::new(identity.client(&Reach::default()).await.unwrap(), "test");
     let why = soon(there.alive(Duration::from_secs(5))).await.unwrap_err();
     assert!(why.contains("may not be reached"), "{why}");
 }

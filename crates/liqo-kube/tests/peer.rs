@@ -16,6 +16,7 @@ use liqo_kube::{
     Cluster,
     certs::{self, Pair, Shown, Subject},
     peer::{PeerClient, PeerIdentity, Renewal},
+    reach::Reach,
     server::{self, BodyError, Reply},
 };
 use rcgen::{CertificateParams, DnType, Issuer, KeyPair};
@@ -161,7 +162,7 @@ async fn echoes(stream: &mut TokioIo<Upgraded>) {
 #[tokio::test]
 async fn requests_go_through_the_proxy() {
     let (identity, mut asked, _) = identity().await;
-    let there = Cluster::new(identity.client().await.unwrap(), "test");
+    let there = Cluster::new(identity.client(&Reach::default()).await.unwrap(), "test");
     there.alive(SOON).await.unwrap();
     assert_eq!(asked.recv().await.unwrap(), format!("CONNECT {UNREACHABLE}:6443 HTTP/1.1"));
 }
@@ -169,7 +170,7 @@ async fn requests_go_through_the_proxy() {
 #[tokio::test]
 async fn upgraded_connections_go_through_the_proxy() {
     let (identity, mut asked, _) = identity().await;
-    echoes(&mut upgraded(&identity.client().await.unwrap()).await).await;
+    echoes(&mut upgraded(&identity.client(&Reach::default()).await.unwrap()).await).await;
     assert_eq!(asked.recv().await.unwrap(), format!("CONNECT {UNREACHABLE}:6443 HTTP/1.1"));
 }
 
@@ -177,14 +178,14 @@ async fn upgraded_connections_go_through_the_proxy() {
 async fn a_proxy_that_is_no_url_is_named() {
     let (identity, ..) = identity().await;
     let broken = PeerIdentity { proxy_url: Some("http://no proxy".to_owned()), ..identity };
-    let Err(why) = broken.client().await else { panic!("it cannot be used") };
+    let Err(why) = broken.client(&Reach::default()).await else { panic!("it cannot be used") };
     assert!(why.contains("proxyURL \"http://no proxy\""), "{why}");
 }
 
 #[tokio::test]
 async fn a_client_takes_a_renewed_identity_while_it_is_in_use() {
     let (first, _asked, authority) = identity().await;
-    let mut peer = PeerClient::open(first.clone()).await.unwrap();
+    let mut peer = PeerClient::open(first.clone(), &Reach::default()).await.unwrap();
     let client = peer.client();
     assert_eq!(who(&client).await, "first");
     let mut shell = upgraded(&client).await;
@@ -205,7 +206,7 @@ async fn a_client_takes_a_renewed_identity_while_it_is_in_use() {
 #[tokio::test]
 async fn an_identity_that_cannot_take_over_changes_nothing() {
     let (first, _asked, _) = identity().await;
-    let mut peer = PeerClient::open(first.clone()).await.unwrap();
+    let mut peer = PeerClient::open(first.clone(), &Reach::default()).await.unwrap();
     let client = peer.client();
     let mut watch = get(&client, "/api/v1/pods?watch=true").await.into_body();
     let renewed = |change: fn(&mut PeerIdentity)| {

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use clap::{ArgAction, ValueEnum};
-use liqo_kube::args::RuntimeArgs;
+use ipnet::IpNet;
+use liqo_kube::args::{ReachArgs, RuntimeArgs};
 
 /// Flags of the virtual kubelet.
 #[derive(Clone, Debug, clap::Parser)]
@@ -31,6 +32,12 @@ pub struct KubeletArgs {
     /// Address of the IPAM; empty: addresses are passed on as they are.
     #[arg(long, default_value = "")]
     pub ipam_server: String,
+    /// Where the own cluster is.
+    #[command(flatten)]
+    pub reach: ReachArgs,
+    /// Networks of the other cluster's pods, where addresses are passed on as they are; none: everywhere but in the own cluster.
+    #[arg(long, value_delimiter = ',', value_name = "CIDR,...")]
+    pub peer_networks: Vec<IpNet>,
     /// Keep addresses to ourselves: no endpoints there, no pod addresses here.
     #[arg(long, default_value_t = false, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
     pub disable_ip_reflection: bool,

@@ -11,6 +11,7 @@ use liqo_api::{
 use liqo_kube::{
     Cluster, Store,
     peer::{PeerClient, PeerIdentity, Renewal},
+    reach::Reach,
 };
 use tokio::sync::Notify;
 
@@ -74,8 +75,8 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// Waits until there is an identity for the other cluster, and connects with it.
-    pub(crate) async fn connect(home: &Cluster, link: &Link) -> Result<(Cluster, Self), String> {
+    /// Waits until there is an identity for the other cluster, and connects with it; the other cluster is `outside` of this one.
+    pub(crate) async fn connect(home: &Cluster, link: &Link, outside: &Reach) -> Result<(Cluster, Self), String> {
         let news = Arc::new(Notify::new());
         let selector = format!("{}=true,{}={}", label::LOCAL_IDENTITY, label::CLUSTER_ID, link.there.cluster_id);
         let secrets = home.watch::<Secret>(&link.tenant_namespace).labels(&selector).start({
@@ -91,7 +92,7 @@ impl Identity {
             tracing::info!(namespace, peer, "waiting for our identity on the other cluster");
             news.notified().await;
         };
-        let peer = PeerClient::open(identity).await?;
+        let peer = PeerClient::open(identity, outside).await?;
         let there = Cluster::new(peer.client(), REFLECTION_MANAGER).bounded(OBJECTS, OBJECTS_BYTES);
         Ok((there, Self { secrets, news, peer }))
     }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::Pod;
 use liqo_api::ClusterIdentity;
-use liqo_kube::{Cluster, args::RuntimeArgs, drain::Patience, life::Life, role::Role};
+use liqo_kube::{Cluster, args::RuntimeArgs, drain::Patience, life::Life, reach::Own, role::Role};
 use tokio::{sync::watch, task::AbortHandle};
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     metrics::Counters,
     node::{self, Reach, Surroundings},
     reflect::{self, API_SERVER_NAMES, ApiServer, ApiSupport, Cx, Pairs},
-    translate::Addresses,
+    translate::{Addresses, Elsewhere},
 };
 
 /// Name under which we write in the own cluster.
@@ -54,6 +54,8 @@ async fn start(args: KubeletArgs, life: &Life) -> Result<[AbortHandle; 2], Strin
         workers,
         api_server,
         ipam_server,
+        reach: reach_args,
+        peer_networks,
         disable_ip_reflection,
         enable_storage,
         virtual_storage_class_name: _,
@@ -68,13 +70,16 @@ async fn start(args: KubeletArgs, life: &Life) -> Result<[AbortHandle; 2], Strin
     }
     let support = api_support(api_server)?;
     let link = Arc::new(link(peering, &node_args)?);
+    let home = life.home(&runtime, WRITER).await?;
+    let own = Own::watch(&home, &reach_args, false);
+    own.ready().await;
+    let outside = liqo_kube::reach::Reach::outside(Arc::new(own));
     let addresses = match (disable_ip_reflection, ipam_server.as_str()) {
         (true, _) => Addresses::Hidden,
-        (false, "") => Addresses::Same,
+        (false, "") => Addresses::Same(Arc::new(Elsewhere { networks: peer_networks, outside: outside.clone() })),
         (false, server) => Addresses::translated(server, &link.there.cluster_id)?,
     };
-    let home = life.home(&runtime, WRITER).await?;
-    let (there, identity) = Identity::connect(&home, &link).await?;
+    let (there, identity) = Identity::connect(&home, &link, &outside).await?;
     life.spawn("identity", identity.follow());
 
     let counters = Arc::new(Counters::default());

@@ -22,13 +22,14 @@ use std::{
     sync::Arc,
 };
 
+use ipnet::IpNet;
 use liqo_api::{
     meta::label,
     names,
     net::{TunnelEndpoint, TunnelEndpointSpec},
 };
 use liqo_ipam_rpc::IpamClient;
-use liqo_kube::{Cluster, Queue, Store, drive, life::Life};
+use liqo_kube::{Cluster, Queue, Store, drive, life::Life, reach::Reach};
 use tokio::sync::{Notify, watch};
 
 use self::asker::Asker;
@@ -47,9 +48,26 @@ pub(crate) enum Addresses {
     /// They are kept to ourselves.
     Hidden,
     /// They are the same on both sides.
-    Same,
+    Same(Arc<Elsewhere>),
     /// Liqo connects the networks, and may have remapped them.
     Translated(Translated),
+}
+
+/// Where pods of the other cluster may be, if nobody translates their addresses: the other cluster says which addresses they have,
+/// and Services of this cluster send traffic there.
+#[derive(Debug)]
+pub(crate) struct Elsewhere {
+    /// Networks of the pods of the other cluster; none: they are not known.
+    pub(crate) networks: Vec<IpNet>,
+    /// Addresses that are not of this cluster.
+    pub(crate) outside: Reach,
+}
+
+impl Elsewhere {
+    fn answer(&self, ip: IpAddr) -> Answer {
+        let is_theirs = self.networks.is_empty() || self.networks.iter().any(|network| network.contains(&ip));
+        if is_theirs && self.outside.check(ip).is_ok() { Answer::Known(ip) } else { Answer::Failed }
+    }
 }
 
 /// The two ways of addresses.
@@ -90,7 +108,7 @@ impl Addresses {
     pub(crate) fn endpoints(&self, scope: &str, queue: &Queue<String>) -> View {
         match self {
             Self::Translated(both) => View::Translated(Wishes::new(&both.out, scope, queue)),
-            Self::Hidden | Self::Same => View::Same,
+            Self::Hidden | Self::Same(_) => View::Same,
         }
     }
 
@@ -101,7 +119,8 @@ impl Addresses {
                 let (remapping, wishes) = (both.remapping.subscribe(), Wishes::new(&both.home, scope, queue));
                 View::Remapped { remapping, wishes }
             }
-            Self::Hidden | Self::Same => View::Same,
+            Self::Same(elsewhere) => View::Elsewhere(Arc::clone(elsewhere)),
+            Self::Hidden => View::Same,
         }
     }
 
@@ -109,7 +128,7 @@ impl Addresses {
     pub(crate) fn remappings(&self) -> Option<watch::Receiver<Remapping>> {
         match self {
             Self::Translated(both) => Some(both.remapping.subscribe()),
-            Self::Hidden | Self::Same => None,
+            Self::Hidden | Self::Same(_) => None,
         }
     }
 
@@ -138,6 +157,8 @@ impl Addresses {
 pub(crate) enum View {
     /// As they are.
     Same,
+    /// As they are, if they can be of the other cluster.
+    Elsewhere(Arc<Elsewhere>),
     /// As the IPAM says.
     Translated(Wishes),
     /// As the networks of the tunnel say; without a tunnel, as the IPAM says.
@@ -154,6 +175,7 @@ impl View {
     pub(crate) fn answer(&self, ip: IpAddr) -> Answer {
         match self {
             Self::Same => Answer::Known(ip),
+            Self::Elsewhere(elsewhere) => elsewhere.answer(ip),
             Self::Translated(wishes) => wishes.answer(ip),
             Self::Remapped { remapping, wishes } => {
                 let remapping = *remapping.borrow();
@@ -165,7 +187,7 @@ impl View {
     /// The one that translates.
     pub(crate) fn wishes(&self) -> Option<&Wishes> {
         match self {
-            Self::Same => None,
+            Self::Same | Self::Elsewhere(_) => None,
             Self::Translated(wishes) | Self::Remapped { wishes, .. } => Some(wishes),
         }
     }
@@ -173,7 +195,7 @@ impl View {
     /// From now on the object `name` wants exactly these addresses.
     pub(crate) fn set(&self, name: &str, wanted: BTreeSet<IpAddr>) {
         match self {
-            Self::Same => {}
+            Self::Same | Self::Elsewhere(_) => {}
             Self::Translated(wishes) => wishes.set(name, wanted),
             Self::Remapped { remapping, wishes } => {
                 let asks = *remapping.borrow() == Remapping::Absent;
@@ -241,4 +263,27 @@ fn networks(spec: &TunnelEndpointSpec) -> [String; 8] {
         remote_nat_external_cidr,
     ]
     .map(String::clone)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_of_the_other_cluster_are_in_its_networks() {
+        let in_networks = |networks: &[&str], ip: &str| {
+            let networks = networks.iter().map(|network| network.parse().unwrap()).collect();
+            Elsewhere { networks, outside: Reach::default() }.answer(ip.parse().unwrap())
+        };
+        for (networks, ip, is_believed) in [
+            (&[][..], "10.244.0.9", true),
+            (&[], "127.0.0.1", false),
+            (&["10.9.0.0/16"], "10.9.1.2", true),
+            (&["10.9.0.0/16"], "10.244.0.9", false),
+            (&["10.8.0.0/16", "10.9.0.0/16"], "10.9.1.2", true),
+        ] {
+            let answer = in_networks(networks, ip);
+            assert_eq!(matches!(answer, Answer::Known(_)), is_believed, "{networks:?} {ip}");
+        }
+    }
 }

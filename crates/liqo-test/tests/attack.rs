@@ -9,6 +9,7 @@
 
 mod attack {
     pub(crate) mod addresses;
+    pub(crate) mod crowd;
     pub(crate) mod csr;
     pub(crate) mod door;
     pub(crate) mod figures;

@@ -145,7 +145,7 @@ fn services_are_those_of_liqo() {
 }
 
 /// The argument with the limits of objects in each namespace of a peer.
-const OBJECTS: &str = "--guest-objects=configmaps=500,count/ingresses.networking.k8s.io=200,\
+const OBJECTS: &str = "--guest-objects=configmaps=200,count/ingresses.networking.k8s.io=200,\
                        count/shadowendpointslices.virtualkubelet.liqo.io=1000,count/shadowpods.virtualkubelet.liqo.io=2000,\
                        persistentvolumeclaims=200,pods=1000,requests.storage=10Ti,secrets=500,services=500";
 
@@ -169,6 +169,7 @@ fn arguments_by_default() {
             "--offer-update-threshold-percentage=5",
             "--withdrawal-deadline=5m",
             "--namespaces-per-peer=64",
+            "--free-names=*",
             "--pod-security=baseline",
             "--enable-authentication=true",
             "--accept-cluster-token=true",
@@ -176,7 +177,9 @@ fn arguments_by_default() {
             "--identity-lifetime=168h",
             "--max-tenants=256",
             "--reserved-namespaces=default,openshift,openshift-*,*-system,cert-manager,istio-*,linkerd*,monitoring,logging,\
-             ingress-nginx,argocd,vault,cattle-*,tigera-operator",
+             ingress-nginx,argo,argo-*,argocd,vault,cattle-*,tigera-operator,velero,crossplane*,external-secrets,external-dns,\
+             sealed-secrets,gatekeeper,kyverno,falco,keda,knative-*,tekton-*,rook-*,longhorn,\
+             spire",
         ]
     );
     assert_eq!(args(&objects, "liqo-crd-replicator"), ["--cluster-name=rome", "--liqo-namespace=$(POD_NAMESPACE)"]);
@@ -210,7 +213,7 @@ fn arguments_of_the_controller_manager_follow_the_values() {
         "--set=controllerManager.config.enableResourceEnforcement=true",
         "--set=controllerManager.config.enableNodeFailureController=true",
         "--set=controllerManager.config.withdrawalDeadline=90s,offloading.namespacesPerPeer=8",
-        "--set=offloading.podSecurity=restricted,offloading.reservedNamespaces={default,a-*}",
+        "--set=offloading.podSecurity=restricted,offloading.reservedNamespaces={default,a-*},offloading.freeNames={lab-*}",
         "--set=controllerManager.config.resourcePluginAddress=plugin:6000",
         "--set=discovery.config.clusterLabels.region=eu,discovery.config.incomingPeeringEnabled=false",
         "--set=networking.reflectIPs=false,webhook.port=9444",
@@ -252,6 +255,7 @@ fn arguments_of_the_controller_manager_follow_the_values() {
             "--offer-update-threshold-percentage=0",
             "--withdrawal-deadline=90s",
             "--namespaces-per-peer=8",
+            "--free-names=lab-*",
             "--pod-security=restricted",
             "--enable-authentication=true",
             "--accept-cluster-token=true",

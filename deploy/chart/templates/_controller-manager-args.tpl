@@ -20,6 +20,9 @@
 {{- end }}
 {{- if not .Values.networking.internal }}
 - --disable-internal-network
+{{- with .Values.offloading.guests.networks }}
+- {{ join "," . | printf "--kubelet-peer-networks=%s" | quote }}
+{{- end }}
 {{- end }}
 - --auto-join-discovered-clusters={{ .Values.discovery.config.autojoin }}
 - --enable-storage=false
@@ -78,8 +81,10 @@
 - --offer-update-threshold-percentage={{ $threshold }}
 - --withdrawal-deadline={{ $config.withdrawalDeadline }}
 - --namespaces-per-peer={{ .Values.offloading.namespacesPerPeer }}
+- {{ join "," .Values.offloading.freeNames | printf "--free-names=%s" | quote }}
 - --pod-security={{ .Values.offloading.podSecurity }}
 {{- include "liqo.identityArgs" . }}
+{{- include "liqo.reachArgs" . }}
 {{- with .Values.offloading.reservedNamespaces }}
 - {{ join "," . | printf "--reserved-namespaces=%s" | quote }}
 {{- end }}
@@ -99,6 +104,16 @@
 {{- end }}
 {{- if .Values.apiServer.trustedCA }}
 - --advertise-api-server-trusted-ca
+{{- end }}
+{{- end }}
+
+{{- /* Where this cluster is, so that no peer leads us there. */}}
+{{- define "liqo.reachArgs" }}
+{{- with compact (list .Values.networkManager.config.podCIDR .Values.networkManager.config.serviceCIDR) }}
+- {{ join "," . | printf "--own-networks=%s" | quote }}
+{{- end }}
+{{- with .Values.networking.peersWithin }}
+- {{ join "," . | printf "--peers-within=%s" | quote }}
 {{- end }}
 {{- end }}
 

@@ -1,10 +1,11 @@
 //! The rights of virtual kubelets in namespaces of this cluster: a virtual kubelet has rights only in namespaces that are
 //! offloaded to its provider.
 //!
-//! Keeps true: a virtual kubelet reads Secrets and asks for tokens in exactly the namespaces its provider's map asks
-//! for, and never in those of this cluster or of Liqo; what somebody made of a binding is put right.
+//! Keeps true: a virtual kubelet reads Secrets and asks for tokens in exactly the namespaces that a `NamespaceOffloading` asks its
+//! provider for and that its map names, and never in those of this cluster or of Liqo; what somebody made of a binding, or of a
+//! map, gives no rights.
 //!
-//! Watches   `NamespaceMap` originals, `RoleBinding`s of virtual kubelets.
+//! Watches   `NamespaceMap` originals, `NamespaceOffloading`s, virtual `Node`s, `RoleBinding`s of virtual kubelets.
 //! Writes    a `RoleBinding` `liqo-virtual-kubelet-…` in each offloaded namespace.
 //! Removes   the same, where the namespace is no longer offloaded.
 
@@ -14,9 +15,15 @@ use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::ResourceExt;
 use liqo_api::{ClusterIdentity, meta::label, names, virtualkubelet::NamespaceMap};
 use liqo_core::mapping;
-use liqo_kube::{KubeError, Queue, Store, drive, twin};
+use liqo_kube::{KubeError, Queue, Store, drive, told::Told, twin};
 
-use super::{Shared, is_leaving, is_original, provider_of, virtual_kubelet::role_binding};
+use super::{
+    Shared, is_leaving, is_original,
+    namespace::{Word, word},
+    provider_of,
+    virtual_kubelet::role_binding,
+};
+use crate::COMPONENT;
 
 /// How soon to look again for a namespace, or a peer, that is not known yet.
 const LATER: Duration = Duration::from_millis(300);
@@ -32,17 +39,34 @@ pub(crate) async fn run(shared: Arc<Shared>, queue: Queue<String>) {
     });
     shared.ready().await;
     bindings.ready().await;
-    drive("virtual-kubelet-access", queue, 2, |id| settle(&shared, &bindings, id)).await;
+    let told = Told::default();
+    drive("virtual-kubelet-access", queue, 2, |id| settle(&shared, &bindings, &told, id)).await;
 }
 
-async fn settle(shared: &Shared, bindings: &Store<RoleBinding>, id: String) -> Result<Option<Duration>, KubeError> {
+async fn settle(
+    shared: &Shared,
+    bindings: &Store<RoleBinding>,
+    told: &Told,
+    id: String,
+) -> Result<Option<Duration>, KubeError> {
     // A map that is being deleted still counts: its virtual kubelet removes the reflected objects first.
     let maps = shared.maps.filter(|map| is_original(map) && provider_of(map) == id);
     let peer = shared.peer(&id).and_then(|peer| peer.spec.cluster_identity.clone());
     let mut wanted = BTreeMap::new();
     let mut again = None;
     if let Some(peer) = &peer {
-        wanted = maps.iter().flat_map(|map| bindings_of(map, peer, &shared.home.namespace)).collect();
+        for map in &maps {
+            for (namespace, binding) in bindings_of(map, peer, &shared.home.namespace) {
+                let is_bound = bindings.get(&namespace, &binding.name_any()).is_some();
+                let word = word(shared, map, &namespace);
+                if grants(word, is_bound) {
+                    wanted.insert(namespace, binding);
+                } else if word == Word::Unasked && !is_bound {
+                    let why = format!("no NamespaceOffloading asks this provider for the namespace {namespace:?}");
+                    told.warn((&shared.home.cluster, COMPONENT), &**map, &namespace, "MappingIgnored", &why).await;
+                }
+            }
+        }
         let there = |name: &str| shared.namespaces.get("", name).is_some_and(|one| !is_leaving(&*one));
         let all = wanted.len();
         wanted.retain(|name, _| there(name));
@@ -69,6 +93,11 @@ async fn settle(shared: &Shared, bindings: &Store<RoleBinding>, id: String) -> R
     Ok(again)
 }
 
+/// Whether a virtual kubelet has rights in a namespace. While nothing is decided, it keeps what it has.
+fn grants(word: Word, is_bound: bool) -> bool {
+    word == Word::Asked || word == Word::Undecided && is_bound
+}
+
 /// The bindings a map asks for, by namespace.
 fn bindings_of(map: &NamespaceMap, peer: &ClusterIdentity, home: &str) -> Vec<(String, RoleBinding)> {
     let tenant = map.namespace().unwrap_or_default();
@@ -87,6 +116,15 @@ mod tests {
     use liqo_api::virtualkubelet::NamespaceMapSpec;
 
     use super::*;
+
+    #[test]
+    fn rights_follow_what_is_asked_for() {
+        for (word, unbound, bound) in
+            [(Word::Asked, true, true), (Word::Undecided, false, true), (Word::Unasked, false, false)]
+        {
+            assert_eq!((grants(word, false), grants(word, true)), (unbound, bound), "{word:?}");
+        }
+    }
 
     #[test]
     fn a_virtual_kubelet_reads_offloaded_namespaces_and_no_others() {

@@ -21,7 +21,7 @@ pub(crate) use bookings::{Bookings, Existing, Fit, fit};
 pub(crate) use used::{Place, Used, counts, made_from, place_of, runs};
 
 /// The resource that counts pods.
-const PODS: &str = "pods";
+pub(super) const PODS: &str = "pods";
 
 /// Whether an offer is the one this cluster made to a peer: in the peer's own tenant namespace, by us.
 pub(crate) fn is_ours(offer: &ResourceOffer, own: &ClusterIdentity, peer: &str, tenant: Option<&Namespace>) -> bool {

@@ -6,11 +6,16 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use liqo_core::naming;
 use serde_json::{Map, Value, json};
 
 type Pairs = BTreeMap<String, String>;
 
-/// Keeps of the managed fields only what `writer` wrote of the metadata; to be called before an object is stored.
+/// Longest annotation that is stored as it is, in bytes.
+const LONGEST: usize = 256;
+
+/// Keeps of the managed fields only what `writer` wrote of the metadata, and of long annotations the beginning and a hash; to be
+/// called before an object is stored.
 pub(super) fn keep_fields_of(meta: &mut ObjectMeta, writer: &str) {
     if let Some(all) = &mut meta.managed_fields {
         all.retain(|entry| entry.manager.as_deref() == Some(writer) && entry.subresource.is_none());
@@ -20,6 +25,9 @@ pub(super) fn keep_fields_of(meta: &mut ObjectMeta, writer: &str) {
                 fields.retain(|key, _| key == "f:metadata");
             }
         }
+    }
+    for value in meta.annotations.iter_mut().flatten().map(|(_, value)| value).filter(|value| value.len() > LONGEST) {
+        *value = naming::within(value, LONGEST);
     }
 }
 
@@ -40,7 +48,8 @@ pub(super) fn metadata(is: &ObjectMeta, labels: &Pairs, annotations: &Pairs) -> 
         let stale =
             ours(&format!("f:{name}")).into_iter().filter(|key| has.contains_key(key) && !wanted.contains_key(key));
         let mut pairs: Map<String, Value> = stale.map(|key| (key, Value::Null)).collect();
-        let new = wanted.iter().filter(|(key, value)| has.get(*key) != Some(value));
+        let is = |has: &str, wanted: &str| has == wanted || has == naming::within(wanted, LONGEST);
+        let new = wanted.iter().filter(|(key, value)| !has.get(*key).is_some_and(|has| is(has, value)));
         pairs.extend(new.map(|(key, value)| (key.clone(), json!(value))));
         if !pairs.is_empty() {
             patch.insert(name.to_owned(), pairs.into());
@@ -71,5 +80,21 @@ mod tests {
         let patch = metadata(&is, &pairs(&[("app", "new")]), &pairs(&[("note", "x")])).unwrap();
         assert_eq!(Value::from(patch), json!({"labels": {"app": "new", "gone": null}, "annotations": {"note": "x"}}));
         assert_eq!(metadata(&is, &pairs(&[("app", "old"), ("gone", "1")]), &Pairs::new()), None);
+    }
+
+    #[test]
+    fn long_annotations_are_compared_by_their_hash() {
+        let (long, other) = ("x".repeat(LONGEST + 1), "y".repeat(LONGEST + 1));
+        let mut is: ObjectMeta = serde_json::from_value(json!({"annotations": {"note": long}})).unwrap();
+        assert_eq!(
+            metadata(&is, &Pairs::new(), &pairs(&[("note", &long)])),
+            None,
+            "as the API server shows the object"
+        );
+        keep_fields_of(&mut is, "shadow-pod");
+        assert!(is.annotations.as_ref().unwrap()["note"].len() <= LONGEST);
+        assert_eq!(metadata(&is, &Pairs::new(), &pairs(&[("note", &long)])), None);
+        let patch = metadata(&is, &Pairs::new(), &pairs(&[("note", &other)])).unwrap();
+        assert_eq!(Value::from(patch), json!({"annotations": {"note": other}}));
     }
 }

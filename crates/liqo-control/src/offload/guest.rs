@@ -19,11 +19,18 @@ use k8s_openapi::{
 use liqo_core::quantity::Amount;
 use serde_json::Value;
 
+use super::brief::Weight;
 pub(crate) use metadata::origin;
 
 /// Longest time, in seconds, that a pod of a peer has to end: a pod that does not end keeps its namespace, its resources and
 /// its processes.
 const LONGEST_GRACE: i64 = 600;
+/// Largest specification of a pod of a peer, in bytes of JSON.
+const LARGEST: usize = 64 * 1024;
+/// Most containers of a pod of a peer.
+const MOST_CONTAINERS: usize = 32;
+/// Longest annotations of a pod of a peer, in bytes in all.
+const LONGEST_ANNOTATIONS: usize = 16 * 1024;
 /// No refusal has more sentences.
 const SENTENCES: usize = 5;
 /// Text of a peer is not repeated beyond this many characters.
@@ -84,6 +91,7 @@ fn count(text: &str) -> Result<(String, String), String> {
 /// loosen what peers may write, since a pod may bring claims along; without them no pod brings any.
 pub(crate) fn violations(args: &GuestArgs, door: Option<&Value>, meta: &ObjectMeta, pod: &PodSpec) -> Vec<String> {
     let mut all = Vec::new();
+    size(meta, pod, &mut all);
     placement(args, pod, &mut all);
     identity(pod, &mut all);
     amounts(pod, &mut all);
@@ -103,6 +111,22 @@ pub(crate) fn text(violations: &[String]) -> String {
         more => format!("; and {more} more"),
     };
     format!("this cluster does not run the pod: {}{more}", told.join("; "))
+}
+
+/// Whether the controller manager and the API server can hold many such pods.
+fn size(meta: &ObjectMeta, pod: &PodSpec, all: &mut Vec<String>) {
+    let ephemeral = pod.ephemeral_containers.as_ref().map_or(0, Vec::len);
+    if containers(pod).count() + ephemeral > MOST_CONTAINERS {
+        all.push(format!("containers: more than {MOST_CONTAINERS} in all"));
+    }
+    let bytes = Weight::of(pod).bytes;
+    if bytes > LARGEST {
+        all.push(format!("size: the specification has {bytes} bytes of JSON, more than {LARGEST}"));
+    }
+    let annotations: usize = meta.annotations.iter().flatten().map(|(key, value)| key.len() + value.len()).sum();
+    if annotations > LONGEST_ANNOTATIONS {
+        all.push(format!("annotations: they have {annotations} bytes in all, more than {LONGEST_ANNOTATIONS}"));
+    }
 }
 
 /// Refusals about node, scheduler, priority and runtime class of the pod.

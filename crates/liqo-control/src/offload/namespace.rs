@@ -24,7 +24,7 @@ use liqo_api::{
     virtualkubelet::NamespaceMap,
 };
 use liqo_core::{mapping, naming, selector};
-use liqo_kube::{KubeError, Queue, Store, drive, now, told::Told};
+use liqo_kube::{KubeError, Queue, drive, now, told::Told};
 use serde_json::{Value, json};
 
 use self::{
@@ -49,7 +49,6 @@ pub(crate) enum Key {
 
 struct Loop {
     shared: Arc<Shared>,
-    offloadings: Store<NamespaceOffloading>,
     queue: Queue<Key>,
     news: News,
     /// What the user was last told about the selector in a namespace.
@@ -58,15 +57,8 @@ struct Loop {
 
 /// Runs for ever.
 pub(crate) async fn run(shared: Arc<Shared>, queue: Queue<Key>) {
-    let seen = queue.clone();
-    let offloadings = shared.memory.offloadings.listen(move |offloading| {
-        if offloading.name_any() == names::NAMESPACE_OFFLOADING {
-            seen.push(Key::Namespace(offloading.namespace().unwrap_or_default()));
-        }
-    });
     shared.ready().await;
-    offloadings.ready().await;
-    let all = Loop { shared, offloadings, queue: queue.clone(), news: News::default(), told: Told::default() };
+    let all = Loop { shared, queue: queue.clone(), news: News::default(), told: Told::default() };
     drive("namespace-offloading", queue, 4, |key| all.settle(key)).await;
 }
 
@@ -84,7 +76,7 @@ impl Loop {
             Key::Node(name) => self.news.of_node(&name, self.shared.virtual_node(&name).as_deref()),
             Key::Peer(id) => self.news.of_peer(&id, self.shared.peer(&id).map(|peer| answers(Some(&peer)))),
         };
-        for offloading in self.offloadings.all() {
+        for offloading in self.shared.memory.offloadings.all() {
             let namespace = offloading.namespace().unwrap_or_default();
             if touched.includes(&namespace) {
                 self.queue.push(Key::Namespace(namespace));
@@ -93,11 +85,13 @@ impl Loop {
         Ok(None)
     }
 
-    /// Takes out of a map of ours what no `NamespaceOffloading` asked for: the provider would be given that namespace.
+    /// Takes out of a map of ours what no `NamespaceOffloading` asked for: the provider would be given that namespace. What a
+    /// `NamespaceOffloading` asks for otherwise is put right with its namespace.
     async fn prune(&self, map: &NamespaceMap) -> Result<(), KubeError> {
         let cluster = &self.shared.home.cluster;
         for namespace in map.spec.desired_mapping.keys() {
-            if self.offloadings.get(namespace, names::NAMESPACE_OFFLOADING).is_some()
+            self.queue.push(Key::Namespace(namespace.clone()));
+            if self.shared.memory.offloadings.get(namespace, names::NAMESPACE_OFFLOADING).is_some()
                 // Newer than what the watch has shown us.
                 || cluster.get::<NamespaceOffloading>(namespace, names::NAMESPACE_OFFLOADING).await?.is_some()
             {
@@ -113,7 +107,7 @@ impl Loop {
     }
 
     async fn settle_namespace(&self, name: &str) -> Result<(), KubeError> {
-        let Some(offloading) = self.offloadings.get(name, names::NAMESPACE_OFFLOADING) else {
+        let Some(offloading) = self.shared.memory.offloadings.get(name, names::NAMESPACE_OFFLOADING) else {
             self.told.forget(name);
             return Ok(());
         };
@@ -169,14 +163,7 @@ impl Loop {
 
     /// Every original map, with what is known of its provider.
     fn observe(&self, offloading: &NamespaceOffloading) -> Vec<Facts> {
-        let selector = offloading.spec.cluster_selector.as_ref();
-        let facts = |map: Arc<NamespaceMap>| {
-            let id = provider_of(&*map);
-            let node = self.shared.virtual_nodes_of(id).into_iter().next();
-            let selected = node.map(|node| selector::matches(selector, &node.name_any(), node.labels()));
-            let answers = answers(self.shared.peer(id).as_deref());
-            Facts { map, selected, answers }
-        };
+        let facts = |map: Arc<NamespaceMap>| facts(&self.shared, map, offloading);
         let mut maps = self.shared.maps.filter(is_original);
         maps.sort_by_key(|map| map.name_any());
         maps.into_iter().map(facts).collect()
@@ -212,6 +199,46 @@ impl Loop {
             let text = format!("Invalid ClusterSelector: {why}");
             self.shared.home.cluster.event(offloading, COMPONENT, "Warning", "Invalid", &text).await;
         }
+    }
+}
+
+/// What is known of the provider of an original map, for one `NamespaceOffloading`.
+fn facts(shared: &Shared, map: Arc<NamespaceMap>, offloading: &NamespaceOffloading) -> Facts {
+    let id = provider_of(&*map);
+    let node = shared.virtual_nodes_of(id).into_iter().next();
+    let selected = node.map(|node| mapping::selects(offloading, &node));
+    let answers = answers(shared.peer(id).as_deref());
+    Facts { map, selected, answers }
+}
+
+/// What this cluster says about an entry of an original map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Word {
+    /// A `NamespaceOffloading` asks the provider for the namespace under that name.
+    Asked,
+    /// Nothing is decided without the virtual node or a readable selector, nor while the map is being deleted.
+    Undecided,
+    /// Nobody asks for it: somebody else wrote the entry, or the entry is about to be removed.
+    Unasked,
+}
+
+/// What this cluster says about the entry of an original map for a namespace. The map itself is no answer: a peer that found a
+/// way to write the map would be given the namespace.
+pub(super) fn word(shared: &Shared, map: &Arc<NamespaceMap>, namespace: &str) -> Word {
+    let offloading = shared.memory.offloadings.get(namespace, names::NAMESPACE_OFFLOADING);
+    let facts = offloading.map(|offloading| (facts(shared, Arc::clone(map), &offloading), offloading));
+    facts.map_or(Word::Unasked, |(facts, offloading)| {
+        word_of(&offloading, &facts, &shared.home.identity, &shared.home.namespace)
+    })
+}
+
+fn word_of(offloading: &NamespaceOffloading, facts: &Facts, own: &ClusterIdentity, liqo_namespace: &str) -> Word {
+    let ask = plan(offloading, std::slice::from_ref(facts), own, liqo_namespace).pop();
+    let is_as_wanted = ask.is_some_and(|ask| ask.wanted.is_some() && ask.wanted == ask.desired());
+    match (is_as_wanted, &facts.selected) {
+        (false, _) => Word::Unasked,
+        (true, Some(Ok(true))) if !is_leaving(&*facts.map) => Word::Asked,
+        (true, _) => Word::Undecided,
     }
 }
 
@@ -315,6 +342,31 @@ mod tests {
             assert_eq!(asks[0].wanted.as_deref(), wanted, "{selected:?} {desired:?} {leaving}");
             assert_eq!(asks[0].required, wanted.is_some());
         }
+    }
+
+    #[test]
+    fn an_entry_of_a_map_counts_only_if_an_offloading_asks_for_it() {
+        let remote = "demo-consumer-ed03b8";
+        let remotely = |leaving: bool| offloading(PodOffloadingStrategy::Remote, leaving);
+        for (selected, desired, leaving, wanted) in [
+            (Some(true), remote, false, Word::Asked),
+            // Another name than the one that is asked for.
+            (Some(true), "loot", false, Word::Unasked),
+            // Offloaded to others only.
+            (Some(false), remote, false, Word::Unasked),
+            (Some(false), "loot", false, Word::Unasked),
+            (Some(true), remote, true, Word::Unasked),
+            (None, remote, false, Word::Undecided),
+        ] {
+            let word = word_of(&remotely(leaving), &facts(selected, Some(desired)), &own(), "liqo");
+            assert_eq!(word, wanted, "{selected:?} {desired} {leaving}");
+        }
+        let mut going = facts(Some(true), Some("loot"));
+        Arc::make_mut(&mut going.map).metadata.deletion_timestamp = Some(now());
+        assert_eq!(word_of(&remotely(false), &going, &own(), "liqo"), Word::Undecided);
+        let mut system = remotely(false);
+        system.metadata.namespace = Some("liqo".to_owned());
+        assert_eq!(word_of(&system, &facts(Some(true), Some(remote)), &own(), "liqo"), Word::Unasked);
     }
 
     #[test]

@@ -12,7 +12,6 @@
 
 mod make;
 mod plan;
-mod quota;
 mod status;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -27,13 +26,12 @@ use liqo_core::{decision::accepts, grants::Grant};
 use liqo_kube::{KubeError, Queue, Store, drive, now, told::Told};
 
 pub(crate) use self::plan::Rules;
-use self::{
-    plan::owner_of,
-    quota::{Limits, Quotas},
-    status::status,
-};
+use self::{plan::owner_of, status::status};
 use super::{Shared, is_leaving, is_original};
-use crate::COMPONENT;
+use crate::{
+    COMPONENT,
+    limits::{self, Limits, Quotas},
+};
 
 /// How soon a refused namespace is looked at again, should its watch have told us nothing.
 const LATER: Duration = Duration::from_secs(30);
@@ -70,8 +68,9 @@ pub(crate) async fn run(shared: Arc<Shared>, rules: Rules, queue: Queue<Key>, le
     });
     shared.ready().await;
     bindings.ready().await;
-    let limits = Limits::new(rules.objects.clone(), now().0.as_second());
-    let quotas = Quotas::watch(&shared.home.cluster, limits, queue.clone());
+    let limits = Limits::new(limits::OBJECTS, rules.objects.clone(), now().0.as_second());
+    let changed = queue.clone();
+    let quotas = Quotas::watch(&shared.home.cluster, limits, move |namespace| changed.push(Key::Namespace(namespace)));
     quotas.ready().await;
     let all = Loop { shared, bindings, quotas, rules, queue: queue.clone(), leaving, told: Told::default() };
     drive("namespace-map", queue, 4, |key| all.settle(key)).await;

@@ -32,13 +32,16 @@ use self::{
     bounds::Bounds,
     plan::{Step, forge, plan},
 };
-use super::{Shared, answers, condition, drift, is_leaving, provider_of};
+use super::{Shared, answers, brief, condition, drift, is_leaving, provider_of};
 use crate::{COMPONENT, memory::Memory};
 
 /// Under this name slices are written.
 const WRITER: &str = "shadow-endpointslice-controller";
 /// How soon to look again for a name that another owner has, or an address that is not the peer's yet.
 const LATER: Duration = Duration::from_secs(30);
+
+/// How soon to look again for an object that the watch is about to show.
+const SOON: Duration = Duration::from_secs(1);
 
 /// What may have changed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -85,12 +88,15 @@ struct Sight {
 pub(crate) async fn run(shared: Arc<Shared>, queue: Queue<Key>, given_networks: Vec<IpNet>, workers: usize) {
     let cluster = shared.home.cluster.writing_as(WRITER);
     let seen = queue.clone();
-    let shadows = cluster.watch::<ShadowEndpointSlice>("").start(move |shadow| {
+    let shadows = cluster.watch::<ShadowEndpointSlice>("").trim(brief::shadow_slice).start(move |shadow| {
         seen.push(Key::Slice(shadow.namespace().unwrap_or_default(), shadow.name_any()));
     });
     let seen = queue.clone();
     let selector = format!("{}={}", label::MANAGED_BY, label::MANAGED_BY_SHADOW_ENDPOINT_SLICE);
-    let trim = |slice: &mut EndpointSlice| drift::keep_fields_of(&mut slice.metadata, WRITER);
+    let trim = |slice: &mut EndpointSlice| {
+        brief::slice(slice);
+        drift::keep_fields_of(&mut slice.metadata, WRITER);
+    };
     let slices = cluster.watch::<EndpointSlice>("").labels(&selector).trim(trim).start(move |slice| {
         seen.push(Key::Slice(slice.namespace().unwrap_or_default(), slice.name_any()));
     });
@@ -155,7 +161,11 @@ impl Loop {
             self.told.forget(&format!("{namespace}/{name}"));
             return Ok(None);
         };
-        let slice = self.slices.get(namespace, name);
+        let Some(shadow) = brief::whole(&self.cluster, shadow).await? else { return Ok(Some(SOON)) };
+        let slice = match self.slices.get(namespace, name) {
+            Some(known) => brief::whole(&self.cluster, known).await?,
+            None => None,
+        };
         let space = self.shared.namespaces.get("", namespace);
         let own = space.as_deref().map(provider_of) == Some(origin(&shadow));
         let sight = self.sight(origin(&shadow));
@@ -204,7 +214,7 @@ impl Loop {
                     Some((Step::Merge(patch), there)) => self.cluster.merge(&there, patch).await.map(|_| None),
                     Some((Step::Taken, _)) => Ok(self.taken(shadow).await),
                     // The slice is ours and the watch is about to show the slice, or the slice is gone again.
-                    _ => Ok(Some(Duration::from_secs(1))),
+                    _ => Ok(Some(SOON)),
                 }
             }
             Err(error) => Err(error),

@@ -41,7 +41,7 @@ pub(crate) use self::{
 use super::{
     Shared,
     allowance::{self, Bookings, Existing, Place, place_of},
-    drift, guest,
+    brief, drift, guest,
 };
 
 /// Field manager of the pods.
@@ -83,7 +83,15 @@ impl Loop {
         if pod.is_none() && self.is_unseen(&place).await? {
             return Ok(Some(SOON));
         }
-        let Some(shadow) = self.shadows.get(&namespace, &name) else {
+        let shadow = match self.shadows.get(&namespace, &name) {
+            Some(known) => match brief::whole(&self.cluster, known).await? {
+                Some(shadow) => Some(shadow),
+                // The watch is about to show that the ShadowPod is gone.
+                None => return Ok(Some(SOON)),
+            },
+            None => None,
+        };
+        let Some(shadow) = shadow else {
             if let Some(pod) = pod {
                 return self.sweep(&pod).await;
             }

@@ -31,7 +31,7 @@ use liqo_api::{
     sharing::{ResourceOffer, StorageType},
 };
 use liqo_core::{naming, quantity::Amount};
-use liqo_kube::{KubeError, Object, twin};
+use liqo_kube::{KubeError, Object, args::ReachArgs, twin};
 
 use crate::{
     args::{KubeletArgs, map},
@@ -212,7 +212,7 @@ fn deployment(
             annotations: (!extra.is_empty()).then_some(extra),
             ..ObjectMeta::default()
         }),
-        spec: Some(pod::spec(args, arguments(&home.identity, args, offer, peer, node))),
+        spec: Some(pod::spec(args, arguments((&home.identity, &home.networks), args, offer, peer, node))),
     };
     Deployment {
         metadata: ObjectMeta {
@@ -232,7 +232,7 @@ fn deployment(
 
 /// The arguments, in the order Liqo 0.8.3 writes them.
 fn arguments(
-    own: &ClusterIdentity,
+    (own, networks): (&ClusterIdentity, &ReachArgs),
     args: &KubeletArgs,
     offer: &ResourceOffer,
     peer: &ClusterIdentity,
@@ -249,6 +249,16 @@ fn arguments(
     ];
     if !args.kubelet_ipam_server.is_empty() {
         all.push(format!("--ipam-server={}", args.kubelet_ipam_server));
+    }
+    for (flag, networks) in [
+        ("own-networks", &networks.own_networks),
+        ("peers-within", &networks.peers_within),
+        ("peer-networks", &args.kubelet_peer_networks),
+    ] {
+        if !networks.is_empty() {
+            let networks: Vec<_> = networks.iter().map(ToString::to_string).collect();
+            all.push(format!("--{flag}={}", networks.join(",")));
+        }
     }
     if let Some(class) = storage_class(&offer.spec.storage_classes) {
         all.push("--enable-storage".to_owned());
@@ -337,7 +347,8 @@ mod tests {
             "--kubelet-extra-args=--enable-apiserver-support=true",
         ]);
         let (own, peer) = (ClusterIdentity::new(CONSUMER, "consumer"), ClusterIdentity::new(PROVIDER, "provider"));
-        let arguments = arguments(&own, &args, &offer(&[("liqo", false)]), &peer, "liqo-provider");
+        let arguments =
+            arguments((&own, &ReachArgs::default()), &args, &offer(&[("liqo", false)]), &peer, "liqo-provider");
         let recorded = [
             "--foreign-cluster-id=16fbeaec-e4e4-41dc-9eea-170ce95d7dd9",
             "--foreign-cluster-name=provider",

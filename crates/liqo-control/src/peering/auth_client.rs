@@ -44,9 +44,9 @@ pub(crate) fn trust(token: &str, insecure: bool) -> Trust {
 }
 
 /// Asks a peer who it is.
-pub(crate) async fn who(url: &str, insecure: bool) -> Result<ClusterIdentity, Refusal> {
+pub(crate) async fn who(reach: &Reach, url: &str, insecure: bool) -> Result<ClusterIdentity, Refusal> {
     let (trust, url) = (trust("", insecure), format!("{}/ids", url.trim_end_matches('/')));
-    let Answer { status, body } = Reach::default().ask(Ask::get(&url, &trust)).await.map_err(Refusal::Failed)?;
+    let Answer { status, body } = reach.ask(Ask::get(&url, &trust)).await.map_err(Refusal::Failed)?;
     if status != StatusCode::OK {
         return Err(Refusal::Failed(format!("unexpected response: {status}")));
     }
@@ -55,12 +55,18 @@ pub(crate) async fn who(url: &str, insecure: bool) -> Result<ClusterIdentity, Re
 }
 
 /// Asks the peer `name` to sign a certificate and to make room for us.
-pub(crate) async fn ask(name: &str, url: &str, trust: &Trust, request: &wire::Request) -> Result<Issued, Refusal> {
+pub(crate) async fn ask(
+    reach: &Reach,
+    name: &str,
+    url: &str,
+    trust: &Trust,
+    request: &wire::Request,
+) -> Result<Issued, Refusal> {
     let url = format!("{}/identity/certificate", url.trim_end_matches('/'));
     let body = serde_json::to_vec(request).expect("a request is JSON");
     let asked = Ask { method: Method::POST, body: body.into(), ..Ask::get(&url, trust) };
     let failed = |why| Refusal::Failed(format!("failed to send identity request: Post \"{url}\": {why}"));
-    let Answer { status, body } = Reach::default().ask(asked).await.map_err(failed)?;
+    let Answer { status, body } = reach.ask(asked).await.map_err(failed)?;
     match status {
         StatusCode::CREATED | StatusCode::ACCEPTED => issued(&body),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(Refusal::Denied(words(name, &body))),
@@ -122,7 +128,7 @@ mod tests {
             ("/a", "no host"),
             ("ftp://a", "https://"),
         ] {
-            let Err(Refusal::Failed(why)) = who(url, true).await else { panic!("{url}") };
+            let Err(Refusal::Failed(why)) = who(&Reach::default(), url, true).await else { panic!("{url}") };
             assert!(why.contains(text), "{url}: {why}");
         }
     }

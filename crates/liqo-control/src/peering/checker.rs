@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use liqo_kube::{Cluster, guard::supervised, peer::PeerIdentity};
+use liqo_kube::{Cluster, guard::supervised, peer::PeerIdentity, reach::Reach};
 use tokio::task::JoinHandle;
 
 use super::{
@@ -34,6 +34,7 @@ pub(crate) struct Health {
 pub(crate) struct Checker {
     interval: Option<Duration>,
     timeout: Duration,
+    reach: Reach,
     bell: Bell,
     peers: Arc<Mutex<HashMap<String, Probe>>>,
 }
@@ -54,9 +55,9 @@ impl Drop for Probe {
 }
 
 impl Checker {
-    pub(crate) fn new(settings: &Settings, bell: Bell) -> Self {
+    pub(crate) fn new(settings: &Settings, reach: Reach, bell: Bell) -> Self {
         let peers = Arc::default();
-        Self { interval: settings.probe_interval, timeout: settings.probe_timeout, bell, peers }
+        Self { interval: settings.probe_interval, timeout: settings.probe_timeout, reach, bell, peers }
     }
 
     /// Whether peers are asked at all.
@@ -89,6 +90,7 @@ impl Checker {
                     identity: identity.clone(),
                     interval,
                     timeout: self.timeout,
+                    reach: self.reach.clone(),
                     bell: self.bell.clone(),
                     peers: Arc::clone(&self.peers),
                 };
@@ -115,12 +117,14 @@ struct Probing {
     identity: PeerIdentity,
     interval: Duration,
     timeout: Duration,
+    reach: Reach,
     bell: Bell,
     peers: Arc<Mutex<HashMap<String, Probe>>>,
 }
 
 async fn probe(this: &Probing) {
-    let cluster = this.identity.client().await.map(|client| Cluster::new(client, "liqo-controller-manager"));
+    let cluster = this.identity.client(&this.reach).await;
+    let cluster = cluster.map(|client| Cluster::new(client, "liqo-controller-manager"));
     loop {
         let outcome = match &cluster {
             Ok(cluster) => cluster.alive(this.timeout).await,

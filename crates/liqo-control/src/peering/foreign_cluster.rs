@@ -153,7 +153,7 @@ impl Pass<'_> {
         let spec = &self.one.spec;
         let known = spec.cluster_identity.clone().unwrap_or_default();
         let insecure = spec.insecure_skip_tls_verify.unwrap_or(true);
-        let found = match auth_client::who(&spec.foreign_auth_url, insecure).await {
+        let found = match auth_client::who(&self.world.home.reach, &spec.foreign_auth_url, insecure).await {
             Ok(found) => found,
             Err(refusal) => {
                 tracing::warn!(object = self.one.name_any(), reason = ?refusal, "the peer did not say who it is");

@@ -287,7 +287,7 @@ impl Asking<'_> {
         let is_renewal = old.is_some();
         let trust = auth_client::trust(token, spec.insecure_skip_tls_verify.unwrap_or(true));
         let name = &self.peer.cluster_name;
-        let grant = match auth_client::ask(name, &spec.foreign_auth_url, &trust, &request).await {
+        let grant = match auth_client::ask(&home.reach, name, &spec.foreign_auth_url, &trust, &request).await {
             Ok(grant) => grant,
             Err(refusal) => return Ok(Err(failure(refusal, token, &own))),
         };

@@ -8,8 +8,8 @@
 //!
 //! The start of a withdrawal is recorded in annotations of the tenant namespace, which peers cannot write.
 //!
-//! Watches   `Namespace`, `ForeignCluster`, `ResourceRequest`, `ResourceOffer`, `NetworkConfig`, `RoleBinding`.
-//! Writes    `RoleBinding` `liqo-binding-*`; annotations of tenant `Namespace`s; `ClusterRole` and
+//! Watches   `Namespace`, `ForeignCluster`, `ResourceRequest`, `ResourceOffer`, `NetworkConfig`, `RoleBinding`, `ResourceQuota`.
+//! Writes    `RoleBinding` `liqo-binding-*`; the `ResourceQuota` `liqo-exchange` ([`crate::limits`]); annotations of tenant `Namespace`s; `ClusterRole` and
 //!           `ClusterRoleBinding` `liqo-tenant-remote-*`.
 //! Removes   the same, *basic* only from a peer that is banned.
 
@@ -65,6 +65,8 @@ pub(crate) async fn settle(world: &World, namespace: String) -> Result<Option<Du
     let Some(peer) = world.peer_of(&tenant).filter(|_| tenant.metadata.deletion_timestamp.is_none()) else {
         return Ok(None);
     };
+    // Before the peer has a right to create anything.
+    world.exchange.limit(&world.home.cluster, &namespace).await?;
     let found = ROLES.map(|role| world.bindings.get(&namespace, &binding_name(role)));
     let seen = seen(world, &tenant, &peer, found.each_ref().map(Option::is_some));
     let clocks = clocks(&seen);
@@ -86,7 +88,8 @@ pub(crate) async fn settle(world: &World, namespace: String) -> Result<Option<Du
     let now = now().0.as_second();
     let grants = [seen.grants.provider, seen.grants.consumer];
     let soon = grants.into_iter().zip(clocks).filter(|(_, runs)| *runs).filter_map(|(grant, _)| grant.ends_in(now));
-    Ok(soon.min().map(|rest| rest.max(Duration::from_secs(1))))
+    let more_in = world.exchange.limits.more_in(now);
+    Ok(soon.chain(more_in).min().map(|rest| rest.max(Duration::from_secs(1))))
 }
 
 fn seen(world: &World, tenant: &Namespace, peer: &str, bound: [bool; 4]) -> Seen {

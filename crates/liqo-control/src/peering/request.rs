@@ -42,6 +42,8 @@ use crate::{
 pub(crate) use plan::foul;
 use plan::{Seen, Step, plan};
 
+/// Requests of one peer about which this cluster is told at a time.
+const REFUSALS: usize = 4;
 /// A storage class with this annotation is the default one.
 const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 
@@ -129,12 +131,13 @@ impl Pass<'_> {
         Ok(dead_in.into_iter().chain(ends_in).min().filter(|_| plan.waits_for_the_consumer))
     }
 
-    /// Tells what the peer asks without a right to.
+    /// Tells which requests of the peer are ignored; of many, the first ones in the order of their names.
     async fn refuse(&self) {
-        for one in self.world.copies(self.namespace) {
-            if let Some(why) = foul(&one, self.peer, &self.world.home.identity) {
-                self.world.told.warn((&self.world.home.cluster, COMPONENT), &*one, "", "RequestIgnored", &why).await;
-            }
+        let mut copies = self.world.copies(self.namespace);
+        copies.sort_by_key(|one| one.name_any());
+        let foul = |one: Arc<ResourceRequest>| Some((foul(&one, self.peer, &self.world.home.identity)?, one));
+        for (why, one) in copies.into_iter().filter_map(foul).take(REFUSALS) {
+            self.world.told.warn((&self.world.home.cluster, COMPONENT), &*one, "", "RequestIgnored", &why).await;
         }
     }
 

@@ -1,7 +1,8 @@
 //! Tenant namespaces: for each peer the one namespace where both clusters put what they exchange.
 //!
 //! A namespace that the `ForeignCluster` has on record wins over the computed name; two of one peer are refused, since
-//! nobody could say which one counts. A namespace that only carries the labels is none ([`naming::tenant_of`]).
+//! nobody could say which one counts. A namespace that only carries the labels is none ([`naming::tenant_of`]). A name that
+//! another cluster took, which may have searched for an ID with the same hash, locks nobody out.
 //!
 //! Writes    `Namespace`.
 
@@ -55,12 +56,15 @@ pub(crate) async fn ensure(
     if let Some(made) = make(cluster, peer).await? {
         return Ok(Tenant::Ready(made.name_any()));
     }
-    let name = naming::tenant_namespace(peer);
-    let found = cluster.get::<Namespace>("", &name).await?;
-    let ours = found.filter(|one| naming::claimed_tenant_of(one) == Some(peer.cluster_id.as_str()));
-    Ok(ours.as_ref().and_then(|one| choose([one])).unwrap_or_else(|| {
+    let mut there = Vec::new();
+    for name in names_for(peer) {
+        there.extend(cluster.get::<Namespace>("", &name).await?);
+    }
+    let ours = there.iter().find(|one| is_for(one, peer));
+    Ok(ours.and_then(|one| choose([one])).unwrap_or_else(|| {
         Tenant::Refused(format!(
-            "the namespace {name} exists but is not labelled {}={} and {}=true",
+            "the namespaces {} exist but none is labelled {}={} and {}=true",
+            names_for(peer).join(" and "),
             label::CLUSTER_ID,
             peer.cluster_id,
             label::TENANT_NAMESPACE
@@ -68,20 +72,39 @@ pub(crate) async fn ensure(
     }))
 }
 
-/// Makes the tenant namespace of `peer`; `None`: a namespace of that name exists.
+/// Makes the tenant namespace of `peer`, under the longer name where the usual one is another's; `None`: the peer has one, or both
+/// names are taken.
 ///
 /// # Errors
 /// When the API server refuses.
 pub(crate) async fn make(cluster: &Cluster, peer: &ClusterIdentity) -> Result<Option<Namespace>, KubeError> {
-    let labels = [(label::CLUSTER_ID, peer.cluster_id.as_str()), (label::TENANT_NAMESPACE, "true")];
-    let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned()));
-    let name = Some(naming::tenant_namespace(peer));
-    let metadata = ObjectMeta { name, labels: Some(labels.into()), ..ObjectMeta::default() };
-    match cluster.create(&Namespace { metadata, ..Namespace::default() }).await {
-        Ok(made) => Ok(Some(made)),
-        Err(error) if error.is_conflict() => Ok(None),
-        Err(error) => Err(error),
+    for name in names_for(peer) {
+        let labels = [(label::CLUSTER_ID, peer.cluster_id.as_str()), (label::TENANT_NAMESPACE, "true")];
+        let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let metadata = ObjectMeta { name: Some(name.clone()), labels: Some(labels.into()), ..ObjectMeta::default() };
+        match cluster.create(&Namespace { metadata, ..Namespace::default() }).await {
+            Ok(made) => return Ok(Some(made)),
+            Err(error) if error.is_conflict() => {}
+            Err(error) => return Err(error),
+        }
+        let there = cluster.get::<Namespace>("", &name).await?;
+        // A namespace that went meanwhile is made at the next try.
+        if there.is_none_or(|there| is_for(&there, peer)) {
+            return Ok(None);
+        }
     }
+    Ok(None)
+}
+
+/// The names that a tenant namespace made for `peer` can have, the usual one first.
+fn names_for(peer: &ClusterIdentity) -> Vec<String> {
+    let names = [naming::tenant_namespace(peer), naming::longer_tenant_namespace(peer)];
+    names.into_iter().filter(|name| naming::dns_label_error(name).is_none()).collect()
+}
+
+/// Whether a namespace was made for `peer`.
+fn is_for(namespace: &Namespace, peer: &ClusterIdentity) -> bool {
+    naming::claimed_tenant_of(namespace) == Some(peer.cluster_id.as_str())
 }
 
 #[cfg(test)]
@@ -102,5 +125,17 @@ mod tests {
         assert!(matches!(choose([&a]), Some(Tenant::Ready(name)) if name == "a"));
         assert!(matches!(choose([&b]), Some(Tenant::Refused(why)) if why.contains("being deleted")));
         assert!(matches!(choose([&a, &b]), Some(Tenant::Refused(why)) if why.contains("a, b")));
+    }
+
+    #[test]
+    fn a_taken_name_has_a_longer_one_behind_it() {
+        let peer = |name: &str| ClusterIdentity::new("16fbeaec-e4e4-41dc-9eea-170ce95d7dd9", name);
+        let names = names_for(&peer("provider"));
+        assert_eq!(names[0], "liqo-tenant-provider-ca6261");
+        assert!(
+            names[1].starts_with("liqo-tenant-provider-ca6261") && names[1].len() > names[0].len() + 8,
+            "{names:?}"
+        );
+        assert_eq!(names_for(&peer(&"n".repeat(44))).len(), 1, "the longer name is too long");
     }
 }

@@ -17,7 +17,7 @@ use liqo_api::{
     net::{NetworkConfig, TunnelEndpoint},
 };
 use liqo_core::{endpoint, naming};
-use liqo_kube::{Object, Queue, Store, told::Told};
+use liqo_kube::{Object, Queue, Store, now, told::Told};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::{checker::Checker, monitor, permissions::is_binding_of_peer, settings::Settings};
@@ -25,6 +25,7 @@ use crate::{
     args::{ManagerArgs, PeeringArgs},
     home::Home,
     ledger::{Ledger, id_of, is_original},
+    limits::{Limits, Quotas},
     memory::{Memory, is_virtual},
 };
 
@@ -85,6 +86,8 @@ pub(crate) struct World {
     pub(crate) kubelets: Store<Deployment>,
     /// Role bindings, see [`Memory`].
     pub(crate) bindings: Store<RoleBinding>,
+    /// How many objects there may be in tenant namespaces.
+    pub(crate) exchange: Quotas,
     /// Whether the API server of each peer answers.
     pub(crate) checker: Checker,
     /// What was said about objects of peers.
@@ -135,7 +138,8 @@ impl World {
             bindings: memory.bindings.listen(ring(&bell, |binding: &RoleBinding| {
                 binding.namespace().filter(|_| is_binding_of_peer(binding)).map(Wake::Tenant)
             })),
-            checker: Checker::new(&settings, bell),
+            exchange: Quotas::watch(cluster, Limits::of_exchange(now().0.as_second()), wake_tenant(&bell)),
+            checker: Checker::new(&settings, home.reach.clone(), bell),
             home: home.clone(),
             args: args.peering.clone(),
             settings,
@@ -154,6 +158,7 @@ impl World {
         self.services.ready().await;
         self.kubelets.ready().await;
         self.bindings.ready().await;
+        self.exchange.ready().await;
         if let Some(tunnels) = &self.tunnels {
             tunnels.ready().await;
         }
@@ -284,6 +289,15 @@ fn ring_of_nodes(bell: &Bell) -> impl Fn(&Node) + Send + Sync + use<> {
         if !is_virtual(node) {
             ring(node);
         }
+    }
+}
+
+/// Wakes whoever deals with the tenant namespace of that name.
+fn wake_tenant(bell: &Bell) -> impl Fn(String) + Send + Sync + use<> {
+    let bell = bell.clone();
+    move |namespace| {
+        // Nobody listens any more when the process ends.
+        let _ = bell.send(Wake::Tenant(namespace));
     }
 }
 

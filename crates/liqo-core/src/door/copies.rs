@@ -68,6 +68,11 @@ pub(super) const RULES: &[Rule] = &[
                              variables.oldAnnotations ? variables.oldAnnotations['liqo.io/end-at-once'] : '')",
                 message: "the annotation liqo.io/end-at-once is a decision of the cluster the object is in: leave it as it is",
             },
+            Validation {
+                expression: "size(variables.labels) <= 32 && size(variables.annotations) <= 16 && \
+                             variables.annotations.all(k, size(variables.annotations[k]) <= 2048)",
+                message: "a copy has at most 32 labels and 16 annotations, each annotation of at most 2048 characters",
+            },
             FINALIZERS,
             OWNERS,
         ],
@@ -104,8 +109,10 @@ pub(super) const RULES: &[Rule] = &[
                           spec.clusterIdentity.clusterID must be its own ID",
             },
             Validation {
-                expression: "!has(object.spec.authUrl) || size(object.spec.authUrl) <= 2048",
-                message: "spec.authUrl of a ResourceRequest has at most 2048 characters",
+                expression: "(!has(object.spec.authUrl) || size(object.spec.authUrl) <= 2048) && \
+                             (!has(object.spec.clusterIdentity.clusterName) || \
+                             size(object.spec.clusterIdentity.clusterName) <= 253)",
+                message: "spec.authUrl of a ResourceRequest has at most 2048 characters, the name of the cluster at most 253",
             },
         ],
     },
@@ -122,9 +129,12 @@ pub(super) const RULES: &[Rule] = &[
                 message: "a ResourceOffer is made in the name of the cluster that sends it: spec.clusterId must be its own ID",
             },
             Validation {
-                expression: "(!has(object.spec.labels) || size(object.spec.labels) <= 128) && \
-                             (!has(object.spec.storageClasses) || size(object.spec.storageClasses) <= 256)",
-                message: "a ResourceOffer has at most 128 labels and 256 storage classes",
+                expression: "(!has(object.spec.labels) || size(object.spec.labels) <= 128 && object.spec.labels.all(k, size(k) \
+                             <= 317 && size(object.spec.labels[k]) <= 63)) && (!has(object.spec.storageClasses) || \
+                             size(object.spec.storageClasses) <= 256 && object.spec.storageClasses.all(c, \
+                             size(c.storageClassName) <= 253))",
+                message: "a ResourceOffer has at most 128 labels and 256 storage classes, with names and values as \
+                          Kubernetes has them",
             },
         ],
     },

@@ -48,6 +48,49 @@ pub(super) const RULES: &[Rule] = &[
             },
         ],
     },
+    // Of a ShadowPod the webhook judges the rest, see `offload::guest`.
+    Rule {
+        name: "shadows",
+        place: Place::Offloaded,
+        resources: &[("virtualkubelet.liqo.io", &["shadowendpointslices", "shadowpods"])],
+        operations: WRITE,
+        settings: false,
+        variables: &[],
+        validations: &[Validation {
+            expression: "size(variables.labels) <= 128 && variables.annotations.map(k, size(k) + \
+                         size(variables.annotations[k])).sum() <= 16384",
+            message: "an object has at most 128 labels, and annotations of at most 16384 characters in all: shorten the \
+                      annotations of the original",
+        }],
+    },
+    Rule {
+        name: "contents",
+        place: Place::Offloaded,
+        resources: &[("", &["configmaps", "secrets"])],
+        operations: WRITE,
+        settings: true,
+        variables: &[
+            ("most", "int(variables.settings.largestObject)"),
+            ("data", "has(object.data) ? object.data : {}"),
+            ("binary", "has(object.binaryData) ? object.binaryData : {}"),
+            (
+                "old",
+                "oldObject == null ? [] : [has(oldObject.data) ? oldObject.data : {}, has(oldObject.binaryData) ? \
+                 oldObject.binaryData : {}]",
+            ),
+            ("size", "[variables.data, variables.binary].map(m, m.map(k, size(k) + size(m[k])).sum()).sum()"),
+            ("oldSize", "variables.old.map(m, m.map(k, size(k) + size(m[k])).sum()).sum()"),
+        ],
+        validations: &[
+            // What is too much already may become less.
+            Validation {
+                expression: "variables.size <= variables.most || oldObject != null && variables.size <= variables.oldSize",
+                message: "the ConfigMap or Secret is larger than objects of peers may be here: annotate the original with \
+                          liqo.io/skip-reflection, or ask the administrators of this cluster to raise \
+                          peerPolicy.largestObject (characters; those of Secrets are base64)",
+            },
+        ],
+    },
     Rule {
         name: "services",
         place: Place::Offloaded,
@@ -136,10 +179,26 @@ pub(super) const RULES: &[Rule] = &[
         resources: &[("virtualkubelet.liqo.io", &["shadowendpointslices"])],
         operations: WRITE,
         settings: false,
-        variables: &[(
-            "endpoints",
-            "has(object.spec.template) && has(object.spec.template.endpoints) ? object.spec.template.endpoints : []",
-        )],
+        variables: &[
+            (
+                "endpoints",
+                "has(object.spec.template) && has(object.spec.template.endpoints) ? object.spec.template.endpoints : []",
+            ),
+            // The characters of each endpoint.
+            (
+                "texts",
+                "variables.endpoints.map(e, e.addresses.map(a, size(a)).sum() + (has(e.hostname) ? size(e.hostname) : 0) + \
+                 (has(e.nodeName) ? size(e.nodeName) : 0) + (has(e.zone) ? size(e.zone) : 0) + \
+                 (has(e.deprecatedTopology) ? e.deprecatedTopology.map(k, size(k) + size(e.deprecatedTopology[k])).sum() : 0) \
+                 + (has(e.hints) && has(e.hints.forZones) ? e.hints.forZones.map(z, size(z.name)).sum() : 0) + \
+                 (has(e.hints) && has(e.hints.forNodes) ? e.hints.forNodes.map(n, size(n.name)).sum() : 0) + \
+                 (has(e.targetRef) ? (has(e.targetRef.name) ? size(e.targetRef.name) : 0) + (has(e.targetRef.namespace) ? \
+                 size(e.targetRef.namespace) : 0) + (has(e.targetRef.uid) ? size(e.targetRef.uid) : 0) + \
+                 (has(e.targetRef.kind) ? size(e.targetRef.kind) : 0) + (has(e.targetRef.apiVersion) ? \
+                 size(e.targetRef.apiVersion) : 0) + (has(e.targetRef.resourceVersion) ? size(e.targetRef.resourceVersion) : \
+                 0) + (has(e.targetRef.fieldPath) ? size(e.targetRef.fieldPath) : 0) : 0))",
+            ),
+        ],
         validations: &[
             Validation {
                 expression: "'endpointslice.kubernetes.io/managed-by' in variables.labels && \
@@ -149,8 +208,13 @@ pub(super) const RULES: &[Rule] = &[
                           endpointslice.kubernetes.io/managed-by=endpointslice.reflection.liqo.io",
             },
             Validation {
-                expression: "size(variables.endpoints) <= 1000 && variables.endpoints.all(e, size(e.addresses) <= 100)",
-                message: "a ShadowEndpointSlice has at most 1000 endpoints, each with at most 100 addresses",
+                expression: "size(variables.endpoints) <= 1000 && variables.endpoints.map(e, size(e.addresses)).sum() <= 1000 \
+                             && (!has(object.spec.template.ports) || size(object.spec.template.ports) <= 100)",
+                message: "a ShadowEndpointSlice has at most 1000 endpoints, 1000 addresses in all and 100 ports",
+            },
+            Validation {
+                expression: "variables.texts.sum() <= 262144",
+                message: "the addresses and names in a ShadowEndpointSlice have at most 262144 characters in all",
             },
             Validation {
                 expression: "object.spec.template.addressType == 'FQDN' || variables.endpoints.all(e, e.addresses.all(a, \

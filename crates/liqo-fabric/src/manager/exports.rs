@@ -1,14 +1,15 @@
 //! Which addresses the virtual kubelet of a peer may export: addresses it reflects to that peer, and the API server's.
 //!
-//! A virtual kubelet reflects the `EndpointSlice`s of the namespaces that this cluster's own `NamespaceMap` offloads to the
-//! peer, so only an address in one of these slices can be wanted. The lists come from the API server itself, not from a
+//! A virtual kubelet reflects the `EndpointSlice`s of the namespaces that this cluster offloads to the peer: a
+//! `NamespaceOffloading` selects the peer, and this cluster's own `NamespaceMap` names the namespace. Only an address in one of
+//! these slices can be wanted. The lists come from the API server itself, not from a
 //! watch: the virtual kubelet may have seen a slice a moment before a watch of this process delivers it.
 //!
 //! Whoever writes slices can name any address. An address of a node, of the API server, of a peer's gateway or in the networks
 //! of another peer therefore counts only in a namespace with a pod that has the address: a pod on the host network, or a pod
 //! that another peer runs. What was exported before stays exported.
 //!
-//! Reads     `NamespaceMap`s of one tenant namespace, `EndpointSlice`s of offloaded namespaces, `TunnelEndpoint`s, and `Pod`s of
+//! Reads     `NamespaceMap`s of one tenant namespace, `NamespaceOffloading`s, the virtual `Node`s of the peer, `EndpointSlice`s of offloaded namespaces, `TunnelEndpoint`s, and `Pod`s of
 //!           the namespaces whose slices name such an address; only for an address that is neither a pod's nor exported to the
 //!           peer already.
 //! Writes    nothing.
@@ -20,8 +21,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use k8s_openapi::api::{core::v1::Pod, discovery::v1::EndpointSlice};
-use liqo_api::{meta::label, net::TunnelEndpoint, virtualkubelet::NamespaceMap};
+use k8s_openapi::api::{
+    core::v1::{Node, Pod},
+    discovery::v1::EndpointSlice,
+};
+use liqo_api::{meta::label, net::TunnelEndpoint, offloading::NamespaceOffloading, virtualkubelet::NamespaceMap};
 use liqo_core::mapping;
 use liqo_ipam::Plan;
 use liqo_kube::{Cluster, KubeError};
@@ -99,11 +103,14 @@ impl Exports {
         // A map the peer copied here has no label of an original: the door for peers refuses that label.
         let selector = format!("{}={peer},{}=true", label::REMOTE_CLUSTER_ID, label::REPLICATION);
         let maps = self.cluster.list::<NamespaceMap>(tenant, &selector).await?;
+        let offloadings = self.cluster.list::<NamespaceOffloading>("", "").await?;
+        let virtual_nodes = format!("{}={},{}={peer}", label::TYPE, label::VIRTUAL_NODE, label::REMOTE_CLUSTER_ID);
+        let nodes = self.cluster.list::<Node>("", &virtual_nodes).await?;
         let tunnels = self.cluster.list::<TunnelEndpoint>("", "").await?;
         let around = self.surroundings.around(tunnels.iter().map(|tunnel| tunnel.spec.endpoint_ip.as_str()));
         let is_held = |ip: &IpAddr| around.holds(*ip) || plan.peer_at(*ip, peer).is_some();
         let mut addresses = BTreeSet::new();
-        for namespace in offloaded(&maps) {
+        for namespace in offloaded(&maps, &offloadings, &nodes) {
             let slices = self.cluster.list::<EndpointSlice>(namespace, "").await?;
             let named: BTreeSet<_> = slices.iter().flat_map(endpoints_of).collect();
             let pods = match named.iter().any(is_held) {
@@ -131,10 +138,12 @@ fn exportable(named: BTreeSet<IpAddr>, is_held: impl Fn(&IpAddr) -> bool, pods: 
     named.into_iter().filter(|ip| !is_held(ip) || of_pods.contains(ip)).collect()
 }
 
-/// The namespaces of this cluster that `maps` offload; a namespace that is never offloaded does not count.
-fn offloaded(maps: &[NamespaceMap]) -> BTreeSet<&str> {
-    let wished = maps.iter().flat_map(|map| map.spec.desired_mapping.keys()).map(String::as_str);
-    wished.filter(|namespace| !mapping::stays_here(namespace)).collect()
+/// The namespaces of this cluster that `maps` name and that `offloadings` offload to the peer of the virtual `nodes`. A map
+/// alone offloads nothing: somebody else may have written an entry.
+fn offloaded<'a>(maps: &[NamespaceMap], offloadings: &'a [NamespaceOffloading], nodes: &[Node]) -> BTreeSet<&'a str> {
+    let is_named = |namespace: &str| maps.iter().any(|map| map.spec.desired_mapping.contains_key(namespace));
+    let to_the_peer = offloadings.iter().filter(|one| nodes.iter().any(|node| mapping::offloads(one, node)));
+    to_the_peer.filter_map(|one| one.metadata.namespace.as_deref()).filter(|namespace| is_named(namespace)).collect()
 }
 
 #[cfg(test)]
@@ -185,9 +194,28 @@ mod tests {
             }))
             .unwrap()
         };
-        let maps = [map(json!({"shop": "shop-rome", "kube-system": "x", "liqo-tenant-turin": "x"})), map(json!({}))];
-        assert_eq!(offloaded(&maps).into_iter().collect::<Vec<_>>(), ["shop"]);
-        assert!(offloaded(&[]).is_empty());
+        let offloading = |namespace: &str, provider: &str| -> NamespaceOffloading {
+            let term = json!({"matchExpressions": [{"key": "p", "operator": "In", "values": [provider]}]});
+            let metadata = json!({"name": "offloading", "namespace": namespace});
+            serde_json::from_value(
+                json!({"metadata": metadata, "spec": {"clusterSelector": {"nodeSelectorTerms": [term]}}}),
+            )
+            .unwrap()
+        };
+        let node: Node =
+            serde_json::from_value(json!({"metadata": {"name": "liqo-milan", "labels": {"p": "milan"}}})).unwrap();
+        // Somebody has written entries for a namespace that is offloaded to another cluster, and for one that is not.
+        let wished = json!({"shop": "shop-rome", "till": "loot", "private": "loot", "kube-system": "x"});
+        let maps = [map(wished), map(json!({}))];
+        let offloadings = [
+            offloading("shop", "milan"),
+            offloading("till", "turin"),
+            offloading("lab", "milan"),
+            offloading("kube-system", "milan"),
+        ];
+        let all = |nodes: &[Node]| offloaded(&maps, &offloadings, nodes).into_iter().collect::<Vec<_>>();
+        assert_eq!(all(&[node]), ["shop"]);
+        assert!(all(&[]).is_empty() && offloaded(&[], &offloadings, &[]).is_empty());
     }
 
     #[test]

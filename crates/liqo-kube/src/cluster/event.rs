@@ -7,12 +7,12 @@ use super::{Cluster, Object, name_of};
 use crate::now;
 
 impl Cluster {
-    /// Tells the user about `object`: an Event in its namespace. Call it on transitions only. Each object gets at most 20 Events
-    /// at once, then 10 a minute; `false` says that this Event was left out for that reason.
+    /// Tells the user about `object`: an Event in its namespace. Call it on transitions only. `false` says that this Event was
+    /// left out, because there were too many about the object or in the namespace (module `events`).
     pub async fn event<K: Object>(&self, object: &K, component: &str, kind: &str, reason: &str, message: &str) -> bool {
         let namespace = object.namespace().unwrap_or_else(|| "default".to_owned());
-        if self.events.take(format!("{} {}", K::kind(&()), name_of(object))).is_err() {
-            tracing::debug!(kind = %K::kind(&()), object = name_of(object), reason, "event not recorded: too many of this object");
+        if !self.events.take(&namespace, format!("{} {}", K::kind(&()), name_of(object))) {
+            tracing::debug!(kind = %K::kind(&()), object = name_of(object), reason, "event not recorded: too many");
             return false;
         }
         let time = now();

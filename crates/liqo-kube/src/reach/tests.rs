@@ -33,9 +33,7 @@ fn addresses_that_are_of_no_other_cluster_are_never_reached() {
     for good in ["10.0.0.1", "172.30.0.2", "192.168.1.1", "100.64.0.1", "8.8.8.8", "fd00::7", "2001:db8::1"] {
         assert_eq!(reach.check(good.parse().unwrap()), Ok(()), "{good}");
     }
-    let stricter = reach.except(["10.96.0.0/12".parse().unwrap()]);
-    assert!(stricter.check("10.97.0.1".parse().unwrap()).unwrap_err().contains("10.96.0.0/12"));
-    assert_eq!(stricter.check_host("a.b"), Ok(()), "what a name leads to is checked when it is known");
+    assert_eq!(reach.check_host("a.b"), Ok(()), "what a name leads to is checked when it is known");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use liqo_test::{stage::LONG, wait_for};
 use serde_json::{Value, json};
 
 use super::{
-    flood,
+    crowd, flood,
     hostile::{Outcome, Peer},
     raid::{Raid, text},
     root::{few, pod, shadow},
@@ -36,8 +36,10 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
     many_namespaces(raid)?;
     many_maps(raid)?;
     restless_requests(raid)?;
+    crowd::of_requests(raid)?;
     wait_for("the pods end", LONG, || Ok(rome.items(&["pods", "-n", &there])?.is_empty().then_some(())))?;
-    many_objects(raid, &there)
+    many_objects(raid, &there)?;
+    crowd::of_long_objects(raid, &there)
 }
 
 /// CPU that rome offers to a peer, in millicores.

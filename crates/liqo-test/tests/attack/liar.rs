@@ -5,7 +5,7 @@ use liqo_test::{Cluster, run, stage::LONG, wait_for};
 use serde_json::json;
 
 use super::{
-    holes,
+    crowd, holes,
     raid::{Raid, tenant, text},
     server::{Liar, METADATA},
 };
@@ -27,6 +27,7 @@ spec: {policyName: liar, validationActions: [Deny]}
 
 pub(crate) fn story(raid: &Raid) -> Result<()> {
     let (rome, turin) = (raid.rome(), raid.hostile_cluster());
+    crowd::of_own_addresses(raid)?;
     turin.apply(REFUSAL)?;
     wait_for("turin refuses", LONG, || {
         let there = tenant(turin, &raid.home)?;

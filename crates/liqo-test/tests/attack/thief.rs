@@ -59,6 +59,47 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
         .refused("rome's own map is removed");
     let now = map(rome, tenant, "liqo.io/remoteID", &raid.turin.id)?;
     ensure!(now["spec"] == original["spec"], "the wish of rome has changed: {now}");
+    without_policies(raid, &original)
+}
+
+/// The policy that keeps peers from writing originals.
+const COPIES: &str = "liqo-peer-copies";
+
+/// Nothing at the door stops turin from writing rome's own map: turin is given nothing that rome offloads to others, or to nobody.
+fn without_policies(raid: &Raid, original: &Value) -> Result<()> {
+    let (rome, turin) = (raid.rome(), &raid.turin);
+    let (tenant, name) = (text(original, "/metadata/namespace"), text(original, "/metadata/name"));
+    let binding = rome.json(&["validatingadmissionpolicybinding", COPIES])?;
+    let (labels, spec) = (&binding["metadata"]["labels"], &binding["spec"]);
+    let again = json!({
+        "apiVersion": binding["apiVersion"], "kind": binding["kind"], "metadata": {"name": COPIES, "labels": labels}, "spec": spec,
+    });
+    rome.kubectl(&["delete", "validatingadmissionpolicybinding", COPIES])?;
+    let wish = json!({"spec": {"desiredMapping": {"shop": "loot", "private": "loot"}}});
+    wait_for("nobody stops turin", LONG, || {
+        Ok((!turin.patches(tenant, &["namespacemap", name], &wish)?.is_refused()).then_some(()))
+    })?;
+    let selector = format!("discovery.liqo.io/cluster-id={}", turin.id);
+    let tried = never("rights of turin's virtual kubelet", || {
+        // What rome has put right is written again.
+        turin.patches(tenant, &["namespacemap", name], &wish)?.done("the map is written")?;
+        let bound = rome.items(&["rolebindings", "-A", "-l", &selector])?;
+        let elsewhere = |one: &Value| ["shop", "private"].contains(&text(one, "/metadata/namespace"));
+        Ok(names(&bound.into_iter().filter(elsewhere).collect::<Vec<_>>()))
+    });
+    rome.apply(&again.to_string())?;
+    tried?;
+    wait_for("the door is closed again", LONG, || {
+        Ok(turin.patches(tenant, &["namespacemap", name], &wish)?.is_refused().then_some(()))
+    })?;
+    wait_for("rome puts its map right", LONG, || {
+        let now = map(rome, tenant, "liqo.io/remoteID", &turin.id)?;
+        Ok((now["spec"] == original["spec"]).then_some(()))
+    })?;
+    let events = rome.items(&["events", "-n", tenant, "--field-selector", "reason=MappingIgnored"])?;
+    ensure!(!events.is_empty(), "no Event says that an entry of the map is ignored");
+    let loot = stolen(raid.hostile_cluster(), &offloaded(raid.hostile_cluster(), &raid.home)?)?;
+    ensure!(loot.is_empty(), "turin has {loot:?}");
     Ok(())
 }
 

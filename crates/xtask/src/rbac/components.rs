@@ -79,6 +79,8 @@ pub(super) const CONTROLLER_MANAGER_NAMESPACED: &[Rule] = &[
 /// Replicator, everywhere.
 pub(super) const CRD_REPLICATOR: &[Rule] = &[
     rule("", &["namespaces", "secrets"], RO),
+    // Their addresses are of this cluster: no peer is reached there.
+    rule("", &["nodes"], &["list", "watch"]),
     rule("", &["events"], &["create"]),
     rule("discovery.liqo.io", &["foreignclusters"], RO),
     // Statuses of originals, as the peers' copies have them.
@@ -143,6 +145,7 @@ pub(super) const NETWORK_MANAGER: &[Rule] = &[
         &["get", "list", "watch", "create", "patch", "delete"],
     ),
     rule("net.liqo.io", &["networkconfigs/status", "tunnelendpoints/status"], &["patch"]),
+    rule("offloading.liqo.io", &["namespaceoffloadings"], &["list"]),
     rule("virtualkubelet.liqo.io", &["namespacemaps"], &["list"]),
 ];
 

@@ -9,6 +9,7 @@ use super::{Place, Request, Rules, judge};
 
 mod copies;
 mod reflected;
+mod sizes;
 
 /// The peer.
 const PEER: &str = "09897b82-7830-483b-b786-9cf90899f809";

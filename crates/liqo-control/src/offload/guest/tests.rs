@@ -166,5 +166,32 @@ fn the_provider_allows_more() {
 fn a_refusal_is_short_whatever_was_asked() {
     let many: Vec<_> = (0..1000).map(|one| json!({"key": format!("{one}{}", "x".repeat(1000))})).collect();
     let all = text(&refused(json!({ "tolerations": many })));
-    assert!(all.len() < 1024 && all.ends_with("and 995 more"), "{all}");
+    assert!(all.len() < 1024 && all.ends_with("and 996 more"), "{all}");
+}
+
+#[test]
+fn large_pods_are_refused_at_their_limits() {
+    let of = |bytes: usize| {
+        let empty = Weight::of(
+            &serde_json::from_value::<PodSpec>(json!({"containers": [{"name": "c", "command": [""]}]})).unwrap(),
+        );
+        json!({"containers": [{"name": "c", "command": ["x".repeat(bytes - empty.bytes)]}]})
+    };
+    let many =
+        |count: usize| json!({"containers": (0..count).map(|n| json!({"name": n.to_string()})).collect::<Value>()});
+    let noted = |bytes: usize| json!({"annotations": {"note": "x".repeat(bytes - "note".len())}});
+    for (what, metadata, spec, words) in [
+        ("largest", json!({}), of(LARGEST), None),
+        ("larger", json!({}), of(LARGEST + 1), Some("size: the specification has 65537 bytes")),
+        ("most containers", json!({}), many(MOST_CONTAINERS), None),
+        ("more containers", json!({}), many(MOST_CONTAINERS + 1), Some("containers: more than 32")),
+        ("longest annotations", noted(LONGEST_ANNOTATIONS), json!({}), None),
+        ("longer annotations", noted(LONGEST_ANNOTATIONS + 1), json!({}), Some("annotations: they have 16385 bytes")),
+    ] {
+        let all = judged(&GuestArgs::default(), metadata, spec);
+        match words {
+            None => assert_eq!(all, [""; 0], "{what}"),
+            Some(words) => assert!(all.len() == 1 && all[0].contains(words), "{what}: {all:?}"),
+        }
+    }
 }

@@ -234,7 +234,9 @@ mod tests {
         let owner =
             Owner { map: "liqo-tenant-consumer-ed03b8/provider-ca6261".to_owned(), original: "demo".to_owned() };
         let rules = Rules {
+            own: Default::default(),
             reserved: Vec::new(),
+            free: Vec::new(),
             pod_security: "baseline".to_owned(),
             namespaces_per_peer: 64,
             objects: Vec::new(),

@@ -8,7 +8,7 @@ use liqo_api::{
     meta::{annotation, label},
     names,
 };
-use liqo_core::naming::dns_label_error;
+use liqo_core::naming::{dns_label_error, short_hash};
 
 use super::super::is_leaving;
 
@@ -55,8 +55,13 @@ pub(super) enum Step {
 /// What holds for all namespaces of peers.
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
-    /// Names, or patterns with a `*`, that no peer gets.
+    /// The namespaces of Liqo itself.
+    pub own: [String; 2],
+    /// Names, or patterns with a `*`, that no peer gets. A namespace that a peer has keeps its name.
     pub reserved: Vec<String>,
+    /// Names, or patterns with a `*`, that a peer may choose; every other name ends with the hash of its cluster ID, as the
+    /// names of the strategy `DefaultName` do.
+    pub free: Vec<String>,
     /// The Pod Security Standard enforced.
     pub pod_security: String,
     /// Namespaces one peer may have here, whatever maps it sends.
@@ -77,9 +82,26 @@ impl Rules {
         ])
     }
 
-    fn is_reserved(&self, name: &str) -> bool {
-        let system = name.starts_with("kube-") || name.starts_with(names::TENANT_NAMESPACE_PREFIX);
-        system || self.reserved.iter().any(|pattern| matches(pattern, name))
+    /// Whether the name is that of Kubernetes or of Liqo.
+    fn is_system(&self, name: &str) -> bool {
+        name.starts_with("kube-")
+            || name.starts_with(names::TENANT_NAMESPACE_PREFIX)
+            || self.own.iter().any(|own| own == name)
+    }
+
+    /// Why a peer gets no new namespace of that name.
+    fn closed(&self, name: &str, origin: &str) -> Option<String> {
+        if self.reserved.iter().any(|pattern| matches(pattern, name)) {
+            return Some(belongs_here(name));
+        }
+        let is_free = name.ends_with(&format!("-{}", short_hash(origin)))
+            || self.free.iter().any(|pattern| matches(pattern, name));
+        (!is_free).then(|| {
+            format!(
+                "peers do not choose the name {name:?} here (offloading.freeNames): offload the namespace with the \
+                 NamespaceMappingStrategy DefaultName"
+            )
+        })
     }
 }
 
@@ -116,10 +138,10 @@ pub(super) fn look(owner: &Owner, origin: &str, name: &str, there: Option<&Names
     if let Some(why) = dns_label_error(name) {
         return Step::Refuse(format!("the name of the namespace {name:?} {why}"));
     }
-    if rules.is_reserved(name) {
-        return Step::Refuse(format!("namespace {name:?} belongs to this cluster: peers cannot have it"));
+    if rules.is_system(name) {
+        return Step::Refuse(belongs_here(name));
     }
-    let Some(there) = there else { return Step::Create };
+    let Some(there) = there else { return rules.closed(name, origin).map_or(Step::Create, Step::Refuse) };
     match owner_of(there) {
         Some(is) if is.map != owner.map => Step::Refuse(foreign(owner, name)),
         None => Step::Refuse(foreign(owner, name)),
@@ -132,6 +154,10 @@ pub(super) fn look(owner: &Owner, origin: &str, name: &str, there: Option<&Names
             Step::Keep { label: is_wrong }
         }
     }
+}
+
+fn belongs_here(name: &str) -> String {
+    format!("namespace {name:?} belongs to this cluster: peers cannot have it")
 }
 
 fn foreign(owner: &Owner, name: &str) -> String {
@@ -154,8 +180,14 @@ mod tests {
     }
 
     fn rules() -> Rules {
-        let reserved = ["liqo", "liqo-storage", "cert-manager", "istio-*"].map(str::to_owned).into();
-        Rules { reserved, pod_security: "baseline".to_owned(), namespaces_per_peer: 64, objects: Vec::new() }
+        Rules {
+            own: ["liqo", "liqo-storage"].map(str::to_owned),
+            reserved: ["cert-manager", "istio-*"].map(str::to_owned).into(),
+            free: vec!["*".to_owned()],
+            pod_security: "baseline".to_owned(),
+            namespaces_per_peer: 64,
+            objects: Vec::new(),
+        }
     }
 
     fn ask(name: &str, there: Option<&Namespace>) -> Step {
@@ -195,21 +227,43 @@ mod tests {
             )
         );
         let own = namespace(Some(owner("tenant/map", "demo")), "id");
-        for name in [
-            "kube-system",
-            "kube-x",
-            "liqo",
-            "liqo-storage",
-            "liqo-tenant-x",
-            "cert-manager",
-            "istio-system",
-            "A",
-            "",
-            &"n".repeat(64),
-        ] {
+        for name in ["kube-system", "kube-x", "liqo", "liqo-storage", "liqo-tenant-x", "A", "", &"n".repeat(64)] {
             assert!(matches!(ask(name, None), Step::Refuse(_)), "{name}");
             assert!(matches!(ask(name, Some(&own)), Step::Refuse(_)), "{name}");
         }
+    }
+
+    #[test]
+    fn reserved_names_are_given_to_no_peer_and_taken_from_none() {
+        let own = namespace(Some(owner("tenant/map", "demo")), "id");
+        for name in ["cert-manager", "istio-system"] {
+            assert_eq!(ask(name, None), Step::Refuse(belongs_here(name)));
+            assert_eq!(ask(name, Some(&own)), Step::Keep { label: false }, "{name} before an upgrade");
+        }
+    }
+
+    #[test]
+    fn a_provider_chooses_which_names_are_free() {
+        let look = |free: &[&str], name: &str, there: Option<&Namespace>| {
+            let rules = Rules { free: free.iter().map(|name| (*name).to_owned()).collect(), ..rules() };
+            look(&owner("tenant/map", "demo"), "id", name, there, &rules)
+        };
+        let (unique, own) =
+            (format!("demo-rome-{}", short_hash("id")), namespace(Some(owner("tenant/map", "demo")), "id"));
+        for (free, name, wanted) in [
+            (&["*"][..], "velero", true),
+            (&["shop", "lab-*"], "shop", true),
+            (&["shop", "lab-*"], "lab-7", true),
+            (&["shop", "lab-*"], "velero", false),
+            (&[], "demo", false),
+            (&[], "demo-rome-000000", false),
+            (&[], &unique, true),
+        ] {
+            let made = look(free, name, None);
+            assert_eq!(made == Step::Create, wanted, "{free:?} {name}: {made:?}");
+            assert_eq!(look(free, name, Some(&own)), Step::Keep { label: false }, "{name}");
+        }
+        assert!(matches!(look(&[], "demo", None), Step::Refuse(why) if why.contains("offloading.freeNames")));
     }
 
     #[test]

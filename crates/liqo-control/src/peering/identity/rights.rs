@@ -83,7 +83,7 @@ impl Asking<'_> {
 
     /// Reads our request on the peer. An error is the status code, if the API server answered, and a text.
     async fn try_out(&self, identity: &PeerIdentity) -> Result<(), (Option<u16>, String)> {
-        let client = identity.client().await.map_err(|why| (None, why))?;
+        let client = identity.client(&self.world.home.reach).await.map_err(|why| (None, why))?;
         let there = Cluster::new(client, "liqo-controller-manager");
         let name = &self.world.home.identity.cluster_name;
         let outcome = there.get::<ResourceRequest>(&identity.namespace, name).await;

@@ -1,7 +1,8 @@
-//! The `ResourceQuota` in each namespace made for a peer: how many objects of each kind the peer may have there. Kubernetes
-//! counts, so the quota holds also while the webhook is unreachable.
+//! `ResourceQuota`s in the namespaces of peers: how many objects of each kind there may be. Kubernetes counts, so a quota holds
+//! also while the webhook is unreachable.
 //!
-//! Watches   the `ResourceQuota`s `liqo-objects`.
+//! Watches   the `ResourceQuota`s of one name.
+//! Writes    the same.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -11,20 +12,32 @@ use k8s_openapi::{
 };
 use kube::ResourceExt;
 use liqo_core::quantity::Amount;
-use liqo_kube::{Cluster, KubeError, Queue, Store, now, twin};
+use liqo_kube::{Cluster, KubeError, Store, now, twin};
 
-use super::Key;
-
-/// The name of the quotas.
-const NAME: &str = "liqo-objects";
+/// The quotas in namespaces made for peers: what a peer may offload.
+pub(crate) const OBJECTS: &str = "liqo-objects";
+/// The quotas in tenant namespaces: what two clusters exchange about their peering.
+pub(crate) const EXCHANGE: &str = "liqo-exchange";
+/// Kinds that a peer may create in its tenant namespace. A peering needs two objects of each kind, the original and the copy of
+/// each cluster; the quota leaves room for the originals of this cluster when a peer creates more.
+const EXCHANGED: [&str; 4] = [
+    "count/namespacemaps.virtualkubelet.liqo.io",
+    "count/networkconfigs.net.liqo.io",
+    "count/resourceoffers.sharing.liqo.io",
+    "count/resourcerequests.discovery.liqo.io",
+];
+/// Objects of each kind in a tenant namespace.
+const EXCHANGED_MOST: &str = "16";
 /// The quota controller of Kubernetes looks for new kinds every 30 seconds. A quota of a kind that the controller does not know
 /// yet stays without a count for minutes, and the API server refuses every object of the kind until there is a count. The
 /// kinds of Liqo are installed before this process starts.
 const UNTIL_KINDS_ARE_KNOWN: Duration = Duration::from_secs(60);
 
-/// The limits of objects in a namespace made for a peer.
+/// The limits of objects in each namespace that has quotas of one name.
 #[derive(Clone, Debug)]
-pub(super) struct Limits {
+pub(crate) struct Limits {
+    /// The name of the quotas.
+    name: &'static str,
     /// Resource, as a quota names it, and amount.
     counts: Vec<(String, String)>,
     /// From when on (Unix seconds) Kubernetes counts objects of the kinds of custom resources.
@@ -32,10 +45,16 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// The limits for a process that started at `started` (Unix seconds).
-    pub(super) fn new(counts: Vec<(String, String)>, started: i64) -> Self {
+    /// The limits in quotas of a name, for a process that started at `started` (Unix seconds).
+    pub(crate) fn new(name: &'static str, counts: Vec<(String, String)>, started: i64) -> Self {
         let pause = i64::try_from(UNTIL_KINDS_ARE_KNOWN.as_secs()).unwrap_or_default();
-        Self { counts, known_from: started.saturating_add(pause) }
+        Self { name, counts, known_from: started.saturating_add(pause) }
+    }
+
+    /// The limits of tenant namespaces.
+    pub(crate) fn of_exchange(started: i64) -> Self {
+        let counts = EXCHANGED.map(|kind| (kind.to_owned(), EXCHANGED_MOST.to_owned()));
+        Self::new(EXCHANGE, counts.into(), started)
     }
 
     /// The quota to write, given the one that is there; `None`: nothing is to be written.
@@ -46,16 +65,20 @@ impl Limits {
         let counted = self.counts.iter().filter(|(name, _)| is_counted(name));
         let hard: BTreeMap<_, _> = counted.map(|(name, count)| (name.clone(), Quantity(count.clone()))).collect();
         let there = there.map(|there| spelled_as(there, &hard));
-        let metadata =
-            ObjectMeta { name: Some(NAME.to_owned()), namespace: Some(namespace.to_owned()), ..ObjectMeta::default() };
+        let metadata = ObjectMeta {
+            name: Some(self.name.to_owned()),
+            namespace: Some(namespace.to_owned()),
+            ..ObjectMeta::default()
+        };
+        let limits_nothing = hard.is_empty();
         let spec = Some(ResourceQuotaSpec { hard: Some(hard), ..ResourceQuotaSpec::default() });
         let wanted = ResourceQuota { metadata, spec, status: None };
-        let is_right = there.map_or(self.counts.is_empty(), |there| !twin::differs(&wanted, &there));
+        let is_right = there.map_or(limits_nothing, |there| !twin::differs(&wanted, &there));
         (!is_right).then_some(wanted)
     }
 
     /// How long until more kinds are counted.
-    pub(super) fn more_in(&self, now: i64) -> Option<Duration> {
+    pub(crate) fn more_in(&self, now: i64) -> Option<Duration> {
         let has_custom = self.counts.iter().any(|(name, _)| is_custom(name));
         let pause = u64::try_from(self.known_from.saturating_sub(now)).ok()?;
         (has_custom && pause > 0).then(|| Duration::from_secs(pause))
@@ -80,38 +103,38 @@ fn is_custom(resource: &str) -> bool {
 }
 
 /// The quotas that there are, and the limits.
-pub(super) struct Quotas {
-    pub(super) limits: Limits,
+pub(crate) struct Quotas {
+    pub(crate) limits: Limits,
     there: Store<ResourceQuota>,
 }
 
 impl Quotas {
-    /// Starts watching. A quota that somebody changed wakes the map of its namespace.
-    pub(super) fn watch(cluster: &Cluster, limits: Limits, queue: Queue<Key>) -> Self {
+    /// Starts watching. `wake` is called with the namespace of a quota that somebody changed.
+    pub(crate) fn watch(cluster: &Cluster, limits: Limits, wake: impl Fn(String) + Send + Sync + 'static) -> Self {
         let trim = |quota: &mut ResourceQuota| quota.status = None;
-        let only = format!("metadata.name={NAME}");
+        let only = format!("metadata.name={}", limits.name);
         let wanted = limits.clone();
         let there = cluster.watch::<ResourceQuota>("").fields(&only).trim(trim).start(move |quota| {
             // Every object that comes or goes changes the status of a quota, which concerns nobody here.
             let namespace = quota.namespace().unwrap_or_default();
             if wanted.missing(&namespace, Some(quota), now().0.as_second()).is_some() {
-                queue.push(Key::Namespace(namespace));
+                wake(namespace);
             }
         });
         Self { limits, there }
     }
 
     /// Returns when all quotas are known.
-    pub(super) async fn ready(&self) {
+    pub(crate) async fn ready(&self) {
         self.there.ready().await;
     }
 
-    /// Limits how many objects a peer may have in a namespace.
+    /// Limits how many objects there may be in a namespace.
     ///
     /// # Errors
     /// What the API server says.
-    pub(super) async fn limit(&self, cluster: &Cluster, namespace: &str) -> Result<(), KubeError> {
-        let there = self.there.get(namespace, NAME);
+    pub(crate) async fn limit(&self, cluster: &Cluster, namespace: &str) -> Result<(), KubeError> {
+        let there = self.there.get(namespace, self.limits.name);
         match self.limits.missing(namespace, there.as_deref(), now().0.as_second()) {
             Some(wanted) => cluster.apply(&wanted).await.map(drop),
             None => Ok(()),
@@ -128,7 +151,11 @@ mod tests {
     const SHADOWS: &str = "count/shadowpods.virtualkubelet.liqo.io";
 
     fn limits(counts: &[(&str, &str)]) -> Limits {
-        Limits::new(counts.iter().map(|(name, count)| ((*name).to_owned(), (*count).to_owned())).collect(), 1000)
+        Limits::new(
+            OBJECTS,
+            counts.iter().map(|(name, count)| ((*name).to_owned(), (*count).to_owned())).collect(),
+            1000,
+        )
     }
 
     fn hard(quota: Option<ResourceQuota>) -> Option<Value> {
@@ -137,7 +164,7 @@ mod tests {
 
     fn there(hard: Value) -> ResourceQuota {
         let managed = hard.as_object().unwrap().keys().map(|key| (format!("f:{key}"), json!({}))).collect::<Value>();
-        serde_json::from_value(json!({"metadata": {"name": NAME, "namespace": "demo-x", "managedFields": [
+        serde_json::from_value(json!({"metadata": {"name": OBJECTS, "namespace": "demo-x", "managedFields": [
             {"manager": "m", "operation": "Apply", "fieldsV1": {"f:spec": {"f:hard": managed}}},
         ]}, "spec": {"hard": hard}}))
         .unwrap()
@@ -174,6 +201,7 @@ mod tests {
         assert_eq!((all.more_in(1001), all.more_in(1060)), (Some(Duration::from_secs(59)), None));
         assert_eq!(limits(&[("pods", "1")]).more_in(1001), None);
         assert_eq!(hard(limits(&[]).missing("demo-x", None, 1001)), None);
+        assert_eq!(hard(limits(&[(SHADOWS, "1")]).missing("demo-x", None, 1001)), None, "a quota without limits");
         let given_up = hard(limits(&[]).missing("demo-x", Some(&there(few)), 1001));
         assert_eq!(given_up, Some(json!({})), "the limits of an earlier setting go");
     }
@@ -191,5 +219,15 @@ mod tests {
         ] {
             assert_eq!(is_custom(resource), custom, "{resource}");
         }
+    }
+
+    #[test]
+    fn what_is_exchanged_leaves_room_for_both_clusters() {
+        let all = Limits::of_exchange(1000);
+        let limits = hard(all.missing("liqo-tenant-x", None, 1060)).unwrap();
+        let kinds: Vec<_> = limits.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(kinds, EXCHANGED);
+        assert!(limits.as_object().unwrap().values().all(|most| most == "16"), "{limits}");
+        assert_eq!(hard(all.missing("liqo-tenant-x", None, 1001)), None, "kinds that Kubernetes may not count yet");
     }
 }

@@ -1,0 +1,131 @@
+//! The addresses of this cluster, where no other cluster is: networks of its pods and Services, its nodes and its API server.
+//!
+//! Keeps true: an address that a peer names, or a name that a peer lets point to this cluster, leads to nothing of this cluster,
+//! unless the administrator says that peers are inside of it.
+//!
+//! Watches   `Node`s, and the `EndpointSlice`s of the Service `default/kubernetes` for those who may read them.
+
+use std::{fmt, net::IpAddr};
+
+use ipnet::IpNet;
+use k8s_openapi::api::{
+    core::v1::{Node, NodeStatus},
+    discovery::v1::EndpointSlice,
+};
+use kube::ResourceExt;
+
+use crate::{Cluster, Store, args::ReachArgs, strip};
+
+/// The `EndpointSlice`s of the API server.
+const API_SERVER: (&str, &str) = ("default", "kubernetes.io/service-name=kubernetes");
+
+/// The addresses of this cluster.
+pub struct Own {
+    args: ReachArgs,
+    nodes: Store<Node>,
+    api_server: Option<Store<EndpointSlice>>,
+}
+
+impl Own {
+    /// Starts watching. `reads_slices`: the process may read `EndpointSlice`s.
+    pub fn watch(cluster: &Cluster, args: &ReachArgs, reads_slices: bool) -> Self {
+        let (namespace, selector) = API_SERVER;
+        let slices = || cluster.watch::<EndpointSlice>(namespace).labels(selector).start(|_| {});
+        let nodes = cluster.watch::<Node>("").trim(trim).start(|_| {});
+        Self { args: args.clone(), nodes, api_server: reads_slices.then(slices) }
+    }
+
+    /// Returns when all addresses are known.
+    pub async fn ready(&self) {
+        self.nodes.ready().await;
+        if let Some(slices) = &self.api_server {
+            slices.ready().await;
+        }
+    }
+
+    /// What has the address in this cluster; `None`: nothing, or peers may have the address.
+    pub(super) fn what(&self, address: IpAddr) -> Option<String> {
+        let nodes = self.nodes.all();
+        let of_nodes =
+            nodes.iter().flat_map(|node| addresses(node).map(move |at| (at, format!("node {}", node.name_any()))));
+        let slices = self.api_server.as_ref().map(Store::all).unwrap_or_default();
+        let endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten()).flat_map(|one| &one.addresses);
+        let of_api = endpoints.filter_map(|at| Some((at.parse().ok()?, "the API server".to_owned())));
+        what(&self.args, of_nodes.chain(of_api), address)
+    }
+}
+
+fn what(args: &ReachArgs, mut held: impl Iterator<Item = (IpAddr, String)>, address: IpAddr) -> Option<String> {
+    let within = |networks: &[IpNet]| networks.iter().find(|network| network.contains(&address)).copied();
+    if within(&args.peers_within).is_some() {
+        return None;
+    }
+    let network = within(&args.own_networks).map(|network| format!("the network {network}"));
+    network.or_else(|| held.find(|(at, _)| *at == address).map(|(_, what)| what))
+}
+
+fn addresses(node: &Node) -> impl Iterator<Item = IpAddr> {
+    let all = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
+    all.filter_map(|one| one.address.parse().ok())
+}
+
+/// Keeps the addresses.
+fn trim(node: &mut Node) {
+    strip(node);
+    let addresses = node.status.take().and_then(|status| status.addresses);
+    (node.spec, node.metadata.annotations, node.metadata.labels) = (None, None, None);
+    node.status = Some(NodeStatus { addresses, ..NodeStatus::default() });
+}
+
+impl fmt::Debug for Own {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Own").field("args", &self.args).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn addresses_of_this_cluster_are_known_and_may_be_given_to_peers() {
+        let node: Node = serde_json::from_value(json!({"metadata": {"name": "n1"}, "status": {"addresses": [
+            {"type": "Hostname", "address": "n1"}, {"type": "InternalIP", "address": "172.30.0.11"},
+            {"type": "ExternalIP", "address": "203.0.113.4"}, {"type": "InternalIP", "address": "fd00::b"},
+        ]}}))
+        .unwrap();
+        let args = ReachArgs {
+            own_networks: ["10.244.0.0/16", "10.96.0.0/12"].map(|network| network.parse().unwrap()).into(),
+            peers_within: ["10.96.7.0/24", "203.0.113.4/32"].map(|network| network.parse().unwrap()).into(),
+        };
+        for (address, wanted) in [
+            ("10.244.0.9", Some("the network 10.244.0.0/16")),
+            ("10.96.0.1", Some("the network 10.96.0.0/12")),
+            ("10.96.7.9", None),
+            ("172.30.0.11", Some("node n1")),
+            ("172.30.0.12", None),
+            ("203.0.113.4", None),
+            ("fd00::b", Some("node n1")),
+            ("172.30.0.8", Some("the API server")),
+            ("192.0.2.1", None),
+        ] {
+            let api = [("172.30.0.8".parse().unwrap(), "the API server".to_owned())];
+            let nodes = addresses(&node).map(|at| (at, "node n1".to_owned()));
+            assert_eq!(what(&args, nodes.chain(api), address.parse().unwrap()).as_deref(), wanted, "{address}");
+        }
+    }
+
+    #[test]
+    fn of_a_node_only_addresses_are_kept() {
+        let mut node: Node = serde_json::from_value(json!({
+            "metadata": {"name": "n1", "labels": {"a": "b"}}, "spec": {"podCIDR": "10.244.0.0/24"},
+            "status": {"addresses": [{"type": "InternalIP", "address": "172.30.0.11"}], "images": [{"names": ["x"]}]},
+        }))
+        .unwrap();
+        trim(&mut node);
+        let wanted = json!({"metadata": {"name": "n1"}, "status": {"addresses": [{"type": "InternalIP", "address": "172.30.0.11"}]}});
+        assert_eq!(node, serde_json::from_value::<Node>(wanted).unwrap());
+    }
+}
