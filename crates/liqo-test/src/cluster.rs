@@ -250,7 +250,12 @@ impl Cluster {
     }
 
     pub fn api(&self) -> Api {
-        Api::new(self.api_server(), &self.dir.join("admin"))
+        Api::new(self.api_server(), &self.credentials())
+    }
+
+    /// The directory with the authority of the cluster and the certificate and key of its administrator, PEM: `ca`, `crt`, `key`.
+    pub fn credentials(&self) -> PathBuf {
+        self.dir.join("admin")
     }
 
     /// The address of the cluster's DNS.

@@ -2,12 +2,14 @@
 //!
 //! Kept true: everything goes the way a user goes, through `liqoctl` and `kubectl`; nothing of the product is called.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::{Cluster, ClusterSpec, Product, Testbed, assets, record, rights, run, wait_for};
+
+mod commands;
 
 /// Long enough for anything that works, also beside another suite on a machine that others use too.
 pub const LONG: Duration = Duration::from_secs(180);
@@ -173,40 +175,6 @@ impl Stage {
         Ok(began.elapsed())
     }
 
-    /// The arguments of the command that peers with `provider`.
-    ///
-    /// # Errors
-    /// When it cannot be generated.
-    pub fn peer_command(&self, provider: &Cluster) -> Result<Vec<String>> {
-        self.peer_command_with(provider, &[])
-    }
-
-    /// The arguments of `liqoctl` for peering with `provider`, after the key of `consumer` has changed.
-    ///
-    /// # Errors
-    /// When it cannot be generated.
-    pub fn peer_command_anew(&self, provider: &Cluster, consumer: &Cluster) -> Result<Vec<String>> {
-        let id = self.peer_value(consumer, "--cluster-id")?;
-        self.peer_command_with(provider, &["--for-cluster-id", &id])
-    }
-
-    fn peer_command_with(&self, provider: &Cluster, more: &[&str]) -> Result<Vec<String>> {
-        let printed = self.liqoctl(provider, &[&["generate", "peer-command", "--only-command"][..], more].concat())?;
-        let words: Vec<_> = printed.split_whitespace().map(str::to_owned).collect();
-        ensure!(words.get(1).is_some_and(|word| word == "peer"), "not a command: {printed}");
-        Ok(words[1..].to_vec())
-    }
-
-    /// One value of the command that peers with `provider`, by its flag.
-    ///
-    /// # Errors
-    /// When the command has no such flag.
-    pub fn peer_value(&self, provider: &Cluster, flag: &str) -> Result<String> {
-        let words = self.peer_command(provider)?;
-        let place = words.iter().position(|word| word == flag).with_context(|| format!("no {flag}"))?;
-        words.get(place + 1).cloned().with_context(|| format!("no value of {flag}"))
-    }
-
     /// Undoes [`Stage::peer`].
     ///
     /// # Errors
@@ -310,6 +278,18 @@ impl Cluster {
             let now = self.peering(peer, condition)?;
             if now["status"] == status { Ok(Some(())) } else { bail!("{now}") }
         })
+    }
+
+    /// Seconds until the certificate ends that this cluster has at its only provider.
+    ///
+    /// # Errors
+    /// When there is not one certificate.
+    pub fn identity_ends_in(&self) -> Result<u64> {
+        let secrets = self.items(&["secrets", "-A", "-l", "discovery.liqo.io/local-identity=true"])?;
+        ensure!(secrets.len() == 1, "{} has {} identities", self.name(), secrets.len());
+        let ends = secrets[0]["metadata"]["annotations"]["discovery.liqo.io/certificate-expire-time"].as_str();
+        let ends: u64 = ends.context("an identity without an end")?.parse()?;
+        Ok(ends.saturating_sub(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs()))
     }
 
     /// Everything of the product that is in this cluster, by kind and name, its CRDs included, and on its nodes.

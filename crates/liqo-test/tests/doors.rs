@@ -1,25 +1,29 @@
 //! Doors of admission: what the values of a provider open and close, and what a virtual kubelet may write.
 //!
 //! One stage: `rome` provides with values that differ from the defaults, `milan` consumes. At last both clusters are as before
-//! Kubernetes 1.30: our webhook takes the place of admission policies, and the same requests get the same answers.
+//! Kubernetes 1.30: our webhook takes the place of admission policies, and the same requests get the same answers. Then rome gets
+//! further values, one after the other: what was refused before is admitted, and what was admitted is refused.
 
 mod doors {
     pub(crate) mod guests;
     pub(crate) mod kubelets;
     pub(crate) mod older;
     pub(crate) mod tenants;
+    pub(crate) mod values;
 }
 
 use anyhow::{Result, ensure};
 use doors::{
     guests, kubelets,
     older::{self, By},
-    tenants,
+    tenants, values,
 };
 use liqo_test::{Stage, stage::on, story};
 
 /// The values of rome.
-const VALUES: [&str; 8] = [
+const VALUES: [&str; 10] = [
+    "auth.config.acceptClusterToken=false",
+    "auth.config.identityLifetime=15m",
     "auth.config.maxTenants=1",
     "offloading.podSecurity=restricted",
     "offloading.reservedNamespaces={lab-*}",
@@ -38,7 +42,9 @@ fn values_and_versions_decide_which_doors_are_open() -> Result<()> {
     story::alone("doors", raise, |stage| {
         let (rome, milan) = (stage.cluster("rome"), stage.cluster("milan"));
         let since = [rome.recorded(), milan.recorded()];
+        tenants::the_token_of_the_cluster_opens_nothing(stage)?;
         tenants::one_cluster_and_no_more(stage)?;
+        tenants::identities_are_short(milan)?;
         stage.offload(milan, "demo", &[])?;
         guests::reserved_names_are_taken(stage)?;
         milan.web("demo", "local", 1, &format!("nodeSelector: {{kubernetes.io/hostname: {}}},", milan.first()))?;
@@ -52,6 +58,8 @@ fn values_and_versions_decide_which_doors_are_open() -> Result<()> {
             kubelets::are_held_to_their_node(milan, by)?;
         }
         restricted_pods_run(stage, "later")?;
+        values::guests_are_trusted(stage)?;
+        values::the_webhooks_know_who_asks(stage)?;
         let forbidden = [rome.forbidden(since[0])?, milan.forbidden(since[1])?].concat();
         ensure!(forbidden.is_empty(), "rights are missing: {forbidden:#?}");
         Ok(())

@@ -33,10 +33,7 @@ pub(crate) fn reserved_names_are_taken(stage: &Stage) -> Result<()> {
 /// A pod of milan with a toleration, class or annotation that an allow-list of `offloading.guests` names is admitted; a pod with another
 /// one is refused.
 pub(crate) fn get_what_values_allow(rome: &Cluster, milan: &Cluster, by: By) -> Result<()> {
-    let id = milan.json(&["configmap", "-n", "liqo", "liqo-clusterid-configmap"])?["data"]["CLUSTER_ID"].clone();
-    let id = id.as_str().context("milan has an ID")?;
-    let namespaces = rome.items(&["namespaces", "-l", &format!("liqo.io/remote-cluster-id={id}")])?;
-    let there = namespaces.first().and_then(|one| one["metadata"]["name"].as_str()).context("a namespace of milan")?;
+    let (id, there) = (&*id_of(milan)?, &*remote(rome, milan)?);
     let pods = pods().into_iter().map(|(what, pod, refused)| (what, shadow(id, there, &pod), refused));
     let cases = pods.chain(objects(id, there));
     for (what, object, refused) in cases {
@@ -52,6 +49,19 @@ pub(crate) fn get_what_values_allow(rome: &Cluster, milan: &Cluster, by: By) -> 
         }
     }
     below_the_standard(rome, there)
+}
+
+/// The ID of a cluster.
+pub(crate) fn id_of(cluster: &Cluster) -> Result<String> {
+    let map = cluster.json(&["configmap", "-n", "liqo", "liqo-clusterid-configmap"])?;
+    map["data"]["CLUSTER_ID"].as_str().map(str::to_owned).context("the cluster has no ID")
+}
+
+/// The namespace of rome that was made for milan.
+pub(crate) fn remote(rome: &Cluster, milan: &Cluster) -> Result<String> {
+    let namespaces = rome.items(&["namespaces", "-l", &format!("liqo.io/remote-cluster-id={}", id_of(milan)?)])?;
+    let first = namespaces.first().and_then(|one| one["metadata"]["name"].as_str());
+    first.map(str::to_owned).context("rome has no namespace of milan")
 }
 
 /// The namespaces of a peer have the Pod Security Standard of the provider, for whoever makes pods there.
@@ -91,7 +101,8 @@ fn pods() -> Vec<Case> {
     ]
 }
 
-fn shadow(id: &str, namespace: &str, more: &Value) -> Value {
+/// A `ShadowPod` of a peer; `more`: fields of the pod, and its annotations.
+pub(crate) fn shadow(id: &str, namespace: &str, more: &Value) -> Value {
     let mut pod = json!({"containers": [{"name": "c", "image": "localhost/busybox:1"}]});
     let mut annotations = json!({});
     for (key, value) in more.as_object().into_iter().flatten() {

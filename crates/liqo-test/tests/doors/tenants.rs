@@ -1,7 +1,7 @@
-//! The cap on tenants.
+//! Who is let in as a tenant, and for how long.
 
 use anyhow::{Result, ensure};
-use liqo_test::Stage;
+use liqo_test::{Cluster, Stage};
 
 /// A namespace that counts as the one of a tenant.
 const TAKEN: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: liqo-tenant-taken, labels: \
@@ -19,4 +19,29 @@ pub(crate) fn one_cluster_and_no_more(stage: &Stage) -> Result<()> {
     ensure!(tenants.len() == 1, "rome has {} tenants", tenants.len());
     rome.kubectl(&["delete", "namespace", "liqo-tenant-taken"])?;
     milan.wait_peering("rome", "OutgoingPeering", "Established")
+}
+
+/// With `auth.config.acceptClusterToken=false` the Secret `auth-token` lets no cluster in. (With the default it does, see the story
+/// of the upgrade.)
+pub(crate) fn the_token_of_the_cluster_opens_nothing(stage: &Stage) -> Result<()> {
+    let (rome, milan) = (stage.cluster("rome"), stage.cluster("milan"));
+    let command = stage.peer_command_of_cluster(rome)?;
+    let words: Vec<_> = command.iter().map(String::as_str).chain(["--timeout", "8s"]).collect();
+    let said = stage.refused(milan, &words)?;
+    ensure!(said.contains("token"), "milan is not told why: {said}");
+    let told = milan.peering("rome", "AuthenticationStatus")?;
+    ensure!(told["status"] == "Denied", "milan was let in with the token of the cluster: {told}");
+    ensure!(
+        rome.items(&["namespaces", "-l", "discovery.liqo.io/tenant-namespace=true"])?.is_empty(),
+        "rome has a tenant"
+    );
+    Ok(())
+}
+
+/// With `auth.config.identityLifetime=15m` the certificate of milan ends in a quarter of an hour at most. (With the default it lasts for
+/// days, see the story of the upgrade.)
+pub(crate) fn identities_are_short(milan: &Cluster) -> Result<()> {
+    let left = milan.identity_ends_in()?;
+    ensure!((60..=15 * 60).contains(&left), "the certificate of milan ends in {left} s");
+    Ok(())
 }
