@@ -13,6 +13,8 @@
 
 mod certificates;
 mod foreign_cluster;
+#[cfg(test)]
+mod judged;
 mod namespace_offloading;
 pub(crate) mod peer;
 mod pod;

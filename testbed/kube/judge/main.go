@@ -3,6 +3,8 @@
 //
 //	quantity  a text: resource.ParseQuantity; the amount in billionths
 //	request   a PEM text: ParseCSR of the certificates API; the request, and the certificate that the signer would make of it
+//	door      rendered manifests: their admission policies judge the reviews that follow; the settings and the names of the policies
+//	review    the request of an AdmissionReview as JSON: the reasons for which the policies refuse the request
 package main
 
 import (
@@ -72,8 +74,8 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	lines, out := bufio.NewScanner(os.Stdin), json.NewEncoder(os.Stdout)
-	lines.Buffer(nil, 1<<20)
+	lines, out, door := bufio.NewScanner(os.Stdin), json.NewEncoder(os.Stdout), door{}
+	lines.Buffer(nil, 1<<24)
 	for lines.Scan() {
 		kind, encoded, _ := strings.Cut(lines.Text(), " ")
 		input, err := base64.StdEncoding.DecodeString(encoded)
@@ -86,8 +88,15 @@ func run() error {
 			answer = quantity(string(input))
 		case "request":
 			answer = signed(signer, string(input))
+		case "door":
+			answer, err = door.take(string(input))
+		case "review":
+			answer, err = door.review(input)
 		default:
 			return fmt.Errorf("no kind called %q", kind)
+		}
+		if err != nil {
+			return err
 		}
 		if err := out.Encode(answer); err != nil {
 			return err
