@@ -57,6 +57,16 @@ impl Api {
         }
     }
 
+    /// Changes an object by a JSON merge patch (RFC 7386).
+    ///
+    /// # Errors
+    /// When the API server refuses the change.
+    pub fn merge(&self, path: &str, patch: &Value) -> Result<()> {
+        let mut curl = self.curl(path);
+        curl.args(["--silent", "-X", "PATCH", "-H", "Content-Type: application/merge-patch+json"]);
+        feed(curl.args(["--data-binary", "@-"]), &patch.to_string()).map(drop)
+    }
+
     fn curl(&self, path: &str) -> std::process::Command {
         let mut curl = command("curl");
         let file = |name| self.certificates.join(name);
