@@ -212,6 +212,6 @@ pub(super) fn controller_manager(cluster: &Cluster) -> String {
          --authentication-kubeconfig={config} --authorization-kubeconfig={config} --client-ca-file={pki}/ca.crt
          --requestheader-client-ca-file={pki}/front-proxy-ca.crt --root-ca-file={pki}/ca.crt
          --service-account-private-key-file={pki}/sa.key --service-cluster-ip-range={services}
-         --use-service-account-credentials=true --controllers=*,bootstrapsigner,tokencleaner --leader-elect=false"
+         --use-service-account-credentials=true --concurrent-namespace-syncs=32 --controllers=*,bootstrapsigner,tokencleaner --leader-elect=false"
     )
 }
