@@ -1,0 +1,159 @@
+//! An upgrade of clusters that are peered already: nothing is torn down.
+//!
+//! No older release is built here. The clusters are put into the state that the version before the rules for peers left behind
+//! (`past.rs`), and then this release is installed over it.
+
+mod upgrade {
+    pub(crate) mod past;
+}
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, bail, ensure};
+use liqo_test::{
+    Cluster, ClusterSpec, Stage,
+    stage::{LONG, SPREAD, on},
+    story, wait_for,
+};
+use serde_json::{Value, json};
+use upgrade::past;
+
+/// What an upgrade must not make anew, and must not change in the fields that [`kept`] reads.
+const KEPT: [&str; 12] = [
+    "namespaces",
+    "foreignclusters",
+    "resourcerequests",
+    "resourceoffers",
+    "networkconfigs",
+    "tunnelendpoints",
+    "namespacemaps",
+    "namespaceoffloadings",
+    "shadowpods",
+    "shadowendpointslices",
+    "nodes",
+    "services",
+];
+
+/// In seconds.
+const DAY: u64 = 24 * 3600;
+/// Ranges of the pods of rome and milan, of those that are for benchmarks (RFC 2544).
+const PODS: [&str; 2] = ["198.18.0.0/16", "198.19.0.0/16"];
+
+#[test]
+fn nothing_is_torn_down_by_an_upgrade() -> Result<()> {
+    let [rome, milan] = [("rome", 1), ("milan", 2)].map(|(name, number)| ClusterSpec::new(name, number));
+    let specs = vec![rome.cidrs(PODS[0], "10.101.0.0/16"), milan.cidrs(PODS[1], "10.102.0.0/16")];
+    story::alone("upgrade", || Stage::apart("upgrade", specs), told)
+}
+
+fn told(stage: &Stage) -> Result<()> {
+    let (rome, milan) = (stage.cluster("rome"), stage.cluster("milan"));
+    peered_and_in_use(stage)?;
+    let before = [kept(rome)?, kept(milan)?];
+    let taken = [past::go_back(rome)?, past::go_back(milan)?];
+    past::every_row_was_met(&taken)?;
+    stage.install_all(&[])?;
+    established(rome, milan)?;
+    for (cluster, taken) in [rome, milan].into_iter().zip(&taken) {
+        past::written_again(cluster, taken)?;
+    }
+    rome.web("demo", "later", 1, &on("milan"))?;
+    rome.rolled_out("demo", "later")?;
+    for (cluster, before) in [rome, milan].into_iter().zip(before) {
+        same(cluster, &before)?;
+    }
+    Ok(())
+}
+
+/// Both clusters are peered in both directions, with the token that the old version knew, and a pod of rome runs in milan.
+fn peered_and_in_use(stage: &Stage) -> Result<()> {
+    let (rome, milan) = (stage.cluster("rome"), stage.cluster("milan"));
+    stage.everywhere(|cluster| {
+        let accepts = format!("networkManager.config.acceptPublicRanges={}", cluster.name() == "milan");
+        stage.install(cluster, cluster.name(), &["--set", &accepts])
+    })?;
+    for (consumer, provider) in [(rome, milan), (milan, rome)] {
+        let command = stage.peer_command_of_cluster(provider)?;
+        stage.liqoctl(consumer, &command.iter().map(String::as_str).collect::<Vec<_>>())?;
+    }
+    public_ranges_are_accepted_by_value(rome, milan)?;
+    let left = rome.identity_ends_in()?;
+    ensure!(left > 6 * DAY && left <= 7 * DAY, "an identity of rome that is new ends in {left} s");
+    stage.offload(rome, "demo", &[])?;
+    rome.kubectl(&["create", "configmap", "settings", "-n", "demo", "--from-literal=greeting=ciao"])?;
+    rome.kubectl(&["create", "secret", "generic", "password", "-n", "demo", "--from-literal=word=sesame"])?;
+    rome.web("demo", "web", 2, SPREAD)?;
+    rome.rolled_out("demo", "web")?;
+    established(rome, milan)
+}
+
+/// Pods of both clusters have addresses that are not private. Milan uses them as they are, rome translates them.
+fn public_ranges_are_accepted_by_value(rome: &Cluster, milan: &Cluster) -> Result<()> {
+    for (cluster, announced, accepts) in [(rome, PODS[1], false), (milan, PODS[0], true)] {
+        let tunnels = cluster.items(&["tunnelendpoints", "-A"])?;
+        let spec = &tunnels.first().context("no tunnel")?["spec"];
+        let (told, used) = (&spec["remotePodCIDR"], &spec["remoteNATPodCIDR"]);
+        let is_private =
+            used.as_str().is_some_and(|range| ["10.", "172.", "192.168."].iter().any(|begin| range.starts_with(begin)));
+        let is_right = if accepts { used == "None" } else { is_private };
+        ensure!(told == announced && is_right, "{} has {told} of its peer as {used}", cluster.name());
+    }
+    Ok(())
+}
+
+fn established(rome: &Cluster, milan: &Cluster) -> Result<()> {
+    for (cluster, peer) in [(rome, "milan"), (milan, "rome")] {
+        for condition in
+            ["AuthenticationStatus", "APIServerStatus", "NetworkStatus", "OutgoingPeering", "IncomingPeering"]
+        {
+            cluster.wait_peering(peer, condition, "Established")?;
+        }
+        wait_for(&format!("the node of {peer} is ready"), LONG, || {
+            let node = cluster.json(&["node", &format!("liqo-{peer}")])?;
+            let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let ready = conditions.into_iter().find(|one| one["type"] == "Ready").unwrap_or_default();
+            if ready["status"] == "True" { Ok(Some(())) } else { bail!("{ready}") }
+        })?;
+    }
+    Ok(())
+}
+
+/// What a user would miss, by kind, namespace and name: identities, offers, tunnels, namespaces, and pods with their containers.
+fn kept(cluster: &Cluster) -> Result<BTreeMap<String, Value>> {
+    let mut all = BTreeMap::new();
+    let mut add = |item: &Value, more: Value| {
+        let meta = &item["metadata"];
+        let name = format!("{} {}/{}", item["kind"], meta["namespace"], meta["name"]);
+        all.insert(name, json!({"uid": meta["uid"], "deleted": meta["deletionTimestamp"], "more": more}));
+    };
+    for item in cluster.items(&[&KEPT.join(","), "-A"])? {
+        add(&item, Value::Null);
+    }
+    for secret in cluster.items(&["secrets", "-A"])? {
+        let name = secret["metadata"]["name"].as_str().unwrap_or_default();
+        let beginnings =
+            ["liqo-identity-", "liqo-remote-certificate", "auth-token", "remote-token-", "wireguard-pubkey"];
+        if beginnings.iter().any(|beginning| name.starts_with(beginning)) {
+            add(&secret, secret["data"].clone());
+        }
+    }
+    for pod in cluster.items(&["pods", "-A", "-l", "app=web"])? {
+        let container = &pod["status"]["containerStatuses"][0];
+        add(
+            &pod,
+            json!({"restarts": container["restartCount"], "state": container["state"], "ip": pod["status"]["podIP"]}),
+        );
+    }
+    Ok(all)
+}
+
+/// Everything that was there is there, is the same and does not go.
+fn same(cluster: &Cluster, before: &BTreeMap<String, Value>) -> Result<()> {
+    let now = kept(cluster)?;
+    let changed = |(name, old): &(&String, &Value)| now.get(*name) != Some(*old);
+    let changed: Vec<_> = before.iter().filter(changed).map(|(name, old)| (name, old, now.get(name))).collect();
+    ensure!(changed.is_empty(), "{} lost or made anew: {changed:#?}", cluster.name());
+    let pods = before.keys().filter(|name| name.starts_with("\"Pod\"")).count();
+    ensure!(pods > 0 && before.len() > 20, "too little was looked at in {}: {:?}", cluster.name(), before.keys());
+    Ok(())
+}
