@@ -4,7 +4,7 @@
 //! admission and the controllers of the leader read the same stores, and a new leader starts with what is known.
 //! A part that acts on changes adds a listener; a listener that is added later hears of every object that is stored already.
 //!
-//! Watches   `ForeignCluster`, `Namespace`, `Node`, `NamespaceOffloading`, `Pod`s made from `ShadowPod`s, `ResourceOffer`,
+//! Watches   `ForeignCluster`, `Namespace`, `NamespaceMap`, `Node`, `NamespaceOffloading`, `Pod`s made from `ShadowPod`s, `ResourceOffer`,
 //!           `ResourceRequest`, `RoleBinding`, `ShadowPod`, `TunnelEndpoint`.
 
 use std::{
@@ -23,7 +23,7 @@ use liqo_api::{
     net::TunnelEndpoint,
     offloading::NamespaceOffloading,
     sharing::ResourceOffer,
-    virtualkubelet::ShadowPod,
+    virtualkubelet::{NamespaceMap, ShadowPod},
 };
 use liqo_core::grants::Policy;
 use liqo_kube::{Object, Store, Watch, guard::guarded_now, strip};
@@ -90,6 +90,8 @@ fn call<K>(listeners: &RwLock<Vec<Listener<K>>>, object: &K) {
 #[derive(Clone)]
 pub(crate) struct Memory {
     pub(crate) foreign_clusters: Kept<ForeignCluster>,
+    /// Maps of this cluster, and copies of the maps of peers.
+    pub(crate) maps: Kept<NamespaceMap>,
     /// All namespaces: their metadata, and the conditions that say why a namespace does not end.
     pub(crate) namespaces: Kept<Namespace>,
     /// Real and virtual nodes.
@@ -114,6 +116,7 @@ impl Memory {
         let guests = format!("{}={}", label::MANAGED_BY, label::MANAGED_BY_SHADOW_POD);
         Self {
             foreign_clusters: Kept::start(cluster.watch("")),
+            maps: Kept::start(cluster.watch("")),
             namespaces: Kept::start(cluster.watch("").trim(trim_namespace)),
             nodes: Kept::start(cluster.watch("").trim(monitor::trim_node)),
             offers: Kept::start(cluster.watch("")),

@@ -144,7 +144,7 @@ pub(crate) fn spawn(
         access: Queue::new(),
         strays: Queue::new(),
     };
-    let maps = watch_maps(home, &queues);
+    let maps = memory.maps.listen(wake_of_maps(&queues));
     listen(&memory, &maps, &queues);
     let namespaces = Store::clone(&memory.namespaces);
     let pods = shadow_pod::Pods::new(&memory.pods, owners.places());
@@ -236,10 +236,11 @@ fn wake_maps<K: Object>(maps: &Queue<namespace_map::Key>) -> impl Fn(&K) + Send 
     move |object| maps.push(namespace_map::Key::Namespace(object.namespace().unwrap_or_default()))
 }
 
-fn watch_maps(home: &Home, queues: &Queues) -> Store<NamespaceMap> {
+/// A change of a map wakes what follows from the map.
+fn wake_of_maps(queues: &Queues) -> impl Fn(&NamespaceMap) + Send + Sync + use<> {
     let (nodes, spaces, maps) = (queues.nodes.clone(), queues.spaces.clone(), queues.maps.clone());
     let (access, strays) = (queues.access.clone(), queues.strays.clone());
-    home.cluster.watch::<NamespaceMap>("").start(move |map| {
+    move |map| {
         let (namespace, name) = (map.namespace().unwrap_or_default(), map.name_any());
         if is_original(map) {
             access.push(provider_of(map).to_owned());
@@ -249,5 +250,5 @@ fn watch_maps(home: &Home, queues: &Queues) -> Store<NamespaceMap> {
         } else {
             maps.push(namespace_map::Key::Map(namespace, name));
         }
-    })
+    }
 }

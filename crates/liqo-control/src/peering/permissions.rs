@@ -8,7 +8,7 @@
 //!
 //! The start of a withdrawal is recorded in annotations of the tenant namespace, which peers cannot write.
 //!
-//! Watches   `Namespace`, `ForeignCluster`, `ResourceRequest`, `ResourceOffer`, `NetworkConfig`, `RoleBinding`, `ResourceQuota`.
+//! Watches   `Namespace`, `ForeignCluster`, `ResourceRequest`, `ResourceOffer`, `NamespaceMap`, `NetworkConfig`, `RoleBinding`, `ResourceQuota`.
 //! Writes    `RoleBinding` `liqo-binding-*`; the `ResourceQuota` `liqo-exchange` ([`crate::limits`]); annotations of tenant `Namespace`s; `ClusterRole` and
 //!           `ClusterRoleBinding` `liqo-tenant-remote-*`.
 //! Removes   the same, *basic* only from a peer that is banned.
@@ -20,7 +20,9 @@ use k8s_openapi::api::{
     rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, RoleBinding, RoleRef, Subject},
 };
 use kube::{ResourceExt, api::ObjectMeta};
-use liqo_api::{ClusterIdentity, discovery::PeeringType, meta::annotation, names, net::NetworkConfig};
+use liqo_api::{
+    ClusterIdentity, discovery::PeeringType, meta::annotation, names, net::NetworkConfig, virtualkubelet::NamespaceMap,
+};
 use liqo_core::{
     decision::is_banned,
     grants::{Grant, Grants},
@@ -97,6 +99,8 @@ fn seen(world: &World, tenant: &Namespace, peer: &str, bound: [bool; 4]) -> Seen
     let foreign_cluster = world.foreign_cluster(peer);
     let is_in_band = foreign_cluster.as_ref().is_some_and(|one| one.spec.peering_type == PeeringType::InBand);
     let lies_here = |one: &NetworkConfig| one.namespace().as_ref() == Some(&namespace) && is_replica(one, peer);
+    let has_map = |one: &NamespaceMap| one.namespace().as_ref() == Some(&namespace) && is_replica(one, peer);
+    let has_map = !world.maps.filter(has_map).is_empty();
     let networks = world.networks.iter().filter(|_| !is_in_band);
     let [_, outgoing, incoming, _] = bound;
     Seen {
@@ -105,7 +109,8 @@ fn seen(world: &World, tenant: &Namespace, peer: &str, bound: [bool; 4]) -> Seen
         grants: world.grants(peer),
         agreed: [
             world.our_request(&namespace, peer).is_some() || world.their_offer(&namespace, peer).is_some(),
-            world.their_request(&namespace, peer).is_some() || world.our_offer(&namespace, peer).is_some(),
+            // Request and offer may go before the peer has withdrawn its map, and only the peer releases its own map.
+            world.their_request(&namespace, peer).is_some() || world.our_offer(&namespace, peer).is_some() || has_map,
         ],
         bound: [outgoing, incoming],
         has_network: networks.flat_map(|store| store.filter(lies_here)).next().is_some(),
@@ -140,7 +145,7 @@ struct Seen {
     /// The peer is banned.
     is_banned: bool,
     grants: Grants,
-    /// A request or an offer is there.
+    /// A request or an offer is there; of a consumer also a map.
     agreed: [bool; 2],
     /// The role of the direction is bound.
     bound: [bool; 2],

@@ -15,6 +15,7 @@ use liqo_api::{
     meta::{finalizer, label},
     names,
     net::{NetworkConfig, TunnelEndpoint},
+    virtualkubelet::NamespaceMap,
 };
 use liqo_core::{endpoint, naming};
 use liqo_kube::{Object, Queue, Store, now, told::Told};
@@ -74,6 +75,8 @@ pub(crate) struct World {
     pub(crate) tunnels: Option<Store<TunnelEndpoint>>,
     /// How networks are to be connected, ours and peers'; none while something else connects them.
     pub(crate) networks: Option<Store<NetworkConfig>>,
+    /// Maps of this cluster, and copies of the maps of peers.
+    pub(crate) maps: Store<NamespaceMap>,
     /// Real and virtual nodes.
     nodes: Store<Node>,
     /// Running pods, cut down to what counts for an offer.
@@ -120,6 +123,7 @@ impl World {
                 .start(ring(&bell, |secret: &Secret| peer_label(secret).map(Wake::Peer))),
             tunnels: memory.tunnels.as_ref().map(|tunnels| tunnels.listen(by_namespace(&bell))),
             networks: memory.tunnels.is_some().then(|| cluster.watch("").start(by_namespace(&bell))),
+            maps: memory.maps.listen(by_namespace(&bell)),
             nodes: memory.nodes.listen(ring_of_nodes(&bell)),
             pods: cluster
                 .watch("")
@@ -153,6 +157,7 @@ impl World {
     pub(crate) async fn ready(&self) {
         self.ledger.ready().await;
         self.secrets.ready().await;
+        self.maps.ready().await;
         self.nodes.ready().await;
         self.pods.ready().await;
         self.services.ready().await;
