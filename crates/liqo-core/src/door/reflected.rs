@@ -79,12 +79,12 @@ pub(super) const RULES: &[Rule] = &[
                  oldObject.binaryData : {}]",
             ),
             ("size", "[variables.data, variables.binary].map(m, m.map(k, size(k) + size(m[k])).sum()).sum()"),
-            ("oldSize", "variables.old.map(m, m.map(k, size(k) + size(m[k])).sum()).sum()"),
         ],
         validations: &[
             // What is too much already may become less.
             Validation {
-                expression: "variables.size <= variables.most || oldObject != null && variables.size <= variables.oldSize",
+                expression: "variables.size <= variables.most || oldObject != null && variables.size <= variables.old.map(m, \
+                             m.map(k, size(k) + size(m[k])).sum()).sum()",
                 message: "the ConfigMap or Secret is larger than objects of peers may be here: annotate the original with \
                           liqo.io/skip-reflection, or ask the administrators of this cluster to raise \
                           peerPolicy.largestObject (characters; those of Secrets are base64)",
