@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, bail, ensure};
 use liqo_test::{
     Cluster, ClusterSpec, Stage,
-    stage::{LONG, SPREAD, on},
+    stage::{LONG, on},
     story, wait_for,
 };
 use serde_json::{Value, json};
@@ -82,7 +82,7 @@ fn peered_and_in_use(stage: &Stage) -> Result<()> {
     stage.offload(rome, "demo", &[])?;
     rome.kubectl(&["create", "configmap", "settings", "-n", "demo", "--from-literal=greeting=ciao"])?;
     rome.kubectl(&["create", "secret", "generic", "password", "-n", "demo", "--from-literal=word=sesame"])?;
-    rome.web("demo", "web", 2, SPREAD)?;
+    rome.web("demo", "web", 1, &on("milan"))?;
     rome.rolled_out("demo", "web")?;
     established(rome, milan)
 }
