@@ -30,12 +30,14 @@ impl Role for ManagerArgs {
     }
 
     async fn run(self, life: Life) -> Result<(), String> {
+        let busy = life.busy();
         let home = Home::open(&self.runtime, &self.home, "liqo-controller-manager", true).await?;
         life.count_calls("home", &home.cluster);
         let issuer = Arc::new(Issuer::new(&home, &self.identities)?);
         let policy = Policy::watch(&home);
         let memory = Memory::watch(&home, !self.disable_internal_network);
         admit::spawn(&home, &self, (&memory, &issuer, &policy), &life)?;
+        drop(busy);
         let settings = Settings::read(&self.peering)?;
         if self.enable_leader_election {
             life.lead(&home.cluster, &home.namespace, LEASE, &self.pod_name).await;

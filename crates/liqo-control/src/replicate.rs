@@ -100,9 +100,9 @@ impl Role for ReplicatorArgs {
     }
 
     async fn run(self, life: Life) -> Result<(), String> {
+        let busy = life.busy();
         let home = Home::open(&self.runtime, &self.home, "liqo-crd-replicator", false).await?;
         life.count_calls("home", &home.cluster);
-        let busy = life.busy();
         let replicator = Arc::new(Replicator::start(home, self.workers, &life));
         let this = Arc::clone(&replicator);
         life.spawn("complaints", async move {

@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     hash::{DefaultHasher, Hash, Hasher},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
@@ -20,9 +20,9 @@ const OBJECTS: usize = 4096;
 /// Topics of one object that are remembered; for one more, all topics of the object are forgotten.
 const TOPICS: usize = 128;
 
-/// The last text about each topic of each object.
-#[derive(Debug, Default)]
-pub struct Told(Mutex<HashMap<String, Said>>);
+/// The last text about each topic of each object. Clones share the memory.
+#[derive(Clone, Debug, Default)]
+pub struct Told(Arc<Mutex<HashMap<String, Said>>>);
 
 #[derive(Debug, Default)]
 struct Said {
@@ -63,13 +63,30 @@ impl Told {
         if !self.is_news(&uid, &topic_of_reason, message) {
             return;
         }
-        if !cluster.event(object, component, "Warning", reason, message).await {
-            return self.settle(&uid, &topic_of_reason);
+        if !self.write((cluster, component), object, (&uid, &topic_of_reason), ("Warning", reason), message).await {
+            return;
         }
         refusals::count("controller", reason);
         let kind = K::kind(&()).into_owned();
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
         tracing::warn!(kind, namespace, object = name, topic, reason = message, "{reason}");
+    }
+
+    /// Writes an Event of this type and reason about an object, after [`Told::is_news`] said so for this key and topic. `false`: the
+    /// Event was left out, and the same text is news the next time.
+    pub async fn write<K: Object>(
+        &self,
+        (cluster, component): (&Cluster, &str),
+        object: &K,
+        (key, topic): (&str, &str),
+        (kind, reason): (&str, &str),
+        message: &str,
+    ) -> bool {
+        let is_written = cluster.event(object, component, kind, reason, message).await;
+        if !is_written {
+            self.settle(key, topic);
+        }
+        is_written
     }
 
     /// The trouble that [`Told::warn`] was called for is over.

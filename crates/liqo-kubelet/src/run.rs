@@ -37,7 +37,10 @@ impl Role for KubeletArgs {
     }
 
     async fn run(self, life: Life) -> Result<(), String> {
-        let node = start(self, &life).await?;
+        let node = tokio::select! {
+            started = start(self, &life) => started?,
+            () = life.until_signal() => return Ok(()),
+        };
         life.until_signal().await;
         // The next virtual kubelet says where the node is. Who is in the middle of an `exec` has the time to end it.
         node.iter().for_each(AbortHandle::abort);
@@ -68,6 +71,7 @@ async fn start(args: KubeletArgs, life: &Life) -> Result<[AbortHandle; 2], Strin
     if enable_storage {
         tracing::warn!("volume claims are not reflected in this release: --enable-storage has no effect");
     }
+    let busy = life.busy();
     let support = api_support(api_server)?;
     let link = Arc::new(link(peering, &node_args)?);
     let home = life.home(&runtime, WRITER).await?;
@@ -117,6 +121,7 @@ async fn start(args: KubeletArgs, life: &Life) -> Result<[AbortHandle; 2], Strin
     };
     let node = node::start(life, &node_args, around);
     api::start(life, &node_args, api::Surroundings { home, there, link, pods, pairs });
+    drop(busy);
     Ok(node)
 }
 

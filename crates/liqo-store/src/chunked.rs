@@ -137,7 +137,7 @@ mod tests {
         assert!(passes(&[b"5\r\nfffff\r\n0\r\nx-amz-checksum-crc32:ffffffffff\r\n\r\n"]));
         assert!(!passes(&[b"5;", &[b'a'; LONGEST_LINE]]));
         for cut in 0..good.len() {
-            assert_eq!(passes(&[&good[..cut], &good[cut..]]), passes(&[good]), "{cut}");
+            assert!(passes(&[&good[..cut], &good[cut..]]), "{cut}");
         }
         assert!(!passes(&[b"5;chunk-signature=ab\r\nhello\r\n", b"fff", b"fffff;"]));
     }

@@ -166,6 +166,9 @@ fn arguments_by_default() {
             "--webhook-port=9443",
             OBJECTS,
             "--kubelet-extra-args=--enable-apiserver-support=true",
+            // Without a request of memory the limit would be one.
+            "--kubelet-ram-requests=32Mi",
+            "--kubelet-ram-limits=512Mi",
             "--offer-update-threshold-percentage=5",
             "--withdrawal-deadline=5m",
             "--namespaces-per-peer=64",
@@ -176,13 +179,17 @@ fn arguments_by_default() {
             "--pin-certificate=true",
             "--identity-lifetime=168h",
             "--max-tenants=256",
+            "--own-networks=10.244.0.0/16,10.96.0.0/12",
             "--reserved-namespaces=default,openshift,openshift-*,*-system,cert-manager,istio-*,linkerd*,monitoring,logging,\
              ingress-nginx,argo,argo-*,argocd,vault,cattle-*,tigera-operator,velero,crossplane*,external-secrets,external-dns,\
              sealed-secrets,gatekeeper,kyverno,falco,keda,knative-*,tekton-*,rook-*,longhorn,\
              spire",
         ]
     );
-    assert_eq!(args(&objects, "liqo-crd-replicator"), ["--cluster-name=rome", "--liqo-namespace=$(POD_NAMESPACE)"]);
+    assert_eq!(
+        args(&objects, "liqo-crd-replicator"),
+        ["--cluster-name=rome", "--liqo-namespace=$(POD_NAMESPACE)", "--own-networks=10.244.0.0/16,10.96.0.0/12",]
+    );
     assert_eq!(
         args(&objects, "liqo-auth"),
         [
@@ -250,6 +257,7 @@ fn arguments_of_the_controller_manager_follow_the_values() {
             "--cluster-labels=region=eu",
             "--enable-leader-election=true",
             "--kubelet-cpu-requests=1",
+            "--kubelet-ram-requests=32Mi",
             "--kubelet-ram-limits=1Gi",
             "--resource-plugin-address=plugin:6000",
             "--offer-update-threshold-percentage=0",

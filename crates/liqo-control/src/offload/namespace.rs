@@ -197,7 +197,8 @@ impl Loop {
         let Some(why) = bad else { return self.told.forget(&namespace) };
         if self.told.is_news(&namespace, "", &why) {
             let text = format!("Invalid ClusterSelector: {why}");
-            self.shared.home.cluster.event(offloading, COMPONENT, "Warning", "Invalid", &text).await;
+            let by = (&self.shared.home.cluster, COMPONENT);
+            self.told.write(by, offloading, (&namespace, ""), ("Warning", "Invalid"), &text).await;
         }
     }
 }

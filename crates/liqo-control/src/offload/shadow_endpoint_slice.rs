@@ -236,7 +236,7 @@ impl Loop {
     async fn tell(&self, shadow: &ShadowEndpointSlice, kind: &str, text: String) {
         let name = format!("{}/{}", shadow.namespace().unwrap_or_default(), shadow.name_any());
         if self.told.is_news(&name, "", &text) {
-            self.cluster.event(shadow, COMPONENT, "Warning", kind, &text).await;
+            self.told.write((&self.cluster, COMPONENT), shadow, (&name, ""), ("Warning", kind), &text).await;
         }
     }
 }

@@ -100,7 +100,6 @@ fn seen(world: &World, tenant: &Namespace, peer: &str, bound: [bool; 4]) -> Seen
     let is_in_band = foreign_cluster.as_ref().is_some_and(|one| one.spec.peering_type == PeeringType::InBand);
     let lies_here = |one: &NetworkConfig| one.namespace().as_ref() == Some(&namespace) && is_replica(one, peer);
     let has_map = |one: &NamespaceMap| one.namespace().as_ref() == Some(&namespace) && is_replica(one, peer);
-    let has_map = !world.maps.filter(has_map).is_empty();
     let networks = world.networks.iter().filter(|_| !is_in_band);
     let [_, outgoing, incoming, _] = bound;
     Seen {
@@ -109,14 +108,17 @@ fn seen(world: &World, tenant: &Namespace, peer: &str, bound: [bool; 4]) -> Seen
         grants: world.grants(peer),
         agreed: [
             world.our_request(&namespace, peer).is_some() || world.their_offer(&namespace, peer).is_some(),
-            // Request and offer may go before the peer has withdrawn its map, and only the peer releases its own map.
-            world.their_request(&namespace, peer).is_some() || world.our_offer(&namespace, peer).is_some() || has_map,
+            world.their_request(&namespace, peer).is_some() || world.our_offer(&namespace, peer).is_some(),
         ],
         bound: [outgoing, incoming],
+        has_map: !world.maps.filter(has_map).is_empty(),
         has_network: networks.flat_map(|store| store.filter(lies_here)).next().is_some(),
         clocks: CLOCKS.map(|key| tenant.annotations().contains_key(key)),
     }
 }
+
+/// The place of the direction *consumer* in a pair.
+const CONSUMER: usize = 1;
 
 /// The time a direction began to leave; directions are *provider* and *consumer*, in this order.
 const CLOCKS: [&str; 2] = [annotation::OUTGOING_LEAVING_SINCE, annotation::INCOMING_LEAVING_SINCE];
@@ -145,10 +147,12 @@ struct Seen {
     /// The peer is banned.
     is_banned: bool,
     grants: Grants,
-    /// A request or an offer is there; of a consumer also a map.
+    /// A request or an offer is there.
     agreed: [bool; 2],
     /// The role of the direction is bound.
     bound: [bool; 2],
+    /// The peer, as a consumer, has a map here, which only the peer withdraws: request and offer may go before the map.
+    has_map: bool,
     /// The peer has announced its network here, and has to withdraw the announcement.
     has_network: bool,
     /// The time of leaving is written down.
@@ -166,7 +170,7 @@ fn clocks(seen: &Seen) -> [bool; 2] {
     let grants = seen.grants();
     let network_left = seen.has_network && !grants.iter().any(|grant| grant.is_granted());
     [0, 1].map(|one| {
-        let left = seen.agreed[one] || network_left;
+        let left = seen.agreed[one] || network_left || (one == CONSUMER && seen.has_map);
         !grants[one].is_granted() && left && (seen.bound[one] || seen.clocks[one])
     })
 }
@@ -176,15 +180,17 @@ fn plan(seen: &Seen) -> [Step; 4] {
     if seen.is_banned {
         return [Step::Unbind; 4];
     }
-    let step = |grant: Grant| match grant {
+    let grants = seen.grants();
+    // What a direction is about is gone, or its time is over: the peer takes back what is left, and makes nothing more.
+    let takes_back = |one: usize| seen.clocks[one] && (grants[one] == Grant::Nothing || !seen.agreed[one]);
+    let step = |one: usize| match grants[one] {
         Grant::Full | Grant::Kept => Step::Bind,
-        Grant::Leaving { .. } => Step::Keep,
-        Grant::Nothing => Step::Unbind,
+        Grant::Leaving { .. } if !takes_back(one) => Step::Keep,
+        Grant::Leaving { .. } | Grant::Nothing => Step::Unbind,
     };
-    let [provider, consumer] = seen.grants();
-    let overdue = seen.grants().into_iter().zip(seen.clocks).any(|(grant, runs)| runs && grant == Grant::Nothing);
     let basic = if seen.is_peer { Step::Bind } else { Step::Keep };
-    [basic, step(provider), step(consumer), if overdue { Step::Bind } else { Step::Unbind }]
+    let leaving = (0..2).any(|one| !grants[one].is_granted() && takes_back(one));
+    [basic, step(0), step(CONSUMER), if leaving { Step::Bind } else { Step::Unbind }]
 }
 
 fn user(peer: &str) -> Subject {
@@ -268,6 +274,7 @@ mod tests {
             grants: Grants { provider, consumer },
             agreed: [false, false],
             bound: [false, false],
+            has_map: false,
             has_network: false,
             clocks: [false, false],
         }
@@ -286,7 +293,12 @@ mod tests {
             ("both", seen(Full, Full), [Bind, Bind, Bind, Unbind]),
             ("a cordoned consumer", seen(Nothing, Kept), [Bind, Unbind, Bind, Unbind]),
             ("one that waits for an offer", seen(Nothing, LEAVING), [Bind, Unbind, Keep, Unbind]),
-            ("a consumer on its way out", runs(Full, LEAVING), [Bind, Bind, Keep, Unbind]),
+            (
+                "a consumer on its way out",
+                Seen { agreed: [true, true], ..runs(Full, LEAVING) },
+                [Bind, Bind, Keep, Unbind],
+            ),
+            ("one of which only the map is left", runs(Full, LEAVING), [Bind, Bind, Unbind, Bind]),
             ("one whose time is over", runs(Full, Nothing), [Bind, Bind, Unbind, Bind]),
             ("one that is banned", Seen { is_banned: true, ..runs(Nothing, Nothing) }, [Unbind; 4]),
         ] {
@@ -303,6 +315,8 @@ mod tests {
             ("never granted", Seen { agreed: left, ..seen(Nothing, LEAVING) }, [false, false]),
             ("withdrawn", Seen { agreed: left, bound, ..seen(Nothing, LEAVING) }, [false, true]),
             ("over", Seen { agreed: left, clocks: left, ..seen(Nothing, Nothing) }, [false, true]),
+            ("its map is left", Seen { has_map: true, bound, ..seen(Nothing, LEAVING) }, [false, true]),
+            ("a map without a grant", Seen { has_map: true, ..seen(Nothing, Nothing) }, [false, false]),
             ("its network is left", Seen { has_network: true, bound, ..seen(Nothing, Nothing) }, [false, true]),
             (
                 "its network is needed by the other direction",

@@ -5,7 +5,7 @@
 //!
 //! Watches   `Node`s, and the `EndpointSlice`s of the Service `default/kubernetes` for those who may read them.
 
-use std::{fmt, net::IpAddr};
+use std::{borrow::Borrow, fmt, net::IpAddr};
 
 use ipnet::IpNet;
 use k8s_openapi::api::{
@@ -46,22 +46,28 @@ impl Own {
     /// What has the address in this cluster; `None`: nothing, or peers may have the address.
     pub(super) fn what(&self, address: IpAddr) -> Option<String> {
         let nodes = self.nodes.all();
-        let of_nodes =
-            nodes.iter().flat_map(|node| addresses(node).map(move |at| (at, format!("node {}", node.name_any()))));
         let slices = self.api_server.as_ref().map(Store::all).unwrap_or_default();
         let endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten()).flat_map(|one| &one.addresses);
-        let of_api = endpoints.filter_map(|at| Some((at.parse().ok()?, "the API server".to_owned())));
-        what(&self.args, of_nodes.chain(of_api), address)
+        let api_server: Vec<IpAddr> = endpoints.filter_map(|at| at.parse().ok()).collect();
+        what(&self.args, (&nodes, &api_server), address)
     }
 }
 
-fn what(args: &ReachArgs, mut held: impl Iterator<Item = (IpAddr, String)>, address: IpAddr) -> Option<String> {
-    let within = |networks: &[IpNet]| networks.iter().find(|network| network.contains(&address)).copied();
-    if within(&args.peers_within).is_some() {
+/// A network that contains a node is the network that the nodes share with their neighbours, also if pods have addresses of it:
+/// only the addresses of nodes themselves are of this cluster then.
+fn what<N: Borrow<Node>>(args: &ReachArgs, (nodes, api_server): (&[N], &[IpAddr]), address: IpAddr) -> Option<String> {
+    if args.peers_within.iter().any(|network| network.contains(&address)) {
         return None;
     }
-    let network = within(&args.own_networks).map(|network| format!("the network {network}"));
-    network.or_else(|| held.find(|(at, _)| *at == address).map(|(_, what)| what))
+    if let Some(node) = nodes.iter().find(|node| addresses((*node).borrow()).any(|at| at == address)) {
+        return Some(format!("node {}", node.borrow().name_any()));
+    }
+    if api_server.contains(&address) {
+        return Some("the API server".to_owned());
+    }
+    let has_node = |network: &IpNet| nodes.iter().any(|node| addresses(node.borrow()).any(|at| network.contains(&at)));
+    let network = args.own_networks.iter().find(|network| network.contains(&address));
+    network.filter(|network| !has_node(network)).map(|network| format!("the network {network}"))
 }
 
 fn addresses(node: &Node) -> impl Iterator<Item = IpAddr> {
@@ -111,9 +117,13 @@ mod tests {
             ("172.30.0.8", Some("the API server")),
             ("192.0.2.1", None),
         ] {
-            let api = [("172.30.0.8".parse().unwrap(), "the API server".to_owned())];
-            let nodes = addresses(&node).map(|at| (at, "node n1".to_owned()));
-            assert_eq!(what(&args, nodes.chain(api), address.parse().unwrap()).as_deref(), wanted, "{address}");
+            let found = what(&args, (&[&node], &["172.30.0.8".parse().unwrap()]), address.parse().unwrap());
+            assert_eq!(found.as_deref(), wanted, "{address}");
+        }
+        // Pods with addresses of the network that the nodes share with machines outside of the cluster.
+        let flat = ReachArgs { own_networks: vec!["172.30.0.0/16".parse().unwrap()], ..args };
+        for (address, wanted) in [("172.30.0.11", Some("node n1")), ("172.30.7.7", None)] {
+            assert_eq!(what(&flat, (&[&node], &[]), address.parse().unwrap()).as_deref(), wanted, "{address}");
         }
     }
 

@@ -352,8 +352,11 @@ impl<R: Reflect> Pair<'_, R> {
         {
             let (cluster, here, component) = (self.parts.here.clone(), here.clone(), self.parts.component.clone());
             let (kind, reason, text) = (kind.to_owned(), reason.to_owned(), text.to_owned());
+            let (told, name) = (self.told.clone(), name.to_owned());
             // Nobody waits for an Event.
-            tokio::spawn(async move { cluster.event(&here, &component, &kind, &reason, &text).await });
+            tokio::spawn(async move {
+                told.write((&cluster, &component), &here, (&name, ""), (&kind, &reason), &text).await
+            });
         }
     }
 }

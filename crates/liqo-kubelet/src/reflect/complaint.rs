@@ -23,11 +23,11 @@ pub(super) fn by_event<K: Object>(home: &Cluster, kind: &'static str, reason: &'
         if !told.is_news(name, "", &text) {
             return;
         }
-        let (cluster, object) = (home.clone(), object.clone());
+        let (cluster, object, told, name) = (home.clone(), object.clone(), told.clone(), name.to_owned());
         tracing::warn!(kind, namespace = object.namespace(), name, reason = text, "object is not wholly reflected");
         // Nobody waits for an Event.
         tokio::spawn(async move {
-            cluster.event(&object, &component(kind), "Warning", reason, &text).await;
+            told.write((&cluster, &component(kind)), &object, (&name, ""), ("Warning", reason), &text).await;
         });
     })
 }

@@ -294,9 +294,10 @@ impl Tokens {
         if self.told.is_news(&pod.name_any(), "", text) {
             let (home, pod, text) = (self.cx.home.clone(), Arc::clone(pod), text.to_owned());
             let component = super::component(KIND);
-            tokio::spawn(
-                async move { home.event(&*pod, &component, "Warning", "FailedSATokensReflection", &text).await },
-            );
+            let (told, reason) = (self.told.clone(), "FailedSATokensReflection");
+            tokio::spawn(async move {
+                told.write((&home, &component), &*pod, (&pod.name_any(), ""), ("Warning", reason), &text).await
+            });
         }
     }
 }

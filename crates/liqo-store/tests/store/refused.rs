@@ -70,22 +70,29 @@ fn a_chunk_has_a_limit() {
     let bed = Bed::new();
     let location = bed.location("team-a/1");
     let key = format!("{}:{}", location.access_key_id, location.secret_access_key);
-    let put = |name: &str, body: &[u8]| {
+    let put = |name: &str, length: usize, body: &[u8]| {
         let file = bed.root.join(name);
         fs::write(&file, body).unwrap();
         let upload = format!("@{}", file.display());
         let url = format!("{}/{BUCKET}/team-a/1/{name}", bed.endpoint);
         let mut curl = std::process::Command::new("curl");
-        curl.args(["-s", "--max-time", "60", "-w", "%{http_code}", "-o", "/dev/null", "-X", "PUT", "-H", "Expect:"]);
+        curl.args(["-s", "--max-time", "60", "-w", "%{http_code}", "-o", "/dev/null", "-X", "PUT"]);
         curl.args(["--aws-sigv4", "aws:amz:us-east-1:s3", "--user", &key, "--data-binary", &upload]);
         curl.args(["-H", "x-amz-content-sha256: STREAMING-UNSIGNED-PAYLOAD-TRAILER"]);
-        curl.args(["-H", "x-amz-decoded-content-length: 4", "-H", "content-encoding: aws-chunked", &url]);
+        curl.args([
+            "-H",
+            &format!("x-amz-decoded-content-length: {length}"),
+            "-H",
+            "content-encoding: aws-chunked",
+            &url,
+        ]);
         String::from_utf8(curl.output().unwrap().stdout).unwrap()
     };
-    assert_eq!(put("small", b"4\r\nbyte\r\n0\r\n\r\n"), "200");
-    assert_eq!(fs::read(bed.object("team-a/1/small")).unwrap(), b"byte");
-    let large = [b"ffffffff\r\n".as_slice(), &vec![0; 64 << 20]].concat();
-    let refused = put("large", &large);
+    let chunk = |length: usize| [format!("{length:x}\r\n").as_bytes(), &vec![0; length], b"\r\n0\r\n\r\n"].concat();
+    let (small, large) = (1 << 20, 9 << 20);
+    assert_eq!(put("small", small, &chunk(small)), "200");
+    assert_eq!(fs::metadata(bed.object("team-a/1/small")).unwrap().len(), small as u64);
+    let refused = put("large", large, &chunk(large));
     assert!(refused.starts_with(['4', '5']) && !bed.object("team-a/1/large").exists(), "{refused}");
 }
 

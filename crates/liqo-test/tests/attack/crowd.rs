@@ -41,7 +41,7 @@ pub(crate) fn of_requests(raid: &Raid) -> Result<()> {
     }
     peer.tries(&request(EXCHANGED))?.refused("a request beyond the limit");
     let name = format!("crowd-{there}");
-    let long = json!({"metadata": {"annotations": {"a": "x".repeat(200_000)}}});
+    let long = json!({"metadata": {"annotations": {"a": "x".repeat(3_000)}}});
     peer.patches(&peer.tenant, &["resourcerequest", &name], &long)?.refused("long annotations of a copy");
     let told = || -> Result<usize> {
         let events = rome.items(&["events", "-n", &peer.tenant, "--field-selector", "reason=RequestIgnored"])?;

@@ -54,12 +54,14 @@ fn never_accepted(raid: &Raid) -> Result<()> {
         "-p",
         r#"{"spec":{"incomingPeeringEnabled":"No"}}"#,
     ])?;
-    // The rights that a moment of `Auto` may have given are gone, too.
-    wait_for("the refused cluster may do nothing", LONG, || {
-        let map = "{desiredMapping: {x: x-naples}}";
-        let tried = peer.tries(&object(&peer, &raid.home, "virtualkubelet", "NamespaceMap", "refused", map))?;
-        Ok(tried.is_refused().then_some(()))
+    // The role that a moment of `Auto` may have given is gone, too.
+    wait_for("the refused cluster has no role of a consumer", LONG, || {
+        let bound = rome.items(&["rolebindings", "-n", &peer.tenant])?;
+        let has_role = |one: &Value| text(one, "/roleRef/name") == "liqo-remote-peering-incoming";
+        Ok((!bound.iter().any(has_role)).then_some(()))
     })?;
+    let map = "{desiredMapping: {x: x-naples}}";
+    peer.tries(&object(&peer, &raid.home, "virtualkubelet", "NamespaceMap", "refused", map))?.refused("a map");
     let network = "{cluster: {clusterID: HOME, clusterName: rome}, podCIDR: 10.77.0.0/16, externalCIDR: 10.78.0.0/16, \
                    endpointIP: 172.31.255.254, backendType: wireguard, backend_config: {publicKey: \
                    fAtXqFbclsLrEwLCMmP18WQmRtocQDjKtHV8rRnTSW0=, port: '5871'}}"

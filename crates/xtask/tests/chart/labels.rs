@@ -29,6 +29,7 @@ fn labels_are_those_of_liqo() {
         Some(name) if name.starts_with("liqo-virtual-kubelet") => ("virtual-kubelet", "virtual-kubelet"),
         Some("liqo-gateway") => ("gateway", "networking"),
         Some("liqo-route") => ("route", "networking"),
+        Some(name) if name.starts_with("liqo-component-") => ("network-manager", "networking"),
         Some("liqo-network-manager") => ("network-manager", "networking"),
         Some("liqo-proxy") => ("proxy", "networking"),
         Some("liqo-status" | "liqo-status-client-authorities") => ("status", "status"),

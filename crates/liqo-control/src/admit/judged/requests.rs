@@ -135,6 +135,14 @@ const POINTED: &[(&str, &str)] = &[
     ("metadata|labels|virtualkubelet.liqo.io/origin", OTHER),
 ];
 
+/// Lengths at places where a rule adds up the length of texts: below and above the limit of the defaults.
+const HEAVY: &[(&str, usize)] = &[
+    ("metadata|annotations|kubectl.kubernetes.io/any", 16_000),
+    ("metadata|annotations|kubectl.kubernetes.io/any", 17_000),
+    ("data|any", 262_000),
+    ("data|any", 263_000),
+];
+
 #[derive(Clone, Debug)]
 enum Change {
     /// A value at a place that a rule looks at.
@@ -237,6 +245,7 @@ fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         6 => (select(PLACES), value()).prop_map(|(place, value)| Change::Set(place, value)),
         2 => select(POINTED).prop_map(|(place, word)| Change::Set(place, json!(word))),
+        1 => select(HEAVY).prop_map(|(place, length)| Change::Set(place, json!("a".repeat(length)))),
         2 => (any::<Index>(), value()).prop_map(|(place, value)| Change::Replace(place, value)),
         2 => any::<Index>().prop_map(Change::Remove),
     ]
