@@ -22,6 +22,7 @@ mod attack {
     pub(crate) mod liar;
     pub(crate) mod no;
     pub(crate) mod pod;
+    pub(crate) mod powers;
     pub(crate) mod provider;
     pub(crate) mod raid;
     pub(crate) mod reviews;

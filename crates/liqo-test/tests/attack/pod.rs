@@ -17,7 +17,7 @@ use liqo_test::{
 use serde_json::{Value, json};
 
 use super::{
-    holes,
+    holes, powers,
     raid::{Raid, tenant, text},
     reviews,
     root::{few, pod, shadow},
@@ -50,7 +50,8 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
         let said = said.map(|error| format!("{error:#}")).unwrap_or_default();
         ensure!(said.contains("curl: (28)"), "a pod of turin reaches {target}: {said:?}");
     }
-    in_rome(raid)
+    in_rome(raid)?;
+    powers::are_small(rome)
 }
 
 /// A pod of turin that runs in rome reaches the servers of Liqo, and each server refuses it.
@@ -73,12 +74,22 @@ fn inside(netns: &std::path::Path, program: &str, args: &[&str]) -> Result<Strin
     output(command("nsenter").arg(format!("--net={}", netns.display())).arg(program).args(args))
 }
 
+/// One of our pods in rome.
+fn ours(rome: &Cluster, namespace: &str, start: &str) -> Result<Value> {
+    let pods = rome.items(&["pods", "-n", namespace])?;
+    let mut pods = pods.into_iter();
+    let pod = pods.find(|one| text(one, "/metadata/name").starts_with(start) && one["status"]["phase"] == "Running");
+    pod.with_context(|| format!("rome runs no {start}"))
+}
+
 /// The address of one of our pods in rome.
 pub(crate) fn address(rome: &Cluster, namespace: &str, start: &str) -> Result<String> {
-    let pods = rome.items(&["pods", "-n", namespace])?;
-    let pod =
-        pods.iter().find(|one| text(one, "/metadata/name").starts_with(start) && one["status"]["phase"] == "Running");
-    Ok(text(pod.with_context(|| format!("rome runs no {start}"))?, "/status/podIP").to_owned())
+    Ok(text(&ours(rome, namespace, start)?, "/status/podIP").to_owned())
+}
+
+/// The name of one of our pods in rome.
+pub(crate) fn named(rome: &Cluster, namespace: &str, start: &str) -> Result<String> {
+    Ok(text(&ours(rome, namespace, start)?, "/metadata/name").to_owned())
 }
 
 /// A field of a protobuf message: its number, a length and a text.

@@ -54,7 +54,7 @@ pub(crate) fn count_work(cluster: &Cluster) -> Result<()> {
     let role = Role::called("liqo-controller-manager").context("no such role")?;
     let text = scrape(cluster, role)?;
     for sample in [
-        "controller_runtime_reconcile_total{controller=\"foreign-cluster\",result=\"success\"}",
+        "controller_runtime_reconcile_total{controller=\"foreign-cluster\",result=\"requeue_after\"}",
         "controller_runtime_reconcile_time_seconds_count{controller=\"foreign-cluster\"}",
         "rest_client_requests_total{code=\"200\",method=\"GET\",host=\"home\"}",
         "rest_client_requests_total{code=\"201\",method=\"POST\",host=\"home\"}",
