@@ -131,10 +131,11 @@ impl Pass<'_> {
         Ok(dead_in.into_iter().chain(ends_in).min().filter(|_| plan.waits_for_the_consumer))
     }
 
-    /// Tells which requests of the peer are ignored; of many, the first ones in the order of their names.
+    /// Tells which requests of the peer are ignored; of many, the oldest.
     async fn refuse(&self) {
         let mut copies = self.world.copies(self.namespace);
-        copies.sort_by_key(|one| one.name_any());
+        // The oldest: more that come later are not told about.
+        copies.sort_by_cached_key(|one| (one.creation_timestamp().map(|time| time.0), one.name_any()));
         let foul = |one: Arc<ResourceRequest>| Some((foul(&one, self.peer, &self.world.home.identity)?, one));
         for (why, one) in copies.into_iter().filter_map(foul).take(REFUSALS) {
             self.world.told.warn((&self.world.home.cluster, COMPONENT), &*one, "", "RequestIgnored", &why).await;

@@ -301,9 +301,10 @@ fn many_objects(raid: &Raid, there: &str) -> Result<()> {
         let answers = flood::post(&mut peer.curl(), &url, tries, (&file, &object.to_string()))?;
         let (made, refused) =
             (answers.get(&201).copied().unwrap_or_default(), answers.get(&403).copied().unwrap_or_default());
+        // Kubernetes counts anew from its cache now and then, so that a few of many at the same time may be too many.
         let most = most(counted)?;
         ensure!(
-            (1..=most).contains(&made) && refused >= tries - most,
+            (1..=most + most / 20).contains(&made) && made + refused == tries,
             "{resource}: {answers:?}, and {most} are allowed"
         );
         // One request for all: kubectl would ask for each.
