@@ -86,7 +86,7 @@ impl Rules {
     pub(super) fn text(&self, asked: &Request, name: &str) -> Result<Option<String>, String> {
         let mut context = self.context(asked);
         let Some(one) = self.about(asked).next().filter(|_| self.judges(&context)) else { return Ok(None) };
-        let mut variables = one.variables(&mut context, None)?;
+        let mut variables = one.variables(&mut context, None);
         match variables.remove(&key(name)) {
             Some(Value::String(text)) => Ok(Some(text.to_string())),
             _ => Err(format!("{UNREADABLE} ({})", one.rule.name)),
@@ -127,22 +127,25 @@ impl Rules {
 
 impl Compiled {
     fn judge(&self, context: &mut Context<'_, '_>, given: Option<Given<'_>>) -> Result<(), String> {
-        let variables = self.variables(context, given)?;
+        let variables = self.variables(context, given);
         context.add_variable_from_value("variables", Value::Map(Map { map: Arc::new(variables) }));
         let mut broken = self.validations.iter().filter(|(program, _)| !is_true(program, context));
         broken.next().map_or(Ok(()), |(_, message)| Err((*message).to_owned()))
     }
 
-    fn variables(&self, context: &mut Context<'_, '_>, given: Option<Given<'_>>) -> Result<Variables, String> {
+    /// The variables of the rule. A variable that cannot be evaluated is left out: as in the API server, a request is refused only
+    /// by an expression that needs the variable.
+    fn variables(&self, context: &mut Context<'_, '_>, given: Option<Given<'_>>) -> Variables {
         let given = given.map(|given| (key(given.name), value(given.value)));
         let mut variables: Variables = given.into_iter().collect();
         for (name, program) in &self.variables {
             let known = Map { map: Arc::new(variables.clone()) };
             context.add_variable_from_value("variables", Value::Map(known));
-            let found = program.execute(context).map_err(|_| format!("{UNREADABLE} ({})", self.rule.name))?;
-            variables.insert(key(name), found);
+            if let Ok(found) = program.execute(context) {
+                variables.insert(key(name), found);
+            }
         }
-        Ok(variables)
+        variables
     }
 }
 

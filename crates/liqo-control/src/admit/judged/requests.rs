@@ -79,7 +79,7 @@ const PLACES: &[&str] = &[
 ];
 
 /// Keys whose values are objects, and keys of lists of objects: the API server decodes nothing else there, and evaluates no rule then.
-const OBJECTS: &[&str] = &["metadata", "spec", "template", "clusterIdentity", "cluster"];
+const OBJECTS: &[&str] = &["metadata", "spec", "template", "clusterIdentity", "cluster", "targetRef", "conditions"];
 const LISTS: &[&str] = &["rules", "tls", "endpoints"];
 
 /// Words that mean something to a rule.
