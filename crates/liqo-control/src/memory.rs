@@ -1,6 +1,7 @@
 //! The objects of this cluster that several parts of the controller manager read: one watch and one store for each kind.
 //!
-//! Keeps true: a kind that is listed here is watched once in this process. Every replica keeps the memory, so that
+//! Keeps true: a kind that is listed here is watched once in this process; only the client for addresses that others choose keeps
+//! the addresses of nodes for itself. Every replica keeps the memory, so that
 //! admission and the controllers of the leader read the same stores, and a new leader starts with what is known.
 //! A part that acts on changes adds a listener; a listener that is added later hears of every object that is stored already.
 //!
