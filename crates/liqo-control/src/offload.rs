@@ -30,7 +30,7 @@ pub mod virtual_kubelet;
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Node};
+use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
 use liqo_api::{
     discovery::{ForeignCluster, PeeringConditionStatus, PeeringConditionType},
@@ -55,10 +55,6 @@ pub(crate) struct Shared {
     pub home: Home,
     /// The stores that other parts of the process read as well.
     pub memory: Memory,
-    /// Namespace maps: originals of ours and replicas of peers'.
-    pub maps: Store<NamespaceMap>,
-    /// Namespaces; only their metadata is kept.
-    pub namespaces: Store<Namespace>,
     /// The peers and their grants.
     pub ledger: Ledger,
     /// The settings that loosen what peers may write.
@@ -70,7 +66,7 @@ impl Shared {
     pub(crate) async fn ready(&self) {
         self.memory.nodes.ready().await;
         self.memory.offloadings.ready().await;
-        self.maps.ready().await;
+        self.memory.maps.ready().await;
         self.ledger.ready().await;
         self.door.ready().await;
     }
@@ -146,9 +142,8 @@ pub(crate) fn spawn(
     };
     let maps = memory.maps.listen(wake_of_maps(&queues));
     listen(&memory, &maps, &queues);
-    let namespaces = Store::clone(&memory.namespaces);
     let pods = shadow_pod::Pods::new(&memory.pods, owners.places());
-    let shared = Arc::new(Shared { home: home.clone(), memory, maps, namespaces, ledger, door });
+    let shared = Arc::new(Shared { home: home.clone(), memory, ledger, door });
     let Queues { nodes, spaces, maps, slices, access, strays } = queues;
     life.spawn("virtual-node", virtual_node::run(Arc::clone(&shared), nodes));
     life.spawn("virtual-kubelet-access", access::run(Arc::clone(&shared), access));

@@ -134,12 +134,13 @@ pub fn refusal(one: &ForeignCluster, by_default: bool) -> Option<&'static str> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use serde_json::json;
 
     use super::*;
 
-    fn peer(outgoing: &str, incoming: &str, condition: &str) -> ForeignCluster {
+    /// A peer with these decisions about it.
+    pub(crate) fn peer(outgoing: &str, incoming: &str, condition: &str) -> ForeignCluster {
         serde_json::from_value(json!({
             "metadata": {"name": "milan", "annotations": {"liqo.io/tenant-condition": condition}},
             "spec": {

@@ -180,20 +180,10 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::decision::tests::peer;
 
     const NOW: i64 = 1_767_225_600;
     const THEN: &str = "2025-12-31T23:58:00Z";
-
-    fn peer(outgoing: &str, incoming: &str, condition: &str) -> ForeignCluster {
-        serde_json::from_value(json!({
-            "metadata": {"name": "milan", "annotations": {"liqo.io/tenant-condition": condition}},
-            "spec": {
-                "clusterIdentity": {"clusterID": "a", "clusterName": "milan"}, "foreignAuthUrl": "https://1.2.3.4",
-                "outgoingPeeringEnabled": outgoing, "incomingPeeringEnabled": incoming,
-            },
-        }))
-        .unwrap()
-    }
 
     fn request(withdrawn: bool, deleting: bool) -> ResourceRequest {
         let time = |set: bool| if set { json!(THEN) } else { Value::Null };

@@ -1,4 +1,4 @@
-//! What users were told already, so that they are told the same thing once.
+//! Texts that users were told already, so that users are told each text once.
 //!
 //! Keeps true: a text about one topic of an object is news only after another text about that topic, or after the topic was
 //! settled. [`Cluster::event`] bounds how many Events one object gets in a minute; an Event it leaves out is written at the next

@@ -46,7 +46,8 @@ pub enum Back {
     Nothing,
     /// The object here shall have this status.
     Status(Value),
-    /// The same, but nobody waits for it: it may be told together with what follows within this time.
+    /// The object here shall have this status, for which nobody waits: the status may be written together with later news of the twin
+    /// within this time.
     Soon(Value, Duration),
 }
 

@@ -147,7 +147,7 @@ fn kept(cluster: &Cluster) -> Result<BTreeMap<String, Value>> {
     Ok(all)
 }
 
-/// Everything that was there is there, is the same and does not go.
+/// Every object that was there before the upgrade is there, has the same UID and is not being deleted.
 fn same(cluster: &Cluster, before: &BTreeMap<String, Value>) -> Result<()> {
     let now = kept(cluster)?;
     let changed = |(name, old): &(&String, &Value)| now.get(*name) != Some(*old);

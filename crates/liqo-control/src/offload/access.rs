@@ -50,7 +50,7 @@ async fn settle(
     id: String,
 ) -> Result<Option<Duration>, KubeError> {
     // A map that is being deleted still counts: its virtual kubelet removes the reflected objects first.
-    let maps = shared.maps.filter(|map| is_original(map) && provider_of(map) == id);
+    let maps = shared.memory.maps.filter(|map| is_original(map) && provider_of(map) == id);
     let peer = shared.peer(&id).and_then(|peer| peer.spec.cluster_identity.clone());
     let mut wanted = BTreeMap::new();
     let mut again = None;
@@ -67,7 +67,7 @@ async fn settle(
                 }
             }
         }
-        let there = |name: &str| shared.namespaces.get("", name).is_some_and(|one| !is_leaving(&*one));
+        let there = |name: &str| shared.memory.namespaces.get("", name).is_some_and(|one| !is_leaving(&*one));
         let all = wanted.len();
         wanted.retain(|name, _| there(name));
         again = (wanted.len() < all).then_some(LATER);

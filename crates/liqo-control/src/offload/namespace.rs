@@ -67,7 +67,7 @@ impl Loop {
         let touched = match key {
             Key::Namespace(name) => return self.settle_namespace(&name).await.map(|()| None),
             Key::Map(namespace, name) => {
-                let map = self.shared.maps.get(&namespace, &name);
+                let map = self.shared.memory.maps.get(&namespace, &name);
                 if let Some(map) = map.as_deref().filter(|map| is_original(map)) {
                     self.prune(map).await?;
                 }
@@ -122,7 +122,7 @@ impl Loop {
             current = cluster.hold(&current, finalizer::NAMESPACE_OFFLOADING).await?;
         }
         // From here on pods go through the webhook; only then they are promised anything.
-        let known = self.shared.namespaces.get("", name);
+        let known = self.shared.memory.namespaces.get("", name);
         let namespace = match known {
             Some(namespace) => Some(namespace),
             // Newer than what the watch has shown us.
@@ -164,7 +164,7 @@ impl Loop {
     /// Every original map, with what is known of its provider.
     fn observe(&self, offloading: &NamespaceOffloading) -> Vec<Facts> {
         let facts = |map: Arc<NamespaceMap>| facts(&self.shared, map, offloading);
-        let mut maps = self.shared.maps.filter(is_original);
+        let mut maps = self.shared.memory.maps.filter(is_original);
         maps.sort_by_key(|map| map.name_any());
         maps.into_iter().map(facts).collect()
     }

@@ -84,12 +84,12 @@ pub(crate) fn is_binding_of_map(binding: &RoleBinding) -> bool {
 impl Loop {
     async fn settle(&self, key: Key) -> Result<Option<Duration>, KubeError> {
         match key {
-            Key::Map(namespace, name) => match self.shared.maps.get(&namespace, &name) {
+            Key::Map(namespace, name) => match self.shared.memory.maps.get(&namespace, &name) {
                 Some(map) => self.settle_map(&map).await,
                 None => Ok(None),
             },
             Key::Namespace(name) => {
-                let namespace = self.shared.namespaces.get("", &name);
+                let namespace = self.shared.memory.namespaces.get("", &name);
                 let owner = namespace.as_deref().and_then(owner_of).map(|owner| owner.map);
                 self.wake(|map| {
                     let lies_there = map.namespace().as_ref() == Some(&name);
@@ -105,7 +105,7 @@ impl Loop {
     }
 
     fn wake(&self, concerned: impl Fn(&NamespaceMap) -> bool) {
-        for map in self.shared.maps.filter(|map| !is_original(map) && concerned(map)) {
+        for map in self.shared.memory.maps.filter(|map| !is_original(map) && concerned(map)) {
             self.queue.push(Key::Map(map.namespace().unwrap_or_default(), map.name_any()));
         }
     }

@@ -166,7 +166,7 @@ impl Loop {
             Some(known) => brief::whole(&self.cluster, known).await?,
             None => None,
         };
-        let space = self.shared.namespaces.get("", namespace);
+        let space = self.shared.memory.namespaces.get("", namespace);
         let own = space.as_deref().map(provider_of) == Some(origin(&shadow));
         let sight = self.sight(origin(&shadow));
         let sight = if own { sight } else { Sight { bounds: Bounds::NONE, ..sight } };

@@ -104,7 +104,7 @@ impl Loop {
         if !has_grant || super::is_leaving(&*shadow) || grace(&shadow).is_some() {
             return self.end(&shadow, pod.as_deref(), has_grant).await;
         }
-        let space = self.shared.namespaces.get("", &namespace);
+        let space = self.shared.memory.namespaces.get("", &namespace);
         let refusal = self.rules.refusal(&shadow, space.as_deref(), self.shared.door.settings().as_ref());
         let (step, phase) = plan(&shadow, pod.as_deref(), self.is_followed(&shadow), &now());
         let (again, phase) = match (step, pod) {
@@ -169,7 +169,7 @@ impl Loop {
     /// Ends a pod of ours, in a namespace of its peer, whose `ShadowPod` is gone. Garbage collection does so, too, unless the
     /// request that deleted the `ShadowPod` asked for orphans.
     async fn sweep(&self, pod: &Pod) -> Result<Option<Duration>, KubeError> {
-        let space = self.shared.namespaces.get("", &pod.namespace().unwrap_or_default());
+        let space = self.shared.memory.namespaces.get("", &pod.namespace().unwrap_or_default());
         let peer = space.as_ref().and_then(|space| space.labels().get(label::REMOTE_CLUSTER_ID));
         if peer.is_none_or(|peer| peer != guest::origin(&pod.metadata)) {
             return Ok(None);

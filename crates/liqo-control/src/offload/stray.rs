@@ -97,7 +97,7 @@ fn only_status(pod: &mut Pod) {
 async fn look_after(shared: &Shared, node: &Node, pod: &Pod) -> Result<(), KubeError> {
     let provider = provider_of(node);
     let namespace = pod.namespace().unwrap_or_default();
-    let maps = shared.maps.filter(|map| is_original(map) && provider_of(map) == provider);
+    let maps = shared.memory.maps.filter(|map| is_original(map) && provider_of(map) == provider);
     if maps.iter().any(|map| mapping::reflected(map).contains_key(&namespace)) {
         return Ok(());
     }

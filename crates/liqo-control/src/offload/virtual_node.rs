@@ -70,7 +70,7 @@ async fn settle(shared: &Shared, queue: &Queue<Key>, key: Key) -> Result<Option<
     };
     let Some(node) = shared.virtual_node(&name) else { return Ok(None) };
     let id = provider_of(&*node);
-    let maps = shared.maps.filter(|map| is_original(map) && provider_of(map) == id);
+    let maps = shared.memory.maps.filter(|map| is_original(map) && provider_of(map) == id);
     let peer = shared.peer(id);
     let patience = patience(&node, peer.as_deref(), shared.ledger.policy.deadline, now().0.as_second());
     let steps = plan(&node, &maps, (peer.as_deref(), shared.tenant_namespace(id)), patience);

@@ -6,6 +6,21 @@
 
 use super::{Place, Rule, Validation};
 
+/// Nothing of an object changes but this annotation.
+macro_rules! only_annotation {
+    ($key:literal) => {
+        concat!(
+            "object.spec == oldObject.spec && variables.labels == variables.oldLabels && ",
+            "variables.annotations.all(k, k == '",
+            $key,
+            "' || k in variables.oldAnnotations && variables.oldAnnotations[k] == variables.annotations[k]) && ",
+            "variables.oldAnnotations.all(k, k == '",
+            $key,
+            "' || k in variables.annotations)"
+        )
+    };
+}
+
 const OLD_ANNOTATIONS: (&str, &str) =
     ("oldAnnotations", "has(oldObject.metadata.annotations) ? oldObject.metadata.annotations : {}");
 
@@ -33,10 +48,7 @@ pub(super) const RULES: &[Rule] = &[
         settings: false,
         variables: &[OLD_ANNOTATIONS],
         validations: &[Validation {
-            expression: "object.spec == oldObject.spec && variables.labels == variables.oldLabels && \
-                         variables.annotations.all(k, k == 'net.liqo.io/gatewayNodeIP' || k in variables.oldAnnotations && \
-                         variables.oldAnnotations[k] == variables.annotations[k]) && variables.oldAnnotations.all(k, k == \
-                         'net.liqo.io/gatewayNodeIP' || k in variables.annotations)",
+            expression: only_annotation!("net.liqo.io/gatewayNodeIP"),
             message: "of a Service, a component of the networks changes the annotation net.liqo.io/gatewayNodeIP only",
         }],
     },
@@ -48,10 +60,7 @@ pub(super) const RULES: &[Rule] = &[
         settings: false,
         variables: &[OLD_ANNOTATIONS],
         validations: &[Validation {
-            expression: "object.spec == oldObject.spec && variables.labels == variables.oldLabels && \
-                         variables.annotations.all(k, k == 'net.liqo.io/problem' || k in variables.oldAnnotations && \
-                         variables.oldAnnotations[k] == variables.annotations[k]) && variables.oldAnnotations.all(k, k == \
-                         'net.liqo.io/problem' || k in variables.annotations)",
+            expression: only_annotation!("net.liqo.io/problem"),
             message: "of a ForeignCluster, a component of the networks changes the annotation net.liqo.io/problem only",
         }],
     },

@@ -48,7 +48,7 @@ pub(crate) use spec::{API_SERVER_NAMES, ApiServer, ApiSupport};
 
 /// Seconds a pod has to end unless it says so.
 const GRACE: i64 = 30;
-/// News that nobody waits for are told together with what follows within this time.
+/// A status for which nobody waits is written together with later changes of the pod within this time.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// That a new pod is being started goes without saying for so long.
 const PATIENCE_AT_START: Duration = Duration::from_secs(10);

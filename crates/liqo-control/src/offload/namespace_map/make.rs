@@ -41,7 +41,7 @@ impl Loop {
         grant: Grant,
     ) -> Vec<Outcome> {
         let is_there = |original: &str, name: &str| {
-            let namespace = self.shared.namespaces.get("", name);
+            let namespace = self.shared.memory.namespaces.get("", name);
             namespace.as_deref().and_then(owner_of) == Some(Owner { map: id(map), original: original.to_owned() })
         };
         let allowed = self.allowed(map, desired);
@@ -76,13 +76,13 @@ impl Loop {
     fn allowed(&self, map: &NamespaceMap, desired: &BTreeMap<String, String>) -> BTreeSet<String> {
         let tenant = map.namespace().unwrap_or_default();
         let is_beside = |one: &NamespaceMap| one.namespace().as_ref() == Some(&tenant) && one.uid() != map.uid();
-        let beside = self.shared.maps.filter(|one| is_beside(one) && !is_original(one) && !is_leaving(one));
+        let beside = self.shared.memory.maps.filter(|one| is_beside(one) && !is_original(one) && !is_leaving(one));
         let age = |one: &NamespaceMap| (one.metadata.creation_timestamp.clone().map(|time| time.0), one.name_any());
         let mut maps: Vec<_> = beside.iter().map(|one| (age(one), id(one), &one.spec.desired_mapping)).collect();
         maps.push((age(map), id(map), desired));
         maps.sort_by(|one, other| one.0.cmp(&other.0));
         let maps: Vec<_> = maps.into_iter().map(|(_, id, desired)| (id, desired)).collect();
-        let there = self.shared.namespaces.all();
+        let there = self.shared.memory.namespaces.all();
         let there = there.iter().filter_map(|one| Some((owner_of(one)?, one.name_any())));
         let there: Vec<_> = there.filter(|(owner, _)| is_in(&owner.map, &tenant)).collect();
         within(&id(map), &maps, &there, self.rules.namespaces_per_peer)
@@ -96,7 +96,7 @@ impl Loop {
         tenant: &str,
     ) -> Result<Result<MappingPhase, String>, KubeError> {
         let cluster = &self.shared.home.cluster;
-        let mut there = self.shared.namespaces.get("", name);
+        let mut there = self.shared.memory.namespaces.get("", name);
         if there.is_none() && look(owner, origin, name, None, &self.rules) == Step::Create {
             match cluster.create(&forge(owner, origin, name, &self.rules)).await {
                 Ok(made) => {
@@ -149,7 +149,8 @@ impl Loop {
         let cluster = &self.shared.home.cluster;
         let (mut left, mut again) = (Vec::new(), None::<Duration>);
         let mut outcome = Ok(());
-        for namespace in self.shared.namespaces.filter(|one| owner_of(one).is_some_and(|owner| owner.map == id)) {
+        for namespace in self.shared.memory.namespaces.filter(|one| owner_of(one).is_some_and(|owner| owner.map == id))
+        {
             let original = owner_of(&namespace).map(|owner| owner.original).unwrap_or_default();
             let name = namespace.name_any();
             if desired.get(&original) == Some(&name) {
