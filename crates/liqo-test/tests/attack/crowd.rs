@@ -79,7 +79,7 @@ pub(crate) fn of_long_objects(raid: &Raid, there: &str) -> Result<()> {
         let path = format!("/apis/virtualkubelet.liqo.io/v1alpha1/namespaces/{there}/{resource}");
         let file = raid.stage.bed.dir().join(format!("long-{resource}"));
         let url = format!("{}{path}", rome.api_server());
-        let answers = flood::post(&mut peer.curl(), &url, count, (&file, &of(0, ANNOTATIONS)))?;
+        let answers = flood::post(|| peer.curl(), &url, count, (&file, &of(0, ANNOTATIONS)))?;
         let made = answers.get(&201).copied().unwrap_or_default();
         ensure!(made == count, "{kind}: {answers:?} of {count}");
         rome.kubectl(&["delete", &format!("--raw={path}?labelSelector=flood%3Dlong")])?;

@@ -170,8 +170,12 @@ fn noise(raid: &Raid, door: &Door, key: &Key) -> Result<()> {
         let slow = scope.spawn(|| door.dawdles());
         let body = Door::body(FORGER, "forger", "0123456789abcdef0123456789abcdef", &request);
         // From turin's own address: what the limiter then thinks of that is turin's.
-        let mut curl = flood::curl_in(&turin.netns);
-        let answers = flood::post(curl.arg("-k"), &door.url(), 10_000, (&file, &body));
+        let curl = || {
+            let mut curl = flood::curl_in(&turin.netns);
+            curl.arg("-k");
+            curl
+        };
+        let answers = flood::post(curl, &door.url(), 10_000, (&file, &body));
         (answers, slow.join().expect("dawdling does not panic"))
     });
     let answers = answers?;

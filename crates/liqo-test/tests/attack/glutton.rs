@@ -298,7 +298,7 @@ fn many_objects(raid: &Raid, there: &str) -> Result<()> {
         let path = format!("/{group}/namespaces/{there}/{resource}");
         let file = raid.stage.bed.dir().join(format!("flood-of-{resource}"));
         let url = format!("{}{path}", rome.api_server());
-        let answers = flood::post(&mut peer.curl(), &url, tries, (&file, &object.to_string()))?;
+        let answers = flood::post(|| peer.curl(), &url, tries, (&file, &object.to_string()))?;
         let (made, refused) =
             (answers.get(&201).copied().unwrap_or_default(), answers.get(&403).copied().unwrap_or_default());
         // Kubernetes counts anew from its cache now and then, so that a few of many at the same time may be too many.

@@ -42,10 +42,13 @@ pub(crate) fn story(raid: &Raid, netns: &Path) -> Result<()> {
             let review = review(raid, &bakery, offered * 2 / 3);
             scope.spawn(move || -> Result<usize> {
                 let mut answered = 0;
-                while !over.load(Ordering::Relaxed) {
+                let curl = || {
                     let mut curl = command("nsenter");
                     curl.arg(format!("--net={}", netns.display())).args(["curl", "-k"]);
-                    let answers: Answers = flood::post(&mut curl, &url, COUNT, (&file, &review))?;
+                    curl
+                };
+                while !over.load(Ordering::Relaxed) {
+                    let answers: Answers = flood::post(curl, &url, COUNT, (&file, &review))?;
                     answered += answers.get(&200).copied().unwrap_or_default();
                 }
                 Ok(answered)
