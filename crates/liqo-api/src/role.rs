@@ -1,9 +1,10 @@
-//! The roles of the server binary: the one table that the binary, the image, `liqoctl`, the chart's tests and the stories read.
+//! The roles of the two server binaries: the one table that the binaries, the image, `liqoctl`, the chart's tests and the stories
+//! read.
 
 /// A role.
 #[derive(Clone, Copy, Debug)]
 pub struct Role {
-    /// The program by which the binary is called; for roles of Liqo 0.8.3 the name there.
+    /// The program by which its binary is called; for roles of Liqo 0.8.3 the name there.
     pub program: &'static str,
     /// Label `app.kubernetes.io/name` of its pods.
     pub component: &'static str,
@@ -32,6 +33,11 @@ pub enum Runs {
     ForJob,
 }
 
+/// The binary of the roles that connect clusters and offload pods.
+pub const PLATFORM: &str = "liqo";
+/// The binary of the roles that stand on the platform: pages, APIs, jobs and their store.
+pub const SERVICES: &str = "liqo-services";
+
 /// The port of probes and metrics of every role, unless flags choose another one.
 pub const HEALTH_PORT: u16 = 8081;
 
@@ -39,6 +45,15 @@ impl Role {
     /// Name of the Deployment or DaemonSet in the chart, and of its `ServiceAccount`.
     pub fn workload(&self) -> String {
         format!("liqo-{}", self.component)
+    }
+
+    /// The binary that holds it. The processes of the platform run in every installation, and those of virtual kubelets and routes
+    /// many times: they do not load the code of services.
+    pub fn binary(&self) -> &'static str {
+        match self.runs {
+            Runs::Always | Runs::Networks | Runs::NetworksOnEachNode | Runs::ForProvider => PLATFORM,
+            Runs::Asked | Runs::Jobs | Runs::ForJob => SERVICES,
+        }
     }
 
     /// The role with this program.

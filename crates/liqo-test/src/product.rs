@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use liqo_api::role::ROLES;
+use liqo_api::role::{PLATFORM, ROLES, Role, SERVICES};
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -19,6 +19,8 @@ use crate::{
 };
 
 const TARGET: &str = "x86_64-unknown-linux-musl";
+/// The binaries in the image.
+const SERVERS: [&str; 2] = [PLATFORM, SERVICES];
 static BUILT: OnceLock<PathBuf> = OnceLock::new();
 
 /// The binaries of one build.
@@ -28,7 +30,7 @@ pub struct Product {
 }
 
 impl Product {
-    /// Builds `liqo` and `liqoctl`, once per process; `LIQO_BIN_DIR` names a directory that has them already.
+    /// Builds the server binaries and `liqoctl`, once per process; `LIQO_BIN_DIR` names a directory that has them already.
     pub fn build() -> Result<Self> {
         if let Some(bin) = BUILT.get() {
             return Ok(Self { bin: bin.clone() });
@@ -37,18 +39,20 @@ impl Product {
             Some(directory) => directory,
             None => compile()?,
         };
-        for program in ["liqo", "liqoctl"] {
+        for program in SERVERS.into_iter().chain(["liqoctl"]) {
             ensure!(bin.join(program).is_file(), "{} has no {program}", bin.display());
         }
         Ok(Self { bin: BUILT.get_or_init(|| bin).clone() })
     }
 
-    /// The image `localhost/liqo:dev` as a docker archive, kept in the cache by the binary's hash.
+    /// The image `localhost/liqo:dev` as a docker archive, kept in the cache by the hash of what is in it.
     pub fn image(&self) -> Result<PathBuf> {
-        let binary = fs::read(self.bin.join("liqo")).context("cannot read the binary")?;
         let containerfile = assets::source().join("Containerfile");
-        let recipe = fs::read(&containerfile).context("cannot read the Containerfile")?;
-        let hash = Sha256::new().chain_update(&binary).chain_update(&recipe).finalize();
+        let mut hash = Sha256::new();
+        for part in SERVERS.map(|binary| self.bin.join(binary)).iter().chain([&containerfile]) {
+            hash.update(fs::read(part).with_context(|| format!("cannot read {}", part.display()))?);
+        }
+        let hash = hash.finalize();
         let name: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         let kept = cache().join(format!("liqo-{name}.tar"));
         if !kept.is_file() {
@@ -93,19 +97,22 @@ impl Product {
     }
 
     /// The server as one of its roles, for no longer than `limit`.
-    pub fn server(&self, role: &str, limit: Duration) -> Command {
+    pub fn server(&self, program: &str, limit: Duration) -> Command {
+        let binary = Role::called(program).map_or(PLATFORM, Role::binary);
         let mut server = command("timeout");
-        server.arg(limit.as_secs().to_string()).arg(self.bin.join("liqo")).arg(role);
+        server.arg(limit.as_secs().to_string()).arg(self.bin.join(binary)).arg(program);
         server
     }
 
-    /// The context that the Containerfile copies: one binary, called by several names.
+    /// The context that the Containerfile copies: the server binaries, each called by several names.
     fn pack(&self, work: &Path, containerfile: &Path) -> Result<PathBuf> {
         let programs = work.join("context/usr/bin");
         fs::create_dir_all(&programs).with_context(|| format!("cannot make {}", programs.display()))?;
-        fs::copy(self.bin.join("liqo"), programs.join("liqo")).context("cannot copy the binary")?;
+        for binary in SERVERS {
+            fs::copy(self.bin.join(binary), programs.join(binary)).context("cannot copy a binary")?;
+        }
         for role in ROLES {
-            symlink("liqo", programs.join(role.program)).context("cannot link a role")?;
+            symlink(role.binary(), programs.join(role.program)).context("cannot link a role")?;
         }
         let (image, tar) = ("localhost/liqo:dev", work.join("liqo.tar"));
         let buildah = || {
