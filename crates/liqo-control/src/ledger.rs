@@ -15,7 +15,7 @@ use liqo_api::{
     sharing::ResourceOffer,
 };
 use liqo_core::{
-    decision::{is_banned, precedence},
+    decision::{is_banned, peer_of_tenant, precedence},
     grants::{self, Grants, Policy, Seen},
     naming,
 };
@@ -58,7 +58,7 @@ impl Ledger {
     /// The peer that a tenant namespace is shared with.
     pub(crate) fn peer_of(&self, namespace: &Namespace) -> Option<String> {
         let all = self.foreign_clusters.all();
-        naming::tenant_of(namespace, recorded(namespace, all.iter().map(AsRef::as_ref))).map(str::to_owned)
+        peer_of_tenant(namespace, all.iter().map(AsRef::as_ref)).map(str::to_owned)
     }
 
     /// The tenant namespaces of a peer; more than one is a mistake that is told.
@@ -155,19 +155,6 @@ fn is_our_request(one: &ResourceRequest, peer: &str, name: &str, owner: Option<&
     let uid = owner.and_then(|owner| owner.metadata.uid.as_ref());
     let is_owned = one.owner_references().iter().any(|owner| owner.controller == Some(true) && Some(&owner.uid) == uid);
     is_original(one, peer) && one.name_any() == name && (is_owned || one.metadata.deletion_timestamp.is_some())
-}
-
-/// The name of a namespace, if the status of a `ForeignCluster` records the namespace as its peer's tenant namespace.
-pub(crate) fn recorded<'a>(
-    namespace: &'a Namespace,
-    mut peers: impl Iterator<Item = &'a ForeignCluster>,
-) -> Option<&'a str> {
-    let (name, claimed) = (namespace.metadata.name.as_deref()?, naming::claimed_tenant_of(namespace)?);
-    let is_recorded = |one: &ForeignCluster| {
-        let local = one.status.as_ref().and_then(|status| status.tenant_namespace.local.as_deref());
-        id_of(one) == claimed && local == Some(name)
-    };
-    peers.any(is_recorded).then_some(name)
 }
 
 fn labelled<K: Object>(object: &K, key: &str, value: &str) -> bool {

@@ -38,7 +38,7 @@ use liqo_api::{
     sharing::ResourceOffer,
     virtualkubelet::NamespaceMap,
 };
-use liqo_core::{decision, naming};
+use liqo_core::decision::{self, peer_of_tenant};
 use liqo_kube::{
     Cluster, KubeError, Queue, Store,
     args::RuntimeArgs,
@@ -58,7 +58,6 @@ use self::{
 use crate::{
     COMPONENT,
     home::{Home, HomeArgs},
-    ledger::recorded,
 };
 
 /// Pause before an identity that cannot be used is looked at again.
@@ -269,7 +268,7 @@ impl Replicator {
     fn peer_in(&self, namespace: &str) -> Option<String> {
         let namespace = self.namespaces.get("", namespace)?;
         let peers = self.peers.all();
-        naming::tenant_of(&namespace, recorded(&namespace, peers.iter().map(AsRef::as_ref))).map(str::to_owned)
+        peer_of_tenant(&namespace, peers.iter().map(AsRef::as_ref)).map(str::to_owned)
     }
 
     /// Our identity on a peer: only what lies in that peer's tenant namespace and is named as we name identities.

@@ -1,9 +1,12 @@
 //! The decisions of this cluster about a peer, as the peer's `ForeignCluster` records them.
 
+use k8s_openapi::api::core::v1::Namespace;
 use liqo_api::{
     discovery::{ForeignCluster, PeeringEnabled},
     meta::{annotation, label},
 };
+
+use crate::naming;
 
 fn label_is(one: &ForeignCluster, key: &str, value: &str) -> bool {
     one.metadata.labels.as_ref().and_then(|all| all.get(key)).is_some_and(|found| found == value)
@@ -61,6 +64,20 @@ pub fn unknown_told(value: &str) -> String {
         annotation::TENANT_CONDITION,
         CONDITIONS.join(", ")
     )
+}
+
+/// The peer of a tenant namespace: the namespace carries both labels, and its name is computed from the peer's ID or recorded in the
+/// status of the peer's `ForeignCluster`. Labels alone make no tenant namespace: whoever may edit a namespace can write them.
+pub fn peer_of_tenant<'a, 'b>(
+    namespace: &'a Namespace,
+    mut peers: impl Iterator<Item = &'b ForeignCluster>,
+) -> Option<&'a str> {
+    let (name, claimed) = (namespace.metadata.name.as_deref()?, naming::claimed_tenant_of(namespace)?);
+    let is_recorded = |one: &ForeignCluster| {
+        let local = one.status.as_ref().and_then(|status| status.tenant_namespace.local.as_deref());
+        id_of(one) == claimed && local == Some(name)
+    };
+    naming::tenant_of(namespace, peers.any(is_recorded).then_some(name))
 }
 
 /// Whether a user of this cluster has decided something about what the peer gets here. The decision is recorded nowhere but on this

@@ -14,6 +14,7 @@ mod ledger;
 mod mapping;
 mod peer;
 mod service;
+mod tenants;
 mod write;
 
 use std::{
@@ -41,6 +42,7 @@ use self::{
     ledger::Ledger,
     peer::Peers,
     service::{Counts, Service},
+    tenants::Tenants,
 };
 
 /// Under this name this role writes.
@@ -129,10 +131,11 @@ impl Role for ManagerArgs {
         let noticed = news.clone();
         let (told, public) = (&self.api_server_address, self.accept_public_ranges);
         let surroundings = Arc::new(Surroundings::watch(&cluster, told, public, move || noticed.surroundings_differ()));
-        serve(&self, &cluster, &ledger, &life, (address, Arc::clone(&surroundings))).await?;
+        let seen = (Tenants::watch(&cluster), surroundings);
+        serve(&self, &cluster, &ledger, &life, (address, seen.clone())).await?;
         life.spawn("configure", keep_configured(self.clone(), ledger.clone()));
         drop(busy);
-        decide(&self, &cluster, &life, &ledger, (&news, surroundings)).await;
+        decide(&self, &cluster, &life, &ledger, (&news, seen)).await;
         Ok(())
     }
 }
@@ -172,7 +175,7 @@ async fn serve(
     cluster: &Cluster,
     ledger: &Ledger,
     life: &Life,
-    (address, surroundings): (Listen, Arc<Surroundings>),
+    (address, seen): (Listen, (Tenants, Arc<Surroundings>)),
 ) -> Result<(), String> {
     ledger.ready().await;
     let listener = address.bind().await.map_err(|error| format!("--manager.ipam-address: {error}"))?;
@@ -182,8 +185,7 @@ async fn serve(
         counted.samples(samples);
         figures(stored.latest().as_deref(), samples);
     });
-    let here = (args.kubernetes_service_host.as_str(), surroundings);
-    let service = Service::start(cluster, ledger.clone(), counts, here).await;
+    let service = Service::start(cluster, ledger.clone(), counts, &args.kubernetes_service_host, seen).await;
     life.spawn("ipam", liqo_ipam_rpc::serve(listener, Arc::new(service)));
     Ok(())
 }
@@ -216,12 +218,12 @@ async fn decide(
     cluster: &Cluster,
     life: &Life,
     ledger: &Ledger,
-    (news, surroundings): (&News, Arc<Surroundings>),
+    (news, seen): (&News, (Tenants, Arc<Surroundings>)),
 ) {
     if args.leader_elect {
         life.lead(cluster, &args.namespace, LEASE, &args.pod_name).await;
     }
-    let peers = Arc::new(Peers::watch(cluster, ledger.clone(), args, surroundings));
+    let peers = Arc::new(Peers::watch(cluster, ledger.clone(), args, seen));
     // Only now is there anybody to tell; what was before is looked at as a whole.
     let _ = news.peers.set(Arc::clone(&peers));
     let writes = Arc::new(AtomicU64::new(0));

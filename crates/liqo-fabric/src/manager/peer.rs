@@ -20,14 +20,13 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
+use k8s_openapi::api::core::v1::{Secret, Service};
 use kube::ResourceExt;
 use liqo_api::{
     discovery::ForeignCluster,
     meta::{annotation::NETWORK_PROBLEM, label},
     net::{NetworkConfig, TunnelEndpoint},
 };
-use liqo_core::decision::{id_of, precedence};
 use liqo_ipam::{Around, Plan};
 use liqo_kube::{Cluster, KubeError, Object, Queue, Store, drive};
 use serde_json::{Value, json};
@@ -38,6 +37,7 @@ use super::{
     connect::{self, Refused, Told},
     endpoint::{endpoint, public_key},
     ledger::Ledger,
+    tenants::Tenants,
     write,
 };
 use crate::layout::{GATEWAY_LABEL, KEY_SECRET};
@@ -57,9 +57,7 @@ const WORKERS: usize = 4;
 pub(crate) struct Peers {
     cluster: Cluster,
     ledger: Ledger,
-    queue: Queue<String>,
-    tenants: Store<Namespace>,
-    foreigns: Store<ForeignCluster>,
+    tenants: Tenants,
     configs: Store<NetworkConfig>,
     tunnels: Store<TunnelEndpoint>,
     services: Store<Service>,
@@ -97,69 +95,54 @@ impl Peers {
         cluster: &Cluster,
         ledger: Ledger,
         args: &ManagerArgs,
-        surroundings: Arc<Surroundings>,
+        (tenants, surroundings): (Tenants, Arc<Surroundings>),
     ) -> Self {
         let namespace = &args.namespace;
-        let queue = Queue::new();
-        let (tenant, foreign) = (queue.clone(), queue.clone());
-        let selector = format!("{}=true", label::TENANT_NAMESPACE);
-        let tenants = cluster.watch::<Namespace>("").labels(&selector).start(move |one: &Namespace| {
-            tenant.push(one.name_any());
-        });
-        let foreigns = cluster.watch::<ForeignCluster>("").start(move |one: &ForeignCluster| {
-            let status = one.status.as_ref().and_then(|status| status.tenant_namespace.local.clone());
-            status.into_iter().for_each(|tenant| foreign.push(tenant));
-        });
         let gateway = format!("{GATEWAY_LABEL}=true");
         let key = format!("metadata.name={KEY_SECRET}");
         Self {
             surroundings,
-            services: cluster.watch::<Service>(namespace).labels(&gateway).start(everybody(&queue, &tenants)),
-            keys: cluster.watch::<Secret>(namespace).fields(&key).start(everybody(&queue, &tenants)),
-            configs: cluster.watch("").start(namespace_of(&queue)),
-            tunnels: cluster.watch("").start(namespace_of(&queue)),
+            services: cluster.watch::<Service>(namespace).labels(&gateway).start(everybody(&tenants)),
+            keys: cluster.watch::<Secret>(namespace).fields(&key).start(everybody(&tenants)),
+            configs: cluster.watch("").start(namespace_of(tenants.queue())),
+            tunnels: cluster.watch("").start(namespace_of(tenants.queue())),
             cluster: cluster.clone(),
             ledger,
-            queue,
             tenants,
-            foreigns,
         }
     }
 
     /// Something has changed in the plan for these peers.
     pub(crate) fn differ(&self, peers: &BTreeSet<String>) {
-        let theirs = self.tenants.filter(|tenant| peer_of(tenant).is_some_and(|peer| peers.contains(peer)));
-        theirs.iter().for_each(|tenant| self.queue.push(tenant.name_any()));
+        self.tenants.look_again_at(peers);
     }
 
     /// Runs for ever.
     pub(crate) async fn run(&self) {
         self.ledger.ready().await;
         self.tenants.ready().await;
-        self.foreigns.ready().await;
         self.configs.ready().await;
         self.tunnels.ready().await;
         self.services.ready().await;
         self.keys.ready().await;
         self.surroundings.ready().await;
         // The name of no namespace: looks after peers that have none.
-        self.queue.push(String::new());
-        drive("peer-network", self.queue.clone(), WORKERS, |tenant| self.settle(tenant)).await;
+        self.tenants.queue().push(String::new());
+        drive("peer-network", self.tenants.queue().clone(), WORKERS, |tenant| self.settle(tenant)).await;
     }
 
     async fn settle(&self, tenant: String) -> Result<Option<Duration>, KubeError> {
-        let namespace = self.tenants.get("", &tenant);
-        let Some(peer) = namespace.as_ref().and_then(|one| peer_of(one)) else { return self.sweep().await };
+        let Some(peer) = self.tenants.peer_of(&tenant) else { return self.sweep().await };
         if self.ledger.latest().is_none_or(|plan| plan.own().is_err()) {
             // Somebody deleted the storage; it is being made again.
             return Ok(Some(SOON));
         }
-        let sight = self.sight(tenant, peer.to_owned());
+        let sight = self.sight(tenant, peer);
         let untold = self.announce(&sight).await?;
         let refused = match self.connect(&sight).await? {
             Ok(refused) => refused,
             Err(away) => {
-                tracing::warn!(peer, error = %away, "networks not settled, will be tried again");
+                tracing::warn!(peer = sight.peer, error = %away, "networks not settled, will be tried again");
                 return Ok(Some(SOON));
             }
         };
@@ -172,7 +155,7 @@ impl Peers {
         let here = |one: &NetworkConfig| one.namespace().as_deref() == Some(&tenant);
         let has = |one: &NetworkConfig, key: &str, value: &str| one.labels().get(key).is_some_and(|it| it == value);
         Sight {
-            foreign: self.foreigns_of(&peer).into_iter().next(),
+            foreign: self.tenants.foreigns_of(&peer).into_iter().next(),
             locals: self
                 .configs
                 .filter(|one| here(one) && has(one, label::REPLICATION, "true") && has(one, label::REMOTE_ID, &peer)),
@@ -258,7 +241,7 @@ impl Peers {
 
     /// Every peer is looked at again.
     pub(crate) fn look_again(&self) {
-        self.tenants.all().iter().for_each(|tenant| self.queue.push(tenant.name_any()));
+        self.tenants.look_again();
     }
 
     /// What is wrong with the gateway a peer announces.
@@ -362,7 +345,7 @@ impl Peers {
         if let Some(Problem { reason, text, other }) = problem {
             tracing::warn!(peer = sight.peer, reason, "{text}");
             self.cluster.event(&**foreign, COMPONENT, "Warning", reason, &text).await;
-            for foreign in other.map(|other| self.foreigns_of(&other)).unwrap_or_default() {
+            for foreign in other.map(|other| self.tenants.foreigns_of(&other)).unwrap_or_default() {
                 let text = format!("of cluster {}: {text}", sight.peer);
                 self.cluster.event(&*foreign, COMPONENT, "Warning", reason, &text).await;
             }
@@ -370,17 +353,9 @@ impl Peers {
         Ok(())
     }
 
-    /// The `ForeignCluster`s of a peer; the first one counts.
-    fn foreigns_of(&self, peer: &str) -> Vec<Arc<ForeignCluster>> {
-        let mut foreigns = self.foreigns.filter(|one| id_of(one) == peer);
-        foreigns.sort_by(|one, other| precedence(one).cmp(&precedence(other)));
-        foreigns
-    }
-
     /// Frees the networks of peers that have no namespace here and say nothing any longer: they went while nobody looked.
     async fn sweep(&self) -> Result<Option<Duration>, KubeError> {
-        let tenants = self.tenants.all();
-        let present: BTreeSet<String> = tenants.iter().filter_map(|one| peer_of(one)).map(str::to_owned).collect();
+        let present = self.tenants.peers();
         let gone = move |plan: &Plan| {
             let gone: Vec<String> = plan.peers().filter(|peer| !present.contains(*peer)).map(str::to_owned).collect();
             (gone.iter().fold(plan.clone(), |plan, peer| plan.forget(peer)), gone)
@@ -401,17 +376,12 @@ impl Peers {
     }
 }
 
-/// The peer a tenant namespace belongs to.
-fn peer_of(tenant: &Namespace) -> Option<&str> {
-    tenant.labels().get(label::CLUSTER_ID).map(String::as_str).filter(|id| !id.is_empty())
-}
-
 fn namespace_of<K: Object>(queue: &Queue<String>) -> impl Fn(&K) + Send + Sync + 'static {
     let queue = queue.clone();
     move |one| queue.push(one.namespace().unwrap_or_default())
 }
 
-fn everybody<K: Object>(queue: &Queue<String>, tenants: &Store<Namespace>) -> impl Fn(&K) + Send + Sync + 'static {
-    let (queue, tenants) = (queue.clone(), tenants.clone());
-    move |_| tenants.all().iter().for_each(|tenant| queue.push(tenant.name_any()))
+fn everybody<K: Object>(tenants: &Tenants) -> impl Fn(&K) + Send + Sync + 'static {
+    let tenants = tenants.clone();
+    move |_| tenants.look_again()
 }

@@ -13,13 +13,11 @@ use std::{
     },
 };
 
-use k8s_openapi::api::core::v1::Namespace;
-use kube::ResourceExt;
-use liqo_api::{meta::label, names};
+use liqo_api::names;
 use liqo_ipam::{Plan, Refusal as Why};
 use liqo_ipam_rpc::{Call, Caller, Ipam, Refusal, Subject};
 use liqo_kube::{
-    Cluster, KubeError, Store,
+    Cluster, KubeError,
     metrics::{Metric, Samples},
     tokens::{Tokens, Unreviewed},
 };
@@ -28,6 +26,7 @@ use super::{
     around::Surroundings,
     exports::Exports,
     ledger::{Away, Ledger},
+    tenants::Tenants,
 };
 
 const CALLS: Metric =
@@ -68,7 +67,7 @@ pub(crate) struct Service {
     ledger: Ledger,
     counts: Arc<Counts>,
     tokens: Tokens,
-    tenants: Store<Namespace>,
+    tenants: Tenants,
     exports: Exports,
 }
 
@@ -79,9 +78,9 @@ impl Service {
         cluster: &Cluster,
         ledger: Ledger,
         counts: Arc<Counts>,
-        (api_server, surroundings): (&str, Arc<Surroundings>),
+        api_server: &str,
+        (tenants, surroundings): (Tenants, Arc<Surroundings>),
     ) -> Self {
-        let tenants = cluster.watch("").labels(&format!("{}=true", label::TENANT_NAMESPACE)).start(|_| ());
         tenants.ready().await;
         surroundings.ready().await;
         let tokens = Tokens::new(cluster.clone(), names::IPAM_AUDIENCE);
@@ -97,7 +96,7 @@ impl Service {
             Unreviewed::TooMany(_) => Refusal::Unavailable(error.to_string()),
         })?;
         let user = user.ok_or_else(|| nobody("the token shown is none of this cluster, or for another audience"))?;
-        let tenant = may_ask(&user, subject.cluster_id, |tenant| self.peer_of(tenant))?;
+        let tenant = may_ask(&user, subject.cluster_id, |tenant| self.tenants.peer_of(tenant))?;
         let Subject { cluster_id: Some(peer), exported: Some(ip) } = subject else { return Ok(()) };
         let plan = self.latest()?;
         if plan.is_reachable_by(peer, ip) {
@@ -107,14 +106,10 @@ impl Service {
             Ok(true) => Ok(()),
             Ok(false) => Err(Refusal::Forbidden(format!(
                 "address {ip} is in no EndpointSlice of a namespace offloaded to cluster {peer}, or is an address of a node, \
-                 of the API server or of another peer that no pod of that namespace has: the virtual kubelet may not export it"
+                 of the API server, of a Service or of another peer that no pod of that namespace has: the virtual kubelet may not export it"
             ))),
             Err(error) => Err(silent("which endpoints are reflected", error)),
         }
-    }
-
-    fn peer_of(&self, tenant: &str) -> Option<String> {
-        self.tenants.get("", tenant)?.labels().get(label::CLUSTER_ID).filter(|id| !id.is_empty()).cloned()
     }
 
     fn latest(&self) -> Result<Arc<Plan>, Refusal> {

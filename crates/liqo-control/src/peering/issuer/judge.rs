@@ -21,7 +21,7 @@ use super::{
     issue::{self, Stored},
     plan::{self, Grant, Refusal, Room, Seen, plan},
 };
-use crate::{home::Home, ledger::recorded, quiet::Quiet};
+use crate::{home::Home, quiet::Quiet};
 
 /// What every request needs.
 pub(super) struct Judge {
@@ -107,7 +107,7 @@ impl Judge {
         let peers = cluster.list::<ForeignCluster>("", "").await?;
         let labelled = format!("{}={}", label::CLUSTER_ID, peer.cluster_id);
         let mut known = cluster.list::<Namespace>("", &labelled).await?;
-        known.retain(|one| naming::tenant_of(one, recorded(one, peers.iter())) == Some(&peer.cluster_id));
+        known.retain(|one| decision::peer_of_tenant(one, peers.iter()) == Some(peer.cluster_id.as_str()));
         let tenant = tenant::choose(&known);
         let before = match &tenant {
             Some(Tenant::Ready(namespace)) => Stored::read(cluster, namespace).await?,
