@@ -5,8 +5,8 @@
 //! these slices can be wanted. The lists come from the API server itself, not from a
 //! watch: the virtual kubelet may have seen a slice a moment before a watch of this process delivers it.
 //!
-//! Whoever writes slices can name any address. An address of a node, of the API server, of a peer's gateway or in the networks
-//! of another peer therefore counts only in a namespace with a pod that has the address: a pod on the host network, or a pod
+//! Whoever writes slices can name any address. An address of a node, of the API server, of a Service, of a peer's gateway, in the
+//! networks of another peer or in the network of exported endpoints therefore counts only in a namespace with a pod that has the address: a pod on the host network, or a pod
 //! that another peer runs. What was exported before stays exported.
 //!
 //! Reads     `NamespaceMap`s of one tenant namespace, `NamespaceOffloading`s, the virtual `Node`s of the peer, `EndpointSlice`s of offloaded namespaces, `TunnelEndpoint`s, and `Pod`s of
@@ -108,7 +108,9 @@ impl Exports {
         let nodes = self.cluster.list::<Node>("", &virtual_nodes).await?;
         let tunnels = self.cluster.list::<TunnelEndpoint>("", "").await?;
         let around = self.surroundings.around(tunnels.iter().map(|tunnel| tunnel.spec.endpoint_ip.as_str()));
-        let is_held = |ip: &IpAddr| around.holds(*ip) || plan.peer_at(*ip, peer).is_some();
+        let virtual_networks = plan.own().map(|[_, services, external]| [services, external]).ok();
+        let is_virtual = |ip: &IpAddr| virtual_networks.iter().flatten().any(|network| network.contains(ip));
+        let is_held = |ip: &IpAddr| around.holds(*ip) || is_virtual(ip) || plan.peer_at(*ip, peer).is_some();
         let mut addresses = BTreeSet::new();
         for namespace in offloaded(&maps, &offloadings, &nodes) {
             let slices = self.cluster.list::<EndpointSlice>(namespace, "").await?;
