@@ -6,7 +6,7 @@ use liqo_api::meta::label;
 
 use super::{GuestArgs, Pairs, quoted};
 
-/// Domains, subdomains included, whose annotations give a pod networks, devices, identities, side-cars or runtimes of this
+/// Domains, subdomains included, whose labels and annotations give a pod networks, devices, identities, side-cars or runtimes of this
 /// cluster.
 const DOMAINS: [&str; 23] = [
     "amazonaws.com",
@@ -60,10 +60,12 @@ pub(super) fn check(args: &GuestArgs, meta: &ObjectMeta, all: &mut Vec<String>) 
             all.push(format!("label {}: only this cluster sets labels of liqo.io", quoted(key)));
         }
     }
-    for (key, value) in meta.annotations.as_ref().unwrap_or(&none) {
+    let labels = meta.labels.iter().flatten().map(|pair| ("label", pair));
+    let annotations = meta.annotations.iter().flatten().map(|pair| ("annotation", pair));
+    for (what, (key, value)) in labels.chain(annotations) {
         if acted_on(key, value) && !allowed(&args.guest_annotations, key) {
-            let value = "offloading.guests.annotations";
-            all.push(format!("annotation {}: not in {value} of this cluster", quoted(key)));
+            let allowed = "offloading.guests.annotations";
+            all.push(format!("{what} {}: not in {allowed} of this cluster", quoted(key)));
         }
     }
 }
@@ -79,7 +81,7 @@ fn is_reflected(key: &str, value: &str) -> bool {
         || (key, value) == (label::MANAGED_BY, label::MANAGED_BY_SHADOW_POD)
 }
 
-/// Whether a controller of this cluster gives the pod resources or identities because of the annotation.
+/// Whether a controller of this cluster gives the pod resources or identities because of the label or annotation.
 fn acted_on(key: &str, value: &str) -> bool {
     if PROFILES.iter().any(|beginning| key.starts_with(beginning)) {
         return value != "runtime/default";

@@ -117,6 +117,9 @@ fn labels_and_annotations_programs_of_this_cluster_act_on_are_refused() {
         (json!({"labels": {"virtualkubelet.liqo.io/service-account-name": "x"}}), false),
         (json!({"labels": {"notliqo.io/x": "x"}}), true),
         (json!({"annotations": {"prometheus.io/scrape": "true", "openshift.io/scc": "restricted-v2"}}), true),
+        (json!({"labels": {"azure.workload.identity/use": "true"}}), false),
+        (json!({"labels": {"sidecar.istio.io/inject": "true"}}), false),
+        (json!({"labels": {"kuma.io/sidecar-injection": "enabled"}}), false),
         (json!({"annotations": {"k8s.v1.cni.cncf.io/networks": "host"}}), false),
         (json!({"annotations": {"cni.projectcalico.org/ipAddrs": "[]"}}), false),
         (json!({"annotations": {"sidecar.istio.io/inject": "true"}}), false),
@@ -145,7 +148,8 @@ fn the_provider_allows_more() {
         guest_networks: vec![],
         guest_privileged: true,
     };
-    let metadata = json!({"annotations": {"sidecar.istio.io/inject": "true"}});
+    let inject = json!({"sidecar.istio.io/inject": "true"});
+    let metadata = json!({"annotations": inject, "labels": inject});
     let spec = json!({
         "hostPID": true, "priorityClassName": "guests", "priority": 100, "runtimeClassName": "kata",
         "tolerations": [{"key": "gpu", "operator": "Exists"}],
