@@ -149,6 +149,9 @@ pub(super) fn look(owner: &Owner, origin: &str, name: &str, there: Option<&Names
             Step::Refuse(format!("namespace {name:?} is already the remote namespace of {:?}", is.original))
         }
         Some(_) if is_leaving(there) => Step::Wait,
+        Some(_) if there.labels().get(label::REMOTE_CLUSTER_ID).is_none_or(|peer| peer != origin) => {
+            Step::Refuse(format!("namespace {name:?} has no label {}={origin}", label::REMOTE_CLUSTER_ID))
+        }
         Some(_) => {
             let is_wrong = rules.labels(origin).iter().any(|(key, value)| there.labels().get(key) != Some(value));
             Step::Keep { label: is_wrong }
@@ -200,8 +203,9 @@ mod tests {
         assert_eq!(ask("demo-x", None), Step::Create);
         assert_eq!(ask("liqo-demo", None), Step::Create);
         assert_eq!(ask("demo-x", Some(&own)), Step::Keep { label: false });
+        // Annotations alone do not make a namespace the peer's: whoever may edit a namespace can write them.
         let unlabelled = namespace(Some(owner("tenant/map", "demo")), "other");
-        assert_eq!(ask("demo-x", Some(&unlabelled)), Step::Keep { label: true });
+        assert!(matches!(ask("demo-x", Some(&unlabelled)), Step::Refuse(why) if why.contains("no label")));
         let mut loosened = own.clone();
         loosened.labels_mut().insert("pod-security.kubernetes.io/enforce".to_owned(), "privileged".to_owned());
         assert_eq!(ask("demo-x", Some(&loosened)), Step::Keep { label: true });
