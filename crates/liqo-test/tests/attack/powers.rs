@@ -29,6 +29,7 @@ pub(crate) fn are_small(rome: &Cluster) -> Result<()> {
     };
     let merge =
         |patch: &str| ["patch", "foreigncluster", "turin", "--type=merge", "-p", patch].map(str::to_owned).to_vec();
+    let lease = |name: &str| patch("lease", name, r#"{"spec":{"holderIdentity":"stranger"}}"#);
     for (account, args, end) in [
         ("liqo-gateway", patch("pod", &gateway, r#"{"metadata":{"labels":{"net.liqo.io/gateway":"standby"}}}"#), Done),
         ("liqo-gateway", patch("pod", &manager, image), Refused),
@@ -50,6 +51,10 @@ pub(crate) fn are_small(rome: &Cluster) -> Result<()> {
             ["create", "secret", "generic", "auth-token-once-x", "-n", "liqo"].map(str::to_owned).to_vec(),
             NoRight,
         ),
+        ("liqo-gateway", lease("1d5hml1.gateway.net.liqo.io"), Done),
+        ("liqo-gateway", lease("66cf253f.ctrlmgr.liqo.io"), NoRight),
+        ("liqo-network-manager", lease("network-manager.net.liqo.io"), Done),
+        ("liqo-network-manager", lease("66cf253f.ctrlmgr.liqo.io"), NoRight),
         ("liqo-network-manager", merge(r#"{"metadata":{"annotations":{"net.liqo.io/problem":"x"}}}"#), Done),
         ("liqo-network-manager", merge(r#"{"spec":{"incomingPeeringEnabled":"Yes"}}"#), Refused),
         (

@@ -9,6 +9,10 @@ const CLUSTER_ID: &[&str] = &[liqo_api::names::CLUSTER_ID_CONFIG_MAP];
 
 /// The Service at which peers find the gateway.
 const GATEWAY_SERVICE: &[&str] = &["liqo-gateway"];
+/// The lease that says which gateway is active.
+const GATEWAY_LEASE: &[&str] = &["1d5hml1.gateway.net.liqo.io"];
+/// The lease that says which network manager decides.
+const NETWORK_LEASE: &[&str] = &["network-manager.net.liqo.io"];
 /// The Secret with the cluster's WireGuard keys. This rule also grants lists and watches of this one name.
 const WIREGUARD_KEY: &[&str] = &["wireguard-pubkey"];
 
@@ -115,7 +119,8 @@ pub(super) const GATEWAY_NAMESPACED: &[Rule] = &[
     named("", &["secrets"], WIREGUARD_KEY, &["get", "list", "watch", "create", "patch"]),
     rule("", &["services"], RO),
     named("", &["services"], GATEWAY_SERVICE, &["patch"]),
-    rule("coordination.k8s.io", &["leases"], &["get", "list", "watch", "create", "update", "patch"]),
+    rule("coordination.k8s.io", &["leases"], &["create"]),
+    named("coordination.k8s.io", &["leases"], GATEWAY_LEASE, CHANGE),
 ];
 
 /// Route agent, everywhere.
@@ -153,7 +158,9 @@ pub(super) const NETWORK_MANAGER: &[Rule] = &[
 pub(super) const NETWORK_MANAGER_NAMESPACED: &[Rule] = &[
     named("", &["secrets"], WIREGUARD_KEY, RO),
     rule("", &["services"], RO),
-    rule("coordination.k8s.io", &["leases"], &["get", "list", "watch", "create", "patch"]),
+    rule("coordination.k8s.io", &["leases"], &["create"]),
+    named("coordination.k8s.io", &["leases"], GATEWAY_LEASE, RO),
+    named("coordination.k8s.io", &["leases"], NETWORK_LEASE, &["get", "patch"]),
 ];
 
 /// The Secret with the master key of the embedded store of results.
