@@ -63,7 +63,8 @@ pub(super) fn check(args: &KubeletArgs) -> Result<(), String> {
     Ok(())
 }
 
-/// Makes the virtual kubelet of an accepted offer what it should be.
+/// Makes the virtual kubelet of an accepted offer what it should be. Its rights and its Deployment are written at the same time:
+/// the rights are there before its process is.
 ///
 /// # Errors
 /// When the API server refuses or does not answer.
@@ -80,10 +81,20 @@ pub async fn ensure(
         Some(node) => node,
         None => choose_node_name(home, &peer).await?,
     };
+    // Pods of an account that is not there yet are refused, and tried again later and later.
     keep(home, &namespace, service_account(&namespace)).await?;
-    node::grant(home, &namespace, &peer, &node).await?;
-    keep(home, &namespace, role_binding(&namespace, &namespace, &peer, names::VIRTUAL_KUBELET_TENANT_ROLE)).await?;
+    let binding = role_binding(&namespace, &namespace, &peer, names::VIRTUAL_KUBELET_TENANT_ROLE);
     let wanted = deployment(home, args, offer, &peer, &node);
+    tokio::try_join!(
+        keep_deployment(home, current, wanted),
+        node::grant(home, &namespace, &peer, &node),
+        keep(home, &namespace, binding),
+    )
+    .map(drop)
+}
+
+/// Makes the Deployment what it should be; `current` is the Deployment now.
+async fn keep_deployment(home: &Home, current: Option<Deployment>, wanted: Deployment) -> Result<(), KubeError> {
     match current {
         Some(current) if current.metadata.deletion_timestamp.is_some() => Ok(()),
         Some(current) if selects_others(&current, &wanted) => {

@@ -114,14 +114,18 @@ impl Pass<'_> {
             dead,
             overdue: !grant.is_in_force(),
         });
-        self.metrics(plan.metrics, foreign_cluster.as_deref()).await?;
-        if let (Some(request), Some(one)) = (&request, &foreign_cluster) {
-            self.own(request, one).await?;
-            self.answer(request, one).await?;
-        }
-        if !(cordoned && plan.step == Step::Make) {
-            self.step(plan.step, request.as_deref(), offer.as_deref()).await?;
-        }
+        let answer = async {
+            if let (Some(request), Some(one)) = (&request, &foreign_cluster) {
+                self.own(request, one).await?;
+                self.answer(request, one).await?;
+            }
+            if !(cordoned && plan.step == Step::Make) {
+                self.step(plan.step, request.as_deref(), offer.as_deref()).await?;
+            }
+            Ok(())
+        };
+        // The offer does not wait for the role by which the peer reads metrics.
+        tokio::try_join!(self.metrics(plan.metrics, foreign_cluster.as_deref()), answer)?;
         if let Some(request) = request.filter(|request| request.metadata.deletion_timestamp.is_none())
             && let Some(status) = plan.status(request.status.as_ref(), &now())
         {
@@ -152,7 +156,6 @@ impl Pass<'_> {
             return Ok(None);
         }
         let asked = &request.spec.cluster_identity;
-        let unique = naming::unique_name(asked);
         let is_taken = !self
             .world
             .foreign_clusters
@@ -161,18 +164,25 @@ impl Pass<'_> {
                     || other.spec.cluster_identity.as_ref().is_some_and(|one| one.cluster_name == asked.cluster_name)
             })
             .is_empty();
-        let candidates: Vec<String> = if is_taken { vec![unique] } else { vec![asked.cluster_name.clone(), unique] };
-        for name in candidates {
-            match self.world.home.cluster.create(&incoming(&name, self.peer, &request.spec.auth_url)).await {
+        let cluster = &self.world.home.cluster;
+        for name in names_for(asked, &request.uid().unwrap_or_default()).into_iter().skip(usize::from(is_taken)) {
+            match cluster.create(&incoming(&name, self.peer, &request.spec.auth_url)).await {
                 Ok(made) => {
                     tracing::info!(peer = self.peer, object = name, "a new peer asks for resources");
                     return Ok(Some(Arc::new(made)));
                 }
-                Err(error) if error.is_conflict() => {}
+                Err(error) if error.is_conflict() => {
+                    let there: Option<ForeignCluster> = cluster.get("", &name).await?;
+                    // Made a moment ago, or being deleted: its event wakes this controller.
+                    if there.is_none_or(|one| decision::id_of(&one) == self.peer) {
+                        return Ok(None);
+                    }
+                }
                 Err(error) => return Err(error),
             }
         }
-        // One of these objects is the peer's, made a moment ago, or is being deleted: its event wakes this controller.
+        let why = format!("no ForeignCluster could be made: all names for cluster {:?} are taken", asked.cluster_name);
+        self.world.told.warn((cluster, COMPONENT), request, "", "RequestIgnored", &why).await;
         Ok(None)
     }
 
@@ -308,6 +318,14 @@ fn is_news(old: &ResourceOffer, new: &ResourceOffer, threshold: u8) -> bool {
         || owners(old) != owners(new)
 }
 
+/// Names for the `ForeignCluster` of a peer that asks, in order of preference. Other peers choose their names, too, and may take
+/// all that follow from what everybody knows of this peer: the last name follows from the UID that this cluster gave the request.
+fn names_for(peer: &ClusterIdentity, request: &str) -> [String; 3] {
+    let unique = naming::unique_name(peer);
+    let last = format!("{unique}-{}", naming::short_hash(request));
+    [peer.cluster_name.clone(), unique, last]
+}
+
 /// A `ForeignCluster` for a peer that asks.
 fn incoming(name: &str, peer: &str, auth_url: &str) -> ForeignCluster {
     let spec = ForeignClusterSpec {
@@ -320,4 +338,20 @@ fn incoming(name: &str, peer: &str, auth_url: &str) -> ForeignCluster {
     let labels = [(label::CLUSTER_ID, peer), (label::DISCOVERY_TYPE, label::DISCOVERY_INCOMING)];
     one.metadata.labels = Some(BTreeMap::from(labels.map(|(key, value)| (key.to_owned(), value.to_owned()))));
     one
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_name_for_a_peer_is_known_to_nobody_else() {
+        let peer = ClusterIdentity {
+            cluster_id: "16fbeaec-e4e4-41dc-9eea-170ce95d7dd9".to_owned(),
+            cluster_name: "milan".to_owned(),
+        };
+        let [own, unique, last] = names_for(&peer, "uid-1");
+        assert_eq!((own.as_str(), unique.as_str()), ("milan", naming::unique_name(&peer).as_str()));
+        assert!(last.starts_with(&format!("{unique}-")) && last != names_for(&peer, "uid-2")[2], "{last}");
+    }
 }

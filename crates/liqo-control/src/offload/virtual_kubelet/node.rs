@@ -14,11 +14,14 @@ use crate::home::Home;
 
 /// Gives the virtual kubelet in a tenant namespace its node, and takes away what the version before gave: every node.
 pub(super) async fn grant(home: &Home, tenant: &str, peer: &ClusterIdentity, node: &str) -> Result<(), KubeError> {
-    keep(home, "", node_role(peer, node)).await?;
-    for binding in bindings(tenant, peer) {
-        keep(home, "", binding).await?;
-    }
-    drop_one::<ClusterRoleBinding>(home, "", &binding_name(peer)).await.map(drop)
+    let [own, common] = bindings(tenant, peer);
+    let own = async {
+        // Kubernetes binds no role that is not there.
+        keep(home, "", node_role(peer, node)).await?;
+        keep(home, "", own).await
+    };
+    let before = binding_name(peer);
+    tokio::try_join!(own, keep(home, "", common), drop_one::<ClusterRoleBinding>(home, "", &before)).map(drop)
 }
 
 /// Takes all of it back; `true` when it is gone.
