@@ -7,7 +7,7 @@
 //!
 //! Keeps true: the proxy never connects to an address that a client chose; when one end closes a direction, the proxy
 //! closes that direction at the other end, and only that direction; an idle tunnel holds no buffer; the tunnels of one
-//! network are limited, so that one peer cannot use up the tunnels of all.
+//! network (see `source.rs`) are limited, so that a peer with one such network cannot use up the tunnels of all.
 
 mod count;
 mod relay;

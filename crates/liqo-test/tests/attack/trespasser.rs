@@ -128,14 +128,26 @@ fn identities_are_found_where_they_belong(raid: &Raid) -> Result<()> {
     Ok(())
 }
 
-/// Labels alone make no tenant namespace: the honest peer keeps its own namespace and gets no right in the labelled one.
+/// Labels alone make no tenant namespace: the honest peer keeps its own namespace and its networks, and neither that peer nor an
+/// account of the labelled namespace gets a right by the labels.
 fn namespaces_are_tenants_by_decision(raid: &Raid) -> Result<()> {
     let rome = raid.rome();
     let label = format!("discovery.liqo.io/cluster-id={}", raid.milan.id);
     let labels = ["label", "namespace", "a", &label, "discovery.liqo.io/tenant-namespace=true"];
     denied(mallory(rome, &labels), "labels of a tenant namespace")?;
+    let map = ["annotate", "namespace", "a", "liqo.io/managed-by-namespace-map=liqo-tenant-x/milan"];
+    denied(mallory(rome, &map), "the annotation of a namespace that a peer asked for")?;
+    let before = networks(rome, &raid.milan.tenant)?;
     // An administrator may set the labels, and the labels still make no tenant namespace.
     rome.kubectl(&labels)?;
+    let node = rome.node(&rome.first())?;
+    rome.kubectl(&["create", "serviceaccount", "virtual-kubelet", "-n", "a"])?;
+    let token = rome.kubectl(&["create", "token", "virtual-kubelet", "--audience=liqo-ipam", "-n", "a"])?;
+    let said =
+        ask_ipam(raid, &node.netns_file(), ("MapEndpointIP", &raid.milan.id, "198.51.100.9"), Some(token.trim()))?;
+    if is_answered(&said) {
+        holes::found("an account of a labelled namespace has asked the IPAM about milan".to_owned());
+    }
     never("a namespace with labels is taken for a tenant's", || {
         let bound = names(&rome.items(&["rolebindings", "-n", "a"])?);
         let bound = bound.into_iter().filter(|name| name != "a/mallory");
@@ -144,10 +156,24 @@ fn namespaces_are_tenants_by_decision(raid: &Raid) -> Result<()> {
         let standing = ["OutgoingPeering", "IncomingPeering"].map(|aspect| rome.peering("milan", aspect));
         let fallen = standing.into_iter().collect::<Result<Vec<Value>>>()?;
         let fallen = fallen.into_iter().filter(|one| one["status"] != "Established").map(|one| one.to_string());
-        Ok(bound.chain(gone.map(|one| text(one, "/metadata/name").to_owned())).chain(fallen).collect())
+        let now = networks(rome, &raid.milan.tenant)?;
+        let moved = (now != before).then(|| format!("networks of milan: {before} became {now}"));
+        Ok(bound.chain(gone.map(|one| text(one, "/metadata/name").to_owned())).chain(fallen).chain(moved).collect())
     })?;
+    rome.kubectl(&["delete", "serviceaccount", "virtual-kubelet", "-n", "a"])?;
     let clean = ["label", "namespace", "a", "discovery.liqo.io/cluster-id-", "discovery.liqo.io/tenant-namespace-"];
     rome.kubectl(&clean).map(drop)
+}
+
+/// What gateways of a cluster do for the peer of a tenant namespace, and what all its peers have.
+fn networks(cluster: &Cluster, tenant: &str) -> Result<Value> {
+    let mappings = cluster.items(&["natmappings"])?;
+    let storage = cluster.items(&["ipamstorages"])?;
+    let tunnels = cluster.items(&["tunnelendpoints", "-n", tenant])?;
+    let specs = |all: &[Value]| all.iter().map(|one| one["spec"].clone()).collect::<Vec<_>>();
+    let uids: Vec<_> = tunnels.iter().map(|one| one["metadata"]["uid"].clone()).collect();
+    ensure!(uids.len() == 1 && !storage.is_empty(), "{tenant} has {uids:?} tunnels");
+    Ok(json!([specs(&mappings), specs(&storage), uids]))
 }
 
 /// A pod bound by hand to the node of a peer does not run there, and pods with our marks change no offer.
@@ -190,14 +216,16 @@ fn less(now: &Value, before: &Value) -> bool {
 }
 
 /// A stolen token of milan's virtual kubelet exports to milan the addresses in slices of namespaces offloaded to milan, and no
-/// others: not a node's, though a slice there names the node, not one of a namespace offloaded to turin, not one of mallory's
-/// namespace, not an invented one.
+/// others: not a node's and not that of a Service, though a slice there names both, not one of a namespace offloaded to turin, not
+/// one of mallory's namespace, not an invented one.
 fn a_virtual_kubelet_exports_what_it_reflects(raid: &Raid) -> Result<()> {
     let rome = raid.rome();
     let held = [("shop", "198.51.100.7"), ("lent", "198.51.100.8"), ("a", "198.51.100.9")];
     let of_node = rome.node_ip();
+    let of_service = rome.json(&["service", "-n", "liqo", "liqo-controller-manager"])?;
+    let of_service = text(&of_service, "/spec/clusterIP");
     for (namespace, address) in held {
-        let more = if namespace == "shop" { vec![address, &of_node] } else { vec![address] };
+        let more = if namespace == "shop" { vec![address, &of_node, of_service] } else { vec![address] };
         let endpoints: Vec<_> = more.into_iter().map(|one| json!({"addresses": [one]})).collect();
         let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
             "metadata": {"name": "outside", "namespace": namespace}, "addressType": "IPv4",
@@ -212,7 +240,7 @@ fn a_virtual_kubelet_exports_what_it_reflects(raid: &Raid) -> Result<()> {
     };
     let reflected = ask("MapEndpointIP", "198.51.100.7")?;
     ensure!(is_answered(&reflected), "a reflected address is not exported: {reflected:?}");
-    for address in ["198.51.100.8", "198.51.100.9", "198.51.100.10", &of_node] {
+    for address in ["198.51.100.8", "198.51.100.9", "198.51.100.10", &of_node, of_service] {
         let said = ask("MapEndpointIP", address)?;
         if is_answered(&said) {
             holes::found(format!("a token of milan's virtual kubelet has exported {address}"));
