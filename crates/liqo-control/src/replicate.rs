@@ -43,6 +43,7 @@ use liqo_kube::{
     Cluster, KubeError, Queue, Store,
     args::RuntimeArgs,
     drive,
+    latest::Latest,
     life::Life,
     peer::{PeerClient, PeerIdentity, Renewal},
     role::Role,
@@ -70,6 +71,7 @@ const FAREWELL_OF_BANNED: Duration = Duration::from_secs(10);
 /// Bounds of the objects of a peer, and of their bytes, in memory: the replication to all peers shares this process.
 const REPLICAS: usize = 5_000;
 const REPLICAS_BYTES: usize = 64 << 20;
+
 /// Flags of the replicator, those of Liqo 0.8.3.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(
@@ -106,11 +108,11 @@ impl Role for ReplicatorArgs {
         let replicator = Arc::new(Replicator::start(home, self.workers, &life));
         let this = Arc::clone(&replicator);
         life.spawn("complaints", async move {
-            drive("complaints", this.complaints.clone(), 1, |complaint| this.complain(complaint)).await;
+            this.complaints.drive("complaints", |original, why| this.complain(original, why)).await;
         });
         let this = Arc::clone(&replicator);
         life.spawn("answers", async move {
-            drive("answers", this.answers.clone(), 1, |answer| this.note(answer)).await;
+            this.answers.drive("answers", |original, words| this.note(original, words)).await;
         });
         life.spawn("replicate", async move {
             replicator.ready().await;
@@ -125,10 +127,20 @@ impl Role for ReplicatorArgs {
 /// Whether an original is held while it has a replica.
 type Held<K> = fn(&K) -> bool;
 
-/// A report of a peer that was refused: the original, and why.
-type Complaint = (String, String, String);
-/// The words of a peer about an original request, if there are any: namespace, name, words.
-type Answer = (String, String, Option<String>);
+/// An object of this cluster that a peer has a replica of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Original {
+    namespace: String,
+    name: String,
+}
+
+/// Why the last refused report about an original was refused; peers by ID.
+type Complaints = Latest<String, Original, String>;
+/// The last words of a peer about an original request, `None` when the peer says nothing any more; peers by ID.
+type Answers = Latest<String, Original, Option<String>>;
+
+/// Pause between two writes of what a peer says about one original: the peer chooses how often it says something else.
+const PACE: Duration = Duration::from_secs(2);
 
 /// The way to one peer.
 struct Link {
@@ -148,9 +160,9 @@ struct Replicator {
     /// The ledger, which knows the tenant namespace of each peer.
     peers: Store<ForeignCluster>,
     /// Reports that were refused.
-    complaints: Queue<Complaint>,
+    complaints: Complaints,
     /// Words of peers that the originals do not show yet.
-    answers: Queue<Answer>,
+    answers: Answers,
     told: Told,
     /// The API server of each peer, by ID, for the counters of calls.
     remotes: Arc<Mutex<BTreeMap<String, Cluster>>>,
@@ -196,8 +208,8 @@ impl Replicator {
             tenants,
             namespaces,
             peers,
-            complaints: Queue::new(),
-            answers: Queue::new(),
+            complaints: Latest::new(PACE),
+            answers: Latest::new(PACE),
             told: Told::default(),
             remotes,
             requests,
@@ -283,18 +295,18 @@ impl Replicator {
     }
 
     /// Tells that a report of a peer was refused.
-    async fn complain(&self, (namespace, name, why): Complaint) -> Result<Option<Duration>, KubeError> {
+    async fn complain(&self, Original { namespace, name }: Original, why: String) -> Result<(), KubeError> {
         let (cluster, reason) = (&self.home.cluster, "ReportIgnored");
         if let Some(map) = self.maps.store.get(&namespace, &name) {
             self.told.warn((cluster, COMPONENT), &*map, "", reason, &why).await;
         } else if let Some(offer) = self.offers.store.get(&namespace, &name) {
             self.told.warn((cluster, COMPONENT), &*offer, "", reason, &why).await;
         }
-        Ok(None)
+        Ok(())
     }
 
     /// Shows on the original of a request what its peer says.
-    async fn note(&self, (namespace, name, words): Answer) -> Result<Option<Duration>, KubeError> {
+    async fn note(&self, Original { namespace, name }: Original, words: Option<String>) -> Result<(), KubeError> {
         let original = self.requests.store.get(&namespace, &name).filter(|one| said_about(&**one) != words.as_deref());
         if let Some(original) = original {
             let patch = json!({"metadata": {"uid": original.uid(), "annotations": {annotation::REFUSAL: words}}});
@@ -303,7 +315,7 @@ impl Replicator {
                 _ => {}
             }
         }
-        Ok(None)
+        Ok(())
     }
 
     /// Makes the link of a tenant namespace act with this identity; a new link when the identity leads elsewhere.

@@ -15,7 +15,7 @@ use liqo_kube::{
 };
 
 use super::{
-    Held, Link, Replicator,
+    Held, Link, Original, Replicator,
     replica::{Replica, Replicated, refused},
 };
 use crate::home::Home;
@@ -67,11 +67,13 @@ impl<K: Replicated> Originals<K> {
             let originals = self.store.filter(|object| object.namespace().as_deref() == Some(namespace));
             originals.iter().for_each(|object| queue.push(object.name_any()));
             let back = queue.clone();
-            let (originals, complaints, inside) = (self.store.clone(), cx.complaints.clone(), namespace.to_owned());
+            let (originals, complaints) = (self.store.clone(), cx.complaints.clone());
+            let (peer, inside) = (link.remote_id.clone(), namespace.to_owned());
             let twins = link.remote.watch::<K>(link.peer.namespace()).trim(|_| ()).start(move |twin: &K| {
                 let original = originals.get(&inside, &twin.name_any());
                 if let Some(why) = original.and_then(|original| refused(&*original, twin)) {
-                    complaints.push((inside.clone(), twin.name_any(), why));
+                    let original = Original { namespace: inside.clone(), name: twin.name_any() };
+                    complaints.push(peer.clone(), original, why);
                 }
                 back.push(twin.name_any());
             });

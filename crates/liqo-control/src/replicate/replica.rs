@@ -10,12 +10,12 @@ use liqo_api::{
 };
 use liqo_core::mapping;
 use liqo_kube::{
-    Object, Queue, said,
+    Object, said,
     twin::{Back, Farewell, Forged, Reflect},
 };
 use serde_json::{Value, json};
 
-use super::{Answer, Held};
+use super::{Answers, Held, Original};
 
 /// A status longer than this, in bytes of JSON, is not carried: nothing we ask for has so long an answer.
 const LONGEST_STATUS: usize = 256 * 1024;
@@ -80,7 +80,7 @@ pub(super) struct Replica<K> {
     remote_id: String,
     held: Held<K>,
     /// Where words of the peer about an original are left.
-    answers: Option<Queue<Answer>>,
+    answers: Option<Answers>,
 }
 
 impl<K> Replica<K> {
@@ -89,7 +89,7 @@ impl<K> Replica<K> {
     }
 
     /// Leaves words of the peer about an original in `answers`.
-    pub(super) fn leaving_answers_in(self, answers: &Queue<Answer>) -> Self {
+    pub(super) fn leaving_answers_in(self, answers: &Answers) -> Self {
         Self { answers: Some(answers.clone()), ..self }
     }
 }
@@ -131,9 +131,11 @@ impl<K: Replicated> Reflect for Replica<K> {
     }
 
     fn look(&self, name: &str, here: Option<&K>, there: Option<&K>, _seen: Option<&K>) {
-        let news = here.and_then(|here| Some((here.namespace()?, answer(here, there.filter(|one| self.ours(one)))?)));
-        if let (Some((namespace, words)), Some(answers)) = (news, &self.answers) {
-            answers.push((namespace, name.to_owned(), words));
+        let (Some(answers), Some(here)) = (&self.answers, here) else { return };
+        let original = Original { namespace: here.namespace().unwrap_or_default(), name: name.to_owned() };
+        match answer(here, there.filter(|one| self.ours(one))) {
+            Some(words) => answers.push(self.remote_id.clone(), original, words),
+            None => answers.withdraw(self.remote_id.clone(), original),
         }
     }
 
