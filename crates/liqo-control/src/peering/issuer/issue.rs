@@ -83,16 +83,20 @@ impl Stored {
         Held { is_same, is_due: certs::due(&self.facts, now) }
     }
 
-    /// Tells the administrator that a caller used the ID of a peer with another key.
-    pub(super) async fn tell(&self, cluster: &Cluster, peer: &ClusterIdentity) {
-        let message = format!(
-            "Somebody who calls itself cluster {} asked for an identity with another key than this one's, and was \
-             refused. If that cluster was installed anew, or has evicted this one, run `liqoctl generate peer-command \
-             --for-cluster-id {}` here, then the printed command on that cluster",
-            peer.cluster_id, peer.cluster_id
-        );
-        cluster.event(&self.secret, super::WRITER, "Warning", "NewKeyRefused", &message).await;
+    /// The Secret in which the certificate is stored.
+    pub(super) fn secret(&self) -> &Secret {
+        &self.secret
     }
+}
+
+/// The sentence for the administrator when a caller used the ID of a peer with another key.
+pub(super) fn key_refused(peer: &ClusterIdentity) -> String {
+    format!(
+        "Somebody who calls itself cluster {id} asked for an identity with another key than this one's, and was refused. \
+         If that cluster was installed anew, or has evicted this one, run `liqoctl generate peer-command --for-cluster-id \
+         {id}` here, then the printed command on that cluster",
+        id = peer.cluster_id
+    )
 }
 
 /// Watches what was signed last for each peer; of the Secrets, only the certificate is kept.

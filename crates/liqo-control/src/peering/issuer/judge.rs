@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::ResourceExt;
 use liqo_api::{ClusterIdentity, discovery::ForeignCluster, meta::label, names};
 use liqo_core::{decision, endpoint, naming};
-use liqo_kube::{KubeError, certs::SigningRequest, now, refusals};
+use liqo_kube::{KubeError, Object, Store, certs::SigningRequest, now, refusals, told::Told};
 
 use super::{
     super::{
@@ -21,7 +21,7 @@ use super::{
     issue::{self, Stored},
     plan::{self, Grant, Refusal, Room, Seen, plan},
 };
-use crate::{home::Home, ledger::recorded, quiet::Quiet};
+use crate::{home::Home, ledger::recorded};
 
 /// What every request needs.
 pub(super) struct Judge {
@@ -32,8 +32,10 @@ pub(super) struct Judge {
     pub(super) max_tenants: usize,
     /// Held while a tenant namespace is counted and made.
     pub(super) counting: tokio::sync::Mutex<()>,
-    /// Refusals that were told a short while ago.
-    pub(super) quiet: Quiet,
+    /// The peers that callers may call themselves.
+    pub(super) foreign_clusters: Store<ForeignCluster>,
+    /// Refusals that were told, by object of this cluster.
+    pub(super) told: Told,
     pub(super) api_server: String,
     pub(super) api_server_trusted: bool,
 }
@@ -212,33 +214,35 @@ impl Judge {
         };
         let name = secret.name_any();
         tracing::warn!(peer = peer.cluster_id, name = peer.cluster_name, secret = name, reason = why, "token refused");
-        if self.quiet.is_news(&secret.uid().unwrap_or_default()) {
-            let message = format!(
-                "Cluster {} came with this token and was refused: {why}. `liqoctl generate peer-command` makes a new one",
-                peer.cluster_id
-            );
-            self.home.cluster.event(secret.as_ref(), super::WRITER, "Warning", "TokenRefused", &message).await;
-        }
+        let message = format!(
+            "Cluster {} came with this token and was refused: {why}. `liqoctl generate peer-command` makes a new one",
+            peer.cluster_id
+        );
+        self.warn_seldom(secret.as_ref(), "TokenRefused", &message).await;
     }
 
     /// Tells on the `ForeignCluster` of a known peer that somebody who calls itself that peer was refused. The caller chooses
-    /// the ID, so the Event is written once in a while for each ID.
+    /// the ID: nothing is remembered, asked or written about an ID that is not known.
     async fn tell_refused(&self, peer: &ClusterIdentity, why: &str) {
-        if !self.quiet.is_news(&format!("refusal of {}", peer.cluster_id)) {
-            return;
-        }
-        let Ok(known) = self.home.cluster.list::<ForeignCluster>("", "").await else { return };
-        if let Some(one) = known.iter().find(|one| decision::id_of(one) == peer.cluster_id) {
+        if let Some(known) = self.foreign_clusters.filter(|one| decision::id_of(one) == peer.cluster_id).first() {
             let message =
                 format!("Somebody who calls itself this cluster asked for an identity here and was refused: {why}");
-            self.home.cluster.event(one, super::WRITER, "Warning", "IdentityNotGranted", &message).await;
+            self.warn_seldom(&**known, "IdentityNotGranted", &message).await;
+        }
+    }
+
+    /// Writes an Event about an object of this cluster, seldom for each reason: callers choose how often they are refused.
+    async fn warn_seldom<K: Object>(&self, object: &K, reason: &str, message: &str) {
+        let (uid, by) = (object.uid().unwrap_or_default(), (&self.home.cluster, super::WRITER));
+        if self.told.is_due(&uid, reason) {
+            self.told.write(by, object, (&uid, reason), ("Warning", reason), message).await;
         }
     }
 
     async fn another_key(&self, peer: &ClusterIdentity, namespace: &str, before: Option<&Stored>) -> No {
         tracing::warn!(peer = peer.cluster_id, namespace, "another key for an ID that belongs to a key was refused");
-        if let Some(before) = before.filter(|_| self.quiet.is_news(&format!("key of {}", peer.cluster_id))) {
-            before.tell(&self.home.cluster, peer).await;
+        if let Some(before) = before {
+            self.warn_seldom(before.secret(), "NewKeyRefused", &issue::key_refused(peer)).await;
         }
         issue::another_key(namespace, peer, &self.home.identity)
     }
