@@ -4,7 +4,8 @@
 //! the same key is given the same certificate, so a lost answer costs nothing. A new key needs the word of the old key,
 //! or of the administrator. What is signed is what was read, byte for byte, and the answer of the signer is read again.
 //!
-//! Writes    `CertificateSigningRequest`, its approval; `Secret` `liqo-remote-certificate`.
+//! Writes    `CertificateSigningRequest`, its approval; `Secret` `liqo-remote-certificate`; the end of the last certificate
+//!           in an annotation of the tenant `Namespace`.
 //! Removes   the `CertificateSigningRequest`s it made.
 
 use std::{borrow::Borrow, collections::BTreeMap, time::Duration};
@@ -15,16 +16,22 @@ use k8s_openapi::{
     ByteString,
     api::{
         certificates::v1::{CertificateSigningRequest, CertificateSigningRequestSpec},
-        core::v1::Secret,
+        core::v1::{Namespace, Secret},
     },
     jiff::Timestamp,
 };
 use kube::{ResourceExt, api::ObjectMeta};
-use liqo_api::{ClusterIdentity, meta::label, names};
+use liqo_api::{
+    ClusterIdentity,
+    meta::{annotation, label},
+    names,
+};
+use liqo_core::decision;
 use liqo_kube::{
     Cluster, KubeError, Store,
     certs::{self, Facts, SigningRequest},
 };
+use serde_json::json;
 
 use super::{
     super::{limits, wire},
@@ -163,7 +170,11 @@ pub(super) async fn certificate(
 ) -> Result<String, No> {
     let pem = sign(cluster, csr, lifetime).await?;
     let mut secret = secret(namespace, peer, &csr.pem(), &pem);
-    if let Err(error) = csr.check_answer(pem.as_bytes()) {
+    let checked = csr.check_answer(pem.as_bytes());
+    // Also of what is not handed out: the signing request could be read.
+    let ends = [certs::facts(pem.as_bytes()).ok(), before.map(|before| before.facts.clone())];
+    record_end(cluster, namespace, ends.into_iter().flatten().map(|facts| facts.not_after.as_second()).max()).await?;
+    if let Err(error) = checked {
         let why = format!("the signer {SIGNER} signed something else than what was asked for: {error}");
         tracing::error!(peer = peer.cluster_id, namespace, reason = why, "a certificate is not handed out");
         cluster.event(&secret, super::WRITER, "Warning", "CertificateDiffers", &why).await;
@@ -178,6 +189,20 @@ pub(super) async fn certificate(
         Some(before) => drop(replace(cluster, &mut secret, &before.secret).await?),
     }
     Ok(pem)
+}
+
+/// Records in the tenant namespace when a certificate of the peer ends, if none ends later.
+async fn record_end(cluster: &Cluster, namespace: &str, ends: Option<i64>) -> Result<(), KubeError> {
+    let Some(tenant) = cluster.get::<Namespace>("", namespace).await? else { return Ok(()) };
+    match decision::later_end(&tenant.metadata, ends) {
+        // Of two simultaneous records, one fails with a conflict.
+        Some(ends) => {
+            let annotations = json!({annotation::CERTIFICATE_EXPIRE_TIME: ends.to_string()});
+            let meta = json!({"resourceVersion": tenant.resource_version(), "annotations": annotations});
+            cluster.merge(&tenant, json!({ "metadata": meta })).await.map(drop)
+        }
+        None => Ok(()),
+    }
 }
 
 async fn replace(cluster: &Cluster, new: &mut Secret, old: &Secret) -> Result<Secret, KubeError> {
