@@ -1,7 +1,7 @@
 //! Role `crd-replicator`: the messenger between tenant namespaces.
 //!
 //! Watches   originals (label `liqo.io/replication=true`) of `ResourceRequest`, `ResourceOffer`, `NamespaceMap`
-//!           and `NetworkConfig`; identity secrets; in the peer's tenant namespace the replicas of all.
+//!           and `NetworkConfig`; identity secrets of tenant namespaces; in the peer's tenant namespace the replicas of all.
 //! Writes    replicas in the peer's tenant namespace (spec, labels, annotations), the status of originals,
 //!           the finalizer `crdReplicator.liqo.io` on originals, the annotation `liqo.io/refusal` on original requests.
 //! Removes   replicas whose original is going away.
@@ -19,6 +19,7 @@
 //! endpoint or key reaches the peer while the old tunnel still stands; but they are not held. Without the tunnel
 //! nobody could remove the replica, and both would wait for each other for ever.
 
+mod identities;
 mod originals;
 mod replica;
 
@@ -28,12 +29,11 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
 use liqo_api::{
     discovery::{ForeignCluster, ResourceRequest},
     meta::{annotation, label},
-    names,
     net::NetworkConfig,
     sharing::ResourceOffer,
     virtualkubelet::NamespaceMap,
@@ -53,6 +53,7 @@ use liqo_kube::{
 use serde_json::json;
 
 use self::{
+    identities::{Identities, Known},
     originals::Originals,
     replica::{is_out_of_band, said_about},
 };
@@ -64,6 +65,9 @@ use crate::{
 
 /// Pause before an identity that cannot be used is looked at again.
 const RETRY: Duration = Duration::from_secs(30);
+
+/// Pause before a tenant namespace is looked at again whose Secrets were not listed yet.
+const SOON: Duration = Duration::from_millis(500);
 
 /// How long a deleted original of a banned peer is held for its replica.
 const FAREWELL_OF_BANNED: Duration = Duration::from_secs(10);
@@ -153,7 +157,7 @@ struct Link {
 struct Replicator {
     home: Home,
     workers: usize,
-    identities: Store<Secret>,
+    identities: Identities,
     tenants: Queue<String>,
     /// Tenant namespaces.
     namespaces: Store<Namespace>,
@@ -176,11 +180,7 @@ struct Replicator {
 impl Replicator {
     fn start(home: Home, workers: usize, life: &Life) -> Self {
         let tenants = Queue::new();
-        let selector = format!("{}=true,{}=true", label::LOCAL_IDENTITY, label::CERTIFICATE_AVAILABLE);
-        let queue = tenants.clone();
-        let identities = home.cluster.watch::<Secret>("").labels(&selector).start(move |secret: &Secret| {
-            queue.push(secret.namespace().unwrap_or_default());
-        });
+        let identities = Identities::new(home.cluster.clone(), tenants.clone());
         let queue = tenants.clone();
         let namespaces = home.cluster.watch::<Namespace>("").labels(label::CLUSTER_ID).start(move |one: &Namespace| {
             queue.push(one.name_any());
@@ -221,7 +221,6 @@ impl Replicator {
     }
 
     async fn ready(&self) {
-        self.identities.ready().await;
         self.namespaces.ready().await;
         self.peers.ready().await;
         self.requests.store.ready().await;
@@ -232,7 +231,16 @@ impl Replicator {
 
     /// Makes what runs for one tenant namespace fit its identity and its originals.
     async fn settle(&self, namespace: String) -> Result<Option<Duration>, KubeError> {
-        let found = self.peer_in(&namespace).and_then(|peer| Some((self.identity(&namespace, &peer)?, peer)));
+        let found = match self.tenant(&namespace) {
+            Some((tenant, peer)) => match self.identities.find(&tenant, &peer) {
+                Known::NotYet => return Ok(Some(SOON)),
+                Known::Identity(identity) => identity.map(|identity| (identity, peer)),
+            },
+            None => {
+                self.identities.forget(&namespace);
+                None
+            }
+        };
         let Some((identity, remote_id)) = found else {
             if let Some(link) = self.links.lock().await.remove(&namespace) {
                 self.forget(&namespace, &link.remote_id);
@@ -277,21 +285,12 @@ impl Replicator {
         Ok(all.into_iter().flatten().min())
     }
 
-    /// The peer a tenant namespace is shared with.
-    fn peer_in(&self, namespace: &str) -> Option<String> {
+    /// A tenant namespace, and the peer it is shared with.
+    fn tenant(&self, namespace: &str) -> Option<(Arc<Namespace>, String)> {
         let namespace = self.namespaces.get("", namespace)?;
         let peers = self.peers.all();
-        naming::tenant_of(&namespace, recorded(&namespace, peers.iter().map(AsRef::as_ref))).map(str::to_owned)
-    }
-
-    /// Our identity on a peer: only what lies in that peer's tenant namespace and is named as we name identities.
-    fn identity(&self, namespace: &str, peer: &str) -> Option<PeerIdentity> {
-        let secrets = self.identities.filter(|secret| {
-            secret.namespace().as_deref() == Some(namespace)
-                && secret.labels().get(label::CLUSTER_ID).is_some_and(|id| id == peer)
-                && secret.name_any().starts_with(names::IDENTITY_SECRET_PREFIX)
-        });
-        PeerIdentity::best(secrets.iter().map(AsRef::as_ref))
+        let peer = naming::tenant_of(&namespace, recorded(&namespace, peers.iter().map(AsRef::as_ref)))?.to_owned();
+        Some((namespace, peer))
     }
 
     /// Tells that a report of a peer was refused.

@@ -21,7 +21,7 @@ use liqo_core::{endpoint, naming};
 use liqo_kube::{Object, Queue, Store, now, told::Told};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::{checker::Checker, monitor, permissions::is_binding_of_peer, settings::Settings};
+use super::{checker::Checker, monitor, permissions::is_kept, settings::Settings};
 use crate::{
     args::{ManagerArgs, PeeringArgs},
     home::Home,
@@ -140,7 +140,7 @@ impl World {
                 .labels(&format!("{}={}", label::APP_NAME, names::VIRTUAL_KUBELET))
                 .start(by_namespace(&bell)),
             bindings: memory.bindings.listen(ring(&bell, |binding: &RoleBinding| {
-                binding.namespace().filter(|_| is_binding_of_peer(binding)).map(Wake::Tenant)
+                binding.namespace().filter(|_| is_kept(binding)).map(Wake::Tenant)
             })),
             exchange: Quotas::watch(cluster, Limits::of_exchange(now().0.as_second()), wake_tenant(&bell)),
             checker: Checker::new(&settings, home.reach.clone(), bell),

@@ -74,6 +74,8 @@ const ROWS: &[Row] = &[
         Added::Object,
     ),
     row("the same", ("clusterrolebindings", ""), "liqo-controller-manager-grant-virtual-kubelet-tenant", Added::Object),
+    row("the replicator reads Secrets by namespace", ("clusterroles", ""), "liqo-crd-replicator-tenant", Added::Object),
+    row("the same", ("rolebindings", ""), "liqo-crd-replicator-tenant", Added::Object),
     row("a peer that is refused may withdraw", ("clusterroles", ""), "liqo-remote-peering-leaving", Added::Object),
     row("the same", ("clusterrolebindings", ""), "liqo-remote-peering-leaving", Added::Object),
     row("settings of the rules for peers", ("configmaps", PART), "liqo-peer-policy", Added::Object),
