@@ -43,7 +43,7 @@ use liqo_kube::{Cluster, Queue, Store, drive, life::Life};
 use tokio::sync::watch;
 
 use self::pair::Pair;
-use crate::{args::WorkerArgs, link::Link, metrics::Counters, node::Reach, translate::Addresses};
+use crate::{args::WorkerArgs, link::Link, metrics::Counters, node::Connectivity, translate::Addresses};
 
 pub(crate) use pod::{API_SERVER_NAMES, ApiServer, ApiSupport};
 
@@ -144,7 +144,7 @@ pub(crate) fn start(
     cx: Cx,
     pods: Store<Pod>,
     pairs: Arc<Pairs>,
-    reach: watch::Receiver<Reach>,
+    reach: watch::Receiver<Connectivity>,
 ) -> Store<NamespaceMap> {
     let cx = Arc::new(cx);
     let queue = Queue::new();
@@ -163,11 +163,11 @@ pub(crate) fn start(
 
 /// When the other cluster answers again all watches there start anew: connections from before may look
 /// alive for minutes although nothing comes through.
-async fn reconnect(mut reach: watch::Receiver<Reach>, follower: Arc<Follower>, queue: Queue<()>) {
+async fn reconnect(mut reach: watch::Receiver<Connectivity>, follower: Arc<Follower>, queue: Queue<()>) {
     let mut before = *reach.borrow_and_update();
     while reach.changed().await.is_ok() {
         let now = *reach.borrow_and_update();
-        if (before, now) == (Reach::Lost, Reach::Reached) {
+        if (before, now) == (Connectivity::Lost, Connectivity::Reached) {
             follower.renew.store(true, Ordering::SeqCst);
             queue.push(());
         }

@@ -84,7 +84,7 @@ pub struct IdentityArgs {
 pub(crate) struct Issuer {
     judge: Arc<Judge>,
     tokens: Tokens,
-    /// What was signed last for each peer.
+    /// The certificate that was signed last for each peer.
     certificates: Store<Secret>,
     /// The certificate that the authentication service shows.
     shown: Store<Secret>,
@@ -166,7 +166,7 @@ impl Issuer {
         }
     }
 
-    /// What the authentication service must know.
+    /// The name of this cluster, the certificate to show, and the certificates of peers.
     async fn facts(&self) -> Result<wire::Facts, No> {
         let home = &self.judge.home;
         let shown = match self.pin_certificate {
@@ -204,7 +204,7 @@ impl Issuer {
     }
 }
 
-/// Makes the token and makes it again whenever it vanishes.
+/// Makes the token of the cluster, again whenever its Secret is deleted.
 fn keep_token(home: &Home, life: &Life) {
     let queue = Queue::new();
     queue.push(());

@@ -1,7 +1,7 @@
 //! Signing for a peer, by the cluster's own signer.
 //!
 //! Keeps true: a certificate is stored before it is handed out. A peer that asks again with
-//! the same key is given the same certificate, so a lost answer costs nothing. A new key needs the word of the old key,
+//! the same key is given the same certificate, so a lost answer does no harm. A new key needs a proof by the old key,
 //! or of the administrator. What is signed is what was read, byte for byte, and the answer of the signer is read again.
 //!
 //! Writes    `CertificateSigningRequest`, its approval; `Secret` `liqo-remote-certificate`; the end of the last certificate
@@ -43,7 +43,7 @@ const CSR: &str = "csr";
 const CERTIFICATE: &str = "certificate";
 /// Certificates of peers that the authentication service is told, at most.
 const MOST: usize = 512;
-/// How often we look whether it has signed.
+/// Pause between two looks whether the signer has signed.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// What to do about a signing request.
@@ -53,7 +53,7 @@ pub(super) enum Choice {
     Again,
     /// Sign.
     Sign,
-    /// Neither.
+    /// Refuse the request.
     Refuse,
 }
 
@@ -66,7 +66,7 @@ pub(super) struct Stored {
 }
 
 impl Stored {
-    /// Reads it in the tenant namespace of a peer.
+    /// Reads what was signed last, in the tenant namespace of a peer.
     pub(super) async fn read(cluster: &Cluster, namespace: &str) -> Result<Option<Self>, KubeError> {
         let found = cluster.get::<Secret>(namespace, names::REMOTE_CERTIFICATE_SECRET).await?;
         Ok(found.and_then(|secret| {
@@ -130,7 +130,7 @@ pub(super) fn certificates(secrets: &[impl Borrow<Secret>]) -> Vec<String> {
 pub(super) struct Held {
     /// The same request was signed.
     pub(super) is_same: bool,
-    /// The certificate is due for renewal, or has expired.
+    /// The stored certificate is due for renewal, or has expired.
     pub(super) is_due: bool,
 }
 

@@ -14,12 +14,12 @@ use super::{
     super::{
         permissions, tenant,
         tenant::Tenant,
-        token::{self, Known, Word, Wrong},
+        token::{self, Known, TokenRights, Wrong},
         wire,
     },
     No, check,
     issue::{self, Stored},
-    plan::{self, Grant, Refusal, Room, Seen, plan},
+    plan::{self, Issuance, Refusal, Room, Seen, plan},
 };
 use crate::{home::Home, ledger::recorded};
 
@@ -79,25 +79,25 @@ impl Judge {
         let seen = self.observe(&found, peer, &csr).await?;
         let room = seen.room.clone();
         match plan(rights, seen) {
-            Ok(grant) => self.act(grant, &request, before, &csr).await,
+            Ok(issuance) => self.act(issuance, &request, before, &csr).await,
             Err(refusal) => Err(self.refuse(&refusal, &request, (&room, before)).await),
         }
     }
 
     /// The rights of the caller: by its proof, if the proof is good, else by its token.
-    async fn rights(&self, request: &wire::Request, is_proven: Option<bool>) -> Result<Word, No> {
+    async fn rights(&self, request: &wire::Request, is_proven: Option<bool>) -> Result<TokenRights, No> {
         let token = match is_proven {
             Some(true) => None,
             _ => Some(self.token(&request.cluster, &request.destination_cluster_token).await?),
         };
         match plan::rights(token, self.token_needed) {
-            Ok(word) => Ok(word),
+            Ok(rights) => Ok(rights),
             Err(refusal) => Err(self.refuse(&refusal, request, (&Room::Missing { tenants: 0 }, None)).await),
         }
     }
 
     /// The meaning of the token that the caller shows.
-    async fn token(&self, peer: &ClusterIdentity, given: &str) -> Result<Result<Word, Wrong>, No> {
+    async fn token(&self, peer: &ClusterIdentity, given: &str) -> Result<Result<TokenRights, Wrong>, No> {
         let Home { cluster, namespace, .. } = &self.home;
         let known = Known::read(cluster, namespace, &peer.cluster_id, given, self.accept_cluster_token).await?;
         Ok(known.judge(given, &peer.cluster_id, now().0))
@@ -137,27 +137,27 @@ impl Judge {
     /// Does what a grant asks for.
     async fn act(
         &self,
-        grant: Grant,
+        issuance: Issuance,
         request: &wire::Request,
         before: Option<&Stored>,
         csr: &SigningRequest,
     ) -> Result<wire::Answer, No> {
         let (cluster, peer) = (&self.home.cluster, &request.cluster);
-        if let Some(token) = &grant.bind {
+        if let Some(token) = &issuance.bind {
             token::bind(cluster, token, &peer.cluster_id).await?;
         }
-        let namespace = match grant.namespace {
+        let namespace = match issuance.namespace {
             Some(namespace) => namespace,
             None => self.make_room(peer).await?,
         };
-        let certificate = match before.filter(|_| !grant.sign) {
+        let certificate = match before.filter(|_| !issuance.sign) {
             Some(before) => before.certificate.clone(),
             None => self.sign(&namespace, request, before, csr).await?,
         };
         permissions::bind(cluster, &namespace, names::PEERING_BASIC_ROLE, &peer.cluster_id).await?;
-        self.keep(peer, &request.origin_cluster_token, grant.may_replace_token).await?;
+        self.keep(peer, &request.origin_cluster_token, issuance.may_replace_token).await?;
         tracing::info!(peer = peer.cluster_id, name = peer.cluster_name, namespace, "identity granted");
-        Ok(check::answer(namespace, &certificate, grant.api_server_url, self.authority()))
+        Ok(check::answer(namespace, &certificate, issuance.api_server_url, self.authority()))
     }
 
     /// The answer to a request that is refused; what the administrator must know is told.
@@ -193,7 +193,7 @@ impl Judge {
         issue::certificate(&self.home.cluster, (namespace, &request.cluster), before, csr, lifetime).await
     }
 
-    /// Stores the token that this cluster must show when the peer is asked in return.
+    /// Stores the token that this cluster must show when this cluster asks the peer in return.
     async fn keep(&self, peer: &ClusterIdentity, told: &str, may_replace: bool) -> Result<(), No> {
         let Home { cluster, namespace, .. } = &self.home;
         match told {
@@ -202,7 +202,7 @@ impl Judge {
         }
     }
 
-    /// The caller is told nothing; the administrator is.
+    /// Tells the administrator why a token is refused; the caller does not learn the reason.
     async fn tell(&self, peer: &ClusterIdentity, wrong: &Wrong) {
         let (secret, why) = match wrong {
             Wrong::Unknown => {
