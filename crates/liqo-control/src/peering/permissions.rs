@@ -9,7 +9,7 @@
 //! The start of a withdrawal is recorded in annotations of the tenant namespace, which peers cannot write.
 //!
 //! Watches   `Namespace`, `ForeignCluster`, `ResourceRequest`, `ResourceOffer`, `NamespaceMap`, `NetworkConfig`, `RoleBinding`, `ResourceQuota`.
-//! Writes    `RoleBinding` `liqo-binding-*` and, for the replicator, `liqo-crd-replicator-tenant`; the `ResourceQuota` `liqo-exchange` ([`crate::limits`]); annotations of tenant `Namespace`s; `ClusterRole` and
+//! Writes    `RoleBinding` `liqo-binding-*` and, for the replicator, `liqo-crd-replicator-tenant`; the `ResourceQuota` `liqo-exchange` ([`crate::limits`]); annotations and Pod Security of tenant `Namespace`s; `ClusterRole` and
 //!           `ClusterRoleBinding` `liqo-tenant-remote-*`.
 //! Removes   the same, *basic* only from a peer that is banned.
 
@@ -30,7 +30,7 @@ use liqo_core::{
 use liqo_kube::{Cluster, KubeError, now, owner_reference};
 use serde_json::{Value, json};
 
-use super::world::World;
+use super::{tenant, world::World};
 use crate::ledger::is_replica;
 
 const RBAC: &str = "rbac.authorization.k8s.io";
@@ -72,6 +72,7 @@ pub(crate) async fn settle(world: &World, namespace: String) -> Result<Option<Du
     // Before the peer has a right to create anything.
     world.exchange.limit(&world.home.cluster, &namespace).await?;
     bind_replicator(world, &namespace).await?;
+    tenant::secure(&world.home.cluster, &tenant, world.pod_security).await?;
     let found = ROLES.map(|role| world.bindings.get(&namespace, &binding_name(role)));
     let seen = seen(world, &tenant, &peer, found.each_ref().map(Option::is_some));
     let clocks = clocks(&seen);

@@ -51,6 +51,12 @@ const ROWS: &[Row] = &[
     ),
     row("the same", REMOTE, "", Added::Field(&[META, "labels", "pod-security.kubernetes.io/audit"])),
     row("the same", REMOTE, "", Added::Field(&[META, "labels", "pod-security.kubernetes.io/warn"])),
+    row(
+        "virtual kubelets meet a standard",
+        ("namespaces", "discovery.liqo.io/tenant-namespace"),
+        "",
+        Added::Field(&[META, "labels", "pod-security.kubernetes.io/enforce"]),
+    ),
     row("objects of guests are counted", ("resourcequotas", ""), "liqo-objects", Added::Object),
     row("pods of the Liqo namespace may be critical", ("resourcequotas", PART), "liqo-critical-pods", Added::Object),
     row("the certificate of the authentication service stays", ("secrets", ""), "liqo-auth-certificate", Added::Object),
