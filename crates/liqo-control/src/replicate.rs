@@ -128,7 +128,7 @@ impl Role for ReplicatorArgs {
     }
 }
 
-/// Whether an original is held while it has a replica.
+/// Whether a deleted original is held until its replica is gone.
 type Held<K> = fn(&K) -> bool;
 
 /// An object of this cluster that a peer has a replica of.
@@ -146,7 +146,7 @@ type Answers = Latest<String, Original, Option<String>>;
 /// Pause between two writes of what a peer says about one original: the peer chooses how often it says something else.
 const PACE: Duration = Duration::from_secs(2);
 
-/// The way to one peer.
+/// The connection to one peer, and the mirrors that use the connection.
 struct Link {
     peer: PeerClient,
     remote: Cluster,
@@ -245,7 +245,7 @@ impl Replicator {
             if let Some(link) = self.links.lock().await.remove(&namespace) {
                 self.forget(&namespace, &link.remote_id);
             }
-            // Without an identity nothing can have a replica that we could reach: nothing is held any longer.
+            // Without an identity no replica can be reached: no original is held any longer.
             return self.let_go(&namespace, Duration::ZERO).await;
         };
         let is_banned = decision::bans(self.peers.all().iter().map(AsRef::as_ref), &remote_id);

@@ -61,7 +61,7 @@ impl Told {
         }
     }
 
-    /// The object is gone, or nothing is wrong with it any more.
+    /// Forgets an object that is gone, or about which every topic is settled.
     pub fn forget(&self, object: &str) {
         self.lock().remove(object);
     }
@@ -106,7 +106,7 @@ impl Told {
         is_written
     }
 
-    /// The trouble that [`Told::warn`] was called for is over.
+    /// The topic about which [`Told::warn`] wrote is settled.
     pub fn settled<K: Object>(&self, object: &K, topic: &str, reason: &str) {
         self.settle(&object.uid().unwrap_or_default(), &format!("{reason}/{topic}"));
     }

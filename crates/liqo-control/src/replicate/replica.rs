@@ -1,4 +1,4 @@
-//! How a replica looks, and what of a replica is carried back to its original.
+//! The form of a replica, and the parts of a replica that are carried back to its original.
 
 use kube::ResourceExt;
 use liqo_api::{
@@ -24,7 +24,7 @@ const NAMED: usize = 5;
 
 /// A kind that is replicated.
 pub(super) trait Replicated: Object {
-    /// Whether a peer says on the replica why it does not do what the original asks for.
+    /// Whether a peer writes on the replica why the peer refuses what the original asks for.
     const IS_ANSWERED: bool = false;
 
     /// What a peer reports about the object, as far as the object asked for it; `report` is not longer than
@@ -74,7 +74,7 @@ pub(super) fn is_out_of_band(original: &NetworkConfig) -> bool {
     original.labels().contains_key(label::OWNERSHIP)
 }
 
-/// How a replica of `K` looks, and what it teaches us.
+/// The form of replicas of `K`, and what is carried back from them.
 pub(super) struct Replica<K> {
     home_id: String,
     remote_id: String,
@@ -149,7 +149,7 @@ impl<K: Replicated> Reflect for Replica<K> {
         labels.insert(label::REPLICATED.to_owned(), "true".to_owned());
         labels.insert(label::ORIGIN_ID.to_owned(), self.home_id.clone());
         let mut annotations = here.annotations().clone();
-        // These are words of the peer, which stand on the replica already.
+        // The refusal is a text of the peer, which the peer wrote on the replica.
         annotations.remove(annotation::REFUSAL);
         let replica = json!({
             "apiVersion": K::api_version(&()),
