@@ -66,9 +66,6 @@ use crate::{
 /// Pause before an identity that cannot be used is looked at again.
 const RETRY: Duration = Duration::from_secs(30);
 
-/// Pause before a tenant namespace is looked at again whose Secrets were not listed yet.
-const SOON: Duration = Duration::from_millis(500);
-
 /// How long a deleted original of a banned peer is held for its replica.
 const FAREWELL_OF_BANNED: Duration = Duration::from_secs(10);
 
@@ -232,8 +229,8 @@ impl Replicator {
     /// Makes what runs for one tenant namespace fit its identity and its originals.
     async fn settle(&self, namespace: String) -> Result<Option<Duration>, KubeError> {
         let found = match self.tenant(&namespace) {
-            Some((tenant, peer)) => match self.identities.find(&tenant, &peer) {
-                Known::NotYet => return Ok(Some(SOON)),
+            Some((tenant, peer)) => match self.identities.find(&tenant, &peer).await {
+                Known::NotYet(pause) => return Ok(Some(pause)),
                 Known::Identity(identity) => identity.map(|identity| (identity, peer)),
             },
             None => {

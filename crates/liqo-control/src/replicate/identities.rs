@@ -1,28 +1,33 @@
 //! The identities of this cluster on its peers: one watch in each tenant namespace. The replicator may read the Secrets of no other
 //! namespace.
 //!
-//! Keeps true: while it is not known which identities a namespace has, there is no answer, so nothing is given up meanwhile.
+//! Keeps true: while the identities of a namespace are not known, there is no answer, so nothing is given up meanwhile. A namespace
+//! is watched once the controller manager has bound the rights there.
 //!
 //! Watches   identity `Secret`s, by tenant namespace.
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::ResourceExt;
 use liqo_api::{meta::label, names};
-use liqo_kube::{Cluster, Queue, Store, peer::PeerIdentity};
+use liqo_kube::{Cluster, Queue, Store, access, peer::PeerIdentity};
 
-/// So long a watch takes at most where the rights of the replicator are bound, with room for a controller manager that starts.
+/// Pause before a namespace is looked at again whose Secrets were not listed yet.
+const SOON: Duration = Duration::from_millis(300);
+/// The same pause after [`PATIENCE`].
+const LATER: Duration = Duration::from_secs(15);
+/// Time after which Secrets are listed, with room for a controller manager that starts.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is known of the identities in a tenant namespace.
 pub(super) enum Known {
-    /// The Secrets of the namespace were not listed yet.
-    NotYet,
+    /// The Secrets of the namespace were not listed yet; the time of the next look.
+    NotYet(Duration),
     /// The identity to act with; `None`: there is none.
     Identity(Option<PeerIdentity>),
 }
@@ -36,7 +41,8 @@ pub(super) struct Identities {
 }
 
 struct Watched {
-    secrets: Store<Secret>,
+    /// `None`: the rights are not bound yet.
+    secrets: Option<Store<Secret>>,
     since: Instant,
     is_reported: bool,
 }
@@ -47,37 +53,50 @@ impl Identities {
     }
 
     /// The identity on a peer in the tenant namespace of the peer: of several the best one, and only Secrets that are named as
-    /// this cluster names identities. Starts watching the namespace.
-    pub(super) fn find(&self, tenant: &Namespace, peer: &str) -> Known {
+    /// this cluster names identities. Starts watching the namespace when the rights are there.
+    pub(super) async fn find(&self, tenant: &Namespace, peer: &str) -> Known {
         let namespace = tenant.name_any();
-        let mut all = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        let watched = all.entry(namespace.clone()).or_insert_with(|| self.watch(&namespace));
-        if watched.secrets.is_ready() {
-            let secrets = watched.secrets.filter(|secret| is_identity(secret, peer));
-            return Known::Identity(PeerIdentity::best(secrets.iter().map(AsRef::as_ref)));
+        let is_watched = self.watched().get(&namespace).is_some_and(|watched| watched.secrets.is_some());
+        let may_watch = is_watched || access::may_list_secrets(&self.cluster, &namespace).await;
+        let mut all = self.watched();
+        let watched = all.entry(namespace.clone()).or_insert_with(|| Watched {
+            secrets: None,
+            since: Instant::now(),
+            is_reported: false,
+        });
+        if watched.secrets.is_none() && may_watch {
+            watched.secrets = Some(self.watch(&namespace));
+        }
+        if let Some(secrets) = watched.secrets.as_ref().filter(|secrets| secrets.is_ready()) {
+            let identities = secrets.filter(|secret| is_identity(secret, peer));
+            return Known::Identity(PeerIdentity::best(identities.iter().map(AsRef::as_ref)));
         }
         let is_late = watched.since.elapsed() >= PATIENCE;
         if is_late && !std::mem::replace(&mut watched.is_reported, true) {
             tracing::warn!(namespace, "the Secrets of the tenant namespace cannot be read: nothing is replicated");
         }
         // A namespace that is being deleted may have lost the rights of the replicator, which nobody binds there again.
-        match is_late && tenant.metadata.deletion_timestamp.is_some() {
-            true => Known::Identity(None),
-            false => Known::NotYet,
+        match (is_late, tenant.metadata.deletion_timestamp.is_some()) {
+            (true, true) => Known::Identity(None),
+            (true, false) => Known::NotYet(LATER),
+            (false, _) => Known::NotYet(SOON),
         }
     }
 
     /// The namespace is the tenant namespace of no peer any more.
     pub(super) fn forget(&self, namespace: &str) {
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner).remove(namespace);
+        self.watched().remove(namespace);
     }
 
-    fn watch(&self, namespace: &str) -> Watched {
+    fn watched(&self) -> MutexGuard<'_, HashMap<String, Watched>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn watch(&self, namespace: &str) -> Store<Secret> {
         let selector = format!("{}=true,{}=true", label::LOCAL_IDENTITY, label::CERTIFICATE_AVAILABLE);
         let (tenants, tenant) = (self.tenants.clone(), namespace.to_owned());
         let watch = self.cluster.watch::<Secret>(namespace).labels(&selector);
-        let secrets = watch.start(move |_| tenants.push(tenant.clone()));
-        Watched { secrets, since: Instant::now(), is_reported: false }
+        watch.start(move |_| tenants.push(tenant.clone()))
     }
 }
 

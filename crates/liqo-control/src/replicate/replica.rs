@@ -182,10 +182,14 @@ fn part<K: Object>(object: &K, name: &str) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::{sync::Mutex, time::Duration};
+
     use liqo_api::{
         ClusterIdentity,
         discovery::{OfferState, ResourceRequestSpec, ResourceRequestStatus},
     };
+
+    use liqo_kube::KubeError;
 
     use super::*;
 
@@ -310,6 +314,36 @@ mod tests {
         let mut copy = offer.clone();
         copy.annotations_mut().insert(annotation::REFUSAL.into(), "x".into());
         assert_eq!(answer(&offer, Some(&copy)), None, "nobody answers an offer so");
+    }
+
+    #[tokio::test]
+    async fn of_ever_changing_words_only_the_last_ones_are_written() {
+        let says = |one: &ResourceRequest, words: &str| {
+            let mut one = one.clone();
+            one.metadata.namespace = Some("tenant".to_owned());
+            one.annotations_mut().insert(annotation::REFUSAL.into(), words.into());
+            one
+        };
+        let answers = Answers::new(Duration::from_millis(1));
+        let replica = Replica::new("home", "peer", |_| true).leaving_answers_in(&answers);
+        let (here, there) = (says(&original(), "no 0"), *forged(&original()));
+        let written = async || {
+            let all = Mutex::new(Vec::new());
+            let write = |original: Original, words: Option<String>| {
+                all.lock().unwrap().push((original.name, words.unwrap_or_default()));
+                std::future::ready(Ok::<_, KubeError>(()))
+            };
+            let ends = tokio::time::timeout(Duration::from_millis(200), answers.drive("answers-test", write)).await;
+            assert!(ends.is_err(), "it goes on for ever");
+            all.into_inner().unwrap()
+        };
+        for number in 1..1_000 {
+            replica.look("rome", Some(&here), Some(&says(&there, &format!("no {number}"))), None);
+        }
+        assert_eq!(written().await, [("rome".to_owned(), "no 999".to_owned())]);
+        replica.look("rome", Some(&here), Some(&says(&there, "no 1")), None);
+        replica.look("rome", Some(&here), Some(&says(&there, "no 0")), None);
+        assert_eq!(written().await, [], "the original shows these words already");
     }
 
     #[test]
