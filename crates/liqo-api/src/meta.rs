@@ -97,8 +97,8 @@ pub mod annotation {
     pub const ORIGINAL_NAME: &str = "liqo.io/original-name";
     /// The offer a virtual kubelet Deployment serves (instead of an owner reference).
     pub const RESOURCE_OFFER: &str = "liqo.io/resourceoffer";
-    /// Unix seconds when an identity expires. On a banned foreign cluster, which is not of Liqo 0.8.3: when the last certificate
-    /// that this cluster gave to the peer expires.
+    /// Unix seconds when an identity expires. On a tenant namespace, and on a foreign cluster that is or was banned, which is not of
+    /// Liqo 0.8.3: when the last of all certificates expires that this cluster gave to the peer. There the value never goes down.
     pub const CERTIFICATE_EXPIRE_TIME: &str = "discovery.liqo.io/certificate-expire-time";
     /// `true` keeps a Service's node port on the remote side.
     pub const FORCE_REMOTE_NODE_PORT: &str = "liqo.io/force-remote-node-port";

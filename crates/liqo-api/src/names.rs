@@ -39,6 +39,10 @@ pub const IDENTITY_AUDIENCE: &str = "liqo-identity";
 pub const IDENTITY_TOKEN: &str = "/var/run/secrets/liqo-identity/token";
 /// Service of the webhooks, and of what the authentication service asks.
 pub const CONTROLLER_MANAGER_SERVICE: &str = "liqo-controller-manager";
+/// `Deployment` and `ServiceAccount` of the replicator.
+pub const CRD_REPLICATOR: &str = "liqo-crd-replicator";
+/// Cluster role of the replicator in each tenant namespace, and its binding there.
+pub const CRD_REPLICATOR_TENANT_ROLE: &str = "liqo-crd-replicator-tenant";
 /// `Deployment` and `ServiceAccount` of the virtual kubelet, in the tenant namespace.
 pub const VIRTUAL_KUBELET: &str = "virtual-kubelet";
 /// Audience of the tokens virtual kubelets show the IPAM, and name of the volume they are in.

@@ -38,6 +38,7 @@ use liqo_kube::{
     life::Life,
     refusals, said,
     server::{self, Limits, Listen, Peer, Reply},
+    told::Told,
     turns::Turns,
 };
 
@@ -46,8 +47,8 @@ use self::{
     review::{Request as Asked, Verdict},
 };
 use crate::{
-    args::ManagerArgs, door::Policy, home::Home, memory::Memory, offload::guest::GuestArgs, peering::issuer::Issuer,
-    quiet::Quiet,
+    COMPONENT, args::ManagerArgs, door::Policy, home::Home, memory::Memory, offload::guest::GuestArgs,
+    peering::issuer::Issuer,
 };
 
 /// Longest review accepted: two objects of the size etcd takes (1.5 MiB), and what is around them.
@@ -65,8 +66,8 @@ struct Context {
     /// All namespaces.
     namespaces: Store<Namespace>,
     foreign_clusters: Store<ForeignCluster>,
-    /// Refusals that were told a short while ago.
-    quiet: Quiet,
+    /// Refusals of requests of peers that were told.
+    told: Told,
     /// What pods of peers may ask for.
     guests: GuestArgs,
     /// Bookkeeping of peers' resources; `None`: not enforced.
@@ -115,7 +116,7 @@ pub(crate) fn spawn(
         offloadings: Store::clone(&memory.offloadings),
         namespaces: Store::clone(&memory.namespaces),
         foreign_clusters: Store::clone(&memory.foreign_clusters),
-        quiet: Quiet::default(),
+        told: Told::default(),
         guests: args.guests.clone(),
         quota: args.enable_resource_enforcement.then(|| Arc::new(Quota::new(memory, &home.identity))),
         policy: policy.clone(),
@@ -192,11 +193,15 @@ fn peer_of(asked: &Asked) -> Option<String> {
     (is_peer && !asked.dry_run).then(|| asked.user_info.username.clone())
 }
 
-/// Tells on the `ForeignCluster` of a peer that a webhook refused a request in the peer's name: one Event for each webhook in a
-/// while, because whoever reaches the port can make reviews up. The verdict does not wait for the Event.
+/// Tells on the `ForeignCluster` of a peer that a webhook refused a request in the peer's name: seldom one Event for each
+/// webhook, because whoever reaches the port can make reviews up. The verdict does not wait for the Event.
 fn tell_refused(context: &Arc<Context>, peer: &str, hook: Hook, why: &str) {
     let known = context.foreign_clusters.filter(|one| decision::id_of(one) == peer).into_iter().next();
-    let Some(known) = known.filter(|_| context.quiet.is_news(&format!("{peer} {}", hook.path()))) else { return };
+    let Some(known) = known else { return };
+    let (uid, told) = (known.uid().unwrap_or_default(), context.told.clone());
+    if !told.is_due(&uid, hook.path()) {
+        return;
+    }
     let message = format!(
         "The webhook {} refused a request in the name of this cluster: {}. Further refusals are in the log of the \
          controller manager and in the metric liqo_refusals_total",
@@ -205,7 +210,8 @@ fn tell_refused(context: &Arc<Context>, peer: &str, hook: Hook, why: &str) {
     );
     let cluster = context.cluster.clone();
     tokio::spawn(async move {
-        cluster.event(&*known, "liqo-controller-manager", "Warning", "RequestRefused", &message).await;
+        let (by, event) = ((&cluster, COMPONENT), ("Warning", "RequestRefused"));
+        told.write(by, &*known, (&uid, hook.path()), event, &message).await;
     });
 }
 

@@ -15,7 +15,6 @@ pub mod manager;
 mod memory;
 pub mod offload;
 pub mod peering;
-mod quiet;
 pub mod replicate;
 
 /// Source of Events.

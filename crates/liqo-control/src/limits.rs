@@ -77,6 +77,13 @@ impl Limits {
         (!is_right).then_some(wanted)
     }
 
+    /// Whether a quota has to be written after this change. Every object that comes or goes changes the status of a quota, which
+    /// concerns nobody here.
+    fn is_breached(&self, before: Option<&ResourceQuota>, after: Option<&ResourceQuota>, now: i64) -> bool {
+        let namespace = before.or(after).and_then(ResourceExt::namespace).unwrap_or_default();
+        self.missing(&namespace, after, now).is_some()
+    }
+
     /// How long until more kinds are counted.
     pub(crate) fn more_in(&self, now: i64) -> Option<Duration> {
         let has_custom = self.counts.iter().any(|(name, _)| is_custom(name));
@@ -109,16 +116,15 @@ pub(crate) struct Quotas {
 }
 
 impl Quotas {
-    /// Starts watching. `wake` is called with the namespace of a quota that somebody changed.
+    /// Starts watching. `wake` is called with the namespace of a quota that somebody changed or deleted.
     pub(crate) fn watch(cluster: &Cluster, limits: Limits, wake: impl Fn(String) + Send + Sync + 'static) -> Self {
         let trim = |quota: &mut ResourceQuota| quota.status = None;
         let only = format!("metadata.name={}", limits.name);
         let wanted = limits.clone();
-        let there = cluster.watch::<ResourceQuota>("").fields(&only).trim(trim).start(move |quota| {
-            // Every object that comes or goes changes the status of a quota, which concerns nobody here.
-            let namespace = quota.namespace().unwrap_or_default();
-            if wanted.missing(&namespace, Some(quota), now().0.as_second()).is_some() {
-                wake(namespace);
+        let watch = cluster.watch::<ResourceQuota>("").fields(&only).trim(trim);
+        let there = watch.start_with_changes(move |before, after| {
+            if wanted.is_breached(before, after, now().0.as_second()) {
+                wake(before.or(after).and_then(ResourceExt::namespace).unwrap_or_default());
             }
         });
         Self { limits, there }
@@ -204,6 +210,25 @@ mod tests {
         assert_eq!(hard(limits(&[(SHADOWS, "1")]).missing("demo-x", None, 1001)), None, "a quota without limits");
         let given_up = hard(limits(&[]).missing("demo-x", Some(&there(few)), 1001));
         assert_eq!(given_up, Some(json!({})), "the limits of an earlier setting go");
+    }
+
+    #[test]
+    fn a_quota_that_is_deleted_or_changed_is_written_again_at_once() {
+        let all = limits(&[("pods", "1000"), (SHADOWS, "2000")]);
+        let full = there(json!({"pods": "1k", (SHADOWS): "2k"}));
+        let emptied = there(json!({}));
+        let loosened = there(json!({"pods": "9k", (SHADOWS): "2k"}));
+        for (what, before, after, wanted) in [
+            ("it comes", None, Some(&full), false),
+            ("its status changes", Some(&full), Some(&full), false),
+            ("it is deleted", Some(&full), None, true),
+            ("it is emptied", Some(&full), Some(&emptied), true),
+            ("it is loosened", Some(&full), Some(&loosened), true),
+            ("it is repaired", Some(&loosened), Some(&full), false),
+        ] {
+            assert_eq!(all.is_breached(before, after, 1060), wanted, "{what}");
+        }
+        assert!(!limits(&[]).is_breached(Some(&full), None, 1060), "nothing is limited");
     }
 
     #[test]

@@ -33,9 +33,9 @@ impl Role for ManagerArgs {
         let busy = life.busy();
         let home = Home::open(&self.runtime, &self.home, "liqo-controller-manager", true).await?;
         life.count_calls("home", &home.cluster);
-        let issuer = Arc::new(Issuer::new(&home, &self.identities)?);
-        let policy = Policy::watch(&home);
         let memory = Memory::watch(&home, !self.disable_internal_network);
+        let issuer = Arc::new(Issuer::new(&home, &self.identities, &memory)?);
+        let policy = Policy::watch(&home);
         admit::spawn(&home, &self, (&memory, &issuer, &policy), &life)?;
         drop(busy);
         let settings = Settings::read(&self.peering)?;

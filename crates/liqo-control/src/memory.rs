@@ -161,7 +161,7 @@ fn trim_namespace(namespace: &mut Namespace) {
 
 fn trim_binding(binding: &mut RoleBinding) {
     strip(binding);
-    let is_ours = permissions::is_binding_of_peer(binding)
+    let is_ours = permissions::is_kept(binding)
         || namespace_map::is_binding_of_map(binding)
         || binding.labels().contains_key(label::CLUSTER_ID);
     if !is_ours {

@@ -1,7 +1,7 @@
 //! Role `crd-replicator`: the messenger between tenant namespaces.
 //!
 //! Watches   originals (label `liqo.io/replication=true`) of `ResourceRequest`, `ResourceOffer`, `NamespaceMap`
-//!           and `NetworkConfig`; identity secrets; in the peer's tenant namespace the replicas of all.
+//!           and `NetworkConfig`; identity secrets of tenant namespaces; in the peer's tenant namespace the replicas of all.
 //! Writes    replicas in the peer's tenant namespace (spec, labels, annotations), the status of originals,
 //!           the finalizer `crdReplicator.liqo.io` on originals, the annotation `liqo.io/refusal` on original requests.
 //! Removes   replicas whose original is going away.
@@ -19,6 +19,7 @@
 //! endpoint or key reaches the peer while the old tunnel still stands; but they are not held. Without the tunnel
 //! nobody could remove the replica, and both would wait for each other for ever.
 
+mod identities;
 mod originals;
 mod replica;
 
@@ -28,12 +29,11 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
 use liqo_api::{
     discovery::{ForeignCluster, ResourceRequest},
     meta::{annotation, label},
-    names,
     net::NetworkConfig,
     sharing::ResourceOffer,
     virtualkubelet::NamespaceMap,
@@ -43,6 +43,7 @@ use liqo_kube::{
     Cluster, KubeError, Queue, Store,
     args::RuntimeArgs,
     drive,
+    latest::Latest,
     life::Life,
     peer::{PeerClient, PeerIdentity, Renewal},
     role::Role,
@@ -52,6 +53,7 @@ use liqo_kube::{
 use serde_json::json;
 
 use self::{
+    identities::{Identities, Known},
     originals::Originals,
     replica::{is_out_of_band, said_about},
 };
@@ -69,6 +71,7 @@ const FAREWELL_OF_BANNED: Duration = Duration::from_secs(10);
 /// Bounds of the objects of a peer, and of their bytes, in memory: the replication to all peers shares this process.
 const REPLICAS: usize = 5_000;
 const REPLICAS_BYTES: usize = 64 << 20;
+
 /// Flags of the replicator, those of Liqo 0.8.3.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(
@@ -105,11 +108,11 @@ impl Role for ReplicatorArgs {
         let replicator = Arc::new(Replicator::start(home, self.workers, &life));
         let this = Arc::clone(&replicator);
         life.spawn("complaints", async move {
-            drive("complaints", this.complaints.clone(), 1, |complaint| this.complain(complaint)).await;
+            this.complaints.drive("complaints", |original, why| this.complain(original, why)).await;
         });
         let this = Arc::clone(&replicator);
         life.spawn("answers", async move {
-            drive("answers", this.answers.clone(), 1, |answer| this.note(answer)).await;
+            this.answers.drive("answers", |original, words| this.note(original, words)).await;
         });
         life.spawn("replicate", async move {
             replicator.ready().await;
@@ -121,15 +124,25 @@ impl Role for ReplicatorArgs {
     }
 }
 
-/// Whether an original is held while it has a replica.
+/// Whether a deleted original is held until its replica is gone.
 type Held<K> = fn(&K) -> bool;
 
-/// A report of a peer that was refused: the original, and why.
-type Complaint = (String, String, String);
-/// The words of a peer about an original request, if there are any: namespace, name, words.
-type Answer = (String, String, Option<String>);
+/// An object of this cluster that a peer has a replica of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Original {
+    namespace: String,
+    name: String,
+}
 
-/// The way to one peer.
+/// Why the last refused report about an original was refused; peers by ID.
+type Complaints = Latest<String, Original, String>;
+/// The last words of a peer about an original request, `None` when the peer says nothing any more; peers by ID.
+type Answers = Latest<String, Original, Option<String>>;
+
+/// Pause between two writes of what a peer says about one original: the peer chooses how often it says something else.
+const PACE: Duration = Duration::from_secs(2);
+
+/// The connection to one peer, and the mirrors that use the connection.
 struct Link {
     peer: PeerClient,
     remote: Cluster,
@@ -140,16 +153,16 @@ struct Link {
 struct Replicator {
     home: Home,
     workers: usize,
-    identities: Store<Secret>,
+    identities: Identities,
     tenants: Queue<String>,
     /// Tenant namespaces.
     namespaces: Store<Namespace>,
     /// The ledger, which knows the tenant namespace of each peer.
     peers: Store<ForeignCluster>,
     /// Reports that were refused.
-    complaints: Queue<Complaint>,
+    complaints: Complaints,
     /// Words of peers that the originals do not show yet.
-    answers: Queue<Answer>,
+    answers: Answers,
     told: Told,
     /// The API server of each peer, by ID, for the counters of calls.
     remotes: Arc<Mutex<BTreeMap<String, Cluster>>>,
@@ -163,11 +176,7 @@ struct Replicator {
 impl Replicator {
     fn start(home: Home, workers: usize, life: &Life) -> Self {
         let tenants = Queue::new();
-        let selector = format!("{}=true,{}=true", label::LOCAL_IDENTITY, label::CERTIFICATE_AVAILABLE);
-        let queue = tenants.clone();
-        let identities = home.cluster.watch::<Secret>("").labels(&selector).start(move |secret: &Secret| {
-            queue.push(secret.namespace().unwrap_or_default());
-        });
+        let identities = Identities::new(home.cluster.clone(), tenants.clone());
         let queue = tenants.clone();
         let namespaces = home.cluster.watch::<Namespace>("").labels(label::CLUSTER_ID).start(move |one: &Namespace| {
             queue.push(one.name_any());
@@ -195,8 +204,8 @@ impl Replicator {
             tenants,
             namespaces,
             peers,
-            complaints: Queue::new(),
-            answers: Queue::new(),
+            complaints: Latest::new(PACE),
+            answers: Latest::new(PACE),
             told: Told::default(),
             remotes,
             requests,
@@ -208,7 +217,6 @@ impl Replicator {
     }
 
     async fn ready(&self) {
-        self.identities.ready().await;
         self.namespaces.ready().await;
         self.peers.ready().await;
         self.requests.store.ready().await;
@@ -219,12 +227,21 @@ impl Replicator {
 
     /// Makes what runs for one tenant namespace fit its identity and its originals.
     async fn settle(&self, namespace: String) -> Result<Option<Duration>, KubeError> {
-        let found = self.peer_in(&namespace).and_then(|peer| Some((self.identity(&namespace, &peer)?, peer)));
+        let found = match self.tenant(&namespace) {
+            Some((tenant, peer)) => match self.identities.find(&tenant, &peer).await {
+                Known::NotYet(pause) => return Ok(Some(pause)),
+                Known::Identity(identity) => identity.map(|identity| (identity, peer)),
+            },
+            None => {
+                self.identities.forget(&namespace);
+                None
+            }
+        };
         let Some((identity, remote_id)) = found else {
             if let Some(link) = self.links.lock().await.remove(&namespace) {
                 self.forget(&namespace, &link.remote_id);
             }
-            // Without an identity nothing can have a replica that we could reach: nothing is held any longer.
+            // Without an identity no replica can be reached: no original is held any longer.
             return self.let_go(&namespace, Duration::ZERO).await;
         };
         let is_banned = decision::bans(self.peers.all().iter().map(AsRef::as_ref), &remote_id);
@@ -264,36 +281,27 @@ impl Replicator {
         Ok(all.into_iter().flatten().min())
     }
 
-    /// The peer a tenant namespace is shared with.
-    fn peer_in(&self, namespace: &str) -> Option<String> {
+    /// A tenant namespace, and the peer it is shared with.
+    fn tenant(&self, namespace: &str) -> Option<(Arc<Namespace>, String)> {
         let namespace = self.namespaces.get("", namespace)?;
         let peers = self.peers.all();
-        peer_of_tenant(&namespace, peers.iter().map(AsRef::as_ref)).map(str::to_owned)
-    }
-
-    /// Our identity on a peer: only what lies in that peer's tenant namespace and is named as we name identities.
-    fn identity(&self, namespace: &str, peer: &str) -> Option<PeerIdentity> {
-        let secrets = self.identities.filter(|secret| {
-            secret.namespace().as_deref() == Some(namespace)
-                && secret.labels().get(label::CLUSTER_ID).is_some_and(|id| id == peer)
-                && secret.name_any().starts_with(names::IDENTITY_SECRET_PREFIX)
-        });
-        PeerIdentity::best(secrets.iter().map(AsRef::as_ref))
+        let peer = peer_of_tenant(&namespace, peers.iter().map(AsRef::as_ref))?.to_owned();
+        Some((namespace, peer))
     }
 
     /// Tells that a report of a peer was refused.
-    async fn complain(&self, (namespace, name, why): Complaint) -> Result<Option<Duration>, KubeError> {
+    async fn complain(&self, Original { namespace, name }: Original, why: String) -> Result<(), KubeError> {
         let (cluster, reason) = (&self.home.cluster, "ReportIgnored");
         if let Some(map) = self.maps.store.get(&namespace, &name) {
             self.told.warn((cluster, COMPONENT), &*map, "", reason, &why).await;
         } else if let Some(offer) = self.offers.store.get(&namespace, &name) {
             self.told.warn((cluster, COMPONENT), &*offer, "", reason, &why).await;
         }
-        Ok(None)
+        Ok(())
     }
 
     /// Shows on the original of a request what its peer says.
-    async fn note(&self, (namespace, name, words): Answer) -> Result<Option<Duration>, KubeError> {
+    async fn note(&self, Original { namespace, name }: Original, words: Option<String>) -> Result<(), KubeError> {
         let original = self.requests.store.get(&namespace, &name).filter(|one| said_about(&**one) != words.as_deref());
         if let Some(original) = original {
             let patch = json!({"metadata": {"uid": original.uid(), "annotations": {annotation::REFUSAL: words}}});
@@ -302,7 +310,7 @@ impl Replicator {
                 _ => {}
             }
         }
-        Ok(None)
+        Ok(())
     }
 
     /// Makes the link of a tenant namespace act with this identity; a new link when the identity leads elsewhere.

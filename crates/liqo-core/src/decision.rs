@@ -1,6 +1,6 @@
 //! The decisions of this cluster about a peer, as the peer's `ForeignCluster` records them.
 
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::{api::core::v1::Namespace, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use liqo_api::{
     discovery::{ForeignCluster, PeeringEnabled},
     meta::{annotation, label},
@@ -46,6 +46,19 @@ pub fn age(one: &ForeignCluster) -> (Option<i64>, &str) {
 /// ID of the peer that a `ForeignCluster` stands for; empty while the ID is unknown.
 pub fn id_of(one: &ForeignCluster) -> &str {
     one.spec.cluster_identity.as_ref().map_or("", |identity| identity.cluster_id.as_str())
+}
+
+/// When the last of all certificates expires that this cluster gave to a peer (Unix seconds), as the tenant namespace or the
+/// `ForeignCluster` of the peer records it ([`annotation::CERTIFICATE_EXPIRE_TIME`]).
+pub fn certificates_end(recorded_on: &ObjectMeta) -> Option<i64> {
+    recorded_on.annotations.as_ref()?.get(annotation::CERTIFICATE_EXPIRE_TIME)?.parse().ok()
+}
+
+/// What is to be recorded when a certificate that ends at `ends` is known; `None`: what is recorded already. A certificate that was
+/// replaced, or whose Secret was deleted, opens what the peer may have until the certificate ends, so the record never goes down.
+pub fn later_end(recorded_on: &ObjectMeta, ends: Option<i64>) -> Option<i64> {
+    let recorded = certificates_end(recorded_on);
+    ends.filter(|ends| recorded.is_none_or(|recorded| recorded < *ends))
 }
 
 /// Every value of the annotation [`annotation::TENANT_CONDITION`].
@@ -215,6 +228,26 @@ pub(crate) mod tests {
         }
         let told = unknown_told("Baned");
         assert!(told.contains("\"Baned\"") && told.contains("Cordoned, Drained, Banned"), "{told}");
+    }
+
+    #[test]
+    fn the_end_of_the_last_certificate_never_goes_down() {
+        let meta = |recorded: Option<&str>| ObjectMeta {
+            annotations: recorded.map(|at| [(annotation::CERTIFICATE_EXPIRE_TIME.to_owned(), at.to_owned())].into()),
+            ..ObjectMeta::default()
+        };
+        for (recorded, ends, wanted) in [
+            (None, None, None),
+            (None, Some(700), Some(700)),
+            (Some("600"), Some(700), Some(700)),
+            // A renewal with a shorter life, and a Secret that was deleted.
+            (Some("9000"), Some(700), None),
+            (Some("9000"), None, None),
+            (Some("9000"), Some(9000), None),
+            (Some("soon"), Some(700), Some(700)),
+        ] {
+            assert_eq!(later_end(&meta(recorded), ends), wanted, "{recorded:?} {ends:?}");
+        }
     }
 
     #[test]

@@ -15,7 +15,10 @@ use std::{
 use http::{HeaderMap, header::AUTHORIZATION};
 use k8s_openapi::api::{
     authentication::v1::{TokenReview, TokenReviewSpec},
-    authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
+    authorization::v1::{
+        ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec, SubjectAccessReview,
+        SubjectAccessReviewSpec,
+    },
 };
 use ring::digest::{SHA256, digest};
 use tokio::sync::Semaphore;
@@ -37,6 +40,26 @@ const ALL_NEW_TOKENS: Rate = Rate::new(100, Duration::from_millis(100));
 const AT_ONCE: usize = 8;
 /// Longest token, bytes.
 const LONGEST_TOKEN: usize = 16_384;
+
+/// Whether this process may list the Secrets of a namespace, where another process binds the right. An API server that does not
+/// answer is no reason to wait: watches try again by themselves.
+pub async fn may_list_secrets(home: &Cluster, namespace: &str) -> bool {
+    let attributes = ResourceAttributes {
+        verb: Some("list".to_owned()),
+        resource: Some("secrets".to_owned()),
+        namespace: Some(namespace.to_owned()),
+        ..ResourceAttributes::default()
+    };
+    let spec = SelfSubjectAccessReviewSpec { resource_attributes: Some(attributes), non_resource_attributes: None };
+    let review = SelfSubjectAccessReview { spec, ..SelfSubjectAccessReview::default() };
+    match home.create(&review).await {
+        Ok(answer) => answer.status.is_none_or(|status| status.allowed),
+        Err(error) => {
+            tracing::debug!(namespace, error = &error as &dyn std::error::Error, "rights not reviewed");
+            true
+        }
+    }
+}
 
 /// A user of the cluster, as the API server knows users.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

@@ -3,6 +3,7 @@
 //! - [`Cluster`]: the one door to an API server; every read and write goes through its verbs.
 //! - [`Watch`] and [`Store`]: what an API server holds, kept current, malformed objects left out.
 //! - [`Queue`] and [`drive`]: one control loop; a key is never handled twice at once.
+//! - [`latest`]: values that wait to be acted on, the last one for each key.
 //! - [`twin`]: the one mirror engine between two clusters.
 //! - [`guard`], [`rate`], [`reach`]: what others send, and how often, and where they lead us, harms nobody else.
 //! - [`said`], [`told`], [`refusals`]: how texts of other clusters are shown, and users told once; how refusals are counted.
@@ -21,6 +22,7 @@ pub mod drain;
 mod drive;
 mod events;
 pub mod guard;
+pub mod latest;
 pub mod lease;
 pub mod life;
 pub mod metrics;

@@ -1,14 +1,14 @@
 //! Texts that users were told already, so that users are told each text once.
 //!
 //! Keeps true: a text about one topic of an object is news only after another text about that topic, or after the topic was
-//! settled. [`Cluster::event`] bounds how many Events one object gets in a minute; an Event it leaves out is written at the next
+//! settled; a topic about which callers choose the text is told of once in [`SELDOM`]. [`Cluster::event`] bounds how many Events one object gets in a minute; an Event it leaves out is written at the next
 //! opportunity. The memory is bounded, whatever peers do.
 
 use std::{
     collections::{BTreeMap, HashMap},
     hash::{DefaultHasher, Hash, Hasher},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use kube::ResourceExt;
@@ -19,6 +19,8 @@ use crate::{Cluster, Object, refusals};
 const OBJECTS: usize = 4096;
 /// Topics of one object that are remembered; for one more, all topics of the object are forgotten.
 const TOPICS: usize = 128;
+/// Pause between two texts about a topic whose texts callers choose.
+const SELDOM: Duration = Duration::from_secs(600);
 
 /// The last text about each topic of each object. Clones share the memory.
 #[derive(Clone, Debug, Default)]
@@ -26,15 +28,30 @@ pub struct Told(Arc<Mutex<HashMap<String, Said>>>);
 
 #[derive(Debug, Default)]
 struct Said {
-    /// By topic, the last text: its hash, because texts of peers are long.
-    last: BTreeMap<String, u64>,
+    /// The last text, by topic.
+    last: BTreeMap<String, Text>,
     touched: Option<Instant>,
+}
+
+/// A text that was told.
+#[derive(Clone, Copy, Debug)]
+struct Text {
+    /// Texts of peers are long.
+    hash: u64,
+    when: Instant,
 }
 
 impl Told {
     /// Whether `text` differs from the last one about this topic of the object; `text` is the last one from now on.
     pub fn is_news(&self, object: &str, topic: &str, text: &str) -> bool {
         self.differs(object, topic, text, Instant::now())
+    }
+
+    /// Whether nothing was told about this topic of the object for ten minutes, for topics about which a caller chooses text and
+    /// pace; if so, something is told from now on. Only objects of this cluster may be named: a caller who chose the object would
+    /// have others forgotten.
+    pub fn is_due(&self, object: &str, topic: &str) -> bool {
+        self.is_due_at(object, topic, Instant::now())
     }
 
     /// The topic is settled: the same text is news when it comes again.
@@ -44,7 +61,7 @@ impl Told {
         }
     }
 
-    /// The object is gone, or nothing is wrong with it any more.
+    /// Forgets an object that is gone, or about which every topic is settled.
     pub fn forget(&self, object: &str) {
         self.lock().remove(object);
     }
@@ -89,12 +106,33 @@ impl Told {
         is_written
     }
 
-    /// The trouble that [`Told::warn`] was called for is over.
+    /// The topic about which [`Told::warn`] wrote is settled.
     pub fn settled<K: Object>(&self, object: &K, topic: &str, reason: &str) {
         self.settle(&object.uid().unwrap_or_default(), &format!("{reason}/{topic}"));
     }
 
     fn differs(&self, object: &str, topic: &str, text: &str, now: Instant) -> bool {
+        let mut hasher = DefaultHasher::new();
+        text.hash(&mut hasher);
+        let hash = hasher.finish();
+        let before = self.replace(object, topic, |_| Some(Text { hash, when: now }), now);
+        before.is_none_or(|before| before.hash != hash)
+    }
+
+    fn is_due_at(&self, object: &str, topic: &str, now: Instant) -> bool {
+        let is_due = |last: Option<Text>| last.is_none_or(|last| now.duration_since(last.when) >= SELDOM);
+        let before = self.replace(object, topic, |last| is_due(last).then_some(Text { hash: 0, when: now }), now);
+        is_due(before)
+    }
+
+    /// Puts a text, if `new` makes one of the last text about a topic, in place of the last text, and returns the last text.
+    fn replace(
+        &self,
+        object: &str,
+        topic: &str,
+        new: impl FnOnce(Option<Text>) -> Option<Text>,
+        now: Instant,
+    ) -> Option<Text> {
         let mut all = self.lock();
         if all.len() >= OBJECTS && !all.contains_key(object) {
             let silent = all.iter().min_by_key(|(_, said)| said.touched).map(|(object, _)| object.clone());
@@ -105,10 +143,11 @@ impl Told {
         if said.last.len() >= TOPICS && !said.last.contains_key(topic) {
             said.last.clear();
         }
-        let mut hasher = DefaultHasher::new();
-        text.hash(&mut hasher);
-        let hash = hasher.finish();
-        said.last.insert(topic.to_owned(), hash) != Some(hash)
+        let last = said.last.get(topic).copied();
+        if let Some(new) = new(last) {
+            said.last.insert(topic.to_owned(), new);
+        }
+        last
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Said>> {
@@ -118,8 +157,6 @@ impl Told {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -134,6 +171,24 @@ mod tests {
         assert!(told.is_news("a", "topic", "0") && !told.is_news("a", "other", "0"), "one topic was settled");
         told.forget("a");
         assert!(told.is_news("a", "other", "0") && !told.is_news("b", "topic", "0"), "one object was forgotten");
+    }
+
+    #[test]
+    fn a_topic_is_told_of_seldom_whatever_the_text() {
+        let (told, start) = (Told::default(), Instant::now());
+        for (object, topic, after, wanted) in [
+            ("a", "topic", 0, true),
+            ("a", "topic", 599, false),
+            ("b", "topic", 599, true),
+            ("a", "other", 599, true),
+            ("a", "topic", 600, true),
+            ("a", "topic", 1199, false),
+        ] {
+            let now = start + Duration::from_secs(after);
+            assert_eq!(told.is_due_at(object, topic, now), wanted, "{object} {topic} {after}");
+        }
+        told.settle("a", "topic");
+        assert!(told.is_due_at("a", "topic", start + Duration::from_secs(1199)), "an Event that was left out is due");
     }
 
     #[test]

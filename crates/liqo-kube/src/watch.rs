@@ -80,6 +80,12 @@ impl<K: Object> Watch<K> {
     /// Starts watching. `seen` is called with every object that came, changed (before and after) or went;
     /// after a relist with every object. It must be quick.
     pub fn start(self, seen: impl Fn(&K) + Send + Sync + 'static) -> Store<K> {
+        self.start_with_changes(move |before, after| before.into_iter().chain(after).for_each(&seen))
+    }
+
+    /// Starts watching. `seen` is called with every object that came, changed or went, as the object was before and as the object
+    /// is now; after a relist with every object. It must be quick.
+    pub fn start_with_changes(self, seen: impl Fn(Option<&K>, Option<&K>) + Send + Sync + 'static) -> Store<K> {
         let Self { api, kind, config, trim, calls, budget } = self;
         let objects: Objects<K> = Arc::default();
         let (ready, is_ready) = watch::channel(false);
@@ -181,7 +187,7 @@ struct Held<K, F> {
     budget: Arc<Budget>,
 }
 
-impl<K: Object, F: Fn(&K) + Send> Held<K, F> {
+impl<K: Object, F: Fn(Option<&K>, Option<&K>) + Send> Held<K, F> {
     fn objects(&self) -> RwLockWriteGuard<'_, HashMap<Key, Kept<K>>> {
         self.objects.write().unwrap_or_else(PoisonError::into_inner)
     }
@@ -204,7 +210,7 @@ fn key(object: &DynamicObject) -> Key {
     (object.namespace().unwrap_or_default(), object.name_any())
 }
 
-impl<K: Object, F: Fn(&K) + Send> Keeper for Held<K, F> {
+impl<K: Object, F: Fn(Option<&K>, Option<&K>) + Send> Keeper for Held<K, F> {
     fn begin(&mut self) {
         self.listed = HashMap::new();
     }
@@ -219,9 +225,13 @@ impl<K: Object, F: Fn(&K) + Send> Keeper for Held<K, F> {
     fn listed(&mut self) {
         self.listed.shrink_to_fit();
         let new = std::mem::take(&mut self.listed);
-        let current: Vec<_> = new.values().map(|kept| Arc::clone(&kept.object)).collect();
-        let old = std::mem::replace(&mut *self.objects(), new);
-        old.values().map(|kept| &kept.object).chain(&current).for_each(|object| (self.seen)(object));
+        let current: Vec<_> = new.iter().map(|(key, kept)| (key.clone(), Arc::clone(&kept.object))).collect();
+        let mut old = std::mem::replace(&mut *self.objects(), new);
+        for (key, object) in current {
+            let before = old.remove(&key);
+            (self.seen)(before.as_ref().map(|kept| &*kept.object), Some(&object));
+        }
+        old.values().for_each(|kept| (self.seen)(Some(&kept.object), None));
     }
 
     fn apply(&mut self, object: DynamicObject) -> Result<(), Unkept> {
@@ -229,14 +239,14 @@ impl<K: Object, F: Fn(&K) + Send> Keeper for Held<K, F> {
         let kept = match self.accept(object) {
             Err(error @ Unkept::Malformed(_)) => {
                 // The version in the store no longer exists. A new list would leave the object out as well.
-                self.forget(&key).iter().for_each(|old| (self.seen)(old));
+                self.forget(&key).iter().for_each(|old| (self.seen)(Some(old), None));
                 return Err(error);
             }
             accepted => accepted?,
         };
         let object = Arc::clone(&kept.object);
         let old = self.objects().insert(key, kept);
-        old.iter().map(|kept| &kept.object).chain([&object]).for_each(|object| (self.seen)(object));
+        (self.seen)(old.as_ref().map(|kept| &*kept.object), Some(&object));
         Ok(())
     }
 
@@ -244,8 +254,8 @@ impl<K: Object, F: Fn(&K) + Send> Keeper for Held<K, F> {
         let old = self.forget(&key(&object));
         // The last state carries what the watchers' keys are made of. Where it is malformed, the stored one does.
         match (self.accept(object), old) {
-            (Ok(last), _) => (self.seen)(&last.object),
-            (Err(_), Some(old)) => (self.seen)(&old),
+            (Ok(last), _) => (self.seen)(Some(&last.object), None),
+            (Err(_), Some(old)) => (self.seen)(Some(&old), None),
             (Err(error), None) => return Err(error),
         }
         Ok(())
@@ -356,7 +366,10 @@ impl Backoff for Pause {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    };
 
     use k8s_openapi::api::core::v1::ConfigMap;
     use serde_json::{Value, json};
@@ -370,8 +383,8 @@ mod tests {
     #[test]
     fn malformed_states_of_an_object_leave_no_older_state_in_the_store() {
         let (objects, seen) = (Objects::<ConfigMap>::default(), AtomicUsize::new(0));
-        let count = |_: &ConfigMap| {
-            seen.fetch_add(1, Ordering::Relaxed);
+        let count = |before: Option<&ConfigMap>, after: Option<&ConfigMap>| {
+            seen.fetch_add(before.into_iter().chain(after).count(), Ordering::Relaxed);
         };
         let mut held = Held {
             objects: Arc::clone(&objects),
@@ -390,5 +403,39 @@ mod tests {
         }
         assert!(matches!(held.apply(object(bad.clone())), Err(Unkept::Malformed(_))), "the watch logs the object");
         assert!(matches!(held.delete(object(bad)), Err(Unkept::Malformed(_))), "nothing was known of the object");
+    }
+
+    #[test]
+    fn an_object_is_shown_as_it_was_and_as_it_is() {
+        let seen = Mutex::new(Vec::new());
+        let value = |one: Option<&ConfigMap>| one.map(|one| one.data.as_ref().unwrap()["key"].clone());
+        let mut held = Held {
+            objects: Objects::<ConfigMap>::default(),
+            listed: HashMap::new(),
+            trim: strip,
+            seen: |before: Option<&ConfigMap>, after: Option<&ConfigMap>| {
+                seen.lock().unwrap().push((value(before), value(after)));
+            },
+            budget: Arc::default(),
+        };
+        let at = |text: &str| object(json!({"key": text}));
+        held.apply(at("1")).unwrap();
+        held.apply(at("2")).unwrap();
+        held.list(at("3")).unwrap();
+        held.listed();
+        held.delete(at("4")).unwrap();
+        held.apply(at("5")).unwrap();
+        held.begin();
+        held.listed();
+        let pairs = [
+            (None, Some("1")),
+            (Some("1"), Some("2")),
+            (Some("2"), Some("3")),
+            (Some("4"), None),
+            (None, Some("5")),
+            (Some("5"), None),
+        ];
+        let wanted = pairs.map(|(before, after)| (before.map(str::to_owned), after.map(str::to_owned)));
+        assert_eq!(*seen.lock().unwrap(), wanted);
     }
 }

@@ -37,7 +37,7 @@ use tokio::{sync::watch, task::AbortHandle};
 use self::{condition::Health, drain::Step, shape::Profile};
 use crate::{args::NodeArgs, link::Link};
 
-pub(crate) use ping::Reach;
+pub(crate) use ping::Connectivity;
 
 /// How often a node that is draining is looked at, besides at every event.
 const DRAIN_POLL: Duration = Duration::from_secs(1);
@@ -56,7 +56,7 @@ struct Keeper {
     nodes: Store<Node>,
     pods: Store<Pod>,
     maps: Store<NamespaceMap>,
-    reach: watch::Receiver<Reach>,
+    reach: watch::Receiver<Connectivity>,
     told: AtomicBool,
 }
 
@@ -75,7 +75,7 @@ pub(crate) struct Surroundings {
     /// Version of the own API server, as the node shows it.
     pub(crate) version: String,
     /// Where others learn whether the other cluster answers.
-    pub(crate) reach: watch::Sender<Reach>,
+    pub(crate) reach: watch::Sender<Connectivity>,
 }
 
 /// Starts to keep the node, its lease, and the knowledge whether the other cluster answers. Returns the tasks that write the
@@ -184,7 +184,7 @@ impl Keeper {
         }
         let reach = *self.reach.borrow();
         // The first answer is a moment away: what a restart does not know yet must not show on the node.
-        if reach != Reach::Unknown
+        if reach != Connectivity::Unknown
             && let Some(status) = self.profile.status(offer, self.health(offer, reach), &node, &now())
         {
             self.home.put_status(&node, &status).await?;
@@ -192,20 +192,20 @@ impl Keeper {
         Ok(())
     }
 
-    fn health(&self, offer: &ResourceOffer, reach: Reach) -> Health {
+    fn health(&self, offer: &ResourceOffer, reach: Connectivity) -> Health {
         let connected = |tunnel: &TunnelEndpoint| {
             let connection = tunnel.status.as_ref().and_then(|status| status.connection.as_ref());
             connection.is_some_and(|connection| connection.status.as_deref() == Some("Connected"))
         };
         let network = self.tunnels.as_ref().map(|tunnels| tunnels.all().iter().any(|tunnel| connected(tunnel)));
-        Health { resources: shape::has_resources(offer), network, reachable: reach == Reach::Reached }
+        Health { resources: shape::has_resources(offer), network, reachable: reach == Connectivity::Reached }
     }
 
     /// One step towards the end of the node.
     async fn end(&self, offer: Option<&ResourceOffer>, node: Option<&Node>) -> Result<Option<Duration>, KubeError> {
         self.pods.ready().await;
         self.maps.ready().await;
-        let reachable = *self.reach.borrow() != Reach::Lost;
+        let reachable = *self.reach.borrow() != Connectivity::Lost;
         // The controller manager removes the pods of other namespaces when the node goes.
         let ours: BTreeMap<_, _> = self.maps.all().iter().flat_map(|map| mapping::reflected(map)).collect();
         let is_ours = |pod: &Pod| pod.metadata.namespace.as_ref().is_some_and(|namespace| ours.contains_key(namespace));

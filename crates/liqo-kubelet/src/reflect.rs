@@ -32,18 +32,15 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::{
-    authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec},
-    core::v1::Pod,
-};
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use liqo_api::{meta::label, virtualkubelet::NamespaceMap};
 use liqo_core::mapping;
-use liqo_kube::{Cluster, Queue, Store, drive, life::Life};
+use liqo_kube::{Cluster, Queue, Store, access, drive, life::Life};
 use tokio::sync::watch;
 
 use self::pair::Pair;
-use crate::{args::WorkerArgs, link::Link, metrics::Counters, node::Reach, translate::Addresses};
+use crate::{args::WorkerArgs, link::Link, metrics::Counters, node::Connectivity, translate::Addresses};
 
 pub(crate) use pod::{API_SERVER_NAMES, ApiServer, ApiSupport};
 
@@ -144,7 +141,7 @@ pub(crate) fn start(
     cx: Cx,
     pods: Store<Pod>,
     pairs: Arc<Pairs>,
-    reach: watch::Receiver<Reach>,
+    reach: watch::Receiver<Connectivity>,
 ) -> Store<NamespaceMap> {
     let cx = Arc::new(cx);
     let queue = Queue::new();
@@ -163,11 +160,11 @@ pub(crate) fn start(
 
 /// When the other cluster answers again all watches there start anew: connections from before may look
 /// alive for minutes although nothing comes through.
-async fn reconnect(mut reach: watch::Receiver<Reach>, follower: Arc<Follower>, queue: Queue<()>) {
+async fn reconnect(mut reach: watch::Receiver<Connectivity>, follower: Arc<Follower>, queue: Queue<()>) {
     let mut before = *reach.borrow_and_update();
     while reach.changed().await.is_ok() {
         let now = *reach.borrow_and_update();
-        if (before, now) == (Reach::Lost, Reach::Reached) {
+        if (before, now) == (Connectivity::Lost, Connectivity::Reached) {
             follower.renew.store(true, Ordering::SeqCst);
             queue.push(());
         }
@@ -210,7 +207,8 @@ impl Follower {
         }
         let mut again = None;
         for (here, there) in start {
-            if !self.may_read(&here).await {
+            // The controller manager binds the rights when it asks for the namespace.
+            if !access::may_list_secrets(&self.cx.home, &here).await {
                 again = Some(RIGHTS_PAUSE);
                 continue;
             }
@@ -222,26 +220,6 @@ impl Follower {
         }
         self.pairs.known.send_replace(true);
         Ok(again)
-    }
-
-    /// Whether the rights in an offloaded namespace, which the controller manager binds when it asks for the namespace, have
-    /// arrived at the API server. A review that fails is no reason to wait: the watches try again by themselves.
-    async fn may_read(&self, namespace: &str) -> bool {
-        let attributes = ResourceAttributes {
-            verb: Some("list".to_owned()),
-            resource: Some("secrets".to_owned()),
-            namespace: Some(namespace.to_owned()),
-            ..ResourceAttributes::default()
-        };
-        let spec = SelfSubjectAccessReviewSpec { resource_attributes: Some(attributes), non_resource_attributes: None };
-        let review = SelfSubjectAccessReview { spec, ..SelfSubjectAccessReview::default() };
-        match self.cx.home.create(&review).await {
-            Ok(answer) => answer.status.is_none_or(|status| status.allowed),
-            Err(error) => {
-                tracing::debug!(namespace, error = &error as &dyn std::error::Error, "rights not reviewed");
-                true
-            }
-        }
     }
 
     /// A mirror looks after the pods of a namespace from now on.

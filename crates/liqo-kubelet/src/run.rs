@@ -12,7 +12,7 @@ use crate::{
     args::{ApiServerArgs, KubeletArgs, PeeringArgs},
     link::{Identity, Link},
     metrics::Counters,
-    node::{self, Reach, Surroundings},
+    node::{self, Connectivity, Surroundings},
     reflect::{self, API_SERVER_NAMES, ApiServer, ApiSupport, Cx, Pairs},
     translate::{Addresses, Elsewhere},
 };
@@ -97,7 +97,7 @@ async fn start(args: KubeletArgs, life: &Life) -> Result<[AbortHandle; 2], Strin
         let pairs = Arc::clone(&pairs);
         move |pod| pairs.saw(pod)
     });
-    let reach = watch::Sender::new(Reach::Unknown);
+    let reach = watch::Sender::new(Connectivity::Unknown);
     let cx = Cx {
         home: home.clone(),
         there: there.clone(),

@@ -133,6 +133,7 @@ fn revoked(stage: &Stage) -> Result<()> {
         let answer = held.asks(stage, path)?;
         ensure!(answer == Answer::Given, "{path} is answered before the end: {answer:?}");
     }
+    let recorded = recorded_longer(milan, held.ends)?;
     let said = stage.liqoctl(milan, &["evict", "tenant", "rome", "--timeout", "60s"])?;
     let ended: Vec<_> = said.lines().filter_map(|line| line.split_once("Ended: ").map(|(_, what)| what)).collect();
     for wanted in ["role liqo-", &format!("namespace {there} with all its pods"), "tenant namespace liqo-tenant-rome"] {
@@ -143,7 +144,7 @@ fn revoked(stage: &Stage) -> Result<()> {
     let ban = milan.json(&["foreigncluster", "rome"])?;
     let ends = text(&ban, "/metadata/annotations/discovery.liqo.io~1certificate-expire-time");
     let ends: u64 = ends.parse().with_context(|| format!("the ban says that the certificate ends at {ends:?}"))?;
-    ensure!((held.ends..=last.ends).contains(&ends), "the certificate ends at {}, the ban says at {ends}", last.ends);
+    ensure!(ends == recorded, "the last certificate ends at {recorded}, the ban says at {ends}");
     for path in [requests, &shadows, &maps, "/api/v1/namespaces", "/apis/virtualkubelet.liqo.io/v1alpha1/namespacemaps"]
     {
         for one in [&held, &last] {
@@ -160,6 +161,20 @@ fn revoked(stage: &Stage) -> Result<()> {
     lifted(stage)
 }
 
+/// The record of the provider covers the certificate in use. Makes the record that of an earlier certificate, which ends an hour
+/// later than the one in use, and returns the record.
+fn recorded_longer(milan: &Cluster, ends: u64) -> Result<u64> {
+    const KEY: &str = "discovery.liqo.io/certificate-expire-time";
+    let known = milan.json(&["foreigncluster", "rome"])?;
+    let tenant = text(&known, "/status/tenantNamespace/local").to_owned();
+    let namespace = milan.json(&["namespace", &tenant])?;
+    let recorded: u64 = text(&namespace, "/metadata/annotations/discovery.liqo.io~1certificate-expire-time").parse()?;
+    ensure!(recorded >= ends, "the certificate ends at {ends}, the record says at {recorded}");
+    let longer = recorded + 3600;
+    milan.kubectl(&["annotate", "--overwrite", "namespace", &tenant, &format!("{KEY}={longer}")])?;
+    Ok(longer)
+}
+
 /// A new wish for resources ends with the reason of the provider while the ban lasts, and comes true when the ban is lifted.
 fn lifted(stage: &Stage) -> Result<()> {
     let (rome, milan) = (stage.cluster("rome"), stage.cluster("milan"));
@@ -172,6 +187,9 @@ fn lifted(stage: &Stage) -> Result<()> {
     let open =
         r#"{"metadata":{"annotations":{"liqo.io/tenant-condition":null}},"spec":{"incomingPeeringEnabled":"Auto"}}"#;
     milan.kubectl(&["patch", "foreigncluster", "rome", "--type=merge", "-p", open])?;
+    let open = milan.json(&["foreigncluster", "rome"])?;
+    let ends = text(&open, "/metadata/annotations/discovery.liqo.io~1certificate-expire-time");
+    ensure!(!ends.is_empty(), "with the ban it is forgotten when the last certificate ends");
     // The key of milan for rome ended with the ban: milan comes with a new one, and needs the word of rome.
     rome.sign_for(LASTING)?;
     let command = stage.peer_command_anew(rome, milan)?;

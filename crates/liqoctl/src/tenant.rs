@@ -1,7 +1,7 @@
 //! `liqoctl cordon|uncordon|drain|evict tenant`: the grants to a cluster that consumes resources of this cluster.
 //!
 //! Writes    `ForeignCluster`: the annotation `liqo.io/tenant-condition`; `evict` also both directions of the peering, and
-//!           when the last certificate of the tenant ends.
+//!           when the last certificate of the tenant ends, which is recorded beyond the end of the ban.
 //! Removes   what [`stranger`] removes.
 
 mod belongings;
@@ -174,9 +174,10 @@ async fn decide(
         out.done(format!("{name}: already so: {message}"));
     } else {
         let mut patch = verdict.patch();
-        let ends = before.as_ref().and_then(|before| before.certificate_ends);
-        patch["metadata"]["annotations"][annotation::CERTIFICATE_EXPIRE_TIME] =
-            json!(ends.map(|ends| ends.to_string()));
+        // Kept when the ban is lifted: the certificate counts on.
+        if let Some(ends) = before.as_ref().and_then(|before| before.certificate_ends) {
+            patch["metadata"]["annotations"][annotation::CERTIFICATE_EXPIRE_TIME] = json!(ends.to_string());
+        }
         cluster.merge(&foreign, patch).await.with_context(failed)?;
         cluster.event(&foreign, "liqoctl", "Normal", reason, message).await;
         out.done(format!("{name}: {message}"));

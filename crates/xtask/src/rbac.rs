@@ -63,7 +63,7 @@ const fn named(
     Rule { group, resources, names, verbs }
 }
 
-/// Name of the file to its rules; `.namespaced` ones hold in the Liqo namespace only.
+/// Name of the file to its rules; `.namespaced` ones hold in the Liqo namespace only, `.tenant` ones in tenant namespaces.
 pub fn all() -> Vec<(&'static str, &'static [Rule])> {
     vec![
         ("auth", components::AUTH),
@@ -71,6 +71,7 @@ pub fn all() -> Vec<(&'static str, &'static [Rule])> {
         ("controller-manager.namespaced", components::CONTROLLER_MANAGER_NAMESPACED),
         ("crd-replicator", components::CRD_REPLICATOR),
         ("crd-replicator.namespaced", components::CRD_REPLICATOR_NAMESPACED),
+        ("crd-replicator.tenant", components::CRD_REPLICATOR_TENANT),
         ("gateway", components::GATEWAY),
         ("gateway.namespaced", components::GATEWAY_NAMESPACED),
         ("gateway.segregation", components::GATEWAY_SEGREGATION),

@@ -60,6 +60,7 @@ fn lint_has_nothing_to_say() {
 fn these_objects_and_no_others() {
     let wanted = "
         ClusterRole/liqo-auth ClusterRole/liqo-controller-manager ClusterRole/liqo-crd-replicator
+        ClusterRole/liqo-crd-replicator-tenant
         ClusterRole/liqo-remote-peering-basic ClusterRole/liqo-remote-peering-incoming
         ClusterRole/liqo-remote-peering-leaving
         ClusterRole/liqo-remote-peering-outgoing

@@ -19,7 +19,7 @@ use liqo_kube::{KubeError, Queue, Store, drive, told::Told, twin};
 
 use super::{
     Shared, is_leaving, is_original,
-    namespace::{Word, word},
+    namespace::{EntryState, entry_state},
     provider_of,
     virtual_kubelet::role_binding,
 };
@@ -58,10 +58,10 @@ async fn settle(
         for map in &maps {
             for (namespace, binding) in bindings_of(map, peer, &shared.home.namespace) {
                 let is_bound = bindings.get(&namespace, &binding.name_any()).is_some();
-                let word = word(shared, map, &namespace);
-                if grants(word, is_bound) {
+                let state = entry_state(shared, map, &namespace);
+                if grants(state, is_bound) {
                     wanted.insert(namespace, binding);
-                } else if word == Word::Unasked && !is_bound {
+                } else if state == EntryState::Unasked && !is_bound {
                     let why = format!("no NamespaceOffloading asks this provider for the namespace {namespace:?}");
                     told.warn((&shared.home.cluster, COMPONENT), &**map, &namespace, "MappingIgnored", &why).await;
                 }
@@ -94,8 +94,8 @@ async fn settle(
 }
 
 /// Whether a virtual kubelet has rights in a namespace. While nothing is decided, it keeps what it has.
-fn grants(word: Word, is_bound: bool) -> bool {
-    word == Word::Asked || word == Word::Undecided && is_bound
+fn grants(state: EntryState, is_bound: bool) -> bool {
+    state == EntryState::Asked || state == EntryState::Undecided && is_bound
 }
 
 /// The bindings a map asks for, by namespace.
@@ -119,10 +119,10 @@ mod tests {
 
     #[test]
     fn rights_follow_what_is_asked_for() {
-        for (word, unbound, bound) in
-            [(Word::Asked, true, true), (Word::Undecided, false, true), (Word::Unasked, false, false)]
+        for (state, unbound, bound) in
+            [(EntryState::Asked, true, true), (EntryState::Undecided, false, true), (EntryState::Unasked, false, false)]
         {
-            assert_eq!((grants(word, false), grants(word, true)), (unbound, bound), "{word:?}");
+            assert_eq!((grants(state, false), grants(state, true)), (unbound, bound), "{state:?}");
         }
     }
 

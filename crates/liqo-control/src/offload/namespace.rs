@@ -214,7 +214,7 @@ fn facts(shared: &Shared, map: Arc<NamespaceMap>, offloading: &NamespaceOffloadi
 
 /// What this cluster says about an entry of an original map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Word {
+pub(super) enum EntryState {
     /// A `NamespaceOffloading` asks the provider for the namespace under that name.
     Asked,
     /// Nothing is decided without the virtual node or a readable selector, nor while the map is being deleted.
@@ -225,21 +225,26 @@ pub(super) enum Word {
 
 /// What this cluster says about the entry of an original map for a namespace. The map itself is no answer: a peer that found a
 /// way to write the map would be given the namespace.
-pub(super) fn word(shared: &Shared, map: &Arc<NamespaceMap>, namespace: &str) -> Word {
+pub(super) fn entry_state(shared: &Shared, map: &Arc<NamespaceMap>, namespace: &str) -> EntryState {
     let offloading = shared.memory.offloadings.get(namespace, names::NAMESPACE_OFFLOADING);
     let facts = offloading.map(|offloading| (facts(shared, Arc::clone(map), &offloading), offloading));
-    facts.map_or(Word::Unasked, |(facts, offloading)| {
-        word_of(&offloading, &facts, &shared.home.identity, &shared.home.namespace)
+    facts.map_or(EntryState::Unasked, |(facts, offloading)| {
+        entry_state_of(&offloading, &facts, &shared.home.identity, &shared.home.namespace)
     })
 }
 
-fn word_of(offloading: &NamespaceOffloading, facts: &Facts, own: &ClusterIdentity, liqo_namespace: &str) -> Word {
+fn entry_state_of(
+    offloading: &NamespaceOffloading,
+    facts: &Facts,
+    own: &ClusterIdentity,
+    liqo_namespace: &str,
+) -> EntryState {
     let ask = plan(offloading, std::slice::from_ref(facts), own, liqo_namespace).pop();
     let is_as_wanted = ask.is_some_and(|ask| ask.wanted.is_some() && ask.wanted == ask.desired());
     match (is_as_wanted, &facts.selected) {
-        (false, _) => Word::Unasked,
-        (true, Some(Ok(true))) if !is_leaving(&*facts.map) => Word::Asked,
-        (true, _) => Word::Undecided,
+        (false, _) => EntryState::Unasked,
+        (true, Some(Ok(true))) if !is_leaving(&*facts.map) => EntryState::Asked,
+        (true, _) => EntryState::Undecided,
     }
 }
 
@@ -350,24 +355,24 @@ mod tests {
         let remote = "demo-consumer-ed03b8";
         let remotely = |leaving: bool| offloading(PodOffloadingStrategy::Remote, leaving);
         for (selected, desired, leaving, wanted) in [
-            (Some(true), remote, false, Word::Asked),
+            (Some(true), remote, false, EntryState::Asked),
             // Another name than the one that is asked for.
-            (Some(true), "loot", false, Word::Unasked),
+            (Some(true), "loot", false, EntryState::Unasked),
             // Offloaded to others only.
-            (Some(false), remote, false, Word::Unasked),
-            (Some(false), "loot", false, Word::Unasked),
-            (Some(true), remote, true, Word::Unasked),
-            (None, remote, false, Word::Undecided),
+            (Some(false), remote, false, EntryState::Unasked),
+            (Some(false), "loot", false, EntryState::Unasked),
+            (Some(true), remote, true, EntryState::Unasked),
+            (None, remote, false, EntryState::Undecided),
         ] {
-            let word = word_of(&remotely(leaving), &facts(selected, Some(desired)), &own(), "liqo");
-            assert_eq!(word, wanted, "{selected:?} {desired} {leaving}");
+            let state = entry_state_of(&remotely(leaving), &facts(selected, Some(desired)), &own(), "liqo");
+            assert_eq!(state, wanted, "{selected:?} {desired} {leaving}");
         }
         let mut going = facts(Some(true), Some("loot"));
         Arc::make_mut(&mut going.map).metadata.deletion_timestamp = Some(now());
-        assert_eq!(word_of(&remotely(false), &going, &own(), "liqo"), Word::Undecided);
+        assert_eq!(entry_state_of(&remotely(false), &going, &own(), "liqo"), EntryState::Undecided);
         let mut system = remotely(false);
         system.metadata.namespace = Some("liqo".to_owned());
-        assert_eq!(word_of(&system, &facts(Some(true), Some(remote)), &own(), "liqo"), Word::Unasked);
+        assert_eq!(entry_state_of(&system, &facts(Some(true), Some(remote)), &own(), "liqo"), EntryState::Unasked);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Role `auth-service`: the door at which a peer shows a token and is given an identity.
+//! Role `auth-service`: the server at which a peer shows a token and is given an identity.
 //!
 //! `GET /ids` says who this cluster is, to anybody. `POST /identity/certificate` is limited ([`callers`]), read strictly, and
 //! passed on to the controller manager ([`line`]), which judges, signs and answers (`peering/issuer.rs`).
@@ -137,10 +137,10 @@ impl Role for AuthArgs {
         let callers = Arc::<Callers>::default();
         callers.learn(&facts.peers);
         life.spawn("facts", follow(Arc::clone(&line), showing, Arc::clone(&callers)));
-        let door = Arc::new(Door { line, here: facts.cluster, callers, turns: Turns::of_processors() });
+        let context = Arc::new(Context { line, here: facts.cluster, callers, turns: Turns::of_processors() });
         let drain = life.drain().clone();
         life.spawn("auth", async move {
-            let answer = move |request, peer| answer(Arc::clone(&door), request, peer);
+            let answer = move |request, peer| answer(Arc::clone(&context), request, peer);
             server::serve_within(Limits::DEFAULT, &drain, listener, tls, answer).await;
         });
         drop(busy);
@@ -183,7 +183,7 @@ async fn follow(line: Arc<Line>, showing: Showing, callers: Arc<Callers>) {
 }
 
 /// What every request needs.
-struct Door {
+struct Context {
     line: Arc<Line>,
     here: ClusterIdentity,
     callers: Arc<Callers>,
@@ -191,17 +191,17 @@ struct Door {
     turns: Turns,
 }
 
-async fn answer(door: Arc<Door>, request: http::Request<Incoming>, peer: Peer) -> Response<Reply> {
+async fn answer(context: Arc<Context>, request: http::Request<Incoming>, peer: Peer) -> Response<Reply> {
     let address = peer.address.ip();
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/ids") => {
-            if let Err(wait) = door.callers.asks_for_name(address) {
+            if let Err(wait) = context.callers.asks_for_name(address) {
                 return Refused::TooOften(wait).answer();
             }
-            let ClusterIdentity { cluster_id, cluster_name } = door.here.clone();
+            let ClusterIdentity { cluster_id, cluster_name } = context.here.clone();
             server::json(StatusCode::OK, &wire::Ids { cluster_id, cluster_name })
         }
-        (&Method::POST, "/identity/certificate") => match door.identity(request, address).await {
+        (&Method::POST, "/identity/certificate") => match context.identity(request, address).await {
             Ok(answer) => server::json(StatusCode::ACCEPTED, &answer),
             Err(refused) => refused.answer(),
         },
@@ -238,7 +238,7 @@ impl From<No> for Refused {
     }
 }
 
-impl Door {
+impl Context {
     async fn identity(
         self: Arc<Self>,
         request: http::Request<Incoming>,
@@ -246,8 +246,8 @@ impl Door {
     ) -> Result<wire::Answer, Refused> {
         let body = server::body(request, LONGEST).await;
         let body = body.map_err(|error| No(StatusCode::BAD_REQUEST, format!("reading the request: {error}")))?;
-        let door = Arc::clone(&self);
-        let (caller, request) = self.turns.run(address, move || door.read(&body, address)).await?;
+        let reader = Arc::clone(&self);
+        let (caller, request) = self.turns.run(address, move || reader.read(&body, address)).await?;
         Ok(self.line.grant(caller, &request).await?)
     }
 

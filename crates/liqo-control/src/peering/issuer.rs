@@ -35,6 +35,7 @@ use liqo_kube::{
     life::Life,
     server::{self, Reply},
     tokens::{Tokens, Unreviewed},
+    told::Told,
 };
 use tokio::sync::Semaphore;
 
@@ -43,7 +44,7 @@ use super::{
     limits::{QUEUE, TURNS},
     settings, token, wire,
 };
-use crate::{home::Home, quiet::Quiet};
+use crate::{home::Home, memory::Memory};
 use judge::Judge;
 
 /// The signer makes no certificate of a shorter life.
@@ -83,7 +84,7 @@ pub struct IdentityArgs {
 pub(crate) struct Issuer {
     judge: Arc<Judge>,
     tokens: Tokens,
-    /// What was signed last for each peer.
+    /// The certificate that was signed last for each peer.
     certificates: Store<Secret>,
     /// The certificate that the authentication service shows.
     shown: Store<Secret>,
@@ -98,7 +99,7 @@ impl Issuer {
     ///
     /// # Errors
     /// A text that names the flag that cannot be used.
-    pub(crate) fn new(home: &Home, args: &IdentityArgs) -> Result<Self, String> {
+    pub(crate) fn new(home: &Home, args: &IdentityArgs, memory: &Memory) -> Result<Self, String> {
         let lifetime = settings::duration("--identity-lifetime", &args.identity_lifetime)?;
         if lifetime < SHORTEST_LIFE {
             return Err(format!("--identity-lifetime {:?} must be at least 10m", args.identity_lifetime));
@@ -118,7 +119,8 @@ impl Issuer {
                 lifetime,
                 max_tenants: args.max_tenants,
                 counting: tokio::sync::Mutex::default(),
-                quiet: Quiet::default(),
+                foreign_clusters: Store::clone(&memory.foreign_clusters),
+                told: Told::default(),
                 api_server: args.advertise_api_server_address.clone(),
                 api_server_trusted: args.advertise_api_server_trusted_ca,
             }),
@@ -164,7 +166,7 @@ impl Issuer {
         }
     }
 
-    /// What the authentication service must know.
+    /// The name of this cluster, the certificate to show, and the certificates of peers.
     async fn facts(&self) -> Result<wire::Facts, No> {
         let home = &self.judge.home;
         let shown = match self.pin_certificate {
@@ -202,7 +204,7 @@ impl Issuer {
     }
 }
 
-/// Makes the token and makes it again whenever it vanishes.
+/// Makes the token of the cluster, again whenever its Secret is deleted.
 fn keep_token(home: &Home, life: &Life) {
     let queue = Queue::new();
     queue.push(());

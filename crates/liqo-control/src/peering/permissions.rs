@@ -9,7 +9,7 @@
 //! The start of a withdrawal is recorded in annotations of the tenant namespace, which peers cannot write.
 //!
 //! Watches   `Namespace`, `ForeignCluster`, `ResourceRequest`, `ResourceOffer`, `NamespaceMap`, `NetworkConfig`, `RoleBinding`, `ResourceQuota`.
-//! Writes    `RoleBinding` `liqo-binding-*`; the `ResourceQuota` `liqo-exchange` ([`crate::limits`]); annotations of tenant `Namespace`s; `ClusterRole` and
+//! Writes    `RoleBinding` `liqo-binding-*` and, for the replicator, `liqo-crd-replicator-tenant`; the `ResourceQuota` `liqo-exchange` ([`crate::limits`]); annotations and Pod Security of tenant `Namespace`s; `ClusterRole` and
 //!           `ClusterRoleBinding` `liqo-tenant-remote-*`.
 //! Removes   the same, *basic* only from a peer that is banned.
 
@@ -30,7 +30,7 @@ use liqo_core::{
 use liqo_kube::{Cluster, KubeError, now, owner_reference};
 use serde_json::{Value, json};
 
-use super::world::World;
+use super::{tenant, world::World};
 use crate::ledger::is_replica;
 
 const RBAC: &str = "rbac.authorization.k8s.io";
@@ -48,9 +48,11 @@ pub(crate) fn binding_name(role: &str) -> String {
     format!("{}{role}", names::PEERING_BINDING_PREFIX)
 }
 
-/// Whether a binding gives a peer one of the [`ROLES`] in its tenant namespace.
-pub(crate) fn is_binding_of_peer(binding: &RoleBinding) -> bool {
-    ROLES.iter().any(|role| binding_name(role) == binding.name_any())
+/// Whether a binding has the name of one that is kept in tenant namespaces: of one of the [`ROLES`] of a peer, or of the role of the
+/// replicator.
+pub(crate) fn is_kept(binding: &RoleBinding) -> bool {
+    let name = binding.name_any();
+    name == names::CRD_REPLICATOR_TENANT_ROLE || ROLES.iter().any(|role| binding_name(role) == name)
 }
 
 /// What becomes of a binding.
@@ -69,6 +71,8 @@ pub(crate) async fn settle(world: &World, namespace: String) -> Result<Option<Du
     };
     // Before the peer has a right to create anything.
     world.exchange.limit(&world.home.cluster, &namespace).await?;
+    bind_replicator(world, &namespace).await?;
+    tenant::secure(&world.home.cluster, &tenant, world.pod_security).await?;
     let found = ROLES.map(|role| world.bindings.get(&namespace, &binding_name(role)));
     let seen = seen(world, &tenant, &peer, found.each_ref().map(Option::is_some));
     let clocks = clocks(&seen);
@@ -193,6 +197,26 @@ fn plan(seen: &Seen) -> [Step; 4] {
     [basic, step(0), step(CONSUMER), if leaving { Step::Bind } else { Step::Unbind }]
 }
 
+/// Lets the replicator read the identities in a tenant namespace, as long as the namespace is there: also a peer that is banned has
+/// replicas that are to be removed.
+async fn bind_replicator(world: &World, namespace: &str) -> Result<(), KubeError> {
+    let (cluster, name) = (&world.home.cluster, names::CRD_REPLICATOR_TENANT_ROLE);
+    let account = Subject {
+        kind: "ServiceAccount".to_owned(),
+        name: names::CRD_REPLICATOR.to_owned(),
+        namespace: Some(world.home.namespace.clone()),
+        api_group: None,
+    };
+    match world.bindings.get(namespace, name) {
+        Some(is) if is.role_ref == role_ref(name) && is.subjects.as_deref() == Some(std::slice::from_ref(&account)) => {
+            Ok(())
+        }
+        // A role reference cannot be changed; the end of the binding wakes this controller.
+        Some(is) if is.role_ref != role_ref(name) => cluster.remove(&*is).await,
+        _ => apply_binding(cluster, (namespace, name), name, account).await,
+    }
+}
+
 fn user(peer: &str) -> Subject {
     Subject { api_group: Some(RBAC.to_owned()), kind: "User".to_owned(), name: peer.to_owned(), namespace: None }
 }
@@ -210,16 +234,26 @@ fn binds(subjects: Option<&[Subject]>, peer: &str) -> bool {
 /// # Errors
 /// When the API server refuses, or there is no such role.
 pub(crate) async fn bind(cluster: &Cluster, namespace: &str, role: &str, peer: &str) -> Result<(), KubeError> {
+    apply_binding(cluster, (namespace, &binding_name(role)), role, user(peer)).await
+}
+
+/// Binds a subject to a cluster role in a namespace. The binding goes with the role, when the product is removed.
+async fn apply_binding(
+    cluster: &Cluster,
+    (namespace, name): (&str, &str),
+    role: &str,
+    subject: Subject,
+) -> Result<(), KubeError> {
     let found: Option<ClusterRole> = cluster.get("", role).await?;
     let binding = RoleBinding {
         metadata: ObjectMeta {
-            name: Some(binding_name(role)),
+            name: Some(name.to_owned()),
             namespace: Some(namespace.to_owned()),
             owner_references: found.map(|role| vec![owner_reference(&role, false)]),
             ..ObjectMeta::default()
         },
         role_ref: role_ref(role),
-        subjects: Some(vec![user(peer)]),
+        subjects: Some(vec![subject]),
     };
     cluster.apply(&binding).await.map(drop)
 }

@@ -4,13 +4,14 @@
 //! nobody could say which one counts. A namespace that only carries the labels is none ([`naming::tenant_of`]). A name that
 //! another cluster took, which may have searched for an ID with the same hash, locks nobody out.
 //!
-//! Writes    `Namespace`.
+//! Writes    `Namespace`; the label of Pod Security that tenant namespaces lack.
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{ResourceExt, api::ObjectMeta};
 use liqo_api::{ClusterIdentity, meta::label};
 use liqo_core::naming;
 use liqo_kube::{Cluster, KubeError};
+use serde_json::{Value, json};
 
 /// Whether a peer has a tenant namespace that can be used.
 #[derive(Debug)]
@@ -96,6 +97,33 @@ pub(crate) async fn make(cluster: &Cluster, peer: &ClusterIdentity) -> Result<Op
     Ok(None)
 }
 
+/// The Pod Security Standard of tenant namespaces, where virtual kubelets run. Where the platform sets the security context of virtual
+/// kubelets, the template of their pods has none that is restricted.
+pub(crate) fn pod_security(platform_sets_context: bool) -> &'static str {
+    if platform_sets_context { "baseline" } else { "restricted" }
+}
+
+/// The labels that a tenant namespace lacks for a Pod Security Standard to be enforced; `None`: a standard is enforced already, also
+/// one that an administrator has chosen.
+fn missing_security(namespace: &Namespace, level: &str) -> Option<Value> {
+    let enforce = format!("{}enforce", label::POD_SECURITY_PREFIX);
+    (!namespace.labels().contains_key(&enforce)).then(|| json!({ (enforce): level }))
+}
+
+/// Enforces a Pod Security Standard in a tenant namespace that enforces none.
+///
+/// # Errors
+/// When the API server refuses.
+pub(crate) async fn secure(cluster: &Cluster, namespace: &Namespace, level: &str) -> Result<(), KubeError> {
+    match missing_security(namespace, level) {
+        Some(labels) => {
+            let meta = json!({"uid": namespace.uid(), "labels": labels});
+            cluster.merge(namespace, json!({ "metadata": meta })).await.map(drop)
+        }
+        None => Ok(()),
+    }
+}
+
 /// The names that a tenant namespace made for `peer` can have, the usual one first.
 fn names_for(peer: &ClusterIdentity) -> Vec<String> {
     let names = [naming::tenant_namespace(peer), naming::longer_tenant_namespace(peer)];
@@ -109,8 +137,6 @@ fn is_for(namespace: &Namespace, peer: &ClusterIdentity) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn namespace(name: &str, deleting: bool) -> Namespace {
@@ -125,6 +151,16 @@ mod tests {
         assert!(matches!(choose([&a]), Some(Tenant::Ready(name)) if name == "a"));
         assert!(matches!(choose([&b]), Some(Tenant::Refused(why)) if why.contains("being deleted")));
         assert!(matches!(choose([&a, &b]), Some(Tenant::Refused(why)) if why.contains("a, b")));
+    }
+
+    #[test]
+    fn pods_in_tenant_namespaces_meet_a_standard() {
+        assert_eq!((pod_security(false), pod_security(true)), ("restricted", "baseline"));
+        let mut tenant = namespace("a", false);
+        let wanted = json!({"pod-security.kubernetes.io/enforce": "restricted"});
+        assert_eq!(missing_security(&tenant, "restricted"), Some(wanted));
+        tenant.labels_mut().insert("pod-security.kubernetes.io/enforce".to_owned(), "privileged".to_owned());
+        assert_eq!(missing_security(&tenant, "restricted"), None, "an administrator has chosen");
     }
 
     #[test]

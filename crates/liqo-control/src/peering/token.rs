@@ -67,8 +67,8 @@ pub(crate) struct Known {
 
 /// The rights that a valid token gives.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Word {
-    /// The administrator has made it for this very cluster, and not long ago: it may come with a new key.
+pub(crate) struct TokenRights {
+    /// The caller may come with a new key: an administrator of this cluster made the token for the caller, and not long ago.
     pub(crate) new_key: bool,
     /// A one-time token that no cluster has used yet.
     pub(crate) unused: Option<Secret>,
@@ -77,7 +77,7 @@ pub(crate) struct Word {
 /// Why a token is refused. The caller does not learn the reason.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Wrong {
-    /// Nobody knows it.
+    /// No Secret holds the token.
     Unknown,
     /// The token was valid until this time.
     Expired(Box<Secret>, String),
@@ -107,11 +107,14 @@ impl Known {
     }
 
     /// Whether `given` lets `peer` in.
-    pub(crate) fn judge(&self, given: &str, peer: &str, now: Timestamp) -> Result<Word, Wrong> {
+    pub(crate) fn judge(&self, given: &str, peer: &str, now: Timestamp) -> Result<TokenRights, Wrong> {
         let holds = |secret: &&Secret| read(secret).is_some_and(|token| is(&token, given));
         if let Some(own) = self.own.as_ref().filter(holds) {
             alive(own, now)?;
-            return Ok(Word { new_key: own.annotations().contains_key(annotation::TOKEN_EXPIRES), unused: None });
+            return Ok(TokenRights {
+                new_key: own.annotations().contains_key(annotation::TOKEN_EXPIRES),
+                unused: None,
+            });
         }
         // An empty token that the administrator wrote for one peer by hand locks the peer out.
         let permanent = self.own.as_ref().filter(|own| is_permanent(own));
@@ -124,7 +127,7 @@ impl Known {
                 return Err(Wrong::Used(Box::new(once.clone()), guest.to_owned()));
             }
             alive(once, now)?;
-            return Ok(Word { new_key: true, unused: None });
+            return Ok(TokenRights { new_key: true, unused: None });
         }
         // A token written by hand is the only token accepted from that peer, besides tokens that the administrator made since.
         if permanent.is_some() {
@@ -133,13 +136,13 @@ impl Known {
         if let Some(once) = once {
             alive(once, now)?;
             return match once.annotations().get(annotation::TOKEN_USED_BY) {
-                None => Ok(Word { new_key: false, unused: Some(once.clone()) }),
-                Some(user) if user == peer => Ok(Word::default()),
+                None => Ok(TokenRights { new_key: false, unused: Some(once.clone()) }),
+                Some(user) if user == peer => Ok(TokenRights::default()),
                 Some(user) => Err(Wrong::Used(Box::new(once.clone()), user.clone())),
             };
         }
         match &self.cluster {
-            Some(token) if is(token, given) => Ok(Word::default()),
+            Some(token) if is(token, given) => Ok(TokenRights::default()),
             _ => Err(Wrong::Unknown),
         }
     }
@@ -234,9 +237,9 @@ mod tests {
             own: own.cloned(),
             once: once.cloned(),
         };
-        let word = |outcome: Result<Word, Wrong>| match outcome {
-            Ok(Word { new_key: true, .. }) => "new key",
-            Ok(Word { unused: Some(_), .. }) => "first use",
+        let name = |outcome: Result<TokenRights, Wrong>| match outcome {
+            Ok(TokenRights { new_key: true, .. }) => "new key",
+            Ok(TokenRights { unused: Some(_), .. }) => "first use",
             Ok(_) => "in",
             Err(Wrong::Unknown) => "unknown",
             Err(Wrong::Expired(..)) => "expired",
@@ -272,13 +275,13 @@ mod tests {
             (Some(held("", &[])), Some(for_v(open)), "once", "v", "unknown"),
         ] {
             let known = all(own.as_ref(), one_time.as_ref());
-            assert_eq!(word(known.judge(token, peer, now)), expected, "{token} {peer} {own:?} {one_time:?}");
+            assert_eq!(name(known.judge(token, peer, now)), expected, "{token} {peer} {own:?} {one_time:?}");
             if !token.is_empty() {
-                assert_eq!(word(known.judge(&format!("{token}{PIN}"), peer, now)), expected, "{token} with a pin");
+                assert_eq!(name(known.judge(&format!("{token}{PIN}"), peer, now)), expected, "{token} with a pin");
             }
         }
         let closed = Known { cluster: None, ..all(None, None) };
-        assert_eq!(word(closed.judge("cluster", "v", now)), "unknown", "the cluster's token is not accepted");
+        assert_eq!(name(closed.judge("cluster", "v", now)), "unknown", "the cluster's token is not accepted");
     }
 
     #[test]

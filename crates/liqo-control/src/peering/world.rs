@@ -21,7 +21,7 @@ use liqo_core::{endpoint, naming};
 use liqo_kube::{Object, Queue, Store, now, told::Told};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::{checker::Checker, monitor, permissions::is_binding_of_peer, settings::Settings};
+use super::{checker::Checker, monitor, permissions::is_kept, settings::Settings, tenant};
 use crate::{
     args::{ManagerArgs, PeeringArgs},
     home::Home,
@@ -91,6 +91,8 @@ pub(crate) struct World {
     pub(crate) bindings: Store<RoleBinding>,
     /// How many objects there may be in tenant namespaces.
     pub(crate) exchange: Quotas,
+    /// The Pod Security Standard of tenant namespaces.
+    pub(crate) pod_security: &'static str,
     /// Whether the API server of each peer answers.
     pub(crate) checker: Checker,
     /// What was said about objects of peers.
@@ -140,9 +142,10 @@ impl World {
                 .labels(&format!("{}={}", label::APP_NAME, names::VIRTUAL_KUBELET))
                 .start(by_namespace(&bell)),
             bindings: memory.bindings.listen(ring(&bell, |binding: &RoleBinding| {
-                binding.namespace().filter(|_| is_binding_of_peer(binding)).map(Wake::Tenant)
+                binding.namespace().filter(|_| is_kept(binding)).map(Wake::Tenant)
             })),
             exchange: Quotas::watch(cluster, Limits::of_exchange(now().0.as_second()), wake_tenant(&bell)),
+            pod_security: tenant::pod_security(args.kubelets.kubelet_platform_security_context),
             checker: Checker::new(&settings, home.reach.clone(), bell),
             home: home.clone(),
             args: args.peering.clone(),

@@ -15,7 +15,7 @@ use liqo_kube::{
 };
 
 use super::{
-    Held, Link, Replicator,
+    Held, Link, Original, Replicator,
     replica::{Replica, Replicated, refused},
 };
 use crate::home::Home;
@@ -27,7 +27,7 @@ fn lock(names: &Names) -> MutexGuard<'_, HashMap<String, Queue<String>>> {
     names.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How long an original that was deleted `since` is still held; `None`: it is not deleted.
+/// How long an original that was deleted `since` is still held; `None`: the original is not deleted.
 fn rest(since: Option<&Time>, patience: Duration, now: &Time) -> Option<Duration> {
     let gone = now.0.as_second().saturating_sub(since?.0.as_second());
     Some(patience.saturating_sub(Duration::from_secs(u64::try_from(gone).unwrap_or_default())))
@@ -55,7 +55,7 @@ impl<K: Replicated> Originals<K> {
         Self { store, names, held }
     }
 
-    /// Starts the mirror of a tenant namespace if there is anything to mirror, else ends it.
+    /// Starts the mirror of a tenant namespace that has originals; ends the mirror of a tenant namespace that has none.
     pub(super) fn settle(&self, namespace: &str, link: &mut Link, cx: &Replicator) {
         let kind = K::kind(&()).into_owned();
         if self.store.filter(|object| object.namespace().as_deref() == Some(namespace)).is_empty() {
@@ -67,11 +67,13 @@ impl<K: Replicated> Originals<K> {
             let originals = self.store.filter(|object| object.namespace().as_deref() == Some(namespace));
             originals.iter().for_each(|object| queue.push(object.name_any()));
             let back = queue.clone();
-            let (originals, complaints, inside) = (self.store.clone(), cx.complaints.clone(), namespace.to_owned());
+            let (originals, complaints) = (self.store.clone(), cx.complaints.clone());
+            let (peer, inside) = (link.remote_id.clone(), namespace.to_owned());
             let twins = link.remote.watch::<K>(link.peer.namespace()).trim(|_| ()).start(move |twin: &K| {
                 let original = originals.get(&inside, &twin.name_any());
                 if let Some(why) = original.and_then(|original| refused(&*original, twin)) {
-                    complaints.push((inside.clone(), twin.name_any(), why));
+                    let original = Original { namespace: inside.clone(), name: twin.name_any() };
+                    complaints.push(peer.clone(), original, why);
                 }
                 back.push(twin.name_any());
             });

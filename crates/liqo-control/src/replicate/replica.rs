@@ -1,4 +1,4 @@
-//! How a replica looks, and what of a replica is carried back to its original.
+//! The form of a replica, and the parts of a replica that are carried back to its original.
 
 use kube::ResourceExt;
 use liqo_api::{
@@ -10,12 +10,12 @@ use liqo_api::{
 };
 use liqo_core::mapping;
 use liqo_kube::{
-    Object, Queue, said,
+    Object, said,
     twin::{Back, Farewell, Forged, Reflect},
 };
 use serde_json::{Value, json};
 
-use super::{Answer, Held};
+use super::{Answers, Held, Original};
 
 /// A status longer than this, in bytes of JSON, is not carried: nothing we ask for has so long an answer.
 const LONGEST_STATUS: usize = 256 * 1024;
@@ -24,7 +24,7 @@ const NAMED: usize = 5;
 
 /// A kind that is replicated.
 pub(super) trait Replicated: Object {
-    /// Whether a peer says on the replica why it does not do what the original asks for.
+    /// Whether a peer writes on the replica why the peer refuses what the original asks for.
     const IS_ANSWERED: bool = false;
 
     /// What a peer reports about the object, as far as the object asked for it; `report` is not longer than
@@ -74,13 +74,13 @@ pub(super) fn is_out_of_band(original: &NetworkConfig) -> bool {
     original.labels().contains_key(label::OWNERSHIP)
 }
 
-/// How a replica of `K` looks, and what it teaches us.
+/// The form of replicas of `K`, and what is carried back from them.
 pub(super) struct Replica<K> {
     home_id: String,
     remote_id: String,
     held: Held<K>,
     /// Where words of the peer about an original are left.
-    answers: Option<Queue<Answer>>,
+    answers: Option<Answers>,
 }
 
 impl<K> Replica<K> {
@@ -89,7 +89,7 @@ impl<K> Replica<K> {
     }
 
     /// Leaves words of the peer about an original in `answers`.
-    pub(super) fn leaving_answers_in(self, answers: &Queue<Answer>) -> Self {
+    pub(super) fn leaving_answers_in(self, answers: &Answers) -> Self {
         Self { answers: Some(answers.clone()), ..self }
     }
 }
@@ -131,9 +131,11 @@ impl<K: Replicated> Reflect for Replica<K> {
     }
 
     fn look(&self, name: &str, here: Option<&K>, there: Option<&K>, _seen: Option<&K>) {
-        let news = here.and_then(|here| Some((here.namespace()?, answer(here, there.filter(|one| self.ours(one)))?)));
-        if let (Some((namespace, words)), Some(answers)) = (news, &self.answers) {
-            answers.push((namespace, name.to_owned(), words));
+        let (Some(answers), Some(here)) = (&self.answers, here) else { return };
+        let original = Original { namespace: here.namespace().unwrap_or_default(), name: name.to_owned() };
+        match answer(here, there.filter(|one| self.ours(one))) {
+            Some(words) => answers.push(self.remote_id.clone(), original, words),
+            None => answers.withdraw(self.remote_id.clone(), original),
         }
     }
 
@@ -147,7 +149,7 @@ impl<K: Replicated> Reflect for Replica<K> {
         labels.insert(label::REPLICATED.to_owned(), "true".to_owned());
         labels.insert(label::ORIGIN_ID.to_owned(), self.home_id.clone());
         let mut annotations = here.annotations().clone();
-        // These are words of the peer, which stand on the replica already.
+        // The refusal is a text of the peer, which the peer wrote on the replica.
         annotations.remove(annotation::REFUSAL);
         let replica = json!({
             "apiVersion": K::api_version(&()),
@@ -180,10 +182,14 @@ fn part<K: Object>(object: &K, name: &str) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::{sync::Mutex, time::Duration};
+
     use liqo_api::{
         ClusterIdentity,
         discovery::{OfferState, ResourceRequestSpec, ResourceRequestStatus},
     };
+
+    use liqo_kube::KubeError;
 
     use super::*;
 
@@ -308,6 +314,36 @@ mod tests {
         let mut copy = offer.clone();
         copy.annotations_mut().insert(annotation::REFUSAL.into(), "x".into());
         assert_eq!(answer(&offer, Some(&copy)), None, "nobody answers an offer so");
+    }
+
+    #[tokio::test]
+    async fn of_ever_changing_words_only_the_last_ones_are_written() {
+        let says = |one: &ResourceRequest, words: &str| {
+            let mut one = one.clone();
+            one.metadata.namespace = Some("tenant".to_owned());
+            one.annotations_mut().insert(annotation::REFUSAL.into(), words.into());
+            one
+        };
+        let answers = Answers::new(Duration::from_millis(1));
+        let replica = Replica::new("home", "peer", |_| true).leaving_answers_in(&answers);
+        let (here, there) = (says(&original(), "no 0"), *forged(&original()));
+        let written = async || {
+            let all = Mutex::new(Vec::new());
+            let write = |original: Original, words: Option<String>| {
+                all.lock().unwrap().push((original.name, words.unwrap_or_default()));
+                std::future::ready(Ok::<_, KubeError>(()))
+            };
+            let ends = tokio::time::timeout(Duration::from_millis(200), answers.drive("answers-test", write)).await;
+            assert!(ends.is_err(), "it goes on for ever");
+            all.into_inner().unwrap()
+        };
+        for number in 1..1_000 {
+            replica.look("rome", Some(&here), Some(&says(&there, &format!("no {number}"))), None);
+        }
+        assert_eq!(written().await, [("rome".to_owned(), "no 999".to_owned())]);
+        replica.look("rome", Some(&here), Some(&says(&there, "no 1")), None);
+        replica.look("rome", Some(&here), Some(&says(&there, "no 0")), None);
+        assert_eq!(written().await, [], "the original shows these words already");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::{
     check::Target,
     resolve::Resolver,
     rules,
-    segregation::{Reach, Shared},
+    segregation::{ReachableAddresses, Shared},
     space,
 };
 use crate::{
@@ -35,7 +35,7 @@ pub(crate) struct Peer {
     pub(crate) wire: liqo_tunnel::Peer,
     pub(crate) exports: rules::Exports,
     /// What the peer reaches here; empty in the mode in which peers reach every pod.
-    pub(crate) reach: Reach,
+    pub(crate) reach: ReachableAddresses,
     pub(crate) target: Option<Target>,
 }
 
@@ -77,7 +77,7 @@ pub(crate) fn read(
                     ceiling: fits(ceiling, wire.endpoint),
                 });
                 let exports = mapping.map(rules::exports).unwrap_or_default();
-                peers.good.push(Peer { tunnel, networks, wire, exports, reach: Reach::new(), target });
+                peers.good.push(Peer { tunnel, networks, wire, exports, reach: ReachableAddresses::new(), target });
             }
         }
     }

@@ -16,7 +16,7 @@ use liqo_netlink::nft::{
     Target, Verdict, ct, is, not, outside, rule, within,
 };
 
-use super::segregation::{Reach, SecurityMode};
+use super::segregation::{ReachableAddresses, SecurityMode};
 use crate::{
     layout::{NFT_TABLE, PING_PORT, TUNNEL, VETH_GATEWAY},
     network::Networks,
@@ -46,7 +46,7 @@ const ICMP: u32 = 1;
 /// only.
 pub(crate) fn table<'p>(
     mode: SecurityMode,
-    peers: impl IntoIterator<Item = (&'p Networks, &'p Exports, &'p Reach)> + Clone,
+    peers: impl IntoIterator<Item = (&'p Networks, &'p Exports, &'p ReachableAddresses)> + Clone,
     components: &BTreeSet<IpAddr>,
 ) -> Table {
     let pods: Vec<_> = peers.clone().into_iter().map(|(networks, ..)| networks.local_pods).collect();
@@ -91,7 +91,7 @@ fn sets(mode: SecurityMode) -> BTreeMap<String, Set> {
     all.map(|(name, set)| (name.to_owned(), set)).collect()
 }
 
-fn fill(sets: &mut BTreeMap<String, Set>, networks: &Networks, exports: &Exports, reach: &Reach) {
+fn fill(sets: &mut BTreeMap<String, Set>, networks: &Networks, exports: &Exports, reach: &ReachableAddresses) {
     let mut put = |set: &str, key: Vec<Item>, datum: Option<Datum>| {
         if let Some(set) = sets.get_mut(set) {
             set.elements.insert(key, datum);
@@ -283,7 +283,7 @@ mod tests {
         assert_eq!(table.sets[REACHABLE].elements, [(key, None)].into(), "an address is reached by its peer only");
     }
 
-    fn reach(count: u8) -> Reach {
+    fn reach(count: u8) -> ReachableAddresses {
         (0..count).map(|last| Ipv4Addr::new(10, 244, 0, last)).collect()
     }
 

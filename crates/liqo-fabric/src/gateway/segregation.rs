@@ -50,7 +50,7 @@ impl SecurityMode {
 }
 
 /// The addresses in this cluster that one peer reaches, before they are translated for the peer.
-pub(crate) type Reach = BTreeSet<Ipv4Addr>;
+pub(crate) type ReachableAddresses = BTreeSet<Ipv4Addr>;
 
 /// The peer a namespace is shared with.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,11 +63,11 @@ enum Sharer {
 
 /// What this cluster shares with each of its peers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Shared(BTreeMap<Sharer, Reach>);
+pub(crate) struct Shared(BTreeMap<Sharer, ReachableAddresses>);
 
 impl Shared {
     /// What `peer` reaches: shared addresses within the pod network, and every address exported to the peer.
-    pub(crate) fn reach(&self, peer: &ClusterIdentity, networks: &Networks, exports: &Exports) -> Reach {
+    pub(crate) fn reach(&self, peer: &ClusterIdentity, networks: &Networks, exports: &Exports) -> ReachableAddresses {
         let sharers = [Sharer::Provider(naming::unique_name(peer)), Sharer::Consumer(peer.cluster_id.clone())];
         let shared = sharers.iter().filter_map(|sharer| self.0.get(sharer)).flatten();
         let pods = shared.filter(|address| networks.local_pods.contains(&IpAddr::V4(**address)));
@@ -76,7 +76,7 @@ impl Shared {
 
     fn of(seen: &Seen) -> Self {
         let spaces = seen.spaces();
-        let mut all: BTreeMap<Sharer, Reach> = BTreeMap::new();
+        let mut all: BTreeMap<Sharer, ReachableAddresses> = BTreeMap::new();
         for (address, owners) in owners(&seen.pods) {
             for sharer in sharers(&spaces, &owners) {
                 all.entry(sharer.clone()).or_default().insert(address);

@@ -15,7 +15,7 @@ use tokio::{sync::Notify, task::JoinSet};
 use super::{
     Space,
     rules::{self, Exports},
-    segregation::{Reach, SecurityMode},
+    segregation::{ReachableAddresses, SecurityMode},
     told,
 };
 use crate::{
@@ -35,7 +35,7 @@ pub(crate) struct Peer {
     pub(crate) networks: Networks,
     pub(crate) exports: Exports,
     /// Empty in the mode in which peers reach every pod.
-    pub(crate) reach: Reach,
+    pub(crate) reach: ReachableAddresses,
     /// Largest packet its path carries.
     pub(crate) mtu: u16,
 }

@@ -13,7 +13,7 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// What is known about the other API server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Reach {
+pub(crate) enum Connectivity {
     /// Not asked yet.
     #[default]
     Unknown,
@@ -24,9 +24,9 @@ pub(crate) enum Reach {
 }
 
 /// Asks for ever. With an interval of zero nobody is asked and the other cluster counts as reached.
-pub(super) async fn run(there: Cluster, interval: Duration, timeout: Duration, reach: watch::Sender<Reach>) {
+pub(super) async fn run(there: Cluster, interval: Duration, timeout: Duration, reach: watch::Sender<Connectivity>) {
     if interval.is_zero() {
-        reach.send_replace(Reach::Reached);
+        reach.send_replace(Connectivity::Reached);
         return std::future::pending().await;
     }
     let timeout = timeout.max(Duration::from_secs(1));
@@ -38,7 +38,7 @@ pub(super) async fn run(there: Cluster, interval: Duration, timeout: Duration, r
         failures = count;
         if next != state {
             match (&answer, next) {
-                (Err(error), Reach::Lost) => tracing::warn!(error, "the other cluster does not answer"),
+                (Err(error), Connectivity::Lost) => tracing::warn!(error, "the other cluster does not answer"),
                 _ => tracing::info!("the other cluster answers"),
             }
             reach.send_replace(next);
@@ -47,10 +47,10 @@ pub(super) async fn run(there: Cluster, interval: Duration, timeout: Duration, r
     }
 }
 
-fn next(state: Reach, failures: u32, answered: bool) -> (Reach, u32) {
+fn next(state: Connectivity, failures: u32, answered: bool) -> (Connectivity, u32) {
     match (answered, failures.saturating_add(1)) {
-        (true, _) => (Reach::Reached, 0),
-        (false, count) if count >= FAILURES => (Reach::Lost, count),
+        (true, _) => (Connectivity::Reached, 0),
+        (false, count) if count >= FAILURES => (Connectivity::Lost, count),
         (false, count) => (state, count),
     }
 }
@@ -61,12 +61,12 @@ mod tests {
 
     #[test]
     fn three_failures_in_a_row_are_needed() {
-        assert_eq!(next(Reach::Unknown, 0, true), (Reach::Reached, 0));
-        assert_eq!(next(Reach::Reached, 0, false), (Reach::Reached, 1));
-        assert_eq!(next(Reach::Reached, 1, false), (Reach::Reached, 2));
-        assert_eq!(next(Reach::Reached, 2, false), (Reach::Lost, 3));
-        assert_eq!(next(Reach::Lost, 9, false), (Reach::Lost, 10));
-        assert_eq!(next(Reach::Lost, 10, true), (Reach::Reached, 0));
-        assert_eq!(next(Reach::Reached, 2, true), (Reach::Reached, 0));
+        assert_eq!(next(Connectivity::Unknown, 0, true), (Connectivity::Reached, 0));
+        assert_eq!(next(Connectivity::Reached, 0, false), (Connectivity::Reached, 1));
+        assert_eq!(next(Connectivity::Reached, 1, false), (Connectivity::Reached, 2));
+        assert_eq!(next(Connectivity::Reached, 2, false), (Connectivity::Lost, 3));
+        assert_eq!(next(Connectivity::Lost, 9, false), (Connectivity::Lost, 10));
+        assert_eq!(next(Connectivity::Lost, 10, true), (Connectivity::Reached, 0));
+        assert_eq!(next(Connectivity::Reached, 2, true), (Connectivity::Reached, 0));
     }
 }

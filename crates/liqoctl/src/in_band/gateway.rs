@@ -27,13 +27,13 @@ pub(crate) struct Gateway {
     /// WireGuard key, in base64.
     pub(crate) public_key: String,
     /// Whether a peer can begin the conversation.
-    pub(crate) reach: Reach,
+    pub(crate) reach: Reachability,
 }
 
 /// Whether a peer can begin the conversation. One of two gateways that can be reached is enough: the other one
 /// begins, and is answered wherever its packets come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Reach {
+pub(crate) enum Reachability {
     /// As far as can be seen from here.
     Open,
     /// From the same network only: the address is none of the Internet's.
@@ -58,16 +58,16 @@ pub(crate) fn gateway(service: Option<&Service>, keys: &[Secret]) -> Result<Gate
 ///
 /// # Errors
 /// A text that says what is missing.
-pub(crate) fn endpoint(service: Option<&Service>) -> Result<(String, u16, Reach), String> {
+pub(crate) fn endpoint(service: Option<&Service>) -> Result<(String, u16, Reachability), String> {
     let service = service.ok_or_else(|| format!("service {SERVICE} does not exist: is Liqo's network installed?"))?;
     match published(service) {
         Ok((address, port)) => {
-            let reach = if is_private(&address) { Reach::Private } else { Reach::Open };
+            let reach = if is_private(&address) { Reachability::Private } else { Reachability::Open };
             Ok((address, port, reach))
         }
         Err(why) => {
             let (address, port) = on_its_node(service).ok_or_else(|| format!("{why}; no gateway is active either"))?;
-            Ok((address, port, Reach::Closed(why)))
+            Ok((address, port, Reachability::Closed(why)))
         }
     }
 }
@@ -165,7 +165,7 @@ mod tests {
         vec![serde_json::from_value(json!({"data": {"publicKey": "a2V5"}})).unwrap()]
     }
 
-    fn found(service: &Service) -> Result<(String, u16, Reach), String> {
+    fn found(service: &Service) -> Result<(String, u16, Reachability), String> {
         gateway(Some(service), &keys()).map(|found| {
             assert_eq!(found.public_key, "key");
             (found.address, found.port, found.reach)
@@ -177,11 +177,11 @@ mod tests {
         let node = json!({"net.liqo.io/gatewayNodeIP": "172.30.0.12"});
         let over = json!({"net.liqo.io/gatewayNodeIP": "172.30.0.12", "liqo.io/override-address": "gw.rome.it", "liqo.io/override-port": "51820"});
         for (service, address, port, reach) in [
-            (service("NodePort", node.clone(), json!([])), "172.30.0.12", 32481, Reach::Private),
-            (service("LoadBalancer", node.clone(), json!([{"ip": "5.6.7.8"}])), "5.6.7.8", 5871, Reach::Open),
-            (service("LoadBalancer", node.clone(), json!([{"hostname": "a.b"}])), "a.b", 5871, Reach::Open),
-            (service("NodePort", over.clone(), json!([])), "gw.rome.it", 51820, Reach::Open),
-            (service("ClusterIP", over, json!([])), "gw.rome.it", 51820, Reach::Open),
+            (service("NodePort", node.clone(), json!([])), "172.30.0.12", 32481, Reachability::Private),
+            (service("LoadBalancer", node.clone(), json!([{"ip": "5.6.7.8"}])), "5.6.7.8", 5871, Reachability::Open),
+            (service("LoadBalancer", node.clone(), json!([{"hostname": "a.b"}])), "a.b", 5871, Reachability::Open),
+            (service("NodePort", over.clone(), json!([])), "gw.rome.it", 51820, Reachability::Open),
+            (service("ClusterIP", over, json!([])), "gw.rome.it", 51820, Reachability::Open),
         ] {
             assert_eq!(found(&service), Ok((address.to_owned(), port, reach)));
         }
@@ -196,7 +196,7 @@ mod tests {
         ] {
             let (address, port, reach) = found(&service).unwrap();
             assert_eq!((address.as_str(), port), ("10.0.0.4", 5871));
-            assert!(matches!(reach, Reach::Closed(told) if told.contains(why)), "{why}");
+            assert!(matches!(reach, Reachability::Closed(told) if told.contains(why)), "{why}");
         }
     }
 

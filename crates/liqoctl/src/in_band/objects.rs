@@ -205,7 +205,7 @@ mod tests {
     use liqo_api::net::NetworkConfigStatus;
 
     use super::*;
-    use crate::in_band::gateway::{Gateway, Reach};
+    use crate::in_band::gateway::{Gateway, Reachability};
 
     fn rome() -> ClusterIdentity {
         ClusterIdentity::new("09897b82-7830-483b-b786-9cf90899f809", "consumer")
@@ -224,7 +224,7 @@ mod tests {
                 address: "172.30.0.11".into(),
                 port: 32205,
                 public_key: "9v9D+gK8ara2qUR9Jb3UhLGfgb3ZPWeF4aAE7mmwRx0=".into(),
-                reach: Reach::Private,
+                reach: Reachability::Private,
             },
             auth: address("10.96.0.7", 443),
             proxy: address("10.96.0.8", 8118),

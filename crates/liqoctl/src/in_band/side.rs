@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Secret, Service};
 use liqo_api::{ClusterIdentity, names, net::IpamStorage};
 use liqo_kube::Cluster;
 
-use super::gateway::{self, Gateway, Reach};
+use super::gateway::{self, Gateway, Reachability};
 use crate::{
     flag, here,
     out::Out,
@@ -132,9 +132,11 @@ fn ranges(storages: &[IpamStorage]) -> Result<(String, String), String> {
 /// What may keep a peer from beginning the conversation.
 fn warning(gateway: &Gateway) -> Option<String> {
     match &gateway.reach {
-        Reach::Open => None,
-        Reach::Private => Some(format!("endpoint IP {:?} seems to be private.", gateway.address)),
-        Reach::Closed(why) => Some(format!("{why}, so it cannot be reached from outside and has to begin itself.")),
+        Reachability::Open => None,
+        Reachability::Private => Some(format!("endpoint IP {:?} seems to be private.", gateway.address)),
+        Reachability::Closed(why) => {
+            Some(format!("{why}, so it cannot be reached from outside and has to begin itself."))
+        }
     }
 }
 
@@ -187,7 +189,7 @@ mod tests {
     #[test]
     fn warnings_are_those_of_the_documentation() {
         let gateway = |reach| Gateway { address: "10.0.0.1".into(), port: 1, public_key: String::new(), reach };
-        assert_eq!(warning(&gateway(Reach::Open)), None);
-        assert_eq!(warning(&gateway(Reach::Private)).unwrap(), "endpoint IP \"10.0.0.1\" seems to be private.");
+        assert_eq!(warning(&gateway(Reachability::Open)), None);
+        assert_eq!(warning(&gateway(Reachability::Private)).unwrap(), "endpoint IP \"10.0.0.1\" seems to be private.");
     }
 }

@@ -27,7 +27,7 @@ use crate::{
     condition,
     in_band::{
         Pair, PairArgs,
-        gateway::Reach,
+        gateway::Reachability,
         ipam::Ipam,
         objects::{self, Tenant, Urls},
         side::{Address, Facts, Side},
@@ -106,7 +106,7 @@ async fn prepare(pair: &Pair) -> anyhow::Result<[Facts; 2]> {
 /// Pure: a tunnel needs one end that the other one can find.
 fn one_can_be_reached(facts: &[Facts; 2]) -> Result<(), String> {
     match facts.each_ref().map(|one| &one.gateway.reach) {
-        [Reach::Closed(here), Reach::Closed(there)] => Err(format!(
+        [Reachability::Closed(here), Reachability::Closed(there)] => Err(format!(
             "neither gateway can be reached from outside its cluster (local: {here}; remote: {there}): give one of \
              both a Service of type NodePort or LoadBalancer, or the annotations liqo.io/override-address and \
              liqo.io/override-port"
@@ -311,7 +311,7 @@ mod tests {
     use super::*;
     use crate::in_band::gateway::Gateway;
 
-    fn facts(reach: Reach) -> Facts {
+    fn facts(reach: Reachability) -> Facts {
         let address = Address { ip: "10.96.0.1".parse().unwrap(), port: 1 };
         Facts {
             pod_cidr: String::new(),
@@ -324,12 +324,12 @@ mod tests {
 
     #[test]
     fn one_end_that_can_be_reached_is_enough() {
-        let closed = || Reach::Closed("service liqo-gateway is of type ClusterIP".into());
+        let closed = || Reachability::Closed("service liqo-gateway is of type ClusterIP".into());
         for (here, there, good) in [
-            (Reach::Open, Reach::Open, true),
-            (Reach::Private, Reach::Private, true),
-            (closed(), Reach::Private, true),
-            (Reach::Open, closed(), true),
+            (Reachability::Open, Reachability::Open, true),
+            (Reachability::Private, Reachability::Private, true),
+            (closed(), Reachability::Private, true),
+            (Reachability::Open, closed(), true),
             (closed(), closed(), false),
         ] {
             let found = one_can_be_reached(&[facts(here.clone()), facts(there.clone())]);
@@ -340,7 +340,8 @@ mod tests {
 
     #[test]
     fn a_dead_tunnel_names_both_ends() {
-        let told = unreachable(&[facts(Reach::Open), facts(Reach::Open)], &anyhow!("timed out")).to_string();
+        let told =
+            unreachable(&[facts(Reachability::Open), facts(Reachability::Open)], &anyhow!("timed out")).to_string();
         assert!(told.starts_with("timed out; one gateway must reach") && told.contains("10.0.0.1:5871"), "{told}");
     }
 }

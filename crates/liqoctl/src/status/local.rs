@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::{
     here,
     in_band::{
-        gateway::{self, Reach},
+        gateway::{self, Reachability},
         side::STORAGE_LABEL,
     },
     status::frame::Section,
@@ -106,7 +106,7 @@ fn ranges(storages: &[IpamStorage], gateway: Option<&Deployment>) -> Network {
 
 fn gateway_url(service: Option<&Service>) -> String {
     match gateway::endpoint(service) {
-        Ok((_, _, Reach::Closed(why))) | Err(why) => format!("not available: {why}"),
+        Ok((_, _, Reachability::Closed(why))) | Err(why) => format!("not available: {why}"),
         Ok((address, port, _)) if address.contains(':') => format!("udp://[{address}]:{port}"),
         Ok((address, port, _)) => format!("udp://{address}:{port}"),
     }

@@ -4,13 +4,13 @@ use k8s_openapi::api::{
     core::v1::{Namespace, Node, Secret},
     rbac::v1::RoleBinding,
 };
-use kube::ResourceExt;
+use kube::{ResourceExt, api::ObjectMeta};
 use liqo_api::{
     discovery::ForeignCluster,
     meta::{annotation, label},
     names,
 };
-use liqo_core::naming;
+use liqo_core::{decision, naming};
 use liqo_kube::{Cluster, certs};
 
 use crate::peer::identity;
@@ -46,7 +46,9 @@ impl Belongings {
         if let Some(tenant) = &all.tenant {
             all.roles = cluster.list(tenant, "").await?;
             let secret = cluster.get::<Secret>(tenant, names::REMOTE_CERTIFICATE_SECRET).await?;
-            all.certificate_ends = secret.as_ref().and_then(ends);
+            let tenant = cluster.get::<Namespace>("", tenant).await?;
+            let records = tenant.iter().map(|tenant| &tenant.metadata).chain([&foreign.metadata]);
+            all.certificate_ends = last_end(records, secret.as_ref());
         }
         all.namespaces = cluster.list("", &all.made()).await?;
         all.nodes = cluster.list("", &all.virtual_nodes()).await?;
@@ -87,10 +89,11 @@ impl Belongings {
     }
 }
 
-/// When the certificate in a Secret ends; `None`: the Secret holds none that can be read.
-fn ends(secret: &Secret) -> Option<i64> {
-    let certificate = secret.data.as_ref()?.get("certificate")?;
-    Some(certs::facts(&certificate.0).ok()?.not_after.as_second())
+/// When the last certificate of a tenant ends (Unix seconds): as the tenant namespace or the `ForeignCluster` records the end, or,
+/// for a certificate of a version that recorded none, as the Secret of the tenant shows the certificate.
+pub(super) fn last_end<'a>(records: impl Iterator<Item = &'a ObjectMeta>, secret: Option<&Secret>) -> Option<i64> {
+    let shown = secret.and_then(|secret| certs::facts(&secret.data.as_ref()?.get("certificate")?.0).ok());
+    records.filter_map(decision::certificates_end).chain(shown.map(|facts| facts.not_after.as_second())).max()
 }
 
 /// Whether a binding gives rights to a tenant.
@@ -111,9 +114,34 @@ pub(super) fn is_made_for_map(namespace: &Namespace) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::ByteString;
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn the_certificate_that_ends_last_counts() {
+        certs::install_crypto();
+        let life = std::time::Duration::from_secs(600);
+        let pem = certs::self_signed(&certs::Subject::new("rome-id", "liqo.io"), &[], life).unwrap().certificate;
+        let ends = certs::facts(pem.as_bytes()).unwrap().not_after.as_second();
+        let data = [("certificate".to_owned(), ByteString(pem.into_bytes()))];
+        let secret = Secret { data: Some(data.into()), ..Secret::default() };
+        let meta = |ends: i64| ObjectMeta {
+            annotations: Some([(annotation::CERTIFICATE_EXPIRE_TIME.to_owned(), ends.to_string())].into()),
+            ..ObjectMeta::default()
+        };
+        let [earlier, later] = [meta(ends - 1), meta(ends + 1)];
+        for (records, secret, wanted) in [
+            (vec![], None, None),
+            (vec![], Some(&secret), Some(ends)),
+            (vec![&earlier], Some(&secret), Some(ends)),
+            (vec![&earlier, &later], Some(&secret), Some(ends + 1)),
+            (vec![&later, &earlier], None, Some(ends + 1)),
+        ] {
+            assert_eq!(last_end(records.into_iter(), secret), wanted);
+        }
+    }
 
     #[test]
     fn every_ended_object_has_a_line_and_others_have_none() {

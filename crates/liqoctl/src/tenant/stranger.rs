@@ -6,7 +6,10 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context;
-use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::{
+    api::core::v1::{Namespace, Secret},
+    jiff::Timestamp,
+};
 use kube::ResourceExt;
 use liqo_api::{
     discovery::ForeignCluster,
@@ -14,9 +17,10 @@ use liqo_api::{
     names,
 };
 use liqo_core::naming;
-use liqo_kube::{Cluster, certs};
+use liqo_kube::Cluster;
 use serde::Serialize;
 
+use super::belongings::last_end;
 use crate::{
     out::Out,
     peer::plan::id_of,
@@ -72,8 +76,8 @@ fn strangers(
 ) -> Vec<Stranger> {
     let all = tenants.iter().filter_map(|tenant| {
         let (id, name) = (id(tenant, known)?, tenant.name_any());
-        let pem = certificates.get(&name)?.data.as_ref().and_then(|data| data.get("certificate"));
-        let ends = pem.and_then(|pem| certs::facts(&pem.0).ok()).map(|facts| facts.not_after.to_string());
+        let ends = last_end([&tenant.metadata].into_iter(), Some(certificates.get(&name)?));
+        let ends = ends.and_then(|ends| Timestamp::from_second(ends).ok()).map(|ends| ends.to_string());
         let unique = name.strip_prefix(names::TENANT_NAMESPACE_PREFIX).unwrap_or(&name);
         Some(Stranger {
             cluster_id: id.to_owned(),

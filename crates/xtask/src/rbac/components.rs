@@ -82,7 +82,7 @@ pub(super) const CONTROLLER_MANAGER_NAMESPACED: &[Rule] = &[
 
 /// Replicator, everywhere.
 pub(super) const CRD_REPLICATOR: &[Rule] = &[
-    rule("", &["namespaces", "secrets"], RO),
+    rule("", &["namespaces"], RO),
     // Their addresses are of this cluster: no peer is reached there.
     rule("", &["nodes"], &["list", "watch"]),
     rule("", &["events"], &["create"]),
@@ -97,6 +97,9 @@ pub(super) const CRD_REPLICATOR: &[Rule] = &[
 /// Replicator, in the Liqo namespace.
 pub(super) const CRD_REPLICATOR_NAMESPACED: &[Rule] =
     &[rule("", &["configmaps"], RO), named("", &["configmaps"], CLUSTER_ID, &["update", "patch"])];
+
+/// Replicator, in each tenant namespace: the identities on the peer. The controller manager binds it.
+pub(super) const CRD_REPLICATOR_TENANT: &[Rule] = &[rule("", &["secrets"], RO)];
 
 /// Gateway, everywhere.
 pub(super) const GATEWAY: &[Rule] = &[

@@ -18,7 +18,7 @@ fn labels_are_those_of_liqo() {
     let objects = with(&[STATUS]);
     let component = |object: &str| match object.split_once('/').map(|(_, name)| name) {
         Some("liqo-clusterid-configmap") => ("clusterid-configmap", "clusterid-configmap"),
-        Some("liqo-crd-replicator") => ("crd-replicator", "dispatcher"),
+        Some("liqo-crd-replicator" | "liqo-crd-replicator-tenant") => ("crd-replicator", "dispatcher"),
         Some(
             "liqo-auth"
             | "liqo-remote-peering-basic"

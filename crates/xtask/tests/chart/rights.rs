@@ -56,6 +56,7 @@ fn access_is_what_the_table_says() {
                 assert_eq!(segregated[&role]["rules"], json!(all), "{role}");
                 continue;
             }
+            Some((name, "tenant")) => format!("ClusterRole/liqo-{name}-tenant"),
             Some((name, "reviews")) => format!("ClusterRole/liqo-{name}"),
             Some(_) => panic!("no template renders {file}"),
             // Jobs and their API may do nothing outside of the namespace of jobs.
@@ -71,6 +72,16 @@ fn access_is_what_the_table_says() {
         let binding = format!("ClusterRoleBinding/liqo-remote-peering-{permissions}");
         assert_eq!(subjects(&binding), ["liqo-controller-manager", "liqo-crd-replicator"]);
     }
+    // Bound in tenant namespaces, by the controller manager.
+    let reads_secrets = |role: &str| {
+        let rules = objects[role]["rules"].as_array().expect("rules").clone();
+        rules.iter().any(|rule| rule["resources"].as_array().expect("resources").contains(&json!("secrets")))
+    };
+    assert!(
+        reads_secrets("ClusterRole/liqo-crd-replicator-tenant") && !reads_secrets("ClusterRole/liqo-crd-replicator")
+    );
+    let bound = objects.values().filter(|one| one["roleRef"]["name"] == "liqo-crd-replicator-tenant");
+    assert_eq!(bound.count(), 0, "the chart binds it in no namespace");
     for side in ["cluster", "local", "namespace", "remote", "tenant"] {
         let binding = format!("ClusterRoleBinding/liqo-controller-manager-grant-virtual-kubelet-{side}");
         assert_eq!(subjects(&binding), ["liqo-controller-manager"]);

@@ -163,6 +163,11 @@ mod tests {
             container["securityContext"],
             json!({"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}})
         );
+        let volumes = pod["volumes"].as_array().unwrap();
+        assert!(
+            volumes.iter().all(|one| one.get("projected").is_some()),
+            "tenant namespaces are restricted: {volumes:?}"
+        );
         assert_eq!(container["readinessProbe"]["httpGet"], json!({"path": "/readyz", "port": "healthz"}));
         assert_eq!(container["livenessProbe"]["httpGet"], json!({"path": "/healthz", "port": "healthz"}));
         assert_eq!(container["ports"][0], json!({"name": "healthz", "containerPort": 8081, "protocol": "TCP"}));

@@ -24,9 +24,9 @@ use liqo_kube::{
 use super::super::wire::ShownPair;
 use crate::home::Home;
 
-/// Life of a certificate we make.
+/// Life of the certificate of the authentication service.
 const OWN_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
-/// Nobody sleeps longer: clocks change.
+/// Longest pause between two looks at the certificate, because clocks change.
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Keeps the Secret as it is to be: usable, or absent.
@@ -54,14 +54,14 @@ pub(super) fn watch(home: &Home, changed: impl Fn(&Secret) + Send + Sync + 'stat
     home.cluster.watch::<Secret>(&home.namespace).fields(&fields).start(changed)
 }
 
-/// What is to be shown now, if it was made already; returns when the watch has shown what there is.
+/// The certificate to show and its key, `None` before they were made; returns when the watch has listed the Secret.
 pub(super) async fn read(home: &Home, secrets: &Store<Secret>) -> Option<ShownPair> {
     secrets.ready().await;
     let held = secrets.get(&home.namespace, names::AUTH_CERTIFICATE_SECRET)?;
     pair(&held).map(|Pair { certificate, key }| ShownPair { certificate, key })
 }
 
-/// No token is to carry a pin.
+/// Deletes the Secret, so that no token carries a pin.
 async fn forget(home: &Home) -> Result<(), KubeError> {
     match home.cluster.get::<Secret>(&home.namespace, names::AUTH_CERTIFICATE_SECRET).await? {
         Some(secret) => home.cluster.remove(&secret).await,

@@ -1,6 +1,6 @@
-//! What is checked before anything is written: all pure, all told in words that help.
+//! Checks of a request before anything is written: pure functions, whose refusals say what helps.
 //!
-//! Liqo 0.8.3 signed whatever it was sent; here a certificate speaks of whom it is given to.
+//! Liqo 0.8.3 signed every request; here the subject of a certificate is the peer that is given the certificate.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::StatusCode;
@@ -15,7 +15,7 @@ const ORGANIZATION: &str = "liqo.io";
 /// The longest name of a namespace.
 const LONGEST_NAME: usize = 63;
 
-/// Whether somebody may claim to be `peer` at all.
+/// Whether the name and ID of `peer` can be those of another cluster.
 pub(in crate::peering) fn claim(peer: &ClusterIdentity, here: &ClusterIdentity) -> Result<(), No> {
     let forbidden = |why: String| Err(No(StatusCode::FORBIDDEN, why));
     if let Some(why) = cluster_id_error(&peer.cluster_id) {

@@ -1,10 +1,11 @@
 //! Signing for a peer, by the cluster's own signer.
 //!
 //! Keeps true: a certificate is stored before it is handed out. A peer that asks again with
-//! the same key is given the same certificate, so a lost answer costs nothing. A new key needs the word of the old key,
+//! the same key is given the same certificate, so a lost answer does no harm. A new key needs a proof by the old key,
 //! or of the administrator. What is signed is what was read, byte for byte, and the answer of the signer is read again.
 //!
-//! Writes    `CertificateSigningRequest`, its approval; `Secret` `liqo-remote-certificate`.
+//! Writes    `CertificateSigningRequest`, its approval; `Secret` `liqo-remote-certificate`; the end of the last certificate
+//!           in an annotation of the tenant `Namespace`.
 //! Removes   the `CertificateSigningRequest`s it made.
 
 use std::{borrow::Borrow, collections::BTreeMap, time::Duration};
@@ -15,16 +16,22 @@ use k8s_openapi::{
     ByteString,
     api::{
         certificates::v1::{CertificateSigningRequest, CertificateSigningRequestSpec},
-        core::v1::Secret,
+        core::v1::{Namespace, Secret},
     },
     jiff::Timestamp,
 };
 use kube::{ResourceExt, api::ObjectMeta};
-use liqo_api::{ClusterIdentity, meta::label, names};
+use liqo_api::{
+    ClusterIdentity,
+    meta::{annotation, label},
+    names,
+};
+use liqo_core::decision;
 use liqo_kube::{
     Cluster, KubeError, Store,
     certs::{self, Facts, SigningRequest},
 };
+use serde_json::json;
 
 use super::{
     super::{limits, wire},
@@ -36,7 +43,7 @@ const CSR: &str = "csr";
 const CERTIFICATE: &str = "certificate";
 /// Certificates of peers that the authentication service is told, at most.
 const MOST: usize = 512;
-/// How often we look whether it has signed.
+/// Pause between two looks whether the signer has signed.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// What to do about a signing request.
@@ -46,7 +53,7 @@ pub(super) enum Choice {
     Again,
     /// Sign.
     Sign,
-    /// Neither.
+    /// Refuse the request.
     Refuse,
 }
 
@@ -59,7 +66,7 @@ pub(super) struct Stored {
 }
 
 impl Stored {
-    /// Reads it in the tenant namespace of a peer.
+    /// Reads what was signed last, in the tenant namespace of a peer.
     pub(super) async fn read(cluster: &Cluster, namespace: &str) -> Result<Option<Self>, KubeError> {
         let found = cluster.get::<Secret>(namespace, names::REMOTE_CERTIFICATE_SECRET).await?;
         Ok(found.and_then(|secret| {
@@ -83,16 +90,20 @@ impl Stored {
         Held { is_same, is_due: certs::due(&self.facts, now) }
     }
 
-    /// Tells the administrator that a caller used the ID of a peer with another key.
-    pub(super) async fn tell(&self, cluster: &Cluster, peer: &ClusterIdentity) {
-        let message = format!(
-            "Somebody who calls itself cluster {} asked for an identity with another key than this one's, and was \
-             refused. If that cluster was installed anew, or has evicted this one, run `liqoctl generate peer-command \
-             --for-cluster-id {}` here, then the printed command on that cluster",
-            peer.cluster_id, peer.cluster_id
-        );
-        cluster.event(&self.secret, super::WRITER, "Warning", "NewKeyRefused", &message).await;
+    /// The Secret in which the certificate is stored.
+    pub(super) fn secret(&self) -> &Secret {
+        &self.secret
     }
+}
+
+/// The sentence for the administrator when a caller used the ID of a peer with another key.
+pub(super) fn key_refused(peer: &ClusterIdentity) -> String {
+    format!(
+        "Somebody who calls itself cluster {id} asked for an identity with another key than this one's, and was refused. \
+         If that cluster was installed anew, or has evicted this one, run `liqoctl generate peer-command --for-cluster-id \
+         {id}` here, then the printed command on that cluster",
+        id = peer.cluster_id
+    )
 }
 
 /// Watches what was signed last for each peer; of the Secrets, only the certificate is kept.
@@ -119,7 +130,7 @@ pub(super) fn certificates(secrets: &[impl Borrow<Secret>]) -> Vec<String> {
 pub(super) struct Held {
     /// The same request was signed.
     pub(super) is_same: bool,
-    /// The certificate is due for renewal, or has expired.
+    /// The stored certificate is due for renewal, or has expired.
     pub(super) is_due: bool,
 }
 
@@ -159,7 +170,11 @@ pub(super) async fn certificate(
 ) -> Result<String, No> {
     let pem = sign(cluster, csr, lifetime).await?;
     let mut secret = secret(namespace, peer, &csr.pem(), &pem);
-    if let Err(error) = csr.check_answer(pem.as_bytes()) {
+    let checked = csr.check_answer(pem.as_bytes());
+    // Also of what is not handed out: the signing request could be read.
+    let ends = [certs::facts(pem.as_bytes()).ok(), before.map(|before| before.facts.clone())];
+    record_end(cluster, namespace, ends.into_iter().flatten().map(|facts| facts.not_after.as_second()).max()).await?;
+    if let Err(error) = checked {
         let why = format!("the signer {SIGNER} signed something else than what was asked for: {error}");
         tracing::error!(peer = peer.cluster_id, namespace, reason = why, "a certificate is not handed out");
         cluster.event(&secret, super::WRITER, "Warning", "CertificateDiffers", &why).await;
@@ -174,6 +189,20 @@ pub(super) async fn certificate(
         Some(before) => drop(replace(cluster, &mut secret, &before.secret).await?),
     }
     Ok(pem)
+}
+
+/// Records in the tenant namespace when a certificate of the peer ends, if none ends later.
+async fn record_end(cluster: &Cluster, namespace: &str, ends: Option<i64>) -> Result<(), KubeError> {
+    let Some(tenant) = cluster.get::<Namespace>("", namespace).await? else { return Ok(()) };
+    match decision::later_end(&tenant.metadata, ends) {
+        // Of two simultaneous records, one fails with a conflict.
+        Some(ends) => {
+            let annotations = json!({annotation::CERTIFICATE_EXPIRE_TIME: ends.to_string()});
+            let meta = json!({"resourceVersion": tenant.resource_version(), "annotations": annotations});
+            cluster.merge(&tenant, json!({ "metadata": meta })).await.map(drop)
+        }
+        None => Ok(()),
+    }
 }
 
 async fn replace(cluster: &Cluster, new: &mut Secret, old: &Secret) -> Result<Secret, KubeError> {

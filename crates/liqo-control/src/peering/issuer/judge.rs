@@ -8,20 +8,20 @@ use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::ResourceExt;
 use liqo_api::{ClusterIdentity, discovery::ForeignCluster, meta::label, names};
 use liqo_core::{decision, endpoint, naming};
-use liqo_kube::{KubeError, certs::SigningRequest, now, refusals};
+use liqo_kube::{KubeError, Object, Store, certs::SigningRequest, now, refusals, told::Told};
 
 use super::{
     super::{
         permissions, tenant,
         tenant::Tenant,
-        token::{self, Known, Word, Wrong},
+        token::{self, Known, TokenRights, Wrong},
         wire,
     },
     No, check,
     issue::{self, Stored},
-    plan::{self, Grant, Refusal, Room, Seen, plan},
+    plan::{self, Issuance, Refusal, Room, Seen, plan},
 };
-use crate::{home::Home, quiet::Quiet};
+use crate::home::Home;
 
 /// What every request needs.
 pub(super) struct Judge {
@@ -32,8 +32,10 @@ pub(super) struct Judge {
     pub(super) max_tenants: usize,
     /// Held while a tenant namespace is counted and made.
     pub(super) counting: tokio::sync::Mutex<()>,
-    /// Refusals that were told a short while ago.
-    pub(super) quiet: Quiet,
+    /// The peers that callers may call themselves.
+    pub(super) foreign_clusters: Store<ForeignCluster>,
+    /// Refusals that were told, by object of this cluster.
+    pub(super) told: Told,
     pub(super) api_server: String,
     pub(super) api_server_trusted: bool,
 }
@@ -77,25 +79,25 @@ impl Judge {
         let seen = self.observe(&found, peer, &csr).await?;
         let room = seen.room.clone();
         match plan(rights, seen) {
-            Ok(grant) => self.act(grant, &request, before, &csr).await,
+            Ok(issuance) => self.act(issuance, &request, before, &csr).await,
             Err(refusal) => Err(self.refuse(&refusal, &request, (&room, before)).await),
         }
     }
 
     /// The rights of the caller: by its proof, if the proof is good, else by its token.
-    async fn rights(&self, request: &wire::Request, is_proven: Option<bool>) -> Result<Word, No> {
+    async fn rights(&self, request: &wire::Request, is_proven: Option<bool>) -> Result<TokenRights, No> {
         let token = match is_proven {
             Some(true) => None,
             _ => Some(self.token(&request.cluster, &request.destination_cluster_token).await?),
         };
         match plan::rights(token, self.token_needed) {
-            Ok(word) => Ok(word),
+            Ok(rights) => Ok(rights),
             Err(refusal) => Err(self.refuse(&refusal, request, (&Room::Missing { tenants: 0 }, None)).await),
         }
     }
 
     /// The meaning of the token that the caller shows.
-    async fn token(&self, peer: &ClusterIdentity, given: &str) -> Result<Result<Word, Wrong>, No> {
+    async fn token(&self, peer: &ClusterIdentity, given: &str) -> Result<Result<TokenRights, Wrong>, No> {
         let Home { cluster, namespace, .. } = &self.home;
         let known = Known::read(cluster, namespace, &peer.cluster_id, given, self.accept_cluster_token).await?;
         Ok(known.judge(given, &peer.cluster_id, now().0))
@@ -135,27 +137,27 @@ impl Judge {
     /// Does what a grant asks for.
     async fn act(
         &self,
-        grant: Grant,
+        issuance: Issuance,
         request: &wire::Request,
         before: Option<&Stored>,
         csr: &SigningRequest,
     ) -> Result<wire::Answer, No> {
         let (cluster, peer) = (&self.home.cluster, &request.cluster);
-        if let Some(token) = &grant.bind {
+        if let Some(token) = &issuance.bind {
             token::bind(cluster, token, &peer.cluster_id).await?;
         }
-        let namespace = match grant.namespace {
+        let namespace = match issuance.namespace {
             Some(namespace) => namespace,
             None => self.make_room(peer).await?,
         };
-        let certificate = match before.filter(|_| !grant.sign) {
+        let certificate = match before.filter(|_| !issuance.sign) {
             Some(before) => before.certificate.clone(),
             None => self.sign(&namespace, request, before, csr).await?,
         };
         permissions::bind(cluster, &namespace, names::PEERING_BASIC_ROLE, &peer.cluster_id).await?;
-        self.keep(peer, &request.origin_cluster_token, grant.may_replace_token).await?;
+        self.keep(peer, &request.origin_cluster_token, issuance.may_replace_token).await?;
         tracing::info!(peer = peer.cluster_id, name = peer.cluster_name, namespace, "identity granted");
-        Ok(check::answer(namespace, &certificate, grant.api_server_url, self.authority()))
+        Ok(check::answer(namespace, &certificate, issuance.api_server_url, self.authority()))
     }
 
     /// The answer to a request that is refused; what the administrator must know is told.
@@ -191,7 +193,7 @@ impl Judge {
         issue::certificate(&self.home.cluster, (namespace, &request.cluster), before, csr, lifetime).await
     }
 
-    /// Stores the token that this cluster must show when the peer is asked in return.
+    /// Stores the token that this cluster must show when this cluster asks the peer in return.
     async fn keep(&self, peer: &ClusterIdentity, told: &str, may_replace: bool) -> Result<(), No> {
         let Home { cluster, namespace, .. } = &self.home;
         match told {
@@ -200,7 +202,7 @@ impl Judge {
         }
     }
 
-    /// The caller is told nothing; the administrator is.
+    /// Tells the administrator why a token is refused; the caller does not learn the reason.
     async fn tell(&self, peer: &ClusterIdentity, wrong: &Wrong) {
         let (secret, why) = match wrong {
             Wrong::Unknown => {
@@ -212,33 +214,35 @@ impl Judge {
         };
         let name = secret.name_any();
         tracing::warn!(peer = peer.cluster_id, name = peer.cluster_name, secret = name, reason = why, "token refused");
-        if self.quiet.is_news(&secret.uid().unwrap_or_default()) {
-            let message = format!(
-                "Cluster {} came with this token and was refused: {why}. `liqoctl generate peer-command` makes a new one",
-                peer.cluster_id
-            );
-            self.home.cluster.event(secret.as_ref(), super::WRITER, "Warning", "TokenRefused", &message).await;
-        }
+        let message = format!(
+            "Cluster {} came with this token and was refused: {why}. `liqoctl generate peer-command` makes a new one",
+            peer.cluster_id
+        );
+        self.warn_seldom(secret.as_ref(), "TokenRefused", &message).await;
     }
 
     /// Tells on the `ForeignCluster` of a known peer that somebody who calls itself that peer was refused. The caller chooses
-    /// the ID, so the Event is written once in a while for each ID.
+    /// the ID: nothing is remembered, asked or written about an ID that is not known.
     async fn tell_refused(&self, peer: &ClusterIdentity, why: &str) {
-        if !self.quiet.is_news(&format!("refusal of {}", peer.cluster_id)) {
-            return;
-        }
-        let Ok(known) = self.home.cluster.list::<ForeignCluster>("", "").await else { return };
-        if let Some(one) = known.iter().find(|one| decision::id_of(one) == peer.cluster_id) {
+        if let Some(known) = self.foreign_clusters.filter(|one| decision::id_of(one) == peer.cluster_id).first() {
             let message =
                 format!("Somebody who calls itself this cluster asked for an identity here and was refused: {why}");
-            self.home.cluster.event(one, super::WRITER, "Warning", "IdentityNotGranted", &message).await;
+            self.warn_seldom(&**known, "IdentityNotGranted", &message).await;
+        }
+    }
+
+    /// Writes an Event about an object of this cluster, seldom for each reason: callers choose how often they are refused.
+    async fn warn_seldom<K: Object>(&self, object: &K, reason: &str, message: &str) {
+        let (uid, by) = (object.uid().unwrap_or_default(), (&self.home.cluster, super::WRITER));
+        if self.told.is_due(&uid, reason) {
+            self.told.write(by, object, (&uid, reason), ("Warning", reason), message).await;
         }
     }
 
     async fn another_key(&self, peer: &ClusterIdentity, namespace: &str, before: Option<&Stored>) -> No {
         tracing::warn!(peer = peer.cluster_id, namespace, "another key for an ID that belongs to a key was refused");
-        if let Some(before) = before.filter(|_| self.quiet.is_news(&format!("key of {}", peer.cluster_id))) {
-            before.tell(&self.home.cluster, peer).await;
+        if let Some(before) = before {
+            self.warn_seldom(before.secret(), "NewKeyRefused", &issue::key_refused(peer)).await;
         }
         issue::another_key(namespace, peer, &self.home.identity)
     }

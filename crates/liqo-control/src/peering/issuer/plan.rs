@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::Secret;
 
 use super::{
-    super::token::{Word, Wrong},
+    super::token::{TokenRights, Wrong},
     issue::{Choice, Held, choose},
 };
 
@@ -34,7 +34,7 @@ pub(super) struct Seen {
 
 /// What is done for a request that is granted, in this order.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Grant {
+pub(super) struct Issuance {
     /// The one-time token to bind to the peer.
     pub(super) bind: Option<Secret>,
     /// The tenant namespace; `None`: it is to be made.
@@ -66,11 +66,11 @@ pub(super) enum Refusal {
 ///
 /// # Errors
 /// Why the caller has no rights.
-pub(super) fn rights(token: Option<Result<Word, Wrong>>, is_needed: bool) -> Result<Word, Refusal> {
+pub(super) fn rights(token: Option<Result<TokenRights, Wrong>>, is_needed: bool) -> Result<TokenRights, Refusal> {
     match token {
-        None => Ok(Word { new_key: true, unused: None }),
-        Some(Ok(word)) => Ok(word),
-        Some(Err(_)) if !is_needed => Ok(Word::default()),
+        None => Ok(TokenRights { new_key: true, unused: None }),
+        Some(Ok(rights)) => Ok(rights),
+        Some(Err(_)) if !is_needed => Ok(TokenRights::default()),
         Some(Err(wrong)) => Err(Refusal::Token(wrong)),
     }
 }
@@ -79,7 +79,7 @@ pub(super) fn rights(token: Option<Result<Word, Wrong>>, is_needed: bool) -> Res
 ///
 /// # Errors
 /// Why the request is not granted.
-pub(super) fn plan(rights: Word, seen: Seen) -> Result<Grant, Refusal> {
+pub(super) fn plan(rights: TokenRights, seen: Seen) -> Result<Issuance, Refusal> {
     if seen.is_banned {
         return Err(Refusal::Banned);
     }
@@ -95,7 +95,7 @@ pub(super) fn plan(rights: Word, seen: Seen) -> Result<Grant, Refusal> {
         Choice::Again => false,
     };
     let api_server_url = seen.api_server_url.map_err(Refusal::NoUrl)?;
-    Ok(Grant { bind: rights.unused, namespace, sign, may_replace_token: rights.new_key, api_server_url })
+    Ok(Issuance { bind: rights.unused, namespace, sign, may_replace_token: rights.new_key, api_server_url })
 }
 
 #[cfg(test)]
@@ -104,15 +104,15 @@ mod tests {
 
     #[test]
     fn rights_follow_from_a_proof_or_a_valid_token() {
-        let unused = || Word { new_key: false, unused: Some(Secret::default()) };
-        let vouched = || Word { new_key: true, unused: None };
+        let unused = || TokenRights { new_key: false, unused: Some(Secret::default()) };
+        let vouched = || TokenRights { new_key: true, unused: None };
         let wrong = || Wrong::Unknown;
         for (what, token, needed, wanted) in [
             ("a proof", None, true, Ok(vouched())),
             ("a one-time token", Some(Ok(unused())), true, Ok(unused())),
-            ("the token of the cluster", Some(Ok(Word::default())), true, Ok(Word::default())),
+            ("the token of the cluster", Some(Ok(TokenRights::default())), true, Ok(TokenRights::default())),
             ("a wrong token", Some(Err(wrong())), true, Err(Refusal::Token(wrong()))),
-            ("a wrong token where none is needed", Some(Err(wrong())), false, Ok(Word::default())),
+            ("a wrong token where none is needed", Some(Err(wrong())), false, Ok(TokenRights::default())),
         ] {
             assert_eq!(rights(token, needed), wanted, "{what}");
         }
@@ -123,16 +123,16 @@ mod tests {
         let url = || Ok("https://here".to_owned());
         let known = || Room::Known("tenant".to_owned());
         let held = |is_same, is_due| Some(Held { is_same, is_due });
-        let plain = Word::default;
-        let vouched = || Word { new_key: true, unused: None };
-        let once = || Word { new_key: false, unused: Some(Secret::default()) };
+        let plain = TokenRights::default;
+        let vouched = || TokenRights { new_key: true, unused: None };
+        let once = || TokenRights { new_key: false, unused: Some(Secret::default()) };
         let grant = |bind: Option<Secret>, room: Option<&str>, sign, may_replace_token| {
             let (namespace, api_server_url) = (room.map(str::to_owned), "https://here".to_owned());
-            Ok(Grant { bind, namespace, sign, may_replace_token, api_server_url })
+            Ok(Issuance { bind, namespace, sign, may_replace_token, api_server_url })
         };
         let secret = || Some(Secret::default());
         let why = || "two namespaces".to_owned();
-        for (what, word, banned, room, held, url, wanted) in [
+        for (what, rights, banned, room, held, url, wanted) in [
             ("new", once(), false, Room::Missing { tenants: 3 }, None, url(), grant(secret(), None, true, false)),
             (
                 "one too many",
@@ -179,7 +179,7 @@ mod tests {
             ("no URL", plain(), false, known(), None, Err(why()), Err(Refusal::NoUrl(why()))),
         ] {
             let seen = Seen { is_banned: banned, room, max_tenants: 4, held, api_server_url: url };
-            assert_eq!(plan(word, seen), wanted, "{what}");
+            assert_eq!(plan(rights, seen), wanted, "{what}");
         }
     }
 }

@@ -15,10 +15,10 @@ use liqo_kube::{KubeError, Queue, drive, life::Life, now};
 use super::super::token;
 use crate::home::Home;
 
-/// Pause between two looks, and the age from which a signing request counts as left behind: none takes so long.
+/// Pause between two sweeps, and the age from which a signing request counts as left behind: no request is signed so late.
 const PAUSE: Duration = Duration::from_secs(600);
 
-/// Sweeps now and from time to time.
+/// Sweeps at the start and after each pause.
 pub(super) fn start(home: &Home, life: &Life) {
     let queue = Queue::new();
     queue.push(());
