@@ -7,7 +7,7 @@ use http::StatusCode;
 use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::ResourceExt;
 use liqo_api::{ClusterIdentity, discovery::ForeignCluster, meta::label, names};
-use liqo_core::{decision, endpoint, naming};
+use liqo_core::{decision, endpoint};
 use liqo_kube::{KubeError, Object, Store, certs::SigningRequest, now, refusals, told::Told};
 
 use super::{
