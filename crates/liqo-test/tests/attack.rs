@@ -104,7 +104,10 @@ fn story_10_the_liar_on_the_wire_stops_nobodys_replication() -> Result<()> {
 
 #[test]
 fn story_11_no_means_no() -> Result<()> {
-    let told = story(no::story);
+    let told = story(|raid| {
+        no::story(raid)?;
+        figures::nothing_leaks(raid)
+    });
     figures::table();
     told
 }
