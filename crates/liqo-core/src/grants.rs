@@ -251,6 +251,24 @@ mod tests {
     }
 
     #[test]
+    fn a_consumer_waits_for_a_person_unless_requests_are_accepted_by_default() {
+        let (stands, ours, begins) = (request(false, false), offer(false), Grant::Leaving { until: NOW + 300 });
+        for (accept_by_default, incoming, expected) in [
+            (true, "Auto", Grant::Full),
+            (true, "Yes", Grant::Full),
+            (true, "No", begins),
+            (false, "Auto", begins),
+            (false, "Yes", Grant::Full),
+            (false, "No", begins),
+        ] {
+            let one = peer("No", incoming, "");
+            let asked = Seen { their_request: Some(&stands), our_offer: Some(&ours), ..seen(Some(&one), None) };
+            let policy = Policy { accept_by_default, ..asked.policy };
+            assert_eq!(of(&Seen { policy, ..asked }).consumer, expected, "{incoming}, {accept_by_default} by default");
+        }
+    }
+
+    #[test]
     fn nobody_becomes_a_provider_unasked() {
         let long_ago = tenant(annotation::OUTGOING_LEAVING_SINCE, "2025-12-31T23:00:00Z");
         let (stands, withdrawn, going) = (request(false, false), request(true, false), request(false, true));

@@ -8,6 +8,7 @@ use std::{
 
 use liqo_ipam_rpc::{Call, Caller, Ipam, IpamClient, Refusal, Subject, serve};
 use tokio::{
+    io::AsyncReadExt,
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
@@ -175,4 +176,46 @@ async fn an_open_stream_is_enough() {
     drop(theirs);
     let dead = IpamClient::over(ours).belongs_to_pod_cidr(ip("10.0.0.1")).await.unwrap_err();
     assert!(dead.is_unreachable(), "{dead}");
+}
+
+/// Connections that one address may have at a time.
+const OF_ADDRESS: usize = 64;
+
+#[tokio::test]
+async fn silent_connections_give_way_and_do_not_cut_off_who_was_admitted() {
+    let (address, _server) = started("127.0.0.1:0").await;
+    // This client cannot connect again.
+    let known = IpamClient::over(TcpStream::connect(address).await.unwrap());
+    assert!(known.belongs_to_pod_cidr(ip("10.0.0.1")).await.unwrap());
+    let mut silent = Vec::new();
+    for _ in 0..2 * OF_ADDRESS {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    // The first ones were closed for the last ones, one for one, but for the seat of the client.
+    let (first, last) = silent.split_at_mut(OF_ADDRESS + 1);
+    for stream in first {
+        assert_eq!(ended(stream).await, Ok(true), "a connection that is too many stays open");
+    }
+    // A few of them: in ten seconds all are closed for their silence.
+    for stream in last.iter_mut().step_by(16) {
+        assert!(ended(stream).await.is_err(), "a connection with a seat was closed");
+    }
+    assert!(known.belongs_to_pod_cidr(ip("10.0.0.1")).await.unwrap());
+    let late = IpamClient::over(TcpStream::connect(address).await.unwrap());
+    assert!(late.belongs_to_pod_cidr(ip("10.0.0.1")).await.unwrap());
+}
+
+/// Whether the server ends a connection; an error: not within a moment.
+async fn ended(stream: &mut TcpStream) -> Result<bool, tokio::time::error::Elapsed> {
+    let mut bytes = [0; 1024];
+    tokio::time::timeout(Duration::from_millis(200), async {
+        // A server of HTTP/2 says something of itself first.
+        loop {
+            match stream.read(&mut bytes).await {
+                Ok(0) | Err(_) => return true,
+                Ok(_) => {}
+            }
+        }
+    })
+    .await
 }

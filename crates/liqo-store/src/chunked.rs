@@ -142,6 +142,41 @@ mod tests {
         assert!(!passes(&[b"5;chunk-signature=ab\r\nhello\r\n", b"fff", b"fffff;"]));
     }
 
+    /// Whether the bytes, in one piece, have no line that is too long and announce no chunk that is too large.
+    fn is_good(mut bytes: &[u8]) -> bool {
+        while !bytes.is_empty() {
+            let end = bytes.iter().position(|byte| *byte == b'\n');
+            let line = &bytes[..end.unwrap_or(bytes.len())];
+            let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit());
+            let size = digits.fold(0_u128, |size, digit| {
+                (size * 16 + u128::from(char::from(*digit).to_digit(16).unwrap())).min(u128::from(u64::MAX))
+            });
+            if line.len() > LONGEST_LINE || size > u128::from(LARGEST) {
+                return false;
+            }
+            match end {
+                Some(end) if size > 0 => {
+                    bytes = bytes.get(end + 1 + usize::try_from(size).unwrap() + 2..).unwrap_or_default();
+                }
+                _ => return true,
+            }
+        }
+        true
+    }
+
+    /// The verdict is that of a reader that has all bytes at once, however the bytes are cut.
+    #[test]
+    fn fuzz_chunks() {
+        liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "chunks", |bytes| {
+            let good = is_good(bytes);
+            assert_eq!(passes(&[bytes]), good);
+            assert_eq!(passes(&bytes.chunks(1).collect::<Vec<_>>()), good, "byte by byte");
+            for size in [2, 7, 64] {
+                assert_eq!(passes(&bytes.chunks(size).collect::<Vec<_>>()), good, "{size} bytes at a time");
+            }
+        });
+    }
+
     #[test]
     fn only_streams_are_chunked() {
         let of = |kind: &str| {

@@ -216,6 +216,24 @@ impl Cluster {
         Ok(all.into_iter().collect())
     }
 
+    /// What a service account of the namespace `liqo` of an audited cluster asked for in `namespace`, one text with verb and resource
+    /// for each request; `since` as in [`Cluster::forbidden`].
+    ///
+    /// # Errors
+    /// When there is no record.
+    pub fn asked(&self, since: usize, account: &str, namespace: &str) -> Result<Vec<String>> {
+        let path = self.audit_log();
+        let log = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let events = log.get(since..).unwrap_or_default().lines().filter_map(|line| serde_json::from_str(line).ok());
+        let request = |event: serde_json::Value| {
+            let text = |pointer: &str| event.pointer(pointer).and_then(|value| value.as_str()).unwrap_or_default();
+            let is_meant = text("/user/username") == format!("system:serviceaccount:liqo:{account}")
+                && text("/objectRef/namespace") == namespace;
+            is_meant.then(|| format!("{} {}", text("/verb"), text("/objectRef/resource")))
+        };
+        Ok(events.filter_map(request).collect())
+    }
+
     /// How long the record of an audited cluster is, in bytes. There is no file before the first entry.
     pub fn recorded(&self) -> usize {
         fs::read(self.audit_log()).map_or(0, |record| record.len())

@@ -27,6 +27,7 @@ pub mod down;
 pub mod echo;
 pub mod evidence;
 pub mod fault;
+pub mod metrics;
 pub mod names;
 pub mod nat;
 pub mod netns;

@@ -9,6 +9,7 @@ mod doors {
     pub(crate) mod kubelets;
     pub(crate) mod older;
     pub(crate) mod tenants;
+    pub(crate) mod trust;
     pub(crate) mod values;
 }
 
@@ -21,10 +22,11 @@ use doors::{
 use liqo_test::{Stage, stage::on, story};
 
 /// The values of rome.
-const VALUES: [&str; 10] = [
+const VALUES: [&str; 11] = [
     "auth.config.acceptClusterToken=false",
     "auth.config.identityLifetime=15m",
     "auth.config.maxTenants=1",
+    "discovery.config.incomingPeeringEnabled=false",
     "offloading.podSecurity=restricted",
     "offloading.reservedNamespaces={lab-*}",
     "offloading.guests.tolerations={example.org/gpu}",
@@ -44,6 +46,7 @@ fn values_and_versions_decide_which_doors_are_open() -> Result<()> {
         let since = [rome.recorded(), milan.recorded()];
         tenants::the_token_of_the_cluster_opens_nothing(stage)?;
         tenants::one_cluster_and_no_more(stage)?;
+        tenants::a_person_accepts_what_is_asked(stage)?;
         tenants::identities_are_short(milan)?;
         stage.offload(milan, "demo", &[])?;
         guests::reserved_names_are_taken(stage)?;

@@ -3,7 +3,6 @@
 mod front {
     pub(crate) mod browser;
     pub(crate) mod http;
-    pub(crate) mod metrics;
 }
 
 use std::{fs, time::Duration};
@@ -12,9 +11,8 @@ use anyhow::{Context, Result, ensure};
 use front::{
     browser,
     http::{Answer, Site},
-    metrics,
 };
-use liqo_test::{Cluster, ClusterSpec, Stage, stage::LONG, story::Suite, wait_for};
+use liqo_test::{Cluster, ClusterSpec, Stage, metrics, stage::LONG, story::Suite, wait_for};
 use serde_json::{Value, json};
 
 static SUITE: Suite<Front> = Suite::new("front", raise);
@@ -182,7 +180,7 @@ fn every_role_serves_the_metrics_of_the_guide() -> Result<()> {
         for name in ["liqo-jobs", "liqo-jobs-api"] {
             rome.rolled_out("liqo-jobs", name)?;
         }
-        metrics::are_those_of_the_guide(rome)?;
+        metrics::are_those_of_the_guide(rome, false)?;
         metrics::count_work(rome)
     })
 }

@@ -175,7 +175,7 @@ fn peers_are_measured(fabric: &mut Fabric) -> Result<()> {
     {
         ensure!(value(&metrics, sample) == Some(1.0), "{sample} is not 1 in:\n{metrics}");
     }
-    Ok(())
+    liqo_test::metrics::are_those_of_the_guide(rome, true)
 }
 
 const LOSS: &str = "liqo_peer_loss_ratio";

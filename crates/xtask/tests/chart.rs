@@ -2,6 +2,7 @@
 //! `liqoctl` and with the components. Written out by hand.
 
 mod chart {
+    mod before;
     mod fabric;
     mod guard;
     pub(crate) mod helm;
@@ -12,6 +13,7 @@ mod chart {
     mod rights;
     mod roles;
     mod status;
+    mod values;
     mod wrong;
 }
 

@@ -247,8 +247,12 @@ pub(super) fn leaving_status(node: &Node, now: &Time) -> Option<NodeStatus> {
     due.then_some(new)
 }
 
+/// The amounts of an offer. What is less than nothing, or cannot be read, is not offered: the API server would refuse a node
+/// with such an amount, and with it everything else that the node says.
 fn hard(offer: &ResourceOfferSpec) -> BTreeMap<String, Quantity> {
-    offer.resource_quota.as_ref().and_then(|quota| quota.hard.clone()).unwrap_or_default()
+    let mut hard = offer.resource_quota.as_ref().and_then(|quota| quota.hard.clone()).unwrap_or_default();
+    hard.retain(|_, amount| Amount::parse(&amount.0).is_some_and(|amount| amount.at_least_zero() == amount));
+    hard
 }
 
 /// The same resources in the same amounts, however they are written.

@@ -82,7 +82,7 @@ pub(crate) fn of_long_objects(raid: &Raid, there: &str) -> Result<()> {
         let answers = flood::post(|| peer.curl(), &url, count, (&file, &of(0, ANNOTATIONS)))?;
         let made = answers.get(&201).copied().unwrap_or_default();
         ensure!(made == count, "{kind}: {answers:?} of {count}");
-        rome.kubectl(&["delete", &format!("--raw={path}?labelSelector=flood%3Dlong")])?;
+        flood::recede(rome, &path, "long")?;
         wait_for("the long objects go", LONG, || {
             let left = rome.items(&[resource, "-n", there, "-l", "flood=long"])?.len();
             if left == 0 { Ok(Some(())) } else { bail!("{left} are left") }

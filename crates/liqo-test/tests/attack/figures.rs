@@ -3,11 +3,14 @@
 //!
 //! The change is an annotation on the request that rome replicates to milan: it goes through rome's replicator, which serves
 //! the hostile peer, too. One change follows the other with a short pause, so that a stall of a second is met by a change.
+//!
+//! Before the first attack the same is measured on the quiet stage: the limits of the latencies follow from that figure, within
+//! fixed bounds, and at last the memory is compared with that of the quiet stage.
 
 use std::{
     fs,
     sync::{
-        Mutex, PoisonError,
+        Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -15,16 +18,25 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use liqo_test::{out, process::Process, usage::Peak, wait_for};
+use liqo_test::{Cluster, out, process::Process, usage::Peak, wait_for};
 use serde_json::json;
 
 use super::raid::{Raid, tenant, text};
 
 /// Memory that a process may gain under an attack, in KiB.
 const GROWTH: u64 = 30 << 10;
-/// No change for the honest peer takes longer, and 19 of 20 take less than [`PROMPT`], on a machine that has nothing else to do.
-const LATEST: Duration = Duration::from_secs(5);
+/// Memory that a process may keep after all attacks, in KiB.
+const LEAK: u64 = 20 << 10;
+/// 19 of 20 changes for the honest peer take less: this on a machine that has nothing else to do, on a busy one up to
+/// [`SLOWEST`], see [`prompt`].
 const PROMPT: Duration = Duration::from_secs(1);
+const SLOWEST: Duration = Duration::from_secs(2);
+/// The slowest of all changes takes less than this many times as long.
+const LATEST: u32 = 5;
+/// How many times as slow as on the quiet stage changes may be during an attack.
+const SLOWDOWN: u32 = 3;
+/// Changes on the quiet stage.
+const QUIET: usize = 20;
 /// Pause between two changes.
 const PAUSE: Duration = Duration::from_millis(100);
 /// The processes whose memory is looked at: their label, and whether their growth is bounded here.
@@ -34,6 +46,8 @@ const MARK: &str = "rome.example/probe";
 
 /// The rows of all stories that were told.
 static ROWS: Mutex<Vec<Row>> = Mutex::new(Vec::new());
+/// The quiet stage: memory of each of [`PROCESSES`], in KiB, and the time within which 19 of 20 changes arrived.
+static QUIETLY: OnceLock<([u64; 2], Duration)> = OnceLock::new();
 
 /// What one attack has cost.
 #[derive(Clone)]
@@ -62,18 +76,22 @@ impl Row {
 
     /// The place of the change that 19 of 20 changes were as fast as.
     fn most(&self) -> usize {
-        (self.latencies.len() * 19).div_ceil(20).saturating_sub(1)
+        nineteen_of_twenty(self.latencies.len())
     }
+}
+
+/// The place, among `count` sorted changes, of the one that 19 of 20 are as fast as.
+fn nineteen_of_twenty(count: usize) -> usize {
+    (count * 19).div_ceil(20).saturating_sub(1)
 }
 
 /// Carries out an attack and measures meanwhile.
 pub(crate) fn during(raid: &Raid, attack: impl FnOnce(&Raid) -> Result<()>) -> Result<()> {
-    let processes = PROCESSES.map(|(name, _)| process(raid, name));
-    let [manager, replicator] = processes;
-    let peaks = [Peak::begin(manager?.pid)?, Peak::begin(replicator?.pid)?];
+    let quiet = quietly(raid)?;
+    let peaks = peaks(raid)?;
     let over = AtomicBool::new(false);
     let (told, probed) = thread::scope(|scope| {
-        let probe = scope.spawn(|| probe(raid, &over));
+        let probe = scope.spawn(|| probe(raid, |_| over.load(Ordering::Relaxed)));
         let told = {
             let _ends = Ends(&over);
             attack(raid)
@@ -93,7 +111,54 @@ pub(crate) fn during(raid: &Raid, attack: impl FnOnce(&Raid) -> Result<()>) -> R
     out::note(&format!("figures: {}", row.line()));
     ROWS.lock().unwrap_or_else(PoisonError::into_inner).push(row.clone());
     told?;
-    judge(&row)
+    judge(&row, prompt(quiet, load()))
+}
+
+/// Measures the quiet stage, before the first attack.
+///
+/// # Returns
+/// The time within which 19 of 20 changes arrive.
+fn quietly(raid: &Raid) -> Result<Duration> {
+    if let Some((_, prompt)) = QUIETLY.get() {
+        return Ok(*prompt);
+    }
+    let mut latencies = probe(raid, |count| count >= QUIET)?;
+    latencies.sort();
+    let prompt = latencies[nineteen_of_twenty(latencies.len())];
+    out::note(&format!("figures: 19 of 20 changes arrive within {prompt:?} on the quiet stage"));
+    let memory = peaks(raid)?.map(|peak| peak.before());
+    Ok(QUIETLY.get_or_init(|| (memory, prompt)).1)
+}
+
+/// The limit for 19 of 20 changes during an attack, from the figure of the quiet stage and the load of the machine, neither of
+/// which allows more than [`SLOWEST`].
+fn prompt(quiet: Duration, load: f64) -> Duration {
+    (quiet * SLOWDOWN).max(PROMPT.mul_f64(load.max(1.0))).min(SLOWEST)
+}
+
+/// Processes that want a processor, for each that there is.
+fn load() -> f64 {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = text.split_whitespace().next().and_then(|first| first.parse::<f64>().ok()).unwrap_or(1.0);
+    let processors = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    load / f64::from(u32::try_from(processors).unwrap_or(1))
+}
+
+/// The memory of the processes from now on.
+fn peaks(raid: &Raid) -> Result<[Peak; 2]> {
+    let [manager, replicator] = PROCESSES.map(|(name, _)| Peak::begin(process(raid.rome(), "liqo", name)?.pid));
+    Ok([manager?, replicator?])
+}
+
+/// What all attacks together have left in memory is bounded.
+pub(crate) fn nothing_leaks(raid: &Raid) -> Result<()> {
+    let (before, _) = *QUIETLY.get().context("the quiet stage was not measured")?;
+    for (((name, bounded), before), peak) in PROCESSES.into_iter().zip(before).zip(peaks(raid)?) {
+        let kept = peak.before().saturating_sub(before);
+        out::note(&format!("figures: after all attacks the {name} of rome has {kept} KiB more than before"));
+        ensure!(!bounded || kept < LEAK, "the {name} of rome keeps {kept} KiB of the attacks");
+    }
+    Ok(())
 }
 
 /// Prints the rows of all stories.
@@ -116,16 +181,16 @@ impl Drop for Ends<'_> {
     }
 }
 
-fn process(raid: &Raid, name: &str) -> Result<Process> {
-    let rome = raid.rome();
-    let pods = rome.pods("liqo", &format!("app.kubernetes.io/name={name}"))?;
+/// The process of a component.
+pub(crate) fn process(rome: &Cluster, namespace: &str, name: &str) -> Result<Process> {
+    let pods = rome.pods(namespace, &format!("app.kubernetes.io/name={name}"))?;
     let (pod, _) = pods.first().with_context(|| format!("rome has no {name}"))?;
-    let spec = rome.json(&["pod", "-n", "liqo", pod])?;
-    rome.container_process("liqo", pod, text(&spec, "/spec/containers/0/name"))
+    let spec = rome.json(&["pod", "-n", namespace, pod])?;
+    rome.container_process(namespace, pod, text(&spec, "/spec/containers/0/name"))
 }
 
-/// How long changes took until the attack is over.
-fn probe(raid: &Raid, over: &AtomicBool) -> Result<Vec<Duration>> {
+/// How long changes took, one or more, until `over` says so of their number.
+fn probe(raid: &Raid, over: impl Fn(usize) -> bool) -> Result<Vec<Duration>> {
     let (rome, milan) = (raid.rome(), raid.stage.cluster("milan"));
     let path = |tenant: &str| format!("/apis/discovery.liqo.io/v1alpha1/namespaces/{tenant}/resourcerequests/rome");
     let (here, there) = (path(&tenant(rome, &raid.milan.id)?), path(&tenant(milan, &raid.home)?));
@@ -140,34 +205,32 @@ fn probe(raid: &Raid, over: &AtomicBool) -> Result<Vec<Duration>> {
             Ok(arrived.then_some(()))
         })?;
         latencies.push(began.elapsed());
-        if over.load(Ordering::Relaxed) {
+        if over(latencies.len()) {
             return Ok(latencies);
         }
         thread::sleep(PAUSE);
     }
 }
 
-fn judge(row: &Row) -> Result<()> {
+fn judge(row: &Row, prompt: Duration) -> Result<()> {
     for ((name, bounded), (before, most)) in PROCESSES.into_iter().zip(row.memory) {
         let grown = most.saturating_sub(before);
         ensure!(!bounded || grown < GROWTH, "the {name} of rome has grown by {grown} KiB");
     }
-    let load = load().max(1.0);
-    for (place, limit) in [(row.most(), PROMPT), (row.latencies.len().saturating_sub(1), LATEST)] {
-        let (took, limit) = (row.latencies.get(place).copied().unwrap_or_default(), limit.mul_f64(load));
-        let count = row.latencies.len();
-        ensure!(
-            took < limit,
-            "change {place} of {count} for the honest peer took {took:?}; on this machine {limit:?} are allowed"
-        );
+    let count = row.latencies.len();
+    for (place, limit) in [(row.most(), prompt), (count.saturating_sub(1), prompt * LATEST)] {
+        let took = row.latencies.get(place).copied().unwrap_or_default();
+        ensure!(took < limit, "change {place} of {count} for the honest peer took {took:?}, not less than {limit:?}");
     }
     Ok(())
 }
 
-/// Processes that want a processor, for each that there is.
-fn load() -> f64 {
-    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load = text.split_whitespace().next().and_then(|first| first.parse::<f64>().ok()).unwrap_or(1.0);
-    let processors = thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    load / f64::from(u32::try_from(processors).unwrap_or(1))
+#[test]
+fn limits_follow_from_the_quiet_stage_within_bounds() {
+    for (quiet, load, limit) in
+        [(30, 0.1, 1000), (30, 1.5, 1500), (30, 25.0, 2000), (500, 0.1, 1500), (500, 1.8, 1800), (60_000, 0.1, 2000)]
+    {
+        let found = prompt(Duration::from_millis(quiet), load);
+        assert_eq!(found, Duration::from_millis(limit), "{quiet} ms, load {load}");
+    }
 }

@@ -22,6 +22,8 @@ pub(crate) const DAY: Duration = Duration::from_secs(24 * 3600);
 const QUICKEST: Duration = Duration::from_secs(3);
 /// An ID that nobody has.
 const FORGER: &str = "5a1e0f3c-7b6d-4c2e-9f10-8d7c6b5a4e3f";
+/// Clusters that ask at the same time with one token.
+const IDS: usize = 20;
 /// What every kubeadm cluster has as the administrators' group.
 const MASTERS: &str = "kubeadm:cluster-admins";
 
@@ -41,6 +43,7 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
         ensure!(!said.contains(&token) && !said.is_empty(), "{what}: {said:?}");
     }
     nobody_else(raid, &door, &key)?;
+    many_ids(raid, &door, &key)?;
     only_the_door_is_answered(rome)?;
     noise(raid, &door, &key)?;
     ensure!(kept(raid)? == before.0, "the certificate or a token of the honest peer has changed");
@@ -158,6 +161,43 @@ fn nobody_else(raid: &Raid, door: &Door, key: &Key) -> Result<()> {
     let Answer(code, said) = door.asks(&raid.milan.id, "milan", &token, &victim)?;
     ensure!(code == 401 || code == 403, "the hostile peer's token for the honest peer's ID: {code} {said}");
     Ok(())
+}
+
+/// Clusters that nobody knows, at the same time with one token that lets one cluster in: one gets in, and Events do not tell of each.
+fn many_ids(raid: &Raid, door: &Door, key: &Key) -> Result<()> {
+    let rome = raid.rome();
+    let events = || -> Result<usize> {
+        let all = rome.items(&["events", "-n", "liqo"])?;
+        let counted = all.iter().map(|one| one["count"].as_u64().unwrap_or(1));
+        Ok(usize::try_from(counted.sum::<u64>())?)
+    };
+    let (token, before) = (Door::token(&raid.stage)?, events()?);
+    let ids: Vec<_> = (0..IDS).map(|number| format!("5a1e0f3c-7b6d-4c2e-9f10-{number:012x}")).collect();
+    let request = |id: &String| key.request(&[&[o(UTF8, "liqo.io")], &[cn(UTF8, id)]], &[]);
+    let requests = ids.iter().map(request).collect::<Result<Vec<_>>>()?;
+    let answers = thread::scope(|scope| {
+        let token = &token;
+        let asks = ids
+            .iter()
+            .zip(&requests)
+            .map(|(id, request)| scope.spawn(move || door.asks(id, "one-of-many", token, request)));
+        let asks: Vec<_> = asks.collect();
+        asks.into_iter().map(|one| one.join().expect("asking does not panic")).collect::<Result<Vec<_>>>()
+    })?;
+    let let_in: Vec<_> = ids.iter().zip(&answers).filter(|(_, answer)| (200..300).contains(&answer.0)).collect();
+    // 500: the token was taken while the controller manager marked it as used.
+    let is_refused =
+        |Answer(code, said): &&Answer| [401, 403, 429].contains(code) || *code == 500 && said.contains("try again");
+    let refused = answers.iter().filter(is_refused).count();
+    ensure!(let_in.len() == 1 && refused == IDS - 1, "{IDS} clusters with one token: {answers:?}");
+    let tenants = rome.items(&["namespaces", "-l", "discovery.liqo.io/tenant-namespace=true"])?;
+    let of_them = |one: &Value| ids.iter().any(|id| one["metadata"]["labels"]["discovery.liqo.io/cluster-id"] == **id);
+    let made = names(&tenants.into_iter().filter(of_them).collect::<Vec<_>>());
+    ensure!(made.len() == 1, "{IDS} clusters with one token have {made:?}");
+    let told = events()?.saturating_sub(before);
+    ensure!(told <= IDS / 2, "{told} Events about {IDS} clusters");
+    let (id, answer) = let_in[0];
+    forget(rome, id, text(&answer.json()?, "/namespace"))
 }
 
 /// Ten thousand wrong tokens, and meanwhile a body that comes one byte a second: most of the first are not even looked at, and

@@ -13,6 +13,7 @@ use super::{
     crowd, flood,
     hostile::{Outcome, Peer},
     raid::{Raid, text},
+    restless,
     root::{few, pod, shadow},
 };
 
@@ -35,11 +36,13 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
     pods_that_end_slowly(raid, &there, offered)?;
     many_namespaces(raid)?;
     many_maps(raid)?;
-    restless_requests(raid)?;
+    map_beyond_measure(raid)?;
+    restless::requests(raid)?;
     crowd::of_requests(raid)?;
     wait_for("the pods end", LONG, || Ok(rome.items(&["pods", "-n", &there])?.is_empty().then_some(())))?;
     many_objects(raid, &there)?;
-    crowd::of_long_objects(raid, &there)
+    crowd::of_long_objects(raid, &there)?;
+    restless::logs(raid)
 }
 
 /// CPU that rome offers to a peer, in millicores.
@@ -193,6 +196,26 @@ fn many_namespaces(raid: &Raid) -> Result<()> {
     Ok(())
 }
 
+/// Maps with so many entries that the API server does not read them, and with as many as it reads: neither is stored.
+fn map_beyond_measure(raid: &Raid) -> Result<()> {
+    let (rome, peer) = (raid.rome(), &raid.turin);
+    let labels = json!({"liqo.io/originID": peer.id, "liqo.io/remoteID": raid.home, "liqo.io/replicated": "true"});
+    let path = format!("/apis/virtualkubelet.liqo.io/v1alpha1/namespaces/{}/namespacemaps", peer.tenant);
+    for (entries, code) in [(100_000, 413), (20_000, 403)] {
+        let mapping = (0..entries).map(|number| (format!("entry-{number}"), json!(format!("entry-{number}-turin"))));
+        let map = json!({
+            "apiVersion": "virtualkubelet.liqo.io/v1alpha1", "kind": "NamespaceMap",
+            "metadata": {"name": "vast", "namespace": peer.tenant, "labels": labels},
+            "spec": {"desiredMapping": mapping.collect::<serde_json::Map<_, _>>()},
+        });
+        let file = raid.stage.bed.dir().join("vast-map");
+        let answers =
+            flood::post(|| peer.curl(), &format!("{}{path}", rome.api_server()), 1, (&file, &map.to_string()))?;
+        ensure!(answers == flood::Answers::from([(code, 1)]), "a map with {entries} entries: {answers:?}");
+    }
+    Ok(())
+}
+
 /// Namespaces in rome that were made for turin.
 fn namespaces_of(raid: &Raid) -> Result<usize> {
     let selector = format!("liqo.io/remote-cluster-id={}", raid.turin.id);
@@ -263,15 +286,15 @@ fn kinds() -> [Kind; 4] {
     let slice = json!({"template": {"addressType": "IPv4", "endpoints": [], "ports": []}});
     let service = json!({"ports": [{"port": 80}], "clusterIP": "None"});
     [
-        core("secrets", 1500, json!({"apiVersion": "v1", "kind": "Secret", "stringData": {"a": "b"}})),
-        core("services", 1000, json!({"apiVersion": "v1", "kind": "Service", "spec": service})),
+        core("secrets", 450, json!({"apiVersion": "v1", "kind": "Secret", "stringData": {"a": "b"}})),
+        core("services", 450, json!({"apiVersion": "v1", "kind": "Service", "spec": service})),
         shadow(
             "ShadowPod",
             "count/shadowpods.virtualkubelet.liqo.io",
             2100,
             json!({"pod": pod(&json!({"cpu": "1m", "memory": "1Mi"}), &nowhere)}),
         ),
-        shadow("ShadowEndpointSlice", "count/shadowendpointslices.virtualkubelet.liqo.io", 1500, slice),
+        shadow("ShadowEndpointSlice", "count/shadowendpointslices.virtualkubelet.liqo.io", 1200, slice),
     ]
 }
 
@@ -307,8 +330,7 @@ fn many_objects(raid: &Raid, there: &str) -> Result<()> {
             (1..=most + most / 20).contains(&made) && made + refused == tries,
             "{resource}: {answers:?}, and {most} are allowed"
         );
-        // One request for all: kubectl would ask for each.
-        rome.kubectl(&["delete", &format!("--raw={path}?labelSelector=flood%3Dyes")]).map(drop)
+        flood::recede(rome, &path, "yes")
     };
     let outcomes: Vec<Result<()>> = thread::scope(|scope| {
         let flood = &flood;
@@ -316,31 +338,4 @@ fn many_objects(raid: &Raid, there: &str) -> Result<()> {
         floods.into_iter().map(|one| one.join().expect("a flood does not panic")).collect()
     });
     outcomes.into_iter().collect()
-}
-
-/// A request that changes all the time does not produce an Event for each change.
-fn restless_requests(raid: &Raid) -> Result<()> {
-    let (rome, peer) = (raid.rome(), &raid.turin);
-    let selector = format!("liqo.io/originID={}", peer.id);
-    let requests = rome.items(&["resourcerequests", "-n", &peer.tenant, "-l", &selector])?;
-    let name = text(requests.first().context("turin has no request in rome")?, "/metadata/name").to_owned();
-    thread::scope(|scope| {
-        let writers = (0..4).map(|writer| {
-            let name = name.as_str();
-            scope.spawn(move || -> Result<()> {
-                for number in 0..10 {
-                    let patch = json!({"metadata": {"annotations": {"restless": format!("{writer}-{number}")}}});
-                    peer.patches(&peer.tenant, &["resourcerequest", name], &patch)?;
-                }
-                Ok(())
-            })
-        });
-        let writers: Vec<_> = writers.collect();
-        writers.into_iter().try_for_each(|one| one.join().expect("writing does not panic"))
-    })?;
-    let events =
-        rome.items(&["events", "-n", &peer.tenant, "--field-selector", &format!("involvedObject.name={name}")])?;
-    let told: u64 = events.iter().map(|one| one["count"].as_u64().unwrap_or(1)).sum();
-    ensure!(told <= 12, "{told} Events about one request");
-    Ok(())
 }

@@ -63,6 +63,8 @@ fn ranges(rome: &Cluster) -> Result<Vec<String>> {
         rome.spec().service_cidr.clone(),
         // The honest peer's pods.
         "10.20.0.0/16".to_owned(),
+        // What covers all pods and Services of rome.
+        "10.0.0.0/9".to_owned(),
         "8.8.8.0/24".to_owned(),
         "0.0.0.0/1".to_owned(),
         "169.254.0.0/16".to_owned(),

@@ -7,7 +7,7 @@ use liqo_test::{Cluster, stage::LONG, wait_for};
 use serde_json::{Value, json};
 
 use super::{
-    forger,
+    after, forger,
     hostile::Peer,
     provider::{guest, object},
     raid::{Raid, names, never, text},
@@ -155,6 +155,7 @@ fn ended(raid: &Raid) -> Result<()> {
     wait_for("the lodger is on turin's node", LONG, || {
         Ok((rome.json(&["pod", "-n", "lent", "lodger"])?["spec"]["nodeName"] == "liqo-turin").then_some(()))
     })?;
+    let account = after::account(raid)?;
     let began = Instant::now();
     raid.stage.liqoctl(rome, &["evict", "tenant", "turin", "--timeout", "60s"])?;
     ensure!(began.elapsed().as_secs() < 60, "ending everything took {:?}", began.elapsed());
@@ -171,8 +172,12 @@ fn ended(raid: &Raid) -> Result<()> {
     let said = rome.kubectl(&["delete", "foreigncluster", "turin", "--wait=false"]);
     let said = said.err().map(|error| format!("{error:#}")).unwrap_or_default();
     ensure!(said.contains("liqoctl uncordon tenant turin"), "the ban could be deleted: {said:?}");
+    after::nothing_of_it_is_known(raid)?;
+    after::the_account_is_nobody(raid, &account)?;
+    after::the_id_is_banned(raid)?;
     banned_by_id(raid)?;
-    rome.kubectl(&["delete", "foreigncluster", "turin", "--timeout=60s"]).map(drop)
+    rome.kubectl(&["delete", "foreigncluster", "turin", "--timeout=60s"])?;
+    after::the_id_inherits_nothing(raid)
 }
 
 /// A second `ForeignCluster` of the banned ID, with another name, gives nothing; and a ban on either of them bans the cluster.

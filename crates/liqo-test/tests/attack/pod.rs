@@ -21,6 +21,7 @@ use super::{
     raid::{Raid, tenant, text},
     reviews,
     root::{few, pod, shadow},
+    tunnels,
 };
 
 /// Connections to the port of the webhooks that send nothing.
@@ -65,12 +66,14 @@ fn in_rome(raid: &Raid) -> Result<()> {
     let here = PathBuf::from(format!("/proc/{}/ns/net", rome.container_process(&there, "lodger", "c")?.pid));
     ipam(raid, &here)?;
     kubelets(raid, &here)?;
+    nodes(rome, &here)?;
     stalled(raid, &here)?;
+    tunnels::story(raid, &here)?;
     reviews::story(raid, &here)?;
     turin.runs(&["delete", "shadowpod", "-n", &there, "lodger", "--wait=false"])?.done("its own pod").map(drop)
 }
 
-fn inside(netns: &std::path::Path, program: &str, args: &[&str]) -> Result<String> {
+pub(crate) fn inside(netns: &std::path::Path, program: &str, args: &[&str]) -> Result<String> {
     output(command("nsenter").arg(format!("--net={}", netns.display())).arg(program).args(args))
 }
 
@@ -173,6 +176,24 @@ fn kubelets(raid: &Raid, here: &std::path::Path) -> Result<()> {
             let code = inside(here, "curl", &[&shown[..], &plain].concat());
             let code = code.with_context(|| format!("{path} of a virtual kubelet does not answer {who}"))?;
             ensure!(code.trim() == expected, "{path} with {who}: {code} instead of {expected}");
+        }
+    }
+    Ok(())
+}
+
+/// Ports of the nodes of rome: nothing of Liqo answers there, and a kubelet knows neither the pod nor its peer.
+fn nodes(rome: &Cluster, here: &std::path::Path) -> Result<()> {
+    for node in rome.nodes() {
+        for (port, answer) in
+            [(10250, Some("401")), (10255, None), (9443, None), (8118, None), (6000, None), (8081, None)]
+        {
+            let scheme = if port == 10250 { "https" } else { "http" };
+            let url = format!("{scheme}://{}:{port}/pods", node.ip);
+            let words =
+                ["-k", "-s", "--noproxy", "*", "--max-time", "3", "-o", "/dev/null", "-w", "%{http_code}", &url];
+            let code = inside(here, "curl", &words).ok();
+            let code = code.as_deref().map(str::trim);
+            ensure!(code == answer, "{url} answers a guest {code:?} instead of {answer:?}");
         }
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! The uninvited provider: a cluster that may only ask for resources acts as if rome had asked it for resources.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use liqo_test::{stage::LONG, wait_for};
 use serde_json::{Value, json};
 
@@ -109,6 +109,36 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
     forger::forget(rome, ID, &peer.tenant)
 }
 
+/// An offer of less than nothing: the node has no such amount, and says that it has no room.
+fn less_than_nothing(raid: &Raid, offer: &str) -> Result<()> {
+    let (rome, peer) = (raid.rome(), &raid.turin);
+    let honest = rome.json(&["resourceoffer", "-n", &peer.tenant, offer])?["spec"]["resourceQuota"]["hard"].take();
+    let offers = |hard: &Value| {
+        peer.patches(&peer.tenant, &["resourceoffer", offer], &json!({"spec": {"resourceQuota": {"hard": hard}}}))
+    };
+    let is_ready = |node: &Value| {
+        let conditions = node["status"]["conditions"].as_array().into_iter().flatten();
+        conditions.filter(|one| one["type"] == "Ready").any(|one| one["status"] == "True")
+    };
+    let negative = json!({"cpu": "-1000", "memory": "-1Gi", "pods": "-5"});
+    offers(&negative)?.done("an offer of less than nothing")?;
+    let told = wait_for("the node of turin has no room", LONG, || {
+        let node = rome.json(&["node", "liqo-turin"])?;
+        if is_ready(&node) { bail!("{}", node["status"]["allocatable"]) } else { Ok(Some(node)) }
+    });
+    offers(&honest)?.done("an offer as before")?;
+    let told = told?["status"].take();
+    for amounts in ["capacity", "allocatable"] {
+        let amounts = told[amounts].as_object().into_iter().flatten();
+        let less: Vec<_> =
+            amounts.filter(|(_, amount)| amount.as_str().is_some_and(|text| text.starts_with('-'))).collect();
+        ensure!(less.is_empty(), "the node of turin has {less:?}");
+    }
+    wait_for("the node of turin has room again", LONG, || {
+        Ok(is_ready(&rome.json(&["node", "liqo-turin"])?).then_some(()))
+    })
+}
+
 /// What a provider that was asked says of itself makes no control plane of its node, and does not lead new peers astray.
 fn nodes_of_providers_have_no_roles(raid: &Raid) -> Result<()> {
     let (rome, turin) = (raid.rome(), raid.hostile_cluster());
@@ -128,6 +158,7 @@ fn nodes_of_providers_have_no_roles(raid: &Raid) -> Result<()> {
     wait_for("the label of the offer", LONG, || {
         Ok((rome.json(&["node", "liqo-turin"])?["metadata"]["labels"]["tier"] == "gold").then_some(()))
     })?;
+    less_than_nothing(raid, text(&offers[0], "/metadata/name"))?;
     let node = rome.json(&["node", "liqo-turin"])?;
     let role = &node["metadata"]["labels"]["node-role.kubernetes.io/control-plane"];
     ensure!(role.is_null(), "the node of a provider is called a control plane: {node}");

@@ -14,9 +14,9 @@ use super::{holes, hostile::Peer};
 
 /// Long enough for an attack to show its effect; successful attacks were seen to take half a second.
 pub(crate) const MOMENT: Duration = Duration::from_millis(2500);
-/// Flags of rome: resource enforcement, and a short withdrawal deadline.
-const AT_HOME: &str =
-    "controllerManager.config.enableResourceEnforcement=true,controllerManager.config.withdrawalDeadline=15s";
+/// Values of rome: resource enforcement, a short deadline of withdrawals, and limits of objects that are soon reached.
+const AT_HOME: &str = "controllerManager.config.enableResourceEnforcement=true,controllerManager.config.withdrawalDeadline=15s,\
+                       offloading.guests.objects.secrets=300,offloading.guests.objects.services=300";
 /// The honest peer is served within this time.
 const SERVED: Duration = Duration::from_secs(20);
 

@@ -104,11 +104,22 @@ pub(crate) fn story(raid: &Raid) -> Result<()> {
     for (what, patch) in changes(raid) {
         peer.patches(&there, &["shadowpod", "plain"], &patch)?.refused(what);
     }
+    // One Event for all refusals of a webhook: many would be noise of the peer's making.
+    wait_for("rome tells that a webhook refused requests of turin", LONG, || {
+        let about = "reason=RequestRefused,involvedObject.kind=ForeignCluster,involvedObject.name=turin";
+        let events = rome.items(&["events", "-A", "--field-selector", about])?;
+        let told = events.iter().map(|one| one["count"].as_u64().unwrap_or(1)).sum::<u64>();
+        ensure!(told <= WEBHOOKS, "{told} Events about refusals: {events:?}");
+        Ok(events.iter().any(|one| text(one, "/message").contains("/validate/")).then_some(()))
+    })?;
     no_webhook(raid, &there)?;
     only_plain_runs(rome, &there)?;
     peer.runs(&["delete", "shadowpod", "-n", &there, "plain", "--wait=false"])?.done("its own pod")?;
     wait_for("the pod ends with its shadow", LONG, || Ok(rome.items(&["pods", "-n", &there])?.is_empty().then_some(())))
 }
+
+/// The webhooks that refuse requests of peers, each of which causes an Event now and then.
+const WEBHOOKS: u64 = 4;
 
 /// The effects of a pod that was admitted.
 fn changes(raid: &Raid) -> Vec<(&'static str, Value)> {

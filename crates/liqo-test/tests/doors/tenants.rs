@@ -1,7 +1,7 @@
 //! Who is let in as a tenant, and for how long.
 
-use anyhow::{Result, ensure};
-use liqo_test::{Cluster, Stage};
+use anyhow::{Result, bail, ensure};
+use liqo_test::{Cluster, Stage, stage::LONG, wait_for};
 
 /// A namespace that counts as the one of a tenant.
 const TAKEN: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: liqo-tenant-taken, labels: \
@@ -18,6 +18,23 @@ pub(crate) fn one_cluster_and_no_more(stage: &Stage) -> Result<()> {
     let tenants = rome.items(&["namespaces", "-l", "discovery.liqo.io/tenant-namespace=true"])?;
     ensure!(tenants.len() == 1, "rome has {} tenants", tenants.len());
     rome.kubectl(&["delete", "namespace", "liqo-tenant-taken"])?;
+    milan.wait_peering("rome", "AuthenticationStatus", "Established")
+}
+
+/// With `discovery.config.incomingPeeringEnabled=false` milan has an identity and gets nothing, until a person in rome says yes to milan.
+pub(crate) fn a_person_accepts_what_is_asked(stage: &Stage) -> Result<()> {
+    let (rome, milan) = (stage.cluster("rome"), stage.cluster("milan"));
+    wait_for("rome waits for a person", LONG, || {
+        let told = rome.peering("milan", "IncomingPeering")?;
+        let asks = told["message"].as_str().is_some_and(|text| text.contains("incomingPeeringEnabled"));
+        if told["status"] == "Pending" && asks { Ok(Some(())) } else { bail!("{told}") }
+    })?;
+    let offers = rome.items(&["resourceoffers", "-A"])?;
+    let bound = rome.items(&["rolebindings", "-A"])?;
+    let consumes = bound.iter().filter(|one| one["roleRef"]["name"] == "liqo-remote-peering-incoming").count();
+    ensure!(offers.is_empty() && consumes == 0, "milan was offered {offers:?} and has {consumes} roles of a consumer");
+    let yes = r#"{"spec":{"incomingPeeringEnabled":"Yes"}}"#;
+    rome.kubectl(&["patch", "foreigncluster", "milan", "--type=merge", "-p", yes])?;
     milan.wait_peering("rome", "OutgoingPeering", "Established")
 }
 

@@ -9,7 +9,10 @@ use liqo_test::{
 };
 use serde_json::{Value, json};
 
-use super::guests::{id_of, remote, shadow};
+use super::{
+    guests::{id_of, remote, shadow},
+    trust::{self, Time},
+};
 
 /// An endpoint of milan that is in none of the networks that rome allows later.
 const OUTSIDE: &str = "192.0.2.9";
@@ -29,11 +32,18 @@ pub(crate) fn guests_are_trusted(stage: &Stage) -> Result<()> {
     ensure!(classes(rome, &there, "later")? == [Value::Null], "a pod has a class before a value says so");
     milan.apply(&outside("demo"))?;
     endpoints(rome, &there, true)?;
+    trust::requests(rome, milan, &there, Time::Before)?;
+    trust::numbers(rome, &there, Time::Before)?;
+    trust::names(rome, milan, "free-one", Time::Before)?;
 
     rome.apply("apiVersion: node.k8s.io/v1\nkind: RuntimeClass\nmetadata: {name: guest-sandbox}\nhandler: runc")?;
-    let values: Vec<_> = TRUSTING.iter().flat_map(|value| ["--set", value]).collect();
+    let values: Vec<_> = TRUSTING.iter().chain(&trust::VALUES).flat_map(|value| ["--set", value]).collect();
     stage.install(rome, "rome", &values)?;
     wait_for("a privileged pod is admitted", LONG, || privileged(rome, milan, &there).map(Some))?;
+    trust::requests(rome, milan, &there, Time::After)?;
+    trust::numbers(rome, &there, Time::After)?;
+    trust::names(rome, milan, "other-one", Time::After)?;
+    trust::labels_are_free(rome)?;
     milan.web("demo", "boxed", 1, &on("rome"))?;
     milan.rolled_out("demo", "boxed")?;
     ensure!(classes(rome, &there, "boxed")? == ["guest-sandbox"], "a pod of milan is not in the sandbox");

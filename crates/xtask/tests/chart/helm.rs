@@ -49,8 +49,12 @@ pub(crate) fn template(args: &[&str]) -> Result<String, String> {
 
 /// The objects rendered; two of the same kind and name are an error.
 pub(crate) fn rendered(args: &[&str]) -> Objects {
-    let text = template(args).unwrap_or_else(|error| panic!("{error}"));
-    let documents: Vec<Value> = serde_saphyr::from_multiple(&text).expect("YAML");
+    read(&template(args).unwrap_or_else(|error| panic!("{error}")))
+}
+
+/// The objects of a manifest; two of the same kind and name are an error.
+pub(crate) fn read(text: &str) -> Objects {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(text).expect("YAML");
     let mut objects = Objects::new();
     for object in documents.into_iter().filter(|object| !object.is_null()) {
         let part = |value: &Value| value.as_str().expect("kind and name").to_owned();

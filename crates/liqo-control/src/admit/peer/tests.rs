@@ -9,6 +9,7 @@ use super::{Place, Request, Rules, judge};
 
 mod copies;
 mod reflected;
+mod settings;
 mod sizes;
 
 /// The peer.

@@ -147,6 +147,21 @@ fn resources_means_cpu_and_memory() {
 }
 
 #[test]
+fn less_than_nothing_is_not_offered() {
+    let mut odd = offer(&[]);
+    let hard = odd.spec.resource_quota.as_mut().unwrap().hard.as_mut().unwrap();
+    for (key, amount) in [("cpu", "-1000"), ("pods", "-5"), ("example.org/gpu", "many"), ("example.org/disk", "0")] {
+        hard.insert(key.into(), Quantity(amount.into()));
+    }
+    let status = profile().status(&odd, UP, &recorded("virtual_node.json"), &at(9)).unwrap();
+    for amounts in [status.capacity.unwrap(), status.allocatable.unwrap()] {
+        assert!(amounts.contains_key("memory") && amounts.contains_key("example.org/disk"), "{amounts:?}");
+        assert!(!["cpu", "pods", "example.org/gpu"].iter().any(|key| amounts.contains_key(*key)), "{amounts:?}");
+    }
+    assert!(!has_resources(&odd));
+}
+
+#[test]
 fn an_offer_describes_a_node_and_gives_it_no_role() {
     for (key, passes) in [
         ("gpu", true),

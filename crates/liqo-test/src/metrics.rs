@@ -4,14 +4,15 @@ use std::{collections::BTreeMap, fs};
 
 use anyhow::{Context, Result, ensure};
 use liqo_api::role::{HEALTH_PORT, ROLES, Role, Runs};
-use liqo_test::{
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::{
     Cluster, assets,
     run::{command, feed, inside, output},
     stage::LONG,
     wait_for,
 };
-use serde::Deserialize;
-use serde_json::Value;
 
 /// A family of metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
@@ -25,11 +26,18 @@ struct Family {
 /// Families by name.
 type Families = BTreeMap<String, Family>;
 
-/// Every role with metrics, of an installation that connects no networks, serves the families that the guide says, with their types,
-/// helps and labels, and no others.
-pub(crate) fn are_those_of_the_guide(cluster: &Cluster) -> Result<()> {
+/// Every role with metrics serves the families that the guide says, with their types, helps and labels, and no others.
+/// `networks`: of the roles that connect networks; otherwise of all others, in an installation that connects no networks.
+///
+/// # Errors
+/// When a role serves other metrics, or has no pod.
+pub fn are_those_of_the_guide(cluster: &Cluster, networks: bool) -> Result<()> {
     let guide = guide()?;
-    let is_here = |role: &Role| !matches!(role.runs, Runs::Networks | Runs::NetworksOnEachNode | Runs::ForJob);
+    let is_here = |role: &Role| match role.runs {
+        Runs::Networks | Runs::NetworksOnEachNode => networks,
+        Runs::ForJob => false,
+        _ => !networks,
+    };
     for role in ROLES.iter().filter(|role| role.has_metrics && is_here(role)) {
         let wanted = of(&guide, role);
         wait_for(&format!("{} serves the metrics of the guide", role.program), LONG, || {
@@ -50,7 +58,10 @@ pub(crate) fn are_those_of_the_guide(cluster: &Cluster) -> Result<()> {
 }
 
 /// The control loops and the client of the controller manager have worked, and their metrics say so.
-pub(crate) fn count_work(cluster: &Cluster) -> Result<()> {
+///
+/// # Errors
+/// When a metric of their work is missing or zero.
+pub fn count_work(cluster: &Cluster) -> Result<()> {
     let role = Role::called("liqo-controller-manager").context("no such role")?;
     let text = scrape(cluster, role)?;
     for sample in [
