@@ -85,12 +85,13 @@ pub async fn ensure(
     keep(home, &namespace, service_account(&namespace)).await?;
     let binding = role_binding(&namespace, &namespace, &peer, names::VIRTUAL_KUBELET_TENANT_ROLE);
     let wanted = deployment(home, args, offer, &peer, &node);
-    tokio::try_join!(
+    // Each is written, whatever becomes of the others: a refused Deployment keeps no right from being taken back.
+    let (written, granted, bound) = tokio::join!(
         keep_deployment(home, current, wanted),
         node::grant(home, &namespace, &peer, &node),
         keep(home, &namespace, binding),
-    )
-    .map(drop)
+    );
+    written.and(granted).and(bound)
 }
 
 /// Makes the Deployment what it should be; `current` is the Deployment now.

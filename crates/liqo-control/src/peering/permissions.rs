@@ -69,21 +69,19 @@ pub(crate) async fn settle(world: &World, namespace: String) -> Result<Option<Du
     let Some(peer) = world.peer_of(&tenant).filter(|_| tenant.metadata.deletion_timestamp.is_none()) else {
         return Ok(None);
     };
-    // Before the peer has a right to create anything.
-    world.exchange.limit(&world.home.cluster, &namespace).await?;
-    bind_replicator(world, &namespace).await?;
-    tenant::secure(&world.home.cluster, &tenant, world.pod_security).await?;
+    // What fails here gives the peer no right, and keeps none from being taken back.
+    let prepared = prepare(world, &tenant).await;
     let found = ROLES.map(|role| world.bindings.get(&namespace, &binding_name(role)));
     let seen = seen(world, &tenant, &peer, found.each_ref().map(Option::is_some));
     let clocks = clocks(&seen);
     if clocks != seen.clocks {
         // A deadline that passes is acted on when the status records it.
-        return write_down(&world.home.cluster, &tenant, &seen.clocks, &clocks).await.map(|()| None);
+        return write_down(&world.home.cluster, &tenant, &seen.clocks, &clocks).await.and(prepared).map(|()| None);
     }
     for ((role, step), found) in ROLES.into_iter().zip(plan(&seen)).zip(found) {
         match (step, found) {
             (Step::Bind, Some(binding)) if binds(binding.subjects.as_deref(), &peer) => {}
-            (Step::Bind, _) => bind(&world.home.cluster, &namespace, role, &peer).await?,
+            (Step::Bind, _) if prepared.is_ok() => bind(&world.home.cluster, &namespace, role, &peer).await?,
             (Step::Unbind, Some(binding)) => {
                 tracing::info!(peer, namespace, role, "role of a peer taken back");
                 world.home.cluster.remove(binding.as_ref()).await?;
@@ -91,11 +89,20 @@ pub(crate) async fn settle(world: &World, namespace: String) -> Result<Option<Du
             _ => {}
         }
     }
+    prepared?;
     let now = now().0.as_second();
     let grants = [seen.grants.provider, seen.grants.consumer];
     let soon = grants.into_iter().zip(clocks).filter(|(_, runs)| *runs).filter_map(|(grant, _)| grant.ends_in(now));
     let more_in = world.exchange.limits.more_in(now);
     Ok(soon.chain(more_in).min().map(|rest| rest.max(Duration::from_secs(1))))
+}
+
+/// Makes what a tenant namespace must have before the peer has a right to create anything.
+async fn prepare(world: &World, tenant: &Namespace) -> Result<(), KubeError> {
+    let namespace = tenant.name_any();
+    world.exchange.limit(&world.home.cluster, &namespace).await?;
+    bind_replicator(world, &namespace).await?;
+    tenant::secure(&world.home.cluster, tenant, world.pod_security).await
 }
 
 fn seen(world: &World, tenant: &Namespace, peer: &str, bound: [bool; 4]) -> Seen {

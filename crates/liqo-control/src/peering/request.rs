@@ -124,8 +124,9 @@ impl Pass<'_> {
             }
             Ok(())
         };
-        // The offer does not wait for the role by which the peer reads metrics.
-        tokio::try_join!(self.metrics(plan.metrics, foreign_cluster.as_deref()), answer)?;
+        // The offer does not wait for the role by which the peer reads metrics, and neither keeps the other from being done.
+        let (metrics, answered) = tokio::join!(self.metrics(plan.metrics, foreign_cluster.as_deref()), answer);
+        metrics.and(answered)?;
         if let Some(request) = request.filter(|request| request.metadata.deletion_timestamp.is_none())
             && let Some(status) = plan.status(request.status.as_ref(), &now())
         {
@@ -173,9 +174,12 @@ impl Pass<'_> {
                 }
                 Err(error) if error.is_conflict() => {
                     let there: Option<ForeignCluster> = cluster.get("", &name).await?;
-                    // Made a moment ago, or being deleted: its event wakes this controller.
-                    if there.is_none_or(|one| decision::id_of(&one) == self.peer) {
-                        return Ok(None);
+                    match there {
+                        // Made a moment ago, or being deleted: its event wakes this controller.
+                        Some(one) if decision::id_of(&one) == self.peer => return Ok(None),
+                        Some(_) => {}
+                        // The object of another peer has just gone.
+                        None => return Err(error),
                     }
                 }
                 Err(error) => return Err(error),

@@ -21,7 +21,10 @@ pub(super) async fn grant(home: &Home, tenant: &str, peer: &ClusterIdentity, nod
         keep(home, "", own).await
     };
     let before = binding_name(peer);
-    tokio::try_join!(own, keep(home, "", common), drop_one::<ClusterRoleBinding>(home, "", &before)).map(drop)
+    // Each is written, whatever becomes of the others.
+    let (own, common, gone) =
+        tokio::join!(own, keep(home, "", common), drop_one::<ClusterRoleBinding>(home, "", &before));
+    own.and(common).and(gone).map(drop)
 }
 
 /// Takes all of it back; `true` when it is gone.
