@@ -128,7 +128,7 @@ impl Loop {
         let empty = BTreeMap::new();
         let desired = if leaving || !grant.is_in_force() { &empty } else { &map.spec.desired_mapping };
         let outcomes = self.make(map, &origin, desired, grant).await;
-        let (left, held) = self.clear(map, desired, grant).await;
+        let (left, held) = self.clear(map, &origin, desired, grant).await;
         let (status, trouble) = status(map, outcomes, left);
         if map.status.as_ref().unwrap_or(&NamespaceMapStatus::default()) != &status {
             let Some(told) = cluster.put_status(&current, &status).await? else { return Ok(None) };

@@ -24,7 +24,7 @@ use serde_json::json;
 use super::{
     super::{is_leaving, is_original, strip},
     Loop, Rules, id, is_in,
-    plan::{Owner, Step, look, originals, owner_of, within},
+    plan::{Owner, Step, is_marked, look, originals, owner_of, within},
     status::{Left, Outcome},
 };
 
@@ -44,7 +44,7 @@ impl Loop {
             let namespace = self.shared.memory.namespaces.get("", name);
             namespace.as_deref().and_then(owner_of) == Some(Owner { map: id(map), original: original.to_owned() })
         };
-        let allowed = self.allowed(map, desired);
+        let allowed = self.allowed(map, origin, desired);
         let one = |(original, name): (&String, &String)| {
             let owner = Owner { map: id(map), original: original.clone() };
             let (name, tenant) = (name.clone(), map.namespace().unwrap_or_default());
@@ -73,7 +73,7 @@ impl Loop {
     }
 
     /// The entries of a map within the limit of its peer, which all maps of the peer share.
-    fn allowed(&self, map: &NamespaceMap, desired: &BTreeMap<String, String>) -> BTreeSet<String> {
+    fn allowed(&self, map: &NamespaceMap, origin: &str, desired: &BTreeMap<String, String>) -> BTreeSet<String> {
         let tenant = map.namespace().unwrap_or_default();
         let is_beside = |one: &NamespaceMap| one.namespace().as_ref() == Some(&tenant) && one.uid() != map.uid();
         let beside = self.shared.memory.maps.filter(|one| is_beside(one) && !is_original(one) && !is_leaving(one));
@@ -82,7 +82,7 @@ impl Loop {
         maps.push((age(map), id(map), desired));
         maps.sort_by(|one, other| one.0.cmp(&other.0));
         let maps: Vec<_> = maps.into_iter().map(|(_, id, desired)| (id, desired)).collect();
-        let there = self.shared.memory.namespaces.all();
+        let there = self.shared.memory.namespaces.filter(|one| is_marked(one, origin));
         let there = there.iter().filter_map(|one| Some((owner_of(one)?, one.name_any())));
         let there: Vec<_> = there.filter(|(owner, _)| is_in(&owner.map, &tenant)).collect();
         within(&id(map), &maps, &there, self.rules.namespaces_per_peer)
@@ -109,7 +109,10 @@ impl Loop {
             }
         }
         match look(owner, origin, name, there.as_deref(), &self.rules) {
-            Step::Refuse(why) => Ok(Err(why)),
+            Step::Refuse(why) => {
+                self.unbind(&owner.map, name, tenant).await?;
+                Ok(Err(why))
+            }
             Step::Wait => Ok(Ok(MappingPhase::Terminating)),
             // The namespace is gone again already; its end wakes the map.
             Step::Create => Ok(Ok(MappingPhase::CreationLoopBackOff)),
@@ -137,15 +140,24 @@ impl Loop {
         self.shared.home.cluster.apply(&wanted).await.map(drop)
     }
 
-    /// Deletes what the peer no longer asks for. Returns what is still on its way out, and when to look again at namespaces
+    /// Takes back the role that a map gave its peer in a namespace.
+    async fn unbind(&self, map: &str, namespace: &str, tenant: &str) -> Result<(), KubeError> {
+        match self.bindings.get(namespace, tenant).filter(|binding| is_of(binding, map)) {
+            Some(binding) => self.shared.home.cluster.remove(&*binding).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Deletes what the peer no longer asks for, of the namespaces that carry the peer's label. Returns what is still on its way out, and when to look again at namespaces
     /// that finalizers hold.
     pub(super) async fn clear(
         &self,
         map: &NamespaceMap,
+        origin: &str,
         desired: &BTreeMap<String, String>,
         grant: Grant,
     ) -> (Left, Option<Duration>) {
-        let id = id(map);
+        let (id, tenant) = (id(map), map.namespace().unwrap_or_default());
         let cluster = &self.shared.home.cluster;
         let (mut left, mut again) = (Vec::new(), None::<Duration>);
         let mut outcome = Ok(());
@@ -156,12 +168,13 @@ impl Loop {
             if desired.get(&original) == Some(&name) {
                 continue;
             }
+            if !is_marked(&namespace, origin) || self.rules.is_system(&name) {
+                outcome = self.unbind(&id, &name, &tenant).await.and(outcome);
+                continue;
+            }
             left.push((original, name.clone()));
             if !grant.is_in_force() {
-                let binding = self.bindings.get(&name, &map.namespace().unwrap_or_default());
-                if let Some(binding) = binding.filter(|binding| is_of(binding, &id)) {
-                    outcome = cluster.remove(&*binding).await.and(outcome);
-                }
+                outcome = self.unbind(&id, &name, &tenant).await.and(outcome);
                 match strip::namespace(cluster, &namespace).await {
                     Ok(held) => again = again.into_iter().chain(held).min(),
                     Err(error) => outcome = Err(error),

@@ -28,6 +28,11 @@ pub(super) fn owner_of(namespace: &Namespace) -> Option<Owner> {
     Some(Owner { map, original: all.get(annotation::ORIGINAL_NAME).cloned().unwrap_or_default() })
 }
 
+/// Whether a namespace carries the label of a peer. Annotations alone make no namespace a peer's.
+pub(super) fn is_marked(namespace: &Namespace, origin: &str) -> bool {
+    namespace.labels().get(label::REMOTE_CLUSTER_ID).is_some_and(|peer| peer == origin)
+}
+
 /// The annotations that say for whom a namespace was made.
 pub(super) fn originals(owner: &Owner) -> BTreeMap<String, String> {
     BTreeMap::from([
@@ -83,7 +88,7 @@ impl Rules {
     }
 
     /// Whether the name is that of Kubernetes or of Liqo.
-    fn is_system(&self, name: &str) -> bool {
+    pub(super) fn is_system(&self, name: &str) -> bool {
         name.starts_with("kube-")
             || name.starts_with(names::TENANT_NAMESPACE_PREFIX)
             || self.own.iter().any(|own| own == name)
@@ -149,7 +154,7 @@ pub(super) fn look(owner: &Owner, origin: &str, name: &str, there: Option<&Names
             Step::Refuse(format!("namespace {name:?} is already the remote namespace of {:?}", is.original))
         }
         Some(_) if is_leaving(there) => Step::Wait,
-        Some(_) if there.labels().get(label::REMOTE_CLUSTER_ID).is_none_or(|peer| peer != origin) => {
+        Some(_) if !is_marked(there, origin) => {
             Step::Refuse(format!("namespace {name:?} has no label {}={origin}", label::REMOTE_CLUSTER_ID))
         }
         Some(_) => {
