@@ -47,6 +47,11 @@ const BEGINNINGS: [&str; 6] = [
 const PROFILES: [&str; 2] =
     ["container.apparmor.security.beta.kubernetes.io/", "container.seccomp.security.alpha.kubernetes.io/"];
 
+/// Values of labels by which a pod refuses a side-car.
+const REFUSALS: [&str; 2] = ["false", "disabled"];
+/// Beginning of labels by which a mesh only names a pod.
+const NAMES: &str = "service.istio.io/";
+
 /// The peer named in the origin label of a `ShadowPod`; empty without the label.
 pub(crate) fn origin(meta: &ObjectMeta) -> &str {
     let labels = meta.labels.as_ref();
@@ -60,10 +65,10 @@ pub(super) fn check(args: &GuestArgs, meta: &ObjectMeta, all: &mut Vec<String>) 
             all.push(format!("label {}: only this cluster sets labels of liqo.io", quoted(key)));
         }
     }
-    let labels = meta.labels.iter().flatten().map(|pair| ("label", pair));
-    let annotations = meta.annotations.iter().flatten().map(|pair| ("annotation", pair));
-    for (what, (key, value)) in labels.chain(annotations) {
-        if acted_on(key, value) && !allowed(&args.guest_annotations, key) {
+    let labels = meta.labels.iter().flatten().filter(|(key, value)| injects(key, value));
+    let annotations = meta.annotations.iter().flatten().filter(|(key, value)| acted_on(key, value));
+    for (what, key) in labels.map(|(key, _)| ("label", key)).chain(annotations.map(|(key, _)| ("annotation", key))) {
+        if !allowed(&args.guest_annotations, key) {
             let allowed = "offloading.guests.annotations";
             all.push(format!("{what} {}: not in {allowed} of this cluster", quoted(key)));
         }
@@ -79,6 +84,12 @@ fn is_ours(key: &str) -> bool {
 fn is_reflected(key: &str, value: &str) -> bool {
     matches!(key, label::REFLECTION_ORIGIN | label::REFLECTION_DESTINATION)
         || (key, value) == (label::MANAGED_BY, label::MANAGED_BY_SHADOW_POD)
+}
+
+/// Whether a controller of this cluster gives the pod resources or identities because of the label: not because of one that refuses
+/// them, or only names the pod in metrics.
+fn injects(key: &str, value: &str) -> bool {
+    acted_on(key, value) && !REFUSALS.contains(&value) && !key.starts_with(NAMES)
 }
 
 /// Whether a controller of this cluster gives the pod resources or identities because of the label or annotation.
