@@ -191,17 +191,22 @@ pub(super) async fn certificate(
     Ok(pem)
 }
 
+/// How often a record is tried that meets other writes of the tenant namespace: the controllers label a new one at this moment.
+const TRIES: usize = 3;
+
 /// Records in the tenant namespace when a certificate of the peer ends, if none ends later.
 async fn record_end(cluster: &Cluster, namespace: &str, ends: Option<i64>) -> Result<(), KubeError> {
-    let Some(tenant) = cluster.get::<Namespace>("", namespace).await? else { return Ok(()) };
-    match decision::later_end(&tenant.metadata, ends) {
-        // Of two simultaneous records, one fails with a conflict.
-        Some(ends) => {
-            let annotations = json!({annotation::CERTIFICATE_EXPIRE_TIME: ends.to_string()});
-            let meta = json!({"resourceVersion": tenant.resource_version(), "annotations": annotations});
-            cluster.merge(&tenant, json!({ "metadata": meta })).await.map(drop)
+    let mut tries = 0;
+    loop {
+        let Some(tenant) = cluster.get::<Namespace>("", namespace).await? else { return Ok(()) };
+        let Some(ends) = decision::later_end(&tenant.metadata, ends) else { return Ok(()) };
+        let annotations = json!({annotation::CERTIFICATE_EXPIRE_TIME: ends.to_string()});
+        let meta = json!({"resourceVersion": tenant.resource_version(), "annotations": annotations});
+        tries += 1;
+        match cluster.merge(&tenant, json!({ "metadata": meta })).await {
+            Err(error) if error.is_conflict() && tries < TRIES => {}
+            other => return other.map(drop),
         }
-        None => Ok(()),
     }
 }
 

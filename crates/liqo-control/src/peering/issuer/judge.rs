@@ -143,8 +143,12 @@ impl Judge {
         csr: &SigningRequest,
     ) -> Result<wire::Answer, No> {
         let (cluster, peer) = (&self.home.cluster, &request.cluster);
-        if let Some(token) = &issuance.bind {
-            token::bind(cluster, token, &peer.cluster_id).await?;
+        if let Some(token) = &issuance.bind
+            && let Err(error) = token::bind(cluster, token, &peer.cluster_id).await
+        {
+            // Another cluster has used the token since it was read.
+            let is_used = error.is_conflict();
+            return Err(if is_used { check::denied(&request.destination_cluster_token) } else { error.into() });
         }
         let namespace = match issuance.namespace {
             Some(namespace) => namespace,
