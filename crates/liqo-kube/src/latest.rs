@@ -105,9 +105,9 @@ where
             async move {
                 match (turn, action) {
                     (Turn::Act(value), Some(action)) => {
-                        action.await?;
-                        self.done(&at, &value, Instant::now());
-                        Ok::<_, E>(Some(self.0.pause))
+                        let outcome = action.await;
+                        self.acted(&at, Some(&value).filter(|_| outcome.is_ok()), Instant::now());
+                        outcome.map(|()| Some(self.0.pause))
                     }
                     (Turn::Wait(rest), _) => Ok(Some(rest)),
                     _ => Ok(None),
@@ -131,10 +131,11 @@ where
         }
     }
 
-    fn done(&self, at: &(O, K), value: &V, now: Instant) {
+    /// Notes that the key was acted on, and that the value `done`, if any, no longer waits.
+    fn acted(&self, at: &(O, K), done: Option<&V>, now: Instant) {
         if let Some(held) = self.lock().get_mut(at) {
             held.acted = Some(now);
-            held.value.take_if(|waits| waits == value);
+            held.value.take_if(|waits| Some(&*waits) == done);
         }
     }
 
@@ -180,10 +181,12 @@ mod tests {
         let one = at("peer", 0);
         latest.push("peer", 0, "a");
         latest.push("peer", 0, "b");
-        latest.done(&one, &"a", start);
+        latest.acted(&one, None, start);
+        assert_eq!(latest.turn(&one, start), Turn::Wait(PAUSE), "an action that failed is repeated after the pause");
+        latest.acted(&one, Some(&"a"), start);
         assert_eq!(latest.turn(&one, start), Turn::Wait(PAUSE), "another value came meanwhile");
         assert_eq!(latest.turn(&one, start + PAUSE), Turn::Act("b"));
-        latest.done(&one, &"b", start + PAUSE);
+        latest.acted(&one, Some(&"b"), start + PAUSE);
         latest.push("peer", 0, "c");
         latest.withdraw("peer", 0);
         assert_eq!(latest.turn(&one, start + PAUSE * 2), Turn::Nothing);

@@ -19,6 +19,8 @@ use crate::{Cluster, KubeError, life::Life};
 
 const DURATION: Duration = Duration::from_secs(15);
 const DEADLINE: Duration = Duration::from_secs(10);
+/// A longer lease was written by no process of this kind.
+const LONGEST: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_secs(2);
 
 /// Waits until the lease `namespace/name` is held by `holder`, then keeps it for as long as the process lives.
@@ -139,7 +141,8 @@ async fn attempt(
 ) -> Result<bool, KubeError> {
     let lease = cluster.get::<Lease>(namespace, name).await?;
     let theirs = lease.as_ref().and_then(|lease| lease.spec.as_ref()?.lease_duration_seconds);
-    let theirs = theirs.and_then(|seconds| u64::try_from(seconds).ok()).map_or(DURATION, Duration::from_secs);
+    let theirs =
+        theirs.and_then(|seconds| u64::try_from(seconds).ok()).map_or(DURATION, Duration::from_secs).min(LONGEST);
     let still = rival.of(lease.as_ref());
     let is_others = !["", me].contains(&holder(lease.as_ref()));
     if is_others && still <= theirs {
