@@ -45,6 +45,10 @@ pub const CRD_REPLICATOR: &str = "liqo-crd-replicator";
 pub const CRD_REPLICATOR_TENANT_ROLE: &str = "liqo-crd-replicator-tenant";
 /// `Deployment` and `ServiceAccount` of the virtual kubelet, in the tenant namespace.
 pub const VIRTUAL_KUBELET: &str = "virtual-kubelet";
+/// The lease the active gateway holds.
+pub const GATEWAY_LEASE: &str = "1d5hml1.gateway.net.liqo.io";
+/// The lease that the network manager holds which decides.
+pub const NETWORK_MANAGER_LEASE: &str = "network-manager.net.liqo.io";
 /// Audience of the tokens virtual kubelets show the IPAM, and name of the volume they are in.
 pub const IPAM_AUDIENCE: &str = "liqo-ipam";
 /// Directory in which a virtual kubelet finds its token for the IPAM.

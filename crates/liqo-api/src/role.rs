@@ -47,8 +47,8 @@ impl Role {
         format!("liqo-{}", self.component)
     }
 
-    /// The binary that holds it. The processes of the platform run in every installation, and those of virtual kubelets and routes
-    /// many times: they do not load the code of services.
+    /// The binary that holds the role. Processes of the platform run in every installation, virtual kubelets and route agents many
+    /// times: such a process does not load the code of services.
     pub fn binary(&self) -> &'static str {
         match self.runs {
             Runs::Always | Runs::Networks | Runs::NetworksOnEachNode | Runs::ForProvider => PLATFORM,

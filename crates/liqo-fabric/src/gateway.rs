@@ -149,7 +149,7 @@ impl Role for GatewayArgs {
         if self.leader_elect {
             // Another gateway takes over while this one tidies up.
             leave.send_replace(true);
-            let name = crate::layout::GATEWAY_LEASE;
+            let name = liqo_api::names::GATEWAY_LEASE;
             liqo_kube::lease::release(&cluster, &self.namespace, name, &self.pod_name).await;
         }
         outcome.and(gateway.leave())

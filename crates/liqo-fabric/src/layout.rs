@@ -52,8 +52,6 @@ pub const GATEWAY_SERVICE: &str = "liqo-gateway";
 pub const GATEWAY_NODE_IP: &str = "net.liqo.io/gatewayNodeIP";
 /// Label of gateway pods, `active` or `standby`.
 pub const GATEWAY_LABEL: &str = "net.liqo.io/gateway";
-/// The lease the active gateway holds.
-pub const GATEWAY_LEASE: &str = "1d5hml1.gateway.net.liqo.io";
 /// Secret with the WireGuard key pair.
 pub const KEY_SECRET: &str = "wireguard-pubkey";
 /// Label of that Secret, with the value `wireguard`.

@@ -47,8 +47,6 @@ use self::{
 
 /// Under this name this role writes.
 const WRITER: &str = "liqo-network-manager";
-/// The lease that says which replica decides.
-const LEASE: &str = "network-manager.net.liqo.io";
 /// Pause before the API server is asked again at the start.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -221,7 +219,7 @@ async fn decide(
     (news, seen): (&News, (Tenants, Arc<Surroundings>)),
 ) {
     if args.leader_elect {
-        life.lead(cluster, &args.namespace, LEASE, &args.pod_name).await;
+        life.lead(cluster, &args.namespace, names::NETWORK_MANAGER_LEASE, &args.pod_name).await;
     }
     let peers = Arc::new(Peers::watch(cluster, ledger.clone(), args, seen));
     // Only now is there anybody to tell; what was before is looked at as a whole.

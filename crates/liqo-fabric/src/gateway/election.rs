@@ -15,6 +15,7 @@ use std::{
 };
 
 use k8s_openapi::api::{coordination::v1::Lease, core::v1::Pod};
+use liqo_api::names::GATEWAY_LEASE;
 use liqo_kube::{
     Cluster, Store,
     lease::{self, Stillness},
@@ -26,7 +27,7 @@ use tokio::{
 };
 
 use super::heartbeat::{self, Secrets};
-use crate::layout::{GATEWAY_LEASE, HEARTBEAT_PORT};
+use crate::layout::HEARTBEAT_PORT;
 
 /// Pause between two questions to the holder.
 const BEAT: Duration = Duration::from_millis(200);

@@ -10,14 +10,15 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt;
-use liqo_api::net::{Connection, ConnectionLatency, TunnelEndpoint, TunnelEndpointStatus};
+use liqo_api::{
+    names::GATEWAY_LEASE,
+    net::{Connection, ConnectionLatency, TunnelEndpoint, TunnelEndpointStatus},
+};
 use liqo_kube::{
     Cluster, Store,
     lease::{self, Stillness},
 };
 use tokio::{sync::Notify, time::timeout};
-
-use crate::layout::GATEWAY_LEASE;
 
 /// A lease that nobody holds for so long is not about to be taken by a standby.
 const GIVEN_BACK: Duration = Duration::from_secs(3);

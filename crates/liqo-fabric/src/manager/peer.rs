@@ -132,7 +132,11 @@ impl Peers {
     }
 
     async fn settle(&self, tenant: String) -> Result<Option<Duration>, KubeError> {
-        let Some(peer) = self.tenants.peer_of(&tenant) else { return self.sweep().await };
+        let Some(peer) = self.tenants.peer_of(&tenant) else {
+            let here = |one: &NetworkConfig| one.namespace().as_deref() == Some(&tenant);
+            self.release(&self.configs.filter(here)).await?;
+            return self.sweep().await;
+        };
         if self.ledger.latest().is_none_or(|plan| plan.own().is_err()) {
             // Somebody deleted the storage; it is being made again.
             return Ok(Some(SOON));
@@ -220,11 +224,8 @@ impl Peers {
             Some(Refused::Covers(_)) => self.tunnel(sight, &plan, None, None).await?,
             Some(_) => {}
         }
-        for config in sight.remotes.iter().chain(&sight.locals).filter(|one| !connect::is_live(&***one)) {
-            if config.finalizers().iter().any(|one| one == FINALIZER) {
-                self.cluster.release(&**config, FINALIZER).await?;
-            }
-        }
+        self.release(&sight.remotes).await?;
+        self.release(&sight.locals).await?;
         Ok(Ok(refused.map(|refused| match refused {
             Refused::Networks(why) | Refused::View(why) => Problem::new("AnnouncementRefused", why.to_string()),
             Refused::Covers(why) => Problem::new("NetworkConflict", why.to_string()),
@@ -267,6 +268,16 @@ impl Peers {
         let Some(owners) = connect::owners_of_copy(&held, foreign) else { return Ok(held) };
         let fields = [("/metadata/ownerReferences", json!(owners))];
         write::put(&self.cluster, &*held, true, &fields).await.map(Arc::new)
+    }
+
+    /// Lets go of those that are being deleted.
+    async fn release(&self, configs: &[Arc<NetworkConfig>]) -> Result<(), KubeError> {
+        for config in configs.iter().filter(|one| !connect::is_live(&***one)) {
+            if config.finalizers().iter().any(|one| one == FINALIZER) {
+                self.cluster.release(&**config, FINALIZER).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn hold(&self, config: &Arc<NetworkConfig>) -> Result<Arc<NetworkConfig>, KubeError> {

@@ -3,16 +3,18 @@
 //! The kinds that peers exchange are not here: every component that touches them is bound to the three
 //! peering roles, which it needs anyway in order to grant them.
 
+use liqo_api::names;
+
 use super::{CHANGE, RO, RW, Rule, STATUS, named, rule};
 
-const CLUSTER_ID: &[&str] = &[liqo_api::names::CLUSTER_ID_CONFIG_MAP];
+const CLUSTER_ID: &[&str] = &[names::CLUSTER_ID_CONFIG_MAP];
 
 /// The Service at which peers find the gateway.
 const GATEWAY_SERVICE: &[&str] = &["liqo-gateway"];
 /// The lease that says which gateway is active.
-const GATEWAY_LEASE: &[&str] = &["1d5hml1.gateway.net.liqo.io"];
+const GATEWAY_LEASE: &[&str] = &[names::GATEWAY_LEASE];
 /// The lease that says which network manager decides.
-const NETWORK_LEASE: &[&str] = &["network-manager.net.liqo.io"];
+const NETWORK_LEASE: &[&str] = &[names::NETWORK_MANAGER_LEASE];
 /// The Secret with the cluster's WireGuard keys. This rule also grants lists and watches of this one name.
 const WIREGUARD_KEY: &[&str] = &["wireguard-pubkey"];
 
