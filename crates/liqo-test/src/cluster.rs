@@ -182,10 +182,7 @@ impl Cluster {
     /// is what [`Cluster::recorded`] said at the beginning. Refusals after the last permitted request of a pod do not count:
     /// its roles have gone while the pod ends.
     pub fn forbidden(&self, since: usize) -> Result<Vec<String>> {
-        let path = self.audit_log();
-        let log = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let log = log.get(since..).unwrap_or_default();
-        ensure!(!log.is_empty(), "the API server of {} kept no record", self.name());
+        let log = self.record_since(since)?;
         // Of each pod, or account outside of pods: refusals since its last permitted request, and whether there was one.
         let mut pods: BTreeMap<String, (bool, BTreeSet<String>)> = BTreeMap::new();
         let mut all = BTreeSet::new();
@@ -222,9 +219,8 @@ impl Cluster {
     /// # Errors
     /// When there is no record.
     pub fn asked(&self, since: usize, account: &str, namespace: &str) -> Result<Vec<String>> {
-        let path = self.audit_log();
-        let log = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let events = log.get(since..).unwrap_or_default().lines().filter_map(|line| serde_json::from_str(line).ok());
+        let log = self.record_since(since)?;
+        let events = log.lines().filter_map(|line| serde_json::from_str(line).ok());
         let request = |event: serde_json::Value| {
             let text = |pointer: &str| event.pointer(pointer).and_then(|value| value.as_str()).unwrap_or_default();
             let is_meant = text("/user/username") == format!("system:serviceaccount:liqo:{account}")
@@ -232,6 +228,14 @@ impl Cluster {
             is_meant.then(|| format!("{} {}", text("/verb"), text("/objectRef/resource")))
         };
         Ok(events.filter_map(request).collect())
+    }
+
+    /// The record of an audited cluster from a length on; a record that does not grow tells nothing.
+    fn record_since(&self, since: usize) -> Result<String> {
+        let path = self.audit_log();
+        let mut log = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        ensure!(log.len() > since && log.is_char_boundary(since), "the API server of {} kept no record", self.name());
+        Ok(log.split_off(since))
     }
 
     /// How long the record of an audited cluster is, in bytes. There is no file before the first entry.

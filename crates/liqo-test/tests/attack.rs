@@ -29,6 +29,7 @@ mod attack {
     pub(crate) mod restless;
     pub(crate) mod reviews;
     pub(crate) mod root;
+    pub(crate) mod served;
     pub(crate) mod server;
     pub(crate) mod thief;
     pub(crate) mod trespasser;

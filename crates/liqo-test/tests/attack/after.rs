@@ -48,9 +48,11 @@ fn addresses(raid: &Raid) -> Result<String> {
 
 /// The identity of the virtual kubelet went with the peer.
 pub(crate) fn the_account_is_nobody(raid: &Raid, file: &std::path::Path) -> Result<()> {
-    let code = asks_as(raid, file)?;
-    ensure!(code == "401", "the token of a virtual kubelet whose peer has left: {code}");
-    Ok(())
+    // An API server remembers for some seconds that a token was good.
+    wait_for("the token of a virtual kubelet whose peer has left is refused", LONG, || {
+        let code = asks_as(raid, file)?;
+        if code == "401" { Ok(Some(())) } else { bail!("{code}") }
+    })
 }
 
 /// The code with which rome's API server answers a bearer of a token.

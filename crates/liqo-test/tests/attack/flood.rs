@@ -17,8 +17,8 @@ pub(crate) type Answers = BTreeMap<u16, usize>;
 /// How often a request is sent again that Kubernetes has not decided.
 const AGAIN: usize = 5;
 /// Many creations at the same time change the count of a quota at the same time: Kubernetes tries three times and gives up with a
-/// conflict, which judges no object, and any client sends the request again. 500: on a busy machine no webhook answers in time.
-const UNDECIDED: [u16; 2] = [409, 500];
+/// conflict, which judges no object, and any client sends the request again.
+const CONFLICT: u16 = 409;
 
 /// Posts one body `count` times with what `curl` makes, 32 at a time; `file` is where the body is kept meanwhile.
 pub(crate) fn post(
@@ -30,11 +30,8 @@ pub(crate) fn post(
     write(file, body)?;
     let mut answers = once(curl(), url, count, file)?;
     for _ in 0..AGAIN {
-        let undecided: usize = UNDECIDED.iter().filter_map(|code| answers.remove(code)).sum();
-        if undecided == 0 {
-            break;
-        }
-        for (code, number) in once(curl(), url, undecided, file)? {
+        let Some(conflicts) = answers.remove(&CONFLICT) else { break };
+        for (code, number) in once(curl(), url, conflicts, file)? {
             *answers.entry(code).or_default() += number;
         }
     }

@@ -18,7 +18,7 @@ use super::{
 };
 
 /// Namespaces of one peer.
-const NAMESPACES: usize = 64;
+const NAMESPACES: usize = 16;
 /// Pods that are created at the same time by several threads, each with a third of the offer.
 const AT_ONCE: usize = 12;
 

@@ -16,7 +16,8 @@ use super::{holes, hostile::Peer};
 pub(crate) const MOMENT: Duration = Duration::from_millis(2500);
 /// Values of rome: resource enforcement, a short deadline of withdrawals, and limits of objects that are soon reached.
 const AT_HOME: &str = "controllerManager.config.enableResourceEnforcement=true,controllerManager.config.withdrawalDeadline=15s,\
-                       offloading.guests.objects.secrets=300,offloading.guests.objects.services=300";
+                       offloading.guests.objects.secrets=300,offloading.guests.objects.services=300,\
+                       offloading.namespacesPerPeer=16";
 /// The honest peer is served within this time.
 const SERVED: Duration = Duration::from_secs(20);
 

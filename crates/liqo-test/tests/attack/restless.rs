@@ -1,4 +1,4 @@
-//! What does not end: an object that changes all the time, and a log as long as a disk.
+//! What does not end: an object that changes all the time, and a line of a log that is longer than memory may be.
 
 use std::{
     io::Read,
@@ -54,11 +54,11 @@ pub(crate) fn logs(raid: &Raid) -> Result<()> {
     let kubelet = figures::process(rome, &tenant(rome, &raid.milan.id)?, "virtual-kubelet")?;
     let peak = Peak::begin(kubelet.pid)?;
     let mut follow = rome.kubectl_command();
-    follow.args(["logs", "-n", "shop", &web, "--follow", "--tail=0"]).stdout(Stdio::piped());
-    let mut reader = Ends(follow.spawn().context("kubectl does not run")?);
+    follow.args(["logs", "-n", "shop", &web, "--follow", "--tail=0", "--request-timeout=120s"]).stdout(Stdio::piped());
+    let mut reader = Killed(follow.spawn().context("kubectl does not run")?);
     let mut log = reader.0.stdout.take().context("kubectl has no output")?.take(LINE);
-    let line = format!("sleep 1; head -c {LINE} /dev/zero | tr '\\0' x >/proc/1/fd/1");
-    let mut write = Ends(rome.kubectl_command().args(["exec", "-n", "shop", &web, "--", "sh", "-c", &line]).spawn()?);
+    let line = format!("sleep 3; head -c {LINE} /dev/zero | tr '\\0' x >/proc/1/fd/1");
+    let mut write = Killed(rome.kubectl_command().args(["exec", "-n", "shop", &web, "--", "sh", "-c", &line]).spawn()?);
     let read = std::io::copy(&mut log, &mut std::io::sink()).context("the log cannot be read")?;
     let written = wait_for("the line is written", LONG, || Ok(write.0.try_wait()?))?;
     ensure!(written.success() && read == LINE, "{read} of {LINE} bytes of a line were read, and writing: {written}");
@@ -68,10 +68,10 @@ pub(crate) fn logs(raid: &Raid) -> Result<()> {
     Ok(())
 }
 
-/// A process that ends with its owner.
-struct Ends(Child);
+/// A process that is killed when this value is dropped.
+struct Killed(Child);
 
-impl Drop for Ends {
+impl Drop for Killed {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();

@@ -147,6 +147,8 @@ fn namespaces_are_tenants_by_decision(raid: &Raid) -> Result<()> {
         ask_ipam(raid, &node.netns_file(), ("MapEndpointIP", &raid.milan.id, "198.51.100.9"), Some(token.trim()))?;
     if is_answered(&said) {
         holes::found("an account of a labelled namespace has asked the IPAM about milan".to_owned());
+    } else {
+        ensure!(said.contains("grpc-status: 7"), "an account of a labelled namespace: {said:?}");
     }
     never("a namespace with labels is taken for a tenant's", || {
         let bound = names(&rome.items(&["rolebindings", "-n", "a"])?);
