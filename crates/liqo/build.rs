@@ -1,4 +1,4 @@
-//! Says how the server binary is linked.
+//! Says how the server binaries are linked.
 
 use std::env;
 

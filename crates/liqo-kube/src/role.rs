@@ -7,7 +7,7 @@ use std::{ffi::OsString, future::Future};
 
 use crate::{args::RuntimeArgs, certs, drain::Patience, guard, life::Life};
 
-/// A role of the server binary; the type holds its flags.
+/// A role of a server binary; the type holds its flags.
 ///
 /// # Example
 /// ```ignore
