@@ -17,11 +17,11 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use liqo_test::{
     Cluster, Stage, Suite,
-    run::{feed, nft},
+    run::nft,
     stage::{LONG, on},
     wait_for,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The stage, peered.
 static SUITE: Suite<Stage> = Suite::new("faults", || {
@@ -231,8 +231,12 @@ fn a_rolling_update_refuses_no_admission_and_cuts_no_exec() -> Result<()> {
         let asked = thread::scope(|scope| -> Result<usize> {
             let asking = scope.spawn(|| -> Result<usize> {
                 let mut asked = 0;
+                let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "asked", "namespace": "demo"},
+                    "spec": {"containers": [{"name": "c", "image": "localhost/busybox:1"}]}});
                 while !rolled.load(Ordering::Relaxed) {
-                    feed(rome.kubectl_command().args(["create", "--dry-run=server", "-f", "-"]), &pod_manifest(asked))
+                    // kubectl would ask a few times only: each of its starts takes a second on a busy machine.
+                    rome.api()
+                        .create("/api/v1/namespaces/demo/pods?dryRun=All", &pod)
                         .with_context(|| format!("after {asked} pods that were accepted"))?;
                     asked += 1;
                 }

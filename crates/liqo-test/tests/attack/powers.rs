@@ -53,7 +53,6 @@ pub(crate) fn are_small(rome: &Cluster) -> Result<()> {
         ),
         ("liqo-gateway", lease("1d5hml1.gateway.net.liqo.io"), Done),
         ("liqo-gateway", lease("66cf253f.ctrlmgr.liqo.io"), NoRight),
-        ("liqo-network-manager", lease("network-manager.net.liqo.io"), Done),
         ("liqo-network-manager", lease("66cf253f.ctrlmgr.liqo.io"), NoRight),
         ("liqo-network-manager", merge(r#"{"metadata":{"annotations":{"net.liqo.io/problem":"x"}}}"#), Done),
         ("liqo-network-manager", merge(r#"{"spec":{"incomingPeeringEnabled":"Yes"}}"#), Refused),

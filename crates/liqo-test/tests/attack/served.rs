@@ -14,7 +14,7 @@ use liqo_test::{
     run::{command, output},
 };
 
-use super::raid::{Raid, offloaded, text};
+use super::raid::{Raid, text};
 
 /// The longest time without an answer. A question without one takes 5 s, and the machine has other things to do.
 const GAP: Duration = Duration::from_secs(10);
@@ -38,10 +38,10 @@ pub(crate) fn throughout(raid: &Raid, over: &AtomicBool) -> Result<()> {
     let baker = text(baker.first().context("milan has no baker")?, "/status/podIP").to_owned();
     let ways = [
         Way {
-            from: network(rome, "shop", "app=client")?,
+            from: network(rome, &["-n", "shop"], "app=client")?,
             url: format!("http://{}", text(&service, "/spec/clusterIP")),
         },
-        Way { from: network(milan, &offloaded(milan, &raid.home)?, "app=web")?, url: format!("http://{baker}:8080") },
+        Way { from: network(milan, &["-A"], "app=web")?, url: format!("http://{baker}:8080") },
     ];
     let gaps = thread::scope(|scope| {
         let asking = ways.each_ref().map(|way| scope.spawn(|| longest_gap(way, over)));
@@ -53,10 +53,10 @@ pub(crate) fn throughout(raid: &Raid, over: &AtomicBool) -> Result<()> {
 }
 
 /// The network of the first pod with a label.
-fn network(cluster: &Cluster, namespace: &str, selector: &str) -> Result<PathBuf> {
-    let pods = cluster.pods(namespace, selector)?;
-    let (pod, _) = pods.first().with_context(|| format!("{} has no pod {selector}", cluster.name()))?;
-    let process = cluster.container_process(namespace, pod, "web")?;
+fn network(cluster: &Cluster, namespace: &[&str], selector: &str) -> Result<PathBuf> {
+    let pods = cluster.items(&[&["pods", "-l", selector], namespace].concat())?;
+    let pod = pods.first().with_context(|| format!("{} has no pod {selector}", cluster.name()))?;
+    let process = cluster.container_process(text(pod, "/metadata/namespace"), text(pod, "/metadata/name"), "web")?;
     Ok(Path::new("/proc").join(process.pid.to_string()).join("ns/net"))
 }
 
