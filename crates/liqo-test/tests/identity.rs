@@ -186,8 +186,9 @@ fn lifted(stage: &Stage) -> Result<()> {
     let id = text(&id, "/spec/clusterIdentity/clusterID");
     let open =
         r#"{"metadata":{"annotations":{"liqo.io/tenant-condition":null}},"spec":{"incomingPeeringEnabled":"Auto"}}"#;
-    milan.kubectl(&["patch", "foreigncluster", "rome", "--type=merge", "-p", open])?;
-    let open = milan.json(&["foreigncluster", "rome"])?;
+    // Without the ban nothing holds the ForeignCluster, which may be gone at the next look.
+    let open = milan.kubectl(&["patch", "foreigncluster", "rome", "--type=merge", "-p", open, "-o", "json"])?;
+    let open: Value = serde_json::from_str(&open)?;
     let ends = text(&open, "/metadata/annotations/discovery.liqo.io~1certificate-expire-time");
     ensure!(!ends.is_empty(), "with the ban it is forgotten when the last certificate ends");
     // The key of milan for rome ended with the ban: milan comes with a new one, and needs the word of rome.
