@@ -8,7 +8,7 @@ use std::{
     ffi::OsStr,
     io::Write,
     path::Path,
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
     thread,
 };
 
@@ -25,9 +25,26 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
 
 /// The same inside a network namespace. (`ip netns exec` would remount /sys and hide the cgroups.)
 pub fn inside(netns: &str, program: impl AsRef<OsStr>) -> Command {
+    inside_of(&Path::new("/run/netns").join(netns), program)
+}
+
+/// The same inside the network namespace that a file stands for.
+pub fn inside_of(netns: &Path, program: impl AsRef<OsStr>) -> Command {
     let mut command = command("nsenter");
-    command.arg(format!("--net=/run/netns/{netns}")).arg(program);
+    command.arg(format!("--net={}", netns.display())).arg(program);
     command
+}
+
+/// A process that is killed when this value is dropped.
+#[derive(Debug)]
+pub struct Killed(pub Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // A process that has ended cannot be killed, which is as good.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Runs to the end; gives what it printed.

@@ -5,13 +5,13 @@ mod in_band {
     pub(crate) mod port;
 }
 
-use std::process::Command;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use base64::{Engine, prelude::BASE64_STANDARD as BASE64};
 use liqo_test::{
     Cluster, ClusterSpec, Stage,
-    run::{command, ip, nft, output},
+    run::{inside_of, ip, nft, output},
     stage::{LONG, on},
     story, wait_for,
 };
@@ -217,8 +217,8 @@ fn asks_its_home(consumer: &Cluster, milan: &Cluster, pod: &str) -> Result<()> {
     let remote = milan.items(&["pods", "-A", "--field-selector", &format!("metadata.name={pod}")])?;
     let there = remote.first().and_then(|one| one["metadata"]["namespace"].as_str()).context("the pod does not run")?;
     let process = milan.container_process(there, pod, "web")?;
-    let mut ask: Command = command("nsenter");
-    ask.arg(format!("--net=/proc/{}/ns/net", process.pid)).arg("kubectl").arg("--kubeconfig=/dev/null");
+    let mut ask = inside_of(Path::new(&format!("/proc/{}/ns/net", process.pid)), "kubectl");
+    ask.arg("--kubeconfig=/dev/null");
     ask.arg(format!("--server=https://{address}:443")).arg("--tls-server-name=kubernetes.default");
     ask.arg(format!("--certificate-authority={}", kept.display())).arg(format!("--token={}", token.trim()));
     let said = output(ask.args(["auth", "whoami", "-o", "json"]));

@@ -25,7 +25,7 @@ use liqo_test::{
     netns::Netns,
     out,
     process::Process,
-    run::{command, inside, output},
+    run::{inside, inside_of, output},
     wait_for,
 };
 use network::{
@@ -94,8 +94,8 @@ fn pods_are_pinged(fabric: &mut Fabric) -> Result<()> {
         for (from, to) in pods(one).into_iter().zip(pods(other)) {
             let to = mapped(to.ip, &view.remote_pods)?.to_string();
             for size in ["56", "3000"] {
-                let mut ping = command("nsenter");
-                ping.arg(format!("--net={}", from.file.display())).args(["busybox", "ping", "-c3", "-W2", "-s", size]);
+                let mut ping = inside_of(&from.file, "busybox");
+                ping.args(["ping", "-c3", "-W2", "-s", size]);
                 output(ping.arg(&to)).with_context(|| format!("{} pings {to}", from.name))?;
             }
         }
@@ -107,8 +107,8 @@ fn pods_are_pinged(fabric: &mut Fabric) -> Result<()> {
 fn a_remote_pod_reaches_the_api_server_of_its_home(fabric: &mut Fabric) -> Result<()> {
     let application = &fabric.application;
     let authority = fabric.rome().logs_dir().join("pki/ca.crt");
-    let mut curl = command("nsenter");
-    curl.arg(format!("--net={}", application.there.file.display())).args(["curl", "-sS", "--fail", "--noproxy", "*"]);
+    let mut curl = inside_of(&application.there.file, "curl");
+    curl.args(["-sS", "--fail", "--noproxy", "*"]);
     curl.args(["--max-time", "5", "--cacert"]).arg(authority);
     curl.args(["--resolve", &format!("kubernetes.default:443:{}", application.api_server)]);
     let version = output(curl.arg("https://kubernetes.default/version"))?;
@@ -385,9 +385,9 @@ fn rules_and_routes_flushed_by_others_come_back() -> Result<()> {
         }
         fabric.whole("all routes to peers flushed", SOON)?;
         let gateway = rome.node(&active_gateway(&rome)?.1)?;
-        let netns = format!("--net={}", gateway.kept_netns("liqo-netns").display());
-        output(command("nsenter").args([&netns, "nft", "flush", "ruleset"]))?;
-        output(command("nsenter").args([&netns, "ip", "route", "flush", "dev", "liqo.tunnel"]))?;
+        let netns = gateway.kept_netns("liqo-netns");
+        output(inside_of(&netns, "nft").args(["flush", "ruleset"]))?;
+        output(inside_of(&netns, "ip").args(["route", "flush", "dev", "liqo.tunnel"]))?;
         fabric.whole("the rules and routes of the gateway flushed", SOON)?;
         let repairs = |node: &Node, address: &str, kind: &str| {
             let sample = format!("liqo_fabric_repairs_total{{kind=\"{kind}\"}}");

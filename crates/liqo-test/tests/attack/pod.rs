@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use liqo_test::{
     Cluster,
     netns::Netns,
-    run::{command, feed, output},
+    run::{feed, inside_of, output},
     stage::LONG,
     wait_for,
 };
@@ -74,7 +74,7 @@ fn in_rome(raid: &Raid) -> Result<()> {
 }
 
 pub(crate) fn inside(netns: &std::path::Path, program: &str, args: &[&str]) -> Result<String> {
-    output(command("nsenter").arg(format!("--net={}", netns.display())).arg(program).args(args))
+    output(inside_of(netns, program).args(args))
 }
 
 /// One of our pods in rome.

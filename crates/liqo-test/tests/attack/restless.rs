@@ -1,12 +1,9 @@
 //! What does not end: an object that changes all the time, and a line of a log that is longer than memory may be.
 
-use std::{
-    io::Read,
-    process::{Child, Stdio},
-};
+use std::{io::Read, process::Stdio};
 
 use anyhow::{Context, Result, ensure};
-use liqo_test::{stage::LONG, usage::Peak, wait_for};
+use liqo_test::{run::Killed, stage::LONG, usage::Peak, wait_for};
 use serde_json::{Value, json};
 
 use super::{
@@ -66,14 +63,4 @@ pub(crate) fn logs(raid: &Raid) -> Result<()> {
     liqo_test::out::note(&format!("a line of {} MiB made the virtual kubelet grow by {grown} KiB", LINE >> 20));
     ensure!(grown < GROWTH, "a line of {LINE} bytes made the virtual kubelet grow by {grown} KiB");
     Ok(())
-}
-
-/// A process that is killed when this value is dropped.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

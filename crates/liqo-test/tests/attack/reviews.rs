@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use liqo_test::{
-    run::{command, feed},
+    run::{feed, inside_of},
     stage::LONG,
     wait_for,
 };
@@ -43,8 +43,8 @@ pub(crate) fn story(raid: &Raid, netns: &Path) -> Result<()> {
             scope.spawn(move || -> Result<usize> {
                 let mut answered = 0;
                 let curl = || {
-                    let mut curl = command("nsenter");
-                    curl.arg(format!("--net={}", netns.display())).args(["curl", "-k"]);
+                    let mut curl = inside_of(netns, "curl");
+                    curl.arg("-k");
                     curl
                 };
                 while !over.load(Ordering::Relaxed) {

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use liqo_test::{
     Cluster,
-    run::{command, output},
+    run::{inside_of, output},
 };
 
 use super::raid::{Raid, text};
@@ -64,9 +64,8 @@ fn network(cluster: &Cluster, namespace: &[&str], selector: &str) -> Result<Path
 fn longest_gap(way: &Way, over: &AtomicBool) -> Duration {
     let (mut answered, mut longest) = (Instant::now(), Duration::ZERO);
     while !over.load(Ordering::Relaxed) {
-        let mut curl = command("nsenter");
-        curl.arg(format!("--net={}", way.from.display()));
-        curl.args(["curl", "-s", "-f", "-m", "5", "-o", "/dev/null", "--noproxy", "*", &way.url]);
+        let mut curl = inside_of(&way.from, "curl");
+        curl.args(["-s", "-f", "-m", "5", "-o", "/dev/null", "--noproxy", "*", &way.url]);
         let is_answered = output(&mut curl).is_ok();
         longest = longest.max(answered.elapsed());
         if is_answered {

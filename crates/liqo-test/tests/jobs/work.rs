@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader},
-    process::{Child, ChildStdout, Stdio},
+    process::{ChildStdout, Stdio},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -14,7 +14,7 @@ use liqo_results::{
     Location, Store,
     keys::{self, Access, Scope},
 };
-use liqo_test::{Cluster, stage::LONG, wait_for};
+use liqo_test::{Cluster, run::Killed, stage::LONG, wait_for};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -120,8 +120,8 @@ pub(crate) fn secrets_of_provider(provider: &Cluster) -> Result<Vec<String>> {
 
 /// A port of this machine that leads to a port in the namespace of the jobs; closed when dropped.
 pub(crate) struct Forward {
-    child: Child,
-    /// kubectl ends when nobody reads what it prints.
+    _process: Killed,
+    /// kubectl ends when its output is closed.
     _output: BufReader<ChildStdout>,
     pub(crate) port: u16,
 }
@@ -135,14 +135,11 @@ impl Forward {
         output.read_line(&mut line)?;
         // "Forwarding from 127.0.0.1:41234 -> 9000"
         let port = line.split_once(':').and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
-        Ok(Self { child, _output: output, port: port.with_context(|| format!("kubectl said {line:?}"))? })
-    }
-}
-
-impl Drop for Forward {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        Ok(Self {
+            _process: Killed(child),
+            _output: output,
+            port: port.with_context(|| format!("kubectl said {line:?}"))?,
+        })
     }
 }
 
