@@ -5,7 +5,7 @@
 //! of values, and an owner has at most [`KEYS`] keys.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::HashMap,
     error::Error,
     fmt,
     future::Future,
@@ -73,11 +73,12 @@ where
     pub fn push(&self, owner: O, key: K, value: V) {
         let at = (owner, key);
         let mut all = self.lock();
-        let keys = all.keys().filter(|(owner, _)| *owner == at.0).count();
-        match all.entry(at.clone()) {
-            Entry::Occupied(mut held) => held.get_mut().value = Some(value),
-            Entry::Vacant(_) if keys >= KEYS => return,
-            Entry::Vacant(place) => drop(place.insert(Held { value: Some(value), acted: None })),
+        if let Some(held) = all.get_mut(&at) {
+            held.value = Some(value);
+        } else if all.keys().filter(|(owner, _)| *owner == at.0).count() < KEYS {
+            all.insert(at.clone(), Held { value: Some(value), acted: None });
+        } else {
+            return;
         }
         drop(all);
         self.0.queue.push(at);

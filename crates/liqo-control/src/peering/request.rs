@@ -114,19 +114,14 @@ impl Pass<'_> {
             dead,
             overdue: !grant.is_in_force(),
         });
-        let answer = async {
-            if let (Some(request), Some(one)) = (&request, &foreign_cluster) {
-                self.own(request, one).await?;
-                self.answer(request, one).await?;
-            }
-            if !(cordoned && plan.step == Step::Make) {
-                self.step(plan.step, request.as_deref(), offer.as_deref()).await?;
-            }
-            Ok(())
-        };
-        // The offer does not wait for the role by which the peer reads metrics, and neither keeps the other from being done.
-        let (metrics, answered) = tokio::join!(self.metrics(plan.metrics, foreign_cluster.as_deref()), answer);
-        metrics.and(answered)?;
+        let foreign_cluster = foreign_cluster.as_deref();
+        let step = Some(plan.step).filter(|step| !(cordoned && *step == Step::Make));
+        // The offer does not wait for the role by which the peer reads metrics; a failure of one does not stop the other.
+        let (metrics, served) = tokio::join!(
+            self.metrics(plan.metrics, foreign_cluster),
+            self.serve(request.as_deref(), foreign_cluster, step, offer.as_deref()),
+        );
+        metrics.and(served)?;
         if let Some(request) = request.filter(|request| request.metadata.deletion_timestamp.is_none())
             && let Some(status) = plan.status(request.status.as_ref(), &now())
         {
@@ -134,6 +129,24 @@ impl Pass<'_> {
         }
         let ends_in = grant.ends_in(now().0.as_second());
         Ok(dead_in.into_iter().chain(ends_in).min().filter(|_| plan.waits_for_the_consumer))
+    }
+
+    /// Answers the request, and carries out what was planned about the offer.
+    async fn serve(
+        &self,
+        request: Option<&ResourceRequest>,
+        foreign_cluster: Option<&ForeignCluster>,
+        step: Option<Step>,
+        offer: Option<&ResourceOffer>,
+    ) -> Result<(), KubeError> {
+        if let (Some(request), Some(one)) = (request, foreign_cluster) {
+            self.own(request, one).await?;
+            self.answer(request, one).await?;
+        }
+        match step {
+            Some(step) => self.step(step, request, offer).await,
+            None => Ok(()),
+        }
     }
 
     /// Tells which requests of the peer are ignored; of many, the oldest.
@@ -166,7 +179,9 @@ impl Pass<'_> {
             })
             .is_empty();
         let cluster = &self.world.home.cluster;
-        for name in names_for(asked, &request.uid().unwrap_or_default()).into_iter().skip(usize::from(is_taken)) {
+        for name in
+            foreign_cluster_names(asked, &request.uid().unwrap_or_default()).into_iter().skip(usize::from(is_taken))
+        {
             match cluster.create(&incoming(&name, self.peer, &request.spec.auth_url)).await {
                 Ok(made) => {
                     tracing::info!(peer = self.peer, object = name, "a new peer asks for resources");
@@ -324,7 +339,7 @@ fn is_news(old: &ResourceOffer, new: &ResourceOffer, threshold: u8) -> bool {
 
 /// Names for the `ForeignCluster` of a peer that asks, in order of preference. Other peers choose their names, too, and may take
 /// all that follow from what everybody knows of this peer: the last name follows from the UID that this cluster gave the request.
-fn names_for(peer: &ClusterIdentity, request: &str) -> [String; 3] {
+fn foreign_cluster_names(peer: &ClusterIdentity, request: &str) -> [String; 3] {
     let unique = naming::unique_name(peer);
     let last = format!("{unique}-{}", naming::short_hash(request));
     [peer.cluster_name.clone(), unique, last]
@@ -354,8 +369,8 @@ mod tests {
             cluster_id: "16fbeaec-e4e4-41dc-9eea-170ce95d7dd9".to_owned(),
             cluster_name: "milan".to_owned(),
         };
-        let [own, unique, last] = names_for(&peer, "uid-1");
+        let [own, unique, last] = foreign_cluster_names(&peer, "uid-1");
         assert_eq!((own.as_str(), unique.as_str()), ("milan", naming::unique_name(&peer).as_str()));
-        assert!(last.starts_with(&format!("{unique}-")) && last != names_for(&peer, "uid-2")[2], "{last}");
+        assert!(last.starts_with(&format!("{unique}-")) && last != foreign_cluster_names(&peer, "uid-2")[2], "{last}");
     }
 }

@@ -69,8 +69,7 @@ pub(super) fn check(args: &GuestArgs, meta: &ObjectMeta, all: &mut Vec<String>) 
     let annotations = meta.annotations.iter().flatten().filter(|(key, value)| acted_on(key, value));
     for (what, key) in labels.map(|(key, _)| ("label", key)).chain(annotations.map(|(key, _)| ("annotation", key))) {
         if !allowed(&args.guest_annotations, key) {
-            let allowed = "offloading.guests.annotations";
-            all.push(format!("{what} {}: not in {allowed} of this cluster", quoted(key)));
+            all.push(format!("{what} {}: not in offloading.guests.annotations of this cluster", quoted(key)));
         }
     }
 }

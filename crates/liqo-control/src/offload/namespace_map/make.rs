@@ -148,8 +148,8 @@ impl Loop {
         }
     }
 
-    /// Deletes what the peer no longer asks for, of the namespaces that carry the peer's label. Returns what is still on its way out, and when to look again at namespaces
-    /// that finalizers hold.
+    /// Deletes the namespaces with the peer's label that the peer no longer asks for. Returns the namespaces that are still being
+    /// deleted, and when to look again at namespaces that finalizers hold.
     pub(super) async fn clear(
         &self,
         map: &NamespaceMap,
@@ -168,13 +168,15 @@ impl Loop {
             if desired.get(&original) == Some(&name) {
                 continue;
             }
-            if !is_marked(&namespace, origin) || self.rules.is_system(&name) {
+            let is_theirs = is_marked(&namespace, origin) && !self.rules.is_system(&name);
+            if !is_theirs || !grant.is_in_force() {
                 outcome = self.unbind(&id, &name, &tenant).await.and(outcome);
+            }
+            if !is_theirs {
                 continue;
             }
             left.push((original, name.clone()));
             if !grant.is_in_force() {
-                outcome = self.unbind(&id, &name, &tenant).await.and(outcome);
                 match strip::namespace(cluster, &namespace).await {
                     Ok(held) => again = again.into_iter().chain(held).min(),
                     Err(error) => outcome = Err(error),
