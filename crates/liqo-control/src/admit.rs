@@ -193,8 +193,8 @@ fn peer_of(asked: &Asked) -> Option<String> {
     (is_peer && !asked.dry_run).then(|| asked.user_info.username.clone())
 }
 
-/// Tells on the `ForeignCluster` of a peer that a webhook refused a request in the peer's name: seldom one Event for each
-/// webhook, because whoever reaches the port can make reviews up. The verdict does not wait for the Event.
+/// Tells on the `ForeignCluster` of a peer that a webhook refused a request in the peer's name: one Event in ten
+/// minutes for each webhook, because every client that reaches the port can invent reviews. The verdict does not wait for the Event.
 fn tell_refused(context: &Arc<Context>, peer: &str, hook: Hook, why: &str) {
     let known = context.foreign_clusters.filter(|one| decision::id_of(one) == peer).into_iter().next();
     let Some(known) = known else { return };

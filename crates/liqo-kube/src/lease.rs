@@ -19,7 +19,7 @@ use crate::{Cluster, KubeError, life::Life};
 
 const DURATION: Duration = Duration::from_secs(15);
 const DEADLINE: Duration = Duration::from_secs(10);
-/// A longer lease was written by no process of this kind.
+/// The longest duration that is believed: no process of the product writes a longer one.
 const LONGEST: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_secs(2);
 

@@ -1,8 +1,8 @@
-//! Texts that users were told already, so that users are told each text once.
+//! Texts of Events and log lines that were written already, so that each text is written once.
 //!
 //! Keeps true: a text about one topic of an object is news only after another text about that topic, or after the topic was
-//! settled; a topic about which callers choose the text is told of once in [`SELDOM`]. [`Cluster::event`] bounds how many Events one object gets in a minute; an Event it leaves out is written at the next
-//! opportunity. The memory is bounded, whatever peers do.
+//! settled; about a topic whose text callers choose, one text is written in [`SELDOM`]. [`Cluster::event`] bounds the Events of one object
+//! in a minute; an Event that was left out is written at the next opportunity. The memory is bounded, whatever peers do.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -1,7 +1,7 @@
 //! The server binary of the platform.
 //!
-//! Holds no logic. The names of its programs are those of Liqo 0.8.3, so that the chart's commands and everything that looks at
-//! them stay as they are.
+//! Holds no logic. The programs have the names of Liqo 0.8.3, because commands of charts and other people's tools name these
+//! programs.
 
 use std::process::ExitCode;
 

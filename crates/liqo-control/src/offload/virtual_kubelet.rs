@@ -81,11 +81,11 @@ pub async fn ensure(
         Some(node) => node,
         None => choose_node_name(home, &peer).await?,
     };
-    // Pods of an account that is not there yet are refused, and tried again later and later.
+    // First the account: Kubernetes refuses pods of an account that does not exist, and retries with growing pauses.
     keep(home, &namespace, service_account(&namespace)).await?;
     let binding = role_binding(&namespace, &namespace, &peer, names::VIRTUAL_KUBELET_TENANT_ROLE);
     let wanted = deployment(home, args, offer, &peer, &node);
-    // Each is written, whatever becomes of the others: a refused Deployment keeps no right from being taken back.
+    // A failure of one write does not stop the others: a refused Deployment must not keep an old right in place.
     let (written, granted, bound) = tokio::join!(
         keep_deployment(home, current, wanted),
         node::grant(home, &namespace, &peer, &node),

@@ -69,7 +69,7 @@ pub(crate) async fn settle(world: &World, namespace: String) -> Result<Option<Du
     let Some(peer) = world.peer_of(&tenant).filter(|_| tenant.metadata.deletion_timestamp.is_none()) else {
         return Ok(None);
     };
-    // What fails here gives the peer no right, and keeps none from being taken back.
+    // After a failure the peer is given no right, and rights are taken back all the same.
     let prepared = prepare(world, &tenant).await;
     let found = ROLES.map(|role| world.bindings.get(&namespace, &binding_name(role)));
     let seen = seen(world, &tenant, &peer, found.each_ref().map(Option::is_some));

@@ -21,7 +21,7 @@ use liqo_kube::{Cluster, Queue, Store, access, peer::PeerIdentity};
 const SOON: Duration = Duration::from_millis(300);
 /// The same pause after [`PATIENCE`].
 const LATER: Duration = Duration::from_secs(15);
-/// Time after which Secrets are listed, with room for a controller manager that starts.
+/// Time within which the Secrets of a namespace are listed, also while the controller manager starts; later a warning is written.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is known of the identities in a tenant namespace.

@@ -6,8 +6,8 @@
 //! watch: the virtual kubelet may have seen a slice a moment before a watch of this process delivers it.
 //!
 //! Whoever writes slices can name any address. An address of a node, of the API server, of a Service, of a peer's gateway, in the
-//! networks of another peer or in the network of exported endpoints therefore counts only in a namespace with a pod that has the address: a pod on the host network, or a pod
-//! that another peer runs. What was exported before stays exported.
+//! networks of another peer or in the network of exported endpoints therefore counts only in a namespace with a pod that has the
+//! address: a pod on the host network, or a pod that another peer runs. What was exported before stays exported.
 //!
 //! Reads     `NamespaceMap`s of one tenant namespace, `NamespaceOffloading`s, the virtual `Node`s of the peer, `EndpointSlice`s of offloaded namespaces, `TunnelEndpoint`s, and `Pod`s of
 //!           the namespaces whose slices name such an address; only for an address that is neither a pod's nor exported to the

@@ -270,7 +270,7 @@ impl Peers {
         write::put(&self.cluster, &*held, true, &fields).await.map(Arc::new)
     }
 
-    /// Lets go of those that are being deleted.
+    /// Removes the finalizer of announcements that are being deleted.
     async fn release(&self, configs: &[Arc<NetworkConfig>]) -> Result<(), KubeError> {
         for config in configs.iter().filter(|one| !connect::is_live(&***one)) {
             if config.finalizers().iter().any(|one| one == FINALIZER) {

@@ -1,6 +1,7 @@
-//! Which namespace is whose: the tenant namespaces, and the peers that prove them.
+//! Which tenant namespace belongs to which peer: the tenant namespaces, and the `ForeignCluster`s that prove the labels of tenant
+//! namespaces.
 //!
-//! Every replica keeps them, for the IPAM service; the one that decides is woken by [`Tenants::queue`].
+//! Every replica watches both for the IPAM service; [`Tenants::queue`] wakes the replica that leads.
 //!
 //! Watches   tenant `Namespace`s, `ForeignCluster`.
 //! Writes    nothing.
@@ -37,7 +38,7 @@ impl Tenants {
         Self { queue, namespaces, foreigns }
     }
 
-    /// Returns when all are known.
+    /// Returns when all tenant namespaces and peers are known.
     pub(super) async fn ready(&self) {
         self.namespaces.ready().await;
         self.foreigns.ready().await;
@@ -48,12 +49,12 @@ impl Tenants {
         &self.queue
     }
 
-    /// All are looked at again.
+    /// Queues all tenant namespaces.
     pub(super) fn look_again(&self) {
         self.namespaces.all().iter().for_each(|tenant| self.queue.push(tenant.name_any()));
     }
 
-    /// Those of `peers` are looked at again.
+    /// Queues the tenant namespaces of `peers`.
     pub(super) fn look_again_at(&self, peers: &BTreeSet<String>) {
         for (tenant, _) in self.all().into_iter().filter(|(_, peer)| peers.contains(peer)) {
             self.queue.push(tenant);
@@ -71,7 +72,7 @@ impl Tenants {
         self.all().into_iter().map(|(_, peer)| peer).collect()
     }
 
-    /// The objects of a peer, the one that counts first.
+    /// The `ForeignCluster`s of a peer, in order of precedence.
     pub(super) fn foreigns_of(&self, peer: &str) -> Vec<Arc<ForeignCluster>> {
         let mut foreigns = self.foreigns.filter(|one| id_of(one) == peer);
         foreigns.sort_by(|one, other| precedence(one).cmp(&precedence(other)));

@@ -1,4 +1,4 @@
-//! A peer that has left: what it was given is gone, and whoever comes with its ID inherits nothing.
+//! A peer that has left: rights, objects and addresses of the peer are gone, and a cluster that comes with the same ID inherits nothing.
 
 use std::path::PathBuf;
 

@@ -163,7 +163,8 @@ fn nobody_else(raid: &Raid, door: &Door, key: &Key) -> Result<()> {
     Ok(())
 }
 
-/// Clusters that nobody knows, at the same time with one token that lets one cluster in: one gets in, and Events do not tell of each.
+/// Unknown clusters ask for identities at the same time, with one token that is valid for one cluster: one cluster gets an identity,
+/// and there are fewer Events than clusters.
 fn many_ids(raid: &Raid, door: &Door, key: &Key) -> Result<()> {
     let rome = raid.rome();
     let events = || -> Result<usize> {

@@ -196,7 +196,7 @@ fn many_namespaces(raid: &Raid) -> Result<()> {
     Ok(())
 }
 
-/// Maps with so many entries that the API server does not read them, and with as many as it reads: neither is stored.
+/// A map that is too large for the API server to read, and a large map that the API server reads: neither is stored.
 fn map_beyond_measure(raid: &Raid) -> Result<()> {
     let (rome, peer) = (raid.rome(), &raid.turin);
     let labels = json!({"liqo.io/originID": peer.id, "liqo.io/remoteID": raid.home, "liqo.io/replicated": "true"});

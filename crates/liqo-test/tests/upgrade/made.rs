@@ -1,4 +1,4 @@
-//! What the version before the rules for peers made, beside what its chart installed: `made.txt`.
+//! The objects that controllers of the version before the rules for peers made, beside the objects of its chart: `made.txt`.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -100,7 +100,7 @@ pub(super) const CRD_REPLICATOR: &[Rule] = &[
 pub(super) const CRD_REPLICATOR_NAMESPACED: &[Rule] =
     &[rule("", &["configmaps"], RO), named("", &["configmaps"], CLUSTER_ID, &["update", "patch"])];
 
-/// Replicator, in each tenant namespace: the identities on the peer. The controller manager binds it.
+/// Replicator, in each tenant namespace: the identities on the peer. The controller manager binds this role.
 pub(super) const CRD_REPLICATOR_TENANT: &[Rule] = &[rule("", &["secrets"], RO)];
 
 /// Gateway, everywhere.

@@ -1,5 +1,5 @@
-//! Every value that decides about trust is tried: changed, it must change what the chart renders. A value that does nothing fails
-//! here, and so does a new value that nobody has added to a table of this file.
+//! Every value of the chart that decides about trust is tried: another value must change the rendered objects. A value without an
+//! effect fails here, and so does a new value that is in no table of this file.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,7 +24,7 @@ const SECTIONS: [&str; 8] = [
 /// Maps that are one value.
 const WHOLE: [&str; 2] = ["discovery.config.clusterLabels", "offloading.guests.objects"];
 
-/// A value, another one than the default, and text that only the other one makes the chart render.
+/// The name of a value, a setting other than the default, and text that is rendered with this setting only.
 const TRIED: [(&str, &str, &str); 47] = [
     ("auth.config.enableAuthentication", "false", "--enable-authentication=false"),
     ("auth.config.acceptClusterToken", "false", "--accept-cluster-token=false"),
@@ -162,7 +162,7 @@ fn rendered(values: &[(&str, &str)]) -> String {
     template(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Arguments of helm for these values, after those that every installation needs.
+/// Arguments of helm: the values that every installation needs, then `values`.
 fn arguments(values: &[(&str, &str)]) -> Vec<String> {
     let base = ["discovery.config.clusterName=rome", "networkManager.config.podCIDR=10.244.0.0/16"];
     let base = base.into_iter().chain(["networkManager.config.serviceCIDR=10.96.0.0/12"]).map(str::to_owned);

@@ -21,7 +21,7 @@ pub(super) async fn grant(home: &Home, tenant: &str, peer: &ClusterIdentity, nod
         keep(home, "", own).await
     };
     let before = binding_name(peer);
-    // Each is written, whatever becomes of the others.
+    // A failure of one write does not stop the others.
     let (own, common, gone) =
         tokio::join!(own, keep(home, "", common), drop_one::<ClusterRoleBinding>(home, "", &before));
     own.and(common).and(gone).map(drop)

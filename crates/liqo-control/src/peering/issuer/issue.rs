@@ -171,7 +171,7 @@ pub(super) async fn certificate(
     let pem = sign(cluster, csr, lifetime).await?;
     let mut secret = secret(namespace, peer, &csr.pem(), &pem);
     let checked = csr.check_answer(pem.as_bytes());
-    // Also of what is not handed out: the signing request could be read.
+    // A certificate that is not handed out counts, too: others may have read it from the signing request.
     let ends = [certs::facts(pem.as_bytes()).ok(), before.map(|before| before.facts.clone())];
     record_end(cluster, namespace, ends.into_iter().flatten().map(|facts| facts.not_after.as_second()).max()).await?;
     if let Err(error) = checked {
