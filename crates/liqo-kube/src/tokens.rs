@@ -1,4 +1,4 @@
-//! The user behind a ServiceAccount token, as the API server reviews the token; a review counts for a few seconds.
+//! The user behind a ServiceAccount token, as the API server reviews the token; a review counts for a while.
 //!
 //! Keeps true: whoever shows invented tokens causes a bounded number of reviews, by source and in total, and takes none from
 //! callers whose token was found good before. The memory is bounded.
@@ -19,8 +19,11 @@ use crate::{
     rate::{Limiter, Rate, source},
 };
 
-/// Time for which a review counts.
-const GOOD_FOR: Duration = Duration::from_secs(10);
+/// Time for which a review counts that found a token good: as long as kubelets let a review of a caller count
+/// (`authentication.webhook.cacheTTL`).
+const GOOD_FOR: Duration = Duration::from_secs(120);
+/// Time for which a review counts that found a token bad.
+const BAD_FOR: Duration = Duration::from_secs(10);
 /// Reviews of good tokens kept at most, and of bad ones, so that invented tokens do not fill the memory.
 const KNOWN: usize = 4096;
 /// Reviews in progress at the same time.
@@ -67,10 +70,9 @@ struct Known {
 
 impl Known {
     fn recall(&self, key: &Key, now: Instant) -> Option<Answer> {
-        let counts = |since: &Instant| now.duration_since(*since) < GOOD_FOR;
         match (self.good.get(key), self.bad.get(key)) {
-            (Some((since, user)), _) if counts(since) => Some(Some(user.clone())),
-            (_, Some(since)) if counts(since) => Some(None),
+            (Some((since, user)), _) if now.duration_since(*since) < GOOD_FOR => Some(Some(user.clone())),
+            (_, Some(since)) if now.duration_since(*since) < BAD_FOR => Some(None),
             _ => None,
         }
     }
@@ -81,12 +83,11 @@ impl Known {
     }
 
     fn remember(&mut self, key: Key, answer: Answer, now: Instant) {
-        let counts = |since: &Instant| now.duration_since(*since) < GOOD_FOR;
         if self.good.len() >= KNOWN {
-            self.good.retain(|_, (since, _)| counts(since));
+            self.good.retain(|_, (since, _)| now.duration_since(*since) < GOOD_FOR);
         }
         if self.bad.len() >= KNOWN {
-            self.bad.retain(|_, since| counts(since));
+            self.bad.retain(|_, since| now.duration_since(*since) < BAD_FOR);
         }
         self.good.remove(&key);
         self.bad.remove(&key);
@@ -201,6 +202,12 @@ mod tests {
         assert_eq!(
             (known.recall(&key(0), start), known.recall(&key(1), start)),
             (Some(Some("auth".to_owned())), Some(None))
+        );
+        let soon = start + BAD_FOR;
+        assert_eq!(
+            (known.recall(&key(0), soon), known.recall(&key(1), soon)),
+            (Some(Some("auth".to_owned())), None),
+            "a token that was bad may be good soon"
         );
         let later = start + GOOD_FOR;
         assert_eq!(
