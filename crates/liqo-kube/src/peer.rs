@@ -200,3 +200,6 @@ fn text(data: &BTreeMap<String, ByteString>, key: &str) -> Option<String> {
     let bytes = &data.get(key)?.0;
     std::str::from_utf8(bytes).ok().filter(|text| !text.is_empty()).map(str::to_owned)
 }
+
+#[cfg(test)]
+mod tests;

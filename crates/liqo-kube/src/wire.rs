@@ -50,10 +50,10 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// The certificates, the URL or the proxy cannot be used; in words.
 pub(crate) fn way(config: &Config, reach: Reach) -> Result<Way, String> {
     let failed = |error: kube::Error| error.to_string();
+    if config.cluster_url.scheme_str() != Some("https") {
+        return Err("the URL of an API server must begin with https://".to_owned());
+    }
     let Some(proxy) = config.proxy_url.clone() else {
-        if config.cluster_url.scheme_str() != Some("https") {
-            return Err("the URL of an API server must begin with https://".to_owned());
-        }
         reach.check_host(config.cluster_url.host().unwrap_or_default())?;
         let connector = config.rustls_https_connector_with_connector(tcp(config, reach));
         return Ok(finish(config, connector.map_err(failed)?));

@@ -1,6 +1,7 @@
 //! What our own readers take, Kubernetes reads equally: its code is asked (`testbed/kube/judge`).
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use liqo_core::quantity::Amount;
 use liqo_kube::certs::{SigningRequest, Subject, facts_der};
 use liqo_test::{
     assets,
@@ -31,6 +32,49 @@ fn made<T>(strategy: impl Strategy<Value = T>) -> Vec<T> {
 
 fn bytes(value: &Value) -> Vec<u8> {
     BASE64_STANDARD.decode(value.as_str().expect("a text")).expect("base64")
+}
+
+/// Kubernetes keeps decimal amounts beyond 2^63-1 and answers with 2^63-1 when it is asked; we read that number at once. We do not read
+/// a suffix without a digit, which is nothing to Kubernetes, nor a number of more digits than can be
+/// counted exactly.
+#[test]
+fn quantities_mean_to_kubernetes_what_they_mean_to_us() {
+    let number = "[+-]?([0-9]{1,20}(\\.[0-9]{0,12})?|\\.[0-9]{1,12})([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]{1,3})?";
+    let core = concat!(env!("CARGO_MANIFEST_DIR"), "/../liqo-core");
+    let mut texts: Vec<String> = made(number);
+    let recorded =
+        liqo_corpus::sample(core, "quantity", COUNT).into_iter().filter_map(|one| String::from_utf8(one).ok());
+    texts.extend(recorded.filter(|text| !is_endless(text)));
+    let inputs: Vec<_> = texts.iter().map(|text| text.clone().into_bytes()).collect();
+    let mut read = 0;
+    for (text, answer) in texts.iter().zip(judged("quantity", &inputs)) {
+        let theirs = answer.as_str().map(counted);
+        let number = text.chars().take_while(|one| !one.is_ascii_alphabetic());
+        let digits = number.filter(char::is_ascii_digit).count();
+        match Amount::parse(text) {
+            None if digits > 38 => {}
+            None if digits == 0 => assert!(theirs.is_none_or(|theirs| theirs == Amount::ZERO), "{text:?}: {answer}"),
+            ours => assert_eq!(ours, theirs, "{text:?}: {answer}"),
+        }
+        read += usize::from(theirs.is_some());
+    }
+    assert!(read > COUNT, "{read} of {} were quantities", texts.len());
+}
+
+/// Whether a text has an exponent of more than three digits: Kubernetes would count with as many digits as the exponent says.
+fn is_endless(text: &str) -> bool {
+    let exponent = text.split_once(['e', 'E']).map(|(_, exponent)| exponent.trim_start_matches(['+', '-']));
+    exponent.is_some_and(|exponent| exponent.len() > 3)
+}
+
+/// The amount of so many billionths, 2^63-1 at most.
+fn counted(billionths: &str) -> Amount {
+    let largest = Amount::whole(i64::MAX);
+    match (billionths.strip_prefix('-'), billionths.trim_start_matches('-').len() > 38) {
+        (None, true) => largest,
+        (Some(_), true) => Amount::ZERO - largest,
+        (_, false) => Amount::parse(&format!("{billionths}n")).expect("digits"),
+    }
 }
 
 #[test]

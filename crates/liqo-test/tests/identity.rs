@@ -3,6 +3,10 @@
 //! `rome` consumes from `milan`. The controller manager of Kubernetes dates certificates back by five minutes, so two thirds
 //! of the life of a certificate of 170 s are over 12 s after its issue.
 
+mod identity {
+    pub(crate) mod held;
+}
+
 use std::{
     io::{BufRead, BufReader, Write},
     process::{Child, ChildStdin, ChildStdout, Stdio},
@@ -10,10 +14,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use base64::{Engine, prelude::BASE64_STANDARD};
+use identity::held::{Answer, Held, held, identities, replaced, text};
 use liqo_test::{
     Cluster, Stage,
-    run::{self, write},
     stage::{LONG, on},
     story, wait_for,
 };
@@ -262,78 +265,6 @@ impl Shell {
     }
 }
 
-/// One identity of rome at milan.
-struct Held {
-    secret: Value,
-    /// The second of its end.
-    ends: u64,
-    key: String,
-}
-
-impl Held {
-    /// How milan's API server answers whoever has this certificate; `TENANT` in the path is its namespace.
-    fn asks(&self, stage: &Stage, path: &str) -> Result<Answer> {
-        let part = |key: &str| BASE64_STANDARD.decode(text(&self.secret, &format!("/data/{key}")));
-        let directory = stage.bed.dir().join("rome-in-milan");
-        std::fs::create_dir_all(&directory)?;
-        let mut kubectl = run::command("kubectl");
-        kubectl.args(["--kubeconfig=/dev/null", "--request-timeout=10s"]);
-        for (flag, key) in [
-            ("certificate-authority", "apiServerCa"),
-            ("client-certificate", "certificate"),
-            ("client-key", "private-key"),
-        ] {
-            write(&directory.join(key), part(key)?)?;
-            kubectl.arg(format!("--{flag}={}", directory.join(key).display()));
-        }
-        let (server, tenant) = (String::from_utf8(part("apiServerUrl")?)?, String::from_utf8(part("namespace")?)?);
-        kubectl.arg(format!("--server={server}")).args(["get", "--raw", &path.replace("TENANT", &tenant)]);
-        match run::output(&mut kubectl) {
-            Ok(_) => Ok(Answer::Given),
-            Err(error) if format!("{error:#}").contains("(Unauthorized)") => Ok(Answer::Unknown),
-            Err(error) if format!("{error:#}").contains("(Forbidden)") => Ok(Answer::Forbidden),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-/// What an API server says to the holder of a certificate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
-    Given,
-    /// 401: the API server does not know who asks.
-    Unknown,
-    /// 403: the API server knows who asks, and refuses.
-    Forbidden,
-}
-
-/// All identities of a cluster, the one that ends last first.
-fn identities(cluster: &Cluster) -> Result<Vec<Held>> {
-    let secrets = cluster.items(&["secrets", "-A", "-l", "discovery.liqo.io/local-identity=true"])?;
-    let mut all = Vec::new();
-    for secret in secrets {
-        let ends = text(&secret, "/metadata/annotations/discovery.liqo.io~1certificate-expire-time");
-        let ends = ends.parse().with_context(|| format!("an identity ends at {ends:?}"))?;
-        let key = text(&secret, "/data/private-key").to_owned();
-        all.push(Held { secret, ends, key });
-    }
-    all.sort_by_key(|one| std::cmp::Reverse(one.ends));
-    Ok(all)
-}
-
-/// The identity in use.
-fn held(cluster: &Cluster) -> Result<Held> {
-    identities(cluster)?.into_iter().next().context("no identity")
-}
-
-/// Waits until another identity is in use.
-fn replaced(cluster: &Cluster, old: &Held) -> Result<Held> {
-    wait_for("the certificate is renewed", LONG, || {
-        let new = held(cluster)?;
-        Ok((new.secret["data"]["certificate"] != old.secret["data"]["certificate"]).then_some(new))
-    })
-}
-
 /// A ConfigMap made here comes there.
 fn delivered(stage: &Stage, name: &str) -> Result<()> {
     let (rome, milan) = (stage.cluster("rome"), stage.cluster("milan"));
@@ -402,10 +333,6 @@ fn warned(rome: &Cluster, words: &str) -> Result<()> {
         let said: Vec<_> = events.iter().map(|one| text(one, "/message")).collect();
         if said.iter().any(|one| one.contains(words)) { Ok(Some(())) } else { bail!("{said:?}") }
     })
-}
-
-fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
-    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// The second it is.

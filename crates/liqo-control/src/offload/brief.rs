@@ -84,11 +84,21 @@ pub(super) fn slice(slice: &mut EndpointSlice) {
 /// # Errors
 /// When the API server does not answer.
 pub(super) async fn whole<K: Object>(cluster: &Cluster, known: Arc<K>) -> Result<Option<Arc<K>>, KubeError> {
-    if !known.annotations().contains_key(BRIEF) {
+    if !is_brief(&*known) {
         return Ok(Some(known));
     }
     let found = cluster.get::<K>(&known.namespace().unwrap_or_default(), &known.name_any()).await?;
-    Ok(found.filter(|found| found.uid() == known.uid()).map(Arc::new))
+    Ok(same(&*known, found).map(Arc::new))
+}
+
+/// The object in the API server of which memory holds a part; one with the name alone is another object.
+fn same<K: Object>(known: &K, found: Option<K>) -> Option<K> {
+    found.filter(|found| found.uid() == known.uid())
+}
+
+/// Whether an object in memory is a part of the object in the API server.
+fn is_brief<K: Object>(known: &K) -> bool {
+    known.annotations().contains_key(BRIEF)
 }
 
 fn abridge<K: Object>(object: &mut K) {
@@ -170,6 +180,31 @@ mod tests {
             assert_eq!(allowance::demand_of(&kept), allowance::demand_of(&shadow), "{what}");
             assert_eq!(allowance::counts(&kept, "id"), allowance::counts(&shadow, "id"), "{what}");
             assert!(Weight::of(&kept).bytes < BYTES + 1024, "{what}: {kept:?}");
+        }
+    }
+
+    #[test]
+    fn the_whole_of_an_object_is_read_of_no_other() {
+        let long = json!({"containers": [{"name": "c", "command": ["x".repeat(BYTES)]}]});
+        let of = |uid: &str, pod: &Value| {
+            let mut shadow = shadow(pod.clone());
+            shadow.metadata.uid = Some(uid.to_owned());
+            shadow
+        };
+        let short = json!({"containers": [container(1)]});
+        let kept = |pod: &Value| {
+            let mut kept = of("first", pod);
+            shadow_pod(&mut kept);
+            kept
+        };
+        assert!(is_brief(&kept(&long)) && !is_brief(&kept(&short)));
+        for (what, found, wanted) in [
+            ("as it was", Some(of("first", &long)), Some(of("first", &long))),
+            ("changed since", Some(of("first", &short)), Some(of("first", &short))),
+            ("made anew", Some(of("second", &long)), None),
+            ("gone", None, None),
+        ] {
+            assert_eq!(same(&kept(&long), found), wanted, "{what}");
         }
     }
 

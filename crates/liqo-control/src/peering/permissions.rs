@@ -208,19 +208,31 @@ fn plan(seen: &Seen) -> [Step; 4] {
 /// replicas that are to be removed.
 async fn bind_replicator(world: &World, namespace: &str) -> Result<(), KubeError> {
     let (cluster, name) = (&world.home.cluster, names::CRD_REPLICATOR_TENANT_ROLE);
-    let account = Subject {
+    let (account, found) = (replicator(&world.home.namespace), world.bindings.get(namespace, name));
+    match (replicator_step(found.as_deref(), &account), found) {
+        (Step::Unbind, Some(found)) => cluster.remove(&*found).await,
+        (Step::Bind, _) => apply_binding(cluster, (namespace, name), name, account).await,
+        (Step::Keep | Step::Unbind, _) => Ok(()),
+    }
+}
+
+/// The account of the replicator; `namespace` is that of Liqo.
+fn replicator(namespace: &str) -> Subject {
+    Subject {
         kind: "ServiceAccount".to_owned(),
         name: names::CRD_REPLICATOR.to_owned(),
-        namespace: Some(world.home.namespace.clone()),
+        namespace: Some(namespace.to_owned()),
         api_group: None,
-    };
-    match world.bindings.get(namespace, name) {
-        Some(is) if is.role_ref == role_ref(name) && is.subjects.as_deref() == Some(std::slice::from_ref(&account)) => {
-            Ok(())
-        }
-        // A role reference cannot be changed; the end of the binding wakes this controller.
-        Some(is) if is.role_ref != role_ref(name) => cluster.remove(&*is).await,
-        _ => apply_binding(cluster, (namespace, name), name, account).await,
+    }
+}
+
+/// What becomes of the binding of the replicator's role. A role reference cannot be changed: a binding with another one is removed, and
+/// its end wakes this controller.
+fn replicator_step(found: Option<&RoleBinding>, account: &Subject) -> Step {
+    match found {
+        Some(found) if found.role_ref != role_ref(names::CRD_REPLICATOR_TENANT_ROLE) => Step::Unbind,
+        Some(found) if found.subjects.as_deref() == Some(std::slice::from_ref(account)) => Step::Keep,
+        _ => Step::Bind,
     }
 }
 
@@ -318,6 +330,29 @@ mod tests {
             has_map: false,
             has_network: false,
             clocks: [false, false],
+        }
+    }
+
+    #[test]
+    fn the_replicator_alone_reads_identities() {
+        let (account, other) = (replicator("liqo"), replicator("elsewhere"));
+        let binding = |role: &str, subjects: &[&Subject]| RoleBinding {
+            role_ref: role_ref(role),
+            subjects: Some(subjects.iter().map(|one| (*one).clone()).collect()),
+            ..RoleBinding::default()
+        };
+        let role = names::CRD_REPLICATOR_TENANT_ROLE;
+        for (what, found, wanted) in [
+            ("nothing is bound", None, Step::Bind),
+            ("as wanted", Some(binding(role, &[&account])), Step::Keep),
+            ("nobody is bound", Some(binding(role, &[])), Step::Bind),
+            ("another account", Some(binding(role, &[&other])), Step::Bind),
+            ("one account more", Some(binding(role, &[&account, &other])), Step::Bind),
+            ("a peer", Some(binding(role, &[&user("milan")])), Step::Bind),
+            ("another role", Some(binding("cluster-admin", &[&account])), Step::Unbind),
+            ("another role of another", Some(binding("cluster-admin", &[&other])), Step::Unbind),
+        ] {
+            assert_eq!(replicator_step(found.as_ref(), &account), wanted, "{what}");
         }
     }
 

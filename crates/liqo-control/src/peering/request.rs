@@ -10,6 +10,7 @@
 //!           replicas: owner and status.
 //! Removes   `ResourceOffer` originals.
 
+mod names;
 mod plan;
 
 use std::{
@@ -28,7 +29,6 @@ use liqo_api::{
 };
 use liqo_core::{
     decision::{self, accepts, is_cordoned},
-    naming,
     resources::{changed, read, write},
 };
 use liqo_kube::{KubeError, now, owner_reference};
@@ -39,6 +39,7 @@ use crate::{
     COMPONENT,
     args::{self, StorageArgs},
 };
+use names::Owner;
 pub(crate) use plan::foul;
 use plan::{Seen, Step, plan};
 
@@ -169,32 +170,20 @@ impl Pass<'_> {
         if request.metadata.deletion_timestamp.is_some() || request.spec.withdrawal_timestamp.is_some() {
             return Ok(None);
         }
-        let asked = &request.spec.cluster_identity;
-        let is_taken = !self
-            .world
-            .foreign_clusters
-            .filter(|other| {
-                other.name_any() == asked.cluster_name
-                    || other.spec.cluster_identity.as_ref().is_some_and(|one| one.cluster_name == asked.cluster_name)
-            })
-            .is_empty();
+        let (asked, known) = (&request.spec.cluster_identity, self.world.foreign_clusters.all());
         let cluster = &self.world.home.cluster;
-        for name in
-            foreign_cluster_names(asked, &request.uid().unwrap_or_default()).into_iter().skip(usize::from(is_taken))
-        {
+        for name in names::free(asked, &request.uid().unwrap_or_default(), &known) {
             match cluster.create(&incoming(&name, self.peer, &request.spec.auth_url)).await {
                 Ok(made) => {
                     tracing::info!(peer = self.peer, object = name, "a new peer asks for resources");
                     return Ok(Some(Arc::new(made)));
                 }
                 Err(error) if error.is_conflict() => {
-                    let there: Option<ForeignCluster> = cluster.get("", &name).await?;
-                    match there {
+                    match names::owner(self.peer, cluster.get("", &name).await?.as_ref()) {
                         // Made a moment ago, or being deleted: its event wakes this controller.
-                        Some(one) if decision::id_of(&one) == self.peer => return Ok(None),
-                        Some(_) => {}
-                        // The object of another peer has just gone.
-                        None => return Err(error),
+                        Owner::ThisPeer => return Ok(None),
+                        Owner::Another => {}
+                        Owner::Nobody => return Err(error),
                     }
                 }
                 Err(error) => return Err(error),
@@ -337,14 +326,6 @@ fn is_news(old: &ResourceOffer, new: &ResourceOffer, threshold: u8) -> bool {
         || owners(old) != owners(new)
 }
 
-/// Names for the `ForeignCluster` of a peer that asks, in order of preference. Other peers choose their names, too, and may take
-/// all that follow from what everybody knows of this peer: the last name follows from the UID that this cluster gave the request.
-fn foreign_cluster_names(peer: &ClusterIdentity, request: &str) -> [String; 3] {
-    let unique = naming::unique_name(peer);
-    let last = format!("{unique}-{}", naming::short_hash(request));
-    [peer.cluster_name.clone(), unique, last]
-}
-
 /// A `ForeignCluster` for a peer that asks.
 fn incoming(name: &str, peer: &str, auth_url: &str) -> ForeignCluster {
     let spec = ForeignClusterSpec {
@@ -357,20 +338,4 @@ fn incoming(name: &str, peer: &str, auth_url: &str) -> ForeignCluster {
     let labels = [(label::CLUSTER_ID, peer), (label::DISCOVERY_TYPE, label::DISCOVERY_INCOMING)];
     one.metadata.labels = Some(BTreeMap::from(labels.map(|(key, value)| (key.to_owned(), value.to_owned()))));
     one
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_last_name_for_a_peer_is_known_to_nobody_else() {
-        let peer = ClusterIdentity {
-            cluster_id: "16fbeaec-e4e4-41dc-9eea-170ce95d7dd9".to_owned(),
-            cluster_name: "milan".to_owned(),
-        };
-        let [own, unique, last] = foreign_cluster_names(&peer, "uid-1");
-        assert_eq!((own.as_str(), unique.as_str()), ("milan", naming::unique_name(&peer).as_str()));
-        assert!(last.starts_with(&format!("{unique}-")) && last != foreign_cluster_names(&peer, "uid-2")[2], "{last}");
-    }
 }

@@ -67,19 +67,24 @@ impl Identities {
         if watched.secrets.is_none() && may_watch {
             watched.secrets = Some(self.watch(&namespace));
         }
-        if let Some(secrets) = watched.secrets.as_ref().filter(|secrets| secrets.is_ready()) {
-            let identities = secrets.filter(|secret| is_identity(secret, peer));
-            return Known::Identity(PeerIdentity::best(identities.iter().map(AsRef::as_ref)));
-        }
-        let is_late = watched.since.elapsed() >= PATIENCE;
-        if is_late && !std::mem::replace(&mut watched.is_reported, true) {
+        let secrets = watched.secrets.as_ref().filter(|secrets| secrets.is_ready());
+        let seen = Seen {
+            is_listed: secrets.is_some(),
+            waited: watched.since.elapsed(),
+            is_leaving: tenant.metadata.deletion_timestamp.is_some(),
+        };
+        let step = plan(&seen);
+        if step.is_late() && !std::mem::replace(&mut watched.is_reported, true) {
             tracing::warn!(namespace, "the Secrets of the tenant namespace cannot be read: nothing is replicated");
         }
-        // A namespace that is being deleted may have lost the rights of the replicator, which nobody binds there again.
-        match (is_late, tenant.metadata.deletion_timestamp.is_some()) {
-            (true, true) => Known::Identity(None),
-            (true, false) => Known::NotYet(LATER),
-            (false, _) => Known::NotYet(SOON),
+        match step {
+            Step::Read => {
+                let identities = secrets.map(|secrets| secrets.filter(|secret| is_identity(secret, peer)));
+                Known::Identity(PeerIdentity::best(identities.iter().flatten().map(AsRef::as_ref)))
+            }
+            Step::Wait => Known::NotYet(SOON),
+            Step::WaitLonger => Known::NotYet(LATER),
+            Step::GiveUp => Known::Identity(None),
         }
     }
 
@@ -100,6 +105,45 @@ impl Identities {
     }
 }
 
+/// Everything that an answer about a tenant namespace depends on.
+struct Seen {
+    /// The Secrets of the namespace were listed.
+    is_listed: bool,
+    /// Time since the first look.
+    waited: Duration,
+    /// The namespace is being deleted.
+    is_leaving: bool,
+}
+
+/// How the identity in a tenant namespace is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// Among the listed Secrets.
+    Read,
+    /// Not now: the Secrets will be listed soon.
+    Wait,
+    /// Not now: the Secrets cannot be read.
+    WaitLonger,
+    /// There is no identity: the rights of the replicator went with the namespace, and nobody binds them there again.
+    GiveUp,
+}
+
+impl Step {
+    fn is_late(self) -> bool {
+        matches!(self, Self::WaitLonger | Self::GiveUp)
+    }
+}
+
+/// Decides.
+fn plan(seen: &Seen) -> Step {
+    match (seen.is_listed, seen.waited >= PATIENCE, seen.is_leaving) {
+        (true, ..) => Step::Read,
+        (false, false, _) => Step::Wait,
+        (false, true, false) => Step::WaitLonger,
+        (false, true, true) => Step::GiveUp,
+    }
+}
+
 fn is_identity(secret: &Secret, peer: &str) -> bool {
     secret.labels().get(label::CLUSTER_ID).is_some_and(|id| id == peer)
         && secret.name_any().starts_with(names::IDENTITY_SECRET_PREFIX)
@@ -110,6 +154,25 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn nothing_is_given_up_before_the_secrets_could_be_listed() {
+        use Step::{GiveUp, Read, Wait, WaitLonger};
+        let (begun, early, late) = (Duration::ZERO, PATIENCE - Duration::from_millis(1), PATIENCE);
+        for (is_listed, waited, is_leaving, wanted) in [
+            (true, begun, false, Read),
+            (true, late, true, Read),
+            (false, begun, false, Wait),
+            (false, early, false, Wait),
+            (false, early, true, Wait),
+            (false, late, false, WaitLonger),
+            (false, late, true, GiveUp),
+        ] {
+            let step = plan(&Seen { is_listed, waited, is_leaving });
+            assert_eq!(step, wanted, "{is_listed} {waited:?} {is_leaving}");
+            assert_eq!(step.is_late(), !is_listed && waited >= PATIENCE);
+        }
+    }
 
     #[test]
     fn an_identity_has_our_name_and_the_id_of_the_peer() {

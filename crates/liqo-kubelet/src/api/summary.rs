@@ -1,6 +1,6 @@
 //! Use of CPU and memory by the pods of the node, as kubelets tell it, from the metrics API there.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use k8s_openapi::{
     api::core::v1::Pod,
@@ -74,13 +74,16 @@ impl Used {
     }
 }
 
-/// The summary of the node: `pods` are pods here with the metrics of their namespace there.
+/// The summary of the node: `pods` are pods here with the metrics of their namespace there. The other cluster may say anything: each pod
+/// here, and each of its containers, is counted once at most, and nothing else is.
 pub(super) fn summary(node: &str, started: &Time, now: &Time, pods: &[(Vec<Arc<Pod>>, PodMetricsList)]) -> Value {
     let mut total = Used::default();
     let mut all = Vec::new();
     for (here, metrics) in pods {
-        for metric in &metrics.items {
-            let Some(pod) = here.iter().find(|pod| pod.name_any() == metric.metadata.name) else { continue };
+        // Of two with one name the first one counts.
+        let metrics: HashMap<_, _> = metrics.items.iter().rev().map(|one| (one.metadata.name.as_str(), one)).collect();
+        for pod in here {
+            let Some(metric) = metrics.get(pod.name_any().as_str()) else { continue };
             let (stats, used) = pod_stats(pod, metric);
             all.push(stats);
             total.add(used);
@@ -96,12 +99,14 @@ fn pod_stats(pod: &Pod, metric: &PodMetrics) -> (Value, Used) {
     let time = metric.timestamp.as_ref();
     let mut total = Used::default();
     let mut containers = Vec::new();
-    for container in &metric.containers {
+    let metrics: HashMap<_, _> = metric.containers.iter().rev().map(|one| (one.name.as_str(), one)).collect();
+    for name in containers_of(pod) {
+        let Some(container) = metrics.get(name) else { continue };
         let used = Used::of(&container.usage);
         total.add(used);
         let mut stats = used.stats(time);
-        stats["name"] = json!(container.name);
-        stats["startTime"] = json!(container_started(pod, &container.name));
+        stats["name"] = json!(name);
+        stats["startTime"] = json!(container_started(pod, name));
         containers.push(stats);
     }
     let mut stats = total.stats(time);
@@ -109,6 +114,13 @@ fn pod_stats(pod: &Pod, metric: &PodMetrics) -> (Value, Used) {
     stats["startTime"] = json!(pod.status.as_ref().and_then(|status| status.start_time.as_ref()));
     stats["containers"] = json!(containers);
     (stats, total)
+}
+
+/// The names of the containers of a pod; init containers may run beside the others.
+fn containers_of(pod: &Pod) -> impl Iterator<Item = &str> {
+    let spec = pod.spec.iter();
+    let all = spec.flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
+    all.map(|container| container.name.as_str())
 }
 
 fn container_started(pod: &Pod, name: &str) -> Option<Time> {
@@ -120,29 +132,62 @@ fn container_started(pod: &Pod, name: &str) -> Option<Time> {
 mod tests {
     use super::*;
 
+    /// A pod with the containers `c` and `d`, of which `c` runs.
+    fn pod(name: &str) -> Arc<Pod> {
+        serde_json::from_value(json!({
+            "metadata": {"name": name, "namespace": "demo", "uid": format!("uid-{name}")},
+            "spec": {"containers": [{"name": "c"}], "initContainers": [{"name": "d"}]},
+            "status": {"startTime": "2026-11-20T23:23:12Z", "containerStatuses": [{
+                "name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+                "state": {"running": {"startedAt": "2026-11-20T23:23:13Z"}},
+            }]},
+        }))
+        .map(Arc::new)
+        .unwrap()
+    }
+
+    fn time() -> Time {
+        serde_json::from_value(json!("2026-11-20T23:00:00Z")).unwrap()
+    }
+
+    /// Whatever the other cluster answers: the summary is of the pods here, of each once, and no number is less than another part of it.
+    #[test]
+    fn fuzz_pod_metrics() {
+        let here = [pod("a"), pod("b")];
+        liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "pod_metrics", |bytes| {
+            let Ok(metrics) = serde_json::from_slice::<PodMetricsList>(bytes) else { return };
+            let summary = summary("liqo-provider", &time(), &time(), &[(here.to_vec(), metrics)]);
+            assert!(summary.to_string().len() < 4096, "the summary grows with the answer: {summary}");
+            let used = |part: &Value, what: &str, field: &str| part[what][field].as_u64().unwrap();
+            let pods = summary["pods"].as_array().unwrap();
+            let names: Vec<_> = pods.iter().map(|pod| pod["podRef"]["name"].as_str().unwrap()).collect();
+            assert!([&[][..], &["a"], &["b"], &["a", "b"]].contains(&&names[..]), "{names:?}");
+            for pod in pods {
+                let containers = pod["containers"].as_array().unwrap();
+                let names: Vec<_> = containers.iter().map(|one| one["name"].as_str().unwrap()).collect();
+                assert!([&[][..], &["c"], &["d"], &["c", "d"]].contains(&&names[..]), "{names:?}");
+                for (what, field) in [("cpu", "usageNanoCores"), ("memory", "usageBytes")] {
+                    assert!(used(&summary["node"], what, field) >= used(pod, what, field), "{summary}");
+                }
+            }
+        });
+    }
+
     #[test]
     fn containers_add_up_to_pods_and_pods_to_the_node() {
-        let pod = |name: &str| -> Arc<Pod> {
-            serde_json::from_value(json!({
-                "metadata": {"name": name, "namespace": "demo", "uid": format!("uid-{name}")},
-                "status": {"startTime": "2026-11-20T23:23:12Z", "containerStatuses": [{
-                    "name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 0,
-                    "state": {"running": {"startedAt": "2026-11-20T23:23:13Z"}},
-                }]},
-            }))
-            .map(Arc::new)
-            .unwrap()
-        };
         let metrics: PodMetricsList = serde_json::from_value(json!({"items": [
             {"metadata": {"name": "a"}, "timestamp": "2026-11-20T23:30:00Z", "containers": [
                 {"name": "c", "usage": {"cpu": "1500n", "memory": "1Ki"}}, {"name": "d", "usage": {"cpu": "1u", "memory": "24"}},
             ]},
-            {"metadata": {"name": "b"}, "containers": [{"name": "c", "usage": {"cpu": "1m", "memory": "1M"}}]},
+            {"metadata": {"name": "b"}, "containers": [
+                {"name": "c", "usage": {"cpu": "1m", "memory": "1M"}}, {"name": "c", "usage": {"cpu": "2", "memory": "2M"}},
+                {"name": "unknown", "usage": {"cpu": "1", "memory": "1G"}},
+            ]},
             {"metadata": {"name": "unknown"}, "containers": [{"name": "c", "usage": {"cpu": "1", "memory": "1G"}}]},
+            {"metadata": {"name": "b"}, "containers": [{"name": "c", "usage": {"cpu": "1", "memory": "1G"}}]},
         ]}))
         .unwrap();
-        let time: Time = serde_json::from_value(json!("2026-11-20T23:00:00Z")).unwrap();
-        let summary = summary("liqo-provider", &time, &time, &[(vec![pod("a"), pod("b")], metrics)]);
+        let summary = summary("liqo-provider", &time(), &time(), &[(vec![pod("a"), pod("b")], metrics)]);
         assert_eq!(summary["node"]["cpu"]["usageNanoCores"], 1_002_500);
         assert_eq!(summary["node"]["memory"]["workingSetBytes"], 1_001_048);
         assert_eq!(summary["node"]["nodeName"], "liqo-provider");
@@ -150,6 +195,10 @@ mod tests {
         assert_eq!((&first["cpu"]["usageNanoCores"], &first["memory"]["usageBytes"]), (&json!(2500), &json!(1048)));
         assert_eq!(first["podRef"], json!({"name": "a", "namespace": "demo", "uid": "uid-a"}));
         assert_eq!(first["containers"][0]["startTime"], "2026-11-20T23:23:13Z");
-        assert_eq!(summary["pods"].as_array().unwrap().len(), 2, "pods that are not here are left out");
+        assert_eq!(
+            summary["pods"].as_array().unwrap().len(),
+            2,
+            "pods that are not here are left out, and what was said already"
+        );
     }
 }

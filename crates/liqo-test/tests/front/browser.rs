@@ -1,17 +1,12 @@
 //! A headless Chromium, driven by chromedriver: what a person sees, judged by axe.
 
-use std::{
-    fs,
-    path::PathBuf,
-    process::{Child, Stdio},
-    time::Duration,
-};
+use std::{fs, path::PathBuf, process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use liqo_test::{
     Stage, assets,
-    run::{command, feed, output},
+    run::{Killed, command, feed, output},
     stage::LONG,
     wait_for,
 };
@@ -28,7 +23,8 @@ const HEAVIEST: u64 = 100_000;
 struct Browser {
     /// The script of axe.
     axe: String,
-    driver: Child,
+    /// Ends with the browser.
+    _driver: Killed,
     session: String,
     profile: PathBuf,
 }
@@ -55,7 +51,7 @@ impl Browser {
         let wanted = json!({"capabilities": {"alwaysMatch": {
             "browserName": "chrome", "acceptInsecureCerts": true, "goog:chromeOptions": {"args": arguments}}}});
         let base = format!("http://127.0.0.1:{port}/session");
-        let mut browser = Self { axe, driver, session: String::new(), profile };
+        let mut browser = Self { axe, _driver: Killed(driver), session: String::new(), profile };
         let made = wait_for("a browser", Duration::from_secs(30), || {
             browser.session.clone_from(&base);
             browser.post("", &wanted).map(Some)
@@ -141,8 +137,6 @@ impl Drop for Browser {
         {
             let _ = quit.wait();
         }
-        let _ = self.driver.kill();
-        let _ = self.driver.wait();
         let _ = fs::remove_dir_all(&self.profile);
     }
 }

@@ -4,14 +4,14 @@ use std::{
     cell::RefCell,
     fs::{self, File},
     path::{Path, PathBuf},
-    process::{Child, Stdio},
+    process::Stdio,
     time::Duration,
 };
 
 use anyhow::{Context, Result, anyhow};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use liqo_test::{
-    run::{command, output},
+    run::{Killed, command, output},
     wait_for,
 };
 use serde_json::Value;
@@ -126,7 +126,7 @@ impl Site {
         let mut curl = command("curl");
         curl.args(["-sS", "-k", "-N", "--max-time", "120"]).args(bearer(token)).arg(format!("{}{path}", self.url));
         let child = curl.stdout(File::create(folder.join("events"))?).stderr(Stdio::null()).spawn()?;
-        Ok(Stream { child: RefCell::new(child), folder })
+        Ok(Stream { curl: RefCell::new(Killed(child)), folder })
     }
 }
 
@@ -142,7 +142,7 @@ pub(crate) fn tempdir(name: &str) -> Result<PathBuf> {
 
 /// A stream of events, as far as it has come.
 pub(crate) struct Stream {
-    child: RefCell<Child>,
+    curl: RefCell<Killed>,
     folder: PathBuf,
 }
 
@@ -156,7 +156,7 @@ impl Stream {
     /// # Errors
     /// When the stream was cut.
     pub(crate) fn ended(&self) -> Result<Option<()>> {
-        let Some(status) = self.child.borrow_mut().try_wait()? else { return Ok(None) };
+        let Some(status) = self.curl.borrow_mut().0.try_wait()? else { return Ok(None) };
         anyhow::ensure!(status.success(), "the stream ended with curl's {status}");
         Ok(Some(()))
     }
@@ -173,9 +173,6 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        let child = self.child.get_mut();
-        let _ = child.kill();
-        let _ = child.wait();
         let _ = fs::remove_dir_all(&self.folder);
     }
 }

@@ -11,10 +11,11 @@ use serde_json::{Value, json};
 use super::helm::{path, template};
 
 /// Sections of the values that decide who may do what here.
-const SECTIONS: [&str; 8] = [
+const SECTIONS: [&str; 9] = [
     "auth.config",
     "controllerManager.config",
     "discovery.config",
+    "networking",
     "networkManager.config",
     "networkPolicies",
     "offloading",
@@ -25,7 +26,7 @@ const SECTIONS: [&str; 8] = [
 const WHOLE: [&str; 2] = ["discovery.config.clusterLabels", "offloading.guests.objects"];
 
 /// The name of a value, a setting other than the default, and text that is rendered with this setting only.
-const TRIED: [(&str, &str, &str); 47] = [
+const TRIED: [(&str, &str, &str); 50] = [
     ("auth.config.enableAuthentication", "false", "--enable-authentication=false"),
     ("auth.config.acceptClusterToken", "false", "--accept-cluster-token=false"),
     ("auth.config.pinCertificate", "false", "--pin-certificate=false"),
@@ -52,6 +53,13 @@ const TRIED: [(&str, &str, &str); 47] = [
     ("discovery.config.clusterLabels.region", "eu", "--cluster-labels=region=eu"),
     ("discovery.config.autojoin", "false", "--auto-join-discovered-clusters=false"),
     ("discovery.config.incomingPeeringEnabled", "false", "--enable-incoming-peering=false"),
+    ("networking.reflectIPs", "false", "--disable-ip-reflection"),
+    ("networking.peersWithin", "{10.96.7.0/24}", "--peers-within=10.96.7.0/24"),
+    (
+        "networking.securityMode",
+        "IntraClusterTrafficSegregation",
+        "--gateway.security-mode=IntraClusterTrafficSegregation",
+    ),
     ("networkManager.config.podCIDR", "10.7.0.0/16", "--manager.pod-cidr=10.7.0.0/16"),
     ("networkManager.config.serviceCIDR", "10.8.0.0/16", "--manager.service-cidr=10.8.0.0/16"),
     ("networkManager.config.reservedSubnets", "{192.0.2.0/24}", "--manager.reserved-pools=192.0.2.0/24"),
@@ -75,7 +83,7 @@ const TRIED: [(&str, &str, &str); 47] = [
     ("peerPolicy.allowedServiceTypes", "{ClusterIP,ExternalName}", "ClusterIP ExternalName"),
     ("peerPolicy.allowedExternalIPs", "{203.0.113.7}", "203.0.113.7"),
     ("peerPolicy.ingressHostSuffixes", "{peers.example}", "peers.example"),
-    ("peerPolicy.ingressClasses", "{public}", "public"),
+    ("peerPolicy.ingressClasses", "{internet-facing}", "internet-facing"),
     ("peerPolicy.ingressAnnotations", "{nginx.example/}", "nginx.example/"),
     ("peerPolicy.storageClasses", "{fast}", "fast"),
     ("peerPolicy.largestObject", "1234", "1234"),
@@ -84,10 +92,11 @@ const TRIED: [(&str, &str, &str); 47] = [
 ];
 
 /// A value, and why it is not in [`TRIED`].
-const OTHERS: [(&str, &str); 8] = [
+const OTHERS: [(&str, &str); 9] = [
     ("discovery.config.enableAdvertisement", "without effect: there is no LAN discovery"),
     ("discovery.config.enableDiscovery", "without effect: there is no LAN discovery"),
     ("discovery.config.ttl", "without effect: there is no LAN discovery"),
+    ("networking.internal", "takes objects away: roles.rs, installations_have_the_roles_that_they_ask_for"),
     ("networkPolicies.enabled", "takes objects away: guard.rs, policies_follow_the_values"),
     (
         "peerPolicy.protectNamespaceLabels",
@@ -128,6 +137,9 @@ fn a_value_of_trust_changes_what_is_rendered() {
     for (name, value, text) in TRIED {
         assert!(changed.contains(text), "{name}={value}: {text:?} is not rendered");
         assert!(!plain.contains(text), "{name}: {text:?} is rendered by default, too");
+        let others = TRIED.iter().filter(|(other, ..)| *other != name);
+        let other = others.map(|(_, _, text)| text).find(|other| other.contains(text));
+        assert_eq!(other, None, "{name}: {text:?} is rendered because of another value, too");
     }
 }
 
