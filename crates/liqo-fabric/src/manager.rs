@@ -26,7 +26,9 @@ use std::{
 };
 
 use liqo_api::names;
+use liqo_front::grpc::Grpc;
 use liqo_ipam::{MAPPINGS, Plan};
+use liqo_ipam_rpc::Answers;
 use liqo_kube::{
     Cluster, Queue,
     args::RuntimeArgs,
@@ -184,7 +186,10 @@ async fn serve(
         figures(stored.latest().as_deref(), samples);
     });
     let service = Service::start(cluster, ledger.clone(), counts, &args.kubernetes_service_host, seen).await;
-    life.spawn("ipam", liqo_ipam_rpc::serve(listener, Arc::new(service)));
+    let service = Arc::new(service);
+    let front = Grpc::new(Answers::new(Arc::clone(&service)), liqo_ipam_rpc::files(), service)?;
+    // In the clear, as virtual kubelets and address managements of Liqo 0.8.3 speak.
+    life.spawn("ipam", front.serve(listener, None, life.drain().clone()));
     Ok(())
 }
 

@@ -8,13 +8,16 @@
 //! - [`events`]: watching by server-sent events, bounded in number and time.
 //! - [`certificate`]: what the server shows, kept current.
 //! - [`session`]: how a browser shows a token.
+//! - [`grpc`]: the same front for gRPC services.
 //! - [`scope`]: in which namespaces a caller may list a kind.
 
 pub mod accept;
+mod audit;
 pub mod certificate;
 pub mod etag;
 pub mod events;
 mod front;
+pub mod grpc;
 pub mod json;
 pub mod look;
 pub mod page;
