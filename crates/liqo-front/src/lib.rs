@@ -8,6 +8,7 @@
 //! - [`events`]: watching by server-sent events, bounded in number and time.
 //! - [`certificate`]: what the server shows, kept current.
 //! - [`session`]: how a browser shows a token.
+//! - [`open`]: the front where callers are no users of the cluster.
 //! - [`grpc`]: the same front for gRPC services.
 //! - [`scope`]: in which namespaces a caller may list a kind.
 
@@ -20,6 +21,7 @@ mod front;
 pub mod grpc;
 pub mod json;
 pub mod look;
+pub mod open;
 pub mod page;
 pub mod problem;
 pub mod scope;
