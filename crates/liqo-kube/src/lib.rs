@@ -4,6 +4,7 @@
 //! - [`Watch`] and [`Store`]: what an API server holds, kept current, malformed objects left out.
 //! - [`Queue`] and [`drive`]: one control loop; a key is never handled twice at once.
 //! - [`latest`]: values that wait to be acted on, the last one for each key.
+//! - [`ledger`]: a value that several replicas change, kept in one object.
 //! - [`twin`]: the one mirror engine between two clusters.
 //! - [`guard`], [`rate`], [`reach`]: what others send, and how often, and where they lead us, harms nobody else.
 //! - [`said`], [`told`], [`refusals`]: how texts of other clusters are shown, and users told once; how refusals are counted.
@@ -24,6 +25,7 @@ mod events;
 pub mod guard;
 pub mod latest;
 pub mod lease;
+pub mod ledger;
 pub mod life;
 pub mod metrics;
 pub mod peer;

@@ -21,15 +21,11 @@ use liqo_ipam_rpc::{Call, Ipam, Refusal, Subject};
 use liqo_kube::{
     Cluster,
     access::Callers,
+    ledger::Away,
     metrics::{Metric, Samples},
 };
 
-use super::{
-    around::Surroundings,
-    exports::Exports,
-    ledger::{Away, Ledger},
-    tenants::Tenants,
-};
+use super::{around::Surroundings, exports::Exports, ledger::Ledger, tenants::Tenants};
 
 const CALLS: Metric =
     Metric::counter("liqo_ipam_calls_total", "Calls of the IPAM service, by outcome.", &["call", "outcome"]);
