@@ -9,6 +9,7 @@
 //! - [`guard`], [`rate`], [`reach`]: what others send, and how often, and where they lead us, harms nobody else.
 //! - [`said`], [`told`], [`refusals`]: how texts of other clusters are shown, and users told once; how refusals are counted.
 //! - [`access`]: who asks us, and may they.
+//! - [`kubeconfig`]: what a kubeconfig may say.
 //! - [`role`]: the frame of every role; [`metrics`]: what a role counts.
 //! - [`life`], [`drain`], [`server`], [`certs`], [`tokens`], [`lease`]: what a process needs to live, serve, be trusted and be alone.
 
@@ -23,6 +24,7 @@ pub mod drain;
 mod drive;
 mod events;
 pub mod guard;
+pub mod kubeconfig;
 pub mod latest;
 pub mod lease;
 pub mod ledger;
