@@ -7,6 +7,7 @@ pub mod grants;
 pub mod join_token;
 pub mod mapping;
 pub mod naming;
+pub mod peering;
 pub mod quantity;
 pub mod resources;
 pub mod selector;

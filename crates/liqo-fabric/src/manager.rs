@@ -15,7 +15,6 @@ mod mapping;
 mod peer;
 mod service;
 mod tenants;
-mod write;
 
 use std::{
     sync::{
@@ -26,7 +25,9 @@ use std::{
 };
 
 use liqo_api::names;
+use liqo_front::grpc::Grpc;
 use liqo_ipam::{MAPPINGS, Plan};
+use liqo_ipam_rpc::Answers;
 use liqo_kube::{
     Cluster, Queue,
     args::RuntimeArgs,
@@ -39,7 +40,7 @@ use liqo_kube::{
 pub(crate) use self::around::{addresses_of, endpoints_of};
 use self::{
     around::Surroundings,
-    ledger::Ledger,
+    ledger::{Ledger, is_configured},
     peer::Peers,
     service::{Counts, Service},
     tenants::Tenants,
@@ -123,7 +124,8 @@ impl Role for ManagerArgs {
         let cluster = life.home(&self.runtime, WRITER).await?;
         let news = News::default();
         let heard = news.clone();
-        let ledger = Ledger::start(&cluster, &life, move |peers| heard.differ(&peers));
+        let differ = move |before: &Plan, after: &Plan| heard.differ(&before.peers_that_differ(after));
+        let ledger = Ledger::start(&cluster, &life, differ);
         let busy = life.busy();
         configured(&self, &ledger).await?;
         let noticed = news.clone();
@@ -157,8 +159,8 @@ async fn configured(args: &ManagerArgs, ledger: &Ledger) -> Result<(), String> {
 /// A storage that somebody deletes is made again; peers then get networks anew.
 async fn keep_configured(args: ManagerArgs, ledger: Ledger) {
     loop {
-        ledger.ready().await;
-        ledger.blank().await;
+        ledger.until(is_configured).await;
+        ledger.until(|plan| !is_configured(plan)).await;
         tracing::warn!("the address storage is gone, it is made again");
         if let Err(why) = configured(&args, &ledger).await {
             tracing::error!("{why}");
@@ -175,7 +177,7 @@ async fn serve(
     life: &Life,
     (address, seen): (Listen, (Tenants, Arc<Surroundings>)),
 ) -> Result<(), String> {
-    ledger.ready().await;
+    ledger.until(is_configured).await;
     let listener = address.bind().await.map_err(|error| format!("--manager.ipam-address: {error}"))?;
     let counts = Arc::new(Counts::default());
     let (counted, stored) = (Arc::clone(&counts), ledger.clone());
@@ -184,7 +186,10 @@ async fn serve(
         figures(stored.latest().as_deref(), samples);
     });
     let service = Service::start(cluster, ledger.clone(), counts, &args.kubernetes_service_host, seen).await;
-    life.spawn("ipam", liqo_ipam_rpc::serve(listener, Arc::new(service)));
+    let service = Arc::new(service);
+    let front = Grpc::new(Answers::new(Arc::clone(&service)), liqo_ipam_rpc::files(), service)?;
+    // In the clear, as virtual kubelets and address managements of Liqo 0.8.3 speak.
+    life.spawn("ipam", front.serve(listener, None, life.drain().clone()));
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Keeps true: without a known caller there is a style sheet, a script and a form, and nothing else; what a page or an
 //! API shows is decided with the rights of its caller; every request is bounded in size, time and rate and leaves one
-//! line in the log, target `audit`.
+//! line in the log, target `audit`, unless callers that are not known fill the log.
 
 use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
@@ -20,18 +20,21 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use liqo_kube::{
     Cluster,
-    access::{Act, Callers, Reviews, Unidentified, User, bearer},
+    access::{Act, Callers, Reviews, User, bearer},
     certs::Shown,
     drain::Drain,
     life::Busy,
     rate::{Limiter, Rate, source},
+    said,
     server::{self, Limits, Listen, Peer, Reply},
+    tokens::Unreviewed,
 };
 use serde_json::Value;
 use tower_service::Service;
 
 use crate::{
     accept::{Form, preferred},
+    audit::Audit,
     etag,
     events::Streams,
     look::{self, Frame},
@@ -91,6 +94,7 @@ pub struct Front {
     sessions: Sessions,
     principals: Limiter<String>,
     strangers: Limiter<IpAddr>,
+    audit: Audit,
 }
 
 impl Front {
@@ -106,6 +110,7 @@ impl Front {
             sessions: Sessions::default(),
             principals: Limiter::new(PRINCIPAL, ALL_PRINCIPALS, COUNTED),
             strangers: Limiter::new(STRANGER, ALL_STRANGERS, COUNTED),
+            audit: Audit::default(),
         })
     }
 
@@ -164,8 +169,10 @@ impl Front {
         let answered = self.handle(routes, request, peer, &mut who).await;
         let user = who.as_ref().map_or("", |caller| caller.user.name.as_str());
         let response = self.finish(routes, &headers, &path, user, answered.unwrap_or_else(IntoResponse::into_response));
-        let status = response.status().as_u16();
-        tracing::info!(target: "audit", user, source = %address, %method, path, status, "request answered");
+        if self.audit.tells(user, address) {
+            let (path, status) = (said::printable(&path), response.status().as_u16());
+            tracing::info!(target: "audit", user, source = %address, %method, path, status, "request answered");
+        }
         response.map(|body| body.map_err(Into::into).boxed_unsync())
     }
 
@@ -224,8 +231,8 @@ impl Front {
 
     async fn identify(&self, peer: &Peer, token: Option<Arc<str>>) -> Result<Option<User>, Problem> {
         self.callers.identify(peer, token.as_deref()).await.map_err(|error| match error {
-            Unidentified::TooOften(wait) => Problem::too_many(wait),
-            Unidentified::Unanswered(error) => Problem::unanswered(&error),
+            Unreviewed::TooMany(wait) => Problem::too_many(wait),
+            Unreviewed::Kube(error) => Problem::unanswered(&error),
         })
     }
 

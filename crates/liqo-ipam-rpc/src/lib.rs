@@ -7,20 +7,21 @@
 //!
 //! A caller shows a token as the metadata `authorization: Bearer ...`; a server of Liqo 0.8.3 does not look at it.
 //!
-//! [`IpamClient`] asks, [`Ipam`] and [`serve`] answer. Inside this crate's borders addresses are [`std::net::IpAddr`];
+//! [`IpamClient`] asks, [`Ipam`] answers by [`Answers`] on any server of gRPC; [`files`] is the description. Inside this crate's borders addresses are [`std::net::IpAddr`];
 //! text exists on the wire only.
 
 mod client;
-mod crowd;
+mod description;
 mod message;
 mod server;
 
 pub use client::{Call, IpamClient, IpamError};
+pub use description::files;
 pub use message::{
     BelongsRequest, BelongsResponse, GetHomePodIpRequest, GetHomePodIpResponse, MapRequest, MapResponse, UnmapRequest,
     UnmapResponse,
 };
-pub use server::{Caller, Ipam, Refusal, Subject, serve};
+pub use server::{Answers, Ipam, Refusal, Subject};
 
 /// TCP port of the service.
 pub const PORT: u16 = 6000;

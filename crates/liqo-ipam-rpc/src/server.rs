@@ -1,24 +1,19 @@
-//! Answering: what an address management must know, and a server that asks it.
+//! Answering: what an address management must know, and the service on the wire that asks it.
 
 use std::{
     convert::Infallible,
     future::Future,
-    io,
     net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
-use futures::StreamExt;
 use http::{Request, Response};
-use tokio::net::{TcpListener, TcpStream};
 use tonic::{
     Status,
     body::Body,
     server::{Grpc, UnaryService},
-    transport::{Server, server::TcpIncoming},
 };
 use tonic_prost::ProstCodec;
 use tower_service::Service;
@@ -26,22 +21,10 @@ use tower_service::Service;
 use crate::{
     BelongsRequest, BelongsResponse, Call, GetHomePodIpRequest, GetHomePodIpResponse, MapRequest, MapResponse,
     UnmapRequest, UnmapResponse,
-    crowd::{Crowd, Seat},
 };
 
-/// The metadata a token is in.
-const AUTHORIZATION: &str = "authorization";
-/// Requests of one connection that are worked on at the same time.
-const CONCURRENT: u32 = 64;
 /// Longest message that is read, bytes: a question has a few dozen.
 const MESSAGE: usize = 64 * 1024;
-/// Largest head of a request, bytes: the head holds a token.
-const HEAD: u32 = 16 * 1024;
-/// No question is worked on for longer.
-const DEADLINE: Duration = Duration::from_secs(30);
-/// Interval of HTTP/2 pings on a silent connection, and the time in which the client must answer one.
-const ALIVE_INTERVAL: Duration = Duration::from_secs(30);
-const ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why there is no answer, with one sentence that says so.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -83,27 +66,6 @@ impl From<Refusal> for Status {
     }
 }
 
-/// Who asks.
-pub struct Caller {
-    /// Where the connection comes from.
-    pub address: Option<IpAddr>,
-    /// The token that was shown.
-    pub token: Option<String>,
-}
-
-impl Caller {
-    fn of<Q>(request: &tonic::Request<Q>) -> Self {
-        let header = request.metadata().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let token = header
-            .and_then(|header| header.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-        Self {
-            address: request.extensions().get::<Arc<Seat>>().map(|seat| seat.source()),
-            token: token.map(|(_, token)| token.trim().to_owned()).filter(|token| !token.is_empty()),
-        }
-    }
-}
-
 /// What a question is about, as far as the right to ask depends on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Subject<'a> {
@@ -115,10 +77,10 @@ pub struct Subject<'a> {
 
 /// An address management, as the service shows it. Cluster IDs are never empty, addresses are valid.
 pub trait Ipam: Send + Sync + 'static {
-    /// Whether the caller may ask about this subject. Without an implementation of its own a service answers every caller.
-    fn admit(&self, _caller: &Caller, _subject: Subject<'_>) -> impl Future<Output = Result<(), Refusal>> + Send {
-        std::future::ready(Ok(()))
-    }
+    /// Who asks, as the server on which the service runs puts it into the extensions of each request.
+    type Caller: Clone + Send + Sync + 'static;
+    /// Whether the caller may ask about this subject.
+    fn admit(&self, caller: &Self::Caller, subject: Subject<'_>) -> impl Future<Output = Result<(), Refusal>> + Send;
     /// The address under which the peer must use the local endpoint `ip`. The same question has the same answer.
     fn map_endpoint_ip(&self, cluster_id: &str, ip: IpAddr) -> impl Future<Output = Result<IpAddr, Refusal>> + Send;
     /// The peer no longer uses the local endpoint `ip`; one that was never mapped is fine.
@@ -129,27 +91,15 @@ pub trait Ipam: Send + Sync + 'static {
     fn belongs_to_pod_cidr(&self, ip: IpAddr) -> impl Future<Output = Result<bool, Refusal>> + Send;
 }
 
-/// Answers on `listener` for ever.
-///
-/// # Errors
-/// A text, when connections can no longer be accepted.
-pub async fn serve<I: Ipam>(listener: TcpListener, ipam: Arc<I>) -> Result<(), String> {
-    let crowd = Crowd::default();
-    let admit = |accepted: io::Result<TcpStream>| accepted.map(|stream| crowd.admit(stream)).transpose();
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let incoming = incoming.filter_map(move |accepted| std::future::ready(admit(accepted)));
-    let server = Server::builder()
-        .max_concurrent_streams(CONCURRENT)
-        .http2_max_header_list_size(HEAD)
-        .http2_keepalive_interval(Some(ALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(ALIVE_TIMEOUT))
-        .timeout(DEADLINE);
-    let served = server.serve_with_incoming(Answers(ipam), incoming);
-    served.await.map_err(|error| format!("serving the IPAM: {error}"))
-}
+/// The service on the wire, for a server of gRPC.
+pub struct Answers<I>(Arc<I>);
 
-/// The service on the wire.
-struct Answers<I>(Arc<I>);
+impl<I: Ipam> Answers<I> {
+    /// The service, as this address management answers.
+    pub fn new(ipam: Arc<I>) -> Self {
+        Self(ipam)
+    }
+}
 
 impl<I> Clone for Answers<I> {
     fn clone(&self) -> Self {
@@ -239,20 +189,20 @@ fn address(text: &str) -> Result<IpAddr, Refusal> {
     text.parse().map_err(|_| Refusal::Invalid(format!("{text:?} is not an IP address")))
 }
 
-impl<I: Ipam, Q: Question<I>> UnaryService<Q> for Answers<I> {
+/// One question on its way to the address management.
+struct Asked<I>(Arc<I>);
+
+impl<I: Ipam, Q: Question<I>> UnaryService<Q> for Asked<I> {
     type Response = Q::Answer;
     type Future = Pin<Box<dyn Future<Output = Result<tonic::Response<Q::Answer>, Status>> + Send>>;
 
     fn call(&mut self, request: tonic::Request<Q>) -> Self::Future {
         let ipam = Arc::clone(&self.0);
         Box::pin(async move {
-            let caller = Caller::of(&request);
-            let seat = request.extensions().get::<Arc<Seat>>().cloned();
+            let caller = request.extensions().get::<I::Caller>().cloned();
+            let caller = caller.ok_or_else(|| Status::internal("the server does not say who calls"))?;
             let question = request.into_inner();
             ipam.admit(&caller, question.subject()).await?;
-            if let Some(seat) = seat {
-                seat.keep();
-            }
             let answered = question.answer(&ipam).await;
             Ok(tonic::Response::new(answered?))
         })
@@ -261,5 +211,5 @@ impl<I: Ipam, Q: Question<I>> UnaryService<Q> for Answers<I> {
 
 async fn unary<Q: Question<I>, I: Ipam>(answers: Answers<I>, request: Request<Body>) -> Response<Body> {
     let mut grpc = Grpc::new(ProstCodec::<Q::Answer, Q>::default()).max_decoding_message_size(MESSAGE);
-    grpc.unary(answers, request).await
+    grpc.unary(Asked(answers.0), request).await
 }

@@ -1,16 +1,23 @@
 //! Client and server, over real connections.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+#[path = "wire/front.rs"]
+mod front;
+
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
-use liqo_ipam_rpc::{Call, Caller, Ipam, IpamClient, Refusal, Subject, serve};
+use liqo_front::grpc::{Caller, Credentials, Grpc, Identity, Status, Who};
+use liqo_ipam_rpc::{Answers, Call, Ipam, IpamClient, Refusal, Subject, files};
+use liqo_kube::{access::User, drain::Drain};
+use rustls::ServerConfig;
 use tokio::{
     io::AsyncReadExt,
     net::{TcpListener, TcpStream},
-    task::JoinHandle,
 };
 
 /// Adds one to the last octet for peer `known`, knows nobody else.
@@ -25,17 +32,33 @@ fn plus_one(cluster_id: &str, ip: IpAddr) -> Result<IpAddr, Refusal> {
     }
 }
 
-impl Ipam for PlusOne {
-    async fn admit(&self, caller: &Caller, subject: Subject<'_>) -> Result<(), Refusal> {
-        assert!(caller.address.is_some_and(|address| address.is_loopback()), "where the caller is, is known");
-        match (subject.cluster_id, caller.token.as_deref()) {
-            (Some("export"), _) => Err(Refusal::Forbidden(format!("export of {:?}", subject.exported))),
-            (Some("secret"), None) => Err(Refusal::Unauthenticated("show a token".to_owned())),
-            (Some("secret"), Some("right")) => Ok(()),
-            (Some("secret"), _) => Err(Refusal::Forbidden("not that one".to_owned())),
-            _ => Ok(()),
+impl Identity for PlusOne {
+    /// The token is the name of a user; who shows the token `nobody` is not known.
+    async fn identify(&self, shown: Credentials<'_>) -> Result<Who, Status> {
+        assert!(shown.peer.address.ip().is_loopback(), "where the caller is, is known");
+        match shown.token {
+            Some("nobody") => Err(Status::unauthenticated("show another token")),
+            token => Ok(Who::User(User { name: token.unwrap_or_default().to_owned(), ..User::default() })),
         }
     }
+}
+
+impl Ipam for PlusOne {
+    type Caller = Caller;
+
+    async fn admit(&self, caller: &Caller, subject: Subject<'_>) -> Result<(), Refusal> {
+        let Who::User(user) = &caller.who else { panic!("no port is forwarded here") };
+        match (subject.cluster_id, user.name.as_str()) {
+            (Some("export"), _) => return Err(Refusal::Forbidden(format!("export of {:?}", subject.exported))),
+            (Some("secret"), "") => return Err(Refusal::Unauthenticated("show a token".to_owned())),
+            (Some("secret"), "right") => {}
+            (Some("secret"), _) => return Err(Refusal::Forbidden("not that one".to_owned())),
+            _ => {}
+        }
+        caller.keep();
+        Ok(())
+    }
+
     async fn map_endpoint_ip(&self, cluster_id: &str, ip: IpAddr) -> Result<IpAddr, Refusal> {
         if cluster_id == "slow" {
             std::future::pending::<()>().await;
@@ -53,10 +76,20 @@ impl Ipam for PlusOne {
     }
 }
 
-async fn started(address: &str) -> (SocketAddr, JoinHandle<Result<(), String>>) {
-    let listener = TcpListener::bind(address).await.expect("an address to listen on");
+async fn serve(listener: TcpListener, tls: Option<Arc<ServerConfig>>, drain: Drain) {
+    let (service, identity) = (Answers::new(Arc::new(PlusOne)), Arc::new(PlusOne));
+    Grpc::new(service, files(), identity).expect("the description is valid").serve(listener, tls, drain).await;
+}
+
+async fn started() -> SocketAddr {
+    started_with(None, Drain::default()).await
+}
+
+async fn started_with(tls: Option<Arc<ServerConfig>>, drain: Drain) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("an address to listen on");
     let address = listener.local_addr().expect("a bound socket has an address");
-    (address, tokio::spawn(serve(listener, Arc::new(PlusOne))))
+    tokio::spawn(serve(listener, tls, drain));
+    address
 }
 
 fn ip(text: &str) -> IpAddr {
@@ -65,7 +98,7 @@ fn ip(text: &str) -> IpAddr {
 
 #[tokio::test]
 async fn four_calls_are_answered() {
-    let (address, _server) = started("127.0.0.1:0").await;
+    let address = started().await;
     let client = IpamClient::new(&address.to_string()).unwrap();
     assert_eq!(client.map_endpoint_ip("known", ip("10.0.0.1")).await.unwrap(), ip("10.0.0.2"));
     client.unmap_endpoint_ip("known", ip("10.0.0.1")).await.unwrap();
@@ -76,7 +109,7 @@ async fn four_calls_are_answered() {
 
 #[tokio::test]
 async fn an_error_tells_the_call_the_argument_and_the_reason() {
-    let (address, _server) = started("127.0.0.1:0").await;
+    let address = started().await;
     let client = IpamClient::new(&address.to_string()).unwrap();
     let error = client.map_endpoint_ip("nobody", ip("10.0.0.1")).await.unwrap_err();
     assert_eq!(error.to_string(), "MapEndpointIP of address 10.0.0.1 for cluster nobody: cluster nobody is unknown");
@@ -87,7 +120,7 @@ async fn an_error_tells_the_call_the_argument_and_the_reason() {
 
 #[tokio::test]
 async fn only_a_mapping_exports_an_address() {
-    let (address, _server) = started("127.0.0.1:0").await;
+    let address = started().await;
     let client = IpamClient::new(&address.to_string()).unwrap();
     let mapped = client.map_endpoint_ip("export", ip("10.0.0.1")).await.unwrap_err();
     assert_eq!(mapped.message(), "export of Some(10.0.0.1)");
@@ -98,7 +131,7 @@ async fn only_a_mapping_exports_an_address() {
 
 #[tokio::test]
 async fn a_token_is_read_at_each_call() {
-    let (address, _server) = started("127.0.0.1:0").await;
+    let address = started().await;
     let file = std::env::temp_dir().join(format!("liqo-ipam-token-{}", address.port()));
     let client = IpamClient::new(&address.to_string()).unwrap().with_token(&file);
     let asked = || async { client.map_endpoint_ip("secret", ip("10.0.0.1")).await.map_err(|error| error.to_string()) };
@@ -112,7 +145,7 @@ async fn a_token_is_read_at_each_call() {
 
 #[tokio::test]
 async fn long_questions_are_not_read() {
-    let (address, _server) = started("127.0.0.1:0").await;
+    let address = started().await;
     let client = IpamClient::new(&address.to_string()).unwrap();
     let error = client.map_endpoint_ip(&"x".repeat(65 * 1024), ip("10.0.0.1")).await.unwrap_err();
     assert!(error.message().contains("limit"), "{}", error.message());
@@ -120,7 +153,7 @@ async fn long_questions_are_not_read() {
 
 #[tokio::test]
 async fn a_call_has_a_deadline() {
-    let (address, _server) = started("127.0.0.1:0").await;
+    let address = started().await;
     let client = IpamClient::new(&address.to_string()).unwrap().with_deadline(Duration::from_millis(100));
     let error = client.map_endpoint_ip("slow", ip("10.0.0.1")).await.unwrap_err();
     assert!(error.is_unreachable(), "{error}");
@@ -147,7 +180,7 @@ async fn a_server_that_comes_later_or_again_is_found() {
                 bound.send(()).unwrap();
                 let until = tokio::task::spawn_blocking(move || stopped.recv());
                 tokio::select! {
-                    _ = serve(listener, Arc::new(PlusOne)) => {}
+                    () = serve(listener, None, Drain::default()) => {}
                     _ = until => {}
                 }
             });
@@ -169,7 +202,7 @@ async fn answered(client: &IpamClient) -> bool {
 
 #[tokio::test]
 async fn an_open_stream_is_enough() {
-    let (address, _server) = started("127.0.0.1:0").await;
+    let address = started().await;
     let client = IpamClient::over(TcpStream::connect(address).await.unwrap());
     assert_eq!(client.map_endpoint_ip("known", ip("10.0.0.1")).await.unwrap(), ip("10.0.0.2"));
     let (ours, theirs) = tokio::io::duplex(1024);
@@ -183,7 +216,7 @@ const OF_ADDRESS: usize = 64;
 
 #[tokio::test]
 async fn silent_connections_give_way_and_do_not_cut_off_who_was_admitted() {
-    let (address, _server) = started("127.0.0.1:0").await;
+    let address = started().await;
     // This client cannot connect again.
     let known = IpamClient::over(TcpStream::connect(address).await.unwrap());
     assert!(known.belongs_to_pod_cidr(ip("10.0.0.1")).await.unwrap());

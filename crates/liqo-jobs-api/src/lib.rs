@@ -14,14 +14,11 @@ mod results;
 mod submit;
 mod world;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use liqo_front::{Front, certificate::Certificate};
+use liqo_front::{FrontArgs, Opening, patience};
 use liqo_jobs::{JobStore, StoreArgs};
-use liqo_kube::{args::RuntimeArgs, drain::Patience, life::Life, role::Role, server::Listen};
-
-/// Endpoints change a moment after the signal; a download that is under way has a minute.
-const PEOPLE: Patience = Patience { accept: Duration::from_secs(3), finish: Duration::from_secs(60) };
+use liqo_kube::{args::RuntimeArgs, drain::Patience, life::Life, role::Role};
 
 /// Flags of the API of jobs.
 #[derive(Clone, Debug, clap::Parser)]
@@ -39,12 +36,9 @@ pub struct ApiArgs {
     /// Name of this cluster, for the pages.
     #[arg(long, default_value = "")]
     pub cluster_name: String,
-    /// Address of the API, HTTPS.
-    #[arg(long, default_value = ":8443", value_name = "HOST:PORT")]
-    pub address: Listen,
-    /// Directory with the `tls.crt` and `tls.key` to show; without it the API makes its own certificate.
-    #[arg(long, value_name = "DIRECTORY")]
-    pub tls_directory: Option<std::path::PathBuf>,
+    /// Where and with which certificate the API is served.
+    #[command(flatten)]
+    pub front: FrontArgs,
     /// The facade of older programs.
     #[command(flatten)]
     pub legacy: legacy::LegacyArgs,
@@ -52,26 +46,25 @@ pub struct ApiArgs {
 
 impl Role for ApiArgs {
     const NAME: &'static str = "liqo-jobs-api";
-    const PATIENCE: Patience = PEOPLE;
+    /// A download that is under way has a minute.
+    const PATIENCE: Patience = patience(60);
 
     fn runtime(&self) -> &RuntimeArgs {
         &self.runtime
     }
 
     async fn run(self, life: Life) -> Result<(), String> {
-        let busy = life.busy();
-        let home = life.home(&self.runtime, Self::NAME).await?;
-        let certificate = Certificate::open(self.tls_directory, Self::NAME)?;
+        let opening = Opening::begin(&life, &self.runtime, self.front, Self::NAME).await?;
+        let home = opening.home.clone();
         let store = JobStore::wait(&home, &self.namespace, self.store).await;
-        let world = Arc::new(world::World::start(home.clone(), self.namespace, store));
+        let world = Arc::new(world::World::start(home, self.namespace, store));
         world.ready().await;
-        let front = Front::new(home, life.drain().clone(), (self.cluster_name, String::new()));
+        let front = opening.front((self.cluster_name, String::new()));
         if let Some(legacy) = legacy::Legacy::new(self.legacy, &world, &front, life.drain().clone())? {
             life.spawn("legacy", legacy.serve());
         }
         let routes = api::routes(api::App::new(Arc::clone(&front), world));
-        life.spawn("front", front.serve(self.address, certificate.shown(), busy, routes));
-        life.spawn("certificate", certificate.follow());
+        opening.serve(front, routes);
         Ok(())
     }
 }

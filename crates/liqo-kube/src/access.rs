@@ -7,39 +7,29 @@
 use std::{
     collections::{BTreeMap, HashMap},
     hash::Hash,
-    net::IpAddr,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use http::{HeaderMap, header::AUTHORIZATION};
-use k8s_openapi::api::{
-    authentication::v1::{TokenReview, TokenReviewSpec},
-    authorization::v1::{
-        ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec, SubjectAccessReview,
-        SubjectAccessReviewSpec,
-    },
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec, SubjectAccessReview,
+    SubjectAccessReviewSpec,
 };
-use ring::digest::{SHA256, digest};
 use tokio::sync::Semaphore;
 
 use crate::{
     Cluster, KubeError, certs,
-    rate::{Limiter, Rate, source},
     server::Peer,
+    tokens::{Tokens, Unreviewed},
 };
 
 /// How long an answer of the API server is good.
 const GOOD_FOR: Duration = Duration::from_secs(10);
 /// How many answers are remembered.
 const MOST: usize = 4096;
-/// How often one source may show tokens that are not known yet, and all together. The API server shows a certificate.
-const NEW_TOKENS: Rate = Rate::new(20, Duration::from_secs(1));
-const ALL_NEW_TOKENS: Rate = Rate::new(100, Duration::from_millis(100));
 /// Questions to the API server at the same time.
 const AT_ONCE: usize = 8;
-/// Longest token, bytes.
-const LONGEST_TOKEN: usize = 16_384;
 
 /// Whether this process may list the Secrets of a namespace, where another process binds the right. An API server that does not
 /// answer is no reason to wait: watches try again by themselves.
@@ -74,71 +64,31 @@ pub struct User {
     pub extra: BTreeMap<String, Vec<String>>,
 }
 
-/// Why it is not known who asks.
-#[derive(Debug, thiserror::Error)]
-pub enum Unidentified {
-    /// The source has shown too many unknown tokens; it may try again after this time.
-    #[error("too many unknown tokens, try again in {} s", .0.as_secs().saturating_add(1))]
-    TooOften(Duration),
-    /// The API server did not say.
-    #[error(transparent)]
-    Unanswered(#[from] KubeError),
-}
-
 /// Finds out who asks.
-pub struct Callers {
-    home: Cluster,
-    tokens: Recent<[u8; 32], Option<User>>,
-    /// Limits the unknown tokens of each source.
-    strangers: Limiter<IpAddr>,
-    asking: Semaphore,
-}
+pub struct Callers(Tokens);
 
 impl Callers {
     /// Users as the API server of `home` knows them.
     pub fn new(home: Cluster) -> Self {
-        let strangers = Limiter::new(NEW_TOKENS, ALL_NEW_TOKENS, MOST);
-        Self { home, tokens: Recent::default(), strangers, asking: Semaphore::new(AT_ONCE) }
+        Self(Tokens::of_users(home))
+    }
+
+    /// ServiceAccounts with a token made for `audience`, as the API server of `home` knows them.
+    pub fn for_audience(home: Cluster, audience: &'static str) -> Self {
+        Self(Tokens::for_audience(home, audience))
     }
 
     /// The user who sends with this client certificate or, without one, with this token; `None` when neither counts.
     ///
     /// # Errors
-    /// When the source asks too often or the API server does not say.
-    pub async fn identify(&self, peer: &Peer, token: Option<&str>) -> Result<Option<User>, Unidentified> {
-        if let Some(user) = of_certificate(peer) {
-            return Ok(Some(user));
-        }
-        match token.filter(|token| token.len() <= LONGEST_TOKEN) {
-            Some(token) => self.review(peer, token).await,
-            None => Ok(None),
+    /// When the source shows too many unknown tokens or the API server does not say.
+    pub async fn identify(&self, peer: &Peer, token: Option<&str>) -> Result<Option<User>, Unreviewed> {
+        match (of_certificate(peer), token) {
+            (Some(user), _) => Ok(Some(user)),
+            (None, Some(token)) => self.0.user(token, peer.address.ip()).await,
+            (None, None) => Ok(None),
         }
     }
-
-    async fn review(&self, peer: &Peer, token: &str) -> Result<Option<User>, Unidentified> {
-        let Ok(key) = digest(&SHA256, token.as_bytes()).as_ref().try_into() else { return Ok(None) };
-        if let Some(known) = self.tokens.get(&key) {
-            return Ok(known);
-        }
-        self.strangers.take(source(peer.address.ip())).map_err(Unidentified::TooOften)?;
-        let _asking = self.asking.acquire().await;
-        // A concurrent call may have asked in the meantime.
-        if let Some(known) = self.tokens.get(&key) {
-            return Ok(known);
-        }
-        let spec = TokenReviewSpec { token: token.to_owned(), ..TokenReviewSpec::default() };
-        let user = read(self.home.create(&TokenReview { spec, ..TokenReview::default() }).await?);
-        self.tokens.put(key, user.clone());
-        Ok(user)
-    }
-}
-
-fn read(review: TokenReview) -> Option<User> {
-    let status = review.status?;
-    let info = status.user.filter(|_| status.authenticated == Some(true))?;
-    let name = info.username.filter(|name| !name.is_empty())?;
-    let (groups, extra) = (info.groups.unwrap_or_default(), info.extra.unwrap_or_default());
-    Some(User { name, groups, uid: info.uid.filter(|uid| !uid.is_empty()), extra })
 }
 
 fn of_certificate(peer: &Peer) -> Option<User> {
@@ -261,8 +211,6 @@ impl<K: Eq + Hash, V: Clone> Recent<K, V> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -275,23 +223,6 @@ mod tests {
         assert_eq!(token("bearer abc").as_deref(), Some("abc"));
         assert_eq!((token("Bearer "), token("Basic abc"), token("abc")), (None, None, None));
         assert_eq!(bearer(&HeaderMap::new()), None);
-    }
-
-    #[test]
-    fn a_user_is_who_the_api_server_has_authenticated() {
-        let user = json!({"username": "ada", "uid": "7", "groups": ["ops"], "extra": {"scopes": ["read"]}});
-        let answer = |status| read(serde_json::from_value(json!({"spec": {"token": "x"}, "status": status})).unwrap());
-        let extra = BTreeMap::from([("scopes".to_owned(), vec!["read".to_owned()])]);
-        let wanted = User { name: "ada".into(), groups: vec!["ops".into()], uid: Some("7".into()), extra };
-        assert_eq!(answer(json!({"authenticated": true, "user": user})), Some(wanted));
-        for bad in [
-            json!({"user": user}),
-            json!({"authenticated": false, "user": user}),
-            json!({"authenticated": true}),
-            json!({"authenticated": true, "user": {"username": "", "groups": ["system:masters"]}}),
-        ] {
-            assert_eq!(answer(bad.clone()), None, "{bad}");
-        }
     }
 
     #[test]

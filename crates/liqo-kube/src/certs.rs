@@ -299,9 +299,7 @@ impl ResolvesServerCert for Shown {
 
 /// TLS for a server that shows a changeable certificate and asks clients for none.
 pub fn server_config(shown: Arc<Shown>) -> Arc<ServerConfig> {
-    let mut config = ServerConfig::builder().with_no_client_auth().with_cert_resolver(shown);
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Arc::new(config)
+    Arc::new(ServerConfig::builder().with_no_client_auth().with_cert_resolver(shown))
 }
 
 /// Authorities in PEM, as something to verify certificates with.
@@ -328,9 +326,7 @@ pub fn server_config_with_clients(shown: Arc<Shown>, authorities: &str) -> Resul
         .allow_unauthenticated()
         .build()
         .map_err(|e| wrong("using the client authorities")(&e))?;
-    let mut config = ServerConfig::builder().with_client_cert_verifier(verifier).with_cert_resolver(shown);
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+    Ok(Arc::new(ServerConfig::builder().with_client_cert_verifier(verifier).with_cert_resolver(shown)))
 }
 
 #[cfg(test)]

@@ -4,10 +4,12 @@
 //! - [`Watch`] and [`Store`]: what an API server holds, kept current, malformed objects left out.
 //! - [`Queue`] and [`drive`]: one control loop; a key is never handled twice at once.
 //! - [`latest`]: values that wait to be acted on, the last one for each key.
+//! - [`ledger`]: a value that several replicas change, kept in one object.
 //! - [`twin`]: the one mirror engine between two clusters.
 //! - [`guard`], [`rate`], [`reach`]: what others send, and how often, and where they lead us, harms nobody else.
 //! - [`said`], [`told`], [`refusals`]: how texts of other clusters are shown, and users told once; how refusals are counted.
 //! - [`access`]: who asks us, and may they.
+//! - [`kubeconfig`]: what a kubeconfig may say.
 //! - [`role`]: the frame of every role; [`metrics`]: what a role counts.
 //! - [`life`], [`drain`], [`server`], [`certs`], [`tokens`], [`lease`]: what a process needs to live, serve, be trusted and be alone.
 
@@ -22,8 +24,10 @@ pub mod drain;
 mod drive;
 mod events;
 pub mod guard;
+pub mod kubeconfig;
 pub mod latest;
 pub mod lease;
+pub mod ledger;
 pub mod life;
 pub mod metrics;
 pub mod peer;

@@ -28,7 +28,9 @@ use crate::{
     answers::{self, Counting, Host},
     args::RuntimeArgs,
     drain::{Drain, Patience},
-    guard, lease,
+    guard,
+    kubeconfig::{self, Author},
+    lease,
     metrics::{self, Samples},
     refusals,
     server::{self, Listen, Reply, text},
@@ -289,6 +291,7 @@ pub async fn home_client(args: &RuntimeArgs) -> Result<(Client, Config), String>
         Some(path) => {
             let failed = |error: &dyn std::fmt::Display| format!("reading kubeconfig {}: {error}", path.display());
             let kubeconfig = Kubeconfig::read_from(path).map_err(|error| failed(&error))?;
+            let kubeconfig = kubeconfig::allowed(kubeconfig, Author::Administrator).map_err(|why| failed(&why))?;
             let config = Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default()).await;
             config.map_err(|error| failed(&error))?
         }

@@ -1,4 +1,4 @@
-//! A small HTTPS server: HTTP/1.1 with upgrades, TLS with a certificate that can change at run time.
+//! A small HTTPS server: HTTP/1.1 with upgrades, or HTTP/2, and TLS with a certificate that can change at run time.
 //!
 //! Keeps true: an honest client is answered soon, whatever other clients send. Connections are counted, by source and in
 //! total; bodies are bounded in size, time and memory. When no place is left, the connection that has waited longest is
@@ -8,8 +8,10 @@ mod clients;
 mod linger;
 mod listen;
 mod places;
+mod streams;
 
 use std::{
+    convert::Infallible,
     future::Future,
     net::SocketAddr,
     pin::{Pin, pin},
@@ -39,7 +41,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-pub use self::{clients::serve_users, listen::Listen};
+pub use self::{clients::serve_users, listen::Listen, streams::Seat};
 use self::{
     linger::{Linger, Lingering},
     places::{Doing, Place, Places, Way},
@@ -67,13 +69,20 @@ pub struct Limits {
     /// How long a request may take, from its head to the end of its answer, without the time its body takes; `None`
     /// where answers are streams.
     pub answer: Option<Duration>,
+    /// Requests of one connection at the same time, by HTTP/2. `None`: one after the other, by HTTP/1.1.
+    pub streams: Option<u32>,
 }
 
 impl Limits {
     /// Enough for an API server that asks about 200 writes at once, as many as an API server processes at once, and within
     /// the memory of a small process.
-    pub const DEFAULT: Self =
-        Self { connections: 512, per_source: 256, bodies: 64 * 1024 * 1024, answer: Some(Duration::from_secs(60)) };
+    pub const DEFAULT: Self = Self {
+        connections: 512,
+        per_source: 256,
+        bodies: 64 * 1024 * 1024,
+        answer: Some(Duration::from_secs(60)),
+        streams: None,
+    };
 }
 
 impl Default for Limits {
@@ -117,7 +126,7 @@ pub async fn serve_within<F>(
 ) where
     F: Future<Output = Response<Reply>> + Send + 'static,
 {
-    let (tls, places) = (tls.map(TlsAcceptor::from), Places::new(limits));
+    let (tls, places) = (tls.map(|tls| acceptor(tls, limits)), Places::new(limits));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -153,6 +162,13 @@ pub async fn serve_within<F>(
     }
 }
 
+/// Clients are offered the version of HTTP that the server speaks.
+fn acceptor(tls: Arc<ServerConfig>, limits: Limits) -> TlsAcceptor {
+    let mut tls = Arc::unwrap_or_clone(tls);
+    tls.alpn_protocols = vec![if limits.streams.is_some() { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
+    TlsAcceptor::from(Arc::new(tls))
+}
+
 async fn connection<F>(
     stream: TcpStream,
     address: SocketAddr,
@@ -163,17 +179,40 @@ async fn connection<F>(
     F: Future<Output = Response<Reply>> + Send + 'static,
 {
     let Some(tls) = tls else {
-        return requests(stream, Peer { address, certificate: None }, life, answer).await;
+        return speak(stream, Peer { address, certificate: None }, life, answer).await;
     };
     match tokio::time::timeout(PATIENCE, tls.accept(stream)).await {
         Ok(Ok(stream)) => {
             let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
             let certificate = shown.map(|certificate| certificate.clone().into_owned());
-            requests(stream, Peer { address, certificate }, life, answer).await;
+            speak(stream, Peer { address, certificate }, life, answer).await;
         }
         Ok(Err(error)) => tracing::debug!(%address, error = %error, "TLS handshake failed"),
         Err(_) => tracing::debug!(%address, "TLS handshake took too long"),
     }
+}
+
+async fn speak<S, F>(
+    stream: S,
+    peer: Peer,
+    life: (Place, Drain),
+    answer: impl Fn(Request<Incoming>, Peer) -> F + Clone + Send + Sync + 'static,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Future<Output = Response<Reply>> + Send + 'static,
+{
+    match life.0.streams() {
+        None => requests(stream, peer, life, answer).await,
+        Some(at_once) => streams::serve(stream, peer, life, at_once, answer).await,
+    }
+}
+
+/// The answer to one request; an answer that panics is an error of the request.
+async fn answered(address: SocketAddr, answer: impl Future<Output = Response<Reply>>) -> Response<Reply> {
+    guarded("request", answer).await.unwrap_or_else(|panic| {
+        tracing::error!(%address, error = %panic, "request not answered");
+        text(StatusCode::INTERNAL_SERVER_ERROR, "this request cannot be answered")
+    })
 }
 
 async fn requests<S, F>(
@@ -196,12 +235,8 @@ async fn requests<S, F>(
         let sending = Sending { place: place.clone(), _hold: held.hold() };
         let (answer, peer, address) = (answer.clone(), peer.clone(), peer.address);
         async move {
-            let answered = guarded("request", async { answer(request, peer).await }).await;
-            let response = answered.unwrap_or_else(|panic| {
-                tracing::error!(%address, error = %panic, "request not answered");
-                text(StatusCode::INTERNAL_SERVER_ERROR, "this request cannot be answered")
-            });
-            Ok::<_, std::convert::Infallible>(response.map(|inner| Sent { inner, _sending: sending }))
+            let response = answered(address, async { answer(request, peer).await }).await;
+            Ok::<_, Infallible>(response.map(|inner| Sent { inner, _until_sent: sending }))
         }
     });
     let mut http = http1::Builder::new();
@@ -231,13 +266,13 @@ impl Drop for Sending {
     }
 }
 
-/// The body of an answer on its way.
-struct Sent {
+/// The body of an answer on its way, and what is dropped after the answer.
+struct Sent<G> {
     inner: Reply,
-    _sending: Sending,
+    _until_sent: G,
 }
 
-impl Body for Sent {
+impl<G: Unpin> Body for Sent<G> {
     type Data = Bytes;
     type Error = BodyError;
 

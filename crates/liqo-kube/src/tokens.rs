@@ -1,4 +1,4 @@
-//! The user behind a ServiceAccount token, as the API server reviews the token; a review counts for a while.
+//! The user behind a token, as the API server reviews the token; a review counts for a while.
 //!
 //! Keeps true: whoever shows invented tokens causes a bounded number of reviews, by source and in total, and takes none from
 //! callers whose token was found good before. The memory is bounded.
@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     Cluster, KubeError,
+    access::User,
     rate::{Limiter, Rate, source},
 };
 
@@ -30,14 +31,14 @@ const KNOWN: usize = 4096;
 const ASKING: usize = 8;
 /// Sources that are counted at most.
 const SOURCES: usize = 4096;
-/// Reviews of tokens that are not known to be good: of one source 10 at once and then one a second, of all together 100 at
+/// Reviews of tokens that are not known to be good: of one source 20 at once and then one a second, of all together 100 at
 /// once and then 20 a second.
-const NEW: (Rate, Rate) = (Rate::new(10, Duration::from_secs(1)), Rate::new(100, Duration::from_millis(50)));
+const NEW: (Rate, Rate) = (Rate::new(20, Duration::from_secs(1)), Rate::new(100, Duration::from_millis(50)));
 /// Longest token, bytes.
-const LONGEST: usize = 8192;
+const LONGEST: usize = 16_384;
 
-/// A user's name, if the token was one.
-type Answer = Option<String>;
+/// The user, if the token was one.
+type Answer = Option<User>;
 /// The SHA-256 of a token.
 type Key = [u8; 32];
 
@@ -52,10 +53,10 @@ pub enum Unreviewed {
     Kube(#[from] KubeError),
 }
 
-/// Reviews tokens for one audience.
+/// Reviews tokens: those of users of the cluster, or those of ServiceAccounts made for one audience.
 pub struct Tokens {
     home: Cluster,
-    audience: &'static str,
+    audience: Option<&'static str>,
     known: Mutex<Known>,
     new: Limiter<IpAddr>,
     asking: Semaphore,
@@ -64,7 +65,7 @@ pub struct Tokens {
 /// Reviews, by token: bad tokens take no room from good ones.
 #[derive(Default)]
 struct Known {
-    good: HashMap<Key, (Instant, String)>,
+    good: HashMap<Key, (Instant, User)>,
     bad: HashMap<Key, Instant>,
 }
 
@@ -100,19 +101,27 @@ impl Known {
 }
 
 impl Tokens {
-    /// Tokens meant for `audience`, as the API server of `home` knows them.
-    pub fn new(home: Cluster, audience: &'static str) -> Self {
+    /// Tokens of users, as the API server of `home` knows users.
+    pub fn of_users(home: Cluster) -> Self {
+        Self::new(home, None)
+    }
+
+    /// Tokens of ServiceAccounts that are meant for `audience`, as the API server of `home` knows them.
+    pub fn for_audience(home: Cluster, audience: &'static str) -> Self {
+        Self::new(home, Some(audience))
+    }
+
+    fn new(home: Cluster, audience: Option<&'static str>) -> Self {
         let new = Limiter::new(NEW.0, NEW.1, SOURCES);
         Self { home, audience, known: Mutex::default(), new, asking: Semaphore::new(ASKING) }
     }
 
-    /// The name of the user of a token that was shown from `address`; `None` for an invalid token or a token for another
-    /// audience.
+    /// The user of a token that was shown from `address`; `None` for an invalid token or a token for another audience.
     ///
     /// # Errors
     /// When the API server does not say, or was asked too often about tokens from there.
-    pub async fn user(&self, token: &str, address: IpAddr) -> Result<Option<String>, Unreviewed> {
-        if !may_be_one(token) {
+    pub async fn user(&self, token: &str, address: IpAddr) -> Result<Option<User>, Unreviewed> {
+        if token.len() > LONGEST || (self.audience.is_some() && !may_be_of_account(token)) {
             return Ok(None);
         }
         let Ok(key) = digest(&SHA256, token.as_bytes()).as_ref().try_into() else { return Ok(None) };
@@ -127,7 +136,8 @@ impl Tokens {
         if let Some(known) = self.recall(&key) {
             return Ok(known);
         }
-        let spec = TokenReviewSpec { token: token.to_owned(), audiences: Some(vec![self.audience.to_owned()]) };
+        let audiences = self.audience.map(|audience| vec![audience.to_owned()]);
+        let spec = TokenReviewSpec { token: token.to_owned(), audiences };
         let review = self.home.create(&TokenReview { spec, ..TokenReview::default() }).await?;
         let user = read(review, self.audience);
         self.remember(key, user.clone());
@@ -143,21 +153,22 @@ impl Tokens {
     }
 }
 
-/// Whether a text can be a token: three parts of base64url letters. Other texts are not reviewed.
-fn may_be_one(token: &str) -> bool {
+/// Whether a text can be the token of a ServiceAccount: three parts of base64url letters. Other texts are not reviewed.
+fn may_be_of_account(token: &str) -> bool {
     let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'=');
-    token.len() <= LONGEST
-        && token.split('.').count() == 3
-        && token.split('.').all(|part| !part.is_empty() && part.bytes().all(is_letter))
+    token.split('.').count() == 3 && token.split('.').all(|part| !part.is_empty() && part.bytes().all(is_letter))
 }
 
 /// The user in a review. An API server without support for audiences names none: the token may be for any audience, and is
-/// refused.
-fn read(review: TokenReview, audience: &str) -> Answer {
+/// refused where one audience counts.
+fn read(review: TokenReview, audience: Option<&str>) -> Answer {
     let status = review.status?;
-    let meant = status.audiences.unwrap_or_default().iter().any(|one| one == audience);
-    let name = status.user.and_then(|user| user.username).filter(|name| !name.is_empty());
-    name.filter(|_| meant && status.authenticated == Some(true))
+    let audiences = status.audiences.unwrap_or_default();
+    let is_meant = audience.is_none_or(|wanted| audiences.iter().any(|one| one == wanted));
+    let info = status.user.filter(|_| is_meant && status.authenticated == Some(true))?;
+    let name = info.username.filter(|name| !name.is_empty())?;
+    let (groups, extra) = (info.groups.unwrap_or_default(), info.extra.unwrap_or_default());
+    Some(User { name, groups, uid: info.uid.filter(|uid| !uid.is_empty()), extra })
 }
 
 #[cfg(test)]
@@ -169,7 +180,8 @@ mod tests {
     #[test]
     fn a_token_counts_for_its_audience_only() {
         let answer = |status: Value| {
-            read(serde_json::from_value(json!({"spec": {"token": "x"}, "status": status})).unwrap(), "liqo-ipam")
+            let review = serde_json::from_value(json!({"spec": {"token": "x"}, "status": status})).unwrap();
+            read(review, Some("liqo-ipam")).map(|user| user.name)
         };
         let user = json!({"username": "system:serviceaccount:a:b"});
         let good = json!({"authenticated": true, "audiences": ["liqo-ipam"], "user": user});
@@ -186,10 +198,29 @@ mod tests {
     }
 
     #[test]
+    fn a_user_is_who_the_api_server_has_authenticated() {
+        let user = json!({"username": "ada", "uid": "7", "groups": ["ops"], "extra": {"scopes": ["read"]}});
+        let answer = |status: Value| {
+            read(serde_json::from_value(json!({"spec": {"token": "x"}, "status": status})).unwrap(), None)
+        };
+        let extra = std::collections::BTreeMap::from([("scopes".to_owned(), vec!["read".to_owned()])]);
+        let wanted = User { name: "ada".into(), groups: vec!["ops".into()], uid: Some("7".into()), extra };
+        assert_eq!(answer(json!({"authenticated": true, "user": user})), Some(wanted));
+        for bad in [
+            json!({"user": user}),
+            json!({"authenticated": false, "user": user}),
+            json!({"authenticated": true}),
+            json!({"authenticated": true, "user": {"username": "", "groups": ["system:masters"]}}),
+        ] {
+            assert_eq!(answer(bad.clone()), None, "{bad}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_a_token_is_not_asked_about() {
-        assert!(may_be_one("aA0.b-_=.c"));
-        for bad in ["", "a.b", "a..c", "a.b.c.d", "a.b.c ", "a.b.\u{e9}", &format!("a.{}.c", "b".repeat(LONGEST))] {
-            assert!(!may_be_one(bad), "{bad}");
+        assert!(may_be_of_account("aA0.b-_=.c"));
+        for bad in ["", "a.b", "a..c", "a.b.c.d", "a.b.c ", "a.b.\u{e9}"] {
+            assert!(!may_be_of_account(bad), "{bad}");
         }
     }
 
@@ -197,16 +228,17 @@ mod tests {
     fn a_review_counts_for_a_while_and_invented_tokens_do_not_fill_the_memory() {
         let (mut known, start) = (Known::default(), Instant::now());
         let key = |number: usize| -> Key { digest(&SHA256, &number.to_be_bytes()).as_ref().try_into().unwrap() };
-        known.remember(key(0), Some("auth".to_owned()), start);
+        let auth = User { name: "auth".to_owned(), ..User::default() };
+        known.remember(key(0), Some(auth.clone()), start);
         known.remember(key(1), None, start);
         assert_eq!(
             (known.recall(&key(0), start), known.recall(&key(1), start)),
-            (Some(Some("auth".to_owned())), Some(None))
+            (Some(Some(auth.clone())), Some(None))
         );
         let soon = start + BAD_FOR;
         assert_eq!(
             (known.recall(&key(0), soon), known.recall(&key(1), soon)),
-            (Some(Some("auth".to_owned())), None),
+            (Some(Some(auth)), None),
             "a token that was bad may be good soon"
         );
         let later = start + GOOD_FOR;

@@ -14,14 +14,12 @@ use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use liqo_api::names;
-use liqo_front::{Front, certificate::Certificate};
-use liqo_kube::{Cluster, KubeError, args::RuntimeArgs, drain::Patience, life::Life, role::Role, server::Listen};
+use liqo_front::{FrontArgs, Opening, patience};
+use liqo_kube::{Cluster, KubeError, args::RuntimeArgs, drain::Patience, life::Life, role::Role};
 
 use api::App;
 use observe::Watches;
 
-/// People reach the page through a Service, whose endpoints change a moment after the signal.
-const PEOPLE: Patience = Patience { accept: Duration::from_secs(3), finish: Duration::from_secs(10) };
 /// Pause between two looks for the ID of this cluster.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -35,34 +33,28 @@ pub struct StatusArgs {
     /// Namespace Liqo is installed in.
     #[arg(long, env = "POD_NAMESPACE", default_value = names::LIQO_NAMESPACE)]
     pub namespace: String,
-    /// Address of the page, HTTPS.
-    #[arg(long, default_value = ":8443", value_name = "HOST:PORT")]
-    pub address: Listen,
-    /// Directory with the `tls.crt` and `tls.key` to show; without it the page makes its own certificate.
-    #[arg(long, value_name = "DIRECTORY")]
-    pub tls_directory: Option<std::path::PathBuf>,
+    /// Where and with which certificate the page is served.
+    #[command(flatten)]
+    pub front: FrontArgs,
 }
 
 impl Role for StatusArgs {
     const NAME: &'static str = "liqo-status";
-    const PATIENCE: Patience = PEOPLE;
+    const PATIENCE: Patience = patience(10);
 
     fn runtime(&self) -> &RuntimeArgs {
         &self.runtime
     }
 
     async fn run(self, life: Life) -> Result<(), String> {
-        let busy = life.busy();
-        let home = life.home(&self.runtime, Self::NAME).await?;
-        let certificate = Certificate::open(self.tls_directory, Self::NAME)?;
-        let watches = Watches::start(&home);
+        let opening = Opening::begin(&life, &self.runtime, self.front, Self::NAME).await?;
+        let watches = Watches::start(&opening.home);
         watches.ready().await;
-        let cluster = identity(&home, &self.namespace).await;
+        let cluster = identity(&opening.home, &self.namespace).await;
         let cluster = cluster.map_err(|error| format!("reading who this cluster is: {error}"))?;
-        let front = Front::new(home, life.drain().clone(), cluster);
+        let front = opening.front(cluster);
         let routes = api::routes(App::new(Arc::clone(&front), watches));
-        life.spawn("front", front.serve(self.address, certificate.shown(), busy, routes));
-        life.spawn("certificate", certificate.follow());
+        opening.serve(front, routes);
         Ok(())
     }
 }

@@ -11,10 +11,7 @@ pub(crate) fn find(foreign: &ForeignCluster, aspect: Type) -> Option<&PeeringCon
     foreign.status.as_ref()?.peering_conditions.iter().find(|condition| condition.type_ == aspect)
 }
 
-/// How this aspect stands; what was never reported is not there.
-pub(crate) fn status(foreign: &ForeignCluster, aspect: Type) -> Status {
-    find(foreign, aspect).map(|condition| condition.status).unwrap_or_default()
-}
+pub(crate) use liqo_core::peering::status;
 
 /// How this aspect stands, with its reason and what to do about it.
 pub(crate) fn explain(foreign: &ForeignCluster, aspect: Type) -> String {

@@ -5,16 +5,15 @@
 
 pub(crate) mod gateway;
 pub(crate) mod ipam;
-pub(crate) mod objects;
 pub(crate) mod side;
 
 use anyhow::{Context, bail};
 use liqo_api::{ClusterIdentity, discovery::ForeignCluster};
+use liqo_core::peering::id_of;
 
 use crate::{
     clusters::{ConnectionArgs, NamespaceArgs, RemoteArgs},
     out::Out,
-    peer::plan::id_of,
 };
 use side::Side;
 

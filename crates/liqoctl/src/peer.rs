@@ -5,19 +5,19 @@
 //! Keeps true: nothing is written before all that was typed has been found valid.
 
 mod in_band;
-pub(crate) mod plan;
 pub(crate) mod progress;
 
-use std::{collections::BTreeMap, io::Read, time::Duration};
+use std::{io::Read, time::Duration};
 
 use anyhow::{Context, anyhow};
-use k8s_openapi::{ByteString, api::core::v1::Secret};
-use kube::{ResourceExt, api::ObjectMeta};
+use kube::ResourceExt;
 use liqo_api::{
     ClusterIdentity,
     discovery::{ForeignCluster, PeeringConditionStatus, PeeringConditionType},
-    meta::label,
-    names,
+};
+use liqo_core::peering::{
+    self, Plan,
+    out_of_band::{Ask, plan},
 };
 use liqo_kube::Cluster;
 use serde_json::json;
@@ -26,10 +26,7 @@ use crate::{
     clusters::{ConnectionArgs, NamespaceArgs},
     completion, condition, flag, here,
     out::{Format, Out},
-    peer::{
-        plan::{Ask, Plan, plan},
-        progress::Progress,
-    },
+    peer::progress::Progress,
     view::PeerView,
     wait::{Deadline, Watched},
 };
@@ -210,7 +207,7 @@ async fn out_of_band(
         let known: Vec<ForeignCluster> = cluster.list("", "").await?;
         let plan = plan(&ask, &local, &known).map_err(|why| anyhow!(why))?;
         if !token_is_written {
-            cluster.apply(&token_secret(&ask, &liqo.namespace)).await?;
+            cluster.apply(&peering::token_secret(&ask.token, &ask.cluster_id, &liqo.namespace)).await?;
             token_is_written = true;
         }
         match plan {
@@ -256,27 +253,13 @@ fn read_token(file: &str) -> anyhow::Result<String> {
 /// Waits until the object is gone, or, if it stays, until its earlier peering has ended.
 async fn settled_or_gone(cluster: &Cluster, name: &str, deadline: Deadline) -> anyhow::Result<()> {
     let watched = Watched::<ForeignCluster>::one(cluster, "", name);
-    let end = watched.until(deadline, |all| all.iter().all(|one| !plan::is_leaving(one)).then_some(())).await;
+    let end = watched.until(deadline, |all| all.iter().all(|one| !peering::is_leaving(one)).then_some(())).await;
     end.with_context(|| match watched.now().first().map(|one| one.finalizers().join(", ")) {
         Some(holding) if !holding.is_empty() => {
             format!("foreign cluster {name:?} is still being removed, held by {holding}")
         }
         _ => format!("the earlier peering with {name:?} is still being taken down"),
     })
-}
-
-fn token_secret(ask: &Ask, namespace: &str) -> Secret {
-    let labels = [(label::CLUSTER_ID, ask.cluster_id.as_str()), (label::AUTH_TOKEN, "")];
-    Secret {
-        metadata: ObjectMeta {
-            name: Some(format!("{}{}", names::REMOTE_TOKEN_PREFIX, ask.cluster_id)),
-            namespace: Some(namespace.to_owned()),
-            labels: Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
-            ..ObjectMeta::default()
-        },
-        data: Some(BTreeMap::from([(names::TOKEN_KEY.to_owned(), ByteString(ask.token.clone().into_bytes()))])),
-        ..Secret::default()
-    }
 }
 
 /// The identity of a peer; its parts may not be known yet.
@@ -287,19 +270,6 @@ pub(crate) fn identity(foreign: &ForeignCluster) -> ClusterIdentity {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_token_secret_is_the_recorded_one() {
-        let ask =
-            Ask { name: "milan".into(), auth_url: "https://a.b".into(), cluster_id: "id".into(), token: "t".into() };
-        let secret = serde_json::to_value(token_secret(&ask, "liqo")).unwrap();
-        assert_eq!(secret["metadata"]["name"], "remote-token-id");
-        assert_eq!(
-            secret["metadata"]["labels"],
-            json!({"discovery.liqo.io/auth-token": "", "discovery.liqo.io/cluster-id": "id"})
-        );
-        assert_eq!(secret["data"], json!({"token": "dA=="}));
-    }
 
     #[test]
     fn a_token_is_read_from_a_file() {

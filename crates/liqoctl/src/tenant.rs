@@ -22,6 +22,7 @@ use liqo_api::{
     discovery::{ForeignCluster, PeeringConditionStatus as Status, PeeringConditionType as Type, PeeringEnabled},
     meta::{annotation, label},
 };
+use liqo_core::peering::id_of;
 use liqo_kube::Cluster;
 use serde_json::{Value, json};
 
@@ -33,7 +34,7 @@ use crate::{
     clusters::ConnectionArgs,
     completion, condition, flag,
     out::Out,
-    peer::{identity, plan::id_of},
+    peer::identity,
     wait::{Deadline, Watched},
 };
 

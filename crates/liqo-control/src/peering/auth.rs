@@ -4,7 +4,8 @@
 //! passed on to the controller manager ([`line`]), which judges, signs and answers (`peering/issuer.rs`).
 //!
 //! Keeps true: an attacker who takes this process over holds nothing but what passes through the process. Its ServiceAccount reads one
-//! webhook configuration, and may write nothing. It never waits for the API server to answer an anonymous caller.
+//! webhook configuration, and may write nothing. It never waits for the API server to answer an anonymous caller. What a peer
+//! of Liqo 0.8.3 reads is as that version writes it, refusals too: text, no problem documents.
 //!
 //! Watches   `ValidatingWebhookConfiguration` `liqo-webhook`, for the authority of the controller manager.
 //! Writes    nothing.
@@ -19,6 +20,7 @@ use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 use http::{Method, Response, StatusCode};
 use hyper::body::Incoming;
 use liqo_api::{ClusterIdentity, names};
+use liqo_front::open::{self, Said};
 use liqo_kube::{
     args::RuntimeArgs,
     certs,
@@ -26,7 +28,7 @@ use liqo_kube::{
     life::Life,
     refusals,
     role::Role,
-    server::{self, Limits, Listen, Peer, Reply},
+    server::{self, Listen, Peer, Reply},
     told::Told,
     turns::Turns,
 };
@@ -138,11 +140,8 @@ impl Role for AuthArgs {
         callers.learn(&facts.peers);
         life.spawn("facts", follow(Arc::clone(&line), showing, Arc::clone(&callers)));
         let context = Arc::new(Context { line, here: facts.cluster, callers, turns: Turns::of_processors() });
-        let drain = life.drain().clone();
-        life.spawn("auth", async move {
-            let answer = move |request, peer| answer(Arc::clone(&context), request, peer);
-            server::serve_within(Limits::DEFAULT, &drain, listener, tls, answer).await;
-        });
+        let answer = move |request, peer| answer(Arc::clone(&context), request, peer);
+        life.spawn("auth", open::serve(listener, tls, life.drain().clone(), answer));
         drop(busy);
         Ok(())
     }
@@ -191,23 +190,25 @@ struct Context {
     turns: Turns,
 }
 
-async fn answer(context: Arc<Context>, request: http::Request<Incoming>, peer: Peer) -> Response<Reply> {
+async fn answer(context: Arc<Context>, request: http::Request<Incoming>, peer: Peer) -> Said {
     let address = peer.address.ip();
-    match (request.method(), request.uri().path()) {
-        (&Method::GET, "/ids") => {
-            if let Err(wait) = context.callers.asks_for_name(address) {
-                return Refused::TooOften(wait).answer();
+    let mut who = String::new();
+    let response = match (request.method(), request.uri().path()) {
+        (&Method::GET, "/ids") => match context.callers.asks_for_name(address) {
+            Ok(()) => {
+                let ClusterIdentity { cluster_id, cluster_name } = context.here.clone();
+                server::json(StatusCode::OK, &wire::Ids { cluster_id, cluster_name })
             }
-            let ClusterIdentity { cluster_id, cluster_name } = context.here.clone();
-            server::json(StatusCode::OK, &wire::Ids { cluster_id, cluster_name })
-        }
-        (&Method::POST, "/identity/certificate") => match context.identity(request, address).await {
+            Err(wait) => Refused::TooOften(wait).answer(),
+        },
+        (&Method::POST, "/identity/certificate") => match context.identity(request, address, &mut who).await {
             Ok(answer) => server::json(StatusCode::ACCEPTED, &answer),
             Err(refused) => refused.answer(),
         },
         (_, "/ids" | "/identity/certificate") => server::text(StatusCode::METHOD_NOT_ALLOWED, "wrong method"),
         _ => server::text(StatusCode::NOT_FOUND, "there is GET /ids and POST /identity/certificate"),
-    }
+    };
+    Said { who, response }
 }
 
 /// Why a request for an identity is not passed on, or not granted.
@@ -239,16 +240,22 @@ impl From<No> for Refused {
 }
 
 impl Context {
+    /// The identity that is asked for; `who` becomes the ID of a cluster that has proved its key or is given the identity.
     async fn identity(
         self: Arc<Self>,
         request: http::Request<Incoming>,
         address: IpAddr,
+        who: &mut String,
     ) -> Result<wire::Answer, Refused> {
         let body = server::body(request, LONGEST).await;
         let body = body.map_err(|error| No(StatusCode::BAD_REQUEST, format!("reading the request: {error}")))?;
         let reader = Arc::clone(&self);
         let (caller, request) = self.turns.run(address, move || reader.read(&body, address)).await?;
-        Ok(self.line.grant(caller, &request).await?)
+        let granted = self.line.grant(caller, &request).await;
+        if granted.is_ok() || caller == Caller::Peer {
+            who.clone_from(&request.cluster.cluster_id);
+        }
+        Ok(granted?)
     }
 
     /// Who asks, and the request as it is passed on: what was read of it, written anew. The request is counted before its

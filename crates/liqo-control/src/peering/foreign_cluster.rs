@@ -27,6 +27,7 @@ use liqo_api::{
 use liqo_core::{
     decision, grants,
     naming::{self, dns_label_error},
+    peering::token_name,
 };
 use liqo_kube::{KubeError, now};
 use serde_json::json;
@@ -41,7 +42,6 @@ use super::{
     condition::{self, Fact, tell},
     identity::{self, Attempts, Outcome},
     tenant::{self, Tenant},
-    token,
     world::World,
 };
 use crate::{COMPONENT, ledger::id_of, offload::strip};
@@ -189,7 +189,7 @@ impl Pass<'_> {
     /// token that comes later is for the next peering.
     async fn forget_token(&self, peer: &ClusterIdentity) -> Result<(), KubeError> {
         let is_first = self.one.finalizers().iter().any(|held| held == finalizer::API_SERVER_CHECKER);
-        let token = self.world.secrets.get(&self.world.home.namespace, &token::remote_name(&peer.cluster_id));
+        let token = self.world.secrets.get(&self.world.home.namespace, &token_name(&peer.cluster_id));
         match token.filter(|_| is_first) {
             Some(token) => self.world.home.cluster.remove(&*token).await,
             None => Ok(()),

@@ -33,7 +33,7 @@ use liqo_api::{
     meta::{annotation, label},
     names,
 };
-use liqo_core::endpoint;
+use liqo_core::{endpoint, peering::token_name};
 use liqo_kube::{
     Cluster, KubeError,
     certs::{self, KeyKind, Pair, Shown, Subject},
@@ -192,7 +192,7 @@ impl Asking<'_> {
     }
 
     fn token(&self) -> Option<Arc<Secret>> {
-        self.world.secrets.get(&self.world.home.namespace, &token::remote_name(&self.peer.cluster_id))
+        self.world.secrets.get(&self.world.home.namespace, &token_name(&self.peer.cluster_id))
     }
 
     fn cluster(&self) -> &Cluster {

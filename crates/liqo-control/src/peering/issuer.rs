@@ -106,7 +106,7 @@ impl Issuer {
         }
         let home = Home { cluster: home.cluster.writing_as(WRITER), ..home.clone() };
         Ok(Self {
-            tokens: Tokens::new(home.cluster.clone(), names::IDENTITY_AUDIENCE),
+            tokens: Tokens::for_audience(home.cluster.clone(), names::IDENTITY_AUDIENCE),
             certificates: issue::watch(&home.cluster),
             shown: certificate::watch(&home, |_| {}),
             turns: Arc::new(Semaphore::new(TURNS)),
@@ -160,7 +160,7 @@ impl Issuer {
             None => None,
         };
         match user {
-            Some(user) if user == self.caller => Ok(()),
+            Some(user) if user.name == self.caller => Ok(()),
             Some(_) => Err(No(StatusCode::FORBIDDEN, "only the authentication service is answered".to_owned())),
             None => Err(No(StatusCode::UNAUTHORIZED, "a token of the authentication service is needed".to_owned())),
         }

@@ -26,6 +26,7 @@ pub(super) const LINE: Duration = QUEUE.saturating_add(JUDGING).saturating_add(S
 
 #[cfg(test)]
 mod tests {
+    use liqo_front::open;
     use liqo_kube::{reach, server::Limits};
 
     use super::*;
@@ -51,6 +52,7 @@ mod tests {
             answer > QUEUE + LINE,
             "the port of the service does not close earlier, nor that of the controller manager"
         );
+        assert!(open::PATIENCE > QUEUE + LINE && open::PATIENCE < answer, "and a late answer is still an answer");
         // A peer that is of this version gives up earlier, asks again, and is given what was stored meanwhile; a slow service
         // of one peer must not hold up the work for others.
         assert!(reach::PATIENCE > QUEUE + JUDGING && reach::PATIENCE < LINE);

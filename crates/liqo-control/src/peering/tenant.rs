@@ -7,9 +7,9 @@
 //! Writes    `Namespace`; the label of Pod Security that tenant namespaces lack.
 
 use k8s_openapi::api::core::v1::Namespace;
-use kube::{ResourceExt, api::ObjectMeta};
+use kube::ResourceExt;
 use liqo_api::{ClusterIdentity, meta::label};
-use liqo_core::naming;
+use liqo_core::{naming, peering::tenant_namespace};
 use liqo_kube::{Cluster, KubeError};
 use serde_json::{Value, json};
 
@@ -80,10 +80,7 @@ pub(crate) async fn ensure(
 /// When the API server refuses.
 pub(crate) async fn make(cluster: &Cluster, peer: &ClusterIdentity) -> Result<Option<Namespace>, KubeError> {
     for name in names_for(peer) {
-        let labels = [(label::CLUSTER_ID, peer.cluster_id.as_str()), (label::TENANT_NAMESPACE, "true")];
-        let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned()));
-        let metadata = ObjectMeta { name: Some(name.clone()), labels: Some(labels.into()), ..ObjectMeta::default() };
-        match cluster.create(&Namespace { metadata, ..Namespace::default() }).await {
+        match cluster.create(&tenant_namespace(&name, peer)).await {
             Ok(made) => return Ok(Some(made)),
             Err(error) if error.is_conflict() => {}
             Err(error) => return Err(error),

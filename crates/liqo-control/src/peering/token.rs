@@ -32,7 +32,7 @@ use ring::{
 };
 
 use self::stored::own_name;
-pub(crate) use self::stored::{bind, ensure, for_peer, remote_name, store_remote};
+pub(crate) use self::stored::{bind, ensure, for_peer, store_remote};
 
 /// Time after its end during which the Secret of a one-time token is kept, so that the log can say why the token is refused.
 const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -209,7 +209,7 @@ mod tests {
     }
 
     fn held(token: &str, annotations: &[(&str, &str)]) -> Secret {
-        let mut secret = secret("liqo", "x", token, None);
+        let mut secret = secret("liqo", "x", token);
         let annotations = annotations.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         secret.metadata.annotations = Some(annotations.collect());
         secret

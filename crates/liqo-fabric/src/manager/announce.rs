@@ -5,7 +5,7 @@
 //! `NetworkConfig`s of both sides by hand before there is a way to replicate them: they are never made or removed here,
 //! but kept current, whoever made them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use kube::ResourceExt;
@@ -19,17 +19,14 @@ use liqo_core::{
     decision,
     grants::{self, Shown},
     naming::unique_name,
+    peering::{Gateway, PORT, networks},
 };
 use liqo_kube::owner_reference;
 
-use super::endpoint::{Endpoint, Unreachable};
+use super::endpoint::Unreachable;
 
 /// Who makes local `NetworkConfig`s, as [`label::OWNERSHIP`] says it.
 pub(crate) const OWNERSHIP: &str = "netcfgCreator";
-/// The only VPN technology.
-const BACKEND: &str = "wireguard";
-/// Key of [`NetworkConfigSpec::backend_config`]: UDP port of the gateway.
-const PORT: &str = "port";
 
 /// What shall be done about the local `NetworkConfig`s of one peer.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -110,7 +107,7 @@ pub(crate) fn plan(
     foreign: Option<&ForeignCluster>,
     locals: &[Arc<NetworkConfig>],
     own: Option<[IpNet; 3]>,
-    gateway: &Result<Endpoint, Unreachable>,
+    gateway: &Result<Gateway, Unreachable>,
 ) -> Announcement {
     let wish = wish(foreign);
     let live = locals.iter().filter(|one| one.metadata.deletion_timestamp.is_none()).cloned();
@@ -153,14 +150,14 @@ fn begins_itself(
     unreachable: &Unreachable,
     foreign: Option<&ForeignCluster>,
     current: Option<&NetworkConfig>,
-) -> Option<Endpoint> {
+) -> Option<Gateway> {
     foreign.filter(|foreign| foreign.spec.peering_type == PeeringType::InBand)?;
     let (current, public_key) = (current?, unreachable.public_key.clone()?);
     let port = current.spec.backend_config.get(PORT)?.parse().ok()?;
-    Some(Endpoint { address: current.spec.endpoint_ip.clone(), port, public_key })
+    Some(Gateway { address: current.spec.endpoint_ip.clone(), port, public_key })
 }
 
-fn create(tenant: &str, foreign: &ForeignCluster, own: [IpNet; 3], endpoint: &Endpoint) -> Option<Write> {
+fn create(tenant: &str, foreign: &ForeignCluster, own: [IpNet; 3], endpoint: &Gateway) -> Option<Write> {
     let peer = foreign.spec.cluster_identity.as_ref().filter(|peer| !peer.cluster_id.is_empty())?;
     let mut config = NetworkConfig::new(&unique_name(peer), spec(peer, own, endpoint));
     config.metadata.namespace = Some(tenant.to_owned());
@@ -170,16 +167,8 @@ fn create(tenant: &str, foreign: &ForeignCluster, own: [IpNet; 3], endpoint: &En
     Some(Write::Create(Box::new(config)))
 }
 
-fn spec(peer: &ClusterIdentity, [pod, _, external]: [IpNet; 3], endpoint: &Endpoint) -> NetworkConfigSpec {
-    let parameters = [(PORT, endpoint.port.to_string()), ("publicKey", endpoint.public_key.clone())];
-    NetworkConfigSpec {
-        cluster: peer.clone(),
-        pod_cidr: pod.to_string(),
-        external_cidr: external.to_string(),
-        endpoint_ip: endpoint.address.clone(),
-        backend_type: BACKEND.to_owned(),
-        backend_config: BTreeMap::from(parameters.map(|(key, value)| (key.to_owned(), value))),
-    }
+fn spec(peer: &ClusterIdentity, [pod, _, external]: [IpNet; 3], endpoint: &Gateway) -> NetworkConfigSpec {
+    networks(peer, [pod.to_string(), external.to_string()], endpoint)
 }
 
 #[cfg(test)]

@@ -5,23 +5,13 @@ use std::borrow::Borrow;
 use k8s_openapi::api::core::v1::{Secret, Service, ServicePort};
 use kube::ResourceExt;
 use liqo_api::meta::annotation;
+use liqo_core::peering::Gateway;
 use liqo_tunnel::PublicKey;
 
 use crate::layout::{GATEWAY_NODE_IP, GATEWAY_SERVICE, KEY_SECRET, PUBLIC_KEY};
 
 /// Name of the Service's port that leads to WireGuard.
 const PORT_NAME: &str = "wireguard";
-
-/// Our gateway, as peers reach it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Endpoint {
-    /// Address or name.
-    pub(crate) address: String,
-    /// UDP port.
-    pub(crate) port: u16,
-    /// WireGuard public key.
-    pub(crate) public_key: String,
-}
 
 /// Why peers cannot be told where our gateway is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,10 +29,10 @@ pub(crate) struct Unreachable {
 pub(crate) fn endpoint(
     services: &[impl Borrow<Service>],
     secrets: &[impl Borrow<Secret>],
-) -> Result<Endpoint, Unreachable> {
+) -> Result<Gateway, Unreachable> {
     let public_key = public_key(secrets).map_err(|why| Unreachable { why, public_key: None })?;
     match way(services) {
-        Ok((address, port)) => Ok(Endpoint { address, port, public_key }),
+        Ok((address, port)) => Ok(Gateway { address, port, public_key }),
         Err(why) => Err(Unreachable { why, public_key: Some(public_key) }),
     }
 }

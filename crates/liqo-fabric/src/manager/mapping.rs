@@ -20,7 +20,7 @@ use liqo_api::{
 use liqo_kube::{Cluster, KubeError, Queue, Store, drive};
 use serde_json::json;
 
-use super::{ledger::Ledger, write};
+use super::ledger::{Ledger, is_configured};
 
 /// Label of the kind.
 const LABEL: &str = "net.liqo.io/natmapping";
@@ -63,7 +63,7 @@ pub(crate) async fn run(cluster: Cluster, ledger: Ledger, queue: Queue<String>, 
     let mappings = cluster.watch::<NatMapping>("").labels(&format!("{LABEL}=true")).start(move |one: &NatMapping| {
         seen.push(peer_of(one));
     });
-    ledger.ready().await;
+    ledger.until(is_configured).await;
     mappings.ready().await;
     ledger.latest().iter().flat_map(|plan| plan.peers()).for_each(|peer| queue.push(peer.to_owned()));
     drive("nat-mapping", queue, 2, |peer| settle(&cluster, &ledger, &mappings, &repairs, peer)).await;
@@ -90,7 +90,7 @@ async fn settle(
     }
     match write {
         Some(Write::Create(new)) => drop(cluster.create(&*new).await?),
-        Some(Write::Replace(old, spec)) => drop(write::put(cluster, &*old, false, &[("/spec", json!(spec))]).await?),
+        Some(Write::Replace(old, spec)) => drop(cluster.put(&*old, false, &[("/spec", json!(spec))]).await?),
         None => {}
     }
     Ok(None)

@@ -28,7 +28,7 @@ use liqo_api::{
     net::{NetworkConfig, TunnelEndpoint},
 };
 use liqo_ipam::{Around, Plan};
-use liqo_kube::{Cluster, KubeError, Object, Queue, Store, drive};
+use liqo_kube::{Cluster, KubeError, Object, Queue, Store, drive, ledger::Away};
 use serde_json::{Value, json};
 
 use super::{
@@ -36,9 +36,8 @@ use super::{
     around::Surroundings,
     connect::{self, Refused, Told},
     endpoint::{endpoint, public_key},
-    ledger::Ledger,
+    ledger::{Ledger, is_configured},
     tenants::Tenants,
-    write,
 };
 use crate::layout::{GATEWAY_LABEL, KEY_SECRET};
 
@@ -119,7 +118,7 @@ impl Peers {
 
     /// Runs for ever.
     pub(crate) async fn run(&self) {
-        self.ledger.ready().await;
+        self.ledger.until(is_configured).await;
         self.tenants.ready().await;
         self.configs.ready().await;
         self.tunnels.ready().await;
@@ -137,7 +136,7 @@ impl Peers {
             self.release(&self.configs.filter(here)).await?;
             return self.sweep().await;
         };
-        if self.ledger.latest().is_none_or(|plan| plan.own().is_err()) {
+        if self.ledger.latest().is_none_or(|plan| !is_configured(&plan)) {
             // Somebody deleted the storage; it is being made again.
             return Ok(Some(SOON));
         }
@@ -184,7 +183,7 @@ impl Peers {
         match plan.write {
             Some(announce::Write::Create(new)) => drop(self.cluster.create(&*new).await?),
             Some(announce::Write::Replace(old, spec)) => {
-                write::put(&self.cluster, &*old, false, &[("/spec", json!(spec))]).await?;
+                self.cluster.put(&*old, false, &[("/spec", json!(spec))]).await?;
             }
             None => {}
         }
@@ -192,7 +191,7 @@ impl Peers {
     }
 
     /// Takes in what the peer tells, answers it, makes or removes the tunnel, and lets go what is going.
-    async fn connect(&self, sight: &Sight) -> Result<Result<Option<Problem>, super::ledger::Away>, KubeError> {
+    async fn connect(&self, sight: &Sight) -> Result<Result<Option<Problem>, Away>, KubeError> {
         let remote = match connect::told(&sight.remotes) {
             Told::Nothing => None,
             Told::This(_) if !self.is_heard(sight) => None,
@@ -267,7 +266,7 @@ impl Peers {
         let held = self.hold(remote).await?;
         let Some(owners) = connect::owners_of_copy(&held, foreign) else { return Ok(held) };
         let fields = [("/metadata/ownerReferences", json!(owners))];
-        write::put(&self.cluster, &*held, true, &fields).await.map(Arc::new)
+        self.cluster.put(&*held, true, &fields).await.map(Arc::new)
     }
 
     /// Removes the finalizer of announcements that are being deleted.
@@ -293,7 +292,7 @@ impl Peers {
         sight: &Sight,
         remote: Option<&NetworkConfig>,
         local: Option<&NetworkConfig>,
-    ) -> Result<(Plan, Option<Refused>), super::ledger::Away> {
+    ) -> Result<(Plan, Option<Refused>), Away> {
         let latest = self.ledger.latest().unwrap_or_default();
         let around = self.around(remote);
         let agreed = connect::agreed(&latest, &sight.peer, remote, local, &around);
@@ -331,7 +330,7 @@ impl Peers {
                     ("/metadata/ownerReferences", json!(wanted.owner_references())),
                     ("/metadata/labels", json!(labels)),
                 ];
-                write::put(&self.cluster, &*old, false, &fields).await?;
+                self.cluster.put(&*old, false, &fields).await?;
             }
             None => {}
         }

@@ -4,6 +4,7 @@
 //! ServiceAccount made for this service. A virtual kubelet may ask about the peer of its namespace only, and may export only
 //! the addresses that [`Exports`] permits. A caller on the loopback uses a port that the API server forwards after it has
 //! checked the caller's rights: `liqoctl`, also that of Liqo 0.8.3, needs no token and may export any address.
+//! Who calls is found out before a question is read ([`Identity`]), what the caller may ask afterwards ([`Ipam::admit`]).
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -14,20 +15,17 @@ use std::{
 };
 
 use liqo_api::names;
+use liqo_front::grpc::{self, Caller, Credentials, Identity, Status, Who};
 use liqo_ipam::{Plan, Refusal as Why};
-use liqo_ipam_rpc::{Call, Caller, Ipam, Refusal, Subject};
+use liqo_ipam_rpc::{Call, Ipam, Refusal, Subject};
 use liqo_kube::{
-    Cluster, KubeError,
+    Cluster,
+    access::Callers,
+    ledger::Away,
     metrics::{Metric, Samples},
-    tokens::{Tokens, Unreviewed},
 };
 
-use super::{
-    around::Surroundings,
-    exports::Exports,
-    ledger::{Away, Ledger},
-    tenants::Tenants,
-};
+use super::{around::Surroundings, exports::Exports, ledger::Ledger, tenants::Tenants};
 
 const CALLS: Metric =
     Metric::counter("liqo_ipam_calls_total", "Calls of the IPAM service, by outcome.", &["call", "outcome"]);
@@ -66,7 +64,7 @@ impl Counts {
 pub(crate) struct Service {
     ledger: Ledger,
     counts: Arc<Counts>,
-    tokens: Tokens,
+    callers: Callers,
     tenants: Tenants,
     exports: Exports,
 }
@@ -83,20 +81,13 @@ impl Service {
     ) -> Self {
         tenants.ready().await;
         surroundings.ready().await;
-        let tokens = Tokens::new(cluster.clone(), names::IPAM_AUDIENCE);
-        Self { ledger, counts, tokens, tenants, exports: Exports::new(cluster.clone(), api_server, surroundings) }
+        let callers = Callers::for_audience(cluster.clone(), names::IPAM_AUDIENCE);
+        Self { ledger, counts, callers, tenants, exports: Exports::new(cluster.clone(), api_server, surroundings) }
     }
 
-    /// Whether the user behind a token may ask about a subject.
-    async fn judge(&self, token: &str, address: IpAddr, subject: Subject<'_>) -> Result<(), Refusal> {
-        let silent =
-            |what: &str, error: KubeError| Refusal::Unavailable(format!("the API server did not say {what}: {error}"));
-        let user = self.tokens.user(token, address).await.map_err(|error| match error {
-            Unreviewed::Kube(error) => silent("whose token it is", error),
-            Unreviewed::TooMany(_) => Refusal::Unavailable(error.to_string()),
-        })?;
-        let user = user.ok_or_else(|| nobody("the token shown is none of this cluster, or for another audience"))?;
-        let tenant = may_ask(&user, subject.cluster_id, |tenant| self.tenants.peer_of(tenant))?;
+    /// Whether a user may ask about a subject.
+    async fn judge(&self, user: &str, subject: Subject<'_>) -> Result<(), Refusal> {
+        let tenant = may_ask(user, subject.cluster_id, |tenant| self.tenants.peer_of(tenant))?;
         let Subject { cluster_id: Some(peer), exported: Some(ip) } = subject else { return Ok(()) };
         let plan = self.latest()?;
         if plan.is_reachable_by(peer, ip) {
@@ -108,7 +99,9 @@ impl Service {
                 "address {ip} is in no EndpointSlice of a namespace offloaded to cluster {peer}, or is an address of a node, \
                  of the API server, of a Service or of another peer that no pod of that namespace has: the virtual kubelet may not export it"
             ))),
-            Err(error) => Err(silent("which endpoints are reflected", error)),
+            Err(error) => {
+                Err(Refusal::Unavailable(format!("the API server did not say which endpoints are reflected: {error}")))
+            }
         }
     }
 
@@ -117,26 +110,43 @@ impl Service {
         self.ledger.latest().ok_or_else(starting)
     }
 
+    /// Counts callers that are turned away.
+    fn judged<T, E: std::fmt::Display>(&self, outcome: Result<T, E>) -> Result<T, E> {
+        if let Err(why) = &outcome {
+            self.counts.turned_away.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!("{why}");
+        }
+        outcome
+    }
+
     fn counted<T>(&self, call: Call, outcome: Result<T, Refusal>) -> Result<T, Refusal> {
         self.counts.add(call, &outcome);
         outcome
     }
 }
 
+impl Identity for Service {
+    async fn identify(&self, shown: Credentials<'_>) -> Result<Who, Status> {
+        if is_forwarded(shown.peer.address.ip()) {
+            return Ok(Who::Forwarded);
+        }
+        let remedy = format!(
+            "show a ServiceAccount's token with audience {} as \"authorization: Bearer\"",
+            names::IPAM_AUDIENCE
+        );
+        self.judged(grpc::user(&self.callers, shown, &remedy).await.map(Who::User))
+    }
+}
+
 impl Ipam for Service {
+    type Caller = Caller;
+
     async fn admit(&self, caller: &Caller, subject: Subject<'_>) -> Result<(), Refusal> {
-        if caller.address.is_some_and(is_forwarded) {
-            return Ok(());
+        if let Who::User(user) = &caller.who {
+            self.judged(self.judge(&user.name, subject).await)?;
         }
-        let outcome = match caller.token.as_deref() {
-            None => Err(nobody("no token was shown")),
-            Some(token) => self.judge(token, caller.address.unwrap_or(UNKNOWN), subject).await,
-        };
-        if let Err(why) = &outcome {
-            self.counts.turned_away.fetch_add(1, Ordering::Relaxed);
-            tracing::debug!(address = ?caller.address, "{why}");
-        }
-        outcome
+        caller.keep();
+        Ok(())
     }
 
     async fn map_endpoint_ip(&self, cluster_id: &str, ip: IpAddr) -> Result<IpAddr, Refusal> {
@@ -166,19 +176,9 @@ impl Ipam for Service {
     }
 }
 
-/// Callers without an address are counted as one source.
-const UNKNOWN: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-
 /// A port forwarded by the API server ends at the loopback of the pod, at exactly these addresses.
 fn is_forwarded(address: IpAddr) -> bool {
     address == IpAddr::V4(Ipv4Addr::LOCALHOST) || address == IpAddr::V6(Ipv6Addr::LOCALHOST)
-}
-
-fn nobody(why: &str) -> Refusal {
-    let audience = names::IPAM_AUDIENCE;
-    Refusal::Unauthenticated(format!(
-        "{why}: show a ServiceAccount's token with audience {audience} as \"authorization: Bearer\""
-    ))
 }
 
 /// The tenant namespace of the virtual kubelet `user`, if that user may ask about `peer`. `peer_of` gives the peer of a tenant

@@ -5,7 +5,7 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Cluster, KubeError, Object, body, name_of, path, path_of};
 
@@ -70,6 +70,21 @@ impl Cluster {
     /// JSON merge patch (RFC 7386) of an object; put `metadata.resourceVersion` in to be safe from races.
     pub async fn merge<K: Object>(&self, object: &K, patch: Value) -> Result<K, KubeError> {
         let request = path_of(object).patch(&object.name_any(), &self.as_writer(), &Patch::Merge(patch));
+        self.ask::<K, K>("patch", &name_of(object), request).await
+    }
+
+    /// Makes each of `fields` (JSON pointer and value) the whole field of this object: the UID is checked, and with `version` also
+    /// that nobody has changed the object since. Server-side apply would keep entries of maps that another program wrote earlier.
+    pub async fn put<K: Object>(&self, object: &K, version: bool, fields: &[(&str, Value)]) -> Result<K, KubeError> {
+        let mut patch = vec![json!({"op": "test", "path": "/metadata/uid", "value": object.uid()})];
+        if version {
+            // Sent back as it was read, it makes any other state a conflict.
+            let version = object.resource_version();
+            patch.push(json!({"op": "replace", "path": "/metadata/resourceVersion", "value": version}));
+        }
+        patch.extend(fields.iter().map(|(path, value)| json!({"op": "add", "path": path, "value": value})));
+        let patch: json_patch::Patch = serde_json::from_value(Value::Array(patch)).expect("a JSON patch");
+        let request = path_of(object).patch(&object.name_any(), &self.as_writer(), &Patch::<Value>::Json(patch));
         self.ask::<K, K>("patch", &name_of(object), request).await
     }
 }

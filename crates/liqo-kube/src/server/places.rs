@@ -41,7 +41,7 @@ struct Taken {
 pub(super) enum Doing {
     /// It waits for the other side: for a handshake, a head, or a body.
     Waiting,
-    /// A request is being answered.
+    /// A request is being answered, or the connection has earned its place for as long as it lasts (HTTP/2).
     Answering,
 }
 
@@ -137,6 +137,16 @@ impl Place {
         }
     }
 
+    /// How many requests the connection may carry at the same time, by HTTP/2; `None`: HTTP/1.1.
+    pub(super) fn streams(&self) -> Option<u32> {
+        self.0.places.0.limits.streams
+    }
+
+    /// Whether the connection is not closed for others.
+    pub(super) fn is_kept(&self) -> bool {
+        self.0.places.state().taken.get(&self.0.id).is_some_and(|taken| taken.doing == Doing::Answering)
+    }
+
     /// Takes room for `bytes` more bytes of a body, if necessary by closing the connection whose body started earliest. `false`
     /// when there is no room.
     pub(super) fn reads(&self, bytes: usize) -> bool {
@@ -184,7 +194,7 @@ mod tests {
     use super::*;
 
     fn places(connections: usize, per_source: usize, bodies: usize) -> Places {
-        Places::new(Limits { connections, per_source, bodies, answer: None })
+        Places::new(Limits { connections, per_source, bodies, answer: None, streams: None })
     }
 
     fn ip(last: u8) -> IpAddr {

@@ -3,8 +3,9 @@
 use http::{HeaderMap, StatusCode};
 use liqo_kube::{
     Cluster, KubeError,
-    access::{Act, Callers, Reviews, Unidentified, bearer},
+    access::{Act, Callers, Reviews, bearer},
     server::Peer,
+    tokens::Unreviewed,
 };
 
 use super::Refusal;
@@ -29,8 +30,8 @@ impl Access {
         (verb, subresource): (&'static str, &'static str),
     ) -> Result<(), Refusal> {
         let user = self.callers.identify(peer, bearer(headers)).await.map_err(|error| match error {
-            Unidentified::TooOften(_) => Refusal::new(StatusCode::TOO_MANY_REQUESTS, error.to_string()),
-            Unidentified::Unanswered(error) => unanswered(&error),
+            Unreviewed::TooMany(_) => Refusal::new(StatusCode::TOO_MANY_REQUESTS, error.to_string()),
+            Unreviewed::Kube(error) => unanswered(&error),
         })?;
         let Some(user) = user else {
             return Err(Refusal::new(

@@ -7,6 +7,7 @@ use k8s_openapi::{
     api::core::v1::{Secret, Service, ServicePort},
 };
 use liqo_api::meta::annotation;
+use liqo_core::peering::Gateway;
 
 /// Name of the gateway's Service.
 pub(crate) const SERVICE: &str = "liqo-gateway";
@@ -16,19 +17,6 @@ pub(crate) const KEY_LABEL: &str = "net.liqo.io/key=wireguard";
 const NODE_IP: &str = "net.liqo.io/gatewayNodeIP";
 /// Key of the public key in the Secret.
 const PUBLIC_KEY: &str = "publicKey";
-
-/// What a peer is told about the tunnel of a cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Gateway {
-    /// Address or name.
-    pub(crate) address: String,
-    /// UDP port.
-    pub(crate) port: u16,
-    /// WireGuard key, in base64.
-    pub(crate) public_key: String,
-    /// Whether a peer can begin the conversation.
-    pub(crate) reach: Reachability,
-}
 
 /// Whether a peer can begin the conversation. One of two gateways that can be reached is enough: the other one
 /// begins, and is answered wherever its packets come from.
@@ -42,16 +30,16 @@ pub(crate) enum Reachability {
     Closed(String),
 }
 
-/// Pure: the gateway, from its Service and the Secret with its keys.
+/// What peers are told about the gateway, and whether they can begin the conversation, from its Service and the Secret with its keys.
 ///
 /// # Errors
 /// A text that says what is missing, and what to do.
-pub(crate) fn gateway(service: Option<&Service>, keys: &[Secret]) -> Result<Gateway, String> {
+pub(crate) fn gateway(service: Option<&Service>, keys: &[Secret]) -> Result<(Gateway, Reachability), String> {
     let (address, port, reach) = endpoint(service)?;
     let public_key = keys.iter().find_map(public_key).ok_or_else(|| {
         format!("there is no secret labelled {KEY_LABEL} with a {PUBLIC_KEY} yet: is {SERVICE} running?")
     })?;
-    Ok(Gateway { address, port, public_key, reach })
+    Ok((Gateway { address, port, public_key }, reach))
 }
 
 /// Pure: address and UDP port of the gateway.
@@ -166,9 +154,9 @@ mod tests {
     }
 
     fn found(service: &Service) -> Result<(String, u16, Reachability), String> {
-        gateway(Some(service), &keys()).map(|found| {
+        gateway(Some(service), &keys()).map(|(found, reach)| {
             assert_eq!(found.public_key, "key");
-            (found.address, found.port, found.reach)
+            (found.address, found.port, reach)
         })
     }
 

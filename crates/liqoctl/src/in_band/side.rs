@@ -1,13 +1,12 @@
 //! One of the two clusters: how it is reached, and what it says of itself.
 
-use std::net::IpAddr;
-
 use anyhow::{Context, anyhow, bail};
 use k8s_openapi::api::core::v1::{Secret, Service};
 use liqo_api::{ClusterIdentity, names, net::IpamStorage};
+use liqo_core::peering::{Gateway, in_band::Address};
 use liqo_kube::Cluster;
 
-use super::gateway::{self, Gateway, Reachability};
+use super::gateway::{self, Reachability};
 use crate::{
     flag, here,
     out::Out,
@@ -35,15 +34,9 @@ pub(crate) struct Facts {
     pub(crate) pod_cidr: String,
     pub(crate) external_cidr: String,
     pub(crate) gateway: Gateway,
+    pub(crate) reach: Reachability,
     pub(crate) auth: Address,
     pub(crate) proxy: Address,
-}
-
-/// Where a Service is found inside its cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Address {
-    pub(crate) ip: IpAddr,
-    pub(crate) port: u16,
 }
 
 impl Side {
@@ -72,8 +65,8 @@ impl Side {
         let step = out.step("Retrieving wireGuard configuration");
         let service: Option<Service> = cluster.get(namespace, gateway::SERVICE).await?;
         let keys: Vec<Secret> = cluster.list(namespace, gateway::KEY_LABEL).await?;
-        let gateway = gateway::gateway(service.as_ref(), &keys).map_err(|why| anyhow!(why))?;
-        match warning(&gateway) {
+        let (gateway, reach) = gateway::gateway(service.as_ref(), &keys).map_err(|why| anyhow!(why))?;
+        match warning(&gateway.address, &reach) {
             None => step.done("wireGuard configuration correctly retrieved"),
             Some(warning) => step.warn(format!("wireGuard configuration correctly retrieved: {warning}")),
         }
@@ -85,7 +78,7 @@ impl Side {
         let step = out.step("Retrieving proxy endpoint");
         let proxy = self.service(PROXY_SERVICE, "http").await?;
         step.done("proxy endpoint correctly retrieved");
-        Ok(Facts { pod_cidr, external_cidr, gateway, auth, proxy })
+        Ok(Facts { pod_cidr, external_cidr, gateway, reach, auth, proxy })
     }
 
     /// A new token for `peer` only.
@@ -130,10 +123,10 @@ fn ranges(storages: &[IpamStorage]) -> Result<(String, String), String> {
 }
 
 /// What may keep a peer from beginning the conversation.
-fn warning(gateway: &Gateway) -> Option<String> {
-    match &gateway.reach {
+fn warning(address: &str, reach: &Reachability) -> Option<String> {
+    match reach {
         Reachability::Open => None,
-        Reachability::Private => Some(format!("endpoint IP {:?} seems to be private.", gateway.address)),
+        Reachability::Private => Some(format!("endpoint IP {address:?} seems to be private.")),
         Reachability::Closed(why) => {
             Some(format!("{why}, so it cannot be reached from outside and has to begin itself."))
         }
@@ -188,8 +181,10 @@ mod tests {
 
     #[test]
     fn warnings_are_those_of_the_documentation() {
-        let gateway = |reach| Gateway { address: "10.0.0.1".into(), port: 1, public_key: String::new(), reach };
-        assert_eq!(warning(&gateway(Reachability::Open)), None);
-        assert_eq!(warning(&gateway(Reachability::Private)).unwrap(), "endpoint IP \"10.0.0.1\" seems to be private.");
+        assert_eq!(warning("10.0.0.1", &Reachability::Open), None);
+        assert_eq!(
+            warning("10.0.0.1", &Reachability::Private).unwrap(),
+            "endpoint IP \"10.0.0.1\" seems to be private."
+        );
     }
 }

@@ -18,10 +18,14 @@ use liqo_api::{
     meta::label,
     net::NetworkConfig,
 };
+use liqo_core::peering::{
+    self, Plan,
+    in_band::{self, Address, Tenant, Urls},
+};
 use liqo_kube::Object;
 use serde_json::json;
 
-use super::{plan::Plan, progress::Progress, settled, settled_or_gone};
+use super::{progress::Progress, settled, settled_or_gone};
 use crate::{
     clusters::ConnectionArgs,
     condition,
@@ -29,8 +33,7 @@ use crate::{
         Pair, PairArgs,
         gateway::Reachability,
         ipam::Ipam,
-        objects::{self, Tenant, Urls},
-        side::{Address, Facts, Side},
+        side::{Facts, Side},
     },
     out::Out,
     wait::{Deadline, Watched},
@@ -93,7 +96,7 @@ async fn prepare(pair: &Pair) -> anyhow::Result<[Facts; 2]> {
         let name = &peer.identity.cluster_name;
         let step = side.out.step("Retrieving foreign cluster");
         let known: Vec<ForeignCluster> = side.cluster.list("", "").await.with_context(|| side.called())?;
-        let found = objects::check(&known, &peer.identity).map_err(|why| anyhow!(why));
+        let found = in_band::check(&known, &peer.identity).map_err(|why| anyhow!(why));
         let found = found.with_context(|| side.called())?;
         step.done(match found {
             Some(_) => format!("foreign cluster for remote cluster {name:?} correctly retrieved"),
@@ -105,7 +108,7 @@ async fn prepare(pair: &Pair) -> anyhow::Result<[Facts; 2]> {
 
 /// Pure: a tunnel needs one end that the other one can find.
 fn one_can_be_reached(facts: &[Facts; 2]) -> Result<(), String> {
-    match facts.each_ref().map(|one| &one.gateway.reach) {
+    match facts.each_ref().map(|one| &one.reach) {
         [Reachability::Closed(here), Reachability::Closed(there)] => Err(format!(
             "neither gateway can be reached from outside its cluster (local: {here}; remote: {there}): give one of \
              both a Service of type NodePort or LoadBalancer, or the annotations liqo.io/override-address and \
@@ -163,7 +166,7 @@ async fn tenant(side: &Side, peer: &ClusterIdentity, deadline: Deadline) -> anyh
     loop {
         let labelled: Vec<Namespace> =
             side.cluster.list("", &format!("{}={}", label::CLUSTER_ID, peer.cluster_id)).await?;
-        let name = match objects::tenant(&labelled, peer).map_err(|why| anyhow!(why))? {
+        let name = match in_band::tenant(&labelled, peer).map_err(|why| anyhow!(why))? {
             Tenant::Use(name) => name,
             Tenant::Wait(name) => {
                 step.say(format!("Waiting for the earlier tenant namespace {name:?} to be deleted"));
@@ -172,7 +175,7 @@ async fn tenant(side: &Side, peer: &ClusterIdentity, deadline: Deadline) -> anyh
                 gone.with_context(|| format!("the earlier tenant namespace {name:?} is still being deleted"))?;
                 continue;
             }
-            Tenant::Create(name) => match side.cluster.create(&objects::tenant_namespace(&name, peer)).await {
+            Tenant::Create(name) => match side.cluster.create(&peering::tenant_namespace(&name, peer)).await {
                 Ok(_) => name,
                 // Either made by a controller at this moment, or it is somebody else's.
                 Err(error) if error.is_conflict() => {
@@ -200,12 +203,13 @@ async fn tell(
 ) -> anyhow::Result<()> {
     let (here, there) = (&from.identity.cluster_name, &to.identity.cluster_name);
     let step = from.out.step("Creating network configuration");
-    let original = objects::original(facts, &to.identity, room);
+    let ranges = [facts.pod_cidr.clone(), facts.external_cidr.clone()];
+    let original = in_band::original(peering::networks(&to.identity, ranges, &facts.gateway), room);
     let original = write(from, &original, deadline).await.with_context(|| from.called())?;
     step.done(format!("network configuration created in local cluster {here:?}"));
 
     let step = from.out.step("Creating network configuration in the remote cluster");
-    let copy = objects::copy(&original, &from.identity, room_there);
+    let copy = in_band::copy(&original, &from.identity, room_there);
     write(to, &copy, deadline).await.with_context(|| to.called())?;
     step.done(format!("network configuration created in remote cluster {there:?}"));
 
@@ -270,10 +274,10 @@ async fn know(
 ) -> anyhow::Result<Known> {
     let name = &peer.cluster_name;
     let step = side.out.step(format!("Configuring foreign cluster for remote cluster {name:?}"));
-    side.cluster.apply(&objects::token_secret(token, peer, &side.namespace)).await?;
+    side.cluster.apply(&peering::token_secret(token, &peer.cluster_id, &side.namespace)).await?;
     loop {
         let known: Vec<ForeignCluster> = side.cluster.list("", "").await?;
-        let written = match objects::foreign_cluster(&known, peer, urls).map_err(|why| anyhow!(why))? {
+        let written = match in_band::foreign_cluster(&known, peer, urls).map_err(|why| anyhow!(why))? {
             Plan::Wait(name) => {
                 step.say("Waiting for the earlier peering to end");
                 settled_or_gone(&side.cluster, &name, deadline).await?;
@@ -309,14 +313,14 @@ async fn wish(side: &Side, foreign: &ForeignCluster, deadline: Deadline) -> anyh
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::in_band::gateway::Gateway;
 
     fn facts(reach: Reachability) -> Facts {
         let address = Address { ip: "10.96.0.1".parse().unwrap(), port: 1 };
         Facts {
             pod_cidr: String::new(),
             external_cidr: String::new(),
-            gateway: Gateway { address: "10.0.0.1".into(), port: 5871, public_key: String::new(), reach },
+            gateway: peering::Gateway { address: "10.0.0.1".into(), port: 5871, public_key: String::new() },
+            reach,
             auth: address,
             proxy: address,
         }

@@ -16,14 +16,13 @@ use liqo_api::{
     meta::{annotation, label},
     names,
 };
-use liqo_core::naming;
+use liqo_core::{naming, peering::id_of};
 use liqo_kube::Cluster;
 use serde::Serialize;
 
 use super::belongings::last_end;
 use crate::{
     out::Out,
-    peer::plan::id_of,
     wait::{Deadline, Watched},
 };
 

@@ -8,7 +8,7 @@ use liqo_api::{
     meta::{annotation, label},
     names,
 };
-use liqo_core::join_token;
+use liqo_core::{join_token, peering};
 use liqo_kube::{Cluster, KubeError, certs, now};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::json;
@@ -30,7 +30,7 @@ pub(crate) async fn ensure(cluster: &Cluster, namespace: &str) -> Result<String,
                 Some(token) => return Ok(token),
                 None => cluster.remove(secret).await?,
             },
-            None => match cluster.create(&secret(namespace, names::AUTH_TOKEN_SECRET, &random(), None)).await {
+            None => match cluster.create(&secret(namespace, names::AUTH_TOKEN_SECRET, &random())).await {
                 // Somebody else was quicker: what is stored counts.
                 Err(error) if !error.is_conflict() => return Err(error),
                 _ => {}
@@ -81,15 +81,10 @@ pub(crate) async fn for_peer(cluster: &Cluster, namespace: &str, peer: &str) -> 
 }
 
 fn first_contact(namespace: &str, name: &str, peer: &str) -> Secret {
-    let mut secret = secret(namespace, name, &random(), None);
+    let mut secret = secret(namespace, name, &random());
     secret.metadata.labels = Some([(label::CLUSTER_ID.to_owned(), peer.to_owned())].into());
     secret.metadata.annotations = Some([(annotation::TOKEN_MADE_FOR.to_owned(), "first-contact".to_owned())].into());
     secret
-}
-
-/// Name of the secret with the token of `peer`.
-pub(crate) fn remote_name(peer: &str) -> String {
-    format!("{}{peer}", names::REMOTE_TOKEN_PREFIX)
 }
 
 /// Stores the token a peer wants to hear from us, if there is none or the peer `may_replace` it: the administrator may
@@ -104,26 +99,22 @@ pub(crate) async fn store_remote(
     token: &str,
     may_replace: bool,
 ) -> Result<(), KubeError> {
-    let name = remote_name(peer);
+    let name = peering::token_name(peer);
     let found = cluster.get::<Secret>(namespace, &name).await?;
     let held = found.as_ref().and_then(read);
     let is_right = found.as_ref().is_some_and(|secret| secret.labels().contains_key(label::AUTH_TOKEN))
         && held.as_ref().is_some_and(|old| same(old, token));
     if !is_right && (may_replace || held.is_none()) {
-        cluster.apply(&secret(namespace, &name, token, Some(peer))).await?;
+        cluster.apply(&peering::token_secret(token, peer, namespace)).await?;
     }
     Ok(())
 }
 
-pub(super) fn secret(namespace: &str, name: &str, token: &str, peer: Option<&str>) -> Secret {
-    let labels = peer.map(|peer| {
-        BTreeMap::from([(label::CLUSTER_ID.to_owned(), peer.to_owned()), (label::AUTH_TOKEN.to_owned(), String::new())])
-    });
+pub(super) fn secret(namespace: &str, name: &str, token: &str) -> Secret {
     Secret {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
             namespace: Some(namespace.to_owned()),
-            labels,
             ..ObjectMeta::default()
         },
         data: Some(BTreeMap::from([(names::TOKEN_KEY.to_owned(), ByteString(token.as_bytes().to_vec()))])),
@@ -154,7 +145,7 @@ mod tests {
     #[test]
     fn a_secret_without_a_token_holds_none() {
         assert_eq!(read(&Secret::default()), None);
-        assert_eq!(read(&secret("liqo", "x", " ", None)), None);
-        assert_eq!(read(&secret("liqo", "x", "abc\n", None)), Some("abc".to_owned()));
+        assert_eq!(read(&secret("liqo", "x", " ")), None);
+        assert_eq!(read(&secret("liqo", "x", "abc\n")), Some("abc".to_owned()));
     }
 }

@@ -11,8 +11,8 @@ fn own() -> [IpNet; 3] {
     ["10.244.0.0/16", "10.96.0.0/16", "10.97.0.0/16"].map(|text| text.parse().unwrap())
 }
 
-fn gateway() -> Result<Endpoint, Unreachable> {
-    Ok(Endpoint {
+fn gateway() -> Result<Gateway, Unreachable> {
+    Ok(Gateway {
         address: "172.30.0.11".to_owned(),
         port: 32205,
         public_key: "9v9D+gK8ara2qUR9Jb3UhLGfgb3ZPWeF4aAE7mmwRx0=".to_owned(),
@@ -158,15 +158,14 @@ fn what_others_wrote_by_hand_is_followed_but_not_removed() {
 fn each_change_is_told_and_nothing_else() {
     let there = [aged(made(), "a", 1)];
     let foreign = established();
-    let told = |own: [IpNet; 3], gateway: Endpoint| {
-        plan((TENANT, PEER), Some(&foreign), &there, Some(own), &Ok(gateway)).write
-    };
+    let told =
+        |own: [IpNet; 3], gateway: Gateway| plan((TENANT, PEER), Some(&foreign), &there, Some(own), &Ok(gateway)).write;
     let good = gateway().unwrap();
     assert_eq!(told(own(), good.clone()), None);
     let changes = [
-        Endpoint { address: "rome.it".to_owned(), ..good.clone() },
-        Endpoint { port: 32206, ..good.clone() },
-        Endpoint { public_key: "fAtXqFbclsLrEwLCMmP18WQmRtocQDjKtHV8rRnTSW0=".to_owned(), ..good.clone() },
+        Gateway { address: "rome.it".to_owned(), ..good.clone() },
+        Gateway { port: 32206, ..good.clone() },
+        Gateway { public_key: "fAtXqFbclsLrEwLCMmP18WQmRtocQDjKtHV8rRnTSW0=".to_owned(), ..good.clone() },
     ];
     for change in changes {
         assert!(matches!(told(own(), change.clone()), Some(Write::Replace(..))), "{change:?}");

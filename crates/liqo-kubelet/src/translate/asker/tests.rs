@@ -5,8 +5,9 @@ use std::{
     sync::atomic::{AtomicBool, AtomicU8, Ordering},
 };
 
-use liqo_ipam_rpc::{Ipam, Refusal, serve};
-use liqo_kube::drive;
+use liqo_front::grpc::{Caller, Credentials, Grpc, Identity, Status, Who};
+use liqo_ipam_rpc::{Answers, Ipam, Refusal, Subject, files};
+use liqo_kube::{drain::Drain, drive};
 use tokio::net::TcpListener;
 
 use super::*;
@@ -28,7 +29,20 @@ impl Plan {
     }
 }
 
+impl Identity for Plan {
+    async fn identify(&self, _shown: Credentials<'_>) -> Result<Who, Status> {
+        Ok(Who::Forwarded)
+    }
+}
+
 impl Ipam for Plan {
+    type Caller = Caller;
+
+    async fn admit(&self, caller: &Caller, _subject: Subject<'_>) -> Result<(), Refusal> {
+        caller.keep();
+        Ok(())
+    }
+
     async fn map_endpoint_ip(&self, cluster_id: &str, ip: IpAddr) -> Result<IpAddr, Refusal> {
         let IpAddr::V4(v4) = ip else { return Err(Refusal::Invalid("only IPv4".to_owned())) };
         if self.out.load(Ordering::SeqCst) {
@@ -68,7 +82,8 @@ async fn bench(way: Way) -> Bench {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let plan = Arc::new(Plan::default());
-    tokio::spawn(serve(listener, Arc::clone(&plan)));
+    let front = Grpc::new(Answers::new(Arc::clone(&plan)), files(), Arc::clone(&plan)).unwrap();
+    tokio::spawn(front.serve(listener, None, Drain::default()));
     let ipam = IpamClient::new(&address.to_string()).unwrap().with_deadline(DEADLINE);
     let asker = Arc::new(Asker::new(way, ipam, "peer"));
     let driven = Arc::clone(&asker);

@@ -1,41 +1,35 @@
 //! What an out-of-band peering writes, decided before anything is written.
 
-use kube::{ResourceExt, api::ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use liqo_api::{
     ClusterIdentity,
-    discovery::{
-        ForeignCluster, ForeignClusterSpec, PeeringConditionStatus, PeeringConditionType, PeeringEnabled, PeeringType,
-    },
+    discovery::{ForeignCluster, ForeignClusterSpec, PeeringEnabled, PeeringType},
     meta::label,
 };
-use liqo_core::naming::{cluster_id_error, dns_label_error};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::condition;
+use super::{Plan, id_of, is_leaving, labels, name};
+use crate::naming::{cluster_id_error, dns_label_error};
 
-/// What was typed.
+/// What the other cluster said of itself, as somebody passes it on.
 #[derive(Clone, Debug)]
-pub(crate) struct Ask {
-    pub(crate) name: String,
-    pub(crate) auth_url: String,
-    pub(crate) cluster_id: String,
-    pub(crate) token: String,
-}
-
-/// What to do about the object of the peer.
-#[derive(Clone, Debug)]
-pub(crate) enum Plan {
-    /// An earlier peering is still going away under this name.
-    Wait(String),
-    /// It is new.
-    Create(Box<ForeignCluster>),
-    /// It is known: this merge patch says what is wanted now.
-    Update(Box<ForeignCluster>, Value),
+pub struct Ask {
+    /// Name of the other cluster here: a DNS label.
+    pub name: String,
+    /// URL of its authentication service.
+    pub auth_url: String,
+    /// Its cluster ID.
+    pub cluster_id: String,
+    /// The token that its authentication service wants to hear.
+    pub token: String,
 }
 
 impl Ask {
-    /// Everything that is wrong with the words alone.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    /// Whether the texts make sense alone, without looking at this cluster.
+    ///
+    /// # Errors
+    /// A sentence that says which text is wrong and why.
+    pub fn check(&self) -> Result<(), String> {
         if let Some(why) = dns_label_error(&self.name) {
             return Err(format!("the cluster name {:?} {why}", self.name));
         }
@@ -78,27 +72,25 @@ fn check_url(url: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether the object, or its earlier outgoing peering, is on its way out.
-pub(crate) fn is_leaving(foreign: &ForeignCluster) -> bool {
-    let outgoing = condition::status(foreign, PeeringConditionType::OutgoingPeering);
-    foreign.metadata.deletion_timestamp.is_some() || outgoing == PeeringConditionStatus::Disconnecting
-}
-
-/// Pure: what to write, given who we are and whom we know.
-pub(crate) fn plan(ask: &Ask, local: &ClusterIdentity, known: &[ForeignCluster]) -> Result<Plan, String> {
+/// What to write about the other cluster in the cluster `local`, which knows the peers `known`.
+///
+/// # Errors
+/// A sentence: the other cluster is this one, its name is taken, or a peering of another type exists.
+pub fn plan(ask: &Ask, local: &ClusterIdentity, known: &[ForeignCluster]) -> Result<Plan, String> {
     if ask.cluster_id == local.cluster_id {
         return Err("the Cluster ID of the remote cluster is the same of that of the local cluster".to_owned());
     }
     let same_id = known.iter().find(|one| id_of(one) == ask.cluster_id);
-    let same_name =
-        known.iter().find(|one| one.name_any() == ask.name && id_of(one) != ask.cluster_id && !id_of(one).is_empty());
+    let same_name = known
+        .iter()
+        .find(|one| name(&one.metadata) == ask.name && id_of(one) != ask.cluster_id && !id_of(one).is_empty());
     match (same_id, same_name) {
         (None, Some(other)) => Err(format!(
             "the name {:?} belongs to another cluster (cluster ID {}): choose another name",
             ask.name,
             id_of(other)
         )),
-        (None, None) => match known.iter().find(|one| one.name_any() == ask.name) {
+        (None, None) => match known.iter().find(|one| name(&one.metadata) == ask.name) {
             // Known by its URL only, its ID has not been learnt yet.
             Some(foreign) => update(ask, foreign),
             None => Ok(Plan::Create(Box::new(create(ask)))),
@@ -107,18 +99,11 @@ pub(crate) fn plan(ask: &Ask, local: &ClusterIdentity, known: &[ForeignCluster])
     }
 }
 
-/// The cluster ID of a peer, as far as it is known.
-pub(crate) fn id_of(foreign: &ForeignCluster) -> &str {
-    let identity = foreign.spec.cluster_identity.as_ref().map(|identity| identity.cluster_id.as_str());
-    let labelled = foreign.metadata.labels.as_ref().and_then(|labels| labels.get(label::CLUSTER_ID));
-    identity.filter(|id| !id.is_empty()).or_else(|| labelled.map(String::as_str)).unwrap_or_default()
-}
-
 fn create(ask: &Ask) -> ForeignCluster {
     ForeignCluster {
         metadata: ObjectMeta {
             name: Some(ask.name.clone()),
-            labels: Some([(label::CLUSTER_ID.to_owned(), ask.cluster_id.clone())].into()),
+            labels: labels([(label::CLUSTER_ID, &ask.cluster_id)]),
             ..ObjectMeta::default()
         },
         spec: ForeignClusterSpec {
@@ -137,7 +122,7 @@ fn create(ask: &Ask) -> ForeignCluster {
 
 fn update(ask: &Ask, foreign: &ForeignCluster) -> Result<Plan, String> {
     if is_leaving(foreign) {
-        return Ok(Plan::Wait(foreign.name_any()));
+        return Ok(Plan::Wait(name(&foreign.metadata)));
     }
     if foreign.spec.peering_type != PeeringType::OutOfBand {
         return Err(format!(
@@ -147,12 +132,12 @@ fn update(ask: &Ask, foreign: &ForeignCluster) -> Result<Plan, String> {
             PeeringType::OutOfBand
         ));
     }
-    let name = foreign.spec.cluster_identity.as_ref().map(|identity| identity.cluster_name.clone());
-    let name = name.filter(|name| !name.is_empty()).unwrap_or_else(|| ask.name.clone());
+    let known_as = foreign.spec.cluster_identity.as_ref().map(|identity| identity.cluster_name.clone());
+    let known_as = known_as.filter(|name| !name.is_empty()).unwrap_or_else(|| ask.name.clone());
     let patch = json!({
-        "metadata": {"resourceVersion": foreign.resource_version()},
+        "metadata": {"resourceVersion": foreign.metadata.resource_version},
         "spec": {
-            "clusterIdentity": {"clusterID": ask.cluster_id, "clusterName": name},
+            "clusterIdentity": {"clusterID": ask.cluster_id, "clusterName": known_as},
             "foreignAuthUrl": ask.auth_url,
             "foreignProxyUrl": null,
             "outgoingPeeringEnabled": PeeringEnabled::Yes,
@@ -238,7 +223,7 @@ mod tests {
         let Ok(Plan::Update(one, patch)) = plan(&ask(), &here(), &[known("mediolanum", ID)]) else {
             panic!("not updated")
         };
-        assert_eq!(one.name_any(), "mediolanum");
+        assert_eq!(name(&one.metadata), "mediolanum");
         assert_eq!(patch["spec"]["clusterIdentity"]["clusterName"], "mediolanum");
         assert_eq!(patch["metadata"]["resourceVersion"], "7");
     }
@@ -259,7 +244,7 @@ mod tests {
     #[test]
     fn what_is_being_deleted_is_waited_for() {
         let mut leaving = known("milan", ID);
-        leaving.metadata.deletion_timestamp = Some(liqo_kube::now());
+        leaving.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
         assert!(matches!(plan(&ask(), &here(), &[leaving]), Ok(Plan::Wait(name)) if name == "milan"));
     }
 }
