@@ -38,6 +38,7 @@ use liqo_api::{
     names,
     virtualkubelet::NamespaceMap,
 };
+use liqo_core::peering;
 use liqo_kube::{Object, Queue, Store, life::Life};
 
 use self::{allowance::Bookings, owners::Owners};
@@ -92,16 +93,10 @@ impl Shared {
     }
 }
 
-/// How an aspect of a peering stands.
-pub(crate) fn condition(peer: &ForeignCluster, aspect: PeeringConditionType) -> PeeringConditionStatus {
-    let all = peer.status.iter().flat_map(|status| &status.peering_conditions);
-    all.into_iter().find(|one| one.type_ == aspect).map(|one| one.status).unwrap_or_default()
-}
-
 /// Whether the peer's API server answers, so that what we ask of it will happen.
 pub(crate) fn answers(peer: Option<&ForeignCluster>) -> bool {
     peer.is_some_and(|peer| {
-        condition(peer, PeeringConditionType::APIServerStatus) == PeeringConditionStatus::Established
+        peering::status(peer, PeeringConditionType::APIServerStatus) == PeeringConditionStatus::Established
     })
 }
 

@@ -1,6 +1,6 @@
 //! Which answers have a line in the log, target `audit`.
 //!
-//! Keeps true: every answer to a known caller has a line; callers that are not known do not fill the log.
+//! Keeps true: every answer to a known caller has a line; lines about unknown callers are limited.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -11,7 +11,7 @@ use liqo_kube::rate::{Limiter, Rate, source};
 
 /// Lines about one source without a known caller, and about all.
 const LINES: Rate = Rate::new(60, Duration::from_millis(200));
-const ALL_LINES: Rate = Rate::new(600, Duration::from_millis(20));
+const ALL_LINES: Rate = Rate::new(600, Duration::from_millis(200));
 /// Sources whose lines are counted.
 const COUNTED: usize = 4096;
 

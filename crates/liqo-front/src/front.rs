@@ -170,7 +170,7 @@ impl Front {
         let user = who.as_ref().map_or("", |caller| caller.user.name.as_str());
         let response = self.finish(routes, &headers, &path, user, answered.unwrap_or_else(IntoResponse::into_response));
         if self.audit.tells(user, address) {
-            let (path, status) = (said::printable(&path), response.status().as_u16());
+            let (method, path, status) = (said::method(&method), said::printable(&path), response.status().as_u16());
             tracing::info!(target: "audit", user, source = %address, %method, path, status, "request answered");
         }
         response.map(|body| body.map_err(Into::into).boxed_unsync())

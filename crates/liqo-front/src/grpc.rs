@@ -1,9 +1,10 @@
 //! The front for gRPC: who calls, how often, for how long; health and reflection beside the service of a role.
 //!
 //! Keeps true: without a known caller there is the health of the service (`grpc.health.v1`) and nothing else; every call is
-//! bounded in size, time and rate, and leaves one line in the log, target `audit`, unless callers that are not known fill the log. What a caller may do is decided by the
-//! service itself, which finds the [`Caller`] in the extensions of each request; a caller that is let in keeps the place of
-//! its connection ([`Caller::keep`]). Other connections end after ten seconds, also where they watch the health.
+//! bounded in size, time and rate, and leaves one line in the log, target `audit`; lines about unknown callers are limited.
+//! What a caller may do is decided by the service itself, which finds the [`Caller`] in the extensions of each request; a
+//! caller that is let in keeps the place of its connection ([`Caller::keep`]). Other connections end after ten seconds, also
+//! where they watch the health.
 
 mod catalogue;
 mod deadline;
@@ -39,7 +40,7 @@ use crate::audit::Audit;
 /// How often one caller may call, and all together: programs that follow a cluster call often.
 const CALLER: Rate = Rate::new(2000, Duration::from_millis(1));
 const ALL_CALLERS: Rate = Rate::new(10_000, Duration::from_micros(200));
-/// How often one source may ask for the health, and all together.
+/// How often one source may ask for the health or call without being known, and all together.
 const STRANGER: Rate = Rate::new(60, Duration::from_millis(200));
 const ALL_STRANGERS: Rate = Rate::new(600, Duration::from_millis(5));
 /// Callers, and sources, whose calls are counted.
@@ -98,10 +99,12 @@ impl Caller {
 
 /// How a role finds out who calls.
 pub trait Identity: Send + Sync + 'static {
-    /// The caller that shows these credentials.
+    /// The caller that shows these credentials, if the caller may make some call of the service. Callers have a limit of their own, and
+    /// share a limit with each other: who may make no call at all is refused here, and takes nothing from them.
     ///
     /// # Errors
-    /// `Unauthenticated` when nobody known calls, `Unavailable` when the API server does not say.
+    /// `Unauthenticated` when nobody known calls, `PermissionDenied` for a user who may make no call, `Unavailable` when the API server
+    /// does not say.
     fn identify(&self, shown: Credentials<'_>) -> impl Future<Output = Result<Who, Status>> + Send;
 }
 
@@ -222,7 +225,14 @@ impl<I: Identity> Grpc<I> {
             path if path.starts_with(REFLECTION) => &self.reflection,
             _ => return Err(Status::unimplemented("there is no such call")),
         };
-        let who = self.identity.identify(Credentials { peer, token: bearer(request.headers()) }).await?;
+        let shown = Credentials { peer, token: bearer(request.headers()) };
+        let who = match self.identity.identify(shown).await {
+            Ok(who) => who,
+            Err(refusal) => {
+                self.strangers.take(source(peer.address.ip())).map_err(too_many)?;
+                return Err(refusal);
+            }
+        };
         *caller = Some(who.clone());
         self.callers.take(who.name().to_owned()).map_err(too_many)?;
         let mut request = request.map(Body::new);

@@ -1,8 +1,8 @@
 //! The front where callers are no users of the cluster, like the clusters that peer with it: the role knows its callers by
 //! itself, and its process needs no right to ask the API server about them.
 //!
-//! Keeps true: every request is bounded in size ([`server::body`]) and time, and leaves a line in the log, target `audit`, unless its
-//! source fills the log. What is answered is the role's alone: callers of Liqo 0.8.3 know no problem documents.
+//! Keeps true: every request is bounded in size ([`server::body`]) and time, and leaves a line in the log, target `audit`, but for
+//! the limit on lines about unknown callers. What is answered is the role's alone: callers of Liqo 0.8.3 know no problem documents.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -40,7 +40,8 @@ pub async fn serve<F>(
 {
     let audit = Arc::<Audit>::default();
     let told = move |request: Request<Incoming>, peer: Peer| {
-        let (method, path, source) = (request.method().clone(), said::printable(request.uri().path()), peer.address);
+        let (method, path, source) =
+            (said::method(request.method()), said::printable(request.uri().path()), peer.address);
         let (answered, audit) = (answer(request, peer), Arc::clone(&audit));
         async move {
             let late = |_| Said { who: String::new(), response: late() };

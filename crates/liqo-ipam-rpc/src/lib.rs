@@ -7,7 +7,7 @@
 //!
 //! A caller shows a token as the metadata `authorization: Bearer ...`; a server of Liqo 0.8.3 does not look at it.
 //!
-//! [`IpamClient`] asks, [`Ipam`] answers by [`Answers`] on any server of gRPC; [`files`] is the description. Inside this crate's borders addresses are [`std::net::IpAddr`];
+//! [`IpamClient`] asks; [`Answers`] make a gRPC service of an [`Ipam`]; [`files`] describes the service. Inside this crate's borders addresses are [`std::net::IpAddr`];
 //! text exists on the wire only.
 
 mod client;

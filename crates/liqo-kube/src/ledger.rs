@@ -29,7 +29,7 @@ pub trait Kept: Send + Sync + 'static {
     /// The field of the object.
     type Spec: PartialEq + Serialize + Send;
 
-    /// Names the ledger in logs and metrics.
+    /// Names the ledger in errors, logs and metrics.
     const NAME: &'static str;
     /// The label, `key=value`, by which the object is found; of several objects the oldest counts.
     const LABEL: &'static str;
@@ -114,11 +114,11 @@ impl<K: Kept> Ledger<K> {
         let news = Queue::new();
         let ring = news.clone();
         let stored = cluster.watch::<K::Object>("").labels(K::LABEL).start(move |_| ring.push(()));
-        life.spawn("ledger", Clerk::<K> { cluster: cluster.clone(), known: None }.work(waiting));
-        life.spawn("ledger-watch", async move {
+        life.spawn(K::NAME, Clerk::<K> { cluster: cluster.clone(), known: None }.work(waiting));
+        life.spawn(K::NAME, async move {
             stored.ready().await;
             news.push(());
-            drive("ledger", news, 1, |()| {
+            drive(K::NAME, news, 1, |()| {
                 publish_latest::<K>(&stored, &publish, &differ);
                 std::future::ready(Ok::<_, KubeError>(None))
             })

@@ -5,11 +5,18 @@
 
 /// A shown text is not longer, in characters.
 pub const LONGEST: usize = 768;
+/// A shown method is not longer, in characters: the longest methods that are registered have 17 (RFC 4437, RFC 3253).
+const LONGEST_METHOD: usize = 17;
 
 /// A text of another cluster on one line, without characters that change how the rest is shown.
 pub fn printable(text: &str) -> String {
     let shown: String = text.chars().map(|c| if is_printable(c) { c } else { ' ' }).take(LONGEST).collect();
     shown.trim().to_owned()
+}
+
+/// The name of an HTTP method for a line of the log: callers may invent methods of any length.
+pub fn method(method: &http::Method) -> String {
+    printable(method.as_str()).chars().take(LONGEST_METHOD).collect()
 }
 
 /// A text of a cluster, marked as its claim: `cluster "NAME" says: TEXT`.
@@ -42,6 +49,13 @@ mod tests {
         ] {
             assert_eq!(printable(text), shown, "{text:?}");
             assert_eq!(by("milan", text), format!("cluster \"milan\" says: {shown}"), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_invented_method_fills_no_line() {
+        for (name, shown) in [("GET", "GET"), (&*"A".repeat(60_000), &*"A".repeat(LONGEST_METHOD))] {
+            assert_eq!(method(&http::Method::from_bytes(name.as_bytes()).unwrap()), shown);
         }
     }
 }

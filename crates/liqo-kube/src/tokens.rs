@@ -31,10 +31,10 @@ const KNOWN: usize = 4096;
 const ASKING: usize = 8;
 /// Sources that are counted at most.
 const SOURCES: usize = 4096;
-/// Reviews of tokens that are not known to be good: of one source 20 at once and then one a second, of all together 100 at
-/// once and then 20 a second.
-const NEW: (Rate, Rate) = (Rate::new(20, Duration::from_secs(1)), Rate::new(100, Duration::from_millis(50)));
-/// Longest token, bytes.
+/// Reviews of tokens that are not known to be good: of one source 10 at once and then one a second, of all together 100 at
+/// once and then 10 a second.
+const NEW: (Rate, Rate) = (Rate::new(10, Duration::from_secs(1)), Rate::new(100, Duration::from_millis(100)));
+/// Longest token, bytes: tokens of an OIDC issuer name the groups of their user.
 const LONGEST: usize = 16_384;
 
 /// The user, if the token was one.

@@ -26,13 +26,14 @@ use liqo_api::{
     net::TunnelEndpoint,
     virtualkubelet::ShadowEndpointSlice,
 };
+use liqo_core::peering;
 use liqo_kube::{Cluster, KubeError, Queue, Store, drive, told::Told};
 
 use self::{
     bounds::Bounds,
     plan::{Step, forge, plan},
 };
-use super::{Shared, answers, brief, condition, drift, is_leaving, provider_of};
+use super::{Shared, answers, brief, drift, is_leaving, provider_of};
 use crate::{COMPONENT, memory::Memory};
 
 /// Under this name slices are written.
@@ -257,7 +258,7 @@ fn origin(shadow: &ShadowEndpointSlice) -> &str {
 /// Whether packets reach the peer and its news reach us.
 fn is_reachable(peer: Option<&ForeignCluster>) -> bool {
     use PeeringConditionStatus::{Established, External};
-    let network = peer.map(|peer| condition(peer, PeeringConditionType::NetworkStatus));
+    let network = peer.map(|peer| peering::status(peer, PeeringConditionType::NetworkStatus));
     matches!(network, Some(Established | External)) && answers(peer)
 }
 

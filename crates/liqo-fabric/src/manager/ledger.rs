@@ -19,7 +19,7 @@ impl Kept for Addresses {
     type Object = IpamStorage;
     type Spec = IpamStorageSpec;
 
-    const NAME: &'static str = "the address storage";
+    const NAME: &'static str = "address-storage";
     const LABEL: &'static str = "net.liqo.io/ipamstorage=true";
 
     fn blank() -> IpamStorage {

@@ -134,7 +134,9 @@ impl Identity for Service {
             "show a ServiceAccount's token with audience {} as \"authorization: Bearer\"",
             names::IPAM_AUDIENCE
         );
-        self.judged(grpc::user(&self.callers, shown, &remedy).await.map(Who::User))
+        let user = self.judged(grpc::user(&self.callers, shown, &remedy).await)?;
+        self.judged(may_ask(&user.name, None, |tenant| self.tenants.peer_of(tenant)))?;
+        Ok(Who::User(user))
     }
 }
 

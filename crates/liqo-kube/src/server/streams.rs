@@ -58,11 +58,7 @@ pub(super) async fn serve<S, F>(
             Ok::<_, Infallible>(response.map(|inner| Sent { inner, _until_sent: hold }))
         }
     });
-    let mut http = http2::Builder::new(TokioExecutor::new());
-    http.timer(TokioTimer::new()).max_concurrent_streams(at_once).max_header_list_size(HEAD);
-    http.initial_stream_window_size(WINDOW).initial_connection_window_size(WINDOWS);
-    http.keep_alive_interval(ALIVE_INTERVAL).keep_alive_timeout(ALIVE_TIMEOUT);
-    let mut served = pin!(http.serve_connection(TokioIo::new(stream), service));
+    let mut served = pin!(bounded(at_once).serve_connection(TokioIo::new(stream), service));
     let unknown = async {
         tokio::time::sleep(PATIENCE).await;
         if place.is_kept() {
@@ -80,4 +76,13 @@ pub(super) async fn serve<S, F>(
     if let Err(error) = outcome {
         tracing::debug!(error = %error, "connection ended early");
     }
+}
+
+/// HTTP/2 with the bounds of this module, and so many requests of one connection at the same time.
+fn bounded(at_once: u32) -> http2::Builder<TokioExecutor> {
+    let mut http = http2::Builder::new(TokioExecutor::new());
+    http.timer(TokioTimer::new()).max_concurrent_streams(at_once).max_header_list_size(HEAD);
+    http.initial_stream_window_size(WINDOW).initial_connection_window_size(WINDOWS);
+    http.keep_alive_interval(ALIVE_INTERVAL).keep_alive_timeout(ALIVE_TIMEOUT);
+    http
 }
