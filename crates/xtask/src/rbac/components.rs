@@ -137,7 +137,8 @@ pub(super) const ROUTE: &[Rule] = &[
 ];
 
 /// Route agent, in the Liqo namespace.
-pub(super) const ROUTE_NAMESPACED: &[Rule] = &[rule("", &["services"], RO)];
+pub(super) const ROUTE_NAMESPACED: &[Rule] =
+    &[rule("", &["services"], RO), named("apps", &["daemonsets"], &["liqo-route"], &["get"])];
 
 /// Network manager, everywhere.
 pub(super) const NETWORK_MANAGER: &[Rule] = &[
