@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use liqo_test::{
     Cluster, Stage,
+    run::{command, output},
     stage::{LONG, on},
     story, wait_for,
 };
@@ -55,7 +56,7 @@ fn pods_behave_as_on_a_plain_node() -> Result<()> {
 type Behaviour<'a> = (&'static str, fn(&View<'a>) -> Result<()>);
 
 /// What happens at the same time.
-fn behaviours<'a>() -> [Behaviour<'a>; 8] {
+fn behaviours<'a>() -> [Behaviour<'a>; 9] {
     [
         ("deadline", View::an_end_is_final),
         ("gates", View::readiness_gates_count),
@@ -65,6 +66,7 @@ fn behaviours<'a>() -> [Behaviour<'a>; 8] {
         ("changes", View::what_is_not_followed_is_told),
         ("logs", View::logs_are_refused_in_words),
         ("service", View::fields_of_services_stay),
+        ("client", View::a_client_finds_its_namespace),
     ]
 }
 
@@ -242,6 +244,42 @@ impl View<'_> {
             let same = |field: &str| there[field] == spec[field];
             Ok((same("sessionAffinityConfig") && same("trafficDistribution")).then_some(()))
         })
+    }
+
+    /// A client that reads the files of its service account may list the pods of the namespace that these name, and the downward API
+    /// tells it the same namespace and its own UID.
+    fn a_client_finds_its_namespace(&self) -> Result<()> {
+        let account = ["--clusterrole=view", "--serviceaccount=demo:default"];
+        self.rome.kubectl(&[&["create", "rolebinding", "client", "-n", "demo"][..], &account].concat())?;
+        let field = |path: &str| json!({"fieldRef": {"fieldPath": path}});
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "client", "namespace": "demo"}, "spec": {
+            "nodeName": "liqo-milan", "tolerations": [{"operator": "Exists", "key": "virtual-node.liqo.io/not-allowed"}],
+            "volumes": [{"name": "me", "downwardAPI": {"items": [
+                {"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}},
+                {"path": "uid", "fieldRef": {"fieldPath": "metadata.uid"}}]}}],
+            "containers": [{"name": "c", "image": "localhost/busybox:1", "command": ["sleep", "3600"],
+                "volumeMounts": [{"name": "me", "mountPath": "/me"}],
+                "env": [{"name": "NAMESPACE", "valueFrom": field("metadata.namespace")},
+                    {"name": "ID", "valueFrom": field("metadata.uid")}]}]}});
+        self.rome.apply(&pod.to_string())?;
+        self.running("client")?;
+        let run = |command: &str| -> Result<String> {
+            let said = self.rome.kubectl(&["exec", "-n", "demo", "client", "--", "sh", "-c", command])?;
+            Ok(said.trim().to_owned())
+        };
+        let uid = self.local("client")?["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+        let told = run("echo $NAMESPACE $ID $(cat /me/namespace) $(cat /me/uid)")?;
+        ensure!(told == format!("demo {uid} demo {uid}"), "the pod is told {told}, its UID is {uid}");
+        let files = "/var/run/secrets/kubernetes.io/serviceaccount";
+        let [namespace, token] = ["namespace", "token"].map(|file| run(&format!("cat {files}/{file}")));
+        let authority = self.rome.logs_dir().join("client-ca.crt");
+        std::fs::write(&authority, run(&format!("cat {files}/ca.crt"))?).context("cannot keep the certificates")?;
+        let mut curl = command("curl");
+        curl.args(["-sS", "-o", "/dev/null", "-w", "%{http_code}", "--noproxy", "*", "--max-time", "5", "--cacert"]);
+        curl.arg(authority).args(["-H", &format!("Authorization: Bearer {}", token?)]);
+        let code = output(curl.arg(format!("{}/api/v1/namespaces/{}/pods", self.rome.api_server(), namespace?)))?;
+        ensure!(code == "200", "the pods of the namespace that the client finds: {code}");
+        Ok(())
     }
 
     /// Starts a pod with more fields of its spec and a shell command.

@@ -32,6 +32,7 @@ enum Added {
 }
 
 const ORIGINAL: &[&str] = &["metadata", "annotations", "virtualkubelet.liqo.io/original-uid"];
+const NAMESPACE: &[&str] = &["metadata", "annotations", "virtualkubelet.liqo.io/original-namespace"];
 const PART: &str = "app.kubernetes.io/part-of=liqo";
 const REFLECTED: &str = "virtualkubelet.liqo.io/origin";
 
