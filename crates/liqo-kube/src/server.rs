@@ -39,7 +39,10 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-pub use self::{clients::serve_users, listen::Listen};
+pub use self::{
+    clients::{AUTHENTICATION, Authorities, serve_known, serve_users},
+    listen::Listen,
+};
 use self::{
     linger::{Linger, Lingering},
     places::{Doing, Place, Places, Way},

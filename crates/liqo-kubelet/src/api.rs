@@ -122,10 +122,7 @@ impl Api {
             Route::Health => Ok(text(StatusCode::OK, "ok")),
             Route::Pods => Ok(self.pods()),
             Route::Summary => self.summary().await,
-            Route::Metrics(path) => {
-                let id = &self.around.link.here.cluster_id;
-                pass::get_soon(there, &format!("/apis/metrics.liqo.io/v1alpha1/scrape/{id}/{path}")).await
-            }
+            Route::Metrics(page) => pass::get_soon(there, &self.agent(page)).await,
             Route::Logs(target) => {
                 let namespace = self.namespace_there(&target)?;
                 pass::get(there, &route::path_there(&namespace, &target, "log", request.uri().query())).await
@@ -166,21 +163,47 @@ impl Api {
     }
 
     async fn summary(&self) -> Result<Response<Reply>, Refusal> {
-        let Surroundings { link, pods, pairs, there, .. } = &self.around;
+        let Surroundings { link, pairs, .. } = &self.around;
         let mut all = Vec::new();
         for (here, place) in pairs.places() {
-            let path = format!("/apis/metrics.k8s.io/v1beta1/namespaces/{}/pods", place.namespace);
-            let request = kube::core::Request::new(path).list(&ListParams::default().labels(&link.selector()));
-            let asked = there.ask::<Pod, PodMetricsList>("list-metrics", &place.namespace, request);
-            let metrics = asked.await.map_err(|error| {
+            let Some(metrics) = self.metrics(&here, &place).await? else {
+                all = self.scraped().await?;
+                break;
+            };
+            all.push((self.pods_in(&here), metrics));
+        }
+        Ok(json(StatusCode::OK, &summary::summary(&link.node, &self.started, &now(), &all)))
+    }
+
+    fn pods_in(&self, namespace: &str) -> Vec<Arc<Pod>> {
+        self.around.pods.filter(|pod| pod.namespace().as_deref() == Some(namespace))
+    }
+
+    /// What the metrics API there says of a namespace; `None`: there is no such API.
+    async fn metrics(&self, here: &str, place: &Place) -> Result<Option<PodMetricsList>, Refusal> {
+        let Surroundings { link, there, .. } = &self.around;
+        let path = format!("/apis/metrics.k8s.io/v1beta1/namespaces/{}/pods", place.namespace);
+        let request = kube::core::Request::new(path).list(&ListParams::default().labels(&link.selector()));
+        match there.ask::<Pod, PodMetricsList>("list-metrics", &place.namespace, request).await {
+            Ok(metrics) => Ok(Some(metrics)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => {
                 let text = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
                 let status =
                     error.code().and_then(|code| StatusCode::from_u16(code).ok()).unwrap_or(StatusCode::BAD_GATEWAY);
-                Refusal::new(status, format!("metrics of namespace {here} there: {text}"))
-            })?;
-            let local = pods.filter(|pod| pod.namespace().as_deref() == Some(&here));
-            all.push((local, metrics));
+                Err(Refusal::new(status, format!("metrics of namespace {here} there: {text}")))
+            }
         }
-        Ok(json(StatusCode::OK, &summary::summary(&link.node, &self.started, &now(), &all)))
+    }
+
+    /// What the metric agent there says of all namespaces.
+    async fn scraped(&self) -> Result<Vec<(Vec<Arc<Pod>>, PodMetricsList)>, Refusal> {
+        let page = pass::text_soon(&self.around.there, &self.agent("metrics/resource")).await?;
+        Ok(summary::read(&page).into_iter().map(|(here, metrics)| (self.pods_in(&here), metrics)).collect())
+    }
+
+    /// The path at the metric agent there of a page about our pods.
+    fn agent(&self, page: &str) -> String {
+        format!("/apis/metrics.liqo.io/v1alpha1/scrape/{}/{page}", self.around.link.here.cluster_id)
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use liqo_test::{
     Cluster, Stage,
-    run::{command, output},
+    run::{command, inside, output},
     stage::{LONG, on},
     story, wait_for,
 };
@@ -56,7 +56,7 @@ fn pods_behave_as_on_a_plain_node() -> Result<()> {
 type Behaviour<'a> = (&'static str, fn(&View<'a>) -> Result<()>);
 
 /// What happens at the same time.
-fn behaviours<'a>() -> [Behaviour<'a>; 9] {
+fn behaviours<'a>() -> [Behaviour<'a>; 10] {
     [
         ("deadline", View::an_end_is_final),
         ("gates", View::readiness_gates_count),
@@ -67,6 +67,7 @@ fn behaviours<'a>() -> [Behaviour<'a>; 9] {
         ("logs", View::logs_are_refused_in_words),
         ("service", View::fields_of_services_stay),
         ("client", View::a_client_finds_its_namespace),
+        ("metrics", View::a_virtual_node_tells_what_its_pods_use),
     ]
 }
 
@@ -244,6 +245,38 @@ impl View<'_> {
             let same = |field: &str| there[field] == spec[field];
             Ok((same("sessionAffinityConfig") && same("trafficDistribution")).then_some(()))
         })
+    }
+
+    /// Pages of the kubelet API name offloaded pods as they are called at home, and no other pod of the provider; the agent behind them
+    /// answers nobody but its API server.
+    fn a_virtual_node_tells_what_its_pods_use(&self) -> Result<()> {
+        self.run("busy", "", "while true; do :; done")?;
+        self.running("busy")?;
+        let get = |page: &str| self.rome.kubectl(&["get", "--raw", &format!("/api/v1/nodes/liqo-milan/proxy/{page}")]);
+        let sample = |name: &str| format!("{name}{{container=\"c\",namespace=\"demo\",pod=\"busy\"}} ");
+        let page = wait_for("the kubelet there has looked at the pod", LONG, || {
+            let page = get("metrics/resource")?;
+            let told = ["container_cpu_usage_seconds_total", "container_memory_working_set_bytes"].map(sample);
+            Ok(told.iter().all(|sample| page.contains(sample)).then_some(page))
+        })?;
+        let value = |name: &str| page.lines().find_map(|line| line.strip_prefix(name)?.split(' ').nth(1)?.parse().ok());
+        ensure!(value("node_memory_working_set_bytes").is_some_and(|bytes: f64| bytes > 0.0), "{page}");
+        ensure!(!page.contains("kube-system"), "pods of the provider are told: {page}");
+        let summary: Value = serde_json::from_str(&get("stats/summary")?)?;
+        let pods = summary["pods"].as_array().cloned().unwrap_or_default();
+        let pod = pods.iter().find(|pod| pod["podRef"]["name"] == "busy").context("the pod is not in the summary")?;
+        ensure!(pod["podRef"]["uid"] == self.local("busy")?["metadata"]["uid"], "{pod}");
+        ensure!(pod["memory"]["workingSetBytes"].as_u64() > Some(0), "{pod}");
+        let agents = self.milan.items(&["pods", "-n", "liqo", "-l", "app.kubernetes.io/name=metric-agent"])?;
+        let address = agents.first().and_then(|pod| pod["status"]["podIP"].as_str()).context("no metric agent")?;
+        let id = self.milan.items(&["foreignclusters"])?[0]["spec"]["clusterIdentity"]["clusterID"].clone();
+        let id = id.as_str().context("the peer has no ID")?;
+        let url = format!("https://{address}:8443/apis/metrics.liqo.io/v1alpha1/scrape/{id}/metrics/resource");
+        let mut curl = inside(&self.milan.node(&self.milan.first())?.netns, "curl");
+        curl.args(["-sSk", "-o", "/dev/null", "-w", "%{http_code}", "--noproxy", "*", "--max-time", "5"]);
+        let code = output(curl.args(["-H", &format!("X-Remote-User: {id}"), &url]))?;
+        ensure!(code == "403", "somebody who says that he is the API server is answered {code}");
+        self.rome.kubectl(&["delete", "pod", "-n", "demo", "busy", "--wait=false"]).map(drop)
     }
 
     /// A client that reads the files of its service account may list the pods of the namespace that these name, and the downward API

@@ -1,0 +1,208 @@
+//! The API `metrics.liqo.io`, which the API server of this cluster serves to peers: `…/scrape/<cluster ID>/metrics` and its
+//! subpaths.
+//!
+//! Keeps true: one peer has one answer at a time, and all peers together a few, so that kubelets are not asked more often than they
+//! answer.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
+use hyper::body::Incoming;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod};
+use liqo_kube::{
+    Store, now, refusals,
+    server::{Peer, Reply, full, json, text},
+};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+use crate::{caller, kubelets::Kubelets, page::Page, peer::held};
+
+const GROUP: &str = "metrics.liqo.io";
+const VERSION: &str = "metrics.liqo.io/v1alpha1";
+/// Kubelets asked at the same time, for one answer.
+const NODES: usize = 4;
+/// Answers being made at the same time.
+pub(crate) const ANSWERS: usize = 2;
+/// Bytes of one answer.
+const LONGEST: usize = 16 * 1024 * 1024;
+/// The page on which a node says what it uses.
+const RESOURCES: &str = "metrics/resource";
+
+/// What is asked for.
+#[derive(Debug, PartialEq, Eq)]
+enum Route<'a> {
+    /// The document with all groups, this group, or its resources.
+    Groups,
+    Group,
+    Resources,
+    /// A page of kubelets, about the pods of a cluster.
+    Scrape(&'a str, String),
+}
+
+fn route(path: &str) -> Option<Route<'_>> {
+    let parts: Vec<_> = path.split('/').filter(|part| !part.is_empty()).collect();
+    Some(match parts[..] {
+        ["apis"] => Route::Groups,
+        ["apis", GROUP] => Route::Group,
+        ["apis", GROUP, "v1alpha1"] => Route::Resources,
+        ["apis", GROUP, "v1alpha1", "scrape", id, "metrics"] => Route::Scrape(id, "metrics".to_owned()),
+        ["apis", GROUP, "v1alpha1", "scrape", id, "metrics", page @ ("resource" | "cadvisor" | "probes")] => {
+            Route::Scrape(id, format!("metrics/{page}"))
+        }
+        _ => return None,
+    })
+}
+
+fn group() -> Value {
+    let version = json!({"groupVersion": VERSION, "version": "v1alpha1"});
+    json!({"kind": "APIGroup", "apiVersion": "v1", "name": GROUP, "versions": [version], "preferredVersion": version})
+}
+
+fn resources() -> Value {
+    let resource =
+        |name: &str| json!({"name": name, "singularName": "", "namespaced": false, "kind": "Scrape", "verbs": ["get"]});
+    json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": VERSION,
+        "resources": [resource("scrape"), resource("scrape/metrics")]})
+}
+
+/// What answers are made of.
+pub(crate) struct Api {
+    pub(crate) kubelets: Kubelets,
+    pub(crate) namespaces: Store<Namespace>,
+    pub(crate) pods: Store<Pod>,
+    /// The nodes of this cluster, without virtual ones: what runs on those is told by their providers.
+    pub(crate) nodes: Store<Node>,
+    /// How the API server shows that it is the one that asks.
+    pub(crate) authentication: Store<ConfigMap>,
+    pub(crate) answers: Semaphore,
+    /// Peers that are being answered.
+    pub(crate) busy: Mutex<BTreeSet<String>>,
+}
+
+impl Api {
+    pub(crate) async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Reply> {
+        match self.handle(&request, &peer).await {
+            Ok(response) => response,
+            Err((status, why)) => {
+                refusals::count("metric-agent", refusals::reason_of(status.as_u16()));
+                text(status, &why)
+            }
+        }
+    }
+
+    async fn handle(&self, request: &Request<Incoming>, peer: &Peer) -> Result<Response<Reply>, (StatusCode, String)> {
+        let route = route(request.uri().path());
+        let route = route.ok_or_else(|| (StatusCode::NOT_FOUND, "there is nothing at this path".to_owned()))?;
+        if request.method() != Method::GET {
+            return Err((StatusCode::METHOD_NOT_ALLOWED, "metrics can only be read".to_owned()));
+        }
+        match route {
+            Route::Groups => {
+                let groups = json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [group()]});
+                Ok(json(StatusCode::OK, &groups))
+            }
+            Route::Group => Ok(json(StatusCode::OK, &group())),
+            Route::Resources => Ok(json(StatusCode::OK, &resources())),
+            Route::Scrape(id, path) => {
+                let authentication = self.authentication.all().pop();
+                let checked = caller::check(peer, request.headers(), authentication.as_deref(), id);
+                checked.map_err(|why| (StatusCode::FORBIDDEN, why.to_owned()))?;
+                let _turn = Turn::take(&self.busy, id).ok_or_else(|| {
+                    (StatusCode::TOO_MANY_REQUESTS, "an answer about this cluster is being made, ask later".to_owned())
+                })?;
+                let _answering = self.answers.acquire().await;
+                self.scrape(id, &path).await
+            }
+        }
+    }
+
+    async fn scrape(&self, id: &str, path: &str) -> Result<Response<Reply>, (StatusCode, String)> {
+        let (spaces, nodes) = held(id, &self.namespaces.all(), &self.pods.all());
+        let nodes: Vec<_> = nodes.iter().filter_map(|name| self.nodes.get("", name)).collect();
+        let (mut page, mut failed) = (Page::new(LONGEST), Vec::new());
+        let count = nodes.len();
+        let asked = nodes.into_iter().map(|node| async move { self.kubelets.ask(&node, path).await });
+        let mut answers = stream::iter(asked).buffer_unordered(NODES);
+        while let Some(answer) = answers.next().await {
+            match answer {
+                Ok(text) => page.add(&text, &spaces).map_err(|_too_long| {
+                    (StatusCode::INSUFFICIENT_STORAGE, format!("the pods have more than {LONGEST} bytes of metrics"))
+                })?,
+                Err(why) => failed.push(why),
+            }
+        }
+        if !failed.is_empty() {
+            tracing::warn!(peer = id, path, reason = failed.join("; "), "metrics of some pods are missing");
+        }
+        if failed.len() == count && count > 0 {
+            return Err((StatusCode::BAD_GATEWAY, failed.join("; ")));
+        }
+        if path == RESOURCES {
+            page.add_node(now().0.as_millisecond());
+        }
+        let mut response = Response::new(full(Bytes::from(page.text())));
+        let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+        response.headers_mut().insert(CONTENT_TYPE, format);
+        Ok(response)
+    }
+}
+
+/// That an answer about a peer is being made.
+struct Turn<'a> {
+    busy: &'a Mutex<BTreeSet<String>>,
+    id: String,
+}
+
+impl<'a> Turn<'a> {
+    fn take(busy: &'a Mutex<BTreeSet<String>>, id: &str) -> Option<Self> {
+        let is_first = busy.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned());
+        is_first.then(|| Self { busy, id: id.to_owned() })
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_those_of_liqo() {
+        let scrape = |path: &str| Some(Route::Scrape("x", path.to_owned()));
+        let base = "/apis/metrics.liqo.io/v1alpha1";
+        for (path, wanted) in [
+            ("/apis".to_owned(), Some(Route::Groups)),
+            ("/apis/metrics.liqo.io".to_owned(), Some(Route::Group)),
+            (base.to_owned(), Some(Route::Resources)),
+            (format!("{base}/scrape/x/metrics"), scrape("metrics")),
+            (format!("{base}/scrape/x/metrics/resource"), scrape("metrics/resource")),
+            (format!("{base}/scrape/x/metrics/cadvisor"), scrape("metrics/cadvisor")),
+            (format!("{base}/scrape/x/metrics/probes"), scrape("metrics/probes")),
+            (format!("{base}/scrape/x/metrics/other"), None),
+            (format!("{base}/scrape/x/exec/a/b/c"), None),
+            (format!("{base}/scrape/x"), None),
+            ("/metrics".to_owned(), None),
+        ] {
+            assert_eq!(route(&path), wanted, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_peer_has_one_answer_at_a_time() {
+        let busy = Mutex::default();
+        let first = Turn::take(&busy, "rome");
+        assert!(first.is_some() && Turn::take(&busy, "rome").is_none() && Turn::take(&busy, "turin").is_some());
+        drop(first);
+        assert!(Turn::take(&busy, "rome").is_some());
+    }
+}
