@@ -1,11 +1,11 @@
 //! The API `metrics.liqo.io`, which the API server of this cluster serves to peers: `…/scrape/<cluster ID>/metrics` and its
 //! subpaths.
 //!
-//! Keeps true: one peer has one answer at a time, and all peers together a few, so that kubelets are not asked more often than they
-//! answer.
+//! Keeps true: one peer waits for a few answers at a time, and for all peers together two are made at a time, in the order of the
+//! questions, so that kubelets are not asked more often than they answer.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -29,6 +29,8 @@ const VERSION: &str = "metrics.liqo.io/v1alpha1";
 const NODES: usize = 4;
 /// Answers being made at the same time.
 pub(crate) const ANSWERS: usize = 2;
+/// Answers that one peer may wait for: its metrics-server asks for one page, its Prometheus for all four.
+const OF_ONE_PEER: usize = 5;
 /// Bytes of one answer.
 const LONGEST: usize = 16 * 1024 * 1024;
 /// The page on which a node says what it uses.
@@ -81,8 +83,8 @@ pub(crate) struct Api {
     /// How the API server shows that it is the one that asks.
     pub(crate) authentication: Store<ConfigMap>,
     pub(crate) answers: Semaphore,
-    /// Peers that are being answered.
-    pub(crate) busy: Mutex<BTreeSet<String>>,
+    /// How many answers each peer waits for.
+    pub(crate) waiting: Mutex<BTreeMap<String, usize>>,
 }
 
 impl Api {
@@ -113,8 +115,8 @@ impl Api {
                 let authentication = self.authentication.all().pop();
                 let checked = caller::check(peer, request.headers(), authentication.as_deref(), id);
                 checked.map_err(|why| (StatusCode::FORBIDDEN, why.to_owned()))?;
-                let _turn = Turn::take(&self.busy, id).ok_or_else(|| {
-                    (StatusCode::TOO_MANY_REQUESTS, "an answer about this cluster is being made, ask later".to_owned())
+                let _turn = Turn::take(&self.waiting, id).ok_or_else(|| {
+                    (StatusCode::TOO_MANY_REQUESTS, "too many answers about this cluster are waited for".to_owned())
                 })?;
                 let _answering = self.answers.acquire().await;
                 self.scrape(id, &path).await
@@ -153,22 +155,31 @@ impl Api {
     }
 }
 
-/// That an answer about a peer is being made.
+/// That an answer about a peer is waited for.
 struct Turn<'a> {
-    busy: &'a Mutex<BTreeSet<String>>,
+    waiting: &'a Mutex<BTreeMap<String, usize>>,
     id: String,
 }
 
 impl<'a> Turn<'a> {
-    fn take(busy: &'a Mutex<BTreeSet<String>>, id: &str) -> Option<Self> {
-        let is_first = busy.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned());
-        is_first.then(|| Self { busy, id: id.to_owned() })
+    fn take(waiting: &'a Mutex<BTreeMap<String, usize>>, id: &str) -> Option<Self> {
+        let mut counts = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(id.to_owned()).or_default();
+        if *count == OF_ONE_PEER {
+            return None;
+        }
+        *count += 1;
+        Some(Self { waiting, id: id.to_owned() })
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+        let mut counts = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.id) {
+            *count -= 1;
+        }
+        counts.retain(|_, count| *count > 0);
     }
 }
 
@@ -198,11 +209,13 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_has_one_answer_at_a_time() {
-        let busy = Mutex::default();
-        let first = Turn::take(&busy, "rome");
-        assert!(first.is_some() && Turn::take(&busy, "rome").is_none() && Turn::take(&busy, "turin").is_some());
-        drop(first);
-        assert!(Turn::take(&busy, "rome").is_some());
+    fn a_peer_waits_for_a_few_answers_at_a_time() {
+        let waiting = Mutex::default();
+        let mut turns: Vec<_> = (0..OF_ONE_PEER).map(|_| Turn::take(&waiting, "rome").unwrap()).collect();
+        assert!(Turn::take(&waiting, "rome").is_none() && Turn::take(&waiting, "turin").is_some());
+        turns.pop();
+        assert!(Turn::take(&waiting, "rome").is_some());
+        drop(turns);
+        assert!(waiting.lock().unwrap().is_empty());
     }
 }

@@ -88,7 +88,7 @@ impl Role for MetricArgs {
             nodes: home.watch("").labels(&no_virtual).trim(kubelets::trim).start(|_| {}),
             authentication: home.watch(namespace).fields(&format!("metadata.name={name}")).start(|_| {}),
             answers: Semaphore::new(api::ANSWERS),
-            busy: Mutex::default(),
+            waiting: Mutex::default(),
         };
         api.namespaces.ready().await;
         api.pods.ready().await;
