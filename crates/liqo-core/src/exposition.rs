@@ -1,4 +1,8 @@
-//! Samples in the text format of Prometheus.
+//! Metrics in the text format of Prometheus.
+
+mod page;
+
+pub use self::page::{Page, Space, Spaces, TooLong};
 
 /// A sample with labels. Values of labels are as they are written, escapes included.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -270,6 +270,11 @@ pub fn text(status: StatusCode, text: &str) -> Response<Reply> {
     whole(status, "text/plain; charset=utf-8", text.to_owned().into())
 }
 
+/// A page of metrics in the text format of Prometheus.
+pub fn metrics(text: String) -> Response<Reply> {
+    whole(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text.into())
+}
+
 /// An answer in JSON.
 pub fn json(status: StatusCode, value: &impl serde::Serialize) -> Response<Reply> {
     whole(status, "application/json", serde_json::to_vec(value).expect("an answer is JSON").into())

@@ -16,6 +16,7 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
 use kube::{ResourceExt, api::ListParams};
+use liqo_core::exposition::{Page, Space};
 use liqo_kube::{
     Cluster, Store,
     certs::Shown,
@@ -39,6 +40,9 @@ use crate::{
 
 /// Answers may be streams that last, like logs that are followed, and all come from the API server.
 const LIMITS: Limits = Limits { connections: 2048, per_source: 1024, answer: None, ..Limits::DEFAULT };
+
+/// Bytes of a page of metrics.
+const LONGEST_PAGE: usize = 16 * 1024 * 1024;
 
 /// What the API needs from the rest of the process.
 pub(crate) struct Surroundings {
@@ -122,7 +126,7 @@ impl Api {
             Route::Health => Ok(text(StatusCode::OK, "ok")),
             Route::Pods => Ok(self.pods()),
             Route::Summary => self.summary().await,
-            Route::Metrics(page) => pass::get_soon(there, &self.agent(page)).await,
+            Route::Metrics(page) => self.metrics_of(page).await,
             Route::Logs(target) => {
                 let namespace = self.namespace_there(&target)?;
                 pass::get(there, &route::path_there(&namespace, &target, "log", request.uri().query())).await
@@ -198,12 +202,29 @@ impl Api {
 
     /// What the metric agent there says of all namespaces.
     async fn scraped(&self) -> Result<Vec<(Vec<Arc<Pod>>, PodMetricsList)>, Refusal> {
-        let page = pass::text_soon(&self.around.there, &self.agent("metrics/resource")).await?;
+        let page = self.scrape("metrics/resource").await?;
         Ok(summary::read(&page).into_iter().map(|(here, metrics)| (self.pods_in(&here), metrics)).collect())
     }
 
-    /// The path at the metric agent there of a page about our pods.
-    fn agent(&self, page: &str) -> String {
-        format!("/apis/metrics.liqo.io/v1alpha1/scrape/{}/{page}", self.around.link.here.cluster_id)
+    /// A page of metrics as a kubelet has it, of our pods.
+    async fn metrics_of(&self, page: &str) -> Result<Response<Reply>, Refusal> {
+        let told = self.scrape(page).await?;
+        let spaces = self.around.pairs.places().into_iter().map(|(here, _)| {
+            let pods = self.pods_in(&here).iter().map(|pod| pod.name_any()).collect();
+            (here.clone(), Space { name: here, pods })
+        });
+        let mut kept = Page::new(LONGEST_PAGE);
+        let outcome = kept.add(&told, &spaces.collect());
+        outcome.map_err(|_too_long| Refusal::new(StatusCode::BAD_GATEWAY, "the page of the provider is too long"))?;
+        if page == "metrics/resource" {
+            kept.add_node(now().0.as_millisecond());
+        }
+        Ok(server::metrics(kept.text()))
+    }
+
+    /// What the metric agent there says, which is a claim: a provider may say something of pods that it does not run.
+    async fn scrape(&self, page: &str) -> Result<String, Refusal> {
+        let id = &self.around.link.here.cluster_id;
+        pass::text_soon(&self.around.there, &format!("/apis/metrics.liqo.io/v1alpha1/scrape/{id}/{page}")).await
     }
 }

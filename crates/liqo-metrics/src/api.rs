@@ -9,19 +9,19 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use bytes::Bytes;
 use futures::{StreamExt, stream};
-use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod};
+use liqo_core::exposition::Page;
 use liqo_kube::{
     Store, now, refusals,
-    server::{Peer, Reply, full, json, text},
+    server::{Peer, Reply, json, metrics, text},
 };
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use crate::{caller, kubelets::Kubelets, page::Page, peer::held};
+use crate::{caller, kubelets::Kubelets, peer::held};
 
 const GROUP: &str = "metrics.liqo.io";
 const VERSION: &str = "metrics.liqo.io/v1alpha1";
@@ -148,10 +148,7 @@ impl Api {
         if path == RESOURCES {
             page.add_node(now().0.as_millisecond());
         }
-        let mut response = Response::new(full(Bytes::from(page.text())));
-        let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-        response.headers_mut().insert(CONTENT_TYPE, format);
-        Ok(response)
+        Ok(metrics(page.text()))
     }
 }
 

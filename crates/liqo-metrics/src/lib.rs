@@ -9,7 +9,6 @@
 mod api;
 mod caller;
 mod kubelets;
-mod page;
 mod peer;
 
 use std::{

@@ -10,8 +10,7 @@ use std::{
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::ResourceExt;
 use liqo_api::meta::{annotation, label};
-
-use crate::page::{Space, Spaces};
+use liqo_core::exposition::{Space, Spaces};
 
 /// The namespaces and pods of a peer, and the nodes on which the pods run.
 pub(crate) fn held(peer: &str, namespaces: &[Arc<Namespace>], pods: &[Arc<Pod>]) -> (Spaces, BTreeSet<String>) {

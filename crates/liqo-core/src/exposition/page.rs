@@ -1,27 +1,26 @@
-//! Pages of metrics in the text format of Prometheus: the samples of some pods, taken from the pages of several kubelets and put
-//! together on one page.
+//! Pages of metrics about some pods, made from pages of kubelets.
 //!
 //! Keeps true: a sample passes only when its labels name one of the pods; each family appears once, with the type and the help of the
 //! first kubelet that has it; a page has no more than its limit of bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use liqo_core::exposition::Sample;
+use super::Sample;
 
-/// The pods whose samples pass: the namespaces here, each with its name for the peer and the pods in it.
-pub(crate) type Spaces = BTreeMap<String, Space>;
+/// The pods whose samples pass, by the namespace that a sample names.
+pub type Spaces = BTreeMap<String, Space>;
 
-/// A namespace of the peer.
+/// A namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Space {
-    /// The name of the namespace in the cluster of the peer.
-    pub(crate) name: String,
-    /// The pods of the peer in the namespace.
-    pub(crate) pods: BTreeSet<String>,
+pub struct Space {
+    /// The name of the namespace on the page that is made.
+    pub name: String,
+    /// The pods whose samples pass.
+    pub pods: BTreeSet<String>,
 }
 
 /// Families whose samples, added up, say what the pods use of their nodes: the family of a pod, and that of a node with its help and
-/// type. The virtual node of the peer has these pods and nothing else.
+/// type. A virtual node has these pods and nothing else.
 const SUMS: [(&str, &str, &str, &str); 2] = [
     (
         "pod_cpu_usage_seconds_total",
@@ -38,7 +37,7 @@ const SUMS: [(&str, &str, &str, &str); 2] = [
 ];
 
 /// A page that is being put together.
-pub(crate) struct Page {
+pub struct Page {
     families: BTreeMap<String, Family>,
     /// Sums of [`SUMS`], with the latest time of a summand in milliseconds.
     sums: [(f64, i64); SUMS.len()],
@@ -54,12 +53,12 @@ struct Family {
 }
 
 /// The page is longer than its limit.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct TooLong;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLong;
 
 impl Page {
     /// An empty page of no more than `longest` bytes.
-    pub(crate) fn new(longest: usize) -> Self {
+    pub fn new(longest: usize) -> Self {
         Self { families: BTreeMap::new(), sums: [(0.0, 0); SUMS.len()], room: longest }
     }
 
@@ -67,7 +66,7 @@ impl Page {
     ///
     /// # Errors
     /// When the limit is reached.
-    pub(crate) fn add(&mut self, text: &str, spaces: &Spaces) -> Result<(), TooLong> {
+    pub fn add(&mut self, text: &str, spaces: &Spaces) -> Result<(), TooLong> {
         let (mut heads, mut current) = (BTreeMap::<&str, Vec<&str>>::new(), "");
         for line in text.lines() {
             if let Some(family) = described(line) {
@@ -76,15 +75,17 @@ impl Page {
                 continue;
             }
             let Some(sample) = Sample::read(line) else { continue };
-            let Some(written) = of_peer(&sample, spaces) else { continue };
+            let Some(written) = passed(&sample, spaces) else { continue };
             let name = if sample.name.starts_with(current) && !current.is_empty() { current } else { sample.name };
-            self.room = self.room.checked_sub(written.len() + 1).ok_or(TooLong)?;
-            self.sum(&sample);
             let family = self.families.entry(name.to_owned()).or_default();
             if family.samples.is_empty() {
                 family.head = heads.get(name).into_iter().flatten().map(|line| (*line).to_owned()).collect();
             }
+            let head = family.head.iter().filter(|_| family.samples.is_empty());
+            let bytes: usize = head.chain([&written]).map(|line| line.len() + 1).sum();
+            self.room = self.room.checked_sub(bytes).ok_or(TooLong)?;
             family.samples.push(written);
+            self.sum(&sample);
         }
         Ok(())
     }
@@ -98,7 +99,7 @@ impl Page {
     }
 
     /// Adds what all pods use together, as the use of a node; `now` in milliseconds is the time where no sample has one.
-    pub(crate) fn add_node(&mut self, now: i64) {
+    pub fn add_node(&mut self, now: i64) {
         for ((sum, latest), (_, name, help, kind)) in self.sums.into_iter().zip(SUMS) {
             let head = vec![format!("# HELP {name} {help}"), format!("# TYPE {name} {kind}")];
             let time = if latest == 0 { now } else { latest };
@@ -107,7 +108,7 @@ impl Page {
     }
 
     /// The page as text.
-    pub(crate) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         let lines = self.families.values().flat_map(|family| family.head.iter().chain(&family.samples));
         lines.flat_map(|line| [line, "\n"]).collect()
     }
@@ -119,8 +120,8 @@ fn described(line: &str) -> Option<&str> {
     rest.split(' ').next().filter(|name| !name.is_empty())
 }
 
-/// The sample with the name that the peer has for the namespace, if it is of one of its pods.
-fn of_peer(sample: &Sample<'_>, spaces: &Spaces) -> Option<String> {
+/// The sample with the new name of its namespace, if it is of one of the pods.
+fn passed(sample: &Sample<'_>, spaces: &Spaces) -> Option<String> {
     let space = spaces.get(sample.label("namespace")?)?;
     space.pods.contains(sample.label("pod")?).then_some(())?;
     let one = |(key, value): &(&str, &str)| match *key {
@@ -160,7 +161,7 @@ scrape_error 0
     }
 
     #[test]
-    fn samples_of_the_peers_pods_pass_under_its_own_names() {
+    fn samples_of_the_pods_pass_under_the_new_name_of_their_namespace() {
         let mut page = Page::new(10_000);
         page.add(PAGE, &spaces()).unwrap();
         page.add("pod_cpu_usage_seconds_total{namespace=\"demo-rome-1\",pod=\"db\"} 2\n", &spaces()).unwrap();
@@ -203,7 +204,7 @@ pod_memory_working_set_bytes{namespace="demo",pod="web"} 1.048576e+06 1700000000
         assert_eq!(Page::new(100).add(PAGE, &Spaces::new()), Ok(()), "what does not pass takes no room");
     }
 
-    /// Whatever a kubelet says, what passes names a pod of the peer under the peer's namespace, or is the sum of a node.
+    /// Whatever a kubelet says, what passes names one of the pods, under the new name of its namespace.
     #[test]
     fn fuzz_kubelet_page() {
         liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "kubelet_page", |bytes| {
