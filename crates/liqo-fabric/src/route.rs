@@ -334,6 +334,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn routes_are_removed_when_no_agent_follows() {
+        let set = |meta: serde_json::Value| serde_json::from_value::<DaemonSet>(json!({"metadata": meta})).unwrap();
+        let going = set(json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}));
+        for (found, ends) in [(None, true), (Some(going), true), (Some(set(json!({}))), false)] {
+            assert_eq!(ends_for_good(&Ok(found)), ends);
+        }
+    }
+
+    #[test]
     fn a_node_is_its_address_and_its_pods() {
         let node = |spec: serde_json::Value, addresses: serde_json::Value| {
             serde_json::from_value::<Node>(json!({"spec": spec, "status": {"addresses": addresses}})).unwrap()
