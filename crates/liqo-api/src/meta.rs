@@ -122,9 +122,11 @@ pub mod annotation {
     pub const INCOMING_LEAVING_SINCE: &str = "liqo.io/incoming-leaving-since";
     /// On a tenant namespace: since when (RFC 3339) the peer is to take back what it provides. Not of Liqo 0.8.3.
     pub const OUTGOING_LEAVING_SINCE: &str = "liqo.io/outgoing-leaving-since";
-    /// On every reflected object, and on what is made from one: UID of the original. Not of Liqo 0.8.3, as the two that
+    /// On every reflected object, and on what is made from one: UID of the original. Not of Liqo 0.8.3, as the three that
     /// follow.
     pub const ORIGINAL_UID: &str = "virtualkubelet.liqo.io/original-uid";
+    /// On a shadow pod, and so on its pod, with a volume that tells the pod its namespace: the namespace of the original.
+    pub const ORIGINAL_NAMESPACE: &str = "virtualkubelet.liqo.io/original-namespace";
     /// On a shadow pod that is about to be deleted: seconds its pod has to end, where these are fewer than the pod's own.
     pub const GRACE_SECONDS: &str = "virtualkubelet.liqo.io/deletion-grace-period-seconds";
     /// On a shadow pod: JSON object with the status (`True`, `False`, `Unknown`) of each readiness gate of the original.

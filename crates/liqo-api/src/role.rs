@@ -23,6 +23,8 @@ pub enum Runs {
     Networks,
     /// A DaemonSet of installations that connect networks.
     NetworksOnEachNode,
+    /// A Deployment of every installation that does not do without it.
+    Usually,
     /// A Deployment of installations that ask for it.
     Asked,
     /// A Deployment in the namespace of jobs, of installations that run jobs.
@@ -51,7 +53,7 @@ impl Role {
     /// times: such a process does not load the code of services.
     pub fn binary(&self) -> &'static str {
         match self.runs {
-            Runs::Always | Runs::Networks | Runs::NetworksOnEachNode | Runs::ForProvider => PLATFORM,
+            Runs::Always | Runs::Usually | Runs::Networks | Runs::NetworksOnEachNode | Runs::ForProvider => PLATFORM,
             Runs::Asked | Runs::Jobs | Runs::ForJob => SERVICES,
         }
     }
@@ -67,10 +69,11 @@ const fn role(program: &'static str, component: &'static str, runs: Runs) -> Rol
 }
 
 /// All roles.
-pub const ROLES: [Role; 13] = [
+pub const ROLES: [Role; 14] = [
     role("liqo-controller-manager", "controller-manager", Runs::Always),
     role("crd-replicator", "crd-replicator", Runs::Always),
     role("auth-service", "auth", Runs::Always),
+    role("metric-agent", "metric-agent", Runs::Usually),
     role("virtual-kubelet", "virtual-kubelet", Runs::ForProvider),
     role("liqo-proxy", "proxy", Runs::Networks),
     role("liqo-network-manager", "network-manager", Runs::Networks),

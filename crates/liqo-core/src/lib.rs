@@ -3,6 +3,7 @@
 pub mod decision;
 pub mod door;
 pub mod endpoint;
+pub mod exposition;
 pub mod grants;
 pub mod join_token;
 pub mod mapping;

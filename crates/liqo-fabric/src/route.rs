@@ -1,7 +1,9 @@
 //! The route agent: leads a node's packets to the gateway and those of peers back.
 //!
 //! Watches: Nodes, `TunnelEndpoint`s, the annotation `net.liqo.io/gatewayNodeIP` of the Service `liqo-gateway`, on nodes
-//! with a gateway Pods, the `EndpointSlice`s of the API server. Writes: an Event when it refuses what a tunnel wants. Removes: everything it made, at the end.
+//! with a gateway Pods, the `EndpointSlice`s of the API server. Writes: an Event when it refuses what a tunnel wants.
+//! Removes: everything it made, when the DaemonSet of route agents is gone. What it made stays through a restart or an update, so that
+//! packets go on; the next agent compares it with what it wants.
 
 mod plan;
 pub(crate) mod pods;
@@ -14,13 +16,14 @@ use std::{
 };
 
 use k8s_openapi::api::{
+    apps::v1::DaemonSet,
     core::v1::{Node, Pod, Service},
     discovery::v1::EndpointSlice,
 };
 use kube::ResourceExt;
 use liqo_api::{meta::label, net::TunnelEndpoint};
 use liqo_kube::{
-    Cluster, Store,
+    Cluster, KubeError, Store,
     args::RuntimeArgs,
     life::{Busy, Life},
     role::Role,
@@ -39,6 +42,11 @@ use crate::{
     pace::Pace,
     wire,
 };
+
+/// The DaemonSet of route agents.
+const DAEMON_SET: &str = "liqo-route";
+/// How long the API server may take to say whether the DaemonSet is there: less than the grace period of the pod, 30 s.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Flags of the route agent; those with a dot are those of Liqo 0.8.3.
 #[derive(Clone, Debug, clap::Parser)]
@@ -177,7 +185,21 @@ impl Agent {
             tokio::time::sleep(Duration::from_millis(20)).await;
             must |= self.look_for_pods();
         }
+        if !self.is_uninstalled().await {
+            tracing::info!("routes and rules stay for the next agent");
+            return Ok(());
+        }
+        tracing::info!("uninstalled: routes and rules are removed");
         self.kernel.clear(&plan::realm()).map(drop).map_err(|error| told(&error))
+    }
+
+    /// Whether no agent comes after this one.
+    async fn is_uninstalled(&self) -> bool {
+        let asked = self.cluster.get::<DaemonSet>(&self.args.namespace, DAEMON_SET);
+        match tokio::time::timeout(PATIENCE, asked).await {
+            Ok(answer) => ends_for_good(&answer),
+            Err(_) => false,
+        }
     }
 
     /// Begins or ends to watch pods, as a gateway comes or goes; says whether its link is another one than before: what
@@ -287,6 +309,15 @@ fn read(node: &Node) -> Option<plan::Node> {
     Some(plan::Node { ip, pods })
 }
 
+/// Whether the answer about the DaemonSet of route agents says that it is gone or going. Whoever uninstalls removes the rights of
+/// agents with it, so a refusal says the same; an API server that does not answer says nothing.
+fn ends_for_good(answer: &Result<Option<DaemonSet>, KubeError>) -> bool {
+    match answer {
+        Ok(set) => set.as_ref().is_none_or(|set| set.metadata.deletion_timestamp.is_some()),
+        Err(error) => matches!(error.code(), Some(401 | 403)),
+    }
+}
+
 /// Images and conditions of nodes are large and change often; nothing here reads them.
 pub(crate) fn trim(node: &mut Node) {
     liqo_kube::strip(node);
@@ -301,6 +332,15 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn routes_are_removed_when_no_agent_follows() {
+        let set = |meta: serde_json::Value| serde_json::from_value::<DaemonSet>(json!({"metadata": meta})).unwrap();
+        let going = set(json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}));
+        for (found, ends) in [(None, true), (Some(going), true), (Some(set(json!({}))), false)] {
+            assert_eq!(ends_for_good(&Ok(found)), ends);
+        }
+    }
 
     #[test]
     fn a_node_is_its_address_and_its_pods() {

@@ -155,7 +155,7 @@ impl Reach {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
         let request = request.body(Full::new(ask.body)).map_err(|error| format!("preparing the request: {error}"))?;
-        send(stream, request).await
+        send(stream, request, ask.longest).await
     }
 
     async fn connect(&self, host: &str, port: u16) -> Result<TcpStream, String> {
@@ -187,12 +187,14 @@ pub struct Ask<'a> {
     pub bearer: Option<&'a str>,
     /// Time limit of the whole call.
     pub patience: Duration,
+    /// Bytes of the answer; a longer one is an error.
+    pub longest: usize,
 }
 
 impl<'a> Ask<'a> {
     /// GET, without a token, within [`PATIENCE`].
     pub fn get(url: &'a str, trust: &'a Trust) -> Self {
-        Self { method: Method::GET, url, trust, body: Bytes::new(), bearer: None, patience: PATIENCE }
+        Self { method: Method::GET, url, trust, body: Bytes::new(), bearer: None, patience: PATIENCE, longest: LONGEST }
     }
 }
 
@@ -262,7 +264,7 @@ async fn handshake(stream: TcpStream, host: &str, trust: &Trust) -> Result<TlsSt
     connector.connect(name, stream).await.map_err(|error| format!("TLS: {error}"))
 }
 
-async fn send(stream: TlsStream<TcpStream>, request: Request<Full<Bytes>>) -> Result<Answer, String> {
+async fn send(stream: TlsStream<TcpStream>, request: Request<Full<Bytes>>, longest: usize) -> Result<Answer, String> {
     let failed = |error: hyper::Error| format!("HTTP: {error}");
     let mut http = hyper::client::conn::http1::Builder::new();
     http.max_buf_size(64 * 1024);
@@ -271,7 +273,7 @@ async fn send(stream: TlsStream<TcpStream>, request: Request<Full<Bytes>>) -> Re
     let exchange = async {
         let answer = sender.send_request(request).await.map_err(failed)?;
         let status = answer.status();
-        let body = Limited::new(answer.into_body(), LONGEST).collect().await;
+        let body = Limited::new(answer.into_body(), longest).collect().await;
         let body = body.map_err(|error| format!("reading the answer: {error}"))?.to_bytes();
         Ok(Answer { status, body })
     };

@@ -41,7 +41,11 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-pub use self::{clients::serve_users, listen::Listen, streams::Seat};
+pub use self::{
+    clients::{AUTHENTICATION, Authorities, serve_known, serve_users},
+    listen::Listen,
+    streams::Seat,
+};
 use self::{
     linger::{Linger, Lingering},
     places::{Doing, Place, Places, Way},
@@ -300,6 +304,11 @@ pub fn too_many(wait: Duration) -> Response<Reply> {
 /// An answer in plain text.
 pub fn text(status: StatusCode, text: &str) -> Response<Reply> {
     whole(status, "text/plain; charset=utf-8", text.to_owned().into())
+}
+
+/// A page of metrics in the text format of Prometheus.
+pub fn metrics(text: String) -> Response<Reply> {
+    whole(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text.into())
 }
 
 /// An answer in JSON.

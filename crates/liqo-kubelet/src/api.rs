@@ -16,6 +16,7 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
 use kube::{ResourceExt, api::ListParams};
+use liqo_core::exposition::{Page, Space};
 use liqo_kube::{
     Cluster, Store,
     certs::Shown,
@@ -39,6 +40,9 @@ use crate::{
 
 /// Answers may be streams that last, like logs that are followed, and all come from the API server.
 const LIMITS: Limits = Limits { connections: 2048, per_source: 1024, answer: None, ..Limits::DEFAULT };
+
+/// Bytes of a page of metrics.
+const LONGEST_PAGE: usize = 16 * 1024 * 1024;
 
 /// What the API needs from the rest of the process.
 pub(crate) struct Surroundings {
@@ -122,10 +126,7 @@ impl Api {
             Route::Health => Ok(text(StatusCode::OK, "ok")),
             Route::Pods => Ok(self.pods()),
             Route::Summary => self.summary().await,
-            Route::Metrics(path) => {
-                let id = &self.around.link.here.cluster_id;
-                pass::get_soon(there, &format!("/apis/metrics.liqo.io/v1alpha1/scrape/{id}/{path}")).await
-            }
+            Route::Metrics(page) => self.metrics_of(page).await,
             Route::Logs(target) => {
                 let namespace = self.namespace_there(&target)?;
                 pass::get(there, &route::path_there(&namespace, &target, "log", request.uri().query())).await
@@ -166,21 +167,64 @@ impl Api {
     }
 
     async fn summary(&self) -> Result<Response<Reply>, Refusal> {
-        let Surroundings { link, pods, pairs, there, .. } = &self.around;
+        let Surroundings { link, pairs, .. } = &self.around;
         let mut all = Vec::new();
         for (here, place) in pairs.places() {
-            let path = format!("/apis/metrics.k8s.io/v1beta1/namespaces/{}/pods", place.namespace);
-            let request = kube::core::Request::new(path).list(&ListParams::default().labels(&link.selector()));
-            let asked = there.ask::<Pod, PodMetricsList>("list-metrics", &place.namespace, request);
-            let metrics = asked.await.map_err(|error| {
+            let Some(metrics) = self.metrics(&here, &place).await? else {
+                all = self.scraped().await?;
+                break;
+            };
+            all.push((self.pods_in(&here), metrics));
+        }
+        Ok(json(StatusCode::OK, &summary::summary(&link.node, &self.started, &now(), &all)))
+    }
+
+    fn pods_in(&self, namespace: &str) -> Vec<Arc<Pod>> {
+        self.around.pods.filter(|pod| pod.namespace().as_deref() == Some(namespace))
+    }
+
+    /// What the metrics API there says of a namespace; `None`: there is no such API.
+    async fn metrics(&self, here: &str, place: &Place) -> Result<Option<PodMetricsList>, Refusal> {
+        let Surroundings { link, there, .. } = &self.around;
+        let path = format!("/apis/metrics.k8s.io/v1beta1/namespaces/{}/pods", place.namespace);
+        let request = kube::core::Request::new(path).list(&ListParams::default().labels(&link.selector()));
+        match there.ask::<Pod, PodMetricsList>("list-metrics", &place.namespace, request).await {
+            Ok(metrics) => Ok(Some(metrics)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => {
                 let text = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
                 let status =
                     error.code().and_then(|code| StatusCode::from_u16(code).ok()).unwrap_or(StatusCode::BAD_GATEWAY);
-                Refusal::new(status, format!("metrics of namespace {here} there: {text}"))
-            })?;
-            let local = pods.filter(|pod| pod.namespace().as_deref() == Some(&here));
-            all.push((local, metrics));
+                Err(Refusal::new(status, format!("metrics of namespace {here} there: {text}")))
+            }
         }
-        Ok(json(StatusCode::OK, &summary::summary(&link.node, &self.started, &now(), &all)))
+    }
+
+    /// What the metric agent there says of all namespaces.
+    async fn scraped(&self) -> Result<Vec<(Vec<Arc<Pod>>, PodMetricsList)>, Refusal> {
+        let page = self.scrape("metrics/resource").await?;
+        Ok(summary::read(&page).into_iter().map(|(here, metrics)| (self.pods_in(&here), metrics)).collect())
+    }
+
+    /// A page of metrics as a kubelet has it, of our pods.
+    async fn metrics_of(&self, page: &str) -> Result<Response<Reply>, Refusal> {
+        let told = self.scrape(page).await?;
+        let spaces = self.around.pairs.places().into_iter().map(|(here, _)| {
+            let pods = self.pods_in(&here).iter().map(|pod| pod.name_any()).collect();
+            (here.clone(), Space { name: here, pods })
+        });
+        let mut kept = Page::new(LONGEST_PAGE);
+        let outcome = kept.add(&told, &spaces.collect());
+        outcome.map_err(|_too_long| Refusal::new(StatusCode::BAD_GATEWAY, "the page of the provider is too long"))?;
+        if page == "metrics/resource" {
+            kept.add_node(now().0.as_millisecond());
+        }
+        Ok(server::metrics(kept.text()))
+    }
+
+    /// What the metric agent there says, which is a claim: a provider may say something of pods that it does not run.
+    async fn scrape(&self, page: &str) -> Result<String, Refusal> {
+        let id = &self.around.link.here.cluster_id;
+        pass::text_soon(&self.around.there, &format!("/apis/metrics.liqo.io/v1alpha1/scrape/{id}/{page}")).await
     }
 }

@@ -1,4 +1,4 @@
-//! Flags of the virtual kubelet: those of Liqo 0.8.3, and a deadline for draining.
+//! Flags of the virtual kubelet: those of Liqo 0.8.3, a deadline for draining, and what pods are told of themselves.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -29,6 +29,9 @@ pub struct KubeletArgs {
     /// How pods reach their own API server from there.
     #[command(flatten)]
     pub api_server: ApiServerArgs,
+    /// Whose namespace and UID pods find in the downward API, and so in the namespace file of their service account.
+    #[arg(long, value_enum, default_value_t = DownwardApi::Home)]
+    pub downward_api: DownwardApi,
     /// Address of the IPAM; empty: addresses are passed on as they are.
     #[arg(long, default_value = "")]
     pub ipam_server: String,
@@ -171,6 +174,15 @@ pub struct ApiServerArgs {
     pub kubernetes_service_port: String,
 }
 
+/// Whose namespace and UID the downward API tells a pod that runs in the other cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DownwardApi {
+    /// Those of the pod in the own cluster, where its service account has its rights.
+    Home,
+    /// Those of its copy in the other cluster, as with Liqo 0.8.3.
+    Remote,
+}
+
 /// Who signs the serving certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum CertificateType {
@@ -261,6 +273,7 @@ mod tests {
         assert!(args.enable_storage && args.api_server.enable_apiserver_support && !args.node.node_check_network);
         assert_eq!(args.node.node_extra_labels, pairs("a=b,c=").unwrap());
         assert!(args.node.node_extra_annotations.is_empty());
+        assert_eq!(args.downward_api, DownwardApi::Home);
         assert!(KubeletArgs::try_parse_from(&recorded[..1]).is_err(), "the two clusters must be named");
     }
 }

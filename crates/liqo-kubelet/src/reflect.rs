@@ -40,7 +40,13 @@ use liqo_kube::{Cluster, Queue, Store, access, drive, life::Life};
 use tokio::sync::watch;
 
 use self::pair::Pair;
-use crate::{args::WorkerArgs, link::Link, metrics::Counters, node::Connectivity, translate::Addresses};
+use crate::{
+    args::{DownwardApi, WorkerArgs},
+    link::Link,
+    metrics::Counters,
+    node::Connectivity,
+    translate::Addresses,
+};
 
 pub(crate) use pod::{API_SERVER_NAMES, ApiServer, ApiSupport};
 
@@ -59,6 +65,8 @@ pub(crate) struct Cx {
     pub(crate) workers: WorkerArgs,
     /// How pods reach their own API server.
     pub(crate) support: ApiSupport,
+    /// Whose namespace and UID pods are told.
+    pub(crate) downward_api: DownwardApi,
     /// What becomes of addresses on the way.
     pub(crate) addresses: Addresses,
     /// What was done.

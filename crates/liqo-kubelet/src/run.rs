@@ -56,6 +56,7 @@ async fn start(args: KubeletArgs, life: &Life) -> Result<[AbortHandle; 2], Strin
         node: node_args,
         workers,
         api_server,
+        downward_api,
         ipam_server,
         reach: reach_args,
         peer_networks,
@@ -104,6 +105,7 @@ async fn start(args: KubeletArgs, life: &Life) -> Result<[AbortHandle; 2], Strin
         link: Arc::clone(&link),
         workers,
         support,
+        downward_api,
         addresses: addresses.clone(),
         counters,
     };

@@ -3,6 +3,7 @@
 //! One pair of clusters for all tests of this file; each test leaves it peered, with namespace `demo` offloaded.
 
 mod faults {
+    pub(crate) mod node;
     pub(crate) mod tenant;
 }
 
@@ -178,6 +179,11 @@ fn a_provider_that_vanishes_makes_its_node_not_ready_and_comes_back_without_dupl
         })?;
         rome.kubectl(&["delete", "deployment,service", "-n", "demo", "away"]).map(drop)
     })
+}
+
+#[test]
+fn a_virtual_node_deleted_by_hand_comes_back_and_nothing_is_lost() -> Result<()> {
+    SUITE.tell(|stage| faults::node::story(stage))
 }
 
 #[test]

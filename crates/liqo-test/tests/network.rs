@@ -36,6 +36,8 @@ use network::{
 
 /// A gateway that dies is replaced in this time.
 const FAILOVER: Duration = Duration::from_secs(2);
+/// TCP sends a segment that was lost again after this time, at the earliest.
+const RETRANSMISSION: Duration = Duration::from_millis(200);
 /// Answers that a connection gets in some seconds.
 const A_WHILE: u64 = 200;
 
@@ -234,6 +236,24 @@ fn every_agent_may_die() -> Result<()> {
         let longest = talk.end()?;
         ensure!(longest < Duration::from_secs(1), "packets waited {longest:?} for agents that carry none");
         fabric.whole("route agents and managers killed", SOON)
+    })
+}
+
+/// Agents are replaced as by an update: the routes of one stay until the next has taken over, so a connection notices nothing.
+#[test]
+fn an_update_of_route_agents_stops_no_packet() -> Result<()> {
+    on_stage(|fabric| {
+        fabric.whole("before route agents are replaced", SOON)?;
+        let talk = conversation(fabric)?;
+        for cluster in [fabric.rome().clone(), fabric.milan().clone()] {
+            cluster.kubectl(&["rollout", "restart", "-n", "liqo", "daemonset/liqo-route"])?;
+            cluster.kubectl(&["rollout", "status", "-n", "liqo", "daemonset/liqo-route", "--timeout=120s"])?;
+        }
+        talk.goes_on(A_WHILE, SOON)?;
+        let longest = talk.end()?;
+        out::note(&format!("  the longest pause while route agents were replaced: {longest:?}"));
+        ensure!(longest < RETRANSMISSION, "packets waited {longest:?} for agents that carry none");
+        fabric.whole("route agents replaced", SOON)
     })
 }
 

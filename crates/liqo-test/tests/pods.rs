@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use liqo_test::{
     Cluster, Stage,
+    run::{command, inside, output},
     stage::{LONG, on},
     story, wait_for,
 };
@@ -55,7 +56,7 @@ fn pods_behave_as_on_a_plain_node() -> Result<()> {
 type Behaviour<'a> = (&'static str, fn(&View<'a>) -> Result<()>);
 
 /// What happens at the same time.
-fn behaviours<'a>() -> [Behaviour<'a>; 8] {
+fn behaviours<'a>() -> [Behaviour<'a>; 10] {
     [
         ("deadline", View::an_end_is_final),
         ("gates", View::readiness_gates_count),
@@ -65,6 +66,8 @@ fn behaviours<'a>() -> [Behaviour<'a>; 8] {
         ("changes", View::what_is_not_followed_is_told),
         ("logs", View::logs_are_refused_in_words),
         ("service", View::fields_of_services_stay),
+        ("client", View::a_client_finds_its_namespace),
+        ("metrics", View::a_virtual_node_tells_what_its_pods_use),
     ]
 }
 
@@ -242,6 +245,74 @@ impl View<'_> {
             let same = |field: &str| there[field] == spec[field];
             Ok((same("sessionAffinityConfig") && same("trafficDistribution")).then_some(()))
         })
+    }
+
+    /// Pages of the kubelet API name offloaded pods as they are called at home, and no other pod of the provider; the agent behind them
+    /// answers nobody but its API server.
+    fn a_virtual_node_tells_what_its_pods_use(&self) -> Result<()> {
+        self.run("busy", "", "while true; do :; done")?;
+        self.running("busy")?;
+        let get = |page: &str| self.rome.kubectl(&["get", "--raw", &format!("/api/v1/nodes/liqo-milan/proxy/{page}")]);
+        let sample = |name: &str| format!("{name}{{container=\"c\",namespace=\"demo\",pod=\"busy\"}} ");
+        let page = wait_for("the kubelet there has looked at the pod", LONG, || {
+            let page = get("metrics/resource")?;
+            let told = ["container_cpu_usage_seconds_total", "container_memory_working_set_bytes"].map(sample);
+            Ok(told.iter().all(|sample| page.contains(sample)).then_some(page))
+        })?;
+        let value = |name: &str| page.lines().find_map(|line| line.strip_prefix(name)?.split(' ').nth(1)?.parse().ok());
+        ensure!(value("node_memory_working_set_bytes").is_some_and(|bytes: f64| bytes > 0.0), "{page}");
+        ensure!(!page.contains("kube-system"), "pods of the provider are told: {page}");
+        let summary: Value = serde_json::from_str(&get("stats/summary")?)?;
+        let pods = summary["pods"].as_array().cloned().unwrap_or_default();
+        let pod = pods.iter().find(|pod| pod["podRef"]["name"] == "busy").context("the pod is not in the summary")?;
+        ensure!(pod["podRef"]["uid"] == self.local("busy")?["metadata"]["uid"], "{pod}");
+        ensure!(pod["memory"]["workingSetBytes"].as_u64() > Some(0), "{pod}");
+        let agents = self.milan.items(&["pods", "-n", "liqo", "-l", "app.kubernetes.io/name=metric-agent"])?;
+        let address = agents.first().and_then(|pod| pod["status"]["podIP"].as_str()).context("no metric agent")?;
+        let id = self.milan.items(&["foreignclusters"])?[0]["spec"]["clusterIdentity"]["clusterID"].clone();
+        let id = id.as_str().context("the peer has no ID")?;
+        let url = format!("https://{address}:8443/apis/metrics.liqo.io/v1alpha1/scrape/{id}/metrics/resource");
+        let mut curl = inside(&self.milan.node(&self.milan.first())?.netns, "curl");
+        curl.args(["-sSk", "-o", "/dev/null", "-w", "%{http_code}", "--noproxy", "*", "--max-time", "5"]);
+        let code = output(curl.args(["-H", &format!("X-Remote-User: {id}"), &url]))?;
+        ensure!(code == "403", "somebody who says that he is the API server is answered {code}");
+        self.rome.kubectl(&["delete", "pod", "-n", "demo", "busy", "--wait=false"]).map(drop)
+    }
+
+    /// A client that reads the files of its service account may list the pods of the namespace that these name, and the downward API
+    /// tells it the same namespace and its own UID.
+    fn a_client_finds_its_namespace(&self) -> Result<()> {
+        let account = ["--clusterrole=view", "--serviceaccount=demo:default"];
+        self.rome.kubectl(&[&["create", "rolebinding", "client", "-n", "demo"][..], &account].concat())?;
+        let field = |path: &str| json!({"fieldRef": {"fieldPath": path}});
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "client", "namespace": "demo"}, "spec": {
+            "nodeName": "liqo-milan", "tolerations": [{"operator": "Exists", "key": "virtual-node.liqo.io/not-allowed"}],
+            "volumes": [{"name": "me", "downwardAPI": {"items": [
+                {"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}},
+                {"path": "uid", "fieldRef": {"fieldPath": "metadata.uid"}}]}}],
+            "containers": [{"name": "c", "image": "localhost/busybox:1", "command": ["sleep", "3600"],
+                "volumeMounts": [{"name": "me", "mountPath": "/me"}],
+                "env": [{"name": "NAMESPACE", "valueFrom": field("metadata.namespace")},
+                    {"name": "ID", "valueFrom": field("metadata.uid")}]}]}});
+        self.rome.apply(&pod.to_string())?;
+        self.running("client")?;
+        let run = |command: &str| -> Result<String> {
+            let said = self.rome.kubectl(&["exec", "-n", "demo", "client", "--", "sh", "-c", command])?;
+            Ok(said.trim().to_owned())
+        };
+        let uid = self.local("client")?["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+        let told = run("echo $NAMESPACE $ID $(cat /me/namespace) $(cat /me/uid)")?;
+        ensure!(told == format!("demo {uid} demo {uid}"), "the pod is told {told}, its UID is {uid}");
+        let files = "/var/run/secrets/kubernetes.io/serviceaccount";
+        let [namespace, token] = ["namespace", "token"].map(|file| run(&format!("cat {files}/{file}")));
+        let authority = self.rome.logs_dir().join("client-ca.crt");
+        std::fs::write(&authority, run(&format!("cat {files}/ca.crt"))?).context("cannot keep the certificates")?;
+        let mut curl = command("curl");
+        curl.args(["-sS", "-o", "/dev/null", "-w", "%{http_code}", "--noproxy", "*", "--max-time", "5", "--cacert"]);
+        curl.arg(authority).args(["-H", &format!("Authorization: Bearer {}", token?)]);
+        let code = output(curl.arg(format!("{}/api/v1/namespaces/{}/pods", self.rome.api_server(), namespace?)))?;
+        ensure!(code == "200", "the pods of the namespace that the client finds: {code}");
+        Ok(())
     }
 
     /// Starts a pod with more fields of its spec and a shell command.

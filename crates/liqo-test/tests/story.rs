@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 use liqo_test::{
     Cluster, ClusterSpec, Stage,
+    run::{command, output},
     stage::{LONG, SPREAD},
     story, wait_for,
 };
@@ -19,6 +20,7 @@ fn twice(stage: &Stage) -> Result<()> {
     ensure!(before == [Vec::<String>::new(), Vec::new()], "the clusters are not empty: {before:?}");
     for round in ["first", "second"] {
         let since = [rome.recorded(), milan.recorded()];
+        ranges_are_found(stage, rome)?;
         stage.install_all(&[])?;
         tell(stage, rome, milan)?;
         // Before roles are removed while processes still end.
@@ -62,6 +64,35 @@ fn tell(stage: &Stage, rome: &Cluster, milan: &Cluster) -> Result<()> {
     })?;
     rome.kubectl(&["delete", "namespace", "demo"])?;
     Ok(())
+}
+
+/// `liqoctl install kubeadm` where the kube-controller-manager is no pod of the cluster: the ranges are those that kubeadm wrote down,
+/// and without these the user is asked for them.
+fn ranges_are_found(stage: &Stage, cluster: &Cluster) -> Result<()> {
+    let labelled = |label: &str| {
+        let pod = format!("pod/kube-controller-manager-{}", cluster.first());
+        cluster.kubectl(&["label", "-n", "kube-system", &pod, label]).map(drop)
+    };
+    labelled("component-")?;
+    let file = cluster.logs_dir().join("values.yaml");
+    let file = file.to_string_lossy();
+    let install = ["install", "kubeadm", "--cluster-name", "x", "--only-output-values", "--dump-values-path", &*file];
+    let asked = stage.refused(cluster, &install)?;
+    ensure!(asked.contains("--pod-cidr"), "{asked}");
+    // As kubeadm does at the end of `kubeadm init`.
+    let mut kubeadm = command("kubeadm");
+    kubeadm
+        .args(["init", "phase", "upload-config", "kubeadm", "--config"])
+        .arg(cluster.logs_dir().join("kubeadm.yaml"));
+    output(kubeadm.arg("--kubeconfig").arg(cluster.kubeconfig()))?;
+    stage.liqoctl(cluster, &install)?;
+    let values = std::fs::read_to_string(&*file)?;
+    let spec = cluster.spec();
+    for range in [spec.pod_cidr.to_string(), spec.service_cidr.to_string()] {
+        ensure!(values.contains(&range), "{range} is not in {values}");
+    }
+    cluster.kubectl(&["delete", "configmap", "-n", "kube-system", "kubeadm-config"])?;
+    labelled("component=kube-controller-manager")
 }
 
 fn remote_namespace(milan: &Cluster) -> Result<String> {

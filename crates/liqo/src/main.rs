@@ -20,6 +20,7 @@ fn main() -> ExitCode {
             "liqo-network-manager" => live::<network::ManagerArgs>(args),
             "liqo-gateway" => live::<gateway::GatewayArgs>(args),
             "liqo-route" => live::<route::RouteArgs>(args),
+            "metric-agent" => live::<liqo_metrics::MetricArgs>(args),
             "liqo-proxy" => live::<proxy::ProxyArgs>(args),
             _ => return None,
         })

@@ -78,6 +78,7 @@ pub fn all() -> Vec<(&'static str, &'static [Rule])> {
         ("jobs", components::JOBS),
         ("jobs-api", components::JOBS_API),
         ("jobs-api.reviews", components::JOBS_API_REVIEWS),
+        ("metric-agent", components::METRIC_AGENT),
         ("network-manager", components::NETWORK_MANAGER),
         ("network-manager.namespaced", components::NETWORK_MANAGER_NAMESPACED),
         ("remote-peering-basic", peers::BASIC),

@@ -89,6 +89,12 @@ fn these_objects_and_no_others() {
         ServiceAccount/liqo-auth ServiceAccount/liqo-controller-manager ServiceAccount/liqo-crd-replicator";
     let mut wanted: BTreeSet<_> = wanted.split_whitespace().map(str::to_owned).collect();
     wanted.extend(chart::peers::policies());
+    assert_eq!(names(&without_fabric(&["--set=metricAgent.enable=false"])), wanted);
+    let metrics = "
+        APIService/v1alpha1.metrics.liqo.io ClusterRole/liqo-metric-agent ClusterRoleBinding/liqo-metric-agent
+        Deployment/liqo-metric-agent NetworkPolicy/liqo-metric-agent RoleBinding/liqo-metric-agent-authentication
+        Service/liqo-metric-agent ServiceAccount/liqo-metric-agent";
+    wanted.extend(metrics.split_whitespace().map(str::to_owned));
     assert_eq!(names(&without_fabric(&[])), wanted);
     for part in ["gateway", "network-manager", "route"] {
         for kind in ["ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "ServiceAccount"] {
@@ -126,6 +132,19 @@ fn services_are_those_of_liqo() {
                "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 8443}]})
     );
     assert_eq!(objects["Deployment/liqo-auth"]["spec"]["selector"]["matchLabels"], auth);
+    let mut metrics = selector("metric-agent", "metrics");
+    metrics["run"] = json!("metric-agent");
+    assert_eq!(
+        objects["Service/liqo-metric-agent"]["spec"],
+        json!({"type": "ClusterIP", "selector": metrics,
+               "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 8443}]})
+    );
+    assert_eq!(objects["Deployment/liqo-metric-agent"]["spec"]["selector"]["matchLabels"], metrics);
+    assert_eq!(
+        objects["APIService/v1alpha1.metrics.liqo.io"]["spec"],
+        json!({"group": "metrics.liqo.io", "version": "v1alpha1", "groupPriorityMinimum": 1000, "versionPriority": 15,
+               "insecureSkipTLSVerify": true, "service": {"name": "liqo-metric-agent", "namespace": "liqo", "port": 443}})
+    );
     let manager = selector("controller-manager", "controller-manager");
     assert_eq!(
         objects["Service/liqo-controller-manager"]["spec"],

@@ -2,11 +2,12 @@
 //!
 //! Keeps true: a provider with a virtual node has exactly one live map, made again when somebody deletes
 //! it; a node that goes waits for its map while the provider can be asked to tidy up, but no longer than the deadline
-//! of a withdrawal, and never for a provider that is banned.
+//! of a withdrawal, and never for a provider that is banned. A node that somebody deletes while the offer behind it is in force comes
+//! back, and finds its map: namespaces and pods in the provider outlive it.
 //!
 //! Watches   virtual `Node`s, `NamespaceMap`s, `ForeignCluster`s.
 //! Writes    `NamespaceMap` originals; the finalizer of virtual nodes.
-//! Removes   the maps of a node that goes.
+//! Removes   the maps of a node that goes for good.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -44,6 +45,8 @@ enum Step {
     Create(Box<NamespaceMap>),
     /// Give the map this owner and these labels.
     Repair(Arc<NamespaceMap>, OwnerReference, BTreeMap<String, String>),
+    /// Take the node from the owners of the map, so that the map outlives it.
+    Detach(Arc<NamespaceMap>),
     /// Delete the map.
     Remove(Arc<NamespaceMap>),
     /// Take our finalizer away.
@@ -62,20 +65,59 @@ async fn settle(shared: &Shared, queue: &Queue<Key>, key: Key) -> Result<Option<
     let name = match key {
         Key::Node(name) => name,
         Key::Provider(id) => {
-            for node in shared.virtual_nodes_of(&id) {
-                queue.push(Key::Node(node.name_any()));
+            let nodes = shared.virtual_nodes_of(&id);
+            nodes.iter().for_each(|node| queue.push(Key::Node(node.name_any())));
+            if nodes.is_empty() && !comes_back(shared, &id) {
+                for map in stranded(&originals_of(shared, &id)) {
+                    shared.home.cluster.remove(&*map).await?;
+                }
             }
             return Ok(None);
         }
     };
     let Some(node) = shared.virtual_node(&name) else { return Ok(None) };
     let id = provider_of(&*node);
-    let maps = shared.memory.maps.filter(|map| is_original(map) && provider_of(map) == id);
+    let maps = originals_of(shared, id);
+    if is_leaving(&*node) && comes_back(shared, id) {
+        act(shared, &node, let_go(&node, &maps)).await?;
+        return Ok(None);
+    }
     let peer = shared.peer(id);
     let patience = patience(&node, peer.as_deref(), shared.ledger.policy.deadline, now().0.as_second());
     let steps = plan(&node, &maps, (peer.as_deref(), shared.tenant_namespace(id)), patience);
     let again = act(shared, &node, steps).await?;
     Ok(again.into_iter().chain(patience).min())
+}
+
+/// The maps of this cluster for a provider.
+fn originals_of(shared: &Shared, provider: &str) -> Vec<Arc<NamespaceMap>> {
+    shared.memory.maps.filter(|map| is_original(map) && provider_of(map) == provider)
+}
+
+/// Whether a virtual kubelet makes the node of a provider again when the node is deleted: this cluster wants the resources, and
+/// the provider's offer stands.
+fn comes_back(shared: &Shared, provider: &str) -> bool {
+    let tenant = shared.tenant_namespace(provider).unwrap_or_default();
+    let offer = shared.ledger.their_offer(&tenant, provider);
+    let stands = offer.is_some_and(|offer| !is_leaving(&*offer) && offer.spec.withdrawal_timestamp.is_none());
+    stands && shared.ledger.grants(provider).provider.is_granted()
+}
+
+/// What to do for a node that was deleted and comes back: Kubernetes deletes what the node owns, so first it owns no map.
+fn let_go(node: &Node, maps: &[Arc<NamespaceMap>]) -> Vec<Step> {
+    let owned: Vec<_> =
+        maps.iter().filter(|map| is_owned_by(map, node)).map(|map| Step::Detach(Arc::clone(map))).collect();
+    let held = node.finalizers().iter().any(|one| one == finalizer::VIRTUAL_NODE);
+    if owned.is_empty() && held { vec![Step::Release] } else { owned }
+}
+
+fn is_owned_by(map: &NamespaceMap, node: &Node) -> bool {
+    map.owner_references().iter().any(|owner| Some(&owner.uid) == node.metadata.uid.as_ref())
+}
+
+/// Maps whose node was deleted and did not come back before the peering ended: nothing else removes them.
+fn stranded(maps: &[Arc<NamespaceMap>]) -> Vec<Arc<NamespaceMap>> {
+    maps.iter().filter(|map| map.owner_references().is_empty() && !is_leaving(&***map)).cloned().collect()
 }
 
 /// How long a node that goes still waits for the provider to let go of its map; `None`: it does not wait.
@@ -161,6 +203,17 @@ async fn act(shared: &Shared, node: &Node, steps: Vec<Step>) -> Result<Option<Du
                     json!({"uid": map.uid(), "resourceVersion": version, "ownerReferences": owners, "labels": labels});
                 cluster.merge(&*map, json!({ "metadata": meta })).await?;
             }
+            Step::Detach(map) => {
+                let owners: Vec<_> = map
+                    .owner_references()
+                    .iter()
+                    .filter(|owner| Some(&owner.uid) != node.metadata.uid.as_ref())
+                    .collect();
+                let meta =
+                    json!({"uid": map.uid(), "resourceVersion": map.resource_version(), "ownerReferences": owners});
+                cluster.merge(&*map, json!({ "metadata": meta })).await?;
+                tracing::info!(node = node.name_any(), map = map.name_any(), "node deleted by hand, its map stays");
+            }
             Step::Remove(map) => cluster.remove(&*map).await?,
             Step::Release => {
                 cluster.release(node, finalizer::VIRTUAL_NODE).await?;
@@ -226,6 +279,7 @@ mod tests {
             Step::Hold => "hold",
             Step::Create(_) => "create",
             Step::Repair(..) => "repair",
+            Step::Detach(_) => "detach",
             Step::Remove(_) => "remove",
             Step::Release => "release",
             Step::Wait => "wait",
@@ -279,6 +333,26 @@ mod tests {
         assert_eq!(steps(&[map(true)], None), ["release"]);
         assert_eq!(steps(&[], soon), ["release"]);
         assert_eq!(names(&plan(&node(false, true), &[], (None, None), None)), [""; 0]);
+    }
+
+    #[test]
+    fn a_node_that_comes_back_loses_no_map() {
+        let leaving = node(true, true);
+        assert_eq!(
+            names(&let_go(&leaving, &[map(false)])),
+            ["detach"],
+            "before the node goes, which would take the map"
+        );
+        let mut free = (*map(false)).clone();
+        free.metadata.owner_references = None;
+        let free = Arc::new(free);
+        assert_eq!(names(&let_go(&leaving, &[Arc::clone(&free)])), ["release"]);
+        assert_eq!(names(&let_go(&leaving, &[])), ["release"]);
+        assert_eq!(names(&let_go(&node(false, true), &[Arc::clone(&free)])), [""; 0]);
+        let ready = peer(PeeringConditionStatus::Established);
+        let back = plan(&node(true, false), &[Arc::clone(&free)], (Some(&ready), Some("tenant".to_owned())), None);
+        assert_eq!(names(&back), ["repair"], "the new node is the owner");
+        assert_eq!(stranded(&[free, map(false)]).len(), 1, "a map with an owner goes with its owner");
     }
 
     #[test]

@@ -33,6 +33,12 @@ pub(super) async fn get_soon(there: &Cluster, path: &str) -> Result<Response<Rep
     answer.unwrap_or_else(|_| Err(unreachable(&format!("nothing within {} s", PATIENCE.as_secs()))))
 }
 
+/// The same, as text.
+pub(super) async fn text_soon(there: &Cluster, path: &str) -> Result<String, Refusal> {
+    let body = get_soon(there, path).await?.into_body().collect().await.map_err(|error| unreachable(&error))?;
+    Ok(String::from_utf8_lossy(&body.to_bytes()).into_owned())
+}
+
 /// The answer there to a question, whenever it comes: a log may have nothing to say yet.
 pub(super) async fn get(there: &Cluster, path: &str) -> Result<Response<Reply>, Refusal> {
     let request = Request::get(path).body(Body::empty()).map_err(|error| bad(&error))?;

@@ -1,13 +1,18 @@
-//! Use of CPU and memory by the pods of the node, as kubelets tell it, from the metrics API there.
+//! Use of CPU and memory by the pods of the node, as kubelets tell it: from the metrics API there or, where there is none, from the
+//! metric agent there.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use k8s_openapi::{
     api::core::v1::Pod,
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::Time},
+    jiff::Timestamp,
 };
 use kube::ResourceExt;
-use liqo_core::quantity::Amount;
+use liqo_core::{exposition::Sample, quantity::Amount};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -46,32 +51,91 @@ struct Usage {
     cpu: Option<Quantity>,
     #[serde(default)]
     memory: Option<Quantity>,
+    /// Processor time since the container was started, in nanoseconds; the metrics API does not know it.
+    #[serde(skip)]
+    time: Option<u64>,
 }
 
+/// What is not known is left out, as kubelets do.
 #[derive(Clone, Copy, Debug, Default)]
 struct Used {
-    cpu: Amount,
-    memory: Amount,
+    cpu: Option<u64>,
+    time: Option<u64>,
+    memory: u64,
 }
 
 impl Used {
     fn of(usage: &Usage) -> Self {
-        let amount = |quantity: &Option<Quantity>| quantity.as_ref().map(Amount::of).unwrap_or_default();
-        Self { cpu: amount(&usage.cpu), memory: amount(&usage.memory) }
+        let cpu = usage.cpu.as_ref().map(|cpu| Amount::of(cpu).nanos());
+        let memory = usage.memory.as_ref().map(Amount::of).unwrap_or_default().units();
+        Self { cpu, time: usage.time, memory }
     }
 
     fn add(&mut self, other: Self) {
-        self.cpu += other.cpu;
-        self.memory += other.memory;
+        let sum = |one: Option<u64>, other: Option<u64>| match (one, other) {
+            (Some(one), Some(other)) => Some(one.saturating_add(other)),
+            (one, other) => one.or(other),
+        };
+        self.cpu = sum(self.cpu, other.cpu);
+        self.time = sum(self.time, other.time);
+        self.memory = self.memory.saturating_add(other.memory);
     }
 
     fn stats(self, time: Option<&Time>) -> Value {
-        let (cpu, memory) = (self.cpu.nanos(), self.memory.units());
+        let mut cpu = json!({"time": time});
+        for (field, value) in [("usageNanoCores", self.cpu), ("usageCoreNanoSeconds", self.time)] {
+            if let Some(value) = value {
+                cpu[field] = json!(value);
+            }
+        }
         json!({
-            "cpu": {"time": time, "usageNanoCores": cpu},
-            "memory": {"time": time, "usageBytes": memory, "workingSetBytes": memory},
+            "cpu": cpu,
+            "memory": {"time": time, "usageBytes": self.memory, "workingSetBytes": self.memory},
         })
     }
+}
+
+/// What the page `metrics/resource` of the metric agent there says of containers, by namespace here.
+pub(super) fn read(page: &str) -> BTreeMap<String, PodMetricsList> {
+    let mut pods: BTreeMap<(&str, &str), PodMetrics> = BTreeMap::new();
+    for sample in page.lines().filter_map(Sample::read) {
+        let label = |name| sample.label(name);
+        let (Some(namespace), Some(name), Some(container)) = (label("namespace"), label("pod"), label("container"))
+        else {
+            continue;
+        };
+        let (Some(value), time) = sample.value() else { continue };
+        if !matches!(sample.name, "container_cpu_usage_seconds_total" | "container_memory_working_set_bytes") {
+            continue;
+        }
+        let pod = pods.entry((namespace, name)).or_default();
+        pod.metadata.name = name.to_owned();
+        pod.timestamp = time.and_then(|time| Timestamp::from_millisecond(time).ok()).map(Time).or(pod.timestamp.take());
+        let place = pod.containers.iter().position(|one| one.name == container).unwrap_or_else(|| {
+            pod.containers.push(ContainerMetrics { name: container.to_owned(), ..ContainerMetrics::default() });
+            pod.containers.len() - 1
+        });
+        let usage = &mut pod.containers[place].usage;
+        match sample.name {
+            "container_cpu_usage_seconds_total" => usage.time = Some(whole(value * 1e9)),
+            _ => usage.memory = Some(Quantity(whole(value).to_string())),
+        }
+    }
+    let mut all: BTreeMap<String, PodMetricsList> = BTreeMap::new();
+    for ((namespace, _), pod) in pods {
+        all.entry(namespace.to_owned()).or_default().items.push(pod);
+    }
+    all
+}
+
+/// A whole number that is not less than nothing.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the conversion of Rust ends at the limits"
+)]
+fn whole(value: f64) -> u64 {
+    value.max(0.0) as u64
 }
 
 /// The summary of the node: `pods` are pods here with the metrics of their namespace there. The other cluster may say anything: each pod
@@ -200,5 +264,32 @@ mod tests {
             2,
             "pods that are not here are left out, and what was said already"
         );
+    }
+
+    #[test]
+    fn where_there_is_no_metrics_api_the_page_of_the_metric_agent_says_it() {
+        let page = r#"# TYPE container_cpu_usage_seconds_total counter
+container_cpu_usage_seconds_total{container="c",namespace="demo",pod="a"} 1.5 1700000000000
+container_memory_working_set_bytes{container="c",namespace="demo",pod="a"} 1.024e+03 1700000000000
+container_cpu_usage_seconds_total{container="d",namespace="demo",pod="a"} 0.5 1700000000000
+container_start_time_seconds{container="d",namespace="demo",pod="a"} 5 1700000000000
+container_cpu_usage_seconds_total{container="c",namespace="other",pod="a"} NaN
+pod_cpu_usage_seconds_total{namespace="demo",pod="a"} 2 1700000000000
+node_cpu_usage_seconds_total 2 1700000000000
+"#;
+        let read = read(page);
+        assert_eq!(read.keys().collect::<Vec<_>>(), ["demo"]);
+        let here: Pod = serde_json::from_value(json!({"metadata": {"name": "a", "namespace": "demo"}})).unwrap();
+        let time: Time = serde_json::from_value(json!("2026-11-20T23:00:00Z")).unwrap();
+        let summary = summary("n", &time, &time, &[(vec![Arc::new(here)], read["demo"].clone())]);
+        let pod = &summary["pods"][0];
+        assert_eq!(
+            pod["cpu"],
+            json!({"time": "2023-11-14T22:13:20Z", "usageCoreNanoSeconds": 2_000_000_000}),
+            "the rate is not known"
+        );
+        assert_eq!(pod["memory"]["workingSetBytes"], 1024);
+        assert_eq!(pod["containers"][1]["cpu"]["usageCoreNanoSeconds"], 500_000_000);
+        assert_eq!(summary["node"]["cpu"]["usageCoreNanoSeconds"], 2_000_000_000);
     }
 }

@@ -203,7 +203,7 @@ impl Build<'_> {
         let workers = &self.cx.workers;
         let queue = Queue::new();
         if workers.endpoint_slice == 0 || self.cx.addresses.are_hidden() {
-            self.plain("Service", Services::new(self.cx), workers.service, keep_ours);
+            self.plain("Service", Services::new(self.cx, self.here, self.there), workers.service, keep_ours);
             return None;
         }
         let slice_queue = Queue::new();
@@ -221,7 +221,7 @@ impl Build<'_> {
         });
         let slices = self.slices(slices, services.clone(), slice_queue);
         if self.cx.workers.service > 0 {
-            let reflector = Services::new(self.cx);
+            let reflector = Services::new(self.cx, self.here, self.there);
             let twins = self.twins(&reflector, &queue, keep_ours);
             self.mirror(
                 "Service",

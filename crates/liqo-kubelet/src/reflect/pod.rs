@@ -7,6 +7,7 @@
 //! Removes   `ShadowPod` there; `Pod` here, without grace, when it was to go and nothing is left there.
 
 mod affinity;
+mod downward;
 mod fields;
 mod refusal;
 mod spec;
@@ -39,6 +40,7 @@ use super::{
     twin_meta::metadata,
 };
 use crate::{
+    args::DownwardApi,
     link::Link,
     translate::{Answer, View},
 };
@@ -59,6 +61,7 @@ const MARK: (&str, &str) = (label::SHADOW_POD, "true");
 pub(super) struct Pods {
     link: Arc<Link>,
     support: ApiSupport,
+    downward_api: DownwardApi,
     /// How addresses of pods there look here; `None` while they are kept to themselves.
     here_view: Option<View>,
     /// How our API server looks there.
@@ -89,6 +92,7 @@ impl Pods {
         Self {
             link: Arc::clone(&cx.link),
             support: cx.support.clone(),
+            downward_api: cx.downward_api,
             here_view: (!cx.addresses.are_hidden()).then(|| cx.addresses.pods(&scope, queue)),
             there_view: cx.addresses.endpoints(&scope, queue),
             complain: complaint::by_event(&cx.home, "Pod", complaint::FAILED),
@@ -228,14 +232,21 @@ impl Reflect for Pods {
             None => {
                 let support = support_there(&self.support, |ip| self.there_view.answer(ip));
                 let Some(support) = support else { return Forged::NotYet };
-                PodSpec {
+                let mut spec = PodSpec {
                     affinity: affinity::forge(here),
                     ..spec::forge(&here.name_any(), spec, &self.link.here.cluster_id, &support)
+                };
+                if self.downward_api == DownwardApi::Home {
+                    downward::tell_home(&mut spec, here);
                 }
+                spec
             }
         };
         let mut metadata = metadata(here, &self.link);
         metadata.labels.get_or_insert_default().remove(MARK.0);
+        if let Some((key, value)) = downward::annotations(&pod, here) {
+            metadata.annotations.get_or_insert_default().insert(key, value);
+        }
         if let Some(gates) = status::gates_told(here) {
             metadata.annotations.get_or_insert_default().insert(annotation::READINESS_GATES.to_owned(), gates);
         }

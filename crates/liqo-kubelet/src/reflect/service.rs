@@ -17,18 +17,22 @@ use crate::link::Link;
 #[derive(Clone)]
 pub(super) struct Services {
     link: Arc<Link>,
+    /// The namespace here and there.
+    namespaces: (String, String),
     complain: Complain<Service>,
 }
 
 impl Services {
-    pub(super) fn new(cx: &Cx) -> Self {
+    /// Services of a namespace `here`, which is `there` in the other cluster.
+    pub(super) fn new(cx: &Cx, here: &str, there: &str) -> Self {
         let complain = complaint::by_event(&cx.home, "Service", complaint::INCOMPLETE);
-        Self { link: Arc::clone(&cx.link), complain }
+        Self { link: Arc::clone(&cx.link), namespaces: (here.to_owned(), there.to_owned()), complain }
     }
 
     #[cfg(test)]
     fn example() -> Self {
-        Self { link: Arc::new(Link::example()), complain: Arc::new(|_, _| {}) }
+        let namespaces = ("demo".to_owned(), "demo-there".to_owned());
+        Self { link: Arc::new(Link::example()), namespaces, complain: Arc::new(|_, _| {}) }
     }
 }
 
@@ -79,13 +83,28 @@ impl Reflect for Services {
         let force = here.annotations().get(annotation::FORCE_REMOTE_NODE_PORT).is_some_and(|value| value == "true");
         let taken =
             there.and_then(|there| there.spec.as_ref()).and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
-        let spec = here.spec.clone().map(|spec| twin_spec(spec, taken, force));
+        let mut spec = here.spec.clone().map(|spec| twin_spec(spec, taken, force));
+        if let Some(name) = spec.as_mut().and_then(|spec| spec.external_name.as_mut()) {
+            *name = name_there(name, &self.namespaces);
+        }
         Forged::Make(Box::new(Service { metadata: metadata(here, &self.link), spec, status: None }))
     }
 
     fn ours(&self, there: &Service) -> bool {
         self.link.made(there)
     }
+}
+
+/// The name there of what a Service of the type `ExternalName` stands for: a Service of the same namespace, or a pod behind it, has
+/// another name there, since the name contains the namespace. Every other name stays.
+fn name_there(name: &str, (here, there): &(String, String)) -> String {
+    let mut parts: Vec<_> = name.split('.').collect();
+    match parts[..] {
+        [_, namespace, "svc", ..] if namespace == here => parts[1] = there,
+        [_, _, namespace, "svc", ..] if namespace == here => parts[2] = there,
+        _ => {}
+    }
+    parts.join(".")
 }
 
 /// The specification of the twin. `taken` are the ports the twin has now. Every field is decided: a field that a new
@@ -242,6 +261,23 @@ mod tests {
             let wanted =
                 format!("peerPolicy.allowedServiceTypes of cluster \"{}\"", Link::example().there.cluster_name);
             assert!(text.is_none_or(|text| text.contains(&wanted) && text.ends_with(here)), "{here}");
+        }
+    }
+
+    #[test]
+    fn an_external_name_of_the_namespace_is_that_of_the_namespace_there() {
+        for (name, there) in [
+            ("web.demo.svc.cluster.local", "web.demo-there.svc.cluster.local"),
+            ("web.demo.svc", "web.demo-there.svc"),
+            ("db-0.db.demo.svc.cluster.local", "db-0.db.demo-there.svc.cluster.local"),
+            ("web.other.svc.cluster.local", "web.other.svc.cluster.local"),
+            ("demo.svc.example.org", "demo.svc.example.org"),
+            ("web.demo.example.org", "web.demo.example.org"),
+            ("example.org", "example.org"),
+        ] {
+            let here = service(json!({"metadata": {"name": "a", "namespace": "demo"},
+                "spec": {"type": "ExternalName", "externalName": name}}));
+            assert_eq!(forged(&here, None)["spec"]["externalName"], there, "{name}");
         }
     }
 

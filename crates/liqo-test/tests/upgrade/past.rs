@@ -32,6 +32,7 @@ enum Added {
 }
 
 const ORIGINAL: &[&str] = &["metadata", "annotations", "virtualkubelet.liqo.io/original-uid"];
+const NAMESPACE: &[&str] = &["metadata", "annotations", "virtualkubelet.liqo.io/original-namespace"];
 const PART: &str = "app.kubernetes.io/part-of=liqo";
 const REFLECTED: &str = "virtualkubelet.liqo.io/origin";
 
@@ -84,6 +85,15 @@ const ROWS: &[Row] = &[
     row("the same", ("rolebindings", ""), "liqo-crd-replicator-tenant", Added::Object),
     row("a peer that is refused may withdraw", ("clusterroles", ""), "liqo-remote-peering-leaving", Added::Object),
     row("the same", ("clusterrolebindings", ""), "liqo-remote-peering-leaving", Added::Object),
+    row("peers are told what their pods use", ("deployments", PART), "liqo-metric-agent", Added::Object),
+    row("the same", ("services", PART), "liqo-metric-agent", Added::Object),
+    row("the same", ("serviceaccounts", PART), "liqo-metric-agent", Added::Object),
+    row("the same", ("clusterroles", PART), "liqo-metric-agent", Added::Object),
+    row("the same", ("clusterrolebindings", PART), "liqo-metric-agent", Added::Object),
+    row("the same", ("rolebindings", PART), "liqo-metric-agent", Added::Object),
+    row("the same", ("apiservices", PART), "v1alpha1.metrics.liqo.io", Added::Object),
+    row("pods find the namespace of home", ("shadowpods", REFLECTED), "", Added::Field(NAMESPACE)),
+    row("the same", ("pods", REFLECTED), "", Added::Field(NAMESPACE)),
     row("settings of the rules for peers", ("configmaps", PART), "liqo-peer-policy", Added::Object),
     row("rules for peers and virtual kubelets", ("validatingadmissionpolicies", PART), "liqo-", Added::Object),
     row("the same", ("validatingadmissionpolicybindings", PART), "liqo-", Added::Object),

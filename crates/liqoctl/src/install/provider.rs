@@ -1,13 +1,20 @@
 //! Kinds of clusters, and how each tells its ranges of addresses.
 
-use anyhow::{Context, bail};
-use k8s_openapi::api::core::v1::Pod;
+use anyhow::{Context, anyhow, bail};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use liqo_kube::Cluster;
+use serde::Deserialize;
 
 use crate::flag::{self, Cidr};
 
 const POD_CIDR: &str = "172.16.0.0/16";
 const SERVICE_CIDR: &str = "10.96.0.0/12";
+const KUBE_SYSTEM: &str = "kube-system";
+/// The ConfigMap in which kubeadm keeps what a cluster was made with.
+const KUBEADM_CONFIG: &str = "kubeadm-config";
+const CLUSTER_CONFIGURATION: &str = "ClusterConfiguration";
+const ASK: &str = "the ranges of pods and services are not known: name them with `liqoctl install --pod-cidr CIDR \
+    --service-cidr CIDR`, without a provider";
 
 /// What must be said of a cluster of no particular kind.
 #[derive(Clone, Debug, clap::Args)]
@@ -28,7 +35,8 @@ pub(crate) struct GenericArgs {
 pub(crate) enum Named {
     /// Install Liqo in a cluster made by kubeadm
     ///
-    /// The ranges of pods and services are read from the kube-controller-manager.
+    /// The ranges of pods and services are read from the pod of the kube-controller-manager or, where it runs
+    /// outside of the cluster, from the ConfigMap kubeadm-config.
     ///
     /// Example:
     ///   liqoctl install kubeadm --cluster-name rome
@@ -131,32 +139,69 @@ impl Provider {
     pub(crate) async fn observe(&self, cluster: &Cluster) -> anyhow::Result<Ranges> {
         match self.ranges {
             Some(ranges) => Ok(ranges),
-            None => {
-                let selector = "component=kube-controller-manager,tier=control-plane";
-                let pods: Vec<Pod> = cluster.list("kube-system", selector).await?;
-                ranges_of(pods.first())
-            }
+            None => observed(cluster).await,
         }
     }
 }
 
+/// The ranges that the servers of the cluster were started with, or that kubeadm wrote down.
+async fn observed(cluster: &Cluster) -> anyhow::Result<Ranges> {
+    let selector = "component=kube-controller-manager,tier=control-plane";
+    let pods: Vec<Pod> = cluster.list(KUBE_SYSTEM, selector).await?;
+    if let Some(manager) = pods.first() {
+        return ranges_of(manager);
+    }
+    let written: Option<ConfigMap> = cluster.get(KUBE_SYSTEM, KUBEADM_CONFIG).await?;
+    ranges_written(written.as_ref()).context(ASK)
+}
+
 /// Pure: the ranges in the command line of the kube-controller-manager.
-fn ranges_of(manager: Option<&Pod>) -> anyhow::Result<Ranges> {
-    let manager = manager.context("kube-controller-manager not found")?;
+fn ranges_of(manager: &Pod) -> anyhow::Result<Ranges> {
     let containers = manager.spec.as_ref().map(|spec| spec.containers.as_slice()).unwrap_or_default();
     let [container] = containers else { bail!("unexpected amount of containers in kube-controller-manager") };
     let words: Vec<_> = [&container.command, &container.args].into_iter().flatten().flatten().collect();
     let value = |flag: &str, default: &str| {
         let prefix = format!("{flag}=");
         let found = words.iter().find_map(|word| word.strip_prefix(&prefix)).unwrap_or(default);
-        // Clusters with two families list both: Liqo speaks the first.
-        let first = found.split(',').next().unwrap_or_default();
-        flag::cidr(first).map_err(|why| anyhow::anyhow!("{flag} of kube-controller-manager: {why}"))
+        first(found).map_err(|why| anyhow!("{flag} of kube-controller-manager: {why}"))
     };
     Ok(Ranges {
         pods: value("--cluster-cidr", POD_CIDR)?,
         services: value("--service-cluster-ip-range", SERVICE_CIDR)?,
     })
+}
+
+/// The first range of a list. Clusters with two families list both: Liqo speaks the first.
+fn first(ranges: &str) -> Result<Cidr, String> {
+    flag::cidr(ranges.split(',').next().unwrap_or_default())
+}
+
+/// What kubeadm writes down of a cluster, as far as it is about ranges.
+#[derive(Deserialize)]
+struct ClusterConfiguration {
+    networking: Networking,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Networking {
+    pod_subnet: String,
+    service_subnet: String,
+}
+
+/// Pure: the ranges in the ConfigMap of kubeadm. What kubeadm was not told is not there: kubeadm gives pods no range of its own.
+fn ranges_written(map: Option<&ConfigMap>) -> anyhow::Result<Ranges> {
+    let map =
+        map.context("there is no pod of the kube-controller-manager and no ConfigMap kube-system/kubeadm-config")?;
+    let text = map.data.as_ref().and_then(|data| data.get(CLUSTER_CONFIGURATION));
+    let text = text.context("the ConfigMap kube-system/kubeadm-config has no ClusterConfiguration")?;
+    let read: ClusterConfiguration = serde_saphyr::from_str(text)
+        .context("the ClusterConfiguration in kube-system/kubeadm-config cannot be read")?;
+    let range = |field: &str, text: &str| {
+        first(text).map_err(|why| anyhow!("networking.{field} in the ConfigMap kube-system/kubeadm-config: {why}"))
+    };
+    let Networking { pod_subnet, service_subnet } = read.networking;
+    Ok(Ranges { pods: range("podSubnet", &pod_subnet)?, services: range("serviceSubnet", &service_subnet)? })
 }
 
 #[cfg(test)]
@@ -165,11 +210,15 @@ mod tests {
 
     use super::*;
 
-    fn ranges(containers: serde_json::Value) -> Result<(String, String), String> {
-        let pod: Pod = serde_json::from_value(json!({"spec": {"containers": containers}})).unwrap();
-        ranges_of(Some(&pod))
-            .map(|found| (found.pods.to_string(), found.services.to_string()))
-            .map_err(|error| error.to_string())
+    type Found = Result<(String, String), String>;
+
+    fn found(ranges: anyhow::Result<Ranges>) -> Found {
+        let ranges = ranges.map_err(|error| error.to_string())?;
+        Ok((ranges.pods.to_string(), ranges.services.to_string()))
+    }
+
+    fn ranges(containers: serde_json::Value) -> Found {
+        found(ranges_of(&serde_json::from_value(json!({"spec": {"containers": containers}})).unwrap()))
     }
 
     #[test]
@@ -184,11 +233,29 @@ mod tests {
             Ok(("10.244.0.0/16".into(), "10.96.0.0/16".into()))
         );
         assert_eq!(ranges(json!([{"name": "x"}])), Ok((POD_CIDR.into(), SERVICE_CIDR.into())));
+        assert_eq!(ranges(json!([])).unwrap_err(), "unexpected amount of containers in kube-controller-manager");
     }
 
     #[test]
-    fn what_is_missing_is_said() {
-        assert_eq!(ranges_of(None).unwrap_err().to_string(), "kube-controller-manager not found");
-        assert_eq!(ranges(json!([])).unwrap_err(), "unexpected amount of containers in kube-controller-manager");
+    fn where_it_is_no_pod_kubeadm_has_written_them_down() {
+        let written = |text: &str| -> Found {
+            let map: ConfigMap = serde_json::from_value(json!({"data": {"ClusterConfiguration": text}})).unwrap();
+            found(ranges_written(Some(&map)))
+        };
+        let both = "apiServer: {}\nnetworking:\n  dnsDomain: cluster.local\n  podSubnet: 10.244.0.0/16,fd00::/56\n  \
+            serviceSubnet: 10.96.0.0/12\nkind: ClusterConfiguration\n";
+        assert_eq!(written(both), Ok(("10.244.0.0/16".into(), "10.96.0.0/12".into())));
+        for (text, why) in [
+            ("networking: {serviceSubnet: 10.96.0.0/12}", "networking.podSubnet"),
+            ("networking: {podSubnet: 10.244.0.0/16}", "networking.serviceSubnet"),
+            ("networking: {podSubnet: x, serviceSubnet: 10.96.0.0/12}", "networking.podSubnet"),
+            ("kind: ClusterConfiguration", "cannot be read"),
+            ("- a", "cannot be read"),
+        ] {
+            let told = written(text).unwrap_err();
+            assert!(told.contains(why), "{text}: {told}");
+        }
+        assert!(found(ranges_written(Some(&ConfigMap::default()))).unwrap_err().contains("no ClusterConfiguration"));
+        assert!(found(ranges_written(None)).unwrap_err().contains("no ConfigMap kube-system/kubeadm-config"));
     }
 }

@@ -137,7 +137,12 @@ pub(super) const ROUTE: &[Rule] = &[
 ];
 
 /// Route agent, in the Liqo namespace.
-pub(super) const ROUTE_NAMESPACED: &[Rule] = &[rule("", &["services"], RO)];
+pub(super) const ROUTE_NAMESPACED: &[Rule] =
+    &[rule("", &["services"], RO), named("apps", &["daemonsets"], &["liqo-route"], &["get"])];
+
+/// Metric agent, everywhere. `nodes/metrics` is asked for by kubelets; unlike `nodes/proxy` it runs nothing on them.
+pub(super) const METRIC_AGENT: &[Rule] =
+    &[rule("", &["namespaces", "nodes", "pods"], RO), rule("", &["nodes/metrics"], &["get"])];
 
 /// Network manager, everywhere.
 pub(super) const NETWORK_MANAGER: &[Rule] = &[

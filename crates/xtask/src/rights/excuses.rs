@@ -49,6 +49,13 @@ pub(super) const EXCUSES: &[Excuse] = &[
         "written when no gateway of the cluster is active for 25 s: gateways of stories come back sooner",
     ),
     excuse(
+        "metric-agent",
+        Some(""),
+        "nodes/metrics",
+        &[Power::Read],
+        "asked for by kubelets, whose reviews name the metric agent as the user: the record has the review of the kubelet",
+    ),
+    excuse(
         "gateway",
         Some(""),
         "secrets",

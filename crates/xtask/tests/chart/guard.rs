@@ -43,6 +43,7 @@ fn connections_are_limited_to_who_needs_them() {
         ("liqo-auth", vec![metrics.clone(), rule(8443, &everybody)]),
         ("liqo-controller-manager", vec![metrics.clone(), rule(9443, &everybody)]),
         ("liqo-crd-replicator", vec![metrics.clone()]),
+        ("liqo-metric-agent", vec![metrics.clone(), rule(8443, &everybody)]),
         ("liqo-network-manager", vec![metrics.clone(), rule(6000, &json!([own, kubelets]))]),
         ("liqo-proxy", vec![metrics.clone(), rule(8118, &everybody)]),
         ("liqo-status", vec![metrics, rule(8443, &json!([own, ingress]))]),
@@ -83,7 +84,7 @@ fn policies_follow_the_values() {
     assert_eq!(*from, json!([{"podSelector": {}}, {"ipBlock": {"cidr": "192.0.2.0/24"}}]));
     let external = rendered(&["--set=discovery.config.clusterName=rome,networking.internal=false"]);
     let names: Vec<_> = of_kind(&external, "NetworkPolicy").into_iter().map(|(name, _)| name).collect();
-    assert_eq!(names, ["liqo-auth", "liqo-controller-manager", "liqo-crd-replicator"]);
+    assert_eq!(names, ["liqo-auth", "liqo-controller-manager", "liqo-crd-replicator", "liqo-metric-agent"]);
 }
 
 #[test]

@@ -32,6 +32,9 @@ fn labels_are_those_of_liqo() {
         Some(name) if name.starts_with("liqo-component-") => ("network-manager", "networking"),
         Some("liqo-network-manager") => ("network-manager", "networking"),
         Some("liqo-proxy") => ("proxy", "networking"),
+        Some("liqo-metric-agent" | "liqo-metric-agent-authentication" | "v1alpha1.metrics.liqo.io") => {
+            ("metric-agent", "metrics")
+        }
         Some("liqo-status" | "liqo-status-client-authorities") => ("status", "status"),
         _ => ("controller-manager", "controller-manager"),
     };
@@ -48,11 +51,15 @@ fn labels_are_those_of_liqo() {
         if ["Deployment/liqo-auth", "Service/liqo-auth"].contains(&object.as_str()) {
             labels["run"] = json!("auth-service");
         }
+        if ["Deployment/liqo-metric-agent", "Service/liqo-metric-agent"].contains(&object.as_str()) {
+            labels["run"] = json!("metric-agent");
+        }
         if object == "Service/liqo-gateway" {
             labels["net.liqo.io/gateway"] = json!("true");
         }
         assert_eq!(value["metadata"]["labels"], labels, "{object}");
-        let clusterwide = ["ClusterRole", "MutatingWebhook", "ValidatingWebhook", "ValidatingAdmissionPolicy"];
+        let clusterwide =
+            ["APIService", "ClusterRole", "MutatingWebhook", "ValidatingWebhook", "ValidatingAdmissionPolicy"];
         let namespaced = !clusterwide.iter().any(|kind| object.starts_with(kind));
         assert_eq!(value["metadata"].get("namespace").is_some(), namespaced, "{object}");
     }

@@ -13,7 +13,7 @@ const JOBS: &str = "--set=jobs.enabled=true";
 
 fn kind(role: &Role) -> Option<&'static str> {
     match role.runs {
-        Runs::Always | Runs::Networks | Runs::Asked | Runs::Jobs => Some("Deployment"),
+        Runs::Always | Runs::Usually | Runs::Networks | Runs::Asked | Runs::Jobs => Some("Deployment"),
         Runs::NetworksOnEachNode => Some("DaemonSet"),
         Runs::ForProvider | Runs::ForJob => None,
     }
@@ -57,8 +57,10 @@ fn installations_have_the_roles_that_they_ask_for() {
         let roles = ROLES.iter().filter(|role| runs.contains(&role.runs));
         roles.filter_map(|role| Some(format!("{}/{}", kind(role)?, role.workload()))).collect()
     };
-    let networks = [Runs::Always, Runs::Networks, Runs::NetworksOnEachNode];
-    assert_eq!(workloads(&with(&["--set=networking.internal=false"])), of(&[Runs::Always]));
+    let networks = [Runs::Always, Runs::Usually, Runs::Networks, Runs::NetworksOnEachNode];
+    assert_eq!(workloads(&with(&["--set=networking.internal=false"])), of(&[Runs::Always, Runs::Usually]));
+    let least = with(&["--set=networking.internal=false,metricAgent.enable=false"]);
+    assert_eq!(workloads(&least), of(&[Runs::Always]));
     assert_eq!(workloads(&with(&[])), of(&networks));
     assert_eq!(workloads(&with(&[STATUS])), of(&[&networks[..], &[Runs::Asked]].concat()));
     assert_eq!(workloads(&with(&[JOBS])), of(&[&networks[..], &[Runs::Jobs]].concat()));

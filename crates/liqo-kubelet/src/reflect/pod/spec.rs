@@ -41,8 +41,11 @@ pub(crate) struct ApiServer {
     pub(crate) alias: Option<String>,
 }
 
-/// The names under which a pod knows its API server.
-pub(crate) const API_SERVER_NAMES: [&str; 2] = ["kubernetes.default", "kubernetes.default.svc"];
+/// The names under which a pod knows its API server; 0.8.3 leaves the last one to the provider, whose API server it then is.
+pub(crate) const API_SERVER_NAMES: [&str; 3] =
+    ["kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
+/// Port of the Service `kubernetes`, after which kubelets name variables.
+const API_SERVICE_PORT: &str = "443";
 
 /// The spec of a new pod there. `pod` is its name.
 pub(super) fn forge(pod: &str, spec: &PodSpec, home_cluster_id: &str, support: &ApiSupport) -> PodSpec {
@@ -147,19 +150,27 @@ fn literal(name: String, value: String) -> EnvVar {
 /// Every variable in which a kubelet tells where the API server is.
 fn api_server_variables(ApiServer { host, port, .. }: &ApiServer) -> Vec<EnvVar> {
     let url = format!("tcp://{host}:{port}");
-    let prefix = format!("KUBERNETES_PORT_{port}_TCP");
-    let all = [
-        ("KUBERNETES_SERVICE_HOST".to_owned(), host),
-        ("KUBERNETES_SERVICE_PORT".to_owned(), port),
-        ("KUBERNETES_PORT".to_owned(), &url),
-        (prefix.clone(), &url),
-        (format!("{prefix}_PROTO"), &"tcp".to_owned()),
-        (format!("{prefix}_ADDR"), host),
-        (format!("{prefix}_PORT"), port),
-        // Liqo 0.8.3 leaves this one to the provider's kubelet, which names the port of the provider's API server.
-        ("KUBERNETES_SERVICE_PORT_HTTPS".to_owned(), port),
+    let by_port = |named: &str| {
+        let prefix = format!("KUBERNETES_PORT_{named}_TCP");
+        [
+            (prefix.clone(), url.clone()),
+            (format!("{prefix}_PROTO"), "tcp".to_owned()),
+            (format!("{prefix}_ADDR"), host.clone()),
+            (format!("{prefix}_PORT"), port.clone()),
+        ]
+    };
+    let mut all = vec![
+        ("KUBERNETES_SERVICE_HOST".to_owned(), host.clone()),
+        ("KUBERNETES_SERVICE_PORT".to_owned(), port.clone()),
+        ("KUBERNETES_PORT".to_owned(), url.clone()),
     ];
-    all.map(|(name, value)| literal(name, value.clone())).to_vec()
+    all.extend(by_port(port));
+    // Liqo 0.8.3 leaves those that follow to the provider's kubelet, which names the provider's API server.
+    all.push(("KUBERNETES_SERVICE_PORT_HTTPS".to_owned(), port.clone()));
+    if port != API_SERVICE_PORT {
+        all.extend(by_port(API_SERVICE_PORT));
+    }
+    all.into_iter().map(|(name, value)| literal(name, value)).collect()
 }
 
 /// Points the sources of a projected volume to their twins.

@@ -8,6 +8,7 @@ fn pods(provided: bool) -> Pods {
     Pods {
         link: Arc::new(Link::example()),
         support: ApiSupport::Disabled,
+        downward_api: DownwardApi::Home,
         here_view: Some(View::Same),
         there_view: View::Same,
         complain: Arc::new(|_, _| {}),

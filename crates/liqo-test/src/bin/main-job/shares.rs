@@ -20,7 +20,7 @@ const KERNEL: &str = "kernel";
 const FOREIGN: &str = "foreign";
 
 /// Components that are shown under their own name; everything else in a cluster is a container of the load.
-const COMPONENTS: [&str; 12] = [
+const COMPONENTS: [&str; 13] = [
     "etcd",
     "kube-apiserver",
     "kube-controller-manager",
@@ -32,6 +32,7 @@ const COMPONENTS: [&str; 12] = [
     "liqo-controller-manager",
     "crd-replicator",
     "auth-service",
+    "metric-agent",
     "virtual-kubelet",
 ];
 

@@ -54,6 +54,8 @@ fn the_spec_is_the_recorded_one() {
     let mut recorded: Value = serde_json::from_str(include_str!("../../../../tests/recorded/shadow_pod.json")).unwrap();
     let env = recorded.pointer_mut("/spec/pod/containers/0/env").unwrap().as_array_mut().unwrap();
     env.push(json!({"name": "KUBERNETES_SERVICE_PORT_HTTPS", "value": "443"}));
+    let names = recorded.pointer_mut("/spec/pod/hostAliases/0/hostnames").unwrap().as_array_mut().unwrap();
+    names.push(json!("kubernetes.default.svc.cluster.local"));
     assert_eq!(forged(&here(), &tokens()), recorded["spec"]["pod"]);
 }
 
@@ -68,27 +70,9 @@ fn without_support_there_are_neither_tokens_nor_addresses() {
 
 #[test]
 fn a_custom_address_needs_no_alias() {
-    let server = ApiServer { host: "api.example.org".into(), port: "6443".into(), alias: None };
     let mut here = here();
     here.host_aliases = Some(vec![HostAlias { ip: "1.2.3.4".into(), hostnames: None }]);
-    let twin = forged(&here, &ApiSupport::Tokens(server));
-    assert_eq!(twin["hostAliases"], json!([{"ip": "1.2.3.4"}]));
-    let names: Vec<_> =
-        twin["containers"][0]["env"].as_array().unwrap().iter().map(|v| v["name"].as_str().unwrap()).collect();
-    assert_eq!(
-        names,
-        [
-            "KUBERNETES_SERVICE_HOST",
-            "KUBERNETES_SERVICE_PORT",
-            "KUBERNETES_PORT",
-            "KUBERNETES_PORT_6443_TCP",
-            "KUBERNETES_PORT_6443_TCP_PROTO",
-            "KUBERNETES_PORT_6443_TCP_ADDR",
-            "KUBERNETES_PORT_6443_TCP_PORT",
-            "KUBERNETES_SERVICE_PORT_HTTPS",
-        ]
-    );
-    assert_eq!(twin["containers"][0]["env"][3]["value"], "tcp://api.example.org:6443");
+    assert_eq!(forged(&here, &at_an_address())["hostAliases"], json!([{"ip": "1.2.3.4"}]));
 }
 
 #[test]
@@ -109,53 +93,112 @@ fn the_name_of_the_service_account_becomes_a_value() {
     assert!(env[9]["valueFrom"].is_object());
 }
 
+/// Variables by which a client finds its API server, with the values that a provider's kubelet would give them.
+const VARIABLES: [(&str, &str); 8] = [
+    ("KUBERNETES_SERVICE_HOST", "10.96.0.1"),
+    ("KUBERNETES_SERVICE_PORT", "443"),
+    ("KUBERNETES_SERVICE_PORT_HTTPS", "443"),
+    ("KUBERNETES_PORT", "tcp://10.96.0.1:443"),
+    ("KUBERNETES_PORT_443_TCP", "tcp://10.96.0.1:443"),
+    ("KUBERNETES_PORT_443_TCP_PROTO", "tcp"),
+    ("KUBERNETES_PORT_443_TCP_ADDR", "10.96.0.1"),
+    ("KUBERNETES_PORT_443_TCP_PORT", "443"),
+];
+
+fn at_an_address() -> ApiSupport {
+    ApiSupport::Tokens(ApiServer { host: "api.example.org".into(), port: "6443".into(), alias: None })
+}
+
+/// Each variable is set once, to the API server of home, whether or not the pod sets it too, and before the variables that refer to it.
 #[test]
 fn variables_that_name_the_api_server_are_those_of_home_and_come_first() {
-    let mut here = here();
-    here.containers[0].env = serde_json::from_value(json!([
-        {"name": "URL", "value": "https://$(KUBERNETES_SERVICE_HOST):$(KUBERNETES_SERVICE_PORT_HTTPS)"},
-        {"name": "KUBERNETES_SERVICE_HOST", "value": "10.96.0.1"},
-    ]))
-    .unwrap();
-    let twin = forged(&here, &tokens());
-    let env = twin["containers"][0]["env"].as_array().unwrap();
-    let places = |name: &str| -> Vec<usize> { (0..env.len()).filter(|&place| env[place]["name"] == name).collect() };
-    let [url] = places("URL")[..] else { panic!("{env:?}") };
-    for (name, value) in [("KUBERNETES_SERVICE_HOST", "kubernetes.default"), ("KUBERNETES_SERVICE_PORT_HTTPS", "443")] {
-        let [place] = places(name)[..] else { panic!("{name}: {env:?}") };
-        assert!(place < url, "{name}");
-        assert_eq!(env[place]["value"], value);
+    for (support, host, port) in [(tokens(), "kubernetes.default", "443"), (at_an_address(), "api.example.org", "6443")]
+    {
+        for (name, there) in VARIABLES {
+            let mut here = here();
+            let own = json!([{"name": "URL", "value": format!("$({name})")}, {"name": name, "value": there}]);
+            here.containers[0].env = serde_json::from_value(own.clone()).unwrap();
+            here.init_containers = Some(vec![
+                serde_json::from_value(json!({"name": "i", "restartPolicy": "Always", "env": own})).unwrap(),
+            ]);
+            let twin = forged(&here, &support);
+            for path in ["/containers/0/env", "/initContainers/0/env"] {
+                let env = twin.pointer(path).and_then(Value::as_array).unwrap();
+                let places =
+                    |name: &str| -> Vec<usize> { (0..env.len()).filter(|&place| env[place]["name"] == name).collect() };
+                let ([place], [url]) = (&places(name)[..], &places("URL")[..]) else { panic!("{name}: {env:?}") };
+                assert!(place < url, "{name}");
+                let wanted = there.replace("10.96.0.1", host).replace("443", port);
+                assert_eq!(env[*place]["value"], wanted, "{name}");
+            }
+        }
     }
 }
 
-/// Every way in which a pod can refer to the root certificates of its cluster.
+/// Names by which a client finds its API server, as the certificate of each API server has them.
+#[test]
+fn names_of_the_api_server_lead_home() {
+    let twin = forged(&here(), &tokens());
+    for name in ["kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"] {
+        let aliases = twin["hostAliases"].as_array().unwrap().iter();
+        let found: Vec<_> =
+            aliases.filter(|alias| alias["hostnames"].as_array().unwrap().iter().any(|one| one == name)).collect();
+        let [alias] = found[..] else { panic!("{name}: {found:?}") };
+        assert_eq!(alias["ip"], "10.98.0.2", "{name}");
+    }
+}
+
+/// Ways in which a pod refers to the root certificates of its cluster: a part of its spec, and where the name of the ConfigMap is.
+fn references(map: &str) -> Vec<(Value, &'static str)> {
+    let mounted = |kind: &str, way: Value, path| (json!({"volumes": [{"name": "v", kind: way}]}), path);
+    let key = json!([{"name": "CA", "valueFrom": {"configMapKeyRef": {"name": map, "key": "ca.crt"}}}]);
+    let all = json!([{"configMapRef": {"name": map}}]);
+    vec![
+        mounted("configMap", json!({"name": map}), "/volumes/0/configMap/name"),
+        mounted("configMap", json!({"name": map, "optional": true}), "/volumes/0/configMap/name"),
+        mounted(
+            "projected",
+            json!({"sources": [{"configMap": {"name": map, "items": [{"key": "ca.crt", "path": "ca.crt"}]}}]}),
+            "/volumes/0/projected/sources/0/configMap/name",
+        ),
+        (json!({"containers": [{"name": "c", "env": key}]}), "/containers/0/env/0/valueFrom/configMapKeyRef/name"),
+        (json!({"containers": [{"name": "c", "envFrom": all}]}), "/containers/0/envFrom/0/configMapRef/name"),
+        (
+            json!({"initContainers": [{"name": "i", "env": key}]}),
+            "/initContainers/0/env/0/valueFrom/configMapKeyRef/name",
+        ),
+        (json!({"initContainers": [{"name": "i", "envFrom": all}]}), "/initContainers/0/envFrom/0/configMapRef/name"),
+        (
+            json!({"initContainers": [{"name": "sidecar", "restartPolicy": "Always", "envFrom": all}]}),
+            "/initContainers/0/envFrom/0/configMapRef/name",
+        ),
+    ]
+}
+
 #[test]
 fn root_certificates_are_those_of_home_however_they_are_asked_for() {
-    let name = "kube-root-ca.crt";
-    let here = spec(json!({
-        "volumes": [
-            {"name": "v", "configMap": {"name": name}},
-            {"name": "p", "projected": {"sources": [{"configMap": {"name": name}}]}},
-        ],
-        "initContainers": [{"name": "i", "envFrom": [{"configMapRef": {"name": name}}]}],
-        "containers": [{"name": "c", "env": [
-            {"name": "CA", "valueFrom": {"configMapKeyRef": {"name": name, "key": "ca.crt"}}},
-            {"name": "OTHER", "valueFrom": {"configMapKeyRef": {"name": "other", "key": "k"}}},
-        ]}],
-    }));
-    // Variables about the API server come first.
-    for (support, first) in [(ApiSupport::Disabled, 0), (tokens(), 8)] {
-        let twin = forged(&here, &support);
-        for path in [
-            "/volumes/0/configMap/name",
-            "/volumes/1/projected/sources/0/configMap/name",
-            "/initContainers/0/envFrom/0/configMapRef/name",
-            &format!("/containers/0/env/{first}/valueFrom/configMapKeyRef/name"),
-        ] {
-            assert_eq!(twin.pointer(path), Some(&json!("kube-root-ca.crt.09897")), "{path}");
+    for (map, there) in [("kube-root-ca.crt", "kube-root-ca.crt.09897"), ("other", "other")] {
+        for (part, path) in references(map) {
+            let mut here = json!({"containers": [{"name": "c"}]});
+            here.as_object_mut().unwrap().extend(part.as_object().unwrap().clone());
+            let here = spec(here);
+            for support in [ApiSupport::Disabled, tokens()] {
+                let mut twin = forged(&here, &support);
+                forget_api_server(&mut twin);
+                assert_eq!(twin.pointer(path), Some(&json!(there)), "{path} {twin}");
+            }
         }
-        let other = format!("/containers/0/env/{}/valueFrom/configMapKeyRef/name", first + 1);
-        assert_eq!(twin.pointer(&other), Some(&json!("other")));
+    }
+}
+
+/// Leaves of the variables of each container those that the pod here has.
+fn forget_api_server(twin: &mut Value) {
+    for kind in ["initContainers", "containers"] {
+        for container in twin[kind].as_array_mut().into_iter().flatten() {
+            if let Some(env) = container.get_mut("env").and_then(Value::as_array_mut) {
+                env.retain(|one| !one["name"].as_str().unwrap().starts_with("KUBERNETES_"));
+            }
+        }
     }
 }
 
