@@ -23,7 +23,7 @@ pub enum Runs {
     Networks,
     /// A DaemonSet of installations that connect networks.
     NetworksOnEachNode,
-    /// A Deployment of every installation that does not do without it.
+    /// A Deployment of every installation, unless a value switches the Deployment off.
     Usually,
     /// A Deployment of installations that ask for it.
     Asked,

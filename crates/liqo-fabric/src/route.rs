@@ -195,11 +195,16 @@ impl Agent {
 
     /// Whether no agent comes after this one.
     async fn is_uninstalled(&self) -> bool {
-        let asked = self.cluster.get::<DaemonSet>(&self.args.namespace, DAEMON_SET);
-        match tokio::time::timeout(PATIENCE, asked).await {
-            Ok(answer) => ends_for_good(&answer),
-            Err(_) => false,
-        }
+        let known = async {
+            loop {
+                let found = self.cluster.get::<DaemonSet>(&self.args.namespace, DAEMON_SET).await;
+                if let Some(ends) = ends_for_good(found.as_ref().map(Option::as_ref).map_err(KubeError::code)) {
+                    return ends;
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, known).await.unwrap_or(false)
     }
 
     /// Begins or ends to watch pods, as a gateway comes or goes; says whether its link is another one than before: what
@@ -311,10 +316,11 @@ fn read(node: &Node) -> Option<plan::Node> {
 
 /// Whether the answer about the DaemonSet of route agents says that it is gone or going. Whoever uninstalls removes the rights of
 /// agents with it, so a refusal says the same; an API server that does not answer says nothing.
-fn ends_for_good(answer: &Result<Option<DaemonSet>, KubeError>) -> bool {
-    match answer {
-        Ok(set) => set.as_ref().is_none_or(|set| set.metadata.deletion_timestamp.is_some()),
-        Err(error) => matches!(error.code(), Some(401 | 403)),
+fn ends_for_good(found: Result<Option<&DaemonSet>, Option<u16>>) -> Option<bool> {
+    match found {
+        Ok(set) => Some(set.is_none_or(|set| set.metadata.deletion_timestamp.is_some())),
+        Err(Some(401 | 403)) => Some(true),
+        Err(_) => None,
     }
 }
 
@@ -336,9 +342,18 @@ mod tests {
     #[test]
     fn routes_are_removed_when_no_agent_follows() {
         let set = |meta: serde_json::Value| serde_json::from_value::<DaemonSet>(json!({"metadata": meta})).unwrap();
-        let going = set(json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}));
-        for (found, ends) in [(None, true), (Some(going), true), (Some(set(json!({}))), false)] {
-            assert_eq!(ends_for_good(&Ok(found)), ends);
+        let (going, stays) = (set(json!({"deletionTimestamp": "2026-01-01T00:00:00Z"})), set(json!({})));
+        for (found, ends) in [
+            (Ok(None), Some(true)),
+            (Ok(Some(&going)), Some(true)),
+            (Ok(Some(&stays)), Some(false)),
+            (Err(Some(401)), Some(true)),
+            (Err(Some(403)), Some(true)),
+            (Err(Some(429)), None),
+            (Err(Some(503)), None),
+            (Err(None), None),
+        ] {
+            assert_eq!(ends_for_good(found), ends, "{found:?}");
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Keeps true: without a known caller there is a style sheet, a script and a form, and nothing else; what a page or an
 //! API shows is decided with the rights of its caller; every request is bounded in size, time and rate and leaves one
-//! line in the log, target `audit`, unless callers that are not known fill the log.
+//! line in the log, target `audit`; lines about unknown callers are limited.
 
 use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 

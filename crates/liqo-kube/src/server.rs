@@ -293,6 +293,11 @@ impl<G: Unpin> Body for Sent<G> {
     }
 }
 
+/// The answer with something that is dropped after the last byte of the answer was sent.
+pub fn until_sent<G: Send + Unpin + 'static>(response: Response<Reply>, guard: G) -> Response<Reply> {
+    response.map(|inner| Sent { inner, _until_sent: guard }.boxed_unsync())
+}
+
 /// The answer to a caller that asks too often: 429, and the time to wait.
 pub fn too_many(wait: Duration) -> Response<Reply> {
     let seconds = wait.as_secs().saturating_add(1);
@@ -308,7 +313,7 @@ pub fn text(status: StatusCode, text: &str) -> Response<Reply> {
 
 /// A page of metrics in the text format of Prometheus.
 pub fn metrics(text: String) -> Response<Reply> {
-    whole(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text.into())
+    whole(StatusCode::OK, crate::metrics::CONTENT_TYPE, text.into())
 }
 
 /// An answer in JSON.

@@ -86,7 +86,7 @@ pub(crate) fn start(life: &Life, args: &NodeArgs, around: Surroundings) {
     let address = Listen::All(args.listen_port);
     let home = around.home.clone();
     let access = Access::new(around.home.clone(), args.name.clone());
-    let api = Arc::new(Api { around, access, started: now() });
+    let api = Arc::new(Api { around, access, started: now(), scraping: tokio::sync::Mutex::default() });
     let life_of_server = (life.drain().clone(), life.busy());
     life.spawn("kubelet-api", async move {
         let answer = move |request, peer| {
@@ -101,6 +101,8 @@ struct Api {
     around: Surroundings,
     access: Access,
     started: Time,
+    /// Held while a page of metrics is made: pages are large, and the provider may answer slowly.
+    scraping: tokio::sync::Mutex<()>,
 }
 
 impl Api {
@@ -202,24 +204,31 @@ impl Api {
 
     /// What the metric agent there says of all namespaces.
     async fn scraped(&self) -> Result<Vec<(Vec<Arc<Pod>>, PodMetricsList)>, Refusal> {
-        let page = self.scrape("metrics/resource").await?;
+        let page = self.page("metrics/resource").await?.text();
         Ok(summary::read(&page).into_iter().map(|(here, metrics)| (self.pods_in(&here), metrics)).collect())
     }
 
     /// A page of metrics as a kubelet has it, of our pods.
-    async fn metrics_of(&self, page: &str) -> Result<Response<Reply>, Refusal> {
-        let told = self.scrape(page).await?;
+    async fn metrics_of(&self, path: &str) -> Result<Response<Reply>, Refusal> {
+        let mut page = self.page(path).await?;
+        if path == "metrics/resource" {
+            page.add_node(now().0.as_millisecond());
+        }
+        Ok(server::metrics(page.text()))
+    }
+
+    /// What the metric agent there says of our pods: what else a provider says is left out. One page is made at a time.
+    async fn page(&self, path: &str) -> Result<Page, Refusal> {
+        let _alone = self.scraping.lock().await;
+        let told = self.scrape(path).await?;
         let spaces = self.around.pairs.places().into_iter().map(|(here, _)| {
             let pods = self.pods_in(&here).iter().map(|pod| pod.name_any()).collect();
             (here.clone(), Space { name: here, pods })
         });
-        let mut kept = Page::new(LONGEST_PAGE);
-        let outcome = kept.add(&told, &spaces.collect());
+        let mut page = Page::new(LONGEST_PAGE);
+        let outcome = page.add(&told, &spaces.collect());
         outcome.map_err(|_too_long| Refusal::new(StatusCode::BAD_GATEWAY, "the page of the provider is too long"))?;
-        if page == "metrics/resource" {
-            kept.add_node(now().0.as_millisecond());
-        }
-        Ok(server::metrics(kept.text()))
+        Ok(page)
     }
 
     /// What the metric agent there says, which is a claim: a provider may say something of pods that it does not run.

@@ -1,12 +1,15 @@
 //! The API `metrics.liqo.io`, which the API server of this cluster serves to peers: `…/scrape/<cluster ID>/metrics` and its
 //! subpaths.
 //!
-//! Keeps true: one peer waits for a few answers at a time, and for all peers together two are made at a time, in the order of the
-//! questions, so that kubelets are not asked more often than they answer.
+//! Keeps true: one peer asks so often, waits for a few answers, and has one made at a time; two are made at a time for all peers
+//! together, each in a bounded time, so that kubelets are not asked more often than they answer. The answers that are on their way
+//! are bounded, too: a peer that does not read has one.
+
+mod turn;
 
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use futures::{StreamExt, stream};
@@ -16,23 +19,22 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod};
 use liqo_core::exposition::Page;
 use liqo_kube::{
     Store, now, refusals,
-    server::{Peer, Reply, json, metrics, text},
+    server::{Peer, Reply, json, metrics, text, too_many, until_sent},
+    told::Told,
 };
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 
+pub(crate) use self::turn::Turns;
 use crate::{caller, kubelets::Kubelets, peer::held};
 
 const GROUP: &str = "metrics.liqo.io";
 const VERSION: &str = "metrics.liqo.io/v1alpha1";
 /// Kubelets asked at the same time, for one answer.
-const NODES: usize = 4;
-/// Answers being made at the same time.
-pub(crate) const ANSWERS: usize = 2;
-/// Answers that one peer may wait for: its metrics-server asks for one page, its Prometheus for all four.
-const OF_ONE_PEER: usize = 5;
+const NODES: usize = 2;
+/// Time limit for the kubelets of one answer: metrics-server waits for ten seconds.
+const PATIENCE: Duration = Duration::from_secs(8);
 /// Bytes of one answer.
-const LONGEST: usize = 16 * 1024 * 1024;
+const LONGEST: usize = 8 * 1024 * 1024;
 /// The page on which a node says what it uses.
 const RESOURCES: &str = "metrics/resource";
 
@@ -82,9 +84,9 @@ pub(crate) struct Api {
     pub(crate) nodes: Store<Node>,
     /// How the API server shows that it is the one that asks.
     pub(crate) authentication: Store<ConfigMap>,
-    pub(crate) answers: Semaphore,
-    /// How many answers each peer waits for.
-    pub(crate) waiting: Mutex<BTreeMap<String, usize>>,
+    pub(crate) turns: Turns,
+    /// What was said of each peer in the log.
+    pub(crate) told: Told,
 }
 
 impl Api {
@@ -115,11 +117,19 @@ impl Api {
                 let authentication = self.authentication.all().pop();
                 let checked = caller::check(peer, request.headers(), authentication.as_deref(), id);
                 checked.map_err(|why| (StatusCode::FORBIDDEN, why.to_owned()))?;
-                let _turn = Turn::take(&self.waiting, id).ok_or_else(|| {
-                    (StatusCode::TOO_MANY_REQUESTS, "too many answers about this cluster are waited for".to_owned())
-                })?;
-                let _answering = self.answers.acquire().await;
-                self.scrape(id, &path).await
+                let turn = match self.turns.take(id) {
+                    Ok(turn) => turn,
+                    Err(turn::Refused::TooOften(wait)) => return Ok(too_many(wait)),
+                    Err(turn::Refused::Busy) => {
+                        let why = "too many answers are waited for, or not read: try again later";
+                        return Err((StatusCode::SERVICE_UNAVAILABLE, why.to_owned()));
+                    }
+                };
+                let alone = turn.alone().await;
+                let making = self.turns.making().await;
+                let response = self.scrape(id, &path).await?;
+                drop(making);
+                Ok(until_sent(response, (turn, alone)))
             }
         }
     }
@@ -127,56 +137,31 @@ impl Api {
     async fn scrape(&self, id: &str, path: &str) -> Result<Response<Reply>, (StatusCode, String)> {
         let (spaces, nodes) = held(id, &self.namespaces.all(), &self.pods.all());
         let nodes: Vec<_> = nodes.iter().filter_map(|name| self.nodes.get("", name)).collect();
-        let (mut page, mut failed) = (Page::new(LONGEST), Vec::new());
-        let count = nodes.len();
-        let asked = nodes.into_iter().map(|node| async move { self.kubelets.ask(&node, path).await });
+        let (mut page, mut failed, mut added) = (Page::new(LONGEST), Vec::new(), nodes.is_empty());
+        let until = Instant::now() + PATIENCE;
+        let asked = nodes.into_iter().map(|node| async move {
+            let left = until.saturating_duration_since(Instant::now());
+            self.kubelets.ask(&node, path, left).await
+        });
         let mut answers = stream::iter(asked).buffer_unordered(NODES);
         while let Some(answer) = answers.next().await {
-            match answer {
-                Ok(text) => page.add(&text, &spaces).map_err(|_too_long| {
-                    (StatusCode::INSUFFICIENT_STORAGE, format!("the pods have more than {LONGEST} bytes of metrics"))
-                })?,
-                Err(why) => failed.push(why),
-            }
+            let outcome = answer.and_then(|text| {
+                added = true;
+                page.add(&text, &spaces).map_err(|_too_long| format!("there are more than {LONGEST} bytes"))
+            });
+            failed.extend(outcome.err());
         }
-        if !failed.is_empty() {
-            tracing::warn!(peer = id, path, reason = failed.join("; "), "metrics of some pods are missing");
+        let reasons = failed.join("; ");
+        if !failed.is_empty() && self.told.is_due(id, path) {
+            tracing::warn!(peer = id, path, reason = reasons, "metrics of some pods are missing");
         }
-        if failed.len() == count && count > 0 {
-            return Err((StatusCode::BAD_GATEWAY, failed.join("; ")));
+        if !added {
+            return Err((StatusCode::BAD_GATEWAY, reasons));
         }
         if path == RESOURCES {
             page.add_node(now().0.as_millisecond());
         }
         Ok(metrics(page.text()))
-    }
-}
-
-/// That an answer about a peer is waited for.
-struct Turn<'a> {
-    waiting: &'a Mutex<BTreeMap<String, usize>>,
-    id: String,
-}
-
-impl<'a> Turn<'a> {
-    fn take(waiting: &'a Mutex<BTreeMap<String, usize>>, id: &str) -> Option<Self> {
-        let mut counts = waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(id.to_owned()).or_default();
-        if *count == OF_ONE_PEER {
-            return None;
-        }
-        *count += 1;
-        Some(Self { waiting, id: id.to_owned() })
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        let mut counts = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.id) {
-            *count -= 1;
-        }
-        counts.retain(|_, count| *count > 0);
     }
 }
 
@@ -203,16 +188,5 @@ mod tests {
         ] {
             assert_eq!(route(&path), wanted, "{path}");
         }
-    }
-
-    #[test]
-    fn a_peer_waits_for_a_few_answers_at_a_time() {
-        let waiting = Mutex::default();
-        let mut turns: Vec<_> = (0..OF_ONE_PEER).map(|_| Turn::take(&waiting, "rome").unwrap()).collect();
-        assert!(Turn::take(&waiting, "rome").is_none() && Turn::take(&waiting, "turin").is_some());
-        turns.pop();
-        assert!(Turn::take(&waiting, "rome").is_some());
-        drop(turns);
-        assert!(waiting.lock().unwrap().is_empty());
     }
 }

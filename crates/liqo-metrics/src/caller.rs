@@ -8,10 +8,11 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use liqo_core::door;
 use liqo_kube::{certs, server::Peer};
 
-const USER: &str = "x-remote-user";
-const GROUP: &str = "x-remote-group";
 /// Which front proxies count, in the `ConfigMap` of the API server; an empty list: all whose certificate is good.
 const ALLOWED: &str = "requestheader-allowed-names";
+/// In which headers the API server names the user and the groups, in the same `ConfigMap`.
+const USER: &str = "requestheader-username-headers";
+const GROUP: &str = "requestheader-group-headers";
 
 /// Whether somebody may be told about a peer; otherwise why not.
 ///
@@ -25,22 +26,27 @@ pub(crate) fn check(
 ) -> Result<(), &'static str> {
     let certificate = peer.certificate.as_ref().and_then(|one| certs::facts_der(one).ok());
     let name = certificate.map(|facts| facts.subject.common_name);
-    let proxy = name.filter(|name| is_allowed(name, authentication));
-    if proxy.is_none() {
+    let names = list(authentication, ALLOWED);
+    let is_allowed = |name: String| names.as_ref().is_some_and(|names| names.is_empty() || names.contains(&name));
+    if !name.is_some_and(is_allowed) {
         return Err("only the API server of this cluster is answered: ask through it");
     }
-    let all = |key: &str| headers.get_all(key).iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>();
-    let user = all(USER).first().copied().unwrap_or_default();
-    match all(GROUP).contains(&door::GROUP) && user != about {
+    let said = |key: &str| {
+        let names = list(authentication, key).unwrap_or_default();
+        let values = names.iter().flat_map(|name| headers.get_all(name)).filter_map(|value| value.to_str().ok());
+        values.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let user = said(USER).into_iter().next().filter(|user| !user.is_empty());
+    let user = user.ok_or("the API server of this cluster does not say who asks")?;
+    match said(GROUP).iter().any(|group| group == door::GROUP) && user != about {
         true => Err("a peer is told about its own pods only"),
         false => Ok(()),
     }
 }
 
-fn is_allowed(name: &str, authentication: Option<&ConfigMap>) -> bool {
-    let listed = authentication.and_then(|map| map.data.as_ref()?.get(ALLOWED));
-    let names: Option<Vec<String>> = listed.and_then(|text| serde_json::from_str(text).ok());
-    names.is_some_and(|names| names.is_empty() || names.iter().any(|one| one == name))
+/// A list in the `ConfigMap`; `None` where the list is not there.
+fn list(authentication: Option<&ConfigMap>, key: &str) -> Option<Vec<String>> {
+    serde_json::from_str(authentication?.data.as_ref()?.get(key)?).ok()
 }
 
 #[cfg(test)]
@@ -68,13 +74,19 @@ mod tests {
 
     #[test]
     fn the_api_server_is_believed_and_a_peer_learns_of_itself() {
-        let map: ConfigMap = serde_json::from_value(json!({"data": {ALLOWED: "[\"front-proxy-client\"]"}})).unwrap();
-        let any: ConfigMap = serde_json::from_value(json!({"data": {ALLOWED: "[]"}})).unwrap();
+        let map = |allowed: &str| -> ConfigMap {
+            let data = json!({ALLOWED: allowed, USER: "[\"X-Remote-User\"]", GROUP: "[\"X-Remote-Group\"]"});
+            serde_json::from_value(json!({"data": data})).unwrap()
+        };
+        let (map, any) = (map("[\"front-proxy-client\"]"), map("[]"));
+        let silent: ConfigMap = serde_json::from_value(json!({"data": {ALLOWED: "[]"}})).unwrap();
         let proxy = Some("front-proxy-client");
         for (name, map, user, group, permitted) in [
             (proxy, Some(&map), "rome", "liqo.io", true),
             (proxy, Some(&map), "turin", "liqo.io", false),
             (proxy, Some(&map), "", "liqo.io", false),
+            (proxy, Some(&map), "", "system:masters", false),
+            (proxy, Some(&silent), "rome", "liqo.io", false),
             (proxy, Some(&map), "admin", "system:masters", true),
             (proxy, Some(&any), "rome", "liqo.io", true),
             (Some("rome"), Some(&map), "rome", "liqo.io", false),
@@ -82,9 +94,9 @@ mod tests {
             (proxy, None, "rome", "liqo.io", false),
         ] {
             let mut headers = HeaderMap::new();
-            headers.insert(USER, user.parse().unwrap());
-            headers.append(GROUP, "system:authenticated".parse().unwrap());
-            headers.append(GROUP, group.parse().unwrap());
+            headers.insert("x-remote-user", user.parse().unwrap());
+            headers.append("x-remote-group", "system:authenticated".parse().unwrap());
+            headers.append("x-remote-group", group.parse().unwrap());
             let outcome = check(&caller(name), &headers, map, "rome");
             assert_eq!(outcome.is_ok(), permitted, "{name:?} {user} {group}: {outcome:?}");
         }

@@ -12,8 +12,8 @@ use liqo_kube::reach::{Answer, Ask, Reach, Trust};
 
 /// Port of a kubelet that does not say its own.
 const PORT: i32 = 10250;
-/// Time limit of one answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time limit of one answer; a node that has died answers nothing.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// Bytes of one answer.
 const LONGEST: usize = 16 * 1024 * 1024;
 
@@ -25,20 +25,24 @@ pub(crate) struct Kubelets {
 }
 
 impl Kubelets {
-    /// What the kubelet of a node answers at a path.
+    /// What the kubelet of a node answers at a path, within `left` and [`PATIENCE`].
     ///
     /// # Errors
     /// A text that names the node and says what failed.
-    pub(crate) async fn ask(&self, node: &Node, path: &str) -> Result<String, String> {
+    pub(crate) async fn ask(&self, node: &Node, path: &str, left: Duration) -> Result<String, String> {
         let named = |why: String| format!("node {}: {why}", node.name_any());
         let url = url(node, path).ok_or_else(|| named("it has no address".to_owned()))?;
         let token = tokio::fs::read_to_string(&self.token_file).await;
         let token = token.map_err(|error| format!("reading {}: {error}", self.token_file.display()))?;
-        let ask =
-            Ask { bearer: Some(token.trim()), patience: PATIENCE, longest: LONGEST, ..Ask::get(&url, &self.trust) };
+        let ask = Ask {
+            bearer: Some(token.trim()),
+            patience: PATIENCE.min(left),
+            longest: LONGEST,
+            ..Ask::get(&url, &self.trust)
+        };
         let Answer { status, body } = Reach::anywhere().ask(ask).await.map_err(named)?;
         match status {
-            StatusCode::OK => Ok(String::from_utf8_lossy(&body).into_owned()),
+            StatusCode::OK => String::from_utf8(body.into()).map_err(|_| named("its page is no text".to_owned())),
             other => Err(named(format!("the kubelet answers {other}"))),
         }
     }

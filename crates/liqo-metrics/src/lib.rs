@@ -11,11 +11,7 @@ mod caller;
 mod kubelets;
 mod peer;
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use liqo_api::meta::label;
 use liqo_kube::{
@@ -26,10 +22,13 @@ use liqo_kube::{
     reach::Trust,
     role::Role,
     server::{self, AUTHENTICATION, Authorities, Limits, Listen},
+    told::Told,
 };
-use tokio::sync::Semaphore;
 
-use crate::{api::Api, kubelets::Kubelets};
+use crate::{
+    api::{Api, Turns},
+    kubelets::Kubelets,
+};
 
 /// The API server finds the agent through a Service, whose endpoints change a moment after the signal.
 const CALLERS: Patience = Patience { accept: Duration::from_secs(3), finish: Duration::from_secs(10) };
@@ -86,8 +85,8 @@ impl Role for MetricArgs {
             pods: home.watch("").labels(label::REFLECTION_ORIGIN).trim(peer::trim_pod).start(|_| {}),
             nodes: home.watch("").labels(&no_virtual).trim(kubelets::trim).start(|_| {}),
             authentication: home.watch(namespace).fields(&format!("metadata.name={name}")).start(|_| {}),
-            answers: Semaphore::new(api::ANSWERS),
-            waiting: Mutex::default(),
+            turns: Turns::default(),
+            told: Told::default(),
         };
         api.namespaces.ready().await;
         api.pods.ready().await;

@@ -21,6 +21,7 @@ mod attack {
     pub(crate) mod hostile;
     pub(crate) mod land;
     pub(crate) mod liar;
+    pub(crate) mod metrics;
     pub(crate) mod no;
     pub(crate) mod pod;
     pub(crate) mod powers;

@@ -1,7 +1,8 @@
 //! Pages of metrics about some pods, made from pages of kubelets.
 //!
-//! Keeps true: a sample passes only when its labels name one of the pods; each family appears once, with the type and the help of the
-//! first kubelet that has it; a page has no more than its limit of bytes.
+//! Keeps true: a sample passes only when its labels name one of the pods, and those labels come first: readers that look for
+//! `pod="` without reading the line find them; each family appears once, with the type and the help of the first kubelet that has the
+//! family; a page has no more than its limit of bytes. Samples of nodes are made here, never passed on.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,7 +46,6 @@ pub struct Page {
     room: usize,
 }
 
-#[derive(Default)]
 struct Family {
     /// The lines that say type and help.
     head: Vec<String>,
@@ -65,7 +65,7 @@ impl Page {
     /// Adds the samples of `spaces` that the page of a kubelet has.
     ///
     /// # Errors
-    /// When the limit is reached.
+    /// When the limit is reached; what fits is added.
     pub fn add(&mut self, text: &str, spaces: &Spaces) -> Result<(), TooLong> {
         let (mut heads, mut current) = (BTreeMap::<&str, Vec<&str>>::new(), "");
         for line in text.lines() {
@@ -77,13 +77,11 @@ impl Page {
             let Some(sample) = Sample::read(line) else { continue };
             let Some(written) = passed(&sample, spaces) else { continue };
             let name = if sample.name.starts_with(current) && !current.is_empty() { current } else { sample.name };
-            let family = self.families.entry(name.to_owned()).or_default();
-            if family.samples.is_empty() {
-                family.head = heads.get(name).into_iter().flatten().map(|line| (*line).to_owned()).collect();
-            }
-            let head = family.head.iter().filter(|_| family.samples.is_empty());
-            let bytes: usize = head.chain([&written]).map(|line| line.len() + 1).sum();
+            let head = heads.get(name).into_iter().flatten().copied().filter(|_| !self.families.contains_key(name));
+            let bytes: usize = head.clone().chain([&*written]).map(|line| line.len() + 1).sum();
             self.room = self.room.checked_sub(bytes).ok_or(TooLong)?;
+            let head = head.map(str::to_owned).collect();
+            let family = self.families.entry(name.to_owned()).or_insert_with(|| Family { head, samples: Vec::new() });
             family.samples.push(written);
             self.sum(&sample);
         }
@@ -120,15 +118,21 @@ fn described(line: &str) -> Option<&str> {
     rest.split(' ').next().filter(|name| !name.is_empty())
 }
 
+/// Labels that say whose a sample is, in the order in which they are written.
+const FIRST: [&str; 3] = ["namespace", "pod", "container"];
+
 /// The sample with the new name of its namespace, if it is of one of the pods.
 fn passed(sample: &Sample<'_>, spaces: &Spaces) -> Option<String> {
     let space = spaces.get(sample.label("namespace")?)?;
-    space.pods.contains(sample.label("pod")?).then_some(())?;
-    let one = |(key, value): &(&str, &str)| match *key {
+    let is_of_pod = space.pods.contains(sample.label("pod")?) && !sample.name.starts_with("node_");
+    is_of_pod.then_some(())?;
+    let first = FIRST.iter().filter_map(|key| Some((*key, sample.label(key)?)));
+    let others = sample.labels.iter().copied().filter(|(key, _)| !FIRST.contains(key));
+    let one = |(key, value)| match key {
         "namespace" => format!("namespace=\"{}\"", space.name),
         _ => format!("{key}=\"{value}\""),
     };
-    let labels: Vec<_> = sample.labels.iter().map(one).collect();
+    let labels: Vec<_> = first.chain(others).map(one).collect();
     Some(format!("{}{{{}}} {}", sample.name, labels.join(","), sample.rest))
 }
 
@@ -171,7 +175,7 @@ scrape_error 0
             text,
             r#"# HELP container_cpu_usage_seconds_total [STABLE] Cumulative cpu time
 # TYPE container_cpu_usage_seconds_total counter
-container_cpu_usage_seconds_total{container="c",namespace="demo",pod="web"} 1.5 1700000000000
+container_cpu_usage_seconds_total{namespace="demo",pod="web",container="c"} 1.5 1700000000000
 # TYPE lat histogram
 lat_bucket{namespace="demo",pod="web",le="+Inf"} 3
 lat_sum{namespace="demo",pod="web"} 0.5
@@ -198,6 +202,27 @@ pod_memory_working_set_bytes{namespace="demo",pod="web"} 1.048576e+06 1700000000
         assert!(page.text().contains("node_cpu_usage_seconds_total 0 7\n"));
     }
 
+    /// What programs find that look for the first `key="` of a line, as metrics-server does.
+    fn found<'a>(line: &'a str, key: &str) -> Option<&'a str> {
+        line.split_once(&format!("{key}=\""))?.1.split('"').next()
+    }
+
+    #[test]
+    fn nothing_is_said_of_other_pods_or_of_the_node() {
+        let mut page = Page::new(10_000);
+        let lines = r#"# TYPE node counter
+node_cpu_usage_seconds_total{namespace="demo-rome-1",pod="web"} 1
+cpu{a_container="app",a_namespace="payments",a_pod="api-1",container="c",namespace="demo-rome-1",pod="web"} 2
+cpu{namespace ="payments",namespace="demo-rome-1",pod="web"} 3
+cpu{z} 9 #="",namespace="demo-rome-1",pod="web"} 4
+"#;
+        page.add(lines, &spaces()).unwrap();
+        assert_eq!(
+            page.text(),
+            "cpu{namespace=\"demo\",pod=\"web\",container=\"c\",a_container=\"app\",a_namespace=\"payments\",a_pod=\"api-1\"} 2\n"
+        );
+    }
+
     #[test]
     fn a_page_is_bounded() {
         assert_eq!(Page::new(100).add(PAGE, &spaces()), Err(TooLong));
@@ -212,10 +237,16 @@ pod_memory_working_set_bytes{namespace="demo",pod="web"} 1.048576e+06 1700000000
             let _ = page.add(&String::from_utf8_lossy(bytes), &spaces());
             for line in page.families.values().flat_map(|family| &family.samples) {
                 let sample = Sample::read(line).expect("a sample");
-                assert_eq!(sample.label("namespace"), Some("demo"), "{line}");
-                assert!(matches!(sample.label("pod"), Some("web" | "db")), "{line}");
+                assert_eq!(
+                    (sample.label("namespace"), found(line, "namespace")),
+                    (Some("demo"), Some("demo")),
+                    "{line}"
+                );
+                assert!(matches!(found(line, "pod"), Some("web" | "db")), "{line}");
+                assert_eq!(sample.label("pod"), found(line, "pod"), "{line}");
+                assert!(!line.starts_with("node_"), "{line}");
             }
-            assert!(page.text().len() < 64 * 1024);
+            assert!(page.text().len() <= 4096);
         });
     }
 }

@@ -30,12 +30,17 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// The answer there to a question that is answered at once.
 pub(super) async fn get_soon(there: &Cluster, path: &str) -> Result<Response<Reply>, Refusal> {
     let answer = tokio::time::timeout(PATIENCE, get(there, path)).await;
-    answer.unwrap_or_else(|_| Err(unreachable(&format!("nothing within {} s", PATIENCE.as_secs()))))
+    answer.unwrap_or_else(|_| Err(late()))
 }
 
-/// The same, as text.
+fn late() -> Refusal {
+    unreachable(&format!("nothing within {} s", PATIENCE.as_secs()))
+}
+
+/// The same, as text; the whole answer comes in time.
 pub(super) async fn text_soon(there: &Cluster, path: &str) -> Result<String, Refusal> {
-    let body = get_soon(there, path).await?.into_body().collect().await.map_err(|error| unreachable(&error))?;
+    let body = get_soon(there, path).await?.into_body().collect();
+    let body = tokio::time::timeout(PATIENCE, body).await.map_err(|_| late())?.map_err(|error| unreachable(&error))?;
     Ok(String::from_utf8_lossy(&body.to_bytes()).into_owned())
 }
 

@@ -100,11 +100,16 @@ impl Reflect for Services {
 fn name_there(name: &str, (here, there): &(String, String)) -> String {
     let mut parts: Vec<_> = name.split('.').collect();
     match parts[..] {
-        [_, namespace, "svc", ..] if namespace == here => parts[1] = there,
-        [_, _, namespace, "svc", ..] if namespace == here => parts[2] = there,
+        [_, namespace, "svc", ref domain @ ..] if namespace == here && is_of_cluster(domain) => parts[1] = there,
+        [_, _, namespace, "svc", ref domain @ ..] if namespace == here && is_of_cluster(domain) => parts[2] = there,
         _ => {}
     }
     parts.join(".")
+}
+
+/// Whether the end of a name, after `svc`, is that of a cluster: nothing, or the domain that clusters have by default.
+fn is_of_cluster(domain: &[&str]) -> bool {
+    matches!(domain, [] | ["cluster", "local"] | ["cluster", "local", ""])
 }
 
 /// The specification of the twin. `taken` are the ports the twin has now. Every field is decided: a field that a new
@@ -272,6 +277,7 @@ mod tests {
             ("db-0.db.demo.svc.cluster.local", "db-0.db.demo-there.svc.cluster.local"),
             ("web.other.svc.cluster.local", "web.other.svc.cluster.local"),
             ("demo.svc.example.org", "demo.svc.example.org"),
+            ("web.demo.svc.example.org", "web.demo.svc.example.org"),
             ("web.demo.example.org", "web.demo.example.org"),
             ("example.org", "example.org"),
         ] {

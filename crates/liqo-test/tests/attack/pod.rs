@@ -17,7 +17,7 @@ use liqo_test::{
 use serde_json::{Value, json};
 
 use super::{
-    holes, powers,
+    holes, metrics, powers,
     raid::{Raid, tenant, text},
     reviews,
     root::{few, pod, shadow},
@@ -70,6 +70,7 @@ fn in_rome(raid: &Raid) -> Result<()> {
     stalled(raid, &here)?;
     tunnels::story(raid, &here)?;
     reviews::story(raid, &here)?;
+    metrics::story(raid, &there)?;
     turin.runs(&["delete", "shadowpod", "-n", &there, "lodger", "--wait=false"])?.done("its own pod").map(drop)
 }
 

@@ -53,7 +53,7 @@ pub(super) const EXCUSES: &[Excuse] = &[
         Some(""),
         "nodes/metrics",
         &[Power::Read],
-        "asked for by kubelets, whose reviews name the metric agent as the user: the record has the review of the kubelet",
+        "kubelets ask the API server whether the metric agent may read their metrics: the audit log names the kubelet as the user of that review",
     ),
     excuse(
         "gateway",

@@ -130,6 +130,7 @@ fn memory_is_limited_and_what_all_pods_wait_for_is_kept() {
         ("Deployment/liqo-controller-manager", "1Gi", json!(cluster)),
         ("Deployment/liqo-crd-replicator", "512Mi", Value::Null),
         ("Deployment/liqo-gateway", "256Mi", json!(cluster)),
+        ("Deployment/liqo-metric-agent", "512Mi", Value::Null),
         ("Deployment/liqo-network-manager", "512Mi", Value::Null),
         ("Deployment/liqo-proxy", "512Mi", Value::Null),
         ("Deployment/liqo-status", "256Mi", Value::Null),
