@@ -19,6 +19,9 @@ use crate::{Cluster, Store, args::ReachArgs, strip};
 /// The `EndpointSlice`s of the API server.
 const API_SERVER: (&str, &str) = ("default", "kubernetes.io/service-name=kubernetes");
 
+/// Label and value of the nodes that stand for other clusters.
+const VIRTUAL: (&str, &str) = ("liqo.io/type", "virtual-node");
+
 /// The addresses of this cluster.
 pub struct Own {
     args: ReachArgs,
@@ -54,20 +57,25 @@ impl Own {
 }
 
 /// A network that contains a node is the network that the nodes share with their neighbours, also if pods have addresses of it:
-/// only the addresses of nodes themselves are of this cluster then.
+/// only the addresses of nodes themselves are of this cluster then. A virtual node has the address of a pod, and is no such node.
 fn what<N: Borrow<Node>>(args: &ReachArgs, (nodes, api_server): (&[N], &[IpAddr]), address: IpAddr) -> Option<String> {
     if args.peers_within.iter().any(|network| network.contains(&address)) {
         return None;
     }
-    if let Some(node) = nodes.iter().find(|node| addresses((*node).borrow()).any(|at| at == address)) {
-        return Some(format!("node {}", node.borrow().name_any()));
+    let machines = || nodes.iter().map(Borrow::borrow).filter(|node| !is_virtual(node));
+    if let Some(node) = machines().find(|node| addresses(node).any(|at| at == address)) {
+        return Some(format!("node {}", node.name_any()));
     }
     if api_server.contains(&address) {
         return Some("the API server".to_owned());
     }
-    let has_node = |network: &IpNet| nodes.iter().any(|node| addresses(node.borrow()).any(|at| network.contains(&at)));
+    let has_node = |network: &IpNet| machines().any(|node| addresses(node).any(|at| network.contains(&at)));
     let network = args.own_networks.iter().find(|network| network.contains(&address));
     network.filter(|network| !has_node(network)).map(|network| format!("the network {network}"))
+}
+
+fn is_virtual(node: &Node) -> bool {
+    node.labels().get(VIRTUAL.0).is_some_and(|kind| kind == VIRTUAL.1)
 }
 
 fn addresses(node: &Node) -> impl Iterator<Item = IpAddr> {
@@ -75,11 +83,12 @@ fn addresses(node: &Node) -> impl Iterator<Item = IpAddr> {
     all.filter_map(|one| one.address.parse().ok())
 }
 
-/// Keeps the addresses.
+/// Keeps the addresses, and whether the node is a virtual one.
 fn trim(node: &mut Node) {
     strip(node);
     let addresses = node.status.take().and_then(|status| status.addresses);
-    (node.spec, node.metadata.annotations, node.metadata.labels) = (None, None, None);
+    (node.spec, node.metadata.annotations) = (None, None);
+    node.labels_mut().retain(|key, _| key == VIRTUAL.0);
     node.status = Some(NodeStatus { addresses, ..NodeStatus::default() });
 }
 
@@ -102,12 +111,19 @@ mod tests {
             {"type": "ExternalIP", "address": "203.0.113.4"}, {"type": "InternalIP", "address": "fd00::b"},
         ]}}))
         .unwrap();
+        // The address of a virtual node is that of its virtual kubelet, a pod.
+        let virtual_node: Node = serde_json::from_value(json!({
+            "metadata": {"name": "liqo-milan", "labels": {"liqo.io/type": "virtual-node"}},
+            "status": {"addresses": [{"type": "InternalIP", "address": "10.244.0.42"}]},
+        }))
+        .unwrap();
         let args = ReachArgs {
             own_networks: ["10.244.0.0/16", "10.96.0.0/12"].map(|network| network.parse().unwrap()).into(),
             peers_within: ["10.96.7.0/24", "203.0.113.4/32"].map(|network| network.parse().unwrap()).into(),
         };
         for (address, wanted) in [
             ("10.244.0.9", Some("the network 10.244.0.0/16")),
+            ("10.244.0.42", Some("the network 10.244.0.0/16")),
             ("10.96.0.1", Some("the network 10.96.0.0/12")),
             ("10.96.7.9", None),
             ("172.30.0.11", Some("node n1")),
@@ -117,7 +133,8 @@ mod tests {
             ("172.30.0.8", Some("the API server")),
             ("192.0.2.1", None),
         ] {
-            let found = what(&args, (&[&node], &["172.30.0.8".parse().unwrap()]), address.parse().unwrap());
+            let found =
+                what(&args, (&[&node, &virtual_node], &["172.30.0.8".parse().unwrap()]), address.parse().unwrap());
             assert_eq!(found.as_deref(), wanted, "{address}");
         }
         // Pods with addresses of the network that the nodes share with machines outside of the cluster.
@@ -130,12 +147,14 @@ mod tests {
     #[test]
     fn of_a_node_only_addresses_are_kept() {
         let mut node: Node = serde_json::from_value(json!({
-            "metadata": {"name": "n1", "labels": {"a": "b"}}, "spec": {"podCIDR": "10.244.0.0/24"},
+            "metadata": {"name": "n1", "labels": {"a": "b", "liqo.io/type": "virtual-node"}}, "spec": {"podCIDR": "10.244.0.0/24"},
             "status": {"addresses": [{"type": "InternalIP", "address": "172.30.0.11"}], "images": [{"names": ["x"]}]},
         }))
         .unwrap();
         trim(&mut node);
-        let wanted = json!({"metadata": {"name": "n1"}, "status": {"addresses": [{"type": "InternalIP", "address": "172.30.0.11"}]}});
+        let metadata = json!({"name": "n1", "labels": {"liqo.io/type": "virtual-node"}});
+        let wanted =
+            json!({"metadata": metadata, "status": {"addresses": [{"type": "InternalIP", "address": "172.30.0.11"}]}});
         assert_eq!(node, serde_json::from_value::<Node>(wanted).unwrap());
     }
 }
