@@ -31,6 +31,7 @@ pub use tonic::Status;
 use tonic::{Code, body::Body};
 use tonic_health::{
     ServingStatus,
+    pb::health_server::HealthServer,
     server::{HealthReporter, HealthService},
 };
 use tower_service::Service;
@@ -48,6 +49,8 @@ const COUNTED: usize = 4096;
 /// Some connections for each source, because all clients of a node may seem to have one address, and some for all; calls of one
 /// connection at the same time. Answers may be streams.
 const LIMITS: Limits = Limits { connections: 1024, per_source: 64, answer: None, streams: Some(64), ..Limits::DEFAULT };
+/// Longest question about health or description, bytes. A service bounds its own messages.
+const MESSAGE: usize = 4096;
 /// The services that every server has beside its own.
 const HEALTH: &str = "/grpc.health.v1.Health/";
 const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/";
@@ -155,17 +158,18 @@ impl<I: Identity> Grpc<I> {
         S::Future: Send,
     {
         let reporter = HealthReporter::new();
-        let health = HealthService::from_health_reporter(reporter.clone());
+        let health = HealthServer::new(HealthService::from_health_reporter(reporter.clone()));
         let (calls, names) = (catalogue::calls(&files), catalogue::services(&files));
         let reflection = tonic_reflection::server::Builder::configure()
             .register_file_descriptor_set(files)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .build_v1();
+            .build_v1()
+            .map_err(|error| format!("describing the service: {error}"))?;
         Ok(Self {
             identity,
             service: answers(service),
-            health: answers(tonic_health::pb::health_server::HealthServer::new(health)),
-            reflection: answers(reflection.map_err(|error| format!("describing the service: {error}"))?),
+            health: answers(health.max_decoding_message_size(MESSAGE)),
+            reflection: answers(reflection.max_decoding_message_size(MESSAGE)),
             reporter,
             calls,
             names,

@@ -59,3 +59,45 @@ pub async fn serve<F>(
 fn late() -> Response<Reply> {
     server::text(StatusCode::SERVICE_UNAVAILABLE, &format!("no answer within {} s, try again", PATIENCE.as_secs()))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+    };
+
+    use super::*;
+
+    /// Peers of Liqo 0.8.3 read answers and refusals as that version writes them.
+    #[tokio::test]
+    async fn an_answer_is_sent_as_the_role_says_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let answer = |request: Request<Incoming>, _peer| async move {
+            let response = match request.uri().path() {
+                "/ids" => server::json(StatusCode::OK, &json!({"clusterId": "1", "clusterName": "rome"})),
+                _ => server::text(StatusCode::FORBIDDEN, "the token is wrong"),
+            };
+            Said { who: String::new(), response }
+        };
+        tokio::spawn(serve(listener, None, Drain::default(), answer));
+        for (path, status, kind, body) in [
+            ("/ids", "200 OK", "application/json", r#"{"clusterId":"1","clusterName":"rome"}"#),
+            ("/other", "403 Forbidden", "text/plain; charset=utf-8", "the token is wrong"),
+        ] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nAccept: text/html\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            let (head, sent) = answer.split_once("\r\n\r\n").unwrap();
+            let mut lines: Vec<_> = head.lines().filter(|line| !line.starts_with("date: ")).collect();
+            lines.sort_unstable();
+            let (length, kind) = (format!("content-length: {}", body.len()), format!("content-type: {kind}"));
+            let first = format!("HTTP/1.1 {status}");
+            assert_eq!((lines, sent), (vec![first.as_str(), "connection: close", &length, &kind], body), "{path}");
+        }
+    }
+}

@@ -68,7 +68,7 @@ pub struct Limits {
     pub connections: usize,
     /// Connections of one source: an address, or a /64 of IPv6.
     pub per_source: usize,
-    /// Bytes of all request bodies that are being read, or answered.
+    /// Bytes of all request bodies that are being read, or answered. By HTTP/2 the windows of each connection bound them instead.
     pub bodies: usize,
     /// How long a request may take, from its head to the end of its answer, without the time its body takes; `None`
     /// where answers are streams.

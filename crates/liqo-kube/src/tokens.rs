@@ -20,9 +20,11 @@ use crate::{
     rate::{Limiter, Rate, source},
 };
 
-/// Time for which a review counts that found a token good: as long as kubelets let a review of a caller count
-/// (`authentication.webhook.cacheTTL`).
+/// Time for which a review counts that found the token of a ServiceAccount good: as long as kubelets let a review of a caller
+/// count (`authentication.webhook.cacheTTL`).
 const GOOD_FOR: Duration = Duration::from_secs(120);
+/// Time for which a review counts that found the token of a user good: who loses a token loses open pages.
+const GOOD_FOR_USERS: Duration = Duration::from_secs(10);
 /// Time for which a review counts that found a token bad.
 const BAD_FOR: Duration = Duration::from_secs(10);
 /// Reviews of good tokens kept at most, and of bad ones, so that invented tokens do not fill the memory.
@@ -63,16 +65,21 @@ pub struct Tokens {
 }
 
 /// Reviews, by token: bad tokens take no room from good ones.
-#[derive(Default)]
 struct Known {
+    /// Time for which a review counts that found a token good.
+    good_for: Duration,
     good: HashMap<Key, (Instant, User)>,
     bad: HashMap<Key, Instant>,
 }
 
 impl Known {
+    fn new(good_for: Duration) -> Self {
+        Self { good_for, good: HashMap::new(), bad: HashMap::new() }
+    }
+
     fn recall(&self, key: &Key, now: Instant) -> Option<Answer> {
         match (self.good.get(key), self.bad.get(key)) {
-            (Some((since, user)), _) if now.duration_since(*since) < GOOD_FOR => Some(Some(user.clone())),
+            (Some((since, user)), _) if now.duration_since(*since) < self.good_for => Some(Some(user.clone())),
             (_, Some(since)) if now.duration_since(*since) < BAD_FOR => Some(None),
             _ => None,
         }
@@ -85,7 +92,7 @@ impl Known {
 
     fn remember(&mut self, key: Key, answer: Answer, now: Instant) {
         if self.good.len() >= KNOWN {
-            self.good.retain(|_, (since, _)| now.duration_since(*since) < GOOD_FOR);
+            self.good.retain(|_, (since, _)| now.duration_since(*since) < self.good_for);
         }
         if self.bad.len() >= KNOWN {
             self.bad.retain(|_, since| now.duration_since(*since) < BAD_FOR);
@@ -112,8 +119,9 @@ impl Tokens {
     }
 
     fn new(home: Cluster, audience: Option<&'static str>) -> Self {
+        let known = Known::new(good_for(audience));
         let new = Limiter::new(NEW.0, NEW.1, SOURCES);
-        Self { home, audience, known: Mutex::default(), new, asking: Semaphore::new(ASKING) }
+        Self { home, audience, known: Mutex::new(known), new, asking: Semaphore::new(ASKING) }
     }
 
     /// The user of a token that was shown from `address`; `None` for an invalid token or a token for another audience.
@@ -151,6 +159,11 @@ impl Tokens {
     fn remember(&self, key: Key, answer: Answer) {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).remember(key, answer, Instant::now());
     }
+}
+
+/// Time for which a review counts that found a token for this audience, or that of a user, good.
+fn good_for(audience: Option<&str>) -> Duration {
+    if audience.is_some() { GOOD_FOR } else { GOOD_FOR_USERS }
 }
 
 /// Whether a text can be the token of a ServiceAccount: three parts of base64url letters. Other texts are not reviewed.
@@ -226,21 +239,15 @@ mod tests {
 
     #[test]
     fn a_review_counts_for_a_while_and_invented_tokens_do_not_fill_the_memory() {
-        let (mut known, start) = (Known::default(), Instant::now());
+        let (mut known, start) = (Known::new(GOOD_FOR), Instant::now());
         let key = |number: usize| -> Key { digest(&SHA256, &number.to_be_bytes()).as_ref().try_into().unwrap() };
         let auth = User { name: "auth".to_owned(), ..User::default() };
         known.remember(key(0), Some(auth.clone()), start);
         known.remember(key(1), None, start);
-        assert_eq!(
-            (known.recall(&key(0), start), known.recall(&key(1), start)),
-            (Some(Some(auth.clone())), Some(None))
-        );
-        let soon = start + BAD_FOR;
-        assert_eq!(
-            (known.recall(&key(0), soon), known.recall(&key(1), soon)),
-            (Some(Some(auth)), None),
-            "a token that was bad may be good soon"
-        );
+        let both = |now| (known.recall(&key(0), now), known.recall(&key(1), now));
+        assert_eq!(both(start), (Some(Some(auth.clone())), Some(None)));
+        assert_eq!(both(start + BAD_FOR), (Some(Some(auth)), None), "a token that was bad may be good soon");
+        assert_eq!((good_for(Some("liqo-ipam")), good_for(None)), (GOOD_FOR, Duration::from_secs(10)));
         let later = start + GOOD_FOR;
         assert_eq!(
             (known.recall(&key(0), later), known.was_good(&key(0)), known.was_good(&key(1))),

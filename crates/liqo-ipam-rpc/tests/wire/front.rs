@@ -37,6 +37,7 @@ async fn the_health_is_told_to_everybody_at_a_bounded_rate() {
     assert_eq!(health(&mut client, "").await, Ok(ServingStatus::Serving));
     assert_eq!(health(&mut client, "ipam").await, Ok(ServingStatus::Serving));
     assert_eq!(health(&mut client, "other").await, Err(Code::NotFound));
+    assert_eq!(health(&mut client, &"x".repeat(5000)).await, Err(Code::OutOfRange), "long questions are not read");
     let mut last = Ok(ServingStatus::Serving);
     for _ in 0..200 {
         last = health(&mut client, "").await;
