@@ -9,9 +9,16 @@ use serde_json::Value;
 /// A process of ours: its role and its process ID.
 pub(crate) type Ours = (String, u32);
 
+/// Our pods, but for those that are ending: their process may be gone.
+fn pods(cluster: &Cluster) -> Result<Vec<Value>> {
+    let mut pods = cluster.items(&["pods", "-A", "-l", "app.kubernetes.io/part-of=liqo"])?;
+    pods.retain(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+    Ok(pods)
+}
+
 /// All our processes in a cluster.
 pub(crate) fn processes(cluster: &Cluster) -> Result<Vec<Ours>> {
-    let pods = cluster.items(&["pods", "-A", "-l", "app.kubernetes.io/part-of=liqo"])?;
+    let pods = pods(cluster)?;
     let text = |pod: &Value, pointer: &str| pod.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
     pods.iter()
         .map(|pod| {
@@ -50,7 +57,7 @@ pub(crate) fn requests(clusters: &[&Cluster]) -> Result<Requests> {
     let mut sum = Requests::default();
     for cluster in clusters {
         let node = cluster.node(&cluster.first())?;
-        for pod in cluster.items(&["pods", "-A", "-l", "app.kubernetes.io/part-of=liqo"])? {
+        for pod in pods(cluster)? {
             let address = pod.pointer("/status/podIP").and_then(Value::as_str).context("a pod without address")?;
             let url = format!("http://{address}:8081/metrics");
             let mut curl = run::inside(&node.netns, "curl");
