@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures::StreamExt;
+use http_body_util::Full;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use liqo_ipam_rpc::{BelongsRequest, BelongsResponse, IpamClient, files};
 use liqo_kube::{
     certs::{self, Pair, Shown, Subject},
@@ -61,6 +64,41 @@ async fn whoever_watches_the_health_hears_that_the_server_ends() {
     });
     assert_eq!(next, ServingStatus::NotServing);
     assert!(TcpStream::connect(address).await.is_err(), "nobody else is accepted");
+}
+
+/// A client that sets no time limit of its own.
+#[tokio::test]
+async fn the_server_keeps_the_time_limit_of_a_call() {
+    let address = started().await;
+    let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+    tokio::spawn(connection);
+    // One message, not compressed, of 16 bytes: cluster "slow" (field 1) and address "10.0.0.1" (field 2).
+    let message = Bytes::from_static(b"\0\0\0\0\x10\x0a\x04slow\x12\x0810.0.0.1");
+    let request = http::Request::post(format!("http://{address}/ipam/MapEndpointIP"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("grpc-timeout", "100m")
+        .body(Full::new(message))
+        .unwrap();
+    let answer = tokio::time::timeout(Duration::from_secs(10), sender.send_request(request)).await;
+    let answer = answer.expect("the server answers in time").unwrap();
+    assert_eq!(answer.headers()["grpc-status"].to_str().unwrap(), (Code::DeadlineExceeded as i32).to_string());
+}
+
+/// Health and refused calls keep no place: somebody who is not known holds none for long.
+#[tokio::test]
+async fn a_connection_without_an_admitted_call_ends() {
+    let address = started().await;
+    let admitted = IpamClient::new(&address.to_string()).unwrap();
+    assert!(admitted.belongs_to_pod_cidr(ip("10.0.0.1")).await.unwrap());
+    let mut client = HealthClient::new(channel(address).await);
+    let watched = client.watch(HealthCheckRequest { service: "ipam".to_owned() }).await.unwrap();
+    let mut watched = watched.into_inner();
+    assert_eq!(watched.next().await.unwrap().unwrap().status(), ServingStatus::Serving);
+    let end = tokio::time::timeout(Duration::from_secs(20), watched.next()).await;
+    assert!(!matches!(end.expect("the connection ends"), Some(Ok(_))), "nothing has changed");
+    assert!(admitted.belongs_to_pod_cidr(ip("10.0.0.1")).await.unwrap(), "a caller that was admitted goes on");
 }
 
 #[tokio::test]
