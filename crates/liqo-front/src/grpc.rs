@@ -14,7 +14,7 @@ use std::{
 };
 
 use http::{Request, Response};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use liqo_kube::{
     access::{self, User, bearer},
@@ -49,6 +49,8 @@ const COUNTED: usize = 4096;
 /// Some connections for each source, because all clients of a node may seem to have one address, and some for all; calls of one
 /// connection at the same time. Answers may be streams.
 const LIMITS: Limits = Limits { connections: 1024, per_source: 64, answer: None, streams: Some(64), ..Limits::DEFAULT };
+/// Time for the rest of a message that nobody reads.
+const REST: Duration = Duration::from_secs(1);
 /// Longest question about health or description, bytes. A service bounds its own messages.
 const MESSAGE: usize = 4096;
 /// The services that every server has beside its own.
@@ -220,30 +222,40 @@ impl<I: Identity> Grpc<I> {
         peer: &Peer,
         caller: &mut Option<Who>,
     ) -> Result<Response<Body>, Status> {
+        let stranger = || self.strangers.take(source(peer.address.ip())).map_err(too_many);
         if path.starts_with(HEALTH) {
-            self.strangers.take(source(peer.address.ip())).map_err(too_many)?;
-            return Ok((self.health)(request.map(Body::new)).await);
+            return match stranger() {
+                Ok(()) => Ok((self.health)(request.map(Body::new)).await),
+                Err(why) => refused(request, why).await,
+            };
         }
         let answers = match path {
             path if self.calls.contains(path) => &self.service,
             path if path.starts_with(REFLECTION) => &self.reflection,
-            _ => return Err(Status::unimplemented("there is no such call")),
+            _ => return refused(request, Status::unimplemented("there is no such call")).await,
         };
         let shown = Credentials { peer, token: bearer(request.headers()) };
         let who = match self.identity.identify(shown).await {
             Ok(who) => who,
-            Err(refusal) => {
-                self.strangers.take(source(peer.address.ip())).map_err(too_many)?;
-                return Err(refusal);
-            }
+            Err(why) => return refused(request, stranger().err().unwrap_or(why)).await,
         };
         *caller = Some(who.clone());
-        self.callers.take(who.name().to_owned()).map_err(too_many)?;
+        if let Err(why) = self.callers.take(who.name().to_owned()).map_err(too_many) {
+            return refused(request, why).await;
+        }
         let mut request = request.map(Body::new);
         let seat = request.extensions().get::<Seat>().cloned();
         request.extensions_mut().insert(Caller { who, seat });
         Ok(answers(request).await)
     }
+}
+
+/// Refuses a call whose message nobody reads. The rest of a short message is read away: the client may still be sending, and some clients
+/// lose an answer that comes together with the reset of its stream (RFC 9113, section 8.1).
+async fn refused<T>(request: Request<Incoming>, why: Status) -> Result<T, Status> {
+    let rest = Limited::new(request.into_body(), MESSAGE).collect();
+    let _ = tokio::time::timeout(REST, rest).await;
+    Err(why)
 }
 
 fn too_many(wait: Duration) -> Status {

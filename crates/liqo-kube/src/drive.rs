@@ -116,12 +116,16 @@ where
     futures::future::join_all((0..workers.max(1)).map(|_| worker())).await;
 }
 
-/// An error with all its causes, on one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
+/// An error with all its causes, on one line. Some errors say their cause themselves: a cause that ends the text already is not
+/// said again.
+pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        text = format!("{text}: {cause}");
+        let said = cause.to_string();
+        if !text.ends_with(&said) {
+            text = format!("{text}: {said}");
+        }
         source = cause.source();
     }
     text
@@ -135,6 +139,26 @@ mod tests {
     };
 
     use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("{says}")]
+        struct Said {
+            says: &'static str,
+            source: Option<Box<Said>>,
+        }
+        let said = |says, source: Option<Said>| Said { says, source: source.map(Box::new) };
+        let missing = || said("no such file", None);
+        for (error, wanted) in [
+            (missing(), "no such file"),
+            (said("reading a", Some(missing())), "reading a: no such file"),
+            (said("reading a: no such file", Some(missing())), "reading a: no such file"),
+            (said("start", Some(said("reading a: no such file", Some(missing())))), "start: reading a: no such file"),
+        ] {
+            assert_eq!(chain(&error), wanted);
+        }
+    }
 
     #[tokio::test]
     async fn a_key_that_panics_is_tried_again_and_the_others_go_on() {

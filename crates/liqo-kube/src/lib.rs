@@ -48,7 +48,7 @@ mod wire;
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
 pub use cluster::{Cluster, KubeError, Object, owner_reference, owners_with, reference};
-pub use drive::drive;
+pub use drive::{chain, drive};
 pub use queue::Queue;
 pub use watch::{Store, Watch, strip};
 

@@ -253,7 +253,7 @@ impl View<'_> {
         self.run("busy", "", "while true; do :; done")?;
         self.running("busy")?;
         let get = |page: &str| self.rome.kubectl(&["get", "--raw", &format!("/api/v1/nodes/liqo-milan/proxy/{page}")]);
-        let sample = |name: &str| format!("{name}{{container=\"c\",namespace=\"demo\",pod=\"busy\"}} ");
+        let sample = |name: &str| format!("{name}{{namespace=\"demo\",pod=\"busy\",container=\"c\"}} ");
         let page = wait_for("the kubelet there has looked at the pod", LONG, || {
             let page = get("metrics/resource")?;
             let told = ["container_cpu_usage_seconds_total", "container_memory_working_set_bytes"].map(sample);

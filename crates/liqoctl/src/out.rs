@@ -111,7 +111,7 @@ impl Out {
 
     /// What failed, and the whole chain of causes, once.
     pub(crate) fn error(error: &anyhow::Error) {
-        let mut text = format!("{} {error:#}", Mark::Error.prefix());
+        let mut text = format!("{} {}", Mark::Error.prefix(), liqo_kube::chain(error.as_ref()));
         if let Some(hint) = hint(error) {
             text.push_str(&format!("\nhint: {hint}"));
         }

@@ -13,7 +13,7 @@ use kube::core::ObjectMeta;
 use liqo_kube::{
     Cluster,
     certs::{self, KeyKind, Pair, Shown, Subject},
-    now,
+    chain, now,
 };
 
 use crate::args::CertificateType;
@@ -127,10 +127,6 @@ fn answer(request: &CertificateSigningRequest) -> Answer {
     }
     let refused = status.conditions.iter().flatten().find(|one| one.type_ == "Denied" || one.type_ == "Failed");
     refused.map_or(Answer::Waiting, |one| Answer::Refused(one.message.clone().unwrap_or_default()))
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
 }
 
 #[cfg(test)]
