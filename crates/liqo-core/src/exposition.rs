@@ -11,7 +11,7 @@ pub use self::page::{Page, Space, Spaces, TooLong};
 /// written, escapes included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sample<'a> {
-    /// The name of the sample: that of its family, or one that begins with it.
+    /// The name of the sample: the name of its family, or a name that begins with the name of the family.
     pub name: &'a str,
     /// Names and values of the labels, in their order.
     pub labels: Vec<(&'a str, &'a str)>,

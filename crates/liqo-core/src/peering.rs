@@ -30,9 +30,9 @@ use crate::decision;
 pub enum Plan {
     /// An earlier peering is still being taken down under this name.
     Wait(String),
-    /// The peer is new: create this.
+    /// The peer is new: create this `ForeignCluster`.
     Create(Box<ForeignCluster>),
-    /// The peer is known: apply this merge patch. It names the version of the object.
+    /// The peer is known: apply this merge patch to its `ForeignCluster`. The patch names the version of the object.
     Update(Box<ForeignCluster>, Value),
 }
 

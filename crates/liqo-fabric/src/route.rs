@@ -193,7 +193,7 @@ impl Agent {
         self.kernel.clear(&plan::realm()).map(drop).map_err(|error| told(&error))
     }
 
-    /// Whether no agent comes after this one.
+    /// Whether the route agents are being uninstalled, so that no later agent looks after the routes.
     async fn is_uninstalled(&self) -> bool {
         let known = async {
             loop {

@@ -193,7 +193,7 @@ impl<I: Identity> Grpc<I> {
             async move { front.answer(request, peer).await }
         };
         server::serve_within(LIMITS, &drain, listener, tls, answer).await;
-        // Whoever watches the health over an open connection goes elsewhere.
+        // Clients that watch the health over an open connection choose another server.
         for name in front.names.iter().map(String::as_str).chain([""]) {
             front.reporter.set_service_status(name, ServingStatus::NotServing).await;
         }

@@ -25,7 +25,7 @@ pub const PATIENCE: Duration = Duration::from_secs(45);
 pub struct Said {
     /// Who is answered, as far as the caller has proved it; else empty.
     pub who: String,
-    /// What is answered.
+    /// The answer.
     pub response: Response<Reply>,
 }
 

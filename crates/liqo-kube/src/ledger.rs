@@ -36,11 +36,11 @@ pub trait Kept: Send + Sync + 'static {
 
     /// The object before anything is kept in it. The name is always the same, so that two replicas cannot make two objects.
     fn blank() -> Self::Object;
-    /// What is stored.
+    /// The stored field of an object.
     fn spec(object: &Self::Object) -> &Self::Spec;
     /// Reads what is stored. Never fails: what is not understood is left out.
     fn load(spec: &Self::Spec) -> Self::Value;
-    /// What to store.
+    /// The field to store for a value.
     fn store(value: &Self::Value) -> Self::Spec;
 }
 
@@ -85,7 +85,7 @@ impl<V, T: Send, F: Fn(&V) -> (V, T) + Send> Job<V> for Change<T, F> {
 
     fn finish(self: Box<Self>, outcome: Result<(), Away>) {
         let Self { result, answer, .. } = *self;
-        // Whoever asked may have gone.
+        // The caller may have stopped waiting for the answer.
         let _ = answer.send(outcome.map(|()| result.expect("a change was computed before it was written")));
     }
 }

@@ -20,12 +20,12 @@ use crate::{
     rate::{Limiter, Rate, source},
 };
 
-/// Time for which a review counts that found the token of a ServiceAccount good: as long as kubelets let a review of a caller
-/// count (`authentication.webhook.cacheTTL`).
+/// How long a review counts that found the token of a ServiceAccount valid: as long as a review of a caller counts for kubelets
+/// (`authentication.webhook.cacheTTL`).
 const GOOD_FOR: Duration = Duration::from_secs(120);
-/// Time for which a review counts that found the token of a user good: who loses a token loses open pages.
+/// How long a review counts that found the token of a user valid: a user whose token is revoked loses open pages after this time.
 const GOOD_FOR_USERS: Duration = Duration::from_secs(10);
-/// Time for which a review counts that found a token bad.
+/// How long a review counts that found a token invalid.
 const BAD_FOR: Duration = Duration::from_secs(10);
 /// Reviews of good tokens kept at most, and of bad ones, so that invented tokens do not fill the memory.
 const KNOWN: usize = 4096;
@@ -66,7 +66,7 @@ pub struct Tokens {
 
 /// Reviews, by token: bad tokens take no room from good ones.
 struct Known {
-    /// Time for which a review counts that found a token good.
+    /// How long a review with the result "valid" counts.
     good_for: Duration,
     good: HashMap<Key, (Instant, User)>,
     bad: HashMap<Key, Instant>,

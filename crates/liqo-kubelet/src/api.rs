@@ -185,7 +185,7 @@ impl Api {
         self.around.pods.filter(|pod| pod.namespace().as_deref() == Some(namespace))
     }
 
-    /// What the metrics API there says of a namespace; `None`: there is no such API.
+    /// Metrics of a namespace, from the provider's metrics API; `None`: the provider has no metrics API.
     async fn metrics(&self, here: &str, place: &Place) -> Result<Option<PodMetricsList>, Refusal> {
         let Surroundings { link, there, .. } = &self.around;
         let path = format!("/apis/metrics.k8s.io/v1beta1/namespaces/{}/pods", place.namespace);
@@ -202,7 +202,7 @@ impl Api {
         }
     }
 
-    /// What the metric agent there says of all namespaces.
+    /// The metrics of all namespaces, from the provider's metric agent.
     async fn scraped(&self) -> Result<Vec<(Vec<Arc<Pod>>, PodMetricsList)>, Refusal> {
         let page = self.page("metrics/resource").await?.text();
         Ok(summary::read(&page).into_iter().map(|(here, metrics)| (self.pods_in(&here), metrics)).collect())
@@ -217,7 +217,7 @@ impl Api {
         Ok(server::metrics(page.text()))
     }
 
-    /// What the metric agent there says of our pods: what else a provider says is left out. One page is made at a time.
+    /// A page of the provider's metric agent, with the samples of our pods only. One page is made at a time.
     async fn page(&self, path: &str) -> Result<Page, Refusal> {
         let _alone = self.scraping.lock().await;
         let told = self.scrape(path).await?;
@@ -231,7 +231,7 @@ impl Api {
         Ok(page)
     }
 
-    /// What the metric agent there says, which is a claim: a provider may say something of pods that it does not run.
+    /// The answer of the provider's metric agent. The answer is a claim: a provider may name pods that the provider does not run.
     async fn scrape(&self, page: &str) -> Result<String, Refusal> {
         let id = &self.around.link.here.cluster_id;
         pass::text_soon(&self.around.there, &format!("/apis/metrics.liqo.io/v1alpha1/scrape/{id}/{page}")).await

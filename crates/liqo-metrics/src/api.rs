@@ -80,12 +80,12 @@ pub(crate) struct Api {
     pub(crate) kubelets: Kubelets,
     pub(crate) namespaces: Store<Namespace>,
     pub(crate) pods: Store<Pod>,
-    /// The nodes of this cluster, without virtual ones: what runs on those is told by their providers.
+    /// The nodes of this cluster, without virtual nodes: providers report the pods of virtual nodes.
     pub(crate) nodes: Store<Node>,
-    /// How the API server shows that it is the one that asks.
+    /// The `ConfigMap` with the authorities and header names by which the API server authenticates itself (front proxy).
     pub(crate) authentication: Store<ConfigMap>,
     pub(crate) turns: Turns,
-    /// What was said of each peer in the log.
+    /// The warnings that were logged about each peer.
     pub(crate) told: Told,
 }
 

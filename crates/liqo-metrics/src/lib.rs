@@ -45,7 +45,7 @@ pub struct MetricArgs {
     /// Port of the API, HTTPS.
     #[arg(long, default_value_t = 8443)]
     pub port: u16,
-    /// The token that is shown to kubelets.
+    /// File with the token that kubelets authenticate.
     #[arg(long, default_value = "/var/run/secrets/kubernetes.io/serviceaccount/token", value_name = "FILE")]
     pub token_file: PathBuf,
     /// Authorities (PEM) of the certificates of kubelets; without it every certificate is accepted, as API servers accept it.

@@ -2,7 +2,8 @@
 //!
 //! Keeps true: a sample passes only when its labels name one of the pods, and those labels come first: readers that look for
 //! `pod="` without reading the line find them; each family appears once, with the type and the help of the first kubelet that has the
-//! family; a page has no more than its limit of bytes. Samples of nodes are made here, never passed on.
+//! family; a page has no more than its limit of bytes. Samples of nodes are sums that this module makes; samples of nodes on the
+//! pages of kubelets are left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -47,7 +48,7 @@ pub struct Page {
 }
 
 struct Family {
-    /// The lines that say type and help.
+    /// The `# TYPE` and `# HELP` lines.
     head: Vec<String>,
     samples: Vec<String>,
 }

@@ -18,9 +18,9 @@ use crate::naming;
 /// Where a Service is found inside its cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address {
-    /// Its cluster IP, or what stands for that in the other cluster.
+    /// Cluster IP of the Service, or the address to which the other cluster maps the cluster IP.
     pub ip: IpAddr,
-    /// Its TCP port.
+    /// TCP port of the Service.
     pub port: u16,
 }
 

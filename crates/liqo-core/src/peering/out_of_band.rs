@@ -11,21 +11,21 @@ use serde_json::json;
 use super::{Plan, id_of, is_leaving, labels, name};
 use crate::naming::{cluster_id_error, dns_label_error};
 
-/// What the other cluster said of itself, as somebody passes it on.
+/// The parameters of the other cluster, from the command that the other cluster generated.
 #[derive(Clone, Debug)]
 pub struct Ask {
     /// Name of the other cluster here: a DNS label.
     pub name: String,
-    /// URL of its authentication service.
+    /// URL of the authentication service of the other cluster.
     pub auth_url: String,
-    /// Its cluster ID.
+    /// Cluster ID of the other cluster.
     pub cluster_id: String,
-    /// The token that its authentication service wants to hear.
+    /// The token for the authentication service of the other cluster.
     pub token: String,
 }
 
 impl Ask {
-    /// Whether the texts make sense alone, without looking at this cluster.
+    /// Whether the parameters are valid by themselves; the state of this cluster is not looked at.
     ///
     /// # Errors
     /// A sentence that says which text is wrong and why.

@@ -30,7 +30,7 @@ const ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Seat(Way);
 
 impl Seat {
-    /// The connection keeps its place from now on: it carried a request of somebody who may send requests.
+    /// The connection keeps its place from now on: the connection carried a request of an authorised caller.
     pub fn keep(&self) {
         if let Some(place) = self.0.place() {
             place.does(Doing::Answering);

@@ -222,7 +222,7 @@ mod tests {
             let Ok(metrics) = serde_json::from_slice::<PodMetricsList>(bytes) else { return };
             let summary = summary("liqo-provider", &time(), &time(), &[(here.to_vec(), metrics)]);
             assert!(summary.to_string().len() < 4096, "the summary grows with the answer: {summary}");
-            // What is not known is left out.
+            // The summary has no field for a value that is not known.
             let used = |part: &Value, what: &str, field: &str| part[what][field].as_u64().unwrap_or_default();
             let pods = summary["pods"].as_array().unwrap();
             let names: Vec<_> = pods.iter().map(|pod| pod["podRef"]["name"].as_str().unwrap()).collect();

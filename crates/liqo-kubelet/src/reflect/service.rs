@@ -23,7 +23,7 @@ pub(super) struct Services {
 }
 
 impl Services {
-    /// Services of a namespace `here`, which is `there` in the other cluster.
+    /// Reflects Services of the namespace `here` of the own cluster into the namespace `there` of the other cluster.
     pub(super) fn new(cx: &Cx, here: &str, there: &str) -> Self {
         let complain = complaint::by_event(&cx.home, "Service", complaint::INCOMPLETE);
         Self { link: Arc::clone(&cx.link), namespaces: (here.to_owned(), there.to_owned()), complain }

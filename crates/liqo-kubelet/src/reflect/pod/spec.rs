@@ -165,7 +165,7 @@ fn api_server_variables(ApiServer { host, port, .. }: &ApiServer) -> Vec<EnvVar>
         ("KUBERNETES_PORT".to_owned(), url.clone()),
     ];
     all.extend(by_port(port));
-    // Liqo 0.8.3 leaves those that follow to the provider's kubelet, which names the provider's API server.
+    // Liqo 0.8.3 leaves the variables below to the provider's kubelet, which names the provider's API server.
     all.push(("KUBERNETES_SERVICE_PORT_HTTPS".to_owned(), port.clone()));
     if port != API_SERVICE_PORT {
         all.extend(by_port(API_SERVICE_PORT));

@@ -191,7 +191,7 @@ fn root_certificates_are_those_of_home_however_they_are_asked_for() {
     }
 }
 
-/// Leaves of the variables of each container those that the pod here has.
+/// Keeps, of the variables of each container, the variables that the pod in the own cluster has.
 fn forget_api_server(twin: &mut Value) {
     for kind in ["initContainers", "containers"] {
         for container in twin[kind].as_array_mut().into_iter().flatten() {
