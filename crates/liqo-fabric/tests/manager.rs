@@ -300,7 +300,7 @@ fn flags_that_cannot_be(stage: &Stage) {
 fn addresses(stage: &Stage, first: Replica, second: Replica) -> (Replica, Replica) {
     let endpoints: Vec<IpAddr> = (0..200_u8).map(|last| IpAddr::from([172, 30, 7, last])).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let answers = runtime.block_on(async {
+    let (of_killed, of_other) = runtime.block_on(async {
         let ask = |client: IpamClient| {
             let each = endpoints.iter().copied().map(|ip| {
                 let client = client.clone();
@@ -309,19 +309,25 @@ fn addresses(stage: &Stage, first: Replica, second: Replica) -> (Replica, Replic
             each.collect::<VecDeque<_>>()
         };
         let (mut of_first, of_second) = (ask(first.client()), ask(second.client()));
-        let mut answers = vec![of_first.pop_front().unwrap().await.unwrap()];
+        let mut of_killed = vec![of_first.pop_front().unwrap().await.unwrap()];
         tokio::task::spawn_blocking(move || drop(first)).await.unwrap();
-        for task in of_first.into_iter().chain(of_second) {
-            answers.push(task.await.unwrap());
+        for task in of_first {
+            of_killed.push(task.await.unwrap());
         }
-        answers
+        let mut of_other = Vec::new();
+        for task in of_second {
+            of_other.push(task.await.unwrap());
+        }
+        (of_killed, of_other)
     });
     let mut given: BTreeMap<IpAddr, BTreeSet<IpAddr>> = BTreeMap::new();
-    for answer in answers {
+    for (ip, answer) in of_other {
+        given.entry(ip).or_default().insert(answer.unwrap());
+    }
+    for (ip, answer) in of_killed {
         match answer {
-            (ip, Ok(address)) => drop(given.entry(ip).or_default().insert(address)),
-            // By the one that was killed.
-            (_, Err(error)) => assert!(error.is_unreachable(), "{error}"),
+            Ok(address) => drop(given.entry(ip).or_default().insert(address)),
+            Err(error) => assert!(error.is_unreachable(), "{error}"),
         }
     }
     assert!(given.len() == 200 && given.values().all(|all| all.len() == 1), "one address for each: {given:?}");

@@ -48,7 +48,8 @@ const ALL_STRANGERS: Rate = Rate::new(600, Duration::from_millis(5));
 const COUNTED: usize = 4096;
 /// Some connections for each source, because all clients of a node may seem to have one address, and some for all; calls of one
 /// connection at the same time. Answers may be streams.
-const LIMITS: Limits = Limits { connections: 1024, per_source: 64, answer: None, streams: Some(64), ..Limits::DEFAULT };
+const LIMITS: Limits =
+    Limits { connections: 1024, per_source: 64, answer: None, streams: Some(server::STREAMS), ..Limits::DEFAULT };
 /// Time for the rest of a message that nobody reads.
 const REST: Duration = Duration::from_secs(1);
 /// Longest question about health or description, bytes. A service bounds its own messages.

@@ -7,7 +7,7 @@ mod front;
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::Duration,
 };
 
@@ -18,7 +18,13 @@ use rustls::ServerConfig;
 use tokio::{
     io::AsyncReadExt,
     net::{TcpListener, TcpStream},
+    sync::Barrier,
 };
+
+/// Calls that a client sends before the client knows the server's limit (RFC 9113, section 6.5.2).
+const AT_ONCE: u8 = 100;
+/// Where calls about cluster `together` wait for each other.
+static TOGETHER: LazyLock<Barrier> = LazyLock::new(|| Barrier::new(AT_ONCE.into()));
 
 /// Adds one to the last octet for peer `known`, knows nobody else.
 struct PlusOne;
@@ -60,8 +66,13 @@ impl Ipam for PlusOne {
     }
 
     async fn map_endpoint_ip(&self, cluster_id: &str, ip: IpAddr) -> Result<IpAddr, Refusal> {
-        if cluster_id == "slow" {
-            std::future::pending::<()>().await;
+        match cluster_id {
+            "slow" => std::future::pending().await,
+            "together" => {
+                TOGETHER.wait().await;
+                return Ok(ip);
+            }
+            _ => {}
         }
         plus_one(cluster_id, ip)
     }
@@ -94,6 +105,16 @@ async fn started_with(tls: Option<Arc<ServerConfig>>, drain: Drain) -> SocketAdd
 
 fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
+}
+
+#[tokio::test]
+async fn a_hundred_calls_of_a_new_connection_are_answered_at_the_same_time() {
+    let client = IpamClient::new(&started().await.to_string()).unwrap();
+    let calls = (0..AT_ONCE).map(|last| {
+        let (client, ip) = (client.clone(), IpAddr::from([10, 0, 0, last]));
+        async move { assert_eq!(client.map_endpoint_ip("together", ip).await.unwrap(), ip) }
+    });
+    futures::future::join_all(calls).await;
 }
 
 #[tokio::test]

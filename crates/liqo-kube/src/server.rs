@@ -77,6 +77,10 @@ pub struct Limits {
     pub streams: Option<u32>,
 }
 
+/// The fewest requests of one connection that an HTTP/2 server takes at the same time. Clients send that many before they know the
+/// server's limit, and a server with a lower limit refuses the rest of them (RFC 9113, section 6.5.2: no fewer than 100).
+pub const STREAMS: u32 = 100;
+
 impl Limits {
     /// Enough for an API server that asks about 200 writes at once, as many as an API server processes at once, and within
     /// the memory of a small process.
