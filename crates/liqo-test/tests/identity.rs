@@ -30,6 +30,8 @@ const SHORTEST: Duration = Duration::from_secs(30);
 const REFUSED: Duration = Duration::from_secs(45);
 /// Certificates of this life are not renewed while the story is told.
 const LASTING: Duration = Duration::from_secs(24 * 3600);
+/// Longer than two pauses between attempts at something that is refused.
+const REST: Duration = Duration::from_secs(12);
 /// A ConfigMap of the consumer is at the provider within this time.
 const PROMPT: Duration = Duration::from_secs(10);
 
@@ -161,7 +163,21 @@ fn revoked(stage: &Stage) -> Result<()> {
     ensure!(text(&told, "/message").contains("is banned from this cluster"), "{told}");
     ensure!(now()? < held.ends, "the certificate has ended meanwhile");
     ensure!(self::held(rome)?.ends == last.ends, "a banned cluster was given a certificate");
+    rests(rome)?;
     lifted(stage)
+}
+
+/// While nothing changes, nothing is written: what the consumer shows of a peering that was refused stays as it is.
+fn rests(rome: &Cluster) -> Result<()> {
+    let seen = || -> Result<Vec<Value>> {
+        let shown = rome.items(&["foreignclusters,resourcerequests.discovery.liqo.io", "-A"])?;
+        Ok(shown.into_iter().map(|one| json!([one["metadata"], one["status"]])).collect())
+    };
+    let before = seen()?;
+    std::thread::sleep(REST);
+    let after = seen()?;
+    ensure!(before == after, "something is written again and again:\n{before:#?}\n{after:#?}");
+    Ok(())
 }
 
 /// The record of the provider covers the certificate in use. Makes the record that of an earlier certificate, which ends an hour

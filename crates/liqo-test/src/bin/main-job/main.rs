@@ -13,7 +13,7 @@ use liqo_test::{
     usage::Memory,
     wait_for,
 };
-use probe::{Requests, answered, cpu_seconds, memory, processes, requests};
+use probe::{Requests, answered, cpu_seconds, memory, processes, requests, settled};
 use shares::{Look, Spent};
 
 /// Measures the main job on two fresh clusters of this machine.
@@ -73,6 +73,7 @@ impl Seen {
             stage.unpeer(rome, "milan")?;
             again.push(stage.peer(rome, milan)?);
         }
+        [rome, milan].into_iter().try_for_each(settled)?;
         stage.offload(rome, "demo", &[])?;
         // The baseline knows nothing of us: its namespace is not offloaded.
         rome.kubectl(&["create", "namespace", "plain"])?;

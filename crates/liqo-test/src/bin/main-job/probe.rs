@@ -1,10 +1,13 @@
 //! What our processes cost: memory, processor time, API requests.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, time::Duration};
 
 use anyhow::{Context, Result};
-use liqo_test::{Cluster, run, usage};
+use liqo_test::{Cluster, run, usage, wait_for};
 use serde_json::Value;
+
+/// How long our Pods may take to be those of our Deployments.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A process of ours: its role and its process ID.
 pub(crate) type Ours = (String, u32);
@@ -14,6 +17,20 @@ fn pods(cluster: &Cluster) -> Result<Vec<Value>> {
     let mut pods = cluster.items(&["pods", "-A", "-l", "app.kubernetes.io/part-of=liqo"])?;
     pods.retain(|pod| pod["metadata"]["deletionTimestamp"].is_null());
     Ok(pods)
+}
+
+/// Waits until exactly the Pods that our Deployments ask for are there and ready: after peering again, the virtual kubelet of the
+/// peering before may still be ending and the new one starting.
+pub(crate) fn settled(cluster: &Cluster) -> Result<()> {
+    wait_for("our Pods are those of our Deployments", LIMIT, || {
+        let asked = cluster.items(&["deployments", "-A", "-l", "app.kubernetes.io/part-of=liqo"])?;
+        let number = |of: &Value, field: &str| of[field].as_u64().unwrap_or_default();
+        let (wanted, ready) = asked.iter().fold((0, 0), |(wanted, ready), one| {
+            (wanted + number(&one["spec"], "replicas"), ready + number(&one["status"], "readyReplicas"))
+        });
+        let there = u64::try_from(pods(cluster)?.len())?;
+        Ok((wanted == ready && wanted == there).then_some(()))
+    })
 }
 
 /// All our processes in a cluster.
