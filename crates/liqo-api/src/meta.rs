@@ -100,6 +100,9 @@ pub mod annotation {
     /// Unix seconds when an identity expires. On a tenant namespace, and on a foreign cluster that is or was banned, which is not of
     /// Liqo 0.8.3: when the last of all certificates expires that this cluster gave to the peer. There the value never goes down.
     pub const CERTIFICATE_EXPIRE_TIME: &str = "discovery.liqo.io/certificate-expire-time";
+    /// On a foreign cluster that is or was banned: the certificate, in PEM, that this cluster gave to the peer last. The ID of the peer
+    /// belongs to the key of the certificate while no certificate is stored in a tenant namespace. Not of Liqo 0.8.3.
+    pub const LAST_CERTIFICATE: &str = "liqo.io/last-certificate";
     /// `true` keeps a Service's node port on the remote side.
     pub const FORCE_REMOTE_NODE_PORT: &str = "liqo.io/force-remote-node-port";
     /// Present: the object is never reflected.

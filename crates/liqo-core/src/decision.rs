@@ -100,6 +100,13 @@ pub fn is_decided(one: &ForeignCluster) -> bool {
     !tenant_condition(one).is_empty() || one.spec.incoming_peering_enabled != PeeringEnabled::Auto
 }
 
+/// Whether a `ForeignCluster` keeps to which key the ID of its peer belongs, since a ban has ended the certificate that said so. When the
+/// last certificate of the peer has ended, the ID may belong to another key.
+pub fn is_remembered(one: &ForeignCluster, now: i64) -> bool {
+    let recorded = one.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(annotation::LAST_CERTIFICATE));
+    recorded && certificates_end(&one.metadata).is_some_and(|ends| ends > now)
+}
+
 /// Whether everything the peer consumes is taken back.
 pub fn is_drained(one: &ForeignCluster) -> bool {
     matches!(tenant_condition(one), "Drained" | BANNED)
@@ -228,6 +235,22 @@ pub(crate) mod tests {
         }
         let told = unknown_told("Baned");
         assert!(told.contains("\"Baned\"") && told.contains("Cordoned, Drained, Banned"), "{told}");
+    }
+
+    #[test]
+    fn the_key_of_a_banned_peer_is_remembered_until_its_certificates_have_ended() {
+        for (certificate, ends, now, remembered) in [
+            (Some("PEM"), Some("100"), 99, true),
+            (Some("PEM"), Some("100"), 100, false),
+            (None, Some("100"), 99, false),
+            (Some("PEM"), None, 99, false),
+        ] {
+            let mut one = peer("Auto", "Auto", "");
+            let recorded = [(annotation::LAST_CERTIFICATE, certificate), (annotation::CERTIFICATE_EXPIRE_TIME, ends)];
+            let recorded = recorded.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned())));
+            one.metadata.annotations = Some(recorded.collect());
+            assert_eq!(is_remembered(&one, now), remembered, "{certificate:?} {ends:?} {now}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod identity {
     pub(crate) mod held;
+    pub(crate) mod impostor;
 }
 
 use std::{
@@ -14,7 +15,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use identity::held::{Answer, Held, held, identities, replaced, text};
+use identity::{
+    held::{Answer, Held, held, identities, replaced, text},
+    impostor,
+};
 use liqo_test::{
     Cluster, Stage,
     stage::{LONG, on},
@@ -205,9 +209,9 @@ fn lifted(stage: &Stage) -> Result<()> {
     let id = text(&id, "/spec/clusterIdentity/clusterID");
     let open =
         r#"{"metadata":{"annotations":{"liqo.io/tenant-condition":null}},"spec":{"incomingPeeringEnabled":"Auto"}}"#;
-    // Without the ban nothing holds the ForeignCluster, which may be gone at the next look.
     let open = milan.kubectl(&["patch", "foreigncluster", "rome", "--type=merge", "-p", open, "-o", "json"])?;
     let open: Value = serde_json::from_str(&open)?;
+    impostor::is_refused(stage, id)?;
     let ends = text(&open, "/metadata/annotations/discovery.liqo.io~1certificate-expire-time");
     ensure!(!ends.is_empty(), "with the ban it is forgotten when the last certificate ends");
     // The key of milan for rome ended with the ban: milan comes with a new one, and needs the word of rome.

@@ -194,7 +194,8 @@ async fn decide(
             Ok(())
         }
         Verdict::Uncordon => {
-            if let Some(warning) = still_valid(&foreign, liqo_kube::now().0) {
+            let tenant = Belongings::of(&cluster, &foreign).await.with_context(failed)?;
+            if let Some(warning) = still_valid(&name, tenant.certificate_ends, liqo_kube::now().0) {
                 out.warn(warning);
             }
             if foreign.spec.incoming_peering_enabled == PeeringEnabled::No {
@@ -239,13 +240,11 @@ async fn find(cluster: &Cluster, name: &str) -> anyhow::Result<Found> {
 
 /// The warning when a ban is lifted before the certificates that the tenant had have ended: no API server can be told that a
 /// certificate counts no more.
-fn still_valid(foreign: &ForeignCluster, now: Timestamp) -> Option<String> {
-    let ends = foreign.annotations().get(annotation::CERTIFICATE_EXPIRE_TIME)?.parse().ok()?;
-    let ends = Timestamp::from_second(ends).ok().filter(|ends| *ends > now)?;
+fn still_valid(name: &str, ends: Option<i64>, now: Timestamp) -> Option<String> {
+    let ends = Timestamp::from_second(ends?).ok().filter(|ends| *ends > now)?;
     Some(format!(
-        "a certificate that this cluster gave to {} is valid until {ends}: whoever has its key has the rights of the cluster \
-         again once it is peered again. If the key may be stolen, evict the tenant again and lift the ban after that time",
-        foreign.name_any()
+        "a certificate that this cluster gave to {name} is valid until {ends}: whoever has its key has the rights of the cluster \
+         again once it is peered again. If the key may be stolen, evict the tenant again and lift the ban after that time"
     ))
 }
 
@@ -314,18 +313,11 @@ mod tests {
 
     #[test]
     fn a_ban_that_is_lifted_before_the_certificate_ends_is_warned_of() {
-        let banned = |ends: Option<&str>| -> ForeignCluster {
-            let annotations = ends.map(|ends| json!({"discovery.liqo.io/certificate-expire-time": ends}));
-            serde_json::from_value(json!({
-                "metadata": {"name": "rome", "annotations": annotations}, "spec": {"foreignAuthUrl": "https://a.b"},
-            }))
-            .unwrap()
-        };
         let at = |second| Timestamp::from_second(second).unwrap();
-        let warning = still_valid(&banned(Some("2000")), at(1999)).unwrap();
+        let warning = still_valid("rome", Some(2000), at(1999)).unwrap();
         assert!(warning.contains("rome is valid until 1970-01-01T00:33:20Z"), "{warning}");
-        for ends in [Some("2000"), Some("soon"), None] {
-            assert_eq!(still_valid(&banned(ends), at(2000)), None, "{ends:?}");
+        for ends in [Some(2000), Some(i64::MAX), None] {
+            assert_eq!(still_valid("rome", ends, at(2000)), None, "{ends:?}");
         }
     }
 

@@ -6,7 +6,7 @@
 //!
 //! Watches   `ForeignCluster`, `ResourceRequest`, `ResourceOffer`, `TunnelEndpoint`, `Secret`, `Namespace`,
 //!           `Service` `liqo-auth`, `Node`.
-//! Writes    `ForeignCluster` (identity of the peer, finalizer of the checker, status); tenant
+//! Writes    `ForeignCluster` (identity of the peer, finalizer of the checker, status, what a ban ends); tenant
 //!           `Namespace`; `ResourceRequest` originals.
 //! Removes   `ResourceRequest` originals; a `ForeignCluster` that nobody asked for and nobody uses; the tenant `Namespace`
 //!           of a banned peer; the `Secret` with the token for a peer whose `ForeignCluster` is deleted.
@@ -14,6 +14,7 @@
 mod check;
 mod our_request;
 mod plan;
+mod record;
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,6 +24,7 @@ use liqo_api::{
     ClusterIdentity,
     discovery::{ForeignCluster, ForeignClusterStatus, ResourceRequest},
     meta::{annotation, finalizer, label},
+    names,
 };
 use liqo_core::{
     decision, grants,
@@ -30,7 +32,7 @@ use liqo_core::{
     peering::token_name,
 };
 use liqo_kube::{KubeError, now};
-use serde_json::json;
+use serde_json::{Value, json};
 
 pub(crate) use check::is_nobody;
 use check::unprocessable;
@@ -113,6 +115,7 @@ impl Pass<'_> {
                 return Ok(Some(TENANT_AGAIN));
             }
         };
+        self.unrecord(&namespace).await?;
         let unanswered = self.is_unanswered(&namespace, &peer.cluster_id);
         let outcome = identity::ensure((self.world, self.attempts), one, &peer, &namespace, unanswered).await?;
         self.check_health(&peer, &outcome).await?;
@@ -133,6 +136,7 @@ impl Pass<'_> {
         let mut ending = None;
         for tenant in self.world.tenants(&peer.cluster_id) {
             let (cluster, name) = (&self.world.home.cluster, tenant.name_any());
+            self.record(&tenant).await?;
             if tenant.metadata.deletion_timestamp.is_some() {
                 ending = strip::tenant(cluster, &tenant).await?;
             } else if !self.world.is_in_use(&name, &peer.cluster_id) {
@@ -141,6 +145,31 @@ impl Pass<'_> {
             }
         }
         Ok(again.into_iter().chain(ending).min())
+    }
+
+    /// Records what is certified for a banned peer in a tenant namespace, which goes with the ban.
+    async fn record(&self, tenant: &Namespace) -> Result<(), KubeError> {
+        let secret = self.world.secrets.get(&tenant.name_any(), names::REMOTE_CERTIFICATE_SECRET);
+        let certificate = secret.as_deref().and_then(record::certificate);
+        match record::before_the_end(&self.one.metadata, &tenant.metadata, certificate.as_deref()) {
+            Some(annotations) => self.annotate(annotations).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Removes what was recorded of the time before a ban, once a certificate is stored again.
+    async fn unrecord(&self, namespace: &str) -> Result<(), KubeError> {
+        let is_recorded = self.one.annotations().contains_key(annotation::LAST_CERTIFICATE);
+        let secret = self.world.secrets.get(namespace, names::REMOTE_CERTIFICATE_SECRET);
+        match secret.as_deref().and_then(record::certificate).filter(|_| is_recorded) {
+            Some(_) => self.annotate(json!({annotation::LAST_CERTIFICATE: null})).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn annotate(&self, annotations: Value) -> Result<(), KubeError> {
+        let patch = json!({"metadata": {"uid": self.one.uid(), "annotations": annotations}});
+        self.world.home.cluster.merge(self.one.as_ref(), patch).await.map(drop)
     }
 
     fn is_identified(&self) -> bool {

@@ -101,12 +101,14 @@ pub(crate) async fn ensure(
     let facts = best.as_ref().and_then(|identity| certs::facts(identity.certificate.as_bytes()).ok());
     let need = need(facts.as_ref(), now().0);
     let is_stored = stored.is_some() && stored == best;
-    if is_stored {
-        asking.tidy(&secrets, best.as_ref(), need).await?;
-    }
     let is_settled = is_stored && matches!(need, Need::Nothing(_));
     let in_doubt = best.as_ref().filter(|_| unanswered && need != Need::Identity);
-    let (need, look) = match (asking.rights(&attempt, in_doubt, is_settled).await, need) {
+    let rights = asking.rights(&attempt, in_doubt, is_settled).await;
+    if is_stored {
+        // Of an identity without rights the next key is needed, however long its certificate lasts.
+        asking.tidy(&secrets, best.as_ref(), is_settled && rights != Rights::Ended).await?;
+    }
+    let (need, look) = match (rights, need) {
         (Rights::Ended, _) => (Need::Rights, plan::DAY),
         (Rights::Given(look), Need::Nothing(rest)) => {
             return Ok(Outcome { identity: best, refusal: None, again: rest.min(look) });
@@ -210,10 +212,15 @@ impl Asking<'_> {
         self.cluster().merge(secret.as_ref(), json!({"data": {PROXY_URL: proxy}})).await.map(drop)
     }
 
-    /// Removes identities that a newer one, known to work, has superseded, and keys nobody waits for.
-    async fn tidy(&self, secrets: &[Arc<Secret>], best: Option<&PeerIdentity>, need: Need) -> Result<(), KubeError> {
+    /// Removes identities that a newer one, known to work, has superseded; and keys that wait for a certificate, when no certificate is
+    /// needed.
+    async fn tidy(
+        &self,
+        secrets: &[Arc<Secret>],
+        best: Option<&PeerIdentity>,
+        is_content: bool,
+    ) -> Result<(), KubeError> {
         let Some(best) = best else { return Ok(()) };
-        let is_content = matches!(need, Need::Nothing(_));
         for secret in secrets {
             let is_best = secret.resource_version().as_ref() == Some(&best.version);
             if !is_best && (is_content && has(secret, PENDING) || has(secret, label::LOCAL_IDENTITY)) {
@@ -237,20 +244,25 @@ impl Asking<'_> {
         let subject = Subject::new(self.world.home.identity.cluster_id.as_str(), "liqo.io");
         let key = certs::new_key(KeyKind::Ed25519).expect("the system has randomness");
         let csr = certs::signing_request(&key, &subject, &[]).expect("a key just made can sign");
-        let labels = [(label::CLUSTER_ID, self.peer.cluster_id.as_str()), (PENDING, "true")];
         let data = [(PRIVATE_KEY, key), (CSR, csr)];
-        let secret = Secret {
+        let data = data.map(|(key, text)| (key.to_owned(), ByteString(text.into_bytes())));
+        self.cluster().create(&self.waiting(data.into())).await.map(Arc::new)
+    }
+
+    /// A Secret of a key that waits for its certificate.
+    fn waiting(&self, data: BTreeMap<String, ByteString>) -> Secret {
+        let labels = [(label::CLUSTER_ID, self.peer.cluster_id.as_str()), (PENDING, "true")];
+        Secret {
             metadata: ObjectMeta {
                 generate_name: Some(names::IDENTITY_SECRET_PREFIX.to_owned()),
                 namespace: Some(self.tenant.to_owned()),
                 labels: Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
                 ..ObjectMeta::default()
             },
-            data: Some(data.map(|(key, text)| (key.to_owned(), ByteString(text.into_bytes()))).into()),
+            data: Some(data),
             type_: Some("Opaque".to_owned()),
             ..Secret::default()
-        };
-        self.cluster().create(&secret).await.map(Arc::new)
+        }
     }
 
     /// The URL of a peer that introduced itself is the peer's own claim.
@@ -327,20 +339,16 @@ impl Asking<'_> {
         Ok(required.into_iter().chain(optional.into_iter().filter_map(|(key, value)| Some((key, value?)))).collect())
     }
 
+    /// Makes the pending Secret the identity. A pending Secret that somebody deleted is made anew: the peer accepts no other key now.
     async fn store(&self, pending: &Secret, data: &BTreeMap<&'static str, String>) -> Result<Secret, KubeError> {
-        let mut encoded: BTreeMap<&str, Value> =
-            data.iter().map(|(key, text)| (*key, STANDARD.encode(text).into())).collect();
-        encoded.insert(CSR, Value::Null);
-        let expires = data.get(CERTIFICATE).and_then(|pem| certs::facts(pem.as_bytes()).ok());
-        let expires = expires.map_or(0, |facts| Timestamp::as_second(facts.not_after));
-        let patch = json!({
-            "metadata": {
-                "labels": {PENDING: null, label::LOCAL_IDENTITY: "true", label::CERTIFICATE_AVAILABLE: "true"},
-                "annotations": {annotation::CERTIFICATE_EXPIRE_TIME: expires.to_string()},
-            },
-            "data": encoded,
-        });
-        self.cluster().merge(pending, patch).await
+        let patch = granted(data);
+        match self.cluster().merge(pending, patch.clone()).await {
+            Err(error) if error.is_not_found() => {
+                let made = self.cluster().create(&self.waiting(BTreeMap::new())).await?;
+                self.cluster().merge(&made, patch).await
+            }
+            outcome => outcome,
+        }
     }
 
     /// Tells why a certificate that was given is not renewed, or not accepted any more.
@@ -351,6 +359,22 @@ impl Asking<'_> {
         let about = self.foreign_cluster;
         self.cluster().event(about, "liqo-controller-manager", "Warning", reason, &message).await;
     }
+}
+
+/// What makes a pending Secret the identity.
+fn granted(data: &BTreeMap<&'static str, String>) -> Value {
+    let mut encoded: BTreeMap<&str, Value> =
+        data.iter().map(|(key, text)| (*key, STANDARD.encode(text).into())).collect();
+    encoded.insert(CSR, Value::Null);
+    let expires = data.get(CERTIFICATE).and_then(|pem| certs::facts(pem.as_bytes()).ok());
+    let expires = expires.map_or(0, |facts| Timestamp::as_second(facts.not_after));
+    json!({
+        "metadata": {
+            "labels": {PENDING: null, label::LOCAL_IDENTITY: "true", label::CERTIFICATE_AVAILABLE: "true"},
+            "annotations": {annotation::CERTIFICATE_EXPIRE_TIME: expires.to_string()},
+        },
+        "data": encoded,
+    })
 }
 
 fn failure(refusal: Refusal, sent: &str, own: &str) -> Failure {

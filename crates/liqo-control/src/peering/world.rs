@@ -231,6 +231,7 @@ impl World {
         }
         for namespace in self.namespaces.filter(|namespace| naming::claimed_tenant_of(namespace) == Some(id)) {
             self.queues.requests.push(namespace.name_any());
+            self.queues.permissions.push(namespace.name_any());
         }
     }
 

@@ -43,13 +43,14 @@ impl Belongings {
         let id = identity(foreign).cluster_id;
         let tenant = foreign.status.as_ref().and_then(|status| status.tenant_namespace.local.clone());
         let mut all = Self { id, tenant, ..Self::default() };
+        let (mut namespace, mut secret) = (None, None);
         if let Some(tenant) = &all.tenant {
             all.roles = cluster.list(tenant, "").await?;
-            let secret = cluster.get::<Secret>(tenant, names::REMOTE_CERTIFICATE_SECRET).await?;
-            let tenant = cluster.get::<Namespace>("", tenant).await?;
-            let records = tenant.iter().map(|tenant| &tenant.metadata).chain([&foreign.metadata]);
-            all.certificate_ends = last_end(records, secret.as_ref());
+            secret = cluster.get::<Secret>(tenant, names::REMOTE_CERTIFICATE_SECRET).await?;
+            namespace = cluster.get::<Namespace>("", tenant).await?;
         }
+        let records = namespace.iter().map(|tenant| &tenant.metadata).chain([&foreign.metadata]);
+        all.certificate_ends = last_end(records, secret.as_ref());
         all.namespaces = cluster.list("", &all.made()).await?;
         all.nodes = cluster.list("", &all.virtual_nodes()).await?;
         all.tenants = cluster.list("", &all.shared()).await?;

@@ -107,7 +107,8 @@ pub(super) fn plan(seen: &Observed<'_>) -> Plan {
         && step == Step::Keep
         && !wants(seen)
         && is_incoming(seen.foreign_cluster)
-        && !decision::is_decided(seen.foreign_cluster);
+        && !decision::is_decided(seen.foreign_cluster)
+        && !decision::is_remembered(seen.foreign_cluster, seen.now.0.as_second());
     // Before the peer knew us 0.8.3 said nothing about directions.
     if seen.request.is_some() || seen.their_request.is_some() || has_told(seen, Type::OutgoingPeering) || knows(seen) {
         facts.extend([outgoing, incoming]);

@@ -23,6 +23,7 @@ use k8s_openapi::{
 use kube::{ResourceExt, api::ObjectMeta};
 use liqo_api::{
     ClusterIdentity,
+    discovery::ForeignCluster,
     meta::{annotation, label},
     names,
 };
@@ -59,7 +60,8 @@ pub(super) enum Choice {
 
 /// What was signed last for a peer.
 pub(super) struct Stored {
-    secret: Secret,
+    /// The Secret in which the certificate is stored; `None` when a ban has ended the tenant namespace.
+    secret: Option<Secret>,
     csr: Option<SigningRequest>,
     pub(super) certificate: String,
     facts: Facts,
@@ -73,8 +75,17 @@ impl Stored {
             let certificate = text(&secret, CERTIFICATE)?;
             let facts = certs::facts(certificate.as_bytes()).ok()?;
             let csr = text(&secret, CSR).and_then(|pem| SigningRequest::read(&pem).ok());
-            Some(Self { secret, csr, certificate, facts })
+            Some(Self { secret: Some(secret), csr, certificate, facts })
         }))
+    }
+
+    /// Reads what the `ForeignCluster`s of a peer record of the time before a ban.
+    pub(super) fn recorded<'a>(mut peers: impl Iterator<Item = &'a ForeignCluster>) -> Option<Self> {
+        peers.find_map(|one| {
+            let certificate = one.annotations().get(annotation::LAST_CERTIFICATE)?.clone();
+            let facts = certs::facts(certificate.as_bytes()).ok()?;
+            Some(Self { secret: None, csr: None, certificate, facts })
+        })
     }
 
     /// Whether a proof says that the holder of the key signed last wants this request signed.
@@ -90,9 +101,9 @@ impl Stored {
         Held { is_same, is_due: certs::due(&self.facts, now) }
     }
 
-    /// The Secret in which the certificate is stored.
-    pub(super) fn secret(&self) -> &Secret {
-        &self.secret
+    /// The Secret in which the certificate is stored, if there is one.
+    pub(super) fn secret(&self) -> Option<&Secret> {
+        self.secret.as_ref()
     }
 }
 
@@ -180,13 +191,13 @@ pub(super) async fn certificate(
         cluster.event(&secret, super::WRITER, "Warning", "CertificateDiffers", &why).await;
         return Err(No(StatusCode::INTERNAL_SERVER_ERROR, why));
     }
-    match before {
+    match before.and_then(Stored::secret) {
         // Of two simultaneous requests with different keys, one fails with a conflict.
         None => match cluster.get::<Secret>(namespace, names::REMOTE_CERTIFICATE_SECRET).await? {
             None => drop(cluster.create(&secret).await?),
             Some(unreadable) => drop(replace(cluster, &mut secret, &unreadable).await?),
         },
-        Some(before) => drop(replace(cluster, &mut secret, &before.secret).await?),
+        Some(before) => drop(replace(cluster, &mut secret, before).await?),
     }
     Ok(pem)
 }
@@ -347,7 +358,7 @@ mod tests {
         let (new, another) =
             [KeyKind::Ed25519, KeyKind::P256].map(|kind| request(&certs::new_key(kind).unwrap())).into();
         let stored = Stored {
-            secret: Secret::default(),
+            secret: None,
             csr: None,
             facts: certs::facts(old.certificate.as_bytes()).unwrap(),
             certificate: old.certificate,

@@ -115,6 +115,8 @@ impl Judge {
             Some(Tenant::Ready(namespace)) => Stored::read(cluster, namespace).await?,
             _ => None,
         };
+        let of_peer = peers.iter().filter(|one| decision::id_of(one) == peer.cluster_id);
+        let before = before.or_else(|| Stored::recorded(of_peer));
         Ok(Found { peers, tenant, before })
     }
 
@@ -245,8 +247,8 @@ impl Judge {
 
     async fn another_key(&self, peer: &ClusterIdentity, namespace: &str, before: Option<&Stored>) -> No {
         tracing::warn!(peer = peer.cluster_id, namespace, "another key for an ID that belongs to a key was refused");
-        if let Some(before) = before {
-            self.warn_seldom(before.secret(), "NewKeyRefused", &issue::key_refused(peer)).await;
+        if let Some(secret) = before.and_then(Stored::secret) {
+            self.warn_seldom(secret, "NewKeyRefused", &issue::key_refused(peer)).await;
         }
         issue::another_key(namespace, peer, &self.home.identity)
     }
