@@ -174,6 +174,9 @@ pub mod finalizer {
     pub const NETWORK: &str = "tunnelendpointcreator.net.liqo.io";
     /// On virtual nodes.
     pub const VIRTUAL_NODE: &str = "virtualnode-controller.liqo.io/finalizer";
+    /// On the binding that gives a virtual kubelet its rights in an offloaded namespace: pods of the namespace are on the virtual node. Not
+    /// of Liqo 0.8.3.
+    pub const VIRTUAL_KUBELET_RIGHTS: &str = "liqo.io/virtual-kubelet-rights";
 }
 
 /// Key of the taint that keeps ordinary pods off virtual nodes; value `true`, effect `NoExecute`.

@@ -55,9 +55,13 @@ impl Product {
         let hash = hash.finalize();
         let name: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         let kept = cache().join(format!("liqo-{name}.tar"));
+        // Suites, and stories of one suite, begin at the same time: one of them builds, and the others wait.
+        let turn = fs::File::create(cache().join("image.lock")).context("cannot make the lock of the image")?;
+        turn.lock().context("cannot wait for the image")?;
         if !kept.is_file() {
             forget_old_images();
-            let work = cache().join(format!("image-{}-{name}", std::process::id()));
+            let work = cache().join(format!("image-{name}"));
+            let _ = fs::remove_dir_all(&work);
             let packed = self.pack(&work, &containerfile);
             let result = packed.and_then(|tar| fs::rename(tar, &kept).context("cannot keep the image"));
             let _ = fs::remove_dir_all(&work);

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use liqo_test::{
     Cluster, ClusterSpec, Stage,
     run::{command, output},
-    stage::{LONG, SPREAD},
+    stage::{LONG, SPREAD, on},
     story, wait_for,
 };
 
@@ -51,6 +51,7 @@ fn tell(stage: &Stage, rome: &Cluster, milan: &Cluster) -> Result<()> {
     looked_into(rome)?;
     told(stage, rome)?;
     strays_are_looked_after(rome)?;
+    deleted_while_offloaded(stage)?;
 
     stage.liqoctl(rome, &["unoffload", "namespace", "demo"])?;
     let there = milan.items(&["namespaces", "-l", "liqo.io/remote-cluster-id"])?;
@@ -64,6 +65,20 @@ fn tell(stage: &Stage, rome: &Cluster, milan: &Cluster) -> Result<()> {
     })?;
     rome.kubectl(&["delete", "namespace", "demo"])?;
     Ok(())
+}
+
+/// An offloaded namespace that is deleted goes with its pods elsewhere, and nobody is asked to unoffload the namespace first.
+fn deleted_while_offloaded(stage: &Stage) -> Result<()> {
+    let (rome, milan) = (stage.cluster("rome"), stage.cluster("milan"));
+    stage.offload(rome, "brief", &[])?;
+    rome.web("brief", "web", 1, &on("milan"))?;
+    rome.rolled_out("brief", "web")?;
+    rome.kubectl(&["delete", "namespace", "brief", "--timeout=60s"])?;
+    wait_for("the remote namespace is gone", LONG, || {
+        let there = milan.items(&["namespaces", "-l", "liqo.io/remote-cluster-id"])?;
+        Ok((!there.iter().any(|one| one["metadata"]["name"].as_str().is_some_and(|name| name.starts_with("brief-"))))
+            .then_some(()))
+    })
 }
 
 /// `liqoctl install kubeadm` where the kube-controller-manager is no pod of the cluster: the ranges are those that kubeadm wrote down,

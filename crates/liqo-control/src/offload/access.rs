@@ -3,7 +3,8 @@
 //!
 //! Keeps true: a virtual kubelet reads Secrets and asks for tokens in exactly the namespaces that a `NamespaceOffloading` asks its
 //! provider for and that its map names, and never in those of this cluster or of Liqo; what somebody made of a binding, or of a
-//! map, gives no rights.
+//! map, gives no rights. When an offloaded namespace is deleted, the rights in the namespace end after the last of its pods on the virtual
+//! node: only the virtual kubelet can end these.
 //!
 //! Watches   `NamespaceMap` originals, `NamespaceOffloading`s, virtual `Node`s, `RoleBinding`s of virtual kubelets.
 //! Writes    a `RoleBinding` `liqo-virtual-kubelet-…` in each offloaded namespace.
@@ -11,9 +12,14 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use k8s_openapi::api::rbac::v1::RoleBinding;
+use k8s_openapi::api::{core::v1::Pod, rbac::v1::RoleBinding};
 use kube::ResourceExt;
-use liqo_api::{ClusterIdentity, meta::label, names, virtualkubelet::NamespaceMap};
+use liqo_api::{
+    ClusterIdentity,
+    meta::{finalizer, label},
+    names,
+    virtualkubelet::NamespaceMap,
+};
 use liqo_core::mapping;
 use liqo_kube::{KubeError, Queue, Store, drive, told::Told, twin};
 
@@ -27,6 +33,8 @@ use crate::COMPONENT;
 
 /// How soon to look again for a namespace, or a peer, that is not known yet.
 const LATER: Duration = Duration::from_millis(300);
+/// Pause between two looks whether pods of a namespace that is deleted have ended.
+const ENDING: Duration = Duration::from_secs(1);
 
 /// Runs for ever. The queue names providers, by ID.
 pub(crate) async fn run(shared: Arc<Shared>, queue: Queue<String>) {
@@ -77,6 +85,13 @@ async fn settle(
     let own = |one: &RoleBinding| one.role_ref.name == names::VIRTUAL_KUBELET_NAMESPACE_ROLE;
     let is = bindings.filter(|one| own(one) && one.labels().get(label::CLUSTER_ID) == Some(&id));
     let cluster = &shared.home.cluster;
+    for binding in is.iter().filter(|one| is_leaving(&***one)) {
+        if is_needed(shared, binding, &id).await? {
+            again = Some(again.map_or(ENDING, |again| again.min(ENDING)));
+        } else {
+            cluster.release(&**binding, finalizer::VIRTUAL_KUBELET_RIGHTS).await?;
+        }
+    }
     for binding in is.iter().filter(|one| !is_leaving(&***one)) {
         let namespace = binding.namespace().unwrap_or_default();
         if wanted.get(&namespace).is_none_or(|wanted| wanted.name_any() != binding.name_any()) {
@@ -86,11 +101,38 @@ async fn settle(
     }
     for (namespace, wanted) in &wanted {
         let current = bindings.get(namespace, &wanted.name_any());
-        if current.is_none_or(|current| twin::differs(wanted, &current)) {
-            cluster.apply(wanted).await?;
+        let current = match current {
+            Some(current) if is_leaving(&*current) => continue,
+            Some(current) if !twin::differs(wanted, &current) => current.as_ref().clone(),
+            _ => cluster.apply(wanted).await?,
+        };
+        if !is_held(&current) {
+            cluster.hold(&current, finalizer::VIRTUAL_KUBELET_RIGHTS).await?;
         }
     }
     Ok(again)
+}
+
+fn is_held(binding: &RoleBinding) -> bool {
+    binding.finalizers().iter().any(|one| one == finalizer::VIRTUAL_KUBELET_RIGHTS)
+}
+
+/// Whether a binding that is being deleted must stay a while: its namespace is deleted, too, and has pods on the provider's virtual node.
+async fn is_needed(shared: &Shared, binding: &RoleBinding, provider: &str) -> Result<bool, KubeError> {
+    let namespace = binding.namespace().unwrap_or_default();
+    let is_ending = shared.memory.namespaces.get("", &namespace).is_some_and(|one| is_leaving(&*one));
+    if !is_held(binding) || !is_ending {
+        return Ok(false);
+    }
+    let nodes: Vec<_> = shared.memory.nodes.filter(|node| provider_of(node) == provider);
+    let pods = shared.home.cluster.list::<Pod>(&namespace, "").await?;
+    Ok(pods.iter().any(|pod| is_on(pod, nodes.iter().map(|node| node.name_any()))))
+}
+
+/// Whether a pod is on one of these nodes.
+fn is_on(pod: &Pod, mut nodes: impl Iterator<Item = String>) -> bool {
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+    node.is_some_and(|node| nodes.any(|one| one == node))
 }
 
 /// Whether a virtual kubelet has rights in a namespace. While nothing is decided, it keeps what it has.

@@ -22,14 +22,7 @@ const SOON: Duration = Duration::from_secs(3);
 pub(crate) fn is_refused(stage: &Stage, id: &str) -> Result<()> {
     let (rome, milan) = (stage.cluster("rome"), stage.cluster("milan"));
     let away = Frozen::controllers(rome)?;
-    milan.kubectl(&[
-        "patch",
-        "foreigncluster",
-        "rome",
-        "--type=merge",
-        "-p",
-        r#"{"spec":{"incomingPeeringEnabled":"Yes"}}"#,
-    ])?;
+    accepts(milan, "Yes")?;
     thread::sleep(SOON);
     let bound = milan.kubectl(&["get", "rolebindings", "-A", "-o", "json"])?;
     ensure!(!bound.contains(id), "roles are given to an ID without a certified key: {bound}");
@@ -41,7 +34,13 @@ pub(crate) fn is_refused(stage: &Stage, id: &str) -> Result<()> {
         "the ID of rome is given to another key: {code} {said}"
     );
     drop(away);
-    Ok(())
+    // Without a decision of a user, the ForeignCluster may go when rome asks for nothing any more.
+    accepts(milan, "Auto")
+}
+
+fn accepts(milan: &Cluster, incoming: &str) -> Result<()> {
+    let patch = json!({"spec": {"incomingPeeringEnabled": incoming}}).to_string();
+    milan.kubectl(&["patch", "foreigncluster", "rome", "--type=merge", "-p", &patch]).map(drop)
 }
 
 /// The controllers of rome, which do nothing until this is dropped, and know then what they knew before.
