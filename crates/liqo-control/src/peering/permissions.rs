@@ -1,6 +1,6 @@
 //! The rights of peers in this cluster: role bindings of the user named after the cluster ID of the peer.
 //!
-//! A peer is bound to no role before a key is certified for its ID here: after a ban, certificates of the time before are valid.
+//! After a ban a peer is bound to no role before a key is certified for its ID again: certificates of the time before the ban are valid.
 //! In its tenant namespace a peer has the role *basic* while it is a peer, *outgoing* while it is our provider, and
 //! *incoming* while it is our consumer; [`grants`](liqo_core::grants) decide. During a withdrawal the peer keeps a role until its objects
 //! are gone or the deadline is over, also when a tombstone waits for a dead peer. After the deadline the role *leaving*
@@ -116,7 +116,10 @@ fn seen(world: &World, tenant: &Namespace, peer: &str, bound: [bool; 4]) -> Seen
     let [_, outgoing, incoming, _] = bound;
     Seen {
         is_peer: foreign_cluster.is_some(),
-        is_certified: world.secrets.get(&namespace, names::REMOTE_CERTIFICATE_SECRET).is_some(),
+        needs_identity: foreign_cluster
+            .as_ref()
+            .is_some_and(|one| one.annotations().contains_key(annotation::LAST_CERTIFICATE))
+            && world.secrets.get(&namespace, names::REMOTE_CERTIFICATE_SECRET).is_none(),
         is_banned: foreign_cluster.is_some_and(|one| is_banned(&one)),
         grants: world.grants(peer),
         agreed: [
@@ -157,8 +160,8 @@ async fn write_down(cluster: &Cluster, tenant: &Namespace, old: &[bool; 2], new:
 struct Seen {
     /// The peer has a `ForeignCluster`.
     is_peer: bool,
-    /// A key is certified for the ID of the peer.
-    is_certified: bool,
+    /// The peer was banned, and no key has been certified for its ID since.
+    needs_identity: bool,
     /// The peer is banned.
     is_banned: bool,
     grants: Grants,
@@ -198,8 +201,8 @@ fn plan(seen: &Seen) -> [Step; 4] {
     let grants = seen.grants();
     // What a direction is about is gone, or its time is over: the peer takes back what is left, and makes nothing more.
     let takes_back = |one: usize| seen.clocks[one] && (grants[one] == Grant::Nothing || !seen.agreed[one]);
-    // An administrator who deletes the certificate lets the peer come with another key, and takes no role back.
-    let bind = if seen.is_certified { Step::Bind } else { Step::Keep };
+    // The ban took every role. A role that is there was bound when the key was certified, a moment before this controller sees the key.
+    let bind = if seen.needs_identity { Step::Keep } else { Step::Bind };
     let step = |one: usize| match grants[one] {
         Grant::Full | Grant::Kept => bind,
         Grant::Leaving { .. } if !takes_back(one) => Step::Keep,
@@ -329,7 +332,7 @@ mod tests {
     fn seen(provider: Grant, consumer: Grant) -> Seen {
         Seen {
             is_peer: true,
-            is_certified: true,
+            needs_identity: false,
             is_banned: false,
             grants: Grants { provider, consumer },
             agreed: [false, false],
@@ -383,14 +386,10 @@ mod tests {
             ),
             ("one of which only the map is left", runs(Full, LEAVING), [Bind, Bind, Unbind, Bind]),
             ("one whose time is over", runs(Full, Nothing), [Bind, Bind, Unbind, Bind]),
+            ("one whose ban was lifted", Seen { needs_identity: true, ..seen(Full, Full) }, [Keep, Keep, Keep, Unbind]),
             (
-                "one without a certified key",
-                Seen { is_certified: false, ..seen(Full, Full) },
-                [Keep, Keep, Keep, Unbind],
-            ),
-            (
-                "one without a certified key on its way out",
-                Seen { is_certified: false, ..runs(Nothing, LEAVING) },
+                "one whose ban was lifted, on its way out",
+                Seen { needs_identity: true, ..runs(Nothing, LEAVING) },
                 [Keep, Unbind, Unbind, Keep],
             ),
             ("one that is banned", Seen { is_banned: true, ..runs(Nothing, Nothing) }, [Unbind; 4]),
