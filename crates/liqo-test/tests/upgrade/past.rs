@@ -229,6 +229,9 @@ impl Row {
 
     fn take(&self, cluster: &Cluster, namespace: &str, name: &str) -> Result<()> {
         let Some(path) = self.path() else {
+            // No controller is there that would release the object.
+            let free = r#"{"metadata":{"finalizers":null}}"#;
+            cluster.kubectl(&["patch", self.among.0, name, "-n", namespace, "--type=merge", "-p", free])?;
             return cluster.kubectl(&["delete", self.among.0, name, "-n", namespace]).map(drop);
         };
         let pointer: String = path.iter().map(|key| format!("/{}", key.replace('/', "~1"))).collect();
