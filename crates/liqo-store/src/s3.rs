@@ -327,14 +327,15 @@ impl S3 for Objects {
         if if_match.is_some() || if_none_match.is_some() {
             return Err(s3_error!(NotImplemented, "this store writes objects without conditions only"));
         }
-        let of = (upload_id.clone(), key.clone());
-        self.on_disk(move |disk| disk.has_upload(&of.0, &of.1)).await?;
         let mut wanted = Vec::new();
         for part in multipart_upload.and_then(|parts| parts.parts).unwrap_or_default() {
             let number = part.part_number.ok_or_else(|| s3_error!(InvalidPart, "a part has no number"))?;
             let etag = part.e_tag.ok_or_else(|| s3_error!(InvalidPart, "part {number} has no entity tag"))?;
             wanted.push((number, etag.into_value()));
         }
+        // Once an answer has begun, it is one of success to most clients.
+        let of = (upload_id.clone(), key.clone());
+        let wanted = self.on_disk(move |disk| disk.may_end((&of.0, &of.1), &wanted).map(|()| wanted)).await?;
         let disk = Arc::clone(&self.0);
         // Large uploads take long to put together: the client is kept waiting by an answer that begins at once.
         let end = async move {

@@ -90,6 +90,11 @@ impl Disk {
         parts(&self.upload(id, key)?).map_err(failed)
     }
 
+    /// Whether the upload can be ended with these parts, which are named by number and entity tag.
+    pub(crate) fn may_end(&self, (id, key): (&str, &str), wanted: &[(i32, String)]) -> Result<(), S3Error> {
+        judge(&self.parts(id, key)?, wanted)
+    }
+
     /// Puts the parts together and makes them the object, unless the prefix `writer` is closed. The parts are named by number and
     /// entity tag.
     pub(crate) fn end_upload(
@@ -98,9 +103,8 @@ impl Disk {
         wanted: &[(i32, String)],
         writer: Option<&str>,
     ) -> Result<String, S3Error> {
-        let directory = self.upload(id, key)?;
-        judge(&parts(&directory).map_err(failed)?, wanted)?;
-        let ending = Ending::begin(directory)?;
+        self.may_end((id, key), wanted)?;
+        let ending = Ending::begin(self.upload(id, key)?)?;
         // A part may have changed meanwhile; from here on none does.
         if let Err(why) = parts(&ending.0).map_err(failed).and_then(|parts| judge(&parts, wanted)) {
             ending.undo();
