@@ -5,9 +5,9 @@
 //!           place of its results; the quota of jobs; the endpoints of the store for workers.
 //! Removes   what was made for a job that is cancelled or deleted; its results in the store; jobs whose time is over.
 //!
-//! The process, its lease and the master key of the store are in a namespace of their own: who may edit the namespace of the jobs may
-//! read all Secrets there. Where workers run is decided by the offloading of the namespace; providers know nothing of jobs. Nothing is kept in memory
-//! only: the next process goes on where the last one ended.
+//! The process, its lease and the master key of the store are in a namespace of their own: who may edit the namespace of
+//! the jobs may read all Secrets there. Where workers run is decided by the offloading of the namespace; providers know
+//! nothing of jobs. Nothing is kept in memory only: the next process goes on where the last one ended.
 
 mod brief;
 mod endpoints;

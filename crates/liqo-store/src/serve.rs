@@ -1,8 +1,8 @@
 //! Sockets of the store.
 //!
-//! Keeps true: connections are bounded, and shared fairly by source ([`places`]); a head must come soon, and a connection on which nothing moves in
-//! either direction is closed. When the process ends, requests under way may end first. Bodies are streams here, larger than
-//! memory, so the server of the other roles, which reads each body whole, does not fit.
+//! Keeps true: connections are bounded, and shared fairly by source ([`places`]); a head must come soon, and a connection
+//! on which nothing moves in either direction is closed. When the process ends, requests under way may end first. Bodies
+//! are streams here, larger than memory, so the server of the other roles, which reads each body whole, does not fit.
 
 mod places;
 

@@ -63,7 +63,8 @@ const fn named(
     Rule { group, resources, names, verbs }
 }
 
-/// Name of the file to its rules; `.namespaced` ones hold in the Liqo namespace only, `.own` ones in that of the role, `.tenant` ones in tenant namespaces.
+/// Name of the file to its rules; `.namespaced` ones hold in the Liqo namespace only, `.own` ones in that of the role,
+/// `.tenant` ones in tenant namespaces.
 pub fn all() -> Vec<(&'static str, &'static [Rule])> {
     vec![
         ("auth", components::AUTH),
