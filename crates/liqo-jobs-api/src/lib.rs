@@ -31,7 +31,7 @@ pub struct ApiArgs {
     #[command(flatten)]
     pub store: StoreArgs,
     /// Namespace of the jobs.
-    #[arg(long, env = "POD_NAMESPACE", default_value = "liqo-jobs")]
+    #[arg(long, default_value = "liqo-jobs", value_name = "NAME")]
     pub namespace: String,
     /// Name of this cluster, for the pages.
     #[arg(long, default_value = "")]
@@ -56,7 +56,7 @@ impl Role for ApiArgs {
     async fn run(self, life: Life) -> Result<(), String> {
         let opening = Opening::begin(&life, &self.runtime, self.front, Self::NAME).await?;
         let home = opening.home.clone();
-        let store = JobStore::wait(&home, &self.namespace, self.store).await;
+        let store = JobStore::wait(&home, self.store).await;
         let world = Arc::new(world::World::start(home, self.namespace, store));
         world.ready().await;
         let front = opening.front((self.cluster_name, String::new()));

@@ -1,5 +1,7 @@
 //! Observe, plan, act: what is done next for a job.
 
+mod end;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -10,6 +12,7 @@ use k8s_openapi::{
     api::{
         batch::v1::Job as Batch,
         core::v1::{Pod, Secret},
+        discovery::v1::EndpointSlice,
     },
     apimachinery::pkg::apis::meta::v1::Time,
 };
@@ -17,17 +20,19 @@ use kube::ResourceExt;
 use liqo_api::jobs::{JOB_LABEL, Job, JobStatus, JobTemplate, JobTemplateSpec, RESULTS_FINALIZER};
 use liqo_kube::{Cluster, KubeError, Queue, Store, now};
 
+use self::end::{FAREWELL, ending, expiry, hasten, overdue};
 use crate::{
-    JobsArgs,
+    JobsArgs, brief, endpoints, room,
     state::{self, Seen, Stored},
     store::{self, JobStore, StoreError},
     turn,
     worker::{self, POD_LABEL},
 };
 
-/// Seconds a worker that shall end has for its own end and for what its mover still stores.
-const FAREWELL: u32 = 30;
-
+/// Objects of one answer of the API server. Annotations of users are large, and are forgotten only when an answer was read.
+const PAGE: u32 = 50;
+/// When to look again at pods that shall end: their node may be gone.
+const END_OF_PODS: Duration = Duration::from_secs(60);
 /// What may have changed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Key {
@@ -35,6 +40,10 @@ pub(crate) enum Key {
     Job(String),
     /// Who has its turn.
     Turns,
+    /// How many jobs there may be.
+    Room,
+    /// Where the store is.
+    Endpoints,
 }
 
 /// Why a key was not settled.
@@ -50,13 +59,13 @@ pub(crate) enum Failure {
 pub(crate) struct World {
     cluster: Cluster,
     store: JobStore,
-    running: usize,
-    mover_image: String,
+    args: JobsArgs,
     namespace: String,
     jobs: Store<Job>,
     templates: Store<JobTemplate>,
     batches: Store<Batch>,
     pods: Store<Pod>,
+    slices: Store<EndpointSlice>,
     /// Period of the key that this process wrote last for a job, by name, with the UID of the job. A process that knows nothing writes
     /// the key of the period once more, which changes nothing.
     keys: Mutex<HashMap<String, (Option<String>, u64)>>,
@@ -101,7 +110,17 @@ struct Known {
     pods: Vec<Arc<Pod>>,
     /// Period of the key in the Secret, as far as this process knows.
     key: Option<u64>,
+    /// Seconds that a job may have its turn.
+    longest: i64,
     now: Time,
+}
+
+impl Known {
+    /// Without the pods whose nodes are gone: nothing will be heard of them, and no turn waits for them.
+    fn without_lost(mut self) -> Self {
+        self.pods.retain(|pod| !state::is_lost(pod, &self.now));
+        self
+    }
 }
 
 impl World {
@@ -110,23 +129,25 @@ impl World {
         let namespace = args.namespace.clone();
         let news = || queue.clone();
         let (of_jobs, of_templates, of_batches, of_pods) = (news(), news(), news(), news());
-        let jobs = cluster.watch::<Job>(&namespace).start(move |job| {
+        let jobs = cluster.watch::<Job>(&namespace).pages(PAGE).trim(brief::job).start(move |job| {
             of_jobs.push(Key::Job(job.name_any()));
             of_jobs.push(Key::Turns);
         });
-        let templates = cluster.watch::<JobTemplate>(&namespace).start(move |_| of_templates.push(Key::Turns));
+        let templates = cluster.watch::<JobTemplate>(&namespace).pages(PAGE).trim(brief::template);
+        let templates = templates.start(move |_| of_templates.push(Key::Turns));
         let batches = cluster
             .watch::<Batch>(&namespace)
             .labels(JOB_LABEL)
             .start(move |batch| push(&of_batches, batch, JOB_LABEL));
         let pods = cluster.watch::<Pod>(&namespace).labels(POD_LABEL).start(move |pod| push(&of_pods, pod, POD_LABEL));
-        let JobsArgs { running, mover_image, .. } = args.clone();
+        let slices = endpoints::watch(&cluster, &args.store.own_namespace, queue.clone());
+        queue.push(Key::Room);
         Self {
             cluster,
             store,
-            running,
-            mover_image,
+            args: args.clone(),
             namespace,
+            slices,
             jobs,
             templates,
             batches,
@@ -141,19 +162,24 @@ impl World {
         self.templates.ready().await;
         self.batches.ready().await;
         self.pods.ready().await;
+        self.slices.ready().await;
     }
 
     pub(crate) async fn settle(&self, key: Key) -> Result<Option<Duration>, Failure> {
         match key {
             Key::Turns => self.turns().await.map(|()| None),
+            Key::Room => Ok(room::keep(&self.cluster, &self.args).await?),
+            Key::Endpoints => Ok(endpoints::copy(&self.cluster, &self.namespace, &self.slices.all()).await?),
             Key::Job(name) => self.job(&name).await,
         }
     }
 
     /// Gives their turn to as many jobs as there is room for.
     async fn turns(&self) -> Result<(), Failure> {
-        let jobs = self.jobs.filter(|job| self.worker(job).is_ok());
-        for name in turn::next(jobs.iter().map(|job| &**job), self.running) {
+        // A job that has its turn counts, whatever became of its template.
+        let is_active = |job: &Job| job.status.as_ref().is_some_and(|status| status.phase.is_active());
+        let jobs = self.jobs.filter(|job| is_active(job) || self.worker(job).is_ok());
+        for name in turn::next(jobs.iter().map(|job| &**job), self.args.running) {
             let Some(job) = self.jobs.get(&self.namespace, &name) else { continue };
             // The watch shows the turn to the next look; until then the version of the object refuses a second one.
             self.cluster.put_status_as_seen(&*job, &state::admitted(&job, &now())).await?;
@@ -162,7 +188,7 @@ impl World {
     }
 
     fn worker(&self, job: &Job) -> Result<JobTemplateSpec, (&'static str, String)> {
-        worker::resolve(&job.spec, |name| self.templates.get(&self.namespace, name).map(|found| found.spec.clone()))
+        worker::resolve(job, |name| self.templates.get(&self.namespace, name))
     }
 
     async fn job(&self, name: &str) -> Result<Option<Duration>, Failure> {
@@ -177,8 +203,10 @@ impl World {
             batch: self.batches.get(&self.namespace, name),
             pods: self.pods.filter(|pod| is_of(pod.labels().get(POD_LABEL))),
             key: self.keys().get(name).filter(|(uid, _)| *uid == job.uid()).map(|(_, period)| *period),
+            longest: self.args.longest_turn,
             now: now(),
         };
+        let known = known.without_lost();
         let mut steps = plan(&job, &known, Stored::NotAsked);
         if steps.contains(&Step::AskStore) {
             steps = plan(&job, &known, self.store.stored(&job).await?);
@@ -212,7 +240,7 @@ impl World {
     /// Makes the Secret first: the pod needs it.
     async fn make(&self, job: &Job, worker: &JobTemplateSpec) -> Result<(), Failure> {
         self.renew(job).await?;
-        ignore_conflict(self.cluster.create(&worker::forge(job, worker, &self.mover_image)).await)?;
+        ignore_conflict(self.cluster.create(&worker::forge(job, worker, &self.args)).await)?;
         Ok(())
     }
 
@@ -280,16 +308,19 @@ fn plan(job: &Job, known: &Known, stored: Stored) -> Vec<Step> {
         let waiting = state::waiting(job, known.worker.clone().err());
         return tell(&status, waiting).into_iter().chain([Step::Turns]).collect();
     }
+    let left = state::left_of_turn(&status, known.longest, &known.now);
+    if left <= 0 {
+        return overdue(job, known, &stored);
+    }
     let mut steps = if is_held { vec![] } else { vec![Step::Hold] };
     let Some(batch) = &known.batch else {
         match &known.worker {
             Ok(worker) if is_held => steps.push(Step::Make(Box::new(worker.clone()))),
             // Our finalizer first; it brings us back here.
             Ok(_) => {}
-            Err((reason, message)) => {
-                let mut lost = status.clone();
-                (lost.reason, lost.message) = (Some((*reason).to_owned()), Some(message.clone()));
-                steps.extend(tell(&status, lost));
+            Err(why) => {
+                steps.push(Step::Tell(Box::new(state::given_back(job, why.clone(), &known.now))));
+                steps.push(Step::Turns);
             }
         }
         return steps;
@@ -297,7 +328,7 @@ fn plan(job: &Job, known: &Known, stored: Stored) -> Vec<Step> {
     if state::is_failing(batch) {
         steps.extend(hasten(&known.pods, &known.now));
     }
-    if state::end(batch).is_some() && stored == Stored::NotAsked {
+    if state::end(batch, !known.pods.is_empty()).is_some() && stored == Stored::NotAsked {
         steps.push(Step::AskStore);
     }
     let pods: Vec<&Pod> = known.pods.iter().map(|pod| &**pod).collect();
@@ -308,50 +339,21 @@ fn plan(job: &Job, known: &Known, stored: Stored) -> Vec<Step> {
         steps.push(Step::Turns);
     } else {
         steps.extend(tell(&status, next));
-        steps.extend(key(known).into_iter().flatten());
+        steps.extend(key(known, Duration::from_secs(u64::try_from(left).unwrap_or_default())).into_iter().flatten());
     }
     steps
 }
 
-/// What is done for the key of a job that is active, now and when the period ends.
-fn key(known: &Known) -> [Option<Step>; 2] {
+/// What is done for the key of a job that is active, now and when the period ends, or the turn.
+fn key(known: &Known, turn: Duration) -> [Option<Step>; 2] {
     let now = store::seconds(&known.now);
     let is_due = known.key != Some(store::period(now));
-    [is_due.then_some(Step::Renew), Some(Step::Wait(store::left_of_period(now)))]
+    let soon = if known.pods.iter().any(|pod| pod.metadata.deletion_timestamp.is_some()) { END_OF_PODS } else { turn };
+    [is_due.then_some(Step::Renew), Some(Step::Wait(store::left_of_period(now).min(turn).min(soon)))]
 }
 
 fn tell(old: &JobStatus, new: JobStatus) -> Option<Step> {
     (*old != new).then(|| Step::Tell(Box::new(new)))
-}
-
-/// How what was made for a job ends; nothing: it has. Pods end first: with the `batch/v1` Job, Kubernetes would give them the time
-/// that they have to store results, and a virtual kubelet passes the first deletion on.
-fn ending(known: &Known) -> Vec<Step> {
-    let batch = known.batch.iter().filter(|batch| batch.metadata.deletion_timestamp.is_none());
-    let batch = batch.map(|batch| Step::RemoveBatch(Arc::clone(batch)));
-    let steps: Vec<_> = hasten(&known.pods, &known.now).into_iter().chain(batch).collect();
-    if steps.is_empty() && (known.batch.is_some() || !known.pods.is_empty()) {
-        // The watches say when they are gone; this is for a pod whose node is gone, too.
-        return vec![Step::Wait(Duration::from_secs(u64::from(FAREWELL)))];
-    }
-    steps
-}
-
-/// Pods have minutes to store their results, but not when they shall end.
-fn hasten(pods: &[Arc<Pod>], now: &Time) -> Vec<Step> {
-    let latest = now.0.as_second() + i64::from(FAREWELL) + 1;
-    let lasts = |pod: &&Arc<Pod>| pod.metadata.deletion_timestamp.as_ref().is_none_or(|end| end.0.as_second() > latest);
-    pods.iter().filter(lasts).map(|pod| Step::EndPod(Arc::clone(pod))).collect()
-}
-
-/// A job that ended is removed when its time is over.
-fn expiry(job: &Job, status: &JobStatus, now: &Time) -> Vec<Step> {
-    let (Some(ttl), Some(end)) = (job.spec.ttl_seconds_after_finished, &status.finished_at) else { return vec![] };
-    let left = end.0.as_second().saturating_add(ttl).saturating_sub(now.0.as_second());
-    match u64::try_from(left) {
-        Ok(left) if left > 0 => vec![Step::Wait(Duration::from_secs(left))],
-        _ => vec![Step::Remove],
-    }
 }
 
 #[cfg(test)]

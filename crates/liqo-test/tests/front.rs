@@ -178,7 +178,7 @@ fn every_role_serves_the_metrics_of_the_guide() -> Result<()> {
     SUITE.tell(|front| {
         let rome = front.stage.cluster("rome");
         for name in ["liqo-jobs", "liqo-jobs-api"] {
-            rome.rolled_out("liqo-jobs", name)?;
+            rome.rolled_out("liqo-jobs-system", name)?;
         }
         metrics::are_those_of_the_guide(rome, false)?;
         metrics::count_work(rome)

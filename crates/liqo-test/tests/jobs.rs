@@ -11,7 +11,7 @@ use serde_json::json;
 
 use jobs::{
     rest::{self, Rest},
-    work::{self, NAMESPACE, Place, Work},
+    work::{self, NAMESPACE, Place, SYSTEM, Work},
 };
 
 static SUITE: Suite<Stage> = Suite::new("jobs", raise);
@@ -25,7 +25,7 @@ fn raise() -> Result<Stage> {
     stage.install(milan, "milan", &[])?;
     stage.peer(rome, milan)?;
     stage.liqoctl(rome, &["offload", "namespace", NAMESPACE])?;
-    ["liqo-store", "liqo-jobs", "liqo-jobs-api"].iter().try_for_each(|name| rome.rolled_out(NAMESPACE, name))?;
+    ["liqo-store", "liqo-jobs", "liqo-jobs-api"].iter().try_for_each(|name| rome.rolled_out(SYSTEM, name))?;
     rest::accounts(rome)?;
     Ok(stage)
 }
@@ -157,6 +157,58 @@ fn jobs_wait_for_their_turn() -> Result<()> {
     })
 }
 
+/// Variables of 32 KiB each.
+fn large_env(count: usize) -> serde_json::Value {
+    (0..count).map(|n| json!({"name": format!("V{n}"), "value": "x".repeat(32_000)})).collect()
+}
+
+/// Who may edit the namespace of the jobs gets neither the master key of the store nor a process, an account or a volume that has it;
+/// a master key that an earlier version left there goes. Jobs are limited in number.
+#[test]
+fn an_editor_of_jobs_has_no_power_over_the_store() -> Result<()> {
+    SUITE.tell(|stage| {
+        let rome = stage.cluster("rome");
+        let editor = format!("--as={}", rest::account("editor"));
+        let may = |verb: &str, what: &str, namespace: &str| {
+            let answer = rome.kubectl(&["auth", "can-i", verb, what, "-n", namespace, &editor]);
+            answer.is_ok_and(|said| said.trim() == "yes")
+        };
+        ensure!(may("get", "secrets", NAMESPACE) && may("create", "pods", NAMESPACE), "the role edit is another one");
+        for (verb, what) in [("get", "secrets"), ("create", "pods"), ("create", "pods/exec"), ("get", "pods")] {
+            ensure!(!may(verb, what, SYSTEM), "an editor of jobs may {verb} {what} in {SYSTEM}");
+        }
+        for kind in ["deployments", "pvc"] {
+            let there = rome.items(&[kind, "-n", NAMESPACE])?;
+            ensure!(there.is_empty(), "{kind} where an editor has power: {there:?}");
+        }
+        let accounts = rome.items(&["serviceaccounts", "-n", NAMESPACE])?;
+        let is_ours =
+            |one: &serde_json::Value| one["metadata"]["name"].as_str().is_some_and(|name| name.starts_with("liqo-"));
+        ensure!(!accounts.iter().any(is_ours), "accounts of ours where an editor has power: {accounts:?}");
+
+        let old = [
+            "create",
+            "secret",
+            "generic",
+            "-n",
+            NAMESPACE,
+            "liqo-store-key",
+            "--from-literal=master-key=0123456789abcdef0123456789abcdef",
+        ];
+        rome.kubectl(&old)?;
+        rome.kubectl(&["rollout", "restart", "-n", SYSTEM, "deployment/liqo-jobs"])?;
+        wait_for("the old master key is gone", LONG, || {
+            Ok(rome.kubectl(&["get", "secret", "-n", NAMESPACE, "liqo-store-key"]).is_err().then_some(()))
+        })?;
+        wait_for("jobs are limited in number", LONG, || {
+            let quotas = rome.items(&["resourcequotas", "-n", NAMESPACE])?;
+            Ok(quotas.iter().any(|one| one["status"]["hard"]["count/jobs.jobs.liqo.io"] == "2k").then_some(()))
+        })?;
+        ensure!(rome.items(&["resourcequotas", "-n", SYSTEM])?.is_empty(), "a trial is left");
+        rome.rolled_out(SYSTEM, "liqo-jobs")
+    })
+}
+
 /// What makes no sense is refused with a sentence, and what names nothing waits and says for what.
 #[test]
 fn bad_jobs_are_refused_or_say_why_they_wait() -> Result<()> {
@@ -168,6 +220,9 @@ fn bad_jobs_are_refused_or_say_why_they_wait() -> Result<()> {
             ("none", json!({}), "either templateName"),
             ("dots", json!({"template": {"image": "b", "outputDir": "/a/../b"}}), "spec.template.outputDir"),
             ("retries", json!({"template": {"image": "b", "retries": -1}}), "spec.template.retries"),
+            ("large", json!({"template": {"image": "b", "args": vec!["x".repeat(4096); 17]}}), "at most 64 KiB"),
+            ("large-env", json!({"template": {"image": "b"}, "env": large_env(3)}), "at most 64 KiB"),
+            ("amount", json!({"template": {"image": "b", "outputSize": "1".repeat(65)}}), "spec.template.outputSize"),
         ] {
             let refused = work::apply(rome, name, &spec).expect_err("a job that makes no sense");
             ensure!(format!("{refused:#}").contains(words), "{name}: {refused:#}");
@@ -198,7 +253,7 @@ fn a_controller_that_is_killed_loses_nothing() -> Result<()> {
             "delete",
             "pods",
             "-n",
-            NAMESPACE,
+            SYSTEM,
             "-l",
             "app.kubernetes.io/name=jobs",
             "--force",

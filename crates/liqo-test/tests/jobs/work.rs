@@ -20,6 +20,8 @@ use sha2::{Digest, Sha256};
 
 /// Where jobs are.
 pub(crate) const NAMESPACE: &str = "liqo-jobs";
+/// Where the controller, the API and the store are.
+pub(crate) const SYSTEM: &str = "liqo-jobs-system";
 
 /// Writes every byte value, runs of CRLF and bytes that are no UTF-8, 64 MiB of it, an empty file and a deep one, and prints the
 /// digests of all.
@@ -129,7 +131,7 @@ pub(crate) struct Forward {
 impl Forward {
     pub(crate) fn to(cluster: &Cluster, target: &str, port: u16) -> Result<Self> {
         let mut command = cluster.kubectl_command();
-        command.args(["port-forward", "--address=127.0.0.1", "-n", NAMESPACE, target, &format!(":{port}")]);
+        command.args(["port-forward", "--address=127.0.0.1", "-n", SYSTEM, target, &format!(":{port}")]);
         let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start kubectl port-forward")?;
         let (mut output, mut line) = (BufReader::new(child.stdout.take().context("it has an output")?), String::new());
         output.read_line(&mut line)?;
@@ -153,7 +155,7 @@ impl Place {
             Ok(object.pointer(pointer).and_then(Value::as_str).with_context(|| format!("no {pointer}"))?.to_owned())
         };
         let prefix = text(&cluster.json(&["ljob", "-n", NAMESPACE, job])?, "/metadata/uid")?;
-        let secret = cluster.json(&["secret", "-n", NAMESPACE, "liqo-store-key"])?;
+        let secret = cluster.json(&["secret", "-n", SYSTEM, "liqo-store-key"])?;
         let master = STANDARD.decode(text(&secret, "/data/master-key")?)?;
         let expires = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() + 600;
         let key = keys::issue(&master, &Scope { prefix: prefix.clone(), access: Access::ReadOnly, expires })?;

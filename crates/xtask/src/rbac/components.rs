@@ -175,29 +175,43 @@ pub(super) const NETWORK_MANAGER_NAMESPACED: &[Rule] = &[
 
 /// The Secret with the master key of the embedded store of results.
 const STORE_KEY: &[&str] = &["liqo-store-key"];
+/// Making, changing and removing the quotas of jobs.
+const QUOTAS: &[&str] = &["get", "create", "patch", "delete"];
 /// The lease of the controllers of jobs.
 const JOBS_LEASE: &[&str] = &["liqo-jobs"];
 
-/// Controller of jobs, in the namespace of the jobs and nowhere else.
+/// Controller of jobs, in the namespace of the jobs. The master key that was there before is removed.
 pub(super) const JOBS: &[Rule] = &[
     rule("", &["pods"], &["get", "list", "watch", "delete"]),
+    rule("", &["resourcequotas"], QUOTAS),
     rule("", &["secrets"], &["create", "patch", "delete"]),
     named("", &["secrets"], STORE_KEY, &["get"]),
     rule("batch", &["jobs"], &["get", "list", "watch", "create", "delete"]),
-    rule("coordination.k8s.io", &["leases"], &["create"]),
-    named("coordination.k8s.io", &["leases"], JOBS_LEASE, CHANGE),
+    rule("discovery.k8s.io", &["endpointslices"], &["create", "patch"]),
     rule("jobs.liqo.io", &["jobs"], &["get", "list", "watch", "update", "patch", "delete"]),
     rule("jobs.liqo.io", &["jobs/finalizers", "jobs/status"], STATUS),
     rule("jobs.liqo.io", &["jobtemplates"], RO),
 ];
 
+/// Controller of jobs, in its own namespace: the master key, the lease, where the store is.
+pub(super) const JOBS_OWN: &[Rule] = &[
+    rule("", &["resourcequotas"], QUOTAS),
+    rule("", &["secrets"], &["create"]),
+    named("", &["secrets"], STORE_KEY, &["get"]),
+    rule("coordination.k8s.io", &["leases"], &["create"]),
+    named("coordination.k8s.io", &["leases"], JOBS_LEASE, CHANGE),
+    rule("discovery.k8s.io", &["endpointslices"], RO),
+];
+
 /// API of jobs, in the namespace of the jobs: what it does for callers who may do it.
 pub(super) const JOBS_API: &[Rule] = &[
     rule("", &["pods/log"], &["get"]),
-    named("", &["secrets"], STORE_KEY, &["get"]),
     rule("jobs.liqo.io", &["jobs"], &["get", "list", "watch", "create", "update", "patch", "delete"]),
     rule("jobs.liqo.io", &["jobtemplates"], RO),
 ];
+
+/// API of jobs, in its own namespace: the master key.
+pub(super) const JOBS_API_OWN: &[Rule] = &[named("", &["secrets"], STORE_KEY, &["get"])];
 
 /// API of jobs, everywhere: who calls, and may that caller do it?
 pub(super) const JOBS_API_REVIEWS: &[Rule] = &[

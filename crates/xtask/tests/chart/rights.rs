@@ -58,6 +58,8 @@ fn access_is_what_the_table_says() {
             }
             Some((name, "tenant")) => format!("ClusterRole/liqo-{name}-tenant"),
             Some((name, "reviews")) => format!("ClusterRole/liqo-{name}"),
+            // In the namespace of the role, beside those in the namespace of the jobs.
+            Some((name, "own")) => format!("Role/liqo-{name}-own"),
             Some(_) => panic!("no template renders {file}"),
             // Jobs and their API may do nothing outside of the namespace of jobs.
             None if file.starts_with("jobs") => format!("Role/liqo-{file}"),

@@ -87,7 +87,7 @@ fn the_monitor_finds_the_roles_with_metrics_at_the_port_of_probes() {
     let monitor = &objects["PodMonitor/liqo"];
     assert_eq!(monitor["metadata"]["labels"]["release"], "x");
     let spec = &monitor["spec"];
-    assert_eq!(spec["namespaceSelector"]["matchNames"], json!(["liqo", "liqo-jobs"]));
+    assert_eq!(spec["namespaceSelector"]["matchNames"], json!(["liqo", "liqo-jobs-system"]));
     assert_eq!(spec["podMetricsEndpoints"], json!([{"port": "healthz", "interval": "10s"}]));
     let left_out = &spec["selector"]["matchExpressions"];
     for role in ROLES {
