@@ -290,7 +290,14 @@ impl Peers {
             }
             // The broker has not looked at the new end yet.
             Ok(_) => Ok(Some(SOON)),
-            Err(no) => self.say(request, format!("the resources are not held any longer: {no}"), AGAIN).await,
+            // Somebody else has them: the peering ends, and another provider is chosen.
+            Err(no) if no.is(StatusCode::CONFLICT) => {
+                let (message, tried) = (Some(format!("the resources are not held any longer: {no}")), before.tried);
+                let provider = before.provider;
+                let status = PeeringRequestStatus { message, provider, tried, ..PeeringRequestStatus::default() };
+                self.tell(request, status).await
+            }
+            Err(no) => self.say(request, format!("the reservation is not renewed: {no}"), AGAIN).await,
         }
     }
 

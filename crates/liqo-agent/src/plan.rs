@@ -46,7 +46,11 @@ pub(crate) fn next(request: &PeeringRequest, foreign: Option<&ForeignCluster>, n
         return Step::Hold;
     }
     if found.reservation.is_none() {
-        return Step::Select;
+        // A peering whose resources are not held any longer ends before another provider is chosen.
+        return match leave(request, foreign) {
+            Step::Release => Step::Select,
+            step => step,
+        };
     }
     let left = found.held_until.as_ref().map_or(0, |until| until.0.as_second().saturating_sub(now));
     let lease = i64::from(request.spec.lease_seconds);
@@ -158,6 +162,19 @@ mod tests {
         done["phase"] = json!("Peered");
         assert_eq!(next(&request(&json!({}), &done), Some(&up), NOW), Step::Rest(240));
         assert_eq!(next(&request(&json!({}), &done), Some(&up), NOW + 241), Step::Renew);
+    }
+
+    #[test]
+    fn a_peering_without_its_reservation_ends_before_another_is_chosen() {
+        let lost = request(&json!({}), &json!({"phase": "Selecting", "provider": "p"}));
+        for (foreign, wanted) in [
+            (foreign("Yes", &[("OutgoingPeering", "Established")], "u"), Step::Disable),
+            (foreign("No", &[("OutgoingPeering", "Disconnecting")], "u"), Step::Wait),
+            (foreign("No", &[], "u"), Step::Forget),
+            (foreign("Yes", &[("OutgoingPeering", "Established")], "somebody else"), Step::Select),
+        ] {
+            assert_eq!(next(&lost, Some(&foreign), NOW), wanted);
+        }
     }
 
     #[test]
