@@ -67,7 +67,10 @@ const fn named(
 /// `.tenant` ones in tenant namespaces.
 pub fn all() -> Vec<(&'static str, &'static [Rule])> {
     vec![
+        ("agent", components::AGENT),
+        ("agent.namespaced", components::AGENT_NAMESPACED),
         ("auth", components::AUTH),
+        ("broker", components::BROKER),
         ("controller-manager", components::CONTROLLER_MANAGER),
         ("controller-manager.namespaced", components::CONTROLLER_MANAGER_NAMESPACED),
         ("crd-replicator", components::CRD_REPLICATOR),

@@ -106,6 +106,33 @@ const RULES: &[(&str, &str, &str, &str)] = &[
          (has(self.args) ? self.args.map(w, bytes(w).size()).sum() : 0) <= 65536",
         TOO_LARGE,
     ),
+    (
+        "ProviderProfile",
+        "",
+        "self.metadata.name == self.spec.clusterID",
+        "the name of a ProviderProfile is the cluster ID of the provider",
+    ),
+    ("ProviderProfile", "spec", "self.clusterID == oldSelf.clusterID", "the cluster ID cannot be changed"),
+    ("Reservation", "", "self.metadata.name.size() <= 63", "the name of a reservation has at most 63 characters"),
+    ("Reservation", "spec", "self.provider != self.consumer", "a cluster does not reserve what it has itself"),
+    (
+        "Reservation",
+        "spec",
+        "self.provider == oldSelf.provider && self.consumer == oldSelf.consumer && self.resources == oldSelf.resources",
+        "only until can be changed: release the reservation and make another",
+    ),
+    (
+        "PeeringRequest",
+        "",
+        "self.metadata.name.size() <= 63",
+        "the name of a request for a peering has at most 63 characters",
+    ),
+    (
+        "PeeringRequest",
+        "spec",
+        "self.selection == oldSelf.selection",
+        "what was asked for cannot be changed: delete the request and make another",
+    ),
 ];
 
 const RESOURCE_NAMES: &str = "self.all(name, name.size() <= 253)";

@@ -219,6 +219,41 @@ pub(super) const JOBS_API_REVIEWS: &[Rule] = &[
     rule("authorization.k8s.io", &["subjectaccessreviews"], &["create"]),
 ];
 
+/// Broker, everywhere: the market of all namespaces, the peers of this cluster for the catalogue, who calls and what that caller may.
+pub(super) const BROKER: &[Rule] = &[
+    rule("authentication.k8s.io", &["tokenreviews"], &["create"]),
+    rule("authorization.k8s.io", &["subjectaccessreviews"], &["create"]),
+    rule("discovery.liqo.io", &["foreignclusters"], RO),
+    rule("market.liqo.io", &["providerprofiles"], &["get", "list", "watch", "create", "update", "patch"]),
+    rule("market.liqo.io", &["providerprofiles/status", "reservations/status"], STATUS),
+    rule("market.liqo.io", &["reservations"], RW),
+];
+
+/// The Secret with the certificate of the authentication service, from which the pin of its key is made.
+const AUTH_CERTIFICATE: &[&str] = &[names::AUTH_CERTIFICATE_SECRET];
+/// The Service at which peers find the authentication service.
+const AUTH_SERVICE: &[&str] = &[names::AUTH_SERVICE];
+
+/// Agent, everywhere: what this cluster can offer, requests for peerings and what `liqoctl peer` writes, who calls and what that
+/// caller may.
+pub(super) const AGENT: &[Rule] = &[
+    rule("", &["nodes", "pods"], RO),
+    rule("authentication.k8s.io", &["tokenreviews"], &["create"]),
+    rule("authorization.k8s.io", &["subjectaccessreviews"], &["create"]),
+    rule("discovery.liqo.io", &["foreignclusters"], RW),
+    rule("market.liqo.io", &["peeringrequests"], RW),
+    rule("market.liqo.io", &["peeringrequests/status"], STATUS),
+];
+
+/// Agent, in the Liqo namespace: who this cluster is and where it is found; tokens for providers, and for consumers that were granted a
+/// reservation. Unlike `list`, none of these verbs shows the Secrets of others.
+pub(super) const AGENT_NAMESPACED: &[Rule] = &[
+    named("", &["configmaps"], CLUSTER_ID, &["get"]),
+    rule("", &["secrets"], &["create", "patch", "delete"]),
+    named("", &["secrets"], AUTH_CERTIFICATE, &["get"]),
+    named("", &["services"], AUTH_SERVICE, &["get"]),
+];
+
 /// Status page, everywhere: the right to read the kinds that the page shows, and to ask the API server who the caller is and what the
 /// caller may list. The status page writes nothing.
 pub(super) const STATUS_PAGE: &[Rule] = &[

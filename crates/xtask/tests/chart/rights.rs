@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{STATUS, with};
+use crate::{MARKET, STATUS, with};
 
 /// The authentication service answers anybody: it may read one object that is no secret, and write nothing.
 #[test]
@@ -43,7 +43,7 @@ fn virtual_kubelets_are_held_to_their_nodes() {
 /// Every role of the chart has exactly the rules of the table, and binds the right accounts.
 #[test]
 fn access_is_what_the_table_says() {
-    let objects = with(&[STATUS, "--set=jobs.enabled=true"]);
+    let objects = with(&[STATUS, "--set=jobs.enabled=true", MARKET]);
     let in_json = |rules: &[xtask::rbac::Rule]| rules.iter().map(xtask::rbac::Rule::to_json).collect::<Vec<_>>();
     for (file, rules) in xtask::rbac::all() {
         let role = match file.split_once('.') {
