@@ -21,6 +21,8 @@ pub const JOB_LABEL: &str = "jobs.liqo.io/job";
 pub const SUBMITTER_ANNOTATION: &str = "jobs.liqo.io/submitter";
 /// Annotation of a [`Job`]: the job it repeats.
 pub const RERUN_OF_ANNOTATION: &str = "jobs.liqo.io/rerun-of";
+/// Label of a [`Job`]: the queue of Kueue that lets its worker start.
+pub const QUEUE_LABEL: &str = "kueue.x-k8s.io/queue-name";
 /// The Secret with the master key of the embedded store, from which the keys of jobs are made.
 pub const STORE_KEY_SECRET: &str = "liqo-store-key";
 /// The key of [`STORE_KEY_SECRET`] whose value is the master key.

@@ -8,6 +8,7 @@
 //! Where workers run is decided by the offloading of the namespace; providers know nothing of jobs. Nothing is kept in memory
 //! only: the next process goes on where the last one ended.
 
+mod owned;
 mod settle;
 mod state;
 mod store;

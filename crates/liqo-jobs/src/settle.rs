@@ -14,11 +14,11 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use kube::ResourceExt;
-use liqo_api::jobs::{JOB_LABEL, Job, JobStatus, JobTemplate, JobTemplateSpec, RESULTS_FINALIZER};
+use liqo_api::jobs::{JOB_LABEL, Job, JobStatus, JobTemplate, JobTemplateSpec, Phase, RESULTS_FINALIZER};
 use liqo_kube::{Cluster, KubeError, Queue, Store, now};
 
 use crate::{
-    JobsArgs,
+    JobsArgs, owned,
     state::{self, Seen, Stored},
     store::{self, JobStore, StoreError},
     turn,
@@ -27,6 +27,8 @@ use crate::{
 
 /// Seconds a worker that shall end has for its own end and for what its mover still stores.
 const FAREWELL: u32 = 30;
+/// How long a job waits before it looks again whether its name is free.
+const TAKEN: Duration = Duration::from_secs(10);
 
 /// What may have changed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -110,7 +112,7 @@ impl World {
         let namespace = args.namespace.clone();
         let news = || queue.clone();
         let (of_jobs, of_templates, of_batches, of_pods) = (news(), news(), news(), news());
-        let jobs = cluster.watch::<Job>(&namespace).start(move |job| {
+        let jobs = cluster.watch::<Job>(&namespace).trim(owned::job).start(move |job| {
             of_jobs.push(Key::Job(job.name_any()));
             of_jobs.push(Key::Turns);
         });
@@ -118,8 +120,10 @@ impl World {
         let batches = cluster
             .watch::<Batch>(&namespace)
             .labels(JOB_LABEL)
+            .trim(owned::batch)
             .start(move |batch| push(&of_batches, batch, JOB_LABEL));
-        let pods = cluster.watch::<Pod>(&namespace).labels(POD_LABEL).start(move |pod| push(&of_pods, pod, POD_LABEL));
+        let pods = cluster.watch::<Pod>(&namespace).labels(POD_LABEL).trim(owned::pod);
+        let pods = pods.start(move |pod| push(&of_pods, pod, POD_LABEL));
         let JobsArgs { running, mover_image, .. } = args.clone();
         Self {
             cluster,
@@ -152,7 +156,8 @@ impl World {
 
     /// Gives their turn to as many jobs as there is room for.
     async fn turns(&self) -> Result<(), Failure> {
-        let jobs = self.jobs.filter(|job| self.worker(job).is_ok());
+        // Those that ended are many, and nothing has to be known of them.
+        let jobs = self.jobs.filter(|job| !phase(job).is_final() && self.worker(job).is_ok());
         for name in turn::next(jobs.iter().map(|job| &**job), self.running) {
             let Some(job) = self.jobs.get(&self.namespace, &name) else { continue };
             // The watch shows the turn to the next look; until then the version of the object refuses a second one.
@@ -171,11 +176,16 @@ impl World {
             self.queue.push(Key::Turns);
             return Ok(None);
         };
-        let is_of = |labels: Option<&String>| labels.is_some_and(|of| of == name);
+        if phase(&job).is_final() && job.metadata.deletion_timestamp.is_none() {
+            // Nothing is looked for: what was made for the job has ended with it.
+            return self.act(&job, expiry(&job, &now())).await;
+        }
+        let batch = self.batches.get(&self.namespace, name).filter(|batch| owned::is_batch_of(batch, &job));
+        let is_named = |pod: &Pod| pod.labels().get(POD_LABEL).is_some_and(|of| of == name);
         let known = Known {
             worker: self.worker(&job),
-            batch: self.batches.get(&self.namespace, name),
-            pods: self.pods.filter(|pod| is_of(pod.labels().get(POD_LABEL))),
+            pods: self.pods.filter(|pod| is_named(pod) && owned::is_pod_of(pod, &job, batch.as_deref())),
+            batch,
             key: self.keys().get(name).filter(|(uid, _)| *uid == job.uid()).map(|(_, period)| *period),
             now: now(),
         };
@@ -192,7 +202,7 @@ impl World {
             match step {
                 Step::Hold => drop(self.cluster.hold(job, RESULTS_FINALIZER).await?),
                 Step::Tell(status) => drop(self.cluster.put_status_as_seen(job, &*status).await?),
-                Step::Make(worker) => self.make(job, &worker).await?,
+                Step::Make(worker) => again = self.make(job, &worker).await?,
                 Step::Renew => self.renew(job).await?,
                 Step::EndKey => self.end_key(job).await?,
                 Step::RemoveBatch(batch) => self.cluster.remove(&*batch).await?,
@@ -209,11 +219,24 @@ impl World {
         Ok(again)
     }
 
-    /// Makes the Secret first: the pod needs it.
-    async fn make(&self, job: &Job, worker: &JobTemplateSpec) -> Result<(), Failure> {
+    /// Makes the Secret first: the pod needs it. A `batch/v1` Job of somebody else that has the name is left alone: the job waits until
+    /// that one is gone, and says so.
+    async fn make(&self, job: &Job, worker: &JobTemplateSpec) -> Result<Option<Duration>, Failure> {
         self.renew(job).await?;
-        ignore_conflict(self.cluster.create(&worker::forge(job, worker, &self.mover_image)).await)?;
-        Ok(())
+        match self.cluster.create(&worker::forge(job, worker, &self.mover_image)).await {
+            Ok(_) => return Ok(None),
+            Err(error) if !error.is_conflict() => return Err(error.into()),
+            Err(_) => {}
+        }
+        // What is ours was made by an earlier try, or by the process before; the watch has not shown it yet.
+        let there = self.cluster.get::<Batch>(&self.namespace, &job.name_any()).await?;
+        if there.is_some_and(|there| !owned::is_batch_of(&there, job)) {
+            let status = owned::taken(job);
+            if job.status.as_ref() != Some(&status) {
+                self.cluster.put_status_as_seen(job, &status).await?;
+            }
+        }
+        Ok(Some(TAKEN))
     }
 
     /// Writes the key of this period into the Secret of the job.
@@ -237,12 +260,8 @@ impl World {
     }
 }
 
-/// What exists already was made by an earlier try, or by the process before; the watch has not shown it yet.
-fn ignore_conflict<T>(outcome: Result<T, KubeError>) -> Result<(), KubeError> {
-    match outcome {
-        Err(error) if !error.is_conflict() => Err(error),
-        _ => Ok(()),
-    }
+fn phase(job: &Job) -> Phase {
+    job.status.as_ref().map(|status| status.phase).unwrap_or_default()
 }
 
 /// `label` names the job that the object belongs to.
@@ -264,7 +283,7 @@ fn plan(job: &Job, known: &Known, stored: Stored) -> Vec<Step> {
         return steps;
     }
     if status.phase.is_final() {
-        return expiry(job, &status, &known.now);
+        return expiry(job, &known.now);
     }
     if job.spec.cancel {
         let mut steps = ending(known);
@@ -345,8 +364,9 @@ fn hasten(pods: &[Arc<Pod>], now: &Time) -> Vec<Step> {
 }
 
 /// A job that ended is removed when its time is over.
-fn expiry(job: &Job, status: &JobStatus, now: &Time) -> Vec<Step> {
-    let (Some(ttl), Some(end)) = (job.spec.ttl_seconds_after_finished, &status.finished_at) else { return vec![] };
+fn expiry(job: &Job, now: &Time) -> Vec<Step> {
+    let end = job.status.as_ref().and_then(|status| status.finished_at.as_ref());
+    let (Some(ttl), Some(end)) = (job.spec.ttl_seconds_after_finished, end) else { return vec![] };
     let left = end.0.as_second().saturating_add(ttl).saturating_sub(now.0.as_second());
     match u64::try_from(left) {
         Ok(left) if left > 0 => vec![Step::Wait(Duration::from_secs(left))],
