@@ -8,6 +8,8 @@
 mod api;
 mod follow;
 mod legacy;
+mod lines;
+mod links;
 mod model;
 mod pages;
 mod results;
@@ -57,7 +59,8 @@ impl Role for ApiArgs {
         let opening = Opening::begin(&life, &self.runtime, self.front, Self::NAME).await?;
         let home = opening.home.clone();
         let store = JobStore::wait(&home, &self.namespace, self.store).await;
-        let world = Arc::new(world::World::start(home, self.namespace, store));
+        let links = links::Links::open(&home, &self.namespace).await.map_err(|error| error.to_string())?;
+        let world = Arc::new(world::World::start(home, self.namespace, store, links));
         world.ready().await;
         let front = opening.front((self.cluster_name, String::new()));
         if let Some(legacy) = legacy::Legacy::new(self.legacy, &world, &front, life.drain().clone())? {

@@ -77,6 +77,7 @@ pub fn all() -> Vec<(&'static str, &'static [Rule])> {
         ("gateway.segregation", components::GATEWAY_SEGREGATION),
         ("jobs", components::JOBS),
         ("jobs-api", components::JOBS_API),
+        ("jobs-api.legacy", components::JOBS_API_LEGACY),
         ("jobs-api.reviews", components::JOBS_API_REVIEWS),
         ("metric-agent", components::METRIC_AGENT),
         ("network-manager", components::NETWORK_MANAGER),

@@ -175,6 +175,8 @@ pub(super) const NETWORK_MANAGER_NAMESPACED: &[Rule] = &[
 
 /// The Secret with the master key of the embedded store of results.
 const STORE_KEY: &[&str] = &["liqo-store-key"];
+/// The Secrets that the API of jobs reads: that key, and the one of links to results.
+const JOBS_API_KEYS: &[&str] = &["liqo-jobs-api-key", "liqo-store-key"];
 /// The lease of the controllers of jobs.
 const JOBS_LEASE: &[&str] = &["liqo-jobs"];
 
@@ -194,10 +196,14 @@ pub(super) const JOBS: &[Rule] = &[
 /// API of jobs, in the namespace of the jobs: what it does for callers who may do it.
 pub(super) const JOBS_API: &[Rule] = &[
     rule("", &["pods/log"], &["get"]),
-    named("", &["secrets"], STORE_KEY, &["get"]),
+    rule("", &["secrets"], &["create"]),
+    named("", &["secrets"], JOBS_API_KEYS, &["get"]),
     rule("jobs.liqo.io", &["jobs"], &["get", "list", "watch", "create", "update", "patch", "delete"]),
     rule("jobs.liqo.io", &["jobtemplates"], RO),
 ];
+
+/// API of jobs with the facade of older programs, in the namespace of the jobs: variables that callers of the facade send.
+pub(super) const JOBS_API_LEGACY: &[Rule] = &[rule("", &["configmaps"], &["get", "create", "delete"])];
 
 /// API of jobs, everywhere: who calls, and may that caller do it?
 pub(super) const JOBS_API_REVIEWS: &[Rule] = &[
