@@ -21,6 +21,8 @@ pub const JOB_LABEL: &str = "jobs.liqo.io/job";
 pub const SUBMITTER_ANNOTATION: &str = "jobs.liqo.io/submitter";
 /// Annotation of a [`Job`]: the job it repeats.
 pub const RERUN_OF_ANNOTATION: &str = "jobs.liqo.io/rerun-of";
+/// Label of a [`Job`]: the queue of Kueue that lets its worker start.
+pub const QUEUE_LABEL: &str = "kueue.x-k8s.io/queue-name";
 /// Namespace of the controller of jobs, their API and their store, unless values choose another one. Whoever may edit the namespace of
 /// the jobs may read its Secrets, run pods with its ServiceAccounts and mount its volumes: none of the three roles is there.
 pub const SYSTEM_NAMESPACE: &str = "liqo-jobs-system";

@@ -69,7 +69,7 @@ pub(crate) fn routes(app: Arc<App>) -> Routes {
     let (router, document) = router.split_for_parts();
     let mut openapi = serde_json::to_value(document).expect("a document is JSON");
     describe(&mut openapi);
-    Routes { router: router.with_state(app), openapi, pages: &[] }
+    Routes { router: router.with_state(app), openapi, pages: &[], links: None }
 }
 
 type AppState = State<Arc<App>>;

@@ -11,6 +11,7 @@
 
 mod brief;
 mod endpoints;
+mod owned;
 mod room;
 mod settle;
 mod state;

@@ -17,12 +17,12 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use kube::ResourceExt;
-use liqo_api::jobs::{JOB_LABEL, Job, JobStatus, JobTemplate, JobTemplateSpec, RESULTS_FINALIZER};
+use liqo_api::jobs::{JOB_LABEL, Job, JobStatus, JobTemplate, JobTemplateSpec, Phase, RESULTS_FINALIZER};
 use liqo_kube::{Cluster, KubeError, Queue, Store, now};
 
 use self::end::{FAREWELL, ending, expiry, hasten, overdue};
 use crate::{
-    JobsArgs, brief, endpoints, room,
+    JobsArgs, brief, endpoints, owned, room,
     state::{self, Seen, Stored},
     store::{self, JobStore, StoreError},
     turn,
@@ -33,6 +33,9 @@ use crate::{
 const PAGE: u32 = 50;
 /// When to look again at pods that shall end: their node may be gone.
 const END_OF_PODS: Duration = Duration::from_secs(60);
+/// How long a job waits before it looks again whether its name is free.
+const TAKEN: Duration = Duration::from_secs(10);
+
 /// What may have changed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Key {
@@ -138,8 +141,10 @@ impl World {
         let batches = cluster
             .watch::<Batch>(&namespace)
             .labels(JOB_LABEL)
+            .trim(owned::batch)
             .start(move |batch| push(&of_batches, batch, JOB_LABEL));
-        let pods = cluster.watch::<Pod>(&namespace).labels(POD_LABEL).start(move |pod| push(&of_pods, pod, POD_LABEL));
+        let pods = cluster.watch::<Pod>(&namespace).labels(POD_LABEL).pages(PAGE).trim(owned::pod);
+        let pods = pods.start(move |pod| push(&of_pods, pod, POD_LABEL));
         let slices = endpoints::watch(&cluster, &args.store.own_namespace, queue.clone());
         queue.push(Key::Room);
         Self {
@@ -176,9 +181,9 @@ impl World {
 
     /// Gives their turn to as many jobs as there is room for.
     async fn turns(&self) -> Result<(), Failure> {
-        // A job that has its turn counts, whatever became of its template.
-        let is_active = |job: &Job| job.status.as_ref().is_some_and(|status| status.phase.is_active());
-        let jobs = self.jobs.filter(|job| is_active(job) || self.worker(job).is_ok());
+        // A job that has its turn counts, whatever became of its template. Those that ended are many, and nothing has to be known of them.
+        let counts = |job: &Job| phase(job).is_active() || (!phase(job).is_final() && self.worker(job).is_ok());
+        let jobs = self.jobs.filter(counts);
         for name in turn::next(jobs.iter().map(|job| &**job), self.args.running) {
             let Some(job) = self.jobs.get(&self.namespace, &name) else { continue };
             // The watch shows the turn to the next look; until then the version of the object refuses a second one.
@@ -197,11 +202,16 @@ impl World {
             self.queue.push(Key::Turns);
             return Ok(None);
         };
-        let is_of = |labels: Option<&String>| labels.is_some_and(|of| of == name);
+        if phase(&job).is_final() && job.metadata.deletion_timestamp.is_none() {
+            // Nothing is looked for: what was made for the job has ended with it.
+            return self.act(&job, expiry(&job, &now())).await;
+        }
+        let batch = self.batches.get(&self.namespace, name).filter(|batch| owned::is_batch_of(batch, &job));
+        let is_named = |pod: &Pod| pod.labels().get(POD_LABEL).is_some_and(|of| of == name);
         let known = Known {
             worker: self.worker(&job),
-            batch: self.batches.get(&self.namespace, name),
-            pods: self.pods.filter(|pod| is_of(pod.labels().get(POD_LABEL))),
+            pods: self.pods.filter(|pod| is_named(pod) && owned::is_pod_of(pod, &job, batch.as_deref())),
+            batch,
             key: self.keys().get(name).filter(|(uid, _)| *uid == job.uid()).map(|(_, period)| *period),
             longest: self.args.longest_turn,
             now: now(),
@@ -220,7 +230,7 @@ impl World {
             match step {
                 Step::Hold => drop(self.cluster.hold(job, RESULTS_FINALIZER).await?),
                 Step::Tell(status) => drop(self.cluster.put_status_as_seen(job, &*status).await?),
-                Step::Make(worker) => self.make(job, &worker).await?,
+                Step::Make(worker) => again = self.make(job, &worker).await?,
                 Step::Renew => self.renew(job).await?,
                 Step::EndKey => self.end_key(job).await?,
                 Step::RemoveBatch(batch) => self.cluster.remove(&*batch).await?,
@@ -237,11 +247,24 @@ impl World {
         Ok(again)
     }
 
-    /// Makes the Secret first: the pod needs it.
-    async fn make(&self, job: &Job, worker: &JobTemplateSpec) -> Result<(), Failure> {
+    /// Makes the Secret first: the pod needs it. A `batch/v1` Job of somebody else that has the name is left alone: the job waits until
+    /// that one is gone, and says so.
+    async fn make(&self, job: &Job, worker: &JobTemplateSpec) -> Result<Option<Duration>, Failure> {
         self.renew(job).await?;
-        ignore_conflict(self.cluster.create(&worker::forge(job, worker, &self.args)).await)?;
-        Ok(())
+        match self.cluster.create(&worker::forge(job, worker, &self.args)).await {
+            Ok(_) => return Ok(None),
+            Err(error) if !error.is_conflict() => return Err(error.into()),
+            Err(_) => {}
+        }
+        // What is ours was made by an earlier try, or by the process before; the watch has not shown it yet.
+        let there = self.cluster.get::<Batch>(&self.namespace, &job.name_any()).await?;
+        if there.is_some_and(|there| !owned::is_batch_of(&there, job)) {
+            let status = owned::taken(job);
+            if job.status.as_ref() != Some(&status) {
+                self.cluster.put_status_as_seen(job, &status).await?;
+            }
+        }
+        Ok(Some(TAKEN))
     }
 
     /// Writes the key of this period into the Secret of the job.
@@ -265,12 +288,8 @@ impl World {
     }
 }
 
-/// What exists already was made by an earlier try, or by the process before; the watch has not shown it yet.
-fn ignore_conflict<T>(outcome: Result<T, KubeError>) -> Result<(), KubeError> {
-    match outcome {
-        Err(error) if !error.is_conflict() => Err(error),
-        _ => Ok(()),
-    }
+fn phase(job: &Job) -> Phase {
+    job.status.as_ref().map(|status| status.phase).unwrap_or_default()
 }
 
 /// `label` names the job that the object belongs to.
@@ -292,7 +311,7 @@ fn plan(job: &Job, known: &Known, stored: Stored) -> Vec<Step> {
         return steps;
     }
     if status.phase.is_final() {
-        return expiry(job, &status, &known.now);
+        return expiry(job, &known.now);
     }
     if job.spec.cancel {
         let mut steps = ending(known);

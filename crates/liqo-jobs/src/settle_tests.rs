@@ -1,5 +1,5 @@
 use k8s_openapi::jiff::Timestamp;
-use liqo_api::jobs::{JobSpec, Phase, ResultsSummary};
+use liqo_api::jobs::{JobSpec, ResultsSummary};
 use serde_json::json;
 
 use super::*;

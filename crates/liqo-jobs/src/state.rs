@@ -12,7 +12,7 @@ use k8s_openapi::{
 use kube::ResourceExt;
 use liqo_api::jobs::{Job, JobStatus, Phase, ResultsSummary};
 
-use crate::worker::WORKER;
+use crate::{owned, worker::WORKER};
 
 /// Longest message of others that is passed on, in characters.
 const LONGEST_MESSAGE: usize = 512;
@@ -152,6 +152,7 @@ pub(crate) fn of(job: &Job, seen: &Seen<'_>) -> JobStatus {
         [batch.active, batch.failed, batch.succeeded].into_iter().flatten().fold(0_i32, i32::saturating_add)
     });
     status.attempts = status.attempts.max(attempts.unwrap_or_default());
+    owned::tell_suspended(&mut status, seen);
     let Some(end) = seen.batch.and_then(|batch| end(batch, !seen.pods.is_empty())) else { return status };
     match (&end, &seen.stored) {
         (End::Complete, Stored::NotAsked) => {

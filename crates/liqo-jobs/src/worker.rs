@@ -19,7 +19,9 @@ use k8s_openapi::{
 };
 use kube::{ResourceExt, core::ObjectMeta};
 use liqo_api::{
-    jobs::{JOB_LABEL, Job, JobSpec, JobTemplate, JobTemplateSpec, LARGEST_SPEC, Placement, RESERVED_PREFIX},
+    jobs::{
+        JOB_LABEL, Job, JobSpec, JobTemplate, JobTemplateSpec, LARGEST_SPEC, Placement, QUEUE_LABEL, RESERVED_PREFIX,
+    },
     meta::{annotation, label},
 };
 use liqo_core::quantity::Amount;
@@ -33,6 +35,8 @@ pub(crate) const WORKER: &str = "worker";
 pub(crate) const MOVER: &str = "mover";
 /// Seconds for the results to get to the store after the worker has ended; providers grant no more than this.
 const TIME_TO_STORE: i64 = 600;
+/// Labels of Kueue, which admits `batch/v1` Jobs of its queues: a job that has them hands them on.
+const QUEUE_LABELS: [&str; 2] = [QUEUE_LABEL, "kueue.x-k8s.io/priority-class"];
 /// Where the mover finds the place of the results.
 const LOCATION: &str = "/etc/liqo/results";
 
@@ -122,7 +126,9 @@ pub(crate) fn forge(job: &Job, worker: &JobTemplateSpec, args: &JobsArgs) -> Bat
         template: PodTemplateSpec { metadata: None, spec: Some(pod(job, worker, &args.mover_image)) },
         ..BatchSpec::default()
     };
-    let labels = BTreeMap::from([(JOB_LABEL.to_owned(), job.name_any())]);
+    let own = (JOB_LABEL.to_owned(), job.name_any());
+    let queue = QUEUE_LABELS.iter().filter_map(|&key| Some((key.to_owned(), job.labels().get(key)?.clone())));
+    let labels = queue.chain([own]).collect();
     let metadata = ObjectMeta { labels: Some(labels), ..metadata(job, job.name_any()) };
     Batch { metadata, spec: Some(spec), status: None }
 }
@@ -292,6 +298,32 @@ mod tests {
             assert!(args.iter().any(|word| word == words), "{args:?}");
             assert_eq!(args.last().map(String::as_str), Some("u"), "{args:?}");
         }
+    }
+
+    #[test]
+    fn queues_are_handed_on_and_other_labels_are_not() {
+        let mut job = job();
+        let labels = [(QUEUE_LABEL, "gpu"), ("kueue.x-k8s.io/priority-class", "high"), ("other", "x")];
+        job.labels_mut().extend(labels.map(|(key, value)| (key.to_owned(), value.to_owned())));
+        let made = forge(&job, &JobTemplateSpec::default(), &args());
+        let mut wanted: Vec<_> = QUEUE_LABELS.iter().copied().chain([JOB_LABEL]).collect();
+        wanted.sort_unstable();
+        assert_eq!(made.labels().keys().map(String::as_str).collect::<Vec<_>>(), wanted);
+        assert_eq!(forge(&self::job(), &JobTemplateSpec::default(), &args()).labels().len(), 1);
+    }
+
+    #[test]
+    fn only_the_mover_sees_the_key_of_the_store() {
+        let made = forge(&job(), &JobTemplateSpec::default(), &args());
+        let pod = made.spec.unwrap().template.spec.unwrap();
+        let mounts = |container: &Container| {
+            let all = container.volume_mounts.iter().flatten();
+            all.map(|one| one.name.clone()).collect::<Vec<_>>()
+        };
+        let [worker] = &pod.containers[..] else { panic!("more than a worker") };
+        assert_eq!((worker.name.as_str(), mounts(worker)), (WORKER, vec!["results".to_owned()]));
+        assert!(worker.env_from.iter().flatten().next().is_none() && worker.env.iter().flatten().next().is_none());
+        assert_eq!(pod.automount_service_account_token, Some(false));
     }
 
     #[test]

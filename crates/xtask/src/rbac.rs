@@ -81,6 +81,7 @@ pub fn all() -> Vec<(&'static str, &'static [Rule])> {
         ("gateway.segregation", components::GATEWAY_SEGREGATION),
         ("jobs", components::JOBS),
         ("jobs-api", components::JOBS_API),
+        ("jobs-api.legacy", components::JOBS_API_LEGACY),
         ("jobs-api.own", components::JOBS_API_OWN),
         ("jobs-api.reviews", components::JOBS_API_REVIEWS),
         ("jobs.own", components::JOBS_OWN),

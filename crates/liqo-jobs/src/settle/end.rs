@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
-use liqo_api::jobs::{Job, JobStatus};
+use liqo_api::jobs::Job;
 
 use super::{Known, Step};
 use crate::state::{self, Stored};
@@ -45,8 +45,9 @@ pub(super) fn hasten(pods: &[Arc<Pod>], now: &Time) -> Vec<Step> {
 }
 
 /// A job that ended is removed when its time is over.
-pub(super) fn expiry(job: &Job, status: &JobStatus, now: &Time) -> Vec<Step> {
-    let (Some(ttl), Some(end)) = (job.spec.ttl_seconds_after_finished, &status.finished_at) else { return vec![] };
+pub(super) fn expiry(job: &Job, now: &Time) -> Vec<Step> {
+    let end = job.status.as_ref().and_then(|status| status.finished_at.as_ref());
+    let (Some(ttl), Some(end)) = (job.spec.ttl_seconds_after_finished, end) else { return vec![] };
     let left = end.0.as_second().saturating_add(ttl).saturating_sub(now.0.as_second());
     match u64::try_from(left) {
         Ok(left) if left > 0 => vec![Step::Wait(Duration::from_secs(left))],

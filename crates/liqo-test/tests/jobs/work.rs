@@ -43,6 +43,33 @@ pub(crate) fn template(script: &str) -> Value {
     json!({"image": "localhost/busybox:1", "command": ["sh", "-c", script], "resources": {"cpu": "50m", "memory": "128Mi"}})
 }
 
+/// The same bytes on a provider and at home.
+pub(crate) fn bytes() -> [Work; 2] {
+    ["Remote", "Local"]
+        .map(|placement| Work::new(&format!("bytes-{}", placement.to_lowercase()), ALL_BYTES).placed(placement))
+}
+
+/// A worker that leaves a result and fails.
+pub(crate) fn fails() -> Work {
+    Work::new("fails", "echo partly > /output/partly; exit 3").placed("Remote")
+}
+
+/// A job with a result for a link.
+pub(crate) fn linked() -> Work {
+    Work::new("linked", "printf 'a\\r\\n\\377b' > '/output/deep r'; echo other > /output/other")
+}
+
+/// A job with results for a page.
+pub(crate) fn seen() -> Work {
+    Work::new("seen", "mkdir /output/deep; echo a > '/output/deep/a b'; echo b > /output/b").placed("Remote")
+}
+
+/// Jobs that stories only look at when the jobs have ended. Each of these stories submits its job again, which changes nothing, so
+/// that the story can be told alone.
+pub(crate) fn early() -> Vec<Work> {
+    [linked(), fails(), seen()].into_iter().chain(bytes()).collect()
+}
+
 /// Writes a job with this spec.
 pub(crate) fn apply(cluster: &Cluster, name: &str, spec: &Value) -> Result<()> {
     let job = json!({"apiVersion": "jobs.liqo.io/v1alpha1", "kind": "Job",
@@ -110,6 +137,17 @@ pub(crate) fn by_uid(cluster: &Cluster, uid: &str) -> Result<String> {
     let found =
         all.iter().find(|job| job["metadata"]["uid"] == uid).with_context(|| format!("no job has the UID {uid}"))?;
     Ok(found["metadata"]["name"].as_str().unwrap_or_default().to_owned())
+}
+
+/// Removes the jobs that this user has submitted.
+pub(crate) fn remove_jobs_of(cluster: &Cluster, user: &str) -> Result<()> {
+    let all = cluster.items(&["ljob", "-n", NAMESPACE])?;
+    let is_of = |job: &&Value| job["metadata"]["annotations"]["jobs.liqo.io/submitter"] == user;
+    let names: Vec<_> = all.iter().filter(is_of).filter_map(|job| job["metadata"]["name"].as_str()).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    cluster.kubectl(&[&["delete", "-n", NAMESPACE, "ljob", "--wait=true"], &names[..]].concat()).map(drop)
 }
 
 /// Names of the Secrets that a provider has in the namespace made for the jobs.

@@ -175,6 +175,8 @@ pub(super) const NETWORK_MANAGER_NAMESPACED: &[Rule] = &[
 
 /// The Secret with the master key of the embedded store of results.
 const STORE_KEY: &[&str] = &["liqo-store-key"];
+/// The Secrets of the API of jobs: that key, and the one that seals links to results.
+const JOBS_API_KEYS: &[&str] = &["liqo-jobs-api-key", "liqo-store-key"];
 /// Making, changing and removing the quotas of jobs.
 const QUOTAS: &[&str] = &["get", "create", "patch", "delete"];
 /// The lease of the controllers of jobs.
@@ -210,8 +212,13 @@ pub(super) const JOBS_API: &[Rule] = &[
     rule("jobs.liqo.io", &["jobtemplates"], RO),
 ];
 
-/// API of jobs, in its own namespace: the master key.
-pub(super) const JOBS_API_OWN: &[Rule] = &[named("", &["secrets"], STORE_KEY, &["get"])];
+/// API of jobs with the facade of older programs, in the namespace of the jobs: variables that callers of the facade send.
+pub(super) const JOBS_API_LEGACY: &[Rule] =
+    &[rule("", &["configmaps"], &["get", "create", "delete"]), rule("", &["secrets"], &["create"])];
+
+/// API of jobs, in its own namespace, where no submitter reads Secrets: the master key, and the key of links, which the API makes.
+pub(super) const JOBS_API_OWN: &[Rule] =
+    &[rule("", &["secrets"], &["create"]), named("", &["secrets"], JOBS_API_KEYS, &["get"])];
 
 /// API of jobs, everywhere: who calls, and may that caller do it?
 pub(super) const JOBS_API_REVIEWS: &[Rule] = &[

@@ -165,4 +165,21 @@ fn the_facade_of_older_programs_is_off_and_needs_a_user() {
     let enabled = "--set=jobs.api.legacy.enabled=true";
     assert!(args(&[enabled, "--set=jobs.api.legacy.user=ann"]).contains("--legacy-address=127.0.0.1:8888"));
     assert!(crate::error(&[ON, &[enabled]].concat()).contains("jobs.api.legacy.user"));
+    let token = "--set=jobs.api.legacy.servicesTokenSecretName=liqo-token,jobs.api.legacy.images={a,b*}";
+    assert!(!args(&[token]).contains("legacy"), "nothing of the facade is on without the facade");
+    let all = args(&[enabled, "--set=jobs.api.legacy.user=ann", token]);
+    assert!(
+        all.contains("--legacy-services-token=/etc/liqo/services-token/token") && all.contains("--legacy-images=a,b*")
+    );
+    let open = "--set=jobs.api.legacy.servicesTokenSecretName=token";
+    assert!(crate::error(&[ON, &[open]].concat()).contains("servicesTokenSecretName"), "workers could name the Secret");
+}
+
+#[test]
+fn only_the_facade_writes_config_maps_and_secrets() {
+    let resources = |more: &[&str]| with(&[ON, more].concat())["Role/liqo-jobs-api"]["rules"].to_string();
+    let legacy = "--set=jobs.api.legacy.enabled=true,jobs.api.legacy.user=ann";
+    for kind in ["configmaps", "secrets"] {
+        assert!(resources(&[legacy]).contains(kind) && !resources(&[]).contains(kind), "{kind}");
+    }
 }

@@ -56,6 +56,13 @@ fn access_is_what_the_table_says() {
                 assert_eq!(segregated[&role]["rules"], json!(all), "{role}");
                 continue;
             }
+            Some((name, "legacy")) => {
+                let on = "--set=jobs.enabled=true,jobs.api.legacy.enabled=true,jobs.api.legacy.user=ann";
+                let role = format!("Role/liqo-{name}");
+                let all = [objects[&role]["rules"].as_array().expect("rules").clone(), in_json(rules)].concat();
+                assert_eq!(with(&[on])[&role]["rules"], json!(all), "{role}");
+                continue;
+            }
             Some((name, "tenant")) => format!("ClusterRole/liqo-{name}-tenant"),
             Some((name, "reviews")) => format!("ClusterRole/liqo-{name}"),
             // In the namespace of the role, beside those in the namespace of the jobs.
