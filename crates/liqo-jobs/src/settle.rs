@@ -181,7 +181,7 @@ impl World {
 
     /// Gives their turn to as many jobs as there is room for.
     async fn turns(&self) -> Result<(), Failure> {
-        // A job that has its turn counts, whatever became of its template. Those that ended are many, and nothing has to be known of them.
+        // A job that has its turn counts, whatever became of its template; one that ended does not.
         let counts = |job: &Job| phase(job).is_active() || (!phase(job).is_final() && self.worker(job).is_ok());
         let jobs = self.jobs.filter(counts);
         for name in turn::next(jobs.iter().map(|job| &**job), self.args.running) {
