@@ -28,14 +28,20 @@ fn raise() -> Result<Stage> {
     let legacy = legacy::values();
     let jobs = ["--set", "jobs.enabled=true,jobs.store.persistence.enabled=false", "--set", &legacy];
     legacy::token(rome)?;
-    stage.install(rome, "rome", &jobs)?;
-    stage.install(milan, "milan", &[])?;
+    stage.everywhere(|cluster| {
+        let values: &[&str] = if cluster.name() == "rome" { &jobs } else { &[] };
+        stage.install(cluster, cluster.name(), values)
+    })?;
     stage.peer(rome, milan)?;
     stage.liqoctl(rome, &["offload", "namespace", NAMESPACE])?;
     ["liqo-store", "liqo-jobs", "liqo-jobs-api"].iter().try_for_each(|name| rome.rolled_out(SYSTEM, name))?;
     rest::accounts(rome)?;
-    // These run while the first stories are told.
+    // These run, and end, while other stories are told.
     work::early().iter().try_for_each(|work| work.submit(rome))?;
+    let endless = work::endless();
+    endless.submit(rome)?;
+    endless.phase(rome, "Running")?;
+    endless.cancel(rome)?;
     Ok(stage)
 }
 
@@ -71,17 +77,13 @@ fn a_failed_worker_keeps_its_results() -> Result<()> {
     })
 }
 
-/// A cancelled job ends within its farewell and never comes back; a deleted one takes its results along.
+/// A cancelled job ends within its farewell and never comes back; a deleted one takes its results along. The job was cancelled with the
+/// stage.
 #[test]
-fn a_cancelled_job_ends_and_a_deleted_one_leaves_nothing() -> Result<()> {
+fn what_is_cancelled_ends_and_what_is_deleted_leaves_nothing() -> Result<()> {
     SUITE.tell(|stage| {
         let rome = stage.cluster("rome");
-        let work =
-            Work::new("endless", "echo one > /output/one; trap '' TERM; while true; do sleep 1; done").placed("Remote");
-        work.submit(rome)?;
-        work.phase(rome, "Running")?;
-        work.cancel(rome)?;
-        let job = work.ended(rome)?;
+        let job = work::endless().ended(rome)?;
         ensure!(job["status"]["phase"] == "Cancelled", "{}", job["status"]);
         let left = |kind: &str, label: &str| rome.items(&[kind, "-n", NAMESPACE, "-l", &format!("{label}=endless")]);
         let pods = left("pods", "batch.kubernetes.io/job-name")?;

@@ -64,6 +64,11 @@ pub(crate) fn seen() -> Work {
     Work::new("seen", "mkdir /output/deep; echo a > '/output/deep/a b'; echo b > /output/b").placed("Remote")
 }
 
+/// A worker that does not end by itself, nor when it is asked to.
+pub(crate) fn endless() -> Work {
+    Work::new("endless", "echo one > /output/one; trap '' TERM; while true; do sleep 1; done").placed("Remote")
+}
+
 /// Jobs that stories only look at when the jobs have ended. Each of these stories submits its job again, which changes nothing, so
 /// that the story can be told alone.
 pub(crate) fn early() -> Vec<Work> {
