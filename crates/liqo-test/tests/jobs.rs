@@ -365,3 +365,16 @@ fn holes_of_the_first_generation_are_closed() -> Result<()> {
 fn programs_of_the_later_generation_run_unchanged() -> Result<()> {
     SUITE.tell(|stage| legacy::services(stage.cluster("rome")))
 }
+
+/// A program that nobody here wrote makes up requests from the OpenAPI document and compares the answers with it. Told last: it may find jobs
+/// of other stories, and cancel or delete them.
+#[test]
+fn what_the_document_of_the_api_says_is_kept() -> Result<()> {
+    SUITE.tell(|stage| {
+        let rome = stage.cluster("rome");
+        let kept = Rest::of(rome, "editor")?.keeps_its_document();
+        // Jobs that were made up would keep the turns of other stories.
+        work::remove_jobs_of(rome, &rest::account("editor"))?;
+        kept
+    })
+}

@@ -9,7 +9,7 @@ use liqo_test::{
 use serde_json::json;
 
 use super::{
-    rest::{self, Rest},
+    rest::Rest,
     work::{self, NAMESPACE, SYSTEM, Work},
 };
 use crate::SUITE;
@@ -187,17 +187,5 @@ fn the_command_line_says_how_a_job_ended() -> Result<()> {
         let yaml = stage.liqoctl(rome, &["job", "get", "cli-done", "-o", "yaml"])?;
         ensure!(yaml.contains("phase: Succeeded"), "{yaml}");
         Ok(())
-    })
-}
-
-/// A program that nobody here wrote makes up requests from the OpenAPI document and compares the answers with it.
-#[test]
-fn the_api_keeps_what_its_document_says() -> Result<()> {
-    SUITE.tell(|stage| {
-        let rome = stage.cluster("rome");
-        let kept = Rest::of(rome, "editor")?.keeps_its_document();
-        // Jobs that were made up would keep the turns of other stories.
-        work::remove_jobs_of(rome, &rest::account("editor"))?;
-        kept
     })
 }
