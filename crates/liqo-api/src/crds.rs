@@ -10,7 +10,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::{Value, json};
 
-use crate::{discovery, jobs, net, offloading, sharing, virtualkubelet};
+use crate::{discovery, jobs, market, net, offloading, sharing, virtualkubelet};
 
 /// All definitions, in the order of their names.
 pub fn all() -> Vec<CustomResourceDefinition> {
@@ -21,7 +21,15 @@ pub fn all() -> Vec<CustomResourceDefinition> {
 
 /// The definitions of our own groups, which Liqo 0.8.3 does not have.
 pub fn services() -> Vec<CustomResourceDefinition> {
-    [jobs::Job::crd(), jobs::JobTemplate::crd()].map(settle).into()
+    [
+        jobs::Job::crd(),
+        jobs::JobTemplate::crd(),
+        market::PeeringRequest::crd(),
+        market::ProviderProfile::crd(),
+        market::Reservation::crd(),
+    ]
+    .map(settle)
+    .into()
 }
 
 /// The eleven definitions of Liqo 0.8.3.

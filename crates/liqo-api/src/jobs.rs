@@ -21,12 +21,24 @@ pub const JOB_LABEL: &str = "jobs.liqo.io/job";
 pub const SUBMITTER_ANNOTATION: &str = "jobs.liqo.io/submitter";
 /// Annotation of a [`Job`]: the job it repeats.
 pub const RERUN_OF_ANNOTATION: &str = "jobs.liqo.io/rerun-of";
-/// The Secret with the master key of the embedded store, from which the keys of jobs are made.
+/// Label of a [`Job`]: the queue of Kueue that lets its worker start.
+pub const QUEUE_LABEL: &str = "kueue.x-k8s.io/queue-name";
+/// Namespace of the controller of jobs, their API and their store, unless values choose another one. Whoever may edit the namespace of
+/// the jobs may read its Secrets, run pods with its ServiceAccounts and mount its volumes: none of the three roles is there.
+pub const SYSTEM_NAMESPACE: &str = "liqo-jobs-system";
+/// Service of the embedded store, in [`SYSTEM_NAMESPACE`].
+pub const STORE_SERVICE: &str = "liqo-store";
+/// Service in the namespace of the jobs that leads workers to the embedded store.
+pub const WORKER_SERVICE: &str = "liqo-results";
+/// The Secret with the master key of the embedded store, from which the keys of jobs are made, in [`SYSTEM_NAMESPACE`].
 pub const STORE_KEY_SECRET: &str = "liqo-store-key";
 /// The key of [`STORE_KEY_SECRET`] whose value is the master key.
 pub const MASTER_KEY: &str = "master-key";
 /// First part of the names of Secrets that belong to Liqo: no job may name such a Secret in `envFrom`.
 pub const RESERVED_PREFIX: &str = "liqo-";
+/// Most bytes of all texts of a [`JobSpec`] or a [`JobTemplateSpec`]: every job is in the memory of the controller and of the API.
+/// The rules of the two kinds say the same.
+pub const LARGEST_SPEC: usize = 64 * 1024;
 /// Finalizer of a [`Job`]: its results in the store are removed before the job is gone.
 pub const RESULTS_FINALIZER: &str = "jobs.liqo.io/results";
 
@@ -73,7 +85,8 @@ pub struct JobTemplateSpec {
     /// Room for the results.
     #[serde(default = "output_size")]
     pub output_size: Quantity,
-    /// Seconds after which a worker that still runs is ended; 0: never.
+    /// Seconds after which a worker that still runs is ended; 0: when the turn of its job is over, which no worker outlasts
+    /// (jobs.longestTurn).
     #[serde(default)]
     #[schemars(range(min = 0, max = 31_536_000))]
     pub timeout_seconds: i64,
@@ -89,6 +102,23 @@ fn output_dir() -> String {
 
 fn output_size() -> Quantity {
     Quantity("2Gi".to_owned())
+}
+
+impl JobTemplateSpec {
+    /// Bytes of all texts, see [`LARGEST_SPEC`].
+    pub fn weight(&self) -> usize {
+        let words = self.command.iter().chain(&self.args).map(String::len);
+        let env = self.env.iter().map(Variable::weight);
+        let resources = self.resources.iter().map(|(name, amount)| name.len() + amount.0.len());
+        let others = self.image.len() + self.output_dir.len() + self.output_size.0.len();
+        words.chain(env).chain(resources).sum::<usize>() + others
+    }
+}
+
+impl Variable {
+    fn weight(&self) -> usize {
+        self.name.len() + self.value.len()
+    }
 }
 
 /// One variable of a worker's environment.
@@ -156,6 +186,21 @@ pub struct JobSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub ttl_seconds_after_finished: Option<i64>,
+}
+
+impl JobSpec {
+    /// Bytes of all texts, see [`LARGEST_SPEC`].
+    pub fn weight(&self) -> usize {
+        let named = |source: &EnvSource| {
+            let map = source.config_map_ref.as_ref().map_or(0, |map| map.name.len());
+            map + source.secret_ref.as_ref().map_or(0, |secret| secret.name.len())
+        };
+        let template = self.template.as_ref().map_or(0, JobTemplateSpec::weight);
+        let name = self.template_name.as_ref().map_or(0, String::len);
+        let env = self.env.iter().map(Variable::weight);
+        let clusters = self.clusters.iter().map(String::len);
+        env.chain(self.env_from.iter().map(named)).chain(clusters).sum::<usize>() + template + name
+    }
 }
 
 /// A ConfigMap or a Secret.
@@ -276,4 +321,35 @@ pub struct ResultsSummary {
     /// What the worker left behind and the store does not have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incomplete: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_text_of_a_job_weighs() {
+        let words = || vec!["12345".to_owned()];
+        let env = || vec![Variable { name: "n".to_owned(), value: "\u{fc}\u{fc}".to_owned() }];
+        let template = JobTemplateSpec {
+            image: "i".to_owned(),
+            command: words(),
+            args: words(),
+            env: env(),
+            resources: BTreeMap::from([("cpu".to_owned(), Quantity("1".to_owned()))]),
+            output_dir: "/o".to_owned(),
+            output_size: Quantity("2Gi".to_owned()),
+            ..JobTemplateSpec::default()
+        };
+        assert_eq!(template.weight(), 1 + 5 + 5 + 5 + 4 + 2 + 3);
+        let map = ConfigMapEnvSource { name: "map".to_owned(), optional: None };
+        let spec = JobSpec {
+            template: Some(template),
+            env: env(),
+            env_from: vec![EnvSource { config_map_ref: Some(map), secret_ref: None }],
+            clusters: words(),
+            ..JobSpec::default()
+        };
+        assert_eq!(spec.weight(), 25 + 5 + 3 + 5);
+    }
 }

@@ -8,6 +8,7 @@ pub mod crds;
 pub mod discovery;
 pub mod identity;
 pub mod jobs;
+pub mod market;
 pub mod meta;
 pub mod names;
 pub mod net;

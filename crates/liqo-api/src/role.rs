@@ -27,6 +27,10 @@ pub enum Runs {
     Usually,
     /// A Deployment of installations that ask for it.
     Asked,
+    /// A Deployment of installations that are the broker of a market.
+    Broker,
+    /// A Deployment of installations that take part in a market.
+    Agent,
     /// A Deployment in the namespace of jobs, of installations that run jobs.
     Jobs,
     /// A Deployment for each provider, in its tenant namespace, made by the controller manager.
@@ -37,7 +41,7 @@ pub enum Runs {
 
 /// The binary of the roles that connect clusters and offload pods.
 pub const PLATFORM: &str = "liqo";
-/// The binary of the roles that stand on the platform: pages, APIs, jobs and their store.
+/// The binary of the roles that stand on the platform: pages, APIs, the market, jobs and their store.
 pub const SERVICES: &str = "liqo-services";
 
 /// The port of probes and metrics of every role, unless flags choose another one.
@@ -54,7 +58,7 @@ impl Role {
     pub fn binary(&self) -> &'static str {
         match self.runs {
             Runs::Always | Runs::Usually | Runs::Networks | Runs::NetworksOnEachNode | Runs::ForProvider => PLATFORM,
-            Runs::Asked | Runs::Jobs | Runs::ForJob => SERVICES,
+            Runs::Asked | Runs::Broker | Runs::Agent | Runs::Jobs | Runs::ForJob => SERVICES,
         }
     }
 
@@ -69,7 +73,7 @@ const fn role(program: &'static str, component: &'static str, runs: Runs) -> Rol
 }
 
 /// All roles.
-pub const ROLES: [Role; 14] = [
+pub const ROLES: [Role; 16] = [
     role("liqo-controller-manager", "controller-manager", Runs::Always),
     role("crd-replicator", "crd-replicator", Runs::Always),
     role("auth-service", "auth", Runs::Always),
@@ -80,6 +84,8 @@ pub const ROLES: [Role; 14] = [
     role("liqo-gateway", "gateway", Runs::Networks),
     role("liqo-route", "route", Runs::NetworksOnEachNode),
     role("liqo-status", "status", Runs::Asked),
+    role("liqo-broker", "broker", Runs::Broker),
+    role("liqo-agent", "agent", Runs::Agent),
     role("liqo-jobs", "jobs", Runs::Jobs),
     role("liqo-jobs-api", "jobs-api", Runs::Jobs),
     // Neither of the two knows Kubernetes.

@@ -73,4 +73,17 @@ mod tests {
             assert_eq!(preferred(&headers, &there), wanted, "{accept:?} of {there:?}");
         }
     }
+
+    /// What is preferred is there, and accepting everything besides takes nothing away.
+    #[test]
+    fn fuzz_accept() {
+        liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "accept", |bytes| {
+            let Ok(value) = http::HeaderValue::from_bytes(bytes) else { return };
+            let headers = HeaderMap::from_iter([(ACCEPT, value)]);
+            let json = preferred(&headers, &[Form::Json]);
+            assert!(json.is_none_or(|form| form == Form::Json));
+            let one = preferred(&headers, &[Form::Json, Form::Html]);
+            assert_eq!(one.is_none(), json.is_none() && preferred(&headers, &[Form::Html]).is_none());
+        });
+    }
 }

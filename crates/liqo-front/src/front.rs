@@ -35,7 +35,7 @@ use tower_service::Service;
 use crate::{
     accept::{Form, preferred},
     audit::Audit,
-    etag,
+    document, etag,
     events::Streams,
     look::{self, Frame},
     problem::Problem,
@@ -78,6 +78,21 @@ pub struct Routes {
     pub openapi: Value,
     /// Pages for people: name, path.
     pub pages: &'static [(&'static str, &'static str)],
+    /// Beginning of the paths that everybody may read, known or not: what follows is a key, which the handler judges and the log does not
+    /// show. Such a request has no [`Caller`].
+    pub links: Option<&'static str>,
+}
+
+impl Routes {
+    /// Whether a path is one that everybody may read.
+    fn is_link(&self, path: &str) -> bool {
+        self.links.is_some_and(|start| path.starts_with(start))
+    }
+
+    /// The path as the log shows it.
+    fn shown(&self, path: &str) -> String {
+        self.links.filter(|_| self.is_link(path)).map_or_else(|| said::printable(path), str::to_owned)
+    }
 }
 
 /// The front of one process.
@@ -125,7 +140,8 @@ impl Front {
         busy: Busy,
         routes: Routes,
     ) -> Result<(), String> {
-        let (front, routes) = (Arc::clone(&self), Arc::new(routes));
+        let routes = Arc::new(Routes { openapi: document::complete(routes.openapi), ..routes });
+        let front = Arc::clone(&self);
         let answer = move |request, peer| {
             let (front, routes) = (Arc::clone(&front), Arc::clone(&routes));
             async move { front.answer(&routes, request, peer).await }
@@ -170,7 +186,7 @@ impl Front {
         let user = who.as_ref().map_or("", |caller| caller.user.name.as_str());
         let response = self.finish(routes, &headers, &path, user, answered.unwrap_or_else(IntoResponse::into_response));
         if self.audit.tells(user, address) {
-            let (method, path, status) = (said::method(&method), said::printable(&path), response.status().as_u16());
+            let (method, path, status) = (said::method(&method), routes.shown(&path), response.status().as_u16());
             tracing::info!(target: "audit", user, source = %address, %method, path, status, "request answered");
         }
         response.map(|body| body.map_err(Into::into).boxed_unsync())
@@ -192,6 +208,10 @@ impl Front {
             stranger()?;
             return self.sign_in(request, &peer).await;
         }
+        if method.is_safe() && routes.is_link(&path) {
+            stranger()?;
+            return work(routes, request, None).await;
+        }
         let token = bearer(request.headers()).map(str::to_owned).or_else(|| self.sessions.token(request.headers()));
         let token: Option<Arc<str>> = token.map(Into::into);
         let Some(user) = self.identify(&peer, token.clone()).await? else {
@@ -205,9 +225,9 @@ impl Front {
             return Err(Problem::new(StatusCode::FORBIDDEN, "the request was made by a page of another site"));
         }
         match path.as_str() {
-            "/openapi.json" => Ok(document(&method, request.headers(), &routes.openapi)),
+            "/openapi.json" => Ok(shown(&method, request.headers(), &routes.openapi)),
             "/front/api" => Ok(self.page(routes, "API", &path, &caller.user.name, &look::api(&routes.openapi))),
-            _ => work(routes, request, caller).await,
+            _ => work(routes, request, Some(caller)).await,
         }
     }
 
@@ -301,21 +321,28 @@ impl Front {
 }
 
 /// Lets the router of the role do its work.
-async fn work(routes: &Routes, request: Request<Incoming>, caller: Caller) -> Result<Response, Problem> {
+async fn work(routes: &Routes, request: Request<Incoming>, caller: Option<Caller>) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     let body = match parts.method {
         Method::GET | Method::HEAD => Body::empty(),
         _ => Body::from(read(Request::from_parts(parts.clone(), body)).await?),
     };
     let mut request = Request::from_parts(parts, body);
-    request.extensions_mut().insert(caller);
+    if let Some(caller) = caller {
+        request.extensions_mut().insert(caller);
+    }
     let answered = tokio::time::timeout(PATIENCE, routes.router.clone().call(request)).await;
     let late = |_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("no answer within {} s", PATIENCE.as_secs()));
     let response: Result<Response, Infallible> = answered.map_err(late)?;
     let response = response.unwrap_or_else(|never| match never {});
     // The router refuses paths and methods without words.
     let is_bare = !response.headers().contains_key(CONTENT_TYPE);
+    // So does axum what it cannot read, in plain text.
+    let is_text = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"));
     match response.status() {
+        StatusCode::BAD_REQUEST if is_text => {
+            Err(Problem::new(StatusCode::BAD_REQUEST, "the path or the query cannot be read"))
+        }
         StatusCode::NOT_FOUND if is_bare => Err(Problem::new(StatusCode::NOT_FOUND, "there is nothing at this path")),
         StatusCode::METHOD_NOT_ALLOWED if is_bare => {
             let mut refusal =
@@ -334,7 +361,7 @@ async fn read(request: Request<Incoming>) -> Result<Bytes, Problem> {
     server::body(request, LONGEST_BODY).await.map_err(failed)
 }
 
-fn document(method: &Method, headers: &HeaderMap, document: &Value) -> Response {
+fn shown(method: &Method, headers: &HeaderMap, document: &Value) -> Response {
     etag::answer(method, headers, "application/json", document.to_string().into_bytes())
 }
 

@@ -16,6 +16,7 @@
 pub mod accept;
 mod audit;
 pub mod certificate;
+mod document;
 pub mod etag;
 pub mod events;
 mod front;

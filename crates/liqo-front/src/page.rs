@@ -144,4 +144,19 @@ mod tests {
         let usual = Cut { limit: USUAL, after: String::new() };
         assert_eq!((Cut::read(None), Cut::read(Some("x=y"))), (Ok(usual.clone()), Ok(usual)));
     }
+
+    /// A cursor that is read is the key that it was made from, and bounded; a query never asks for more than a page.
+    #[test]
+    fn fuzz_cursor() {
+        liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "cursor", |bytes| {
+            let Ok(text) = str::from_utf8(bytes) else { return };
+            if let Some(key) = read_cursor(text) {
+                assert!(!key.is_empty() && key.len() <= LONGEST);
+                assert_eq!(URL_SAFE_NO_PAD.encode(key), text);
+            }
+            if let Ok(cut) = Cut::read(Some(text)) {
+                assert!((1..=MOST).contains(&cut.limit));
+            }
+        });
+    }
 }

@@ -178,4 +178,22 @@ mod tests {
         assert!(!forged(&[("host", "a")]), "a program with a client certificate");
         assert!(!forged(&[("authorization", "Bearer x"), ("origin", "https://b")]));
     }
+
+    /// Cookies of others are no session; that of a session is found among them.
+    #[test]
+    fn fuzz_cookie() {
+        let sessions = Sessions::default();
+        let cookie = sessions.begin("ada", "t").unwrap();
+        let pair = cookie.to_str().unwrap().split(';').next().unwrap().to_owned();
+        liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "cookie", |bytes| {
+            let Ok(value) = HeaderValue::from_bytes(bytes) else { return };
+            let headers = HeaderMap::from_iter([(COOKIE, value)]);
+            assert_eq!(sessions.token(&headers), None);
+            let Ok(text) = str::from_utf8(bytes) else { return };
+            let Ok(both) = HeaderValue::from_str(&format!("{pair}; {text}")) else { return };
+            // A value that is no text hides nothing but itself.
+            let is_text = both.to_str().is_ok();
+            assert_eq!(sessions.token(&HeaderMap::from_iter([(COOKIE, both)])).is_some(), is_text);
+        });
+    }
 }

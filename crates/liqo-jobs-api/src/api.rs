@@ -22,9 +22,10 @@ use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    follow,
+    follow, links,
     model::{JobView, NewJob, ResultView, TemplateView},
-    pages, results, submit,
+    pages, results,
+    submit::{self, Submitted},
     world::World,
 };
 
@@ -51,14 +52,16 @@ pub(crate) fn routes(app: Arc<App>) -> Routes {
         .routes(routes!(follow::get_log))
         .routes(routes!(list_results))
         .routes(routes!(get_result))
+        .routes(routes!(links::make_link))
         .routes(routes!(list_templates))
         .routes(routes!(follow::watch_events));
     let (router, document) = router.split_for_parts();
     let router =
         router.route("/", axum::routing::get(pages::list)).route("/jobs/{name}", axum::routing::get(pages::one));
+    let router = router.route(&format!("{}{{key}}", links::PATH), axum::routing::get(links::read_link));
     let mut openapi = serde_json::to_value(document).expect("a document is JSON");
     describe_spec(&mut openapi);
-    Routes { router: router.with_state(app), openapi, pages: pages::PAGES }
+    Routes { router: router.with_state(app), openapi, pages: pages::PAGES, links: Some(links::PATH) }
 }
 
 /// The specs are described by the schemas of the custom resources: OpenAPI 3.1 and they speak the same JSON Schema.
@@ -96,6 +99,8 @@ impl App {
             What::Results => ("jobs.liqo.io", "jobs", "results"),
             What::Templates => ("jobs.liqo.io", "jobtemplates", ""),
             What::Logs => ("", "pods", "log"),
+            What::ConfigMaps => ("", "configmaps", ""),
+            What::Secrets => ("", "secrets", ""),
         };
         let (namespace, name) = (self.world.namespace.clone(), name.to_owned());
         let act = Act { verb, group, resource, subresource, namespace, name };
@@ -154,6 +159,8 @@ pub(crate) enum What {
     Results,
     Templates,
     Logs,
+    ConfigMaps,
+    Secrets,
 }
 
 fn made(status: StatusCode, job: &Job) -> Response {
@@ -166,7 +173,7 @@ fn made(status: StatusCode, job: &Job) -> Response {
 
 /// The jobs, by name
 #[utoipa::path(get, path = "/api/v1/jobs",
-    params(("phase" = Option<String>, Query, description = "Only jobs in this phase"), ("limit" = Option<usize>, Query, description = "Most items, 1 to 500"), ("after" = Option<String>, Query, description = "The `next` of a page")),
+    params(("phase" = Option<String>, Query, description = "Only jobs in this phase"), ("limit" = Option<usize>, Query, minimum = 1, maximum = 500, description = "Most items, 1 to 500"), ("after" = Option<String>, Query, description = "The `next` of a page")),
     responses((status = 200, body = Page<JobView>), (status = 400, body = Problem), (status = 403, body = Problem)))]
 async fn list_jobs(
     State(app): AppState,
@@ -187,7 +194,7 @@ async fn list_jobs(
 ///
 /// With a header `Idempotency-Key`, a repeated request finds the job of the first one.
 #[utoipa::path(post, path = "/api/v1/jobs", request_body = NewJob,
-    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeated request harmless, 1 to 255 characters")),
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, description = "Makes a repeated request harmless, 1 to 255 characters")),
     responses((status = 201, body = JobView), (status = 200, body = JobView, description = "An earlier request with this key has submitted the job"), (status = 400, body = Problem), (status = 403, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem)))]
 async fn submit_job(
     State(app): AppState,
@@ -200,9 +207,11 @@ async fn submit_job(
         |error: serde_json::Error| Problem::new(StatusCode::BAD_REQUEST, format!("the body is no job: {error}"));
     let NewJob { name, spec } = serde_json::from_slice(&body).map_err(wrong)?;
     let job = submit::wanted(&headers, &caller.user.name, name, spec)?;
-    let submitted = submit::submit(&app.world, job).await?;
-    let status = if submitted.is_known { StatusCode::OK } else { StatusCode::CREATED };
-    Ok(made(status, &submitted.job))
+    Ok(submitted(&submit::submit(&app.world, job).await?))
+}
+
+fn submitted(submitted: &Submitted) -> Response {
+    made(if submitted.is_known { StatusCode::OK } else { StatusCode::CREATED }, &submitted.job)
 }
 
 /// One job
@@ -250,22 +259,26 @@ async fn cancel_job(
 }
 
 /// Submit a job again, under a new name
-#[utoipa::path(post, path = "/api/v1/jobs/{name}/rerun", params(("name" = String, Path, description = "Name of the job")),
-    responses((status = 201, body = JobView), (status = 403, body = Problem), (status = 404, body = Problem)))]
+///
+/// With a header `Idempotency-Key`, a repeated request finds the job of the first one.
+#[utoipa::path(post, path = "/api/v1/jobs/{name}/rerun",
+    params(("name" = String, Path, description = "Name of the job"), ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, description = "Makes a repeated request harmless, 1 to 255 characters")),
+    responses((status = 201, body = JobView), (status = 200, body = JobView, description = "An earlier request with this key has submitted the job"), (status = 400, body = Problem), (status = 403, body = Problem), (status = 404, body = Problem), (status = 422, body = Problem)))]
 async fn rerun_job(
     State(app): AppState,
     Extension(caller): Known,
     Path(name): Path<String>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     app.may(&caller.user, "get", What::Jobs, &name).await?;
     app.may(&caller.user, "create", What::Jobs, "").await?;
-    let job = submit::again(&*app.job(&name)?, &caller.user.name);
-    Ok(made(StatusCode::CREATED, &submit::submit(&app.world, job).await?.job))
+    let job = submit::again(&headers, &*app.job(&name)?, &caller.user.name)?;
+    Ok(submitted(&submit::submit(&app.world, job).await?))
 }
 
 /// The results of a job, by path
 #[utoipa::path(get, path = "/api/v1/jobs/{name}/results",
-    params(("name" = String, Path, description = "Name of the job"), ("limit" = Option<usize>, Query, description = "Most items, 1 to 500"), ("after" = Option<String>, Query, description = "The `next` of a page")),
+    params(("name" = String, Path, description = "Name of the job"), ("limit" = Option<usize>, Query, minimum = 1, maximum = 500, description = "Most items, 1 to 500"), ("after" = Option<String>, Query, description = "The `next` of a page")),
     responses((status = 200, body = Page<ResultView>), (status = 403, body = Problem), (status = 404, body = Problem)))]
 async fn list_results(
     State(app): AppState,
@@ -284,7 +297,7 @@ async fn list_results(
 /// One result, byte for byte
 ///
 /// `ETag` and `Repr-Digest` carry its SHA-256. A part of it is asked for by `Range`.
-#[utoipa::path(get, path = "/api/v1/jobs/{name}/results/{path}",
+#[utoipa::path(get, path = "/api/v1/jobs/{name}/results/{*path}",
     params(("name" = String, Path, description = "Name of the job"), ("path" = String, Path, description = "Path of the result, with its slashes"), ("Range" = Option<String>, Header, description = "bytes=FIRST-LAST")),
     responses((status = 200, content_type = "application/octet-stream", body = String), (status = 206, content_type = "application/octet-stream", body = String), (status = 403, body = Problem), (status = 404, body = Problem), (status = 416, description = "There are not so many bytes")))]
 async fn get_result(
@@ -306,6 +319,12 @@ pub(crate) async fn result(
     method: &Method,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
+    let (store, file) = found(app, name, path).await?;
+    results::answer(&store, &file, method, headers).await
+}
+
+/// One result of a job, and the store that has it.
+pub(crate) async fn found(app: &App, name: &str, path: &str) -> Result<(liqo_results::Store, File), Problem> {
     let wanted = path.to_owned();
     let keep = move |found: &mut Option<File>, file: File| {
         if *file.path == *wanted {
@@ -313,14 +332,13 @@ pub(crate) async fn result(
         }
     };
     let (store, file) = app.results(&*app.job(name)?, None, keep).await?;
-    let file =
-        file.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, format!("job {name:?} has no result {path:?}")))?;
-    results::answer(&store, &file, method, headers).await
+    let missing = || Problem::new(StatusCode::NOT_FOUND, format!("job {name:?} has no result {path:?}"));
+    Ok((store, file.ok_or_else(missing)?))
 }
 
 /// The templates of jobs, by name
 #[utoipa::path(get, path = "/api/v1/templates",
-    params(("limit" = Option<usize>, Query, description = "Most items, 1 to 500"), ("after" = Option<String>, Query, description = "The `next` of a page")),
+    params(("limit" = Option<usize>, Query, minimum = 1, maximum = 500, description = "Most items, 1 to 500"), ("after" = Option<String>, Query, description = "The `next` of a page")),
     responses((status = 200, body = Page<TemplateView>), (status = 403, body = Problem)))]
 async fn list_templates(
     State(app): AppState,

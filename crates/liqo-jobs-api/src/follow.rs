@@ -11,12 +11,13 @@ use axum::{
 };
 use futures::{StreamExt, stream::BoxStream};
 use http::{
-    HeaderValue, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_TYPE},
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE},
 };
 use kube::ResourceExt;
 use liqo_api::jobs::Job;
 use liqo_front::{
+    Caller,
     events::{self, Event},
     page::parameter,
     problem::Problem,
@@ -26,8 +27,12 @@ use serde_json::{Value, json as object};
 
 use crate::{
     api::{App, AppState, Known, What},
+    lines::{self, Lines},
     model::JobView,
 };
+
+/// The media type of server-sent events.
+const EVENTS: &str = "text/event-stream";
 
 impl App {
     /// The log of the last worker of a job, as it comes.
@@ -65,35 +70,55 @@ impl App {
 }
 
 /// The log of the worker of a job
+///
+/// Who accepts `text/event-stream` gets it line by line until the worker ends: each `line` carries JSON text, `end` is the last event.
 #[utoipa::path(get, path = "/api/v1/jobs/{name}/log",
-    params(("name" = String, Path, description = "Name of the job"), ("follow" = Option<bool>, Query, description = "Go on until the worker ends")),
+    params(("name" = String, Path, description = "Name of the job"), ("follow" = Option<bool>, Query, description = "Go on until the worker ends"), ("Last-Event-ID" = Option<String>, Header, description = "The last event that the caller knows")),
     responses((status = 200, content_type = "text/plain", body = String), (status = 403, body = Problem), (status = 404, body = Problem)))]
 pub(crate) async fn get_log(
     State(app): AppState,
     Extension(caller): Known,
     Path(name): Path<String>,
     RawQuery(query): RawQuery,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let pod = app.readable(&caller.user, &name).await?;
-    let follow = parameter(query.as_deref(), "follow").is_some_and(|value| value.is_empty() || value == "true");
-    let log = app.log(&pod, follow).await?;
-    let body = if follow {
-        // A log that is followed takes one of the places of streams for as long as it lasts, and ends with the rights of its reader.
-        let place = app.front.streams.take(&caller.user.name)?;
-        events::guarded(place, log, events::TICK, move || {
-            let (app, caller, name) = (Arc::clone(&app), caller.clone(), name.clone());
-            async move {
-                app.front.again(&caller).await?;
-                app.readable(&caller.user, &name).await.map(drop)
-            }
-        })
-    } else {
-        Body::from_stream(log)
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let is_stream = text(ACCEPT).is_some_and(|accepted| accepted.contains(EVENTS));
+    let follow = match parameter(query.as_deref(), "follow").as_deref() {
+        Some("" | "true") => true,
+        None | Some("false") => false,
+        Some(_) => return Err(Problem::new(StatusCode::BAD_REQUEST, "follow is true or false")),
     };
+    let mut log = app.log(&pod, follow || is_stream).await?;
+    if is_stream {
+        let last = text(HeaderName::from_static("last-event-id"));
+        log = lines::events(log, Lines::of(&pod, last), events::TICK);
+    }
+    let body = if follow || is_stream { lasting(&app, caller, name, log)? } else { Body::from_stream(log) };
     let mut response = Response::new(body);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    let kind = if is_stream { EVENTS } else { "text/plain; charset=utf-8" };
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
+}
+
+/// A log that is followed takes one of the places of streams for as long as it lasts, and ends with the rights of its reader.
+fn lasting(
+    app: &Arc<App>,
+    caller: Caller,
+    name: String,
+    log: BoxStream<'static, std::io::Result<Bytes>>,
+) -> Result<Body, Problem> {
+    let place = app.front.streams.take(&caller.user.name)?;
+    let app = Arc::clone(app);
+    Ok(events::guarded(place, log, events::TICK, move || {
+        let (app, caller, name) = (Arc::clone(&app), caller.clone(), name.clone());
+        async move {
+            app.front.again(&caller).await?;
+            app.readable(&caller.user, &name).await.map(drop)
+        }
+    }))
 }
 
 /// Changes of jobs, as server-sent events

@@ -3,44 +3,56 @@
 //! Keeps true: off unless switched on; on a loopback address unless somebody says otherwise; whoever can reach the address acts
 //! as one named user of the cluster, with the rights of that user and no others. Every answer says that the facade is deprecated.
 
+mod demo;
+mod dotenv;
+mod first;
+mod order;
+mod place;
+mod resource;
+mod services;
+mod upload;
+
 use std::{
     convert::Infallible,
+    path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use axum::{
     Router,
     body::Body,
-    extract::{Path, RawQuery, State},
+    extract::DefaultBodyLimit,
     response::{IntoResponse, Response},
-    routing::{any, get},
 };
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header::LOCATION};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use kube::ResourceExt;
-use liqo_api::jobs::{Job, JobSpec, Phase, SUBMITTER_ANNOTATION};
-use liqo_front::{Front, json::once as answer, page::parameter, problem::Problem, session::is_forged};
+use liqo_api::jobs::{Job, JobSpec, SUBMITTER_ANNOTATION};
+use liqo_front::{Front, page::parameter, problem::Problem, session::is_forged};
 use liqo_kube::{
     access::User,
     drain::Drain,
+    owner_reference, said,
     server::{self, Limits, Listen, Reply},
 };
-use liqo_results::File;
-use serde_json::{Map, Value, json};
+use ring::rand::{SecureRandom, SystemRandom};
 
+use self::{
+    dotenv::Variables,
+    upload::{File, LONGEST_FORM},
+};
 use crate::{
-    api::{App, What, phase_of, result},
+    api::{App, What, phase_of},
     submit,
     world::World,
 };
 
-/// The result that `/demo` answers with, if the job leaves one of this name; else its first one.
-const DEMO_RESULT: &str = "result";
-/// How long `/demo` waits when the caller does not say, and at most: connectors give up after a minute.
-const DEMO_WAIT: Duration = Duration::from_secs(55);
-const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+/// When a caller who was refused for too many jobs may try again.
+const PAUSE: Duration = Duration::from_secs(55);
 /// Jobs of the facade that have not ended, at most.
 const MOST_JOBS: usize = 100;
+/// Resources that one order names, at most.
+const MOST_RESOURCES: usize = 16;
 /// Answers wait for jobs, so their time is bounded here and not by the server.
 const LIMITS: Limits = Limits { answer: None, ..Limits::DEFAULT };
 
@@ -59,6 +71,12 @@ pub struct LegacyArgs {
     /// JobTemplate that `/job/deploy` and `/demo` run.
     #[arg(long, default_value = "legacy", value_name = "NAME")]
     pub legacy_template: String,
+    /// Images that a job description may name besides that of the template; a `*` at the end stands for anything.
+    #[arg(long, value_name = "IMAGE", value_delimiter = ',')]
+    pub legacy_images: Vec<String>,
+    /// File with the token that callers of the later generation (`/services`) show; left out: these paths are not there.
+    #[arg(long, value_name = "FILE", requires = "legacy_address")]
+    pub legacy_services_token: Option<PathBuf>,
 }
 
 /// The facade, switched on.
@@ -73,6 +91,24 @@ struct Facade {
     app: Arc<App>,
     user: User,
     template: String,
+    images: Arc<[String]>,
+    /// File with the token for the paths of the later generation.
+    token: Option<Arc<Path>>,
+}
+
+/// What a caller orders.
+#[derive(Default)]
+struct Order {
+    /// Which worker; nothing: that of the template.
+    description: Option<Variables>,
+    /// Its variables.
+    variables: Variables,
+    /// The template; nothing: that of the facade.
+    template: Option<String>,
+    /// ConfigMaps with more variables, by name.
+    resources: Vec<String>,
+    /// Annotations of the job.
+    annotations: Vec<(String, String)>,
 }
 
 impl Legacy {
@@ -86,13 +122,22 @@ impl Legacy {
         front: &Arc<Front>,
         drain: Drain,
     ) -> Result<Option<Self>, String> {
-        let LegacyArgs { legacy_address, legacy_user, legacy_groups, legacy_template } = args;
+        let LegacyArgs {
+            legacy_address,
+            legacy_user,
+            legacy_groups,
+            legacy_template,
+            legacy_images,
+            legacy_services_token,
+        } = args;
         let Some(address) = legacy_address else { return Ok(None) };
         let name = legacy_user.filter(|name| !name.is_empty());
         let name = name.ok_or("--legacy-user: name the user of this cluster with whose rights the facade acts")?;
         let user = User { name, groups: legacy_groups, ..User::default() };
         let app = App::new(Arc::clone(front), Arc::clone(world));
-        Ok(Some(Self { address, facade: Facade { app, user, template: legacy_template }, drain }))
+        let token = legacy_services_token.map(Into::into);
+        let facade = Facade { app, user, template: legacy_template, images: legacy_images.into(), token };
+        Ok(Some(Self { address, facade, drain }))
     }
 
     /// Serves for as long as the process lives.
@@ -110,29 +155,17 @@ impl Legacy {
 }
 
 fn routes(facade: Facade) -> Router {
-    Router::new()
-        .route("/job/deploy", any(deploy))
-        .route("/job/deploy/", any(deploy))
-        .route("/job/{id}", get(state).delete(delete))
-        .route("/job/{id}/result/list", get(list))
-        .route("/job/{id}/result", get(file))
-        .route("/demo", get(demo))
-        .route("/health", get(async || answer(&json!({"health": "alive"}))))
-        .with_state(facade)
+    let mut all = first::routes().merge(demo::routes()).merge(resource::routes());
+    if facade.token.is_some() {
+        all = all.merge(services::routes(&facade));
+    }
+    // Bodies are bounded where they are read.
+    all.layer(DefaultBodyLimit::disable()).with_state(facade)
 }
 
 async fn answered(facade: Facade, router: Router, request: Request<hyper::body::Incoming>) -> Response<Reply> {
-    use tower_service::Service;
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    // Nothing that is sent to the facade is read.
-    let request = Request::from_parts(request.into_parts().0, Body::empty());
-    let mut response = match facade.admit(request.headers()) {
-        Ok(()) => {
-            let answer: Result<Response, Infallible> = { router }.call(request).await;
-            answer.unwrap_or_else(|never| match never {})
-        }
-        Err(refusal) => refusal.into_response(),
-    };
+    let (method, path) = (said::method(request.method()), said::printable(request.uri().path()));
+    let mut response = facade.answer(router, request).await.unwrap_or_else(IntoResponse::into_response);
     // RFC 9745 wants a date: that of the first release that has the successor.
     response.headers_mut().insert("deprecation", HeaderValue::from_static("@1796083200"));
     let successor = HeaderValue::from_static("</api/v1/jobs>; rel=\"successor-version\"");
@@ -144,10 +177,49 @@ async fn answered(facade: Facade, router: Router, request: Request<hyper::body::
 
 /// Whether jobs of the facade, of which so many have not ended, may become more.
 fn has_room(waiting: usize) -> Result<(), Problem> {
-    if waiting < MOST_JOBS { Ok(()) } else { Err(Problem::too_many(DEMO_WAIT)) }
+    if waiting < MOST_JOBS { Ok(()) } else { Err(Problem::too_many(PAUSE)) }
+}
+
+/// A name that nobody else chooses.
+fn made_up(prefix: &str) -> Result<String, Problem> {
+    let mut random = [0; 8];
+    let none = |_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the system has no randomness");
+    SystemRandom::new().fill(&mut random).map_err(none)?;
+    Ok(format!("{prefix}-{:016x}", u64::from_be_bytes(random)))
+}
+
+impl Order {
+    /// Reads an order from a form and a query.
+    ///
+    /// # Errors
+    /// 400 with what breaks a rule.
+    fn read(files: &[File], query: Option<&str>) -> Result<Self, Problem> {
+        let description = upload::variables(files, "config_data")?;
+        let variables = upload::variables(files, "env_file")?.unwrap_or_default();
+        let names = parameter(query, "config_map_ref").unwrap_or_default();
+        let resources: Vec<_> =
+            names.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();
+        if resources.len() > MOST_RESOURCES {
+            let why = format!("config_map_ref names more than {MOST_RESOURCES} resources");
+            return Err(Problem::new(StatusCode::BAD_REQUEST, why));
+        }
+        Ok(Self { description, variables, resources, ..Self::default() })
+    }
 }
 
 impl Facade {
+    async fn answer(&self, router: Router, request: Request<hyper::body::Incoming>) -> Result<Response, Problem> {
+        use tower_service::Service;
+        self.admit(request.headers())?;
+        let (parts, body) = request.into_parts();
+        let failed = |error: server::BodyError| Problem::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string());
+        // Also with GET, as the first generation sends files.
+        let body = server::body(Request::from_parts(parts.clone(), body), LONGEST_FORM).await.map_err(failed)?;
+        let request = Request::from_parts(parts, Body::from(body));
+        let answer: Result<Response, Infallible> = { router }.call(request).await;
+        Ok(answer.unwrap_or_else(|never| match never {}))
+    }
+
     /// Whether a request is looked at: programs ask at the rate of one user, and pages of other sites not at all.
     fn admit(&self, headers: &HeaderMap) -> Result<(), Problem> {
         if is_forged(headers) {
@@ -162,19 +234,67 @@ impl Facade {
 
     /// The job with this UID.
     fn job(&self, id: &str) -> Result<Arc<Job>, Problem> {
-        let found = self.app.world.jobs().into_iter().find(|job| job.uid().as_deref() == Some(id));
-        found.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, format!("there is no job {id:?}")))
+        let missing = || Problem::new(StatusCode::NOT_FOUND, format!("there is no job {id:?}"));
+        self.app.world.job_of(id).ok_or_else(missing)
     }
 
-    async fn submit(&self) -> Result<Job, Problem> {
+    /// Whether the user of the facade has submitted a job, and the job has not ended.
+    fn is_mine_and_lasts(&self, job: &Job) -> bool {
+        job.annotations().get(SUBMITTER_ANNOTATION) == Some(&self.user.name) && !phase_of(job).is_final()
+    }
+
+    async fn submit(&self, order: Order) -> Result<Job, Problem> {
         self.may("create", What::Jobs, "").await?;
-        let is_mine = |job: &&Arc<Job>| {
-            job.annotations().get(SUBMITTER_ANNOTATION) == Some(&self.user.name) && !phase_of(job).is_final()
-        };
-        has_room(self.app.world.jobs().iter().filter(is_mine).count())?;
-        let spec = JobSpec { template_name: Some(self.template.clone()), ..JobSpec::default() };
-        let job = submit::wanted(&HeaderMap::new(), &self.user.name, None, spec)?;
-        Ok(submit::submit(&self.app.world, job).await?.job)
+        has_room(self.app.world.jobs().iter().filter(|job| self.is_mine_and_lasts(job)).count())?;
+        let Order { description, variables, template, resources, annotations } = order;
+        self.may_keep(&variables).await?;
+        let template_name = template.unwrap_or_else(|| self.template.clone());
+        let template = self.app.world.template(&template_name).map(|template| template.spec.clone());
+        let description = description.map(|one| order::worker(template.as_ref(), &one, &self.images));
+        let template = description.transpose()?.flatten();
+        let name = made_up("job")?;
+        let mut env_from = Vec::new();
+        for resource in resources {
+            env_from.extend(self.sources(&resource).await?);
+        }
+        env_from.extend(order::sources(&name, !variables.plain.is_empty(), !variables.secret.is_empty()));
+        let template_name = template.is_none().then_some(template_name);
+        let spec = JobSpec { template_name, template, env_from, ..JobSpec::default() };
+        let mut job = submit::wanted(&HeaderMap::new(), &self.user.name, Some(name), spec)?;
+        job.annotations_mut().extend(annotations);
+        let job = submit::submit(&self.app.world, job).await?.job;
+        if let Err(problem) = self.keep(&job, variables).await {
+            // Without its variables the worker would wait for ever.
+            self.app.deleted(&job).await?;
+            return Err(problem);
+        }
+        Ok(job)
+    }
+
+    /// Whether the user may keep such variables.
+    async fn may_keep(&self, variables: &Variables) -> Result<(), Problem> {
+        if !variables.plain.is_empty() {
+            self.may("create", What::ConfigMaps, "").await?;
+        }
+        if !variables.secret.is_empty() {
+            self.may("create", What::Secrets, "").await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the ConfigMap and the Secret with the variables of a job, which go with the job.
+    async fn keep(&self, job: &Job, variables: Variables) -> Result<(), Problem> {
+        let world = &self.app.world;
+        let metadata = || order::metadata(&world.namespace, &job.name_any(), Some(owner_reference(job, false)));
+        let refused = |error| submit::refused(&error);
+        let Variables { plain, secret } = variables;
+        if !plain.is_empty() {
+            world.cluster.create(&order::config_map(metadata(), plain)).await.map_err(refused)?;
+        }
+        if !secret.is_empty() {
+            world.cluster.create(&order::secret(metadata(), secret)).await.map_err(refused)?;
+        }
+        Ok(())
     }
 }
 
@@ -183,112 +303,8 @@ fn with(status: StatusCode, mut response: Response) -> Response {
     response
 }
 
-fn deployed(status: StatusCode, job: &Job) -> Response {
-    let id = job.uid().unwrap_or_default();
-    let mut response = answer(&json!({"status": "job deployed", "job_uuid": id}));
-    *response.status_mut() = status;
-    response.headers_mut().extend(HeaderValue::from_str(&format!("/job/{id}")).ok().map(|place| (LOCATION, place)));
-    response
-}
-
-async fn deploy(State(facade): State<Facade>, method: Method) -> Result<Response, Problem> {
-    if !matches!(method, Method::GET | Method::POST) {
-        return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "jobs are deployed by GET or POST"));
-    }
-    Ok(deployed(StatusCode::CREATED, &facade.submit().await?))
-}
-
-async fn state(State(facade): State<Facade>, Path(id): Path<String>) -> Result<Response, Problem> {
-    let job = facade.job(&id)?;
-    facade.may("get", What::Jobs, &job.name_any()).await?;
-    Ok(answer(&pod_state(&job)))
-}
-
-/// What the first generation said of the one pod of a job.
-fn pod_state(job: &Job) -> Value {
-    let status = job.status.clone().unwrap_or_default();
-    let (pod, worker) = match status.phase {
-        Phase::Queued | Phase::Starting => ("Pending", "waiting"),
-        Phase::Running => ("Running", "running"),
-        Phase::Storing => ("Running", "terminated"),
-        Phase::Succeeded => ("Succeeded", "terminated"),
-        Phase::Failed | Phase::Cancelled => ("Failed", "terminated"),
-    };
-    let states = Map::from_iter([("worker".to_owned(), json!(worker))]);
-    json!({"pod_name": status.pod.unwrap_or_default(), "pod.status.phase": pod, "container_states": states})
-}
-
-async fn delete(State(facade): State<Facade>, Path(id): Path<String>) -> Result<Response, Problem> {
-    let job = facade.job(&id)?;
-    facade.may("delete", What::Jobs, &job.name_any()).await?;
-    facade.app.deleted(&job).await?;
-    Ok(with(StatusCode::ACCEPTED, answer(&json!({}))))
-}
-
-async fn list(State(facade): State<Facade>, Path(id): Path<String>) -> Result<Response, Problem> {
-    let job = facade.job(&id)?;
-    facade.may("get", What::Results, &job.name_any()).await?;
-    let keep = |paths: &mut Vec<Box<str>>, file: File| paths.push(file.path);
-    let (_, paths) = facade.app.results(&job, Vec::new(), keep).await?;
-    Ok(answer(&paths))
-}
-
-async fn file(
-    State(facade): State<Facade>,
-    Path(id): Path<String>,
-    RawQuery(query): RawQuery,
-    method: Method,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let missing = || Problem::new(StatusCode::BAD_REQUEST, "name the result: ?file=PATH");
-    let file = parameter(query.as_deref(), "file").ok_or_else(missing)?;
-    let name = facade.job(&id)?.name_any();
-    facade.may("get", What::Results, &name).await?;
-    result(&facade.app, &name, &file, &method, &headers).await
-}
-
-/// Runs a job and answers with its result; after the timeout, with where the job is.
-async fn demo(
-    State(facade): State<Facade>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let wrong = |_| Problem::new(StatusCode::BAD_REQUEST, "timeout is a number of seconds");
-    let timeout = parameter(query.as_deref(), "timeout").map(|text| text.parse().map_err(wrong)).transpose()?;
-    facade.may("get", What::Results, "").await?;
-    let until = Instant::now() + timeout.map_or(DEMO_WAIT, Duration::from_secs).min(LONGEST_WAIT);
-    let mut changes = facade.app.world.changes();
-    let job = facade.submit().await?;
-    let name = job.name_any();
-    loop {
-        changes.mark_unchanged();
-        let status = facade.app.world.job(&name).and_then(|job| job.status.clone()).unwrap_or_default();
-        if status.phase.is_final() {
-            return demo_result(&facade, &name, &headers).await;
-        }
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() || !matches!(tokio::time::timeout(left, changes.changed()).await, Ok(Ok(()))) {
-            return Ok(deployed(StatusCode::ACCEPTED, &job));
-        }
-    }
-}
-
-async fn demo_result(facade: &Facade, name: &str, headers: &HeaderMap) -> Result<Response, Problem> {
-    let none = || with(StatusCode::BAD_REQUEST, answer(&json!({"message": "no result file"})));
-    let keep = |chosen: &mut Option<Box<str>>, file: File| {
-        if chosen.is_none() || *file.path == *DEMO_RESULT {
-            *chosen = Some(file.path);
-        }
-    };
-    let found = facade.app.results(&*facade.app.job(name)?, None, keep).await;
-    let Ok((_, Some(chosen))) = found else { return Ok(none()) };
-    result(&facade.app, name, &chosen, &Method::GET, headers).await
-}
-
 #[cfg(test)]
 mod tests {
-    use liqo_api::jobs::JobStatus;
-
     use super::*;
 
     #[test]
@@ -298,11 +314,17 @@ mod tests {
     }
 
     #[test]
-    fn the_state_is_that_of_one_pod() {
-        let mut job = Job::new("j", JobSpec::default());
-        job.status = Some(JobStatus { phase: Phase::Storing, pod: Some("j-x".to_owned()), ..JobStatus::default() });
-        let wanted =
-            json!({"pod_name": "j-x", "pod.status.phase": "Running", "container_states": {"worker": "terminated"}});
-        assert_eq!(pod_state(&job), wanted);
+    fn an_order_names_few_resources() {
+        let names = |count: usize| format!("config_map_ref={}", vec!["a"; count].join("%2C"));
+        assert_eq!(Order::read(&[], Some("config_map_ref=a,+b,,")).unwrap().resources, ["a", "b"]);
+        assert!(Order::read(&[], Some(&names(MOST_RESOURCES))).is_ok());
+        assert!(Order::read(&[], Some(&names(MOST_RESOURCES + 1))).is_err());
+        assert!(Order::read(&[], None).unwrap().resources.is_empty());
+    }
+
+    #[test]
+    fn made_up_names_differ() {
+        let names: std::collections::BTreeSet<_> = (0..100).map(|_| made_up("job").unwrap()).collect();
+        assert!(names.len() == 100 && names.iter().all(|name| name.len() == "job-".len() + 16));
     }
 }

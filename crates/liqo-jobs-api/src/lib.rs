@@ -8,6 +8,8 @@
 mod api;
 mod follow;
 mod legacy;
+mod lines;
+mod links;
 mod model;
 mod pages;
 mod results;
@@ -31,7 +33,7 @@ pub struct ApiArgs {
     #[command(flatten)]
     pub store: StoreArgs,
     /// Namespace of the jobs.
-    #[arg(long, env = "POD_NAMESPACE", default_value = "liqo-jobs")]
+    #[arg(long, default_value = "liqo-jobs", value_name = "NAME")]
     pub namespace: String,
     /// Name of this cluster, for the pages.
     #[arg(long, default_value = "")]
@@ -56,8 +58,10 @@ impl Role for ApiArgs {
     async fn run(self, life: Life) -> Result<(), String> {
         let opening = Opening::begin(&life, &self.runtime, self.front, Self::NAME).await?;
         let home = opening.home.clone();
-        let store = JobStore::wait(&home, &self.namespace, self.store).await;
-        let world = Arc::new(world::World::start(home, self.namespace, store));
+        let own_namespace = self.store.own_namespace.clone();
+        let store = JobStore::wait(&home, self.store).await;
+        let links = links::Links::open(&home, &own_namespace).await.map_err(|error| error.to_string())?;
+        let world = Arc::new(world::World::start(home, self.namespace, store, links));
         world.ready().await;
         let front = opening.front((self.cluster_name, String::new()));
         if let Some(legacy) = legacy::Legacy::new(self.legacy, &world, &front, life.drain().clone())? {

@@ -36,6 +36,8 @@ pub(crate) struct JobView {
     pub(crate) message: String,
     /// The user who submitted the job; empty when not submitted here.
     pub(crate) submitter: String,
+    /// Where the worker may run: Any, Local or Remote.
+    pub(crate) placement: String,
     /// The node the worker runs or ran on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) node: Option<String>,
@@ -53,6 +55,9 @@ pub(crate) struct JobView {
     /// RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) created_at: Option<String>,
+    /// When the job was given its turn, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) admitted_at: Option<String>,
     /// RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) started_at: Option<String>,
@@ -80,12 +85,14 @@ impl JobView {
             reason: status.reason.unwrap_or_default(),
             message: status.message.unwrap_or_default(),
             submitter: job.annotations().get(SUBMITTER_ANNOTATION).cloned().unwrap_or_default(),
+            placement: format!("{:?}", job.spec.placement),
             node: status.node,
             exit_code: status.exit_code,
             attempts: status.attempts,
             results,
             result_bytes,
             created_at: text(job.metadata.creation_timestamp.as_ref()),
+            admitted_at: text(status.admitted_at.as_ref()),
             started_at: text(status.started_at.as_ref()),
             finished_at: text(status.finished_at.as_ref()),
             spec: serde_json::to_value(&job.spec).expect("a spec is JSON"),
@@ -126,4 +133,32 @@ impl ResultView {
     pub(crate) fn of(file: &File) -> Self {
         Self { path: file.path.to_string(), size: file.size, sha256: file.sha256.to_string() }
     }
+}
+
+/// What a link shall open.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewLink {
+    /// Path of the result.
+    pub(crate) path: String,
+    /// Seconds for which the link is good, 1 to 86,400.
+    #[serde(default = "hour")]
+    #[schema(minimum = 1, maximum = 86_400, default = 3600)]
+    pub(crate) seconds: u64,
+}
+
+fn hour() -> u64 {
+    3600
+}
+
+/// A link to a result.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct LinkView {
+    /// Path of the URL at this API. Whoever has it may read the result.
+    pub(crate) url: String,
+    /// RFC 3339.
+    pub(crate) expires_at: String,
+    /// The result.
+    pub(crate) result: ResultView,
 }

@@ -9,7 +9,7 @@ use axum::{
 };
 use http::StatusCode;
 use kube::ResourceExt;
-use liqo_api::jobs::Phase;
+use liqo_api::jobs::{Job, Phase};
 use liqo_front::{
     Caller,
     look::{self, Frame},
@@ -25,6 +25,8 @@ use crate::{
 
 /// Pages for people: name, path.
 pub(crate) const PAGES: &[(&str, &str)] = &[("Jobs", "/"), ("API", "/front/api")];
+/// Steps of a job: its turn, the start of its worker, the end of it, its results.
+const STEPS: usize = 4;
 /// Results shown on the page of a job; the API has them all.
 const SHOWN: usize = 500;
 
@@ -39,6 +41,8 @@ struct JobsPage<'a> {
 #[template(path = "job.html")]
 struct JobPage<'a> {
     job: &'a JobView,
+    /// The place among jobs that wait, and their number.
+    place: Option<(usize, usize)>,
     results: &'a [ResultView],
     more: usize,
     /// Why no results are shown; empty: they are.
@@ -79,7 +83,8 @@ pub(crate) async fn one(
     };
     let all = job.status.as_ref().and_then(|status| usize::try_from(status.results.as_ref()?.files).ok());
     let more = all.unwrap_or_default().saturating_sub(SHOWN);
-    let main = JobPage { job: &JobView::of(&job), results: &results, more, hidden: &hidden };
+    let place = place(&name, &app.world.jobs());
+    let main = JobPage { job: &JobView::of(&job), place, results: &results, more, hidden: &hidden };
     let (here, json) = (format!("/jobs/{name}"), format!("/api/v1/jobs/{name}"));
     Ok(framed(&app, &caller, (&name, &here, &json), &main))
 }
@@ -109,11 +114,43 @@ fn counts(phases: impl Iterator<Item = Phase> + Clone) -> Vec<(&'static str, usi
 /// The class of the style sheet for a phase.
 fn class(phase: &str) -> &'static str {
     match phase {
-        "Succeeded" => "ok",
+        "Succeeded" => "good",
         "Failed" => "bad",
-        "Cancelled" => "warn",
-        _ => "",
+        _ => "wait",
     }
+}
+
+/// Steps of a job that are behind it, of [`STEPS`].
+fn done(phase: &str) -> usize {
+    match phase {
+        "Queued" => 0,
+        "Starting" => 1,
+        "Running" => 2,
+        "Storing" => 3,
+        _ => STEPS,
+    }
+}
+
+impl JobView {
+    /// Why the worker runs where it runs.
+    fn why_there(&self) -> String {
+        let clusters = self.spec["clusters"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let ids: Vec<_> = clusters.iter().filter_map(|id| id.as_str()).collect();
+        let chosen = if ids.is_empty() { String::new() } else { format!(", one of {}", ids.join(", ")) };
+        match self.placement.as_str() {
+            "Local" => "the job asks for this cluster".to_owned(),
+            "Remote" => format!("the job asks for another cluster{chosen}"),
+            _ => format!("wherever its namespace is offloaded to{chosen}"),
+        }
+    }
+}
+
+/// The place of a job among those that wait, oldest first, and their number; nothing when the job does not wait.
+fn place(name: &str, all: &[Arc<Job>]) -> Option<(usize, usize)> {
+    let mut waiting: Vec<_> = all.iter().filter(|job| phase_of(job) == Phase::Queued).collect();
+    waiting.sort_by_key(|job| (job.metadata.creation_timestamp.clone(), job.name_any()));
+    let at = waiting.iter().position(|job| job.name_any() == name)?;
+    Some((at + 1, waiting.len()))
 }
 
 /// A time for people, to the second, UTC; a dash where there is none.
@@ -149,6 +186,9 @@ fn url(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+    use liqo_api::jobs::{JobSpec, JobStatus};
+
     use super::*;
 
     #[test]
@@ -156,9 +196,27 @@ mod tests {
         let evil = "<b onload=x>\"'";
         let job = JobView { name: "j".into(), message: evil.into(), phase: "Failed".into(), ..JobView::default() };
         let results = [ResultView { path: evil.into(), size: 1536, sha256: "aa".into() }];
-        let html = JobPage { job: &job, results: &results, more: 0, hidden: "" }.render().unwrap();
+        let html = JobPage { job: &job, place: Some((2, 3)), results: &results, more: 0, hidden: "" }.render().unwrap();
         assert!(!html.contains(evil) && html.contains("%3Cb%20onload%3Dx%3E%22%27"), "{html}");
         assert!(html.contains("1.5 KiB") && html.contains("class=\"bad\""), "{html}");
+        assert!(html.contains("2 of 3 that wait") && html.contains("4 of 4 steps"), "{html}");
+    }
+
+    #[test]
+    fn a_job_that_waits_knows_its_place() {
+        let job = |name: &str, phase, second| {
+            let mut job = Job::new(name, JobSpec::default());
+            job.metadata.creation_timestamp = Some(Time(Timestamp::from_second(second).unwrap()));
+            job.status = Some(JobStatus { phase, ..JobStatus::default() });
+            Arc::new(job)
+        };
+        let all = [job("a", Phase::Queued, 9), job("b", Phase::Queued, 1), job("c", Phase::Running, 0)];
+        assert_eq!([place("a", &all), place("b", &all), place("c", &all)], [Some((2, 2)), Some((1, 2)), None]);
+        let phases = ["Queued", "Starting", "Running", "Storing", "Failed"];
+        assert_eq!(phases.map(done), [0, 1, 2, 3, STEPS]);
+        let spec = serde_json::json!({"clusters": ["x", "y"]});
+        let view = JobView { placement: "Remote".into(), spec, ..JobView::default() };
+        assert_eq!(view.why_there(), "the job asks for another cluster, one of x, y");
     }
 
     #[test]

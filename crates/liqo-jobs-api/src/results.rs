@@ -180,4 +180,18 @@ mod tests {
         assert_eq!(disposition("a/b c.bin"), "attachment; filename=\"b c.bin\"; filename*=UTF-8''b%20c.bin");
         assert_eq!(disposition("ü\".html"), "attachment; filename=\"__.html\"; filename*=UTF-8''%C3%BC%22.html");
     }
+
+    /// A range that is answered lies in the file and has bytes.
+    #[test]
+    fn fuzz_range() {
+        liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "range", |bytes| {
+            let Ok(value) = http::HeaderValue::from_bytes(bytes) else { return };
+            let headers = HeaderMap::from_iter([(RANGE, value)]);
+            for size in [0, 1, 100, u64::MAX] {
+                if let Part::Bytes(range) = part(&Method::GET, &headers, "\"t\"", size) {
+                    assert!(range.start < range.end && range.end <= size, "{range:?} of {size}");
+                }
+            }
+        });
+    }
 }

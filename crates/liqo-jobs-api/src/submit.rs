@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, StatusCode};
 use kube::ResourceExt;
-use liqo_api::jobs::{Job, JobSpec, RERUN_OF_ANNOTATION, SUBMITTER_ANNOTATION};
+use liqo_api::jobs::{Job, JobSpec, QUEUE_LABEL, RERUN_OF_ANNOTATION, SUBMITTER_ANNOTATION};
 use liqo_front::problem::Problem;
 use liqo_kube::KubeError;
 use ring::digest::{SHA256, digest};
@@ -40,12 +40,18 @@ pub(crate) fn wanted(headers: &HeaderMap, user: &str, name: Option<String>, spec
 }
 
 /// The job that does the same as another one, under a new name.
-pub(crate) fn again(before: &Job, user: &str) -> Job {
-    let mut job = Job::new("", JobSpec { cancel: false, ..before.spec.clone() });
-    job.metadata.generate_name = Some(format!("{}-", before.name_any().chars().take(40).collect::<String>()));
-    job.annotations_mut().insert(SUBMITTER_ANNOTATION.to_owned(), user.to_owned());
+///
+/// # Errors
+/// 400 when the key makes no sense.
+pub(crate) fn again(headers: &HeaderMap, before: &Job, user: &str) -> Result<Job, Problem> {
+    let mut job = wanted(headers, user, None, JobSpec { cancel: false, ..before.spec.clone() })?;
+    if job.metadata.name.is_none() {
+        job.metadata.generate_name = Some(format!("{}-", before.name_any().chars().take(40).collect::<String>()));
+    }
     job.annotations_mut().insert(RERUN_OF_ANNOTATION.to_owned(), before.name_any());
-    job
+    let queue = before.labels().get(QUEUE_LABEL).map(|queue| (QUEUE_LABEL.to_owned(), queue.clone()));
+    job.labels_mut().extend(queue);
+    Ok(job)
 }
 
 fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
@@ -56,7 +62,7 @@ fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 }
 
 /// The first `bytes` of the SHA-256 of some text, in hexadecimal digits.
-fn hex(text: &[u8], bytes: usize) -> String {
+pub(crate) fn hex(text: &[u8], bytes: usize) -> String {
     digest(&SHA256, text).as_ref().iter().take(bytes).map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -123,6 +129,17 @@ mod tests {
     }
 
     #[test]
+    fn a_job_runs_again_once_for_each_key() {
+        let before = Job::new("first", JobSpec { cancel: true, ..JobSpec::default() });
+        let again = |key: &str| super::again(&headers(key), &before, "ann").unwrap();
+        assert_eq!(again("k").name_any(), again("k").name_any());
+        assert_ne!(again("k").name_any(), again("l").name_any());
+        let none = super::again(&HeaderMap::new(), &before, "ann").unwrap();
+        assert_eq!((none.metadata.generate_name.as_deref(), none.spec.cancel), (Some("first-"), false));
+        assert_eq!(none.annotations()[RERUN_OF_ANNOTATION], "first");
+    }
+
+    #[test]
     fn a_repeated_request_finds_its_job_and_another_one_is_refused() {
         let first = job("k", "ann", "Any");
         let request = |job: &Job| job.annotations().get(REQUEST_ANNOTATION).cloned();
@@ -131,5 +148,17 @@ mod tests {
         let other = repeated(Some(first), request(&job("k", "ann", "Local")).as_ref(), "n").unwrap_err();
         assert_eq!(other.status, 422);
         assert_eq!(repeated(None, None, "n").unwrap_err().status, 409);
+    }
+
+    /// A body is a job or none, and a job that is read is the job that is written.
+    #[test]
+    fn fuzz_new_job() {
+        use crate::model::NewJob;
+        liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "new-job", |bytes| {
+            let Ok(NewJob { name, spec }) = serde_json::from_slice(bytes) else { return };
+            let written = serde_json::json!({"name": name, "spec": spec}).to_string();
+            let again: NewJob = serde_json::from_str(&written).unwrap();
+            assert_eq!((again.name, again.spec), (name, spec));
+        });
     }
 }

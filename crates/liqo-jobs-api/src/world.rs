@@ -8,6 +8,8 @@ use liqo_jobs::JobStore;
 use liqo_kube::{Cluster, Store};
 use tokio::sync::{Semaphore, watch};
 
+use crate::links::Links;
+
 /// Manifests that are read at the same time.
 const READING: usize = 4;
 
@@ -16,6 +18,7 @@ pub(crate) struct World {
     pub(crate) cluster: Cluster,
     pub(crate) namespace: String,
     pub(crate) store: JobStore,
+    pub(crate) links: Links,
     /// Places of those who read a manifest.
     pub(crate) reading: Semaphore,
     jobs: Store<Job>,
@@ -24,12 +27,12 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn start(cluster: Cluster, namespace: String, store: JobStore) -> Self {
+    pub(crate) fn start(cluster: Cluster, namespace: String, store: JobStore, links: Links) -> Self {
         let changes = watch::Sender::new(0);
         let changed = changes.clone();
         let jobs = cluster.watch::<Job>(&namespace).start(move |_| changed.send_modify(|count| *count += 1));
         let templates = cluster.watch::<JobTemplate>(&namespace).start(|_| {});
-        Self { cluster, namespace, store, reading: Semaphore::new(READING), jobs, templates, changes }
+        Self { cluster, namespace, store, links, reading: Semaphore::new(READING), jobs, templates, changes }
     }
 
     pub(crate) async fn ready(&self) {
@@ -45,6 +48,16 @@ impl World {
     /// One job.
     pub(crate) fn job(&self, name: &str) -> Option<Arc<Job>> {
         self.jobs.get(&self.namespace, name)
+    }
+
+    /// The job with this UID.
+    pub(crate) fn job_of(&self, uid: &str) -> Option<Arc<Job>> {
+        self.jobs.filter(|job| job.metadata.uid.as_deref() == Some(uid)).pop()
+    }
+
+    /// One template.
+    pub(crate) fn template(&self, name: &str) -> Option<Arc<JobTemplate>> {
+        self.templates.get(&self.namespace, name)
     }
 
     /// All jobs, by name.

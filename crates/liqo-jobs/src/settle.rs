@@ -1,5 +1,7 @@
 //! Observe, plan, act: what is done next for a job.
 
+mod end;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -10,23 +12,29 @@ use k8s_openapi::{
     api::{
         batch::v1::Job as Batch,
         core::v1::{Pod, Secret},
+        discovery::v1::EndpointSlice,
     },
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use kube::ResourceExt;
-use liqo_api::jobs::{JOB_LABEL, Job, JobStatus, JobTemplate, JobTemplateSpec, RESULTS_FINALIZER};
+use liqo_api::jobs::{JOB_LABEL, Job, JobStatus, JobTemplate, JobTemplateSpec, Phase, RESULTS_FINALIZER};
 use liqo_kube::{Cluster, KubeError, Queue, Store, now};
 
+use self::end::{FAREWELL, ending, expiry, hasten, overdue};
 use crate::{
-    JobsArgs,
+    JobsArgs, brief, endpoints, owned, room,
     state::{self, Seen, Stored},
     store::{self, JobStore, StoreError},
     turn,
     worker::{self, POD_LABEL},
 };
 
-/// Seconds a worker that shall end has for its own end and for what its mover still stores.
-const FAREWELL: u32 = 30;
+/// Objects of one answer of the API server. Annotations of users are large, and are forgotten only when an answer was read.
+const PAGE: u32 = 50;
+/// When to look again at pods that shall end: their node may be gone.
+const END_OF_PODS: Duration = Duration::from_secs(60);
+/// How long a job waits before it looks again whether its name is free.
+const TAKEN: Duration = Duration::from_secs(10);
 
 /// What may have changed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -35,6 +43,10 @@ pub(crate) enum Key {
     Job(String),
     /// Who has its turn.
     Turns,
+    /// How many jobs there may be.
+    Room,
+    /// Where the store is.
+    Endpoints,
 }
 
 /// Why a key was not settled.
@@ -50,13 +62,13 @@ pub(crate) enum Failure {
 pub(crate) struct World {
     cluster: Cluster,
     store: JobStore,
-    running: usize,
-    mover_image: String,
+    args: JobsArgs,
     namespace: String,
     jobs: Store<Job>,
     templates: Store<JobTemplate>,
     batches: Store<Batch>,
     pods: Store<Pod>,
+    slices: Store<EndpointSlice>,
     /// Period of the key that this process wrote last for a job, by name, with the UID of the job. A process that knows nothing writes
     /// the key of the period once more, which changes nothing.
     keys: Mutex<HashMap<String, (Option<String>, u64)>>,
@@ -101,7 +113,17 @@ struct Known {
     pods: Vec<Arc<Pod>>,
     /// Period of the key in the Secret, as far as this process knows.
     key: Option<u64>,
+    /// Seconds that a job may have its turn.
+    longest: i64,
     now: Time,
+}
+
+impl Known {
+    /// Without the pods whose nodes are gone: nothing will be heard of them, and no turn waits for them.
+    fn without_lost(mut self) -> Self {
+        self.pods.retain(|pod| !state::is_lost(pod, &self.now));
+        self
+    }
 }
 
 impl World {
@@ -110,23 +132,27 @@ impl World {
         let namespace = args.namespace.clone();
         let news = || queue.clone();
         let (of_jobs, of_templates, of_batches, of_pods) = (news(), news(), news(), news());
-        let jobs = cluster.watch::<Job>(&namespace).start(move |job| {
+        let jobs = cluster.watch::<Job>(&namespace).pages(PAGE).trim(brief::job).start(move |job| {
             of_jobs.push(Key::Job(job.name_any()));
             of_jobs.push(Key::Turns);
         });
-        let templates = cluster.watch::<JobTemplate>(&namespace).start(move |_| of_templates.push(Key::Turns));
+        let templates = cluster.watch::<JobTemplate>(&namespace).pages(PAGE).trim(brief::template);
+        let templates = templates.start(move |_| of_templates.push(Key::Turns));
         let batches = cluster
             .watch::<Batch>(&namespace)
             .labels(JOB_LABEL)
+            .trim(owned::batch)
             .start(move |batch| push(&of_batches, batch, JOB_LABEL));
-        let pods = cluster.watch::<Pod>(&namespace).labels(POD_LABEL).start(move |pod| push(&of_pods, pod, POD_LABEL));
-        let JobsArgs { running, mover_image, .. } = args.clone();
+        let pods = cluster.watch::<Pod>(&namespace).labels(POD_LABEL).pages(PAGE).trim(owned::pod);
+        let pods = pods.start(move |pod| push(&of_pods, pod, POD_LABEL));
+        let slices = endpoints::watch(&cluster, &args.store.own_namespace, queue.clone());
+        queue.push(Key::Room);
         Self {
             cluster,
             store,
-            running,
-            mover_image,
+            args: args.clone(),
             namespace,
+            slices,
             jobs,
             templates,
             batches,
@@ -141,19 +167,24 @@ impl World {
         self.templates.ready().await;
         self.batches.ready().await;
         self.pods.ready().await;
+        self.slices.ready().await;
     }
 
     pub(crate) async fn settle(&self, key: Key) -> Result<Option<Duration>, Failure> {
         match key {
             Key::Turns => self.turns().await.map(|()| None),
+            Key::Room => Ok(room::keep(&self.cluster, &self.args).await?),
+            Key::Endpoints => Ok(endpoints::copy(&self.cluster, &self.namespace, &self.slices.all()).await?),
             Key::Job(name) => self.job(&name).await,
         }
     }
 
     /// Gives their turn to as many jobs as there is room for.
     async fn turns(&self) -> Result<(), Failure> {
-        let jobs = self.jobs.filter(|job| self.worker(job).is_ok());
-        for name in turn::next(jobs.iter().map(|job| &**job), self.running) {
+        // A job that has its turn counts, whatever became of its template; one that ended does not.
+        let counts = |job: &Job| phase(job).is_active() || (!phase(job).is_final() && self.worker(job).is_ok());
+        let jobs = self.jobs.filter(counts);
+        for name in turn::next(jobs.iter().map(|job| &**job), self.args.running) {
             let Some(job) = self.jobs.get(&self.namespace, &name) else { continue };
             // The watch shows the turn to the next look; until then the version of the object refuses a second one.
             self.cluster.put_status_as_seen(&*job, &state::admitted(&job, &now())).await?;
@@ -162,7 +193,7 @@ impl World {
     }
 
     fn worker(&self, job: &Job) -> Result<JobTemplateSpec, (&'static str, String)> {
-        worker::resolve(&job.spec, |name| self.templates.get(&self.namespace, name).map(|found| found.spec.clone()))
+        worker::resolve(job, |name| self.templates.get(&self.namespace, name))
     }
 
     async fn job(&self, name: &str) -> Result<Option<Duration>, Failure> {
@@ -171,14 +202,21 @@ impl World {
             self.queue.push(Key::Turns);
             return Ok(None);
         };
-        let is_of = |labels: Option<&String>| labels.is_some_and(|of| of == name);
+        if phase(&job).is_final() && job.metadata.deletion_timestamp.is_none() {
+            // Nothing is looked for: what was made for the job has ended with it.
+            return self.act(&job, expiry(&job, &now())).await;
+        }
+        let batch = self.batches.get(&self.namespace, name).filter(|batch| owned::is_batch_of(batch, &job));
+        let is_named = |pod: &Pod| pod.labels().get(POD_LABEL).is_some_and(|of| of == name);
         let known = Known {
             worker: self.worker(&job),
-            batch: self.batches.get(&self.namespace, name),
-            pods: self.pods.filter(|pod| is_of(pod.labels().get(POD_LABEL))),
+            pods: self.pods.filter(|pod| is_named(pod) && owned::is_pod_of(pod, &job, batch.as_deref())),
+            batch,
             key: self.keys().get(name).filter(|(uid, _)| *uid == job.uid()).map(|(_, period)| *period),
+            longest: self.args.longest_turn,
             now: now(),
         };
+        let known = known.without_lost();
         let mut steps = plan(&job, &known, Stored::NotAsked);
         if steps.contains(&Step::AskStore) {
             steps = plan(&job, &known, self.store.stored(&job).await?);
@@ -192,7 +230,7 @@ impl World {
             match step {
                 Step::Hold => drop(self.cluster.hold(job, RESULTS_FINALIZER).await?),
                 Step::Tell(status) => drop(self.cluster.put_status_as_seen(job, &*status).await?),
-                Step::Make(worker) => self.make(job, &worker).await?,
+                Step::Make(worker) => again = self.make(job, &worker).await?,
                 Step::Renew => self.renew(job).await?,
                 Step::EndKey => self.end_key(job).await?,
                 Step::RemoveBatch(batch) => self.cluster.remove(&*batch).await?,
@@ -209,11 +247,24 @@ impl World {
         Ok(again)
     }
 
-    /// Makes the Secret first: the pod needs it.
-    async fn make(&self, job: &Job, worker: &JobTemplateSpec) -> Result<(), Failure> {
+    /// Makes the Secret first: the pod needs it. A `batch/v1` Job of somebody else that has the name is left alone: the job waits until
+    /// that one is gone, and says so.
+    async fn make(&self, job: &Job, worker: &JobTemplateSpec) -> Result<Option<Duration>, Failure> {
         self.renew(job).await?;
-        ignore_conflict(self.cluster.create(&worker::forge(job, worker, &self.mover_image)).await)?;
-        Ok(())
+        match self.cluster.create(&worker::forge(job, worker, &self.args)).await {
+            Ok(_) => return Ok(None),
+            Err(error) if !error.is_conflict() => return Err(error.into()),
+            Err(_) => {}
+        }
+        // What is ours was made by an earlier try, or by the process before; the watch has not shown it yet.
+        let there = self.cluster.get::<Batch>(&self.namespace, &job.name_any()).await?;
+        if there.is_some_and(|there| !owned::is_batch_of(&there, job)) {
+            let status = owned::taken(job);
+            if job.status.as_ref() != Some(&status) {
+                self.cluster.put_status_as_seen(job, &status).await?;
+            }
+        }
+        Ok(Some(TAKEN))
     }
 
     /// Writes the key of this period into the Secret of the job.
@@ -237,12 +288,8 @@ impl World {
     }
 }
 
-/// What exists already was made by an earlier try, or by the process before; the watch has not shown it yet.
-fn ignore_conflict<T>(outcome: Result<T, KubeError>) -> Result<(), KubeError> {
-    match outcome {
-        Err(error) if !error.is_conflict() => Err(error),
-        _ => Ok(()),
-    }
+fn phase(job: &Job) -> Phase {
+    job.status.as_ref().map(|status| status.phase).unwrap_or_default()
 }
 
 /// `label` names the job that the object belongs to.
@@ -264,7 +311,7 @@ fn plan(job: &Job, known: &Known, stored: Stored) -> Vec<Step> {
         return steps;
     }
     if status.phase.is_final() {
-        return expiry(job, &status, &known.now);
+        return expiry(job, &known.now);
     }
     if job.spec.cancel {
         let mut steps = ending(known);
@@ -280,16 +327,19 @@ fn plan(job: &Job, known: &Known, stored: Stored) -> Vec<Step> {
         let waiting = state::waiting(job, known.worker.clone().err());
         return tell(&status, waiting).into_iter().chain([Step::Turns]).collect();
     }
+    let left = state::left_of_turn(&status, known.longest, &known.now);
+    if left <= 0 {
+        return overdue(job, known, &stored);
+    }
     let mut steps = if is_held { vec![] } else { vec![Step::Hold] };
     let Some(batch) = &known.batch else {
         match &known.worker {
             Ok(worker) if is_held => steps.push(Step::Make(Box::new(worker.clone()))),
             // Our finalizer first; it brings us back here.
             Ok(_) => {}
-            Err((reason, message)) => {
-                let mut lost = status.clone();
-                (lost.reason, lost.message) = (Some((*reason).to_owned()), Some(message.clone()));
-                steps.extend(tell(&status, lost));
+            Err(why) => {
+                steps.push(Step::Tell(Box::new(state::given_back(job, why.clone(), &known.now))));
+                steps.push(Step::Turns);
             }
         }
         return steps;
@@ -297,7 +347,7 @@ fn plan(job: &Job, known: &Known, stored: Stored) -> Vec<Step> {
     if state::is_failing(batch) {
         steps.extend(hasten(&known.pods, &known.now));
     }
-    if state::end(batch).is_some() && stored == Stored::NotAsked {
+    if state::end(batch, !known.pods.is_empty()).is_some() && stored == Stored::NotAsked {
         steps.push(Step::AskStore);
     }
     let pods: Vec<&Pod> = known.pods.iter().map(|pod| &**pod).collect();
@@ -308,50 +358,21 @@ fn plan(job: &Job, known: &Known, stored: Stored) -> Vec<Step> {
         steps.push(Step::Turns);
     } else {
         steps.extend(tell(&status, next));
-        steps.extend(key(known).into_iter().flatten());
+        steps.extend(key(known, Duration::from_secs(u64::try_from(left).unwrap_or_default())).into_iter().flatten());
     }
     steps
 }
 
-/// What is done for the key of a job that is active, now and when the period ends.
-fn key(known: &Known) -> [Option<Step>; 2] {
+/// What is done for the key of a job that is active, now and when the period ends, or the turn.
+fn key(known: &Known, turn: Duration) -> [Option<Step>; 2] {
     let now = store::seconds(&known.now);
     let is_due = known.key != Some(store::period(now));
-    [is_due.then_some(Step::Renew), Some(Step::Wait(store::left_of_period(now)))]
+    let soon = if known.pods.iter().any(|pod| pod.metadata.deletion_timestamp.is_some()) { END_OF_PODS } else { turn };
+    [is_due.then_some(Step::Renew), Some(Step::Wait(store::left_of_period(now).min(turn).min(soon)))]
 }
 
 fn tell(old: &JobStatus, new: JobStatus) -> Option<Step> {
     (*old != new).then(|| Step::Tell(Box::new(new)))
-}
-
-/// How what was made for a job ends; nothing: it has. Pods end first: with the `batch/v1` Job, Kubernetes would give them the time
-/// that they have to store results, and a virtual kubelet passes the first deletion on.
-fn ending(known: &Known) -> Vec<Step> {
-    let batch = known.batch.iter().filter(|batch| batch.metadata.deletion_timestamp.is_none());
-    let batch = batch.map(|batch| Step::RemoveBatch(Arc::clone(batch)));
-    let steps: Vec<_> = hasten(&known.pods, &known.now).into_iter().chain(batch).collect();
-    if steps.is_empty() && (known.batch.is_some() || !known.pods.is_empty()) {
-        // The watches say when they are gone; this is for a pod whose node is gone, too.
-        return vec![Step::Wait(Duration::from_secs(u64::from(FAREWELL)))];
-    }
-    steps
-}
-
-/// Pods have minutes to store their results, but not when they shall end.
-fn hasten(pods: &[Arc<Pod>], now: &Time) -> Vec<Step> {
-    let latest = now.0.as_second() + i64::from(FAREWELL) + 1;
-    let lasts = |pod: &&Arc<Pod>| pod.metadata.deletion_timestamp.as_ref().is_none_or(|end| end.0.as_second() > latest);
-    pods.iter().filter(lasts).map(|pod| Step::EndPod(Arc::clone(pod))).collect()
-}
-
-/// A job that ended is removed when its time is over.
-fn expiry(job: &Job, status: &JobStatus, now: &Time) -> Vec<Step> {
-    let (Some(ttl), Some(end)) = (job.spec.ttl_seconds_after_finished, &status.finished_at) else { return vec![] };
-    let left = end.0.as_second().saturating_add(ttl).saturating_sub(now.0.as_second());
-    match u64::try_from(left) {
-        Ok(left) if left > 0 => vec![Step::Wait(Duration::from_secs(left))],
-        _ => vec![Step::Remove],
-    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 use k8s_openapi::jiff::Timestamp;
-use liqo_api::jobs::{JobSpec, Phase, ResultsSummary};
+use liqo_api::jobs::{JobSpec, ResultsSummary};
 use serde_json::json;
 
 use super::*;
 
 const NOW: i64 = 1_000;
+/// The longest turn.
+const LONGEST: i64 = 86_400;
 
 fn at(second: i64) -> Time {
     Time(Timestamp::from_second(second).expect("a time"))
@@ -33,7 +35,7 @@ fn pod(deleted: Option<i64>) -> Arc<Pod> {
 fn known(batch: Option<Arc<Batch>>, pods: Vec<Arc<Pod>>) -> Known {
     let worker = JobTemplateSpec { image: "worker".to_owned(), ..JobTemplateSpec::default() };
     let key = Some(store::period(u64::try_from(NOW).unwrap()));
-    Known { worker: Ok(worker), batch, pods, key, now: at(NOW) }
+    Known { worker: Ok(worker), batch, pods, key, longest: LONGEST, now: at(NOW) }.without_lost()
 }
 
 /// The names of the steps, and the phase a status that is written has.
@@ -98,6 +100,37 @@ fn a_cancelled_job_ends_when_its_pods_have_ended() {
     let mut waiting = job(Phase::Queued, false);
     waiting.spec.cancel = true;
     assert_eq!(steps(&waiting, &known(None, vec![]), Stored::NotAsked), ["Tell Cancelled", "Turns"]);
+}
+
+/// Workers without an end, pods whose node is gone, templates that are gone: the turn ends, and others have theirs.
+#[test]
+fn a_turn_has_an_end() {
+    let mut endless = job(Phase::Running, true);
+    endless.status.get_or_insert_default().admitted_at = Some(at(NOW - LONGEST - 900));
+    let still = known(Some(batch(None)), vec![pod(None)]);
+    assert_eq!(steps(&endless, &still, Stored::NotAsked), ["EndPod", "RemoveBatch"]);
+    let none = known(None, vec![pod(Some(NOW - 301))]);
+    assert_eq!(steps(&endless, &none, Stored::NotAsked), ["AskStore"]);
+    assert_eq!(steps(&endless, &none, Stored::Nothing), ["EndKey", "Tell Failed", "Turns"]);
+
+    // A node is gone, and with it whoever could say that the pod has ended.
+    let running = job(Phase::Running, true);
+    for (since, wanted) in
+        [(300, vec!["Tell Starting".to_owned(), "Wait(60s)".to_owned()]), (301, vec!["AskStore".to_owned()])]
+    {
+        let failing = known(Some(batch(Some("FailureTarget"))), vec![pod(Some(NOW - since))]);
+        let got = steps(&running, &failing, Stored::NotAsked);
+        assert_eq!(got.first(), wanted.first(), "{since}: {got:?}");
+        assert!(since != 300 || got.last() == wanted.last(), "{got:?}");
+    }
+    let mut cancelled = job(Phase::Running, true);
+    cancelled.spec.cancel = true;
+    let lost = known(None, vec![pod(Some(NOW - 301))]);
+    assert_eq!(steps(&cancelled, &lost, Stored::NotAsked), ["EndKey", "Tell Cancelled", "Turns"]);
+
+    let mut without_template = known(None, vec![]);
+    without_template.worker = Err(("TemplateNotFound", "it is gone".to_owned()));
+    assert_eq!(steps(&job(Phase::Starting, true), &without_template, Stored::NotAsked), ["Tell Queued", "Turns"]);
 }
 
 #[test]

@@ -12,12 +12,17 @@ use k8s_openapi::{
 use kube::ResourceExt;
 use liqo_api::jobs::{Job, JobStatus, Phase, ResultsSummary};
 
-use crate::worker::WORKER;
+use crate::{owned, worker::WORKER};
 
 /// Longest message of others that is passed on, in characters.
 const LONGEST_MESSAGE: usize = 512;
 /// Longest reason of others that is passed on, in characters.
 const LONGEST_REASON: usize = 64;
+
+/// Seconds after its time to end at which a pod counts as lost with its node.
+const LOST: i64 = 300;
+/// Seconds after the longest turn for the worker to be ended by Kubernetes and for its results to be stored.
+const AFTER_TURN: i64 = 900;
 
 /// What the store has of the results of a job.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,17 +53,31 @@ pub(crate) enum End {
     Failed(String, String),
 }
 
-/// How the `batch/v1` Job ended, once all of its pods have; `None`: it has not.
-pub(crate) fn end(batch: &Batch) -> Option<End> {
-    condition(batch, "Complete").map(|_| End::Complete).or_else(|| {
-        let (reason, message) = condition(batch, "Failed")?;
-        Some(End::Failed(reason, message))
-    })
+/// How the `batch/v1` Job ended, once all of its pods have; `None`: it has not. A Job that has failed is over for Kubernetes when its
+/// pods have ended, for us also when none of its pods is left but those that are `lost`.
+pub(crate) fn end(batch: &Batch, has_pods: bool) -> Option<End> {
+    let failed = || {
+        let without_pods = || condition(batch, "FailureTarget").filter(|_| !has_pods);
+        condition(batch, "Failed").or_else(without_pods).map(|(reason, message)| End::Failed(reason, message))
+    };
+    condition(batch, "Complete").map(|_| End::Complete).or_else(failed)
 }
 
 /// The `batch/v1` Job has failed, but has pods that have not ended yet.
 pub(crate) fn is_failing(batch: &Batch) -> bool {
-    condition(batch, "FailureTarget").is_some() && end(batch).is_none()
+    condition(batch, "FailureTarget").is_some() && end(batch, true).is_none()
+}
+
+/// Whether nobody says any more that the pod has ended: its time to end is long over, so its node is gone.
+pub(crate) fn is_lost(pod: &Pod, now: &Time) -> bool {
+    let end = pod.metadata.deletion_timestamp.as_ref();
+    end.is_some_and(|end| now.0.as_second().saturating_sub(end.0.as_second()) > LOST)
+}
+
+/// Seconds until the turn of an active job has to be taken back; negative: since then. Kubernetes ends workers before.
+pub(crate) fn left_of_turn(status: &JobStatus, longest: i64, now: &Time) -> i64 {
+    let began = status.admitted_at.as_ref().map_or(now.0.as_second(), |time| time.0.as_second());
+    began.saturating_add(longest).saturating_add(AFTER_TURN).saturating_sub(now.0.as_second())
 }
 
 fn condition(batch: &Batch, kind: &str) -> Option<(String, String)> {
@@ -93,6 +112,26 @@ pub(crate) fn admitted(job: &Job, now: &Time) -> JobStatus {
     status
 }
 
+/// The status of a job that had its turn and cannot use the turn: others have it meanwhile.
+pub(crate) fn given_back(job: &Job, why: (&str, String), now: &Time) -> JobStatus {
+    let mut status = waiting(job, Some(why));
+    status.admitted_at = None;
+    let (reason, message) = (status.reason.clone().unwrap_or_default(), status.message.clone().unwrap_or_default());
+    set(&mut status, ("Admitted", false), &reason, &message, now);
+    status
+}
+
+/// The status of a job that did not end with its turn and has no pods any more.
+pub(crate) fn overdue(job: &Job, results: &Stored, longest: i64, now: &Time) -> JobStatus {
+    let mut status = job.status.clone().unwrap_or_default();
+    if let Stored::Complete(results) = results {
+        stored(&mut status, results, now);
+    }
+    let message = format!("the job did not end within {longest} seconds, the longest turn of this cluster");
+    finish(&mut status, Phase::Failed, "TurnOver", &message, now);
+    status
+}
+
 /// The status of a job that was cancelled and has no pods any more.
 pub(crate) fn cancelled(job: &Job, now: &Time) -> JobStatus {
     let mut status = job.status.clone().unwrap_or_default();
@@ -113,7 +152,8 @@ pub(crate) fn of(job: &Job, seen: &Seen<'_>) -> JobStatus {
         [batch.active, batch.failed, batch.succeeded].into_iter().flatten().fold(0_i32, i32::saturating_add)
     });
     status.attempts = status.attempts.max(attempts.unwrap_or_default());
-    let Some(end) = seen.batch.and_then(end) else { return status };
+    owned::tell_suspended(&mut status, seen);
+    let Some(end) = seen.batch.and_then(|batch| end(batch, !seen.pods.is_empty())) else { return status };
     match (&end, &seen.stored) {
         (End::Complete, Stored::NotAsked) => {
             (status.phase, status.reason) = (Phase::Storing, Some("WaitingForStore".to_owned()));
@@ -244,137 +284,5 @@ fn set(status: &mut JobStatus, (kind, holds): (&str, bool), reason: &str, messag
 }
 
 #[cfg(test)]
-mod tests {
-    use k8s_openapi::jiff::Timestamp;
-    use liqo_api::jobs::JobSpec;
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    fn at(second: i64) -> Time {
-        Time(Timestamp::from_second(second).expect("a time"))
-    }
-
-    fn batch(conditions: Value) -> Batch {
-        serde_json::from_value(
-            json!({"metadata": {"name": "j"}, "status": {"active": 0, "succeeded": 1, "conditions": conditions}}),
-        )
-        .expect("a batch job")
-    }
-
-    fn ended(kind: &str, reason: &str) -> Batch {
-        batch(json!([{"type": kind, "status": "True", "reason": reason, "message": "as it says"}]))
-    }
-
-    fn pod(name: &str, status: Value) -> Pod {
-        serde_json::from_value(json!({"metadata": {"name": name, "creationTimestamp": "2026-01-01T00:00:00Z"},
-            "spec": {"nodeName": "liqo-milan", "containers": []}, "status": status}))
-        .expect("a pod")
-    }
-
-    fn worker(state: Value) -> Value {
-        json!({"containerStatuses": [{"name": "worker", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state}]})
-    }
-
-    fn results(incomplete: Option<&str>) -> ResultsSummary {
-        ResultsSummary { files: 3, bytes: 10, incomplete: incomplete.map(str::to_owned), ..ResultsSummary::default() }
-    }
-
-    fn status(batch: Option<&Batch>, pod: Option<&Pod>, stored: Stored) -> JobStatus {
-        let pods: Vec<_> = pod.into_iter().collect();
-        of(&Job::new("j", JobSpec::default()), &Seen { batch, pods: &pods, stored, now: at(100) })
-    }
-
-    #[test]
-    fn the_phase_follows_the_worker() {
-        let running = json!({"running": {"startedAt": "2026-01-01T00:00:05Z"}});
-        let terminated = json!({"terminated": {"exitCode": 0, "reason": "Completed"}});
-        let pulling = json!({"waiting": {"reason": "ErrImagePull", "message": "no\nsuch image"}});
-        let table = [
-            (worker(running), Phase::Running, "WorkerRunning", None),
-            (worker(terminated), Phase::Storing, "Completed", None),
-            (worker(pulling), Phase::Starting, "ErrImagePull", Some("no such image")),
-            (
-                json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/2 nodes"}]}),
-                Phase::Starting,
-                "Unschedulable",
-                Some("0/2 nodes"),
-            ),
-            (json!({}), Phase::Starting, "Starting", None),
-        ];
-        for (seen, phase, reason, message) in table {
-            let status = status(None, Some(&pod("p", seen.clone())), Stored::NotAsked);
-            let got = (status.phase, status.reason.as_deref(), status.message.as_deref());
-            assert_eq!(got, (phase, Some(reason), message), "{seen}");
-            assert_eq!((status.node.as_deref(), status.finished_at), (Some("liqo-milan"), None));
-        }
-    }
-
-    #[test]
-    fn a_job_succeeds_only_with_a_complete_set_of_results() {
-        let complete = ended("Complete", "");
-        let table = [
-            (Stored::NotAsked, Phase::Storing, "WaitingForStore"),
-            (Stored::Nothing, Phase::Failed, "ResultsLost"),
-            (Stored::Complete(results(None)), Phase::Succeeded, "Completed"),
-            (Stored::Unusable("the manifest is no JSON".to_owned()), Phase::Failed, "ResultsInvalid"),
-            (Stored::Complete(results(Some("a socket was left out"))), Phase::Failed, "ResultsIncomplete"),
-        ];
-        for (stored, phase, reason) in table {
-            let status = status(Some(&complete), None, stored.clone());
-            assert_eq!((status.phase, status.reason.as_deref()), (phase, Some(reason)), "{stored:?}");
-            assert_eq!(status.finished_at.is_some(), phase.is_final(), "{stored:?}");
-        }
-    }
-
-    #[test]
-    fn a_failed_worker_says_why_and_keeps_what_it_stored() {
-        let failed = json!({"terminated": {"exitCode": 3, "reason": "Error"}});
-        let status = status(
-            Some(&ended("Failed", "BackoffLimitExceeded")),
-            Some(&pod("p", worker(failed))),
-            Stored::Complete(results(None)),
-        );
-        assert_eq!((status.phase, status.exit_code, status.attempts), (Phase::Failed, Some(3), 1));
-        assert_eq!(status.reason.as_deref(), Some("BackoffLimitExceeded"));
-        assert_eq!(status.message.as_deref(), Some("the worker ended with exit code 3: as it says"));
-        assert_eq!(status.results.map(|results| results.files), Some(3));
-    }
-
-    #[test]
-    fn reasons_of_others_are_one_word() {
-        for (said, wanted) in [
-            ("ErrImagePull", "ErrImagePull"),
-            ("\u{1b}[31mRed alert\n", "Unknown"),
-            ("", "Starting"),
-            ("Two words", "Twowords"),
-            (&"x".repeat(5000), &"x".repeat(64)),
-        ] {
-            let seen = worker(json!({"waiting": {"reason": said, "message": "\u{1b}[31m"}}));
-            let status = status(None, Some(&pod("p", seen)), Stored::NotAsked);
-            assert_eq!(
-                (status.reason.as_deref(), status.message.as_deref()),
-                (Some(wanted), Some(" [31m")),
-                "{said:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_job_that_fails_while_pods_still_end_is_not_at_its_end() {
-        let both = batch(json!([{"type": "FailureTarget", "status": "True", "reason": "DeadlineExceeded"}]));
-        assert!(is_failing(&both) && end(&both).is_none());
-        let over = ended("Failed", "DeadlineExceeded");
-        assert!(!is_failing(&over) && end(&over).is_some());
-    }
-
-    #[test]
-    fn the_time_of_a_condition_changes_with_its_status_only() {
-        let mut status = JobStatus::default();
-        set(&mut status, ("Stored", false), "A", "", &at(1));
-        set(&mut status, ("Stored", false), "B", "", &at(2));
-        assert_eq!((status.conditions[0].last_transition_time.clone(), status.conditions.len()), (at(1), 1));
-        set(&mut status, ("Stored", true), "B", "", &at(3));
-        assert_eq!(status.conditions[0].last_transition_time, at(3));
-    }
-}
+#[path = "state_tests.rs"]
+mod tests;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Time};
 use kube::{ResourceExt, core::ObjectMeta};
 use liqo_api::{
-    jobs::{Job, MASTER_KEY, ResultsSummary, STORE_KEY_SECRET},
+    jobs::{Job, MASTER_KEY, ResultsSummary, STORE_KEY_SECRET, SYSTEM_NAMESPACE},
     meta::annotation,
 };
 use liqo_kube::{Cluster, now, told::Told};
@@ -28,9 +28,12 @@ const OWN_KEY: u64 = 300;
 /// Where results are kept.
 #[derive(Clone, Debug, clap::Args)]
 pub struct StoreArgs {
-    /// URL of the store, as workers and this controller reach it.
+    /// URL of the store, as this process reaches it.
     #[arg(long, default_value = "http://liqo-store:9000", value_name = "URL")]
     pub store_endpoint: String,
+    /// URL of the store, as workers reach it from the namespace of the jobs.
+    #[arg(long, default_value = "http://liqo-results:9000", value_name = "URL")]
+    pub worker_store_endpoint: String,
     /// Region of the store.
     #[arg(long, default_value = "us-east-1")]
     pub store_region: String,
@@ -41,6 +44,9 @@ pub struct StoreArgs {
     /// is none.
     #[arg(long, default_value = STORE_KEY_SECRET, value_name = "NAME")]
     pub store_key_secret: String,
+    /// Namespace of this process and of the store, with the Secret of the master key.
+    #[arg(long, env = "POD_NAMESPACE", default_value = SYSTEM_NAMESPACE, value_name = "NAME")]
+    pub own_namespace: String,
 }
 
 /// The store.
@@ -50,15 +56,24 @@ pub struct JobStore {
 }
 
 impl JobStore {
-    /// Reads the master key, or makes it.
-    pub(crate) async fn open(cluster: &Cluster, namespace: &str, args: StoreArgs) -> Result<Self, StoreError> {
-        let master = master_key(cluster, namespace, &args.store_key_secret).await?;
+    /// Reads the master key, or makes it. A master key in the namespace of the jobs, from before this one had a namespace of its own, is
+    /// removed: whoever could read that Secret had the keys of all jobs. The keys of active jobs are replaced next.
+    pub(crate) async fn open(cluster: &Cluster, jobs: &str, args: StoreArgs) -> Result<Self, StoreError> {
+        let master = master_key(cluster, &args.own_namespace, &args.store_key_secret).await?;
+        if jobs != args.own_namespace {
+            let removing = |error| StoreError::of("removing the master key from the namespace of the jobs", &error);
+            if let Some(old) = cluster.get::<Secret>(jobs, &args.store_key_secret).await.map_err(removing)? {
+                cluster.remove(&old).await.map_err(removing)?;
+                tracing::info!(namespace = jobs, secret = args.store_key_secret, "removed the old master key");
+            }
+        }
         Ok(Self { args, master })
     }
 
     /// The place of a job's results with the key of this period for its mover: what goes into the job's Secret.
     pub(crate) fn files(&self, job: &Job, period: u64) -> Result<BTreeMap<String, String>, StoreError> {
-        Ok(self.location(job, Access::ReadWrite, period.saturating_add(2).saturating_mul(PERIOD))?.files())
+        let location = self.location(job, Access::ReadWrite, period.saturating_add(2).saturating_mul(PERIOD))?;
+        Ok(Location { endpoint: self.args.worker_store_endpoint.clone(), ..location }.files())
     }
 
     fn location(&self, job: &Job, access: Access, expires: u64) -> Result<Location, StoreError> {
@@ -87,10 +102,10 @@ impl JobStore {
     }
 
     /// The store, once the controller of jobs has made its master key.
-    pub async fn wait(cluster: &Cluster, namespace: &str, args: StoreArgs) -> Self {
+    pub async fn wait(cluster: &Cluster, args: StoreArgs) -> Self {
         let told = Told::default();
         loop {
-            match read_key(cluster, namespace, &args.store_key_secret).await {
+            match read_key(cluster, &args.own_namespace, &args.store_key_secret).await {
                 Ok(Some(master)) => return Self { args, master },
                 outcome => {
                     let why = outcome

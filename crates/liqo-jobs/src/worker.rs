@@ -3,7 +3,7 @@
 //! The pod has two containers: the worker, and the mover, a native side-car that carries the results to the store once the worker
 //! has ended. Only the mover sees the key of the store. Neither gets a token of the API server.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::{
     ByteString,
@@ -19,11 +19,15 @@ use k8s_openapi::{
 };
 use kube::{ResourceExt, core::ObjectMeta};
 use liqo_api::{
-    jobs::{JOB_LABEL, Job, JobSpec, JobTemplateSpec, Placement, RESERVED_PREFIX},
+    jobs::{
+        JOB_LABEL, Job, JobSpec, JobTemplate, JobTemplateSpec, LARGEST_SPEC, Placement, QUEUE_LABEL, RESERVED_PREFIX,
+    },
     meta::{annotation, label},
 };
 use liqo_core::quantity::Amount;
 use liqo_kube::owner_reference;
+
+use crate::{JobsArgs, brief};
 
 /// The container that does the work.
 pub(crate) const WORKER: &str = "worker";
@@ -31,6 +35,8 @@ pub(crate) const WORKER: &str = "worker";
 pub(crate) const MOVER: &str = "mover";
 /// Seconds for the results to get to the store after the worker has ended; providers grant no more than this.
 const TIME_TO_STORE: i64 = 600;
+/// Labels of Kueue, which admits `batch/v1` Jobs of its queues: a job that has them hands them on.
+const QUEUE_LABELS: [&str; 2] = [QUEUE_LABEL, "kueue.x-k8s.io/priority-class"];
 /// Where the mover finds the place of the results.
 const LOCATION: &str = "/etc/liqo/results";
 
@@ -39,17 +45,29 @@ const LOCATION: &str = "/etc/liqo/results";
 /// # Errors
 /// The reason and a sentence for the user.
 pub(crate) fn resolve(
-    spec: &JobSpec,
-    named: impl FnOnce(&str) -> Option<JobTemplateSpec>,
+    job: &Job,
+    named: impl FnOnce(&str) -> Option<Arc<JobTemplate>>,
 ) -> Result<JobTemplateSpec, (&'static str, String)> {
+    let (spec, too_large) = (&job.spec, |what: &str| {
+        let why = format!(
+            "{what} has more than {LARGEST_SPEC} bytes of text: keep more in a ConfigMap and name it in envFrom"
+        );
+        ("TooLarge", why)
+    });
+    // The API server refuses such jobs and templates; those from before that rule must not get their way here.
+    if brief::is_too_large(job) {
+        return Err(too_large("the job"));
+    }
     let mut worker = match (&spec.template, &spec.template_name) {
         (Some(template), None) => template.clone(),
-        (None, Some(name)) => named(name).ok_or_else(|| {
-            (
-                "TemplateNotFound",
-                format!("there is no JobTemplate {name:?} in this namespace; create it or cancel the job"),
-            )
-        })?,
+        (None, Some(name)) => {
+            let unknown = || format!("there is no JobTemplate {name:?} in this namespace; create it or cancel the job");
+            let found = named(name).ok_or_else(|| ("TemplateNotFound", unknown()))?;
+            if brief::is_too_large(&*found) {
+                return Err(too_large(&format!("JobTemplate {name:?}")));
+            }
+            found.spec.clone()
+        }
         _ => return Err(("InvalidTemplate", "the job needs either templateName or template".to_owned())),
     };
     let mut secrets = spec.env_from.iter().filter_map(|source| source.secret_ref.as_ref());
@@ -98,16 +116,19 @@ pub(crate) fn location(job: &Job, files: BTreeMap<String, String>) -> Secret {
 }
 
 /// The `batch/v1` Job that runs the worker of a job.
-pub(crate) fn forge(job: &Job, worker: &JobTemplateSpec, mover_image: &str) -> Batch {
+pub(crate) fn forge(job: &Job, worker: &JobTemplateSpec, args: &JobsArgs) -> Batch {
+    let wanted = Some(worker.timeout_seconds).filter(|seconds| *seconds > 0);
     let spec = BatchSpec {
-        active_deadline_seconds: (worker.timeout_seconds > 0).then_some(worker.timeout_seconds),
+        active_deadline_seconds: Some(wanted.map_or(args.longest_turn, |seconds| seconds.min(args.longest_turn))),
         backoff_limit: Some(worker.retries),
         // One worker at a time writes results: the next one starts when the last one is gone.
         pod_replacement_policy: Some("Failed".to_owned()),
-        template: PodTemplateSpec { metadata: None, spec: Some(pod(job, worker, mover_image)) },
+        template: PodTemplateSpec { metadata: None, spec: Some(pod(job, worker, &args.mover_image)) },
         ..BatchSpec::default()
     };
-    let labels = BTreeMap::from([(JOB_LABEL.to_owned(), job.name_any())]);
+    let own = (JOB_LABEL.to_owned(), job.name_any());
+    let queue = QUEUE_LABELS.iter().filter_map(|&key| Some((key.to_owned(), job.labels().get(key)?.clone())));
+    let labels = queue.chain([own]).collect();
     let metadata = ObjectMeta { labels: Some(labels), ..metadata(job, job.name_any()) };
     Batch { metadata, spec: Some(spec), status: None }
 }
@@ -254,17 +275,55 @@ mod tests {
         job
     }
 
+    fn args() -> JobsArgs {
+        clap::Parser::parse_from(["liqo-jobs", "--longest-turn=600"])
+    }
+
+    #[test]
+    fn no_worker_outlasts_the_longest_turn() {
+        for (wanted, deadline) in [(0, 600), (60, 60), (601, 600)] {
+            let worker = JobTemplateSpec { timeout_seconds: wanted, ..JobTemplateSpec::default() };
+            assert_eq!(forge(&job(), &worker, &args()).spec.unwrap().active_deadline_seconds, Some(deadline));
+        }
+    }
+
     #[test]
     fn the_mover_stores_no_more_than_the_room_for_results() {
         for (size, words) in [("2Gi", "--max-size=2147483648"), ("1500k", "--max-size=1500000"), ("0", "--max-size=0")]
         {
             let worker = JobTemplateSpec { output_size: Quantity(size.to_owned()), ..JobTemplateSpec::default() };
-            let batch = forge(&job(), &worker, "image");
+            let batch = forge(&job(), &worker, &args());
             let pod = batch.spec.unwrap().template.spec.unwrap();
             let args = pod.init_containers.unwrap().remove(0).args.unwrap();
             assert!(args.iter().any(|word| word == words), "{args:?}");
             assert_eq!(args.last().map(String::as_str), Some("u"), "{args:?}");
         }
+    }
+
+    #[test]
+    fn queues_are_handed_on_and_other_labels_are_not() {
+        let mut job = job();
+        let labels = [(QUEUE_LABEL, "gpu"), ("kueue.x-k8s.io/priority-class", "high"), ("other", "x")];
+        job.labels_mut().extend(labels.map(|(key, value)| (key.to_owned(), value.to_owned())));
+        let made = forge(&job, &JobTemplateSpec::default(), &args());
+        let mut wanted: Vec<_> = QUEUE_LABELS.iter().copied().chain([JOB_LABEL]).collect();
+        wanted.sort_unstable();
+        assert_eq!(made.labels().keys().map(String::as_str).collect::<Vec<_>>(), wanted);
+        assert_eq!(forge(&self::job(), &JobTemplateSpec::default(), &args()).labels().len(), 1);
+    }
+
+    #[test]
+    fn only_the_mover_sees_the_key_of_the_store() {
+        let made = forge(&job(), &JobTemplateSpec::default(), &args());
+        let pod = made.spec.unwrap().template.spec.unwrap();
+        let mounts = |container: &Container| {
+            let all = container.volume_mounts.iter().flatten();
+            all.map(|one| one.name.clone()).collect::<Vec<_>>()
+        };
+        let [worker] = &pod.containers[..] else { panic!("more than a worker") };
+        assert_eq!((worker.name.as_str(), mounts(worker)), (WORKER, vec!["results".to_owned()]));
+        assert!(worker.env_from.iter().flatten().next().is_none() && worker.env.iter().flatten().next().is_none());
+        assert_eq!(pod.automount_service_account_token, Some(false));
     }
 
     #[test]
@@ -274,7 +333,7 @@ mod tests {
             let source = EnvSource { config_map_ref: None, secret_ref: Some(secret_ref) };
             let spec =
                 JobSpec { template: Some(JobTemplateSpec::default()), env_from: vec![source], ..JobSpec::default() };
-            resolve(&spec, |_| None).map(drop).map_err(|(reason, _)| reason)
+            resolve(&Job::new("j", spec), |_| None).map(drop).map_err(|(reason, _)| reason)
         };
         assert_eq!(outcome(&location_name("other")), Err("ReservedSecret"));
         assert_eq!(outcome(STORE_KEY_SECRET), Err("ReservedSecret"));

@@ -70,6 +70,13 @@ impl<K: Object> Watch<K> {
         self
     }
 
+    /// Objects of one answer of the API server, 200 unless said otherwise: for kinds with large objects.
+    #[must_use]
+    pub fn pages(mut self, objects: u32) -> Self {
+        self.config = self.config.page_size(objects);
+        self
+    }
+
     /// What to forget of each object before it is stored; [`strip`] unless said otherwise.
     #[must_use]
     pub fn trim(mut self, trim: fn(&mut K)) -> Self {

@@ -62,7 +62,7 @@ pub(crate) fn routes(app: Arc<App>) -> Routes {
         .route("/namespaces", axum::routing::get(namespaces_page))
         .route("/pods", axum::routing::get(pods_page));
     let openapi = serde_json::to_value(document).expect("a document is JSON");
-    Routes { router: router.with_state(app), openapi, pages: pages::PAGES }
+    Routes { router: router.with_state(app), openapi, pages: pages::PAGES, links: None }
 }
 
 type AppState = State<Arc<App>>;
@@ -110,7 +110,7 @@ async fn get_status(
 
 /// The peers, by name
 #[utoipa::path(get, path = "/api/v1/peers",
-    params(("limit" = Option<usize>, Query, description = "Most items, 1 to 500"), ("after" = Option<String>, Query, description = "The `next` of a page")),
+    params(("limit" = Option<usize>, Query, minimum = 1, maximum = 500, description = "Most items, 1 to 500"), ("after" = Option<String>, Query, description = "The `next` of a page")),
     responses((status = 200, body = Page<Peer>), (status = 403, body = Problem)))]
 async fn list_peers(
     State(app): AppState,
@@ -144,7 +144,7 @@ async fn get_peer(
 
 /// The offloaded namespaces, by name
 #[utoipa::path(get, path = "/api/v1/namespaces",
-    params(("limit" = Option<usize>, Query, description = "Most items, 1 to 500"), ("after" = Option<String>, Query, description = "The `next` of a page")),
+    params(("limit" = Option<usize>, Query, minimum = 1, maximum = 500, description = "Most items, 1 to 500"), ("after" = Option<String>, Query, description = "The `next` of a page")),
     responses((status = 200, body = Page<Namespace>), (status = 403, body = Problem)))]
 async fn list_namespaces(
     State(app): AppState,
@@ -162,7 +162,7 @@ async fn list_namespaces(
 
 /// The pods that run in other clusters, by namespace and name
 #[utoipa::path(get, path = "/api/v1/pods",
-    params(("namespace" = Option<String>, Query, description = "Only of this namespace"), ("limit" = Option<usize>, Query, description = "Most items, 1 to 500"), ("after" = Option<String>, Query, description = "The `next` of a page")),
+    params(("namespace" = Option<String>, Query, description = "Only of this namespace"), ("limit" = Option<usize>, Query, minimum = 1, maximum = 500, description = "Most items, 1 to 500"), ("after" = Option<String>, Query, description = "The `next` of a page")),
     responses((status = 200, body = Page<Pod>), (status = 403, body = Problem)))]
 async fn list_pods(
     State(app): AppState,

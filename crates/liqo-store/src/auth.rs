@@ -217,4 +217,26 @@ mod tests {
             assert_eq!(keys.may(&scope, deed, path).is_ok(), may, "{access:?} {deed:?} {path:?}");
         }
     }
+
+    /// What a key opens is a file below its prefix, whatever the path of the request (after the escapes were replaced).
+    #[test]
+    fn fuzz_path() {
+        let keys = Keys::new(vec![7; 32], "liqo-jobs");
+        let scope = |access| Scope { prefix: "a/1".into(), access, expires: 0 };
+        liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "path", |bytes| {
+            let Ok(text) = std::str::from_utf8(bytes) else { return };
+            let Ok(path) = s3s::path::parse_path_style(text) else { return };
+            for deed in [Deed::Read, Deed::Write] {
+                let opened = keys.may(&scope(keys::Access::Manage), deed, &path).is_ok();
+                let Some((bucket, key)) = path.as_object().filter(|_| opened) else {
+                    assert!(!opened, "{deed:?} of no object");
+                    continue;
+                };
+                let file = std::path::Path::new("/data").join(bucket).join(key);
+                let plain = file.components().skip(1).all(|part| matches!(part, std::path::Component::Normal(_)));
+                assert!(plain && file.starts_with("/data/liqo-jobs/a/1") && file.components().count() > 5, "{file:?}");
+            }
+            assert!(keys.may(&scope(keys::Access::ReadOnly), Deed::Write, &path).is_err());
+        });
+    }
 }

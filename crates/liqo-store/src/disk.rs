@@ -38,7 +38,7 @@ pub(crate) struct Disk {
     temporary: PathBuf,
     uploads: PathBuf,
     closed: PathBuf,
-    /// Held for reading while an object comes to its place, for writing while a prefix is closed.
+    /// Held for reading while a file gets its name, for writing while a prefix is closed. Nobody holds the lock while bytes are moved.
     closing: RwLock<()>,
     next: AtomicU64,
 }
@@ -60,7 +60,8 @@ impl Drop for Draft {
 }
 
 impl Disk {
-    /// Opens the directory; what a process that was killed left unfinished is removed, besides uploads in parts.
+    /// Opens the directory; what a process that was killed left unfinished is removed, besides uploads in parts that nobody had begun
+    /// to put together.
     pub(crate) fn open(data: &Path, bucket: &str) -> io::Result<Self> {
         let own = data.join(OWN);
         let (bucket, temporary, uploads) = (data.join(bucket), own.join("new"), own.join("uploads"));
@@ -72,7 +73,9 @@ impl Disk {
         for directory in [&bucket, &temporary, &uploads, &closed] {
             fs::create_dir_all(directory)?;
         }
-        Ok(Self { bucket, temporary, uploads, closed, closing: RwLock::new(()), next: AtomicU64::new(0) })
+        let disk = Self { bucket, temporary, uploads, closed, closing: RwLock::new(()), next: AtomicU64::new(0) };
+        disk.remove_ending()?;
+        Ok(disk)
     }
 
     /// Whether objects can be stored.
@@ -94,27 +97,30 @@ impl Disk {
         Ok(Draft { path, file, kept: false })
     }
 
-    /// Makes a file the object `key`. Returns what the object is called then.
-    pub(crate) fn keep(&self, draft: Draft, key: &str) -> Result<String, S3Error> {
+    /// Makes a file the object `key`, unless the prefix `writer` is closed. Returns what the object is called then.
+    pub(crate) fn keep(&self, draft: Draft, key: &str, writer: Option<&str>) -> Result<String, S3Error> {
         let path = self.path(key)?;
-        self.place(draft, &path).map_err(failed)
+        let directory = path.parent().unwrap_or(&self.bucket);
+        self.place(draft, &path, writer, |from| rename_into(from, &path, directory).map_err(failed))
     }
 
-    fn place(&self, mut draft: Draft, path: &Path) -> io::Result<String> {
-        draft.file.sync_data()?;
-        let directory = path.parent().unwrap_or(&self.bucket);
-        let mut tries = 0;
-        loop {
-            fs::create_dir_all(directory)?;
-            match fs::rename(&draft.path, path) {
-                // Another request removed the last object of the directory, and with it the directory.
-                Err(error) if error.kind() == io::ErrorKind::NotFound && tries < TRIES => tries += 1,
-                renamed => break renamed?,
-            }
-        }
+    /// Gives a file its name by `rename`. The bytes go to the disk before, without the lock of prefixes: that may take minutes.
+    fn place(
+        &self,
+        mut draft: Draft,
+        path: &Path,
+        writer: Option<&str>,
+        rename: impl FnOnce(&Path) -> Result<(), S3Error>,
+    ) -> Result<String, S3Error> {
+        draft.file.sync_data().map_err(failed)?;
+        self.writing(writer, || rename(&draft.path))?;
         draft.kept = true;
-        File::open(directory)?.sync_all()?;
-        Ok(etag(&draft.file.metadata()?))
+        let etag = draft.file.metadata().map(|data| etag(&data)).map_err(failed)?;
+        match File::open(path.parent().unwrap_or(&self.bucket)).and_then(|directory| directory.sync_all()) {
+            // Somebody removed the object, and with it the directory.
+            Err(error) if !is_nowhere(&error) => Err(failed(error)),
+            _ => Ok(etag),
+        }
     }
 
     /// Opens an object.
@@ -143,6 +149,19 @@ impl Disk {
             }
         }
         Ok(())
+    }
+}
+
+/// Renames a file into a directory, which is made if it is not there.
+fn rename_into(from: &Path, to: &Path, directory: &Path) -> io::Result<()> {
+    let mut tries = 0;
+    loop {
+        fs::create_dir_all(directory)?;
+        match fs::rename(from, to) {
+            // Another request removed the last object of the directory, and with it the directory.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && tries < TRIES => tries += 1,
+            renamed => return renamed,
+        }
     }
 }
 
@@ -204,7 +223,7 @@ pub(crate) mod tests {
         pub(crate) fn put(&self, key: &str, bytes: &[u8]) -> Result<String, S3Error> {
             let mut draft = self.0.draft().unwrap();
             draft.file.write_all(bytes).unwrap();
-            self.0.keep(draft, key)
+            self.0.keep(draft, key, None)
         }
     }
 

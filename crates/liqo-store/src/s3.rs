@@ -166,7 +166,7 @@ impl S3 for Objects {
             // Clients want a tag, although there is no object.
             return answer(PutObjectOutput { e_tag: Some(ETag::Strong(CLOSED.into())), ..PutObjectOutput::default() });
         }
-        let etag = self.write(writer, move |disk| disk.keep(draft, &key)).await?;
+        let etag = self.on_disk(move |disk| disk.keep(draft, &key, writer.as_deref())).await?;
         answer(PutObjectOutput { e_tag: Some(ETag::Strong(etag)), ..PutObjectOutput::default() })
     }
 
@@ -291,7 +291,7 @@ impl S3 for Objects {
         let of = (id.clone(), key.clone());
         self.on_disk(move |disk| disk.has_upload(&of.0, &of.1)).await?;
         let draft = receive(&self.0, input.body, claims!(input, request.trailing_headers)).await?;
-        let etag = self.write(writer, move |disk| disk.keep_part(draft, &id, &key, number)).await?;
+        let etag = self.on_disk(move |disk| disk.keep_part(draft, (&id, &key), number, writer.as_deref())).await?;
         answer(UploadPartOutput { e_tag: Some(ETag::Strong(etag)), ..UploadPartOutput::default() })
     }
 
@@ -327,19 +327,20 @@ impl S3 for Objects {
         if if_match.is_some() || if_none_match.is_some() {
             return Err(s3_error!(NotImplemented, "this store writes objects without conditions only"));
         }
-        let of = (upload_id.clone(), key.clone());
-        self.on_disk(move |disk| disk.has_upload(&of.0, &of.1)).await?;
         let mut wanted = Vec::new();
         for part in multipart_upload.and_then(|parts| parts.parts).unwrap_or_default() {
             let number = part.part_number.ok_or_else(|| s3_error!(InvalidPart, "a part has no number"))?;
             let etag = part.e_tag.ok_or_else(|| s3_error!(InvalidPart, "part {number} has no entity tag"))?;
             wanted.push((number, etag.into_value()));
         }
+        // Once an answer has begun, it is one of success to most clients.
+        let of = (upload_id.clone(), key.clone());
+        let wanted = self.on_disk(move |disk| disk.may_end((&of.0, &of.1), &wanted).map(|()| wanted)).await?;
         let disk = Arc::clone(&self.0);
         // Large uploads take long to put together: the client is kept waiting by an answer that begins at once.
         let end = async move {
             let of = key.clone();
-            let end = move || disk.writing(writer.as_deref(), || disk.end_upload(&upload_id, &of, &wanted));
+            let end = move || disk.end_upload((&upload_id, &of), &wanted, writer.as_deref());
             let etag = on_disk(end).await?;
             let (bucket, key, e_tag) = (Some(bucket), Some(key), Some(ETag::Strong(etag)));
             Ok(CompleteMultipartUploadOutput { bucket, key, e_tag, ..CompleteMultipartUploadOutput::default() })

@@ -1,19 +1,17 @@
 //! Sockets of the store.
 //!
-//! Keeps true: connections are counted, in total and by source; a head must come soon, and a connection on which nothing moves in
-//! either direction is closed. When the process ends, requests under way may end first. Bodies are streams here, larger than
-//! memory, so the server of the other roles, which reads each body whole, does not fit.
+//! Keeps true: connections are bounded, and shared fairly by source ([`places`]); a head must come soon, and a connection
+//! on which nothing moves in either direction is closed. When the process ends, requests under way may end first. Bodies
+//! are streams here, larger than memory, so the server of the other roles, which reads each body whole, does not fit.
+
+mod places;
 
 use std::{
-    collections::HashMap,
     convert::Infallible,
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr},
     pin::{Pin, pin},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -30,10 +28,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::places::{Moved, Place, Places};
 use crate::disk::Disk;
 
 /// Time limit of the head of a request.
@@ -42,9 +40,6 @@ const HEAD: Duration = Duration::from_secs(10);
 const LONGEST_HEAD: usize = 64 * 1024;
 /// Longest time in which no byte moves.
 const SILENCE: Duration = Duration::from_secs(60);
-/// Connections at the same time, and those of one source: an address, or a /64 of IPv6.
-const CONNECTIONS: usize = 512;
-const PER_SOURCE: usize = 128;
 
 /// What the sockets of the process have in common. Copies are the same.
 #[derive(Clone, Default)]
@@ -94,11 +89,7 @@ impl Server {
                 continue;
             };
             let _ = stream.set_nodelay(true);
-            let connection = connection(stream, service.clone(), self.closing.clone());
-            self.work.spawn(async move {
-                connection.await;
-                drop(place);
-            });
+            self.work.spawn(connection(stream, service.clone(), place, self.closing.clone()));
         }
     }
 
@@ -132,21 +123,21 @@ impl Server {
     }
 }
 
-async fn connection<S, B>(stream: TcpStream, service: S, closing: CancellationToken)
+async fn connection<S, B>(stream: TcpStream, service: S, place: Place, closing: CancellationToken)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
 {
-    let moved = Moved::default();
-    let stream = Watched { stream, moved: moved.clone() };
+    let stream = Watched { stream, moved: place.moved.clone() };
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(LONGEST_HEAD);
     let mut served = pin!(http.serve_connection(TokioIo::new(stream), service));
     let outcome = tokio::select! {
         outcome = served.as_mut() => outcome,
-        () = moved.silence() => return tracing::debug!("connection closed, nothing moved on it"),
+        () = place.moved.silence(SILENCE) => return tracing::debug!("connection closed, nothing moved on it"),
+        () = place.taken_away() => return tracing::debug!("connection closed, its place goes to another source"),
         () = closing.cancelled() => {
             served.as_mut().graceful_shutdown();
             served.await
@@ -157,29 +148,7 @@ where
     }
 }
 
-/// Counts the bytes that moved on a connection.
-#[derive(Clone, Default)]
-struct Moved(Arc<AtomicU64>);
-
-impl Moved {
-    fn count(&self, bytes: usize) {
-        self.0.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
-
-    /// Returns when nothing has moved for [`SILENCE`].
-    async fn silence(&self) {
-        let (mut last, mut since) = (self.0.load(Ordering::Relaxed), Instant::now());
-        while since.elapsed() < SILENCE {
-            tokio::time::sleep(SILENCE / 12).await;
-            let now = self.0.load(Ordering::Relaxed);
-            if now != last {
-                (last, since) = (now, Instant::now());
-            }
-        }
-    }
-}
-
-/// A connection whose bytes are counted.
+/// A connection that says when bytes move.
 struct Watched {
     stream: TcpStream,
     moved: Moved,
@@ -189,7 +158,9 @@ impl AsyncRead for Watched {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        self.moved.count(buffer.filled().len() - before);
+        if buffer.filled().len() > before {
+            self.moved.now();
+        }
         polled
     }
 }
@@ -197,8 +168,8 @@ impl AsyncRead for Watched {
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        if let Poll::Ready(Ok(written)) = polled {
-            self.moved.count(written);
+        if matches!(polled, Poll::Ready(Ok(1..))) {
+            self.moved.now();
         }
         polled
     }
@@ -209,8 +180,8 @@ impl AsyncWrite for Watched {
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces);
-        if let Poll::Ready(Ok(written)) = polled {
-            self.moved.count(written);
+        if matches!(polled, Poll::Ready(Ok(1..))) {
+            self.moved.now();
         }
         polled
     }
@@ -225,61 +196,5 @@ impl AsyncWrite for Watched {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-/// Places for connections, by source. Copies are the same.
-#[derive(Clone, Default)]
-struct Places(Arc<Mutex<HashMap<IpAddr, usize>>>);
-
-/// A place that is taken.
-struct Place(Places, IpAddr);
-
-impl Places {
-    fn take(&self, address: IpAddr) -> Option<Place> {
-        let source = match address.to_canonical() {
-            IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
-            four => four,
-        };
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if taken.values().sum::<usize>() >= CONNECTIONS || taken.get(&source).is_some_and(|mine| *mine >= PER_SOURCE) {
-            return None;
-        }
-        *taken.entry(source).or_default() += 1;
-        Some(Place(self.clone(), source))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut taken = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(mine) = taken.get_mut(&self.1) {
-            *mine -= 1;
-            if *mine == 0 {
-                taken.remove(&self.1);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_source_takes_all_places() {
-        let places = Places::default();
-        let ip = |text: &str| text.parse().unwrap();
-        let first: Vec<_> = (0..PER_SOURCE).map_while(|_| places.take(ip("::ffff:10.0.0.1"))).collect();
-        assert!(places.take(ip("10.0.0.1")).is_none() && first.len() == PER_SOURCE);
-        let network: Vec<_> = (0..PER_SOURCE).map_while(|n| places.take(ip(&format!("fd00::{n:x}")))).collect();
-        assert!(places.take(ip("fd00::ffff")).is_none() && places.take(ip("fd00:0:0:1::1")).is_some());
-        let others: Vec<_> =
-            (0..=CONNECTIONS).map_while(|n| places.take(ip(&format!("10.1.{}.{}", n / 256, n % 256)))).collect();
-        assert_eq!(first.len() + network.len() + others.len(), CONNECTIONS);
-        drop(first);
-        assert!(places.take(ip("10.0.0.1")).is_some());
-        drop((network, others));
-        assert!(places.0.lock().unwrap().is_empty());
     }
 }

@@ -5,6 +5,8 @@
 
 #[path = "store/bed.rs"]
 mod bed;
+#[path = "store/fair.rs"]
+mod fair;
 #[path = "store/refused.rs"]
 mod refused;
 

@@ -20,6 +20,7 @@
 
 pub mod api;
 pub mod assets;
+pub mod browser;
 pub mod cidr;
 pub mod cluster;
 pub mod delay;

@@ -27,18 +27,13 @@ struct Family {
 type Families = BTreeMap<String, Family>;
 
 /// Every role with metrics serves the families that the guide says, with their types, helps and labels, and no others.
-/// `networks`: of the roles that connect networks; otherwise of all others, in an installation that connects no networks.
+/// Only roles are looked at that are here, by what runs them.
 ///
 /// # Errors
 /// When a role serves other metrics, or has no pod.
-pub fn are_those_of_the_guide(cluster: &Cluster, networks: bool) -> Result<()> {
+pub fn are_those_of_the_guide(cluster: &Cluster, is_here: impl Fn(Runs) -> bool) -> Result<()> {
     let guide = guide()?;
-    let is_here = |role: &Role| match role.runs {
-        Runs::Networks | Runs::NetworksOnEachNode => networks,
-        Runs::ForJob => false,
-        _ => !networks,
-    };
-    for role in ROLES.iter().filter(|role| role.has_metrics && is_here(role)) {
+    for role in ROLES.iter().filter(|role| role.has_metrics && is_here(role.runs)) {
         let wanted = of(&guide, role);
         wait_for(&format!("{} serves the metrics of the guide", role.program), LONG, || {
             let text = scrape(cluster, role)?;

@@ -17,6 +17,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use liqo_api::role::Runs;
 use liqo_test::{
     Cluster,
     cluster::Node,
@@ -177,7 +178,7 @@ fn peers_are_measured(fabric: &mut Fabric) -> Result<()> {
     {
         ensure!(value(&metrics, sample) == Some(1.0), "{sample} is not 1 in:\n{metrics}");
     }
-    liqo_test::metrics::are_those_of_the_guide(rome, true)
+    liqo_test::metrics::are_those_of_the_guide(rome, |runs| matches!(runs, Runs::Networks | Runs::NetworksOnEachNode))
 }
 
 const LOSS: &str = "liqo_peer_loss_ratio";

@@ -14,6 +14,8 @@ fn main() -> ExitCode {
         Some(match program {
             "liqo-jobs" => live::<liqo_jobs::JobsArgs>(args),
             "liqo-jobs-api" => live::<liqo_jobs_api::ApiArgs>(args),
+            "liqo-broker" => live::<liqo_broker::BrokerArgs>(args),
+            "liqo-agent" => live::<liqo_agent::AgentArgs>(args),
             "liqo-status" => live::<liqo_status::StatusArgs>(args),
             "liqo-mover" => {
                 liqo_kube::role::end_on_panic();

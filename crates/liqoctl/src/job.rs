@@ -39,11 +39,13 @@ enum Verb {
     /// Examples:
     ///   liqoctl job run --image busybox:1.36 -- sh -c 'date > /output/when'
     ///   liqoctl job run --template render --env SCENE=12 --placement Remote --wait
+    ///   liqoctl job run --template render --wait -o json
     #[command(verbatim_doc_comment)]
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
     /// List jobs
     ///
-    /// Example:
+    /// Examples:
+    ///   liqoctl job list -o wide
     ///   liqoctl job list -o json
     #[command(verbatim_doc_comment)]
     List(ShowArgs),
@@ -108,9 +110,31 @@ struct NameArgs {
 
 #[derive(Clone, Debug, clap::Args)]
 struct ShowArgs {
-    /// Print for programs
+    /// Print for programs, or with more columns
     #[arg(short, long, value_enum, value_name = "FORMAT")]
-    output: Option<Format>,
+    output: Option<Form>,
+}
+
+/// How jobs are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Form {
+    /// JSON, indented.
+    Json,
+    /// YAML.
+    Yaml,
+    /// A table with all columns.
+    Wide,
+}
+
+impl Form {
+    /// The form for programs; nothing: for people.
+    fn for_programs(self) -> Option<Format> {
+        match self {
+            Self::Json => Some(Format::Json),
+            Self::Yaml => Some(Format::Yaml),
+            Self::Wide => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -121,6 +145,9 @@ struct WaitArgs {
     /// How long to wait for that
     #[arg(long, default_value = "1h", value_parser = flag::duration, value_name = "DURATION", requires = "wait")]
     timeout: Duration,
+    /// Print the job for programs: as submitted, or with --wait as it ended
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    output: Option<Format>,
 }
 
 /// `liqoctl job …`
@@ -129,7 +156,7 @@ pub(crate) async fn run(args: JobArgs, connection: &ConnectionArgs) -> anyhow::R
     let cluster = connection.open().await?.cluster;
     let jobs = Jobs { cluster, namespace };
     match verb {
-        Verb::Run(args) => run::run(&jobs, args).await,
+        Verb::Run(args) => run::run(&jobs, *args).await,
         Verb::Rerun { job, wait } => run::again(&jobs, &job.name, wait).await,
         Verb::List(ShowArgs { output }) => show::list(&jobs, output).await,
         Verb::Get { job, show } => show::one(&jobs, &job.name, show.output).await,

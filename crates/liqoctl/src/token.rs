@@ -2,16 +2,12 @@
 //!
 //! Writes    Secret `auth-token-once-<digits>`; no other token is replaced.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use anyhow::{anyhow, bail};
-use k8s_openapi::{ByteString, api::core::v1::Secret, jiff::Timestamp};
-use kube::api::ObjectMeta;
-use liqo_api::{
-    ClusterIdentity,
-    meta::{annotation, label},
-    names,
-};
+use k8s_openapi::{api::core::v1::Secret, jiff::Timestamp};
+use liqo_api::{ClusterIdentity, names};
+pub(crate) use liqo_core::join_token::For;
 use liqo_core::{join_token, naming::cluster_id_error};
 use liqo_kube::{Cluster, now};
 use ring::rand::SecureRandom;
@@ -41,15 +37,6 @@ pub(crate) struct Made {
     pub(crate) secret: Option<(String, String)>,
 }
 
-/// For whom a token is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum For<'a> {
-    /// The cluster with this ID; the cluster may come with a new key.
-    Guest(&'a str),
-    /// The first cluster that uses the token.
-    First,
-}
-
 /// Makes a token that is valid for `life`. For a release without such tokens (Liqo 0.8.3) the cluster's own token is returned.
 pub(crate) async fn make(
     cluster: &Cluster,
@@ -73,7 +60,7 @@ pub(crate) async fn make(
         }
     }
     let name = join_token::secret_name(&secret);
-    cluster.create(&wanted(namespace, &name, whom, &secret, &end)).await?;
+    cluster.create(&join_token::one_time(namespace, whom, &secret, &end)).await?;
     let token = match here::pin(cluster, namespace).await? {
         Some(pin) => join_token::with_pin(&secret, &pin),
         None => secret,
@@ -91,25 +78,6 @@ fn check(guest: &str, local: &ClusterIdentity) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn wanted(namespace: &str, name: &str, whom: For<'_>, token: &str, end: &str) -> Secret {
-    let labels = match whom {
-        For::Guest(guest) => vec![(label::ONE_TIME_TOKEN, "guest"), (label::CLUSTER_ID, guest)],
-        For::First => vec![(label::ONE_TIME_TOKEN, "true")],
-    };
-    let labels = labels.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-    Secret {
-        metadata: ObjectMeta {
-            name: Some(name.to_owned()),
-            namespace: Some(namespace.to_owned()),
-            labels: Some(labels),
-            annotations: Some([(annotation::TOKEN_EXPIRES.to_owned(), end.to_owned())].into()),
-            ..ObjectMeta::default()
-        },
-        data: Some(BTreeMap::from([(names::TOKEN_KEY.to_owned(), ByteString(token.as_bytes().to_vec()))])),
-        ..Secret::default()
-    }
-}
-
 /// 64 random bytes, as 128 hex digits.
 fn new_token() -> anyhow::Result<String> {
     let mut bytes = [0_u8; 64];
@@ -119,8 +87,6 @@ fn new_token() -> anyhow::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -136,20 +102,6 @@ mod tests {
             [("1s", true), ("24h", true), ("8760h", true), ("8761h", false), ("9999999h", false), ("0", false)]
         {
             assert_eq!(life(text).is_ok(), good, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_secret_says_whose_it_is_and_when_it_ends() {
-        let end = "2026-01-02T00:00:00Z";
-        for (whom, labels) in [
-            (For::Guest("g"), json!({"liqo.io/one-time-token": "guest", "discovery.liqo.io/cluster-id": "g"})),
-            (For::First, json!({"liqo.io/one-time-token": "true"})),
-        ] {
-            let made = serde_json::to_value(wanted("liqo", "x", whom, "t", end)).unwrap();
-            assert_eq!(made["metadata"]["labels"], labels);
-            assert_eq!(made["metadata"]["annotations"], json!({"liqo.io/token-expires": end}));
-            assert_eq!(made["data"], json!({"token": "dA=="}));
         }
     }
 

@@ -63,10 +63,14 @@ const fn named(
     Rule { group, resources, names, verbs }
 }
 
-/// Name of the file to its rules; `.namespaced` ones hold in the Liqo namespace only, `.tenant` ones in tenant namespaces.
+/// Name of the file to its rules; `.namespaced` ones hold in the Liqo namespace only, `.own` ones in that of the role,
+/// `.tenant` ones in tenant namespaces.
 pub fn all() -> Vec<(&'static str, &'static [Rule])> {
     vec![
+        ("agent", components::AGENT),
+        ("agent.namespaced", components::AGENT_NAMESPACED),
         ("auth", components::AUTH),
+        ("broker", components::BROKER),
         ("controller-manager", components::CONTROLLER_MANAGER),
         ("controller-manager.namespaced", components::CONTROLLER_MANAGER_NAMESPACED),
         ("crd-replicator", components::CRD_REPLICATOR),
@@ -77,7 +81,10 @@ pub fn all() -> Vec<(&'static str, &'static [Rule])> {
         ("gateway.segregation", components::GATEWAY_SEGREGATION),
         ("jobs", components::JOBS),
         ("jobs-api", components::JOBS_API),
+        ("jobs-api.legacy", components::JOBS_API_LEGACY),
+        ("jobs-api.own", components::JOBS_API_OWN),
         ("jobs-api.reviews", components::JOBS_API_REVIEWS),
+        ("jobs.own", components::JOBS_OWN),
         ("metric-agent", components::METRIC_AGENT),
         ("network-manager", components::NETWORK_MANAGER),
         ("network-manager.namespaced", components::NETWORK_MANAGER_NAMESPACED),

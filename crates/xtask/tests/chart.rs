@@ -8,6 +8,7 @@ mod chart {
     pub(crate) mod helm;
     mod jobs;
     mod labels;
+    mod market;
     pub(crate) mod peers;
     mod pods;
     mod rights;
@@ -28,6 +29,9 @@ const RANGES: &[&str] =
     &["--set=networkManager.config.podCIDR=10.244.0.0/16,networkManager.config.serviceCIDR=10.96.0.0/12"];
 
 const STATUS: &str = "--set=status.enabled=true";
+/// A broker, and an agent that knows where it is.
+const MARKET: &str =
+    "--set=market.enabled=true,agent.enabled=true,agent.broker.url=https://b.example,agent.broker.secretName=access";
 
 /// Renders with what every installation has to say, and more.
 fn with(more: &[&str]) -> Objects {

@@ -11,6 +11,8 @@ enum Amend {
     Require(&'static str),
     /// This keyword has this value.
     Set(&'static str, &'static str),
+    /// This keyword has this number.
+    Most(&'static str, u32),
     /// This keyword is not said.
     Omit(&'static str),
     /// Kubernetes' own types are documented by Kubernetes; without their text, `kubectl apply` can hold the definition.
@@ -22,6 +24,14 @@ const AMENDMENTS: &[(&str, &str, Amend)] = &[
     ("ForeignCluster", "spec.ttl", Amend::Omit("format")),
     ("ForeignCluster", "status.peeringConditions.*", Amend::Require("status")),
     ("IpamStorage", "spec.prefixes.*", Amend::Set("format", "byte")),
+    ("Job", "spec.envFrom.*.configMapRef.name", Amend::Most("maxLength", 253)),
+    ("Job", "spec.envFrom.*.secretRef.name", Amend::Most("maxLength", 253)),
+    ("Job", "spec.template.outputSize", Amend::Most("maxLength", 64)),
+    ("Job", "spec.template.resources", Amend::Most("maxProperties", 16)),
+    ("Job", "spec.template.resources.*", Amend::Most("maxLength", 64)),
+    ("JobTemplate", "spec.outputSize", Amend::Most("maxLength", 64)),
+    ("JobTemplate", "spec.resources", Amend::Most("maxProperties", 16)),
+    ("JobTemplate", "spec.resources.*", Amend::Most("maxLength", 64)),
     ("NamespaceOffloading", "spec.clusterSelector", Amend::Set("x-kubernetes-map-type", "atomic")),
     ("NetworkConfig", "status", Amend::Require("processed")),
     ("ResourceOffer", "status", Amend::Require("phase")),
@@ -75,7 +85,59 @@ const RULES: &[(&str, &str, &str, &str)] = &[
         "!has(self.secretRef) || !has(self.secretRef.name) || !self.secretRef.name.startsWith('liqo-')",
         "Secrets whose names begin with liqo- belong to Liqo: no worker gets their values",
     ),
+    ("Job", "spec.template.resources", RESOURCE_NAMES, "the name of a resource has at most 253 characters"),
+    ("JobTemplate", "spec.resources", RESOURCE_NAMES, "the name of a resource has at most 253 characters"),
+    // `LARGEST_SPEC`. What is not counted here is bounded by its own limits, and counted by the controller.
+    (
+        "Job",
+        "spec",
+        "(has(self.env) ? self.env.map(v, bytes(v.name).size() + (has(v.value) ? bytes(v.value).size() : 0)).sum() : 0) + \
+         (has(self.template) && has(self.template.env) ? \
+         self.template.env.map(v, bytes(v.name).size() + (has(v.value) ? bytes(v.value).size() : 0)).sum() : 0) + \
+         (has(self.template) && has(self.template.command) ? self.template.command.map(w, bytes(w).size()).sum() : 0) + \
+         (has(self.template) && has(self.template.args) ? self.template.args.map(w, bytes(w).size()).sum() : 0) <= 65536",
+        TOO_LARGE,
+    ),
+    (
+        "JobTemplate",
+        "spec",
+        "(has(self.env) ? self.env.map(v, bytes(v.name).size() + (has(v.value) ? bytes(v.value).size() : 0)).sum() : 0) + \
+         (has(self.command) ? self.command.map(w, bytes(w).size()).sum() : 0) + \
+         (has(self.args) ? self.args.map(w, bytes(w).size()).sum() : 0) <= 65536",
+        TOO_LARGE,
+    ),
+    (
+        "ProviderProfile",
+        "",
+        "self.metadata.name == self.spec.clusterID",
+        "the name of a ProviderProfile is the cluster ID of the provider",
+    ),
+    ("ProviderProfile", "spec", "self.clusterID == oldSelf.clusterID", "the cluster ID cannot be changed"),
+    ("Reservation", "", "self.metadata.name.size() <= 63", "the name of a reservation has at most 63 characters"),
+    ("Reservation", "spec", "self.provider != self.consumer", "a cluster does not reserve what it has itself"),
+    (
+        "Reservation",
+        "spec",
+        "self.provider == oldSelf.provider && self.consumer == oldSelf.consumer && self.resources == oldSelf.resources",
+        "only until can be changed: release the reservation and make another",
+    ),
+    (
+        "PeeringRequest",
+        "",
+        "self.metadata.name.size() <= 63",
+        "the name of a request for a peering has at most 63 characters",
+    ),
+    (
+        "PeeringRequest",
+        "spec",
+        "self.selection == oldSelf.selection",
+        "what was asked for cannot be changed: delete the request and make another",
+    ),
 ];
+
+const RESOURCE_NAMES: &str = "self.all(name, name.size() <= 253)";
+const TOO_LARGE: &str = "command, args and env have at most 64 KiB (65536 bytes) in total: \
+    keep more in a ConfigMap and name it in envFrom, or in a file that the worker fetches";
 
 /// Makes the schema of a kind what it has to be.
 pub(super) fn settle(kind: &str, root: &mut Value) {
@@ -163,6 +225,7 @@ fn apply(node: &mut Value, amend: &Amend) {
     match amend {
         Amend::Require(field) => require(node, field),
         Amend::Set(key, value) => node[*key] = json!(value),
+        Amend::Most(key, value) => node[*key] = json!(value),
         Amend::Omit(key) => _ = node.as_object_mut().and_then(|node| node.remove(*key)),
         Amend::Quiet => {
             let title = node["description"].clone();

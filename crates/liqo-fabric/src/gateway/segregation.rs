@@ -1,11 +1,12 @@
 //! Which addresses of this cluster each peer reaches when peers are segregated.
 //!
 //! Keeps true: a peer reaches the pods of namespaces that are offloaded to it, the pods of namespaces that were made for it,
-//! and what is exported to it. A pod is found by its own address, not by endpoints: an `EndpointSlice` that names a pod of
+//! and what is exported to it. A namespace that serves another one (such as that of the store of jobs) is shared as that one is.
+//! A pod is found by its own address, not by endpoints: an `EndpointSlice` that names a pod of
 //! another namespace opens nothing, whoever wrote the slice. All three kinds are objects that no peer can write for itself.
 //! Until every kind has been listed nothing is known, and the gateway leaves the rules in the kernel as they are.
 //!
-//! Watches: `NamespaceOffloading`s, `Namespace`s made for peers, `Pod`s; in the segregated mode only.
+//! Watches: `NamespaceOffloading`s, `Namespace`s made for peers or serving others, `Pod`s; in the segregated mode only.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -92,6 +93,8 @@ struct Seen {
     offloadings: Vec<Arc<NamespaceOffloading>>,
     /// Namespaces made for peers.
     namespaces: Vec<Arc<Namespace>>,
+    /// Namespaces that serve another one.
+    serving: Vec<Arc<Namespace>>,
     pods: Vec<Arc<Pod>>,
 }
 
@@ -109,6 +112,12 @@ impl Seen {
             let peer = namespace.labels().get(label::REMOTE_CLUSTER_ID).cloned().unwrap_or_default();
             all.insert(namespace.name_any(), [Sharer::Consumer(peer)].into());
         }
+        let serving = self.serving.iter().filter_map(|one| {
+            let served = all.get(one.labels().get(label::SERVES_NAMESPACE)?)?;
+            (!mapping::stays_here(&one.name_any())).then(|| (one.name_any(), served.clone()))
+        });
+        let serving: Vec<_> = serving.filter(|(name, _)| !all.contains_key(name)).collect();
+        all.extend(serving);
         all
     }
 }
@@ -163,10 +172,11 @@ pub(super) fn watch(cluster: &Cluster) -> watch::Receiver<Option<Arc<Shared>>> {
         let news = Arc::clone(&news);
         move || news.notify_one()
     };
-    let (offloadings, namespaces, pods) = (ring(), ring(), ring());
+    let (offloadings, namespaces, serving, pods) = (ring(), ring(), ring(), ring());
     let stores = Stores {
         offloadings: cluster.watch("").start(move |_| offloadings()),
         namespaces: cluster.watch("").labels(label::REMOTE_CLUSTER_ID).start(move |_| namespaces()),
+        serving: cluster.watch("").labels(label::SERVES_NAMESPACE).start(move |_| serving()),
         pods: cluster.watch("").trim(pods::trim).start(move |_| pods()),
     };
     let (sender, receiver) = watch::channel(None);
@@ -178,13 +188,14 @@ pub(super) fn watch(cluster: &Cluster) -> watch::Receiver<Option<Arc<Shared>>> {
 struct Stores {
     offloadings: Store<NamespaceOffloading>,
     namespaces: Store<Namespace>,
+    serving: Store<Namespace>,
     pods: Store<Pod>,
 }
 
 impl Stores {
     /// Tells what is shared whenever that has changed, as long as somebody listens.
     async fn follow(self, news: Arc<Notify>, sender: watch::Sender<Option<Arc<Shared>>>) {
-        tokio::join!(self.offloadings.ready(), self.namespaces.ready(), self.pods.ready());
+        tokio::join!(self.offloadings.ready(), self.namespaces.ready(), self.serving.ready(), self.pods.ready());
         loop {
             let now = Shared::of(&self.seen());
             sender.send_if_modified(|shared| {
@@ -202,7 +213,8 @@ impl Stores {
     }
 
     fn seen(&self) -> Seen {
-        Seen { offloadings: self.offloadings.all(), namespaces: self.namespaces.all(), pods: self.pods.all() }
+        let (offloadings, namespaces) = (self.offloadings.all(), self.namespaces.all());
+        Seen { offloadings, namespaces, serving: self.serving.all(), pods: self.pods.all() }
     }
 }
 

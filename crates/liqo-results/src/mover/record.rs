@@ -279,4 +279,30 @@ mod tests {
         record.merge(Segment { files: Vec::new(), parts: vec![more(0, vec![part(1)]), more(2, vec![part(3)])] });
         assert_eq!(record.upload("big"), Some(upload("u", &[1])));
     }
+
+    /// A record that is read tells another record the same, whatever segments it was read from, one in each line.
+    #[test]
+    fn fuzz_record() {
+        liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "record", |bytes| {
+            let mut record = Record::default();
+            for segment in bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()) {
+                record.merge(segment);
+            }
+            let files = record.done.iter().map(|(path, done)| File {
+                path: path.clone(),
+                size: done.size,
+                sha256: done.sha256,
+            });
+            let parts = record.uploads.iter().map(|(path, upload)| {
+                let Upload { id, size, part, parts } = upload.clone();
+                More { path: path.clone(), id, size, part, from: 0, parts }
+            });
+            let (files, parts) = (files.collect(), parts.collect());
+            let told = serde_json::to_vec(&Segment { files, parts }).unwrap();
+            let mut other = Record::default();
+            other.merge(serde_json::from_slice(&told).unwrap());
+            assert_eq!((&other.done, &other.uploads), (&record.done, &record.uploads));
+            assert!(record.done.values().all(|done| !done.sure), "nothing that was read is sure");
+        });
+    }
 }

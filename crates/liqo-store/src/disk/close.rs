@@ -22,7 +22,8 @@ impl Disk {
         self.closed.join(prefix.replace('/', "~"))
     }
 
-    /// Does work that writes, unless `prefix` is closed; nobody closes it meanwhile.
+    /// Does work that writes, unless `prefix` is closed; nobody closes it meanwhile. Whoever closes a prefix waits for the work, and
+    /// everybody else for whoever closes: the work must be short, whatever the size of an object.
     pub(crate) fn writing<T>(
         &self,
         prefix: Option<&str>,
@@ -37,9 +38,13 @@ impl Disk {
 
     /// Closes a prefix, and ends uploads of objects below it.
     pub(crate) fn close(&self, prefix: &str) -> io::Result<()> {
-        let _alone = self.closing.write().unwrap_or_else(PoisonError::into_inner);
-        File::create(self.mark(prefix))?.sync_all()?;
+        let mark = {
+            let _alone = self.closing.write().unwrap_or_else(PoisonError::into_inner);
+            File::create(self.mark(prefix))?
+        };
+        mark.sync_all()?;
         File::open(&self.closed)?.sync_all()?;
+        // No upload begins below a closed prefix, so nobody has to wait for these to go.
         self.end_uploads_below(&format!("{prefix}/"))
     }
 

@@ -86,7 +86,7 @@ impl Disk {
             let grouped = wanted.grouped && is_directory && key.len() > wanted.prefix.len();
             match (is_directory, grouped) {
                 (true, false) => self.walk(key.trim_end_matches('/'), wanted, page)?,
-                (true, true) if key == wanted.after || !has_file(&path)? => {}
+                (true, true) if key == wanted.after || !self.has_more(&key, &path, &wanted.after)? => {}
                 (true, true) => page.add(wanted, || Ok(Some(Entry::Group(key))))?,
                 (false, _) => page.add(wanted, || match fs::metadata(&path) {
                     Ok(data) => Ok(Some(Entry::Object(key, data))),
@@ -96,6 +96,17 @@ impl Disk {
             }
         }
         Ok(())
+    }
+}
+
+impl Disk {
+    /// Whether there is an object below the directory `key`, after the key `after`.
+    fn has_more(&self, key: &str, path: &Path, after: &str) -> io::Result<bool> {
+        if !after.starts_with(key) {
+            return has_file(path);
+        }
+        let one = Wanted { prefix: key.to_owned(), after: after.to_owned(), grouped: false, most: 1 };
+        Ok(!self.list(&one)?.entries.is_empty())
     }
 }
 
@@ -227,5 +238,39 @@ mod tests {
         assert_eq!(after("b/2/x"), keys[4..]);
         assert_eq!(after("b/zzz"), keys[5..]);
         assert!(after("zzz").is_empty());
+    }
+
+    /// What S3 says a list has, of all keys: those after `after`, and for each group that has one of these its name, unless the name
+    /// was the last entry of the page before.
+    fn model(keys: &[&str], wanted: &Wanted) -> Vec<String> {
+        let after = keys.iter().filter(|key| key.starts_with(&wanted.prefix) && ***key > *wanted.after);
+        let entry = |key: &&str| match key.strip_prefix(&*wanted.prefix).and_then(|rest| rest.split_once('/')) {
+            Some((group, _)) if wanted.grouped => format!("{}{group}/", wanted.prefix),
+            _ => (*key).to_owned(),
+        };
+        let mut entries: Vec<_> = after.map(entry).filter(|entry| *entry != wanted.after).collect();
+        entries.dedup();
+        entries
+    }
+
+    /// A list has the keys that S3 says, whatever it is asked for. Input: prefix and first key, and how they are to be grouped.
+    #[test]
+    fn fuzz_list() {
+        let here = Here::new("fuzz");
+        let mut keys = ["a", "b.txt", "b/1", "b/2/x", "b/2/y", "b0", "c/\u{fc} x", "c/d/e/f", "d"];
+        keys.sort_unstable();
+        keys.iter().for_each(|key| drop(here.put(key, b"1").unwrap()));
+        liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "list", |bytes| {
+            let mut parts = bytes.splitn(3, |byte| *byte == b'\n').map(std::str::from_utf8);
+            let (Some(Ok(prefix)), Some(Ok(after)), how) = (parts.next(), parts.next(), parts.next()) else { return };
+            let how = how.and_then(Result::ok).map_or(0, str::len);
+            // No directory has this path, and S3 would group keys that we cannot have.
+            if prefix.split('/').rev().skip(1).any(|part| matches!(part, "" | "." | "..")) {
+                return;
+            }
+            let wanted =
+                Wanted { prefix: prefix.into(), after: after.into(), grouped: how % 2 == 1, most: 1 + how / 2 };
+            assert_eq!(all(&here, &wanted), model(&keys, &wanted), "{wanted:?}");
+        });
     }
 }

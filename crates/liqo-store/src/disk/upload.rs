@@ -1,12 +1,13 @@
 //! Uploads in parts.
 //!
 //! An upload is a directory: the key, and one file for each part. Parts are put together behind the first one, each is removed when
-//! its bytes are there, so an upload needs no more space than its parts and one.
+//! its bytes are there, so an upload needs no more space than its parts and one. Meanwhile the directory has another name, so that
+//! no request finds the upload: nobody ends it twice, and no part changes.
 
 use std::{
     fs::{self, File, OpenOptions},
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
@@ -24,6 +25,8 @@ const SMALLEST_PART: u64 = 5 * 1024 * 1024;
 const OLD: Duration = Duration::from_secs(2 * LIFE);
 /// The file with the key.
 const KEY: &str = "key";
+/// What the name of the directory goes on with while the parts are put together.
+const ENDING: &str = ".ending";
 
 /// A part that is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +50,6 @@ impl Disk {
 
     /// Directory of an upload of this key.
     fn upload(&self, id: &str, key: &str) -> Result<PathBuf, S3Error> {
-        let unknown = || s3_error!(NoSuchUpload, "there is no such upload of this key");
         if id.len() != 32 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(unknown());
         }
@@ -65,52 +67,62 @@ impl Disk {
         self.upload(id, key).map(drop)
     }
 
-    /// Makes a file a part of an upload, in place of an earlier one of this number.
-    pub(crate) fn keep_part(&self, draft: Draft, id: &str, key: &str, number: i32) -> Result<String, S3Error> {
+    /// Makes a file a part of an upload, in place of an earlier one of this number, unless the prefix `writer` is closed.
+    pub(crate) fn keep_part(
+        &self,
+        draft: Draft,
+        (id, key): (&str, &str),
+        number: i32,
+        writer: Option<&str>,
+    ) -> Result<String, S3Error> {
         let directory = self.upload(id, key)?;
         if !(1..=MOST_PARTS).contains(&number) {
             return Err(s3_error!(InvalidArgument, "parts have numbers from 1 to {MOST_PARTS}"));
         }
-        self.place(draft, &directory.join(number.to_string())).map_err(failed)
+        let path = directory.join(number.to_string());
+        // The upload may have ended while the bytes came.
+        let gone = |error| if is_nowhere(&error) { unknown() } else { failed(error) };
+        self.place(draft, &path, writer, |from| fs::rename(from, &path).map_err(gone))
     }
 
     /// The parts that are stored, by number.
     pub(crate) fn parts(&self, id: &str, key: &str) -> Result<Vec<Part>, S3Error> {
-        let directory = self.upload(id, key)?;
-        let read = || -> io::Result<Vec<Part>> {
-            let mut parts = Vec::new();
-            for entry in fs::read_dir(directory)? {
-                let entry = entry?;
-                if let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
-                    let data = entry.metadata()?;
-                    parts.push(Part { number, size: data.len(), etag: etag(&data) });
-                }
-            }
-            parts.sort_unstable_by_key(|part| part.number);
-            Ok(parts)
-        };
-        read().map_err(failed)
+        parts(&self.upload(id, key)?).map_err(failed)
     }
 
-    /// Puts the parts together and makes them the object. The parts are named by number and entity tag.
-    pub(crate) fn end_upload(&self, id: &str, key: &str, wanted: &[(i32, String)]) -> Result<String, S3Error> {
-        let directory = self.upload(id, key)?;
-        judge(&self.parts(id, key)?, wanted)?;
-        let path = |number: i32| directory.join(number.to_string());
-        let together = || -> io::Result<String> {
-            let mut numbers = wanted.iter().map(|(number, _)| *number);
-            let first = path(numbers.next().unwrap_or_default());
-            let file = OpenOptions::new().read(true).append(true).open(&first)?;
-            let mut draft = Draft { path: first, file, kept: false };
-            for number in numbers {
-                io::copy(&mut File::open(path(number))?, &mut draft.file)?;
-                fs::remove_file(path(number))?;
+    /// Whether the upload can be ended with these parts, which are named by number and entity tag.
+    pub(crate) fn may_end(&self, (id, key): (&str, &str), wanted: &[(i32, String)]) -> Result<(), S3Error> {
+        judge(&self.parts(id, key)?, wanted)
+    }
+
+    /// Puts the parts together and makes them the object, unless the prefix `writer` is closed. The parts are named by number and
+    /// entity tag.
+    pub(crate) fn end_upload(
+        &self,
+        (id, key): (&str, &str),
+        wanted: &[(i32, String)],
+        writer: Option<&str>,
+    ) -> Result<String, S3Error> {
+        self.may_end((id, key), wanted)?;
+        let ending = Ending::begin(self.upload(id, key)?)?;
+        // A part may have changed meanwhile; from here on none does.
+        if let Err(why) = parts(&ending.0).map_err(failed).and_then(|parts| judge(&parts, wanted)) {
+            ending.undo();
+            return Err(why);
+        }
+        let draft = ending.join(wanted).map_err(failed)?;
+        self.keep(draft, key, writer)
+    }
+
+    /// Removes uploads that a process which was killed had begun to put together.
+    pub(super) fn remove_ending(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.uploads)? {
+            let entry = entry?;
+            if entry.file_name().as_encoded_bytes().ends_with(ENDING.as_bytes()) {
+                fs::remove_dir_all(entry.path())?;
             }
-            self.place(draft, &self.bucket.join(key))
-        };
-        let kept = together().map_err(failed)?;
-        fs::remove_dir_all(&directory).map_err(failed)?;
-        Ok(kept)
+        }
+        Ok(())
     }
 
     /// Forgets an upload.
@@ -155,6 +167,67 @@ impl Disk {
     }
 }
 
+fn unknown() -> S3Error {
+    s3_error!(NoSuchUpload, "there is no such upload of this key")
+}
+
+/// The parts in the directory of an upload, by number.
+fn parts(directory: &Path) -> io::Result<Vec<Part>> {
+    let mut parts = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
+            let data = entry.metadata()?;
+            parts.push(Part { number, size: data.len(), etag: etag(&data) });
+        }
+    }
+    parts.sort_unstable_by_key(|part| part.number);
+    Ok(parts)
+}
+
+/// The directory of an upload whose parts are being put together; goes with this value.
+struct Ending(PathBuf);
+
+impl Ending {
+    fn begin(directory: PathBuf) -> Result<Self, S3Error> {
+        let mut name = directory.clone().into_os_string();
+        name.push(ENDING);
+        match fs::rename(&directory, &name) {
+            Ok(()) => Ok(Self(name.into())),
+            Err(error) if is_nowhere(&error) => Err(unknown()),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Nothing was put together: the upload is as it was.
+    fn undo(mut self) {
+        let name = std::mem::take(&mut self.0);
+        let _ = fs::rename(&name, name.with_extension(""));
+    }
+
+    /// One file with the bytes of all parts, in this order.
+    fn join(&self, wanted: &[(i32, String)]) -> io::Result<Draft> {
+        let path = |number: i32| self.0.join(number.to_string());
+        let mut numbers = wanted.iter().map(|(number, _)| *number);
+        let first = path(numbers.next().unwrap_or_default());
+        let file = OpenOptions::new().read(true).append(true).open(&first)?;
+        let mut draft = Draft { path: first, file, kept: false };
+        for number in numbers {
+            io::copy(&mut File::open(path(number))?, &mut draft.file)?;
+            fs::remove_file(path(number))?;
+        }
+        Ok(draft)
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if !self.0.as_os_str().is_empty() {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+}
+
 /// Whether an upload with these parts can be ended with those that the client names.
 fn judge(stored: &[Part], wanted: &[(i32, String)]) -> Result<(), S3Error> {
     if wanted.is_empty() {
@@ -188,7 +261,7 @@ mod tests {
     fn part(here: &Here, id: &str, number: i32, bytes: &[u8]) -> Result<String, S3Error> {
         let mut draft = here.0.draft().unwrap();
         draft.file.write_all(bytes).unwrap();
-        here.0.keep_part(draft, id, "a/big", number)
+        here.0.keep_part(draft, (id, "a/big"), number, None)
     }
 
     fn code<T: std::fmt::Debug>(outcome: Result<T, S3Error>) -> String {
@@ -207,12 +280,28 @@ mod tests {
         assert_eq!(numbers, [(1, SMALLEST_PART), (3, 3)]);
         assert_eq!(code(here.0.read("a/big")), "NoSuchKey");
         let wanted = [(1, first), (3, last)];
-        assert_eq!(code(here.0.end_upload(&id, "a/other", &wanted)), "NoSuchUpload");
-        here.0.end_upload(&id, "a/big", &wanted).unwrap();
+        assert_eq!(code(here.0.end_upload((&id, "a/other"), &wanted, None)), "NoSuchUpload");
+        here.0.end_upload((&id, "a/big"), &wanted, None).unwrap();
         let mut bytes = Vec::new();
         here.0.read("a/big").unwrap().0.read_to_end(&mut bytes).unwrap();
         assert_eq!(bytes, [&large[..], b"end"].concat());
-        assert_eq!(code(here.0.end_upload(&id, "a/big", &wanted)), "NoSuchUpload");
+        assert_eq!(code(here.0.end_upload((&id, "a/big"), &wanted, None)), "NoSuchUpload");
+        assert_eq!(fs::read_dir(&here.0.uploads).unwrap().count(), 0);
+    }
+
+    /// A process that was killed while parts were put together leaves nothing that a client could go on with.
+    #[test]
+    fn an_upload_ends_once() {
+        let here = Here::new("ending");
+        let id = here.0.begin_upload("a/big").unwrap();
+        let wanted = [(1, part(&here, &id, 1, b"all").unwrap())];
+        let ending = Ending::begin(here.0.upload(&id, "a/big").unwrap()).unwrap();
+        assert_eq!(code(part(&here, &id, 2, b"late")), "NoSuchUpload");
+        assert_eq!(code(here.0.end_upload((&id, "a/big"), &wanted, None)), "NoSuchUpload");
+        ending.undo();
+        assert_eq!(code(here.0.end_upload((&id, "a/big"), &[(1, "other".into())], None)), "InvalidPart");
+        std::mem::forget(Ending::begin(here.0.upload(&id, "a/big").unwrap()).unwrap());
+        here.0.remove_ending().unwrap();
         assert_eq!(fs::read_dir(&here.0.uploads).unwrap().count(), 0);
     }
 

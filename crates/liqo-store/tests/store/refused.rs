@@ -134,7 +134,7 @@ pub(crate) fn client(bed: &Bed) -> object_store::aws::AmazonS3 {
     client_of(bed, "team-a/1")
 }
 
-fn client_of(bed: &Bed, prefix: &str) -> object_store::aws::AmazonS3 {
+pub(crate) fn client_of(bed: &Bed, prefix: &str) -> object_store::aws::AmazonS3 {
     let location = bed.location(prefix);
     AmazonS3Builder::new()
         .with_endpoint(&location.endpoint)

@@ -1,7 +1,7 @@
 //! The API of jobs as its callers see it: through a forwarded port, with tokens of service accounts.
 
 use anyhow::{Context, Result};
-use liqo_test::{Cluster, run};
+use liqo_test::{Cluster, assets, run};
 use serde_json::Value;
 
 use super::work::{Forward, NAMESPACE};
@@ -64,6 +64,15 @@ impl Rest {
         Ok(Self { forward: Forward::to(cluster, "service/liqo-jobs-api", 443)?, token: "nonsense".to_owned() })
     }
 
+    /// The URL of a path.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("https://127.0.0.1:{}{path}", self.forward.port)
+    }
+
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
     pub(crate) fn get(&self, path: &str, more: &[&str]) -> Result<Answer> {
         self.curl(path, more)
     }
@@ -80,35 +89,31 @@ impl Rest {
         let mut curl = run::command("curl");
         curl.args(["-sS", "--insecure", "--max-time", "60", "-w", "%{stderr}%{http_code}"]);
         curl.args(["-H", &format!("Authorization: Bearer {}", self.token)]).args(more);
-        let output =
-            curl.arg(format!("https://127.0.0.1:{}{path}", self.forward.port)).output().context("cannot run curl")?;
+        let output = curl.arg(self.url(path)).output().context("cannot run curl")?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         let code = said.trim().parse().with_context(|| format!("curl said {said:?} about {path}"))?;
         Ok(Answer { code, body: output.stdout })
     }
-}
 
-/// The facade of the first generation.
-pub(crate) struct Legacy(Forward);
-
-/// Where a user of the facade finds it: on the loopback address of its pod.
-pub(crate) fn legacy(cluster: &Cluster) -> Result<Legacy> {
-    Ok(Legacy(Forward::to(cluster, "deployment/liqo-jobs-api", 8888)?))
-}
-
-impl Legacy {
-    /// Runs lines of a shell in which `$A` is the address of the facade; gives what they print.
-    pub(crate) fn script(&self, lines: &str) -> Result<Vec<u8>> {
-        let directory = std::env::temp_dir().join(format!("liqo-jobs-{}", std::process::id()));
+    /// What schemathesis finds wrong with the API: nothing. It asks at the rate that the API grants one user, and for half a minute at most.
+    pub(crate) fn keeps_its_document(&self) -> Result<()> {
+        let program = run::output(&mut run::command(assets::source().join("testbed/schemathesis")))?;
+        let mut test = run::command(program.trim());
+        let token = format!("Authorization: Bearer {}", self.token);
+        test.arg("--config-file").arg(assets::source().join("testbed/schemathesis.toml"));
+        test.args(["run", &self.url("/openapi.json"), "--tls-verify=false", "-H", &token]);
+        test.args(["--url", &self.url(""), "--checks=all", "--phases=examples,coverage,fuzzing", "--seed=1"]);
+        // Rules between fields, and names, are the API server's: no schema says which job is refused.
+        test.arg("--exclude-checks=positive_data_acceptance");
+        // Streams do not end; jobs that are made up would run.
+        test.args(["--exclude-path=/api/v1/events", "--rate-limit=15/s", "--max-time=30", "--request-timeout=20"]);
+        let directory = std::env::temp_dir().join(format!("liqo-schemathesis-{}", std::process::id()));
         std::fs::create_dir_all(&directory)?;
-        let mut shell = run::command("bash");
-        shell.args(["-euo", "pipefail", "-c", lines]).current_dir(&directory);
-        shell.env("A", format!("http://127.0.0.1:{}", self.0.port));
-        let output = shell.output().context("cannot run bash");
-        let removed = std::fs::remove_dir_all(&directory);
+        let output = test.current_dir(&directory).output().context("cannot run schemathesis");
+        std::fs::remove_dir_all(&directory)?;
         let output = output?;
-        removed?;
-        anyhow::ensure!(output.status.success(), "{lines}: {}", run::tail(&String::from_utf8_lossy(&output.stderr), 8));
-        Ok(output.stdout)
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        anyhow::ensure!(output.status.success(), "{}", run::tail(&text, 400));
+        Ok(())
     }
 }

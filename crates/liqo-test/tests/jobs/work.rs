@@ -20,6 +20,8 @@ use sha2::{Digest, Sha256};
 
 /// Where jobs are.
 pub(crate) const NAMESPACE: &str = "liqo-jobs";
+/// Where the controller, the API and the store are.
+pub(crate) const SYSTEM: &str = "liqo-jobs-system";
 
 /// Writes every byte value, runs of CRLF and bytes that are no UTF-8, 64 MiB of it, an empty file and a deep one, and prints the
 /// digests of all.
@@ -39,6 +41,38 @@ pub(crate) struct Work {
 /// A worker that runs a script.
 pub(crate) fn template(script: &str) -> Value {
     json!({"image": "localhost/busybox:1", "command": ["sh", "-c", script], "resources": {"cpu": "50m", "memory": "128Mi"}})
+}
+
+/// The same bytes on a provider and at home.
+pub(crate) fn bytes() -> [Work; 2] {
+    ["Remote", "Local"]
+        .map(|placement| Work::new(&format!("bytes-{}", placement.to_lowercase()), ALL_BYTES).placed(placement))
+}
+
+/// A worker that leaves a result and fails.
+pub(crate) fn fails() -> Work {
+    Work::new("fails", "echo partly > /output/partly; exit 3").placed("Remote")
+}
+
+/// A job with a result for a link.
+pub(crate) fn linked() -> Work {
+    Work::new("linked", "printf 'a\\r\\n\\377b' > '/output/deep r'; echo other > /output/other")
+}
+
+/// A job with results for a page.
+pub(crate) fn seen() -> Work {
+    Work::new("seen", "mkdir /output/deep; echo a > '/output/deep/a b'; echo b > /output/b").placed("Remote")
+}
+
+/// A worker that does not end by itself, nor when it is asked to.
+pub(crate) fn endless() -> Work {
+    Work::new("endless", "echo one > /output/one; trap '' TERM; while true; do sleep 1; done").placed("Remote")
+}
+
+/// Jobs that stories only look at when the jobs have ended. Each of these stories submits its job again, which changes nothing, so
+/// that the story can be told alone.
+pub(crate) fn early() -> Vec<Work> {
+    [linked(), fails(), seen()].into_iter().chain(bytes()).collect()
 }
 
 /// Writes a job with this spec.
@@ -110,6 +144,17 @@ pub(crate) fn by_uid(cluster: &Cluster, uid: &str) -> Result<String> {
     Ok(found["metadata"]["name"].as_str().unwrap_or_default().to_owned())
 }
 
+/// Removes the jobs that this user has submitted.
+pub(crate) fn remove_jobs_of(cluster: &Cluster, user: &str) -> Result<()> {
+    let all = cluster.items(&["ljob", "-n", NAMESPACE])?;
+    let is_of = |job: &&Value| job["metadata"]["annotations"]["jobs.liqo.io/submitter"] == user;
+    let names: Vec<_> = all.iter().filter(is_of).filter_map(|job| job["metadata"]["name"].as_str()).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    cluster.kubectl(&[&["delete", "-n", NAMESPACE, "ljob", "--wait=true"], &names[..]].concat()).map(drop)
+}
+
 /// Names of the Secrets that a provider has in the namespace made for the jobs.
 pub(crate) fn secrets_of_provider(provider: &Cluster) -> Result<Vec<String>> {
     let all = provider.items(&["namespaces", "-l", "liqo.io/remote-cluster-id"])?;
@@ -129,7 +174,7 @@ pub(crate) struct Forward {
 impl Forward {
     pub(crate) fn to(cluster: &Cluster, target: &str, port: u16) -> Result<Self> {
         let mut command = cluster.kubectl_command();
-        command.args(["port-forward", "--address=127.0.0.1", "-n", NAMESPACE, target, &format!(":{port}")]);
+        command.args(["port-forward", "--address=127.0.0.1", "-n", SYSTEM, target, &format!(":{port}")]);
         let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start kubectl port-forward")?;
         let (mut output, mut line) = (BufReader::new(child.stdout.take().context("it has an output")?), String::new());
         output.read_line(&mut line)?;
@@ -153,7 +198,7 @@ impl Place {
             Ok(object.pointer(pointer).and_then(Value::as_str).with_context(|| format!("no {pointer}"))?.to_owned())
         };
         let prefix = text(&cluster.json(&["ljob", "-n", NAMESPACE, job])?, "/metadata/uid")?;
-        let secret = cluster.json(&["secret", "-n", NAMESPACE, "liqo-store-key"])?;
+        let secret = cluster.json(&["secret", "-n", SYSTEM, "liqo-store-key"])?;
         let master = STANDARD.decode(text(&secret, "/data/master-key")?)?;
         let expires = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() + 600;
         let key = keys::issue(&master, &Scope { prefix: prefix.clone(), access: Access::ReadOnly, expires })?;

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::ResourceExt;
-use liqo_api::jobs::{MASTER_KEY, STORE_KEY_SECRET};
+use liqo_api::jobs::{MASTER_KEY, STORE_KEY_SECRET, SYSTEM_NAMESPACE};
 use liqo_kube::{Cluster, now};
 use liqo_results::{
     Download, File, Location, Store,
@@ -18,7 +18,10 @@ use serde::Serialize;
 use tokio::{io::copy_bidirectional, net::TcpListener};
 
 use super::Jobs;
-use crate::out::{Format, Out};
+use crate::{
+    completion,
+    out::{Format, Out},
+};
 
 /// Pods and port of the embedded store.
 const STORE: &str = "app.kubernetes.io/name=store,app.kubernetes.io/part-of=liqo";
@@ -27,6 +30,8 @@ const PORT: u16 = 9000;
 const REGION: &str = "us-east-1";
 /// Seconds that a download may take.
 const KEY_LIFE: u64 = 24 * 3600;
+/// Said to users who may read no Secret there.
+const NO_KEY: &str = "reading the master key of the store; who may not read it gets results from the API of jobs (Service liqo-jobs-api)";
 /// How often progress is shown.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -42,6 +47,9 @@ pub(super) struct ResultsArgs {
     /// Download the results into this directory
     #[arg(long, value_name = "DIR")]
     output_dir: Option<PathBuf>,
+    /// Namespace of the store (jobs.systemNamespace)
+    #[arg(long, default_value = SYSTEM_NAMESPACE, value_name = "NAME", add = clap_complete::ArgValueCompleter::new(completion::namespaces))]
+    store_namespace: String,
     /// Print for programs
     #[arg(short, long, value_enum, value_name = "FORMAT", conflicts_with = "output_dir")]
     output: Option<Format>,
@@ -57,13 +65,13 @@ struct ResultView {
 
 /// `liqoctl job results`
 pub(super) async fn run(jobs: &Jobs, args: ResultsArgs) -> anyhow::Result<()> {
-    let ResultsArgs { name, paths, output_dir, output } = args;
+    let ResultsArgs { name, paths, output_dir, store_namespace, output } = args;
     let out = Out::new(output.is_some());
     let status = jobs.get(&name).await?.status.unwrap_or_default();
     let Some(results) = status.results else {
         bail!("job {name} has no complete results: it is {:?}", status.phase);
     };
-    let (store, _forward) = open(jobs, &results.location).await?;
+    let (store, _forward) = open(jobs, &store_namespace, &results.location).await?;
     let manifest = store.manifest().await.context("reading the manifest")?.context("the store has no manifest")?;
     if let Some(unknown) = paths.iter().find(|path| manifest.files.iter().all(|file| *file.path != ***path)) {
         bail!("job {name} has no result {unknown:?}; `liqoctl job results {name}` lists them");
@@ -115,12 +123,14 @@ impl Drop for Forward {
 
 /// The store, with a key that reads the results of one job and is made from the master key: who may read the Secret of the master key
 /// may read all results.
-async fn open(jobs: &Jobs, location: &str) -> anyhow::Result<(Store, Forward)> {
+async fn open(jobs: &Jobs, namespace: &str, location: &str) -> anyhow::Result<(Store, Forward)> {
     let (bucket, prefix) =
         location.split_once('/').context("the status of the job does not say where the results are")?;
-    let found: Option<Secret> =
-        jobs.cluster.get(&jobs.namespace, STORE_KEY_SECRET).await.context("reading the master key of the store")?;
-    let data = found.with_context(|| format!("there is no Secret {STORE_KEY_SECRET}"))?.data.unwrap_or_default();
+    let found: Option<Secret> = jobs.cluster.get(namespace, STORE_KEY_SECRET).await.context(NO_KEY)?;
+    let data = found
+        .with_context(|| format!("there is no Secret {STORE_KEY_SECRET} in namespace {namespace}"))?
+        .data
+        .unwrap_or_default();
     let master = data.get(MASTER_KEY).with_context(|| format!("Secret {STORE_KEY_SECRET} has no {MASTER_KEY}"))?;
     let expires = u64::try_from(now().0.as_second())?.saturating_add(KEY_LIFE);
     let scope = Scope { prefix: prefix.to_owned(), access: Access::ReadOnly, expires };
@@ -138,18 +148,18 @@ async fn open(jobs: &Jobs, location: &str) -> anyhow::Result<(Store, Forward)> {
     };
     liqo_kube::certs::install_crypto();
     let store = Store::new(&location)?;
-    let forward = Forward(tokio::spawn(forward(listener, jobs.cluster.clone(), pod(jobs).await?)));
+    let forward = Forward(tokio::spawn(forward(listener, jobs.cluster.clone(), pod(jobs, namespace).await?)));
     Ok((store, forward))
 }
 
 /// Namespace and name of a pod of the store.
-async fn pod(jobs: &Jobs) -> anyhow::Result<(String, String)> {
-    let pods = jobs.cluster.list::<Pod>(&jobs.namespace, STORE).await.context("looking for the store")?;
+async fn pod(jobs: &Jobs, namespace: &str) -> anyhow::Result<(String, String)> {
+    let pods = jobs.cluster.list::<Pod>(namespace, STORE).await.context("looking for the store")?;
     let running =
         pods.iter().find(|pod| pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running"));
     let pod = running.context("no pod of the store is running")?;
     ensure!(pod.metadata.deletion_timestamp.is_none(), "the store is being restarted; run the command again");
-    Ok((jobs.namespace.clone(), pod.name_any()))
+    Ok((namespace.to_owned(), pod.name_any()))
 }
 
 async fn forward(listener: TcpListener, cluster: Cluster, (namespace, pod): (String, String)) {

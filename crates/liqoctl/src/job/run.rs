@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::{Context, bail, ensure};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt;
-use liqo_api::jobs::{Job, JobSpec, JobTemplateSpec, Phase, Placement, RERUN_OF_ANNOTATION, Variable};
+use liqo_api::jobs::{Job, JobSpec, JobTemplateSpec, Phase, Placement, QUEUE_LABEL, RERUN_OF_ANNOTATION, Variable};
 
 use super::{Jobs, WaitArgs};
 use crate::{
@@ -35,9 +35,18 @@ pub(super) struct RunArgs {
     /// Where the worker may run: Any, Local or Remote
     #[arg(long, default_value = "Any", value_name = "WHERE", value_parser = placement)]
     placement: Placement,
+    /// ID of a cluster the worker may run on, may be repeated; left out: every one
+    #[arg(long, value_name = "ID")]
+    cluster: Vec<String>,
+    /// Queue of Kueue that lets the worker start
+    #[arg(long, value_name = "NAME")]
+    queue: Option<String>,
     /// Directory in which the worker leaves its results
     #[arg(long, default_value = "/output", value_name = "DIR", conflicts_with = "template")]
     output_dir: String,
+    /// Room for the results
+    #[arg(long, default_value = "2Gi", value_name = "QUANTITY", conflicts_with = "template")]
+    output_size: String,
     /// End the worker after this time; 0: never
     #[arg(long, default_value = "0", value_parser = flag::duration, value_name = "DURATION", conflicts_with = "template")]
     worker_timeout: Duration,
@@ -72,7 +81,10 @@ fn wanted(args: RunArgs) -> anyhow::Result<(Job, WaitArgs)> {
         env,
         resources,
         placement,
+        cluster,
+        queue,
         output_dir,
+        output_size,
         worker_timeout,
         retries,
         ttl,
@@ -85,7 +97,7 @@ fn wanted(args: RunArgs) -> anyhow::Result<(Job, WaitArgs)> {
         command,
         resources: resources.into_iter().map(|(key, value)| (key, Quantity(value))).collect(),
         output_dir,
-        output_size: Quantity("2Gi".to_owned()),
+        output_size: Quantity(output_size),
         timeout_seconds: whole(worker_timeout),
         retries: i32::from(retries),
         ..JobTemplateSpec::default()
@@ -96,11 +108,13 @@ fn wanted(args: RunArgs) -> anyhow::Result<(Job, WaitArgs)> {
         template: worker,
         env: env.iter().map(|one| variable(one)).collect::<anyhow::Result<_>>()?,
         placement,
+        clusters: cluster,
         ttl_seconds_after_finished: ttl.map(whole),
         ..JobSpec::default()
     };
     let mut job = Job::new("", spec);
     called(&mut job, name, &base);
+    job.labels_mut().extend(queue.map(|queue| (QUEUE_LABEL.to_owned(), queue)));
     Ok((job, wait))
 }
 
@@ -127,41 +141,54 @@ pub(super) async fn again(jobs: &Jobs, name: &str, wait: WaitArgs) -> anyhow::Re
     let before = jobs.get(name).await?;
     let mut job = Job::new("", JobSpec { cancel: false, ..before.spec.clone() });
     called(&mut job, None, name);
+    let queue = before.labels().get(QUEUE_LABEL).map(|queue| (QUEUE_LABEL.to_owned(), queue.clone()));
+    job.labels_mut().extend(queue);
     job.annotations_mut().insert(RERUN_OF_ANNOTATION.to_owned(), name.to_owned());
     submit(jobs, job, wait).await
 }
 
 async fn submit(jobs: &Jobs, mut job: Job, wait: WaitArgs) -> anyhow::Result<()> {
+    let WaitArgs { wait, timeout, output } = wait;
     job.metadata.namespace = Some(jobs.namespace.clone());
     let made = jobs.cluster.create(&job).await.context("submitting the job")?;
-    let (out, name) = (Out::new(false), made.name_any());
+    let (out, name) = (Out::new(output.is_some()), made.name_any());
     out.done(format!("job {name} submitted"));
-    if wait.wait { ended(jobs, &name, Deadline::after(wait.timeout), out).await } else { Ok(()) }
+    let job = if wait { ended(jobs, &name, Deadline::after(timeout), out).await? } else { made };
+    if let Some(format) = output {
+        out.value(&job, format)?;
+    }
+    let status = job.status.unwrap_or_default();
+    if !wait || status.phase == Phase::Succeeded {
+        return Ok(());
+    }
+    let code = status.exit_code.and_then(|code| u8::try_from(code).ok()).filter(|code| *code != 0);
+    Err(WorkerFailed(code.unwrap_or(1)).into())
 }
 
-/// Waits until a job has ended.
-async fn ended(jobs: &Jobs, name: &str, deadline: Deadline, out: Out) -> anyhow::Result<()> {
+/// Waits until a job has ended, and says how.
+async fn ended(jobs: &Jobs, name: &str, deadline: Deadline, out: Out) -> anyhow::Result<Job> {
     let step = out.step(format!("{name}: waiting for the turn of the job"));
     let watched = Watched::<Job>::one(&jobs.cluster, &jobs.namespace, name);
-    let status = watched.until(deadline, |all| {
+    let job = watched.until(deadline, |all| {
         let Some(job) = all.first() else { return Some(None) };
         let status = job.status.clone().unwrap_or_default();
         let place = status.node.as_ref().map(|node| format!(" on {node}")).unwrap_or_default();
-        step.say(format!("{name}: {:?}{place}", status.phase));
-        status.phase.is_final().then_some(Some(status))
+        let why = status.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+        step.say(format!("{name}: {:?}{place}{why}", status.phase));
+        status.phase.is_final().then(|| Some(Job::clone(job)))
     });
-    let status = status.await.with_context(|| format!("waiting for job {name}; it goes on"))?;
-    let Some(status) = status else { bail!("somebody deleted job {name}") };
+    let job = job.await.with_context(|| format!("waiting for job {name}; it goes on"))?;
+    let Some(job) = job else { bail!("somebody deleted job {name}") };
+    let status = job.status.clone().unwrap_or_default();
     let results = status.results.as_ref().map(|all| format!(", {} results", all.files)).unwrap_or_default();
     let text = format!("{name}: {:?}{results}", status.phase);
     if status.phase == Phase::Succeeded {
         step.done(text);
-        return Ok(());
+    } else {
+        let why = [status.reason, status.message].into_iter().flatten().collect::<Vec<_>>().join(": ");
+        step.warn(format!("{text}: {why}"));
     }
-    let why = [status.reason, status.message].into_iter().flatten().collect::<Vec<_>>().join(": ");
-    step.warn(format!("{text}: {why}"));
-    let code = status.exit_code.and_then(|code| u8::try_from(code).ok()).filter(|code| *code != 0);
-    Err(WorkerFailed(code.unwrap_or(1)).into())
+    Ok(job)
 }
 
 #[cfg(test)]
@@ -184,7 +211,10 @@ mod tests {
     #[test]
     fn an_image_with_its_command_is_a_worker() {
         let job =
-            job("--image i --env A=b=c --resources cpu=1 --placement remote --ttl 1h --retries 2 -- sh -c x").unwrap();
+            job("--image i --env A=b=c --resources cpu=1 --placement remote --cluster a --cluster b --queue q --output-size 1Gi \
+                 --ttl 1h --retries 2 -- sh -c x").unwrap();
+        assert_eq!(job.spec.clusters, ["a", "b"]);
+        assert_eq!(job.labels()[QUEUE_LABEL], "q");
         let worker = job.spec.template.unwrap();
         assert_eq!(
             (worker.image.as_str(), worker.command, worker.retries),

@@ -89,7 +89,7 @@ pub(crate) async fn observe(cluster: &Cluster, namespace: &str) -> anyhow::Resul
             Runs::NetworksOnEachNode if network => {
                 count::<DaemonSet>(cluster, namespace, name, (&mut all.daemon_sets, errors)).await?;
             }
-            Runs::Usually | Runs::Asked => {
+            Runs::Usually | Runs::Asked | Runs::Broker | Runs::Agent => {
                 if let Some(count) = look::<Deployment>(cluster, namespace, &name, errors).await? {
                     all.deployments.insert(name, count);
                 }

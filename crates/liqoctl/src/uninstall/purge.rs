@@ -16,6 +16,7 @@ use kube::{Resource, ResourceExt, core::PartialObjectMeta};
 use liqo_api::{
     discovery::{ForeignCluster, ResourceRequest},
     jobs::{Job, JobTemplate},
+    market::{PeeringRequest, ProviderProfile, Reservation},
     meta::label,
     names,
     net::{IpamStorage, NatMapping, NetworkConfig, TunnelEndpoint},
@@ -32,9 +33,10 @@ use crate::{
 };
 
 /// The groups of Liqo's kinds.
-const GROUPS: [&str; 6] = [
+const GROUPS: [&str; 7] = [
     "discovery.liqo.io",
     "jobs.liqo.io",
+    "market.liqo.io",
     "net.liqo.io",
     "offloading.liqo.io",
     "sharing.liqo.io",
@@ -111,6 +113,9 @@ pub(crate) async fn kinds(cluster: &Cluster, deadline: Deadline) -> anyhow::Resu
     empty::<ForeignCluster>(cluster).await?;
     empty::<Job>(cluster).await?;
     empty::<JobTemplate>(cluster).await?;
+    empty::<PeeringRequest>(cluster).await?;
+    empty::<Reservation>(cluster).await?;
+    empty::<ProviderProfile>(cluster).await?;
     let is_ours = |crd: &CustomResourceDefinition| GROUPS.contains(&crd.spec.group.as_str());
     remove_where::<CustomResourceDefinition>(cluster, is_ours).await?;
     let watched = Watched::<CustomResourceDefinition>::labelled(cluster, "", "");

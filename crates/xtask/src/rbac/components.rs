@@ -175,34 +175,90 @@ pub(super) const NETWORK_MANAGER_NAMESPACED: &[Rule] = &[
 
 /// The Secret with the master key of the embedded store of results.
 const STORE_KEY: &[&str] = &["liqo-store-key"];
+/// The Secrets of the API of jobs: that key, and the one that seals links to results.
+const JOBS_API_KEYS: &[&str] = &["liqo-jobs-api-key", "liqo-store-key"];
+/// Making, changing and removing the quotas of jobs.
+const QUOTAS: &[&str] = &["get", "create", "patch", "delete"];
 /// The lease of the controllers of jobs.
 const JOBS_LEASE: &[&str] = &["liqo-jobs"];
 
-/// Controller of jobs, in the namespace of the jobs and nowhere else.
+/// Controller of jobs, in the namespace of the jobs. The master key that was there before is removed.
 pub(super) const JOBS: &[Rule] = &[
     rule("", &["pods"], &["get", "list", "watch", "delete"]),
+    rule("", &["resourcequotas"], QUOTAS),
     rule("", &["secrets"], &["create", "patch", "delete"]),
     named("", &["secrets"], STORE_KEY, &["get"]),
     rule("batch", &["jobs"], &["get", "list", "watch", "create", "delete"]),
-    rule("coordination.k8s.io", &["leases"], &["create"]),
-    named("coordination.k8s.io", &["leases"], JOBS_LEASE, CHANGE),
+    rule("discovery.k8s.io", &["endpointslices"], &["create", "patch"]),
     rule("jobs.liqo.io", &["jobs"], &["get", "list", "watch", "update", "patch", "delete"]),
     rule("jobs.liqo.io", &["jobs/finalizers", "jobs/status"], STATUS),
     rule("jobs.liqo.io", &["jobtemplates"], RO),
 ];
 
+/// Controller of jobs, in its own namespace: the master key, the lease, where the store is.
+pub(super) const JOBS_OWN: &[Rule] = &[
+    rule("", &["resourcequotas"], QUOTAS),
+    rule("", &["secrets"], &["create"]),
+    named("", &["secrets"], STORE_KEY, &["get"]),
+    rule("coordination.k8s.io", &["leases"], &["create"]),
+    named("coordination.k8s.io", &["leases"], JOBS_LEASE, CHANGE),
+    rule("discovery.k8s.io", &["endpointslices"], RO),
+];
+
 /// API of jobs, in the namespace of the jobs: what it does for callers who may do it.
 pub(super) const JOBS_API: &[Rule] = &[
     rule("", &["pods/log"], &["get"]),
-    named("", &["secrets"], STORE_KEY, &["get"]),
     rule("jobs.liqo.io", &["jobs"], &["get", "list", "watch", "create", "update", "patch", "delete"]),
     rule("jobs.liqo.io", &["jobtemplates"], RO),
 ];
+
+/// API of jobs with the facade of older programs, in the namespace of the jobs: variables that callers of the facade send.
+pub(super) const JOBS_API_LEGACY: &[Rule] =
+    &[rule("", &["configmaps"], &["get", "create", "delete"]), rule("", &["secrets"], &["create"])];
+
+/// API of jobs, in its own namespace, where no submitter reads Secrets: the master key, and the key of links, which the API makes.
+pub(super) const JOBS_API_OWN: &[Rule] =
+    &[rule("", &["secrets"], &["create"]), named("", &["secrets"], JOBS_API_KEYS, &["get"])];
 
 /// API of jobs, everywhere: who calls, and may that caller do it?
 pub(super) const JOBS_API_REVIEWS: &[Rule] = &[
     rule("authentication.k8s.io", &["tokenreviews"], &["create"]),
     rule("authorization.k8s.io", &["subjectaccessreviews"], &["create"]),
+];
+
+/// Broker, everywhere: the market of all namespaces, the peers of this cluster for the catalogue, who calls and what that caller may.
+pub(super) const BROKER: &[Rule] = &[
+    rule("authentication.k8s.io", &["tokenreviews"], &["create"]),
+    rule("authorization.k8s.io", &["subjectaccessreviews"], &["create"]),
+    rule("discovery.liqo.io", &["foreignclusters"], RO),
+    rule("market.liqo.io", &["providerprofiles"], &["get", "list", "watch", "create", "update", "patch"]),
+    rule("market.liqo.io", &["providerprofiles/status", "reservations/status"], STATUS),
+    rule("market.liqo.io", &["reservations"], RW),
+];
+
+/// The Secret with the certificate of the authentication service, from which the pin of its key is made.
+const AUTH_CERTIFICATE: &[&str] = &[names::AUTH_CERTIFICATE_SECRET];
+/// The Service at which peers find the authentication service.
+const AUTH_SERVICE: &[&str] = &[names::AUTH_SERVICE];
+
+/// Agent, everywhere: what this cluster can offer, requests for peerings and what `liqoctl peer` writes, who calls and what that
+/// caller may.
+pub(super) const AGENT: &[Rule] = &[
+    rule("", &["nodes", "pods"], RO),
+    rule("authentication.k8s.io", &["tokenreviews"], &["create"]),
+    rule("authorization.k8s.io", &["subjectaccessreviews"], &["create"]),
+    rule("discovery.liqo.io", &["foreignclusters"], RW),
+    rule("market.liqo.io", &["peeringrequests"], RW),
+    rule("market.liqo.io", &["peeringrequests/status"], STATUS),
+];
+
+/// Agent, in the Liqo namespace: who this cluster is and where it is found; tokens for providers, and for consumers that were granted a
+/// reservation. Unlike `list`, none of these verbs shows the Secrets of others.
+pub(super) const AGENT_NAMESPACED: &[Rule] = &[
+    named("", &["configmaps"], CLUSTER_ID, &["get"]),
+    rule("", &["secrets"], &["create", "patch", "delete"]),
+    named("", &["secrets"], AUTH_CERTIFICATE, &["get"]),
+    named("", &["services"], AUTH_SERVICE, &["get"]),
 ];
 
 /// Status page, everywhere: the right to read the kinds that the page shows, and to ask the API server who the caller is and what the

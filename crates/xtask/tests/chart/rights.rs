@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{STATUS, with};
+use crate::{MARKET, STATUS, with};
 
 /// The authentication service answers anybody: it may read one object that is no secret, and write nothing.
 #[test]
@@ -43,7 +43,7 @@ fn virtual_kubelets_are_held_to_their_nodes() {
 /// Every role of the chart has exactly the rules of the table, and binds the right accounts.
 #[test]
 fn access_is_what_the_table_says() {
-    let objects = with(&[STATUS, "--set=jobs.enabled=true"]);
+    let objects = with(&[STATUS, "--set=jobs.enabled=true", MARKET]);
     let in_json = |rules: &[xtask::rbac::Rule]| rules.iter().map(xtask::rbac::Rule::to_json).collect::<Vec<_>>();
     for (file, rules) in xtask::rbac::all() {
         let role = match file.split_once('.') {
@@ -56,8 +56,17 @@ fn access_is_what_the_table_says() {
                 assert_eq!(segregated[&role]["rules"], json!(all), "{role}");
                 continue;
             }
+            Some((name, "legacy")) => {
+                let on = "--set=jobs.enabled=true,jobs.api.legacy.enabled=true,jobs.api.legacy.user=ann";
+                let role = format!("Role/liqo-{name}");
+                let all = [objects[&role]["rules"].as_array().expect("rules").clone(), in_json(rules)].concat();
+                assert_eq!(with(&[on])[&role]["rules"], json!(all), "{role}");
+                continue;
+            }
             Some((name, "tenant")) => format!("ClusterRole/liqo-{name}-tenant"),
             Some((name, "reviews")) => format!("ClusterRole/liqo-{name}"),
+            // In the namespace of the role, beside those in the namespace of the jobs.
+            Some((name, "own")) => format!("Role/liqo-{name}-own"),
             Some(_) => panic!("no template renders {file}"),
             // Jobs and their API may do nothing outside of the namespace of jobs.
             None if file.starts_with("jobs") => format!("Role/liqo-{file}"),

@@ -7,13 +7,15 @@ use serde_json::{Value, json};
 use xtask::rbac;
 
 use super::helm::Objects;
-use crate::{STATUS, with};
+use crate::{MARKET, STATUS, with};
 
 const JOBS: &str = "--set=jobs.enabled=true";
 
 fn kind(role: &Role) -> Option<&'static str> {
     match role.runs {
-        Runs::Always | Runs::Usually | Runs::Networks | Runs::Asked | Runs::Jobs => Some("Deployment"),
+        Runs::Always | Runs::Usually | Runs::Networks | Runs::Asked | Runs::Broker | Runs::Agent | Runs::Jobs => {
+            Some("Deployment")
+        }
         Runs::NetworksOnEachNode => Some("DaemonSet"),
         Runs::ForProvider | Runs::ForJob => None,
     }
@@ -30,7 +32,7 @@ fn workloads(objects: &Objects) -> BTreeSet<String> {
 
 #[test]
 fn each_role_has_its_workload_account_program_and_probes() {
-    let objects = with(&[STATUS, JOBS]);
+    let objects = with(&[STATUS, JOBS, MARKET]);
     let mut wanted = BTreeSet::new();
     for role in ROLES {
         let Some(kind) = kind(&role) else { continue };
@@ -63,6 +65,7 @@ fn installations_have_the_roles_that_they_ask_for() {
     assert_eq!(workloads(&least), of(&[Runs::Always]));
     assert_eq!(workloads(&with(&[])), of(&networks));
     assert_eq!(workloads(&with(&[STATUS])), of(&[&networks[..], &[Runs::Asked]].concat()));
+    assert_eq!(workloads(&with(&[MARKET])), of(&[&networks[..], &[Runs::Broker, Runs::Agent]].concat()));
     assert_eq!(workloads(&with(&[JOBS])), of(&[&networks[..], &[Runs::Jobs]].concat()));
 }
 
@@ -82,12 +85,13 @@ fn the_monitor_finds_the_roles_with_metrics_at_the_port_of_probes() {
     let objects = with(&[
         STATUS,
         JOBS,
+        MARKET,
         "--set=common.podMonitor.enabled=true,common.podMonitor.interval=10s,common.podMonitor.labels.release=x",
     ]);
     let monitor = &objects["PodMonitor/liqo"];
     assert_eq!(monitor["metadata"]["labels"]["release"], "x");
     let spec = &monitor["spec"];
-    assert_eq!(spec["namespaceSelector"]["matchNames"], json!(["liqo", "liqo-jobs"]));
+    assert_eq!(spec["namespaceSelector"]["matchNames"], json!(["liqo", "liqo-jobs-system"]));
     assert_eq!(spec["podMetricsEndpoints"], json!([{"port": "healthz", "interval": "10s"}]));
     let left_out = &spec["selector"]["matchExpressions"];
     for role in ROLES {

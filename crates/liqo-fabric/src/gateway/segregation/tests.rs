@@ -88,7 +88,7 @@ fn pods_of_shared_namespaces_are_reached_and_no_others() {
             vec![],
         ),
     ] {
-        let seen = Seen { offloadings, namespaces, pods: pods() };
+        let seen = Seen { offloadings, namespaces, pods: pods(), ..Seen::default() };
         assert_eq!(reached(&seen), wanted, "{why}");
     }
 }
@@ -124,6 +124,22 @@ fn a_pod_counts_while_the_address_is_its_own() {
     }
 }
 
+#[test]
+fn pods_that_serve_a_shared_namespace_are_reached_with_it() {
+    for (served, name, wanted) in
+        [("demo", "desk", vec![1]), ("other", "desk", vec![]), ("demo", "kube-system", vec![])]
+    {
+        let serving = json!({"metadata": {"name": name, "labels": {"liqo.io/serves-namespace": served}}});
+        let seen = Seen {
+            offloadings: vec![offloading("demo", &milan(), "True")],
+            serving: vec![object(serving)],
+            pods: vec![object(pod(name, 1))],
+            ..Seen::default()
+        };
+        assert_eq!(reached(&seen), wanted, "{name} serves {served}");
+    }
+}
+
 /// Objects of three kinds, as their authors write them.
 #[derive(serde::Deserialize)]
 struct World {
@@ -141,6 +157,7 @@ fn fuzz_shared() {
             offloadings: world.offloadings.into_iter().map(Arc::new).collect(),
             namespaces: world.namespaces.into_iter().map(Arc::new).collect(),
             pods: world.pods.into_iter().map(Arc::new).collect(),
+            ..Seen::default()
         };
         let spaces = seen.spaces();
         for address in Shared::of(&seen).0.values().flatten() {

@@ -20,6 +20,8 @@ use crate::{
 /// All steps, with the two of the script and those of a peering.
 const STEPS: usize = 10;
 const NAMESPACE: &str = "liqo-jobs";
+/// Where the controller, the API and the store are.
+const SYSTEM: &str = "liqo-jobs-system";
 /// The result of the example: every byte value in order, so many times.
 const REPEATS: usize = 1 << 12;
 /// The worker of the example: writes `REPEATS` times 256 bytes.
@@ -67,7 +69,7 @@ fn switch_on(place: &Place, product: &Product, rome: &Site, log: &mut Log) -> Re
     let values = format!("jobs.enabled=true,jobs.store.persistence.enabled={keeps}");
     log.write(&demo::install_one(place, product, rome, &["--set", &values])?);
     for role in ["liqo-store", "liqo-jobs", "liqo-jobs-api"] {
-        log.run(&mut rome.kubectl(&["-n", NAMESPACE, "rollout", "status", "deployment", role, "--timeout=120s"]))?;
+        log.run(&mut rome.kubectl(&["-n", SYSTEM, "rollout", "status", "deployment", role, "--timeout=120s"]))?;
     }
     Ok(())
 }
@@ -123,7 +125,7 @@ fn farewell(place: &Place, product: &Product, rome: &Site, name: &str, seen: &Se
          kubectl -n {NAMESPACE} create serviceaccount me\n  \
          kubectl -n {NAMESPACE} create rolebinding me --clusterrole=edit --serviceaccount={NAMESPACE}:me\n  \
          kubectl -n {NAMESPACE} create token me             # to log in with, at https://localhost:8444, while this runs:\n  \
-         kubectl -n {NAMESPACE} port-forward service/liqo-jobs-api 8444:443\n  \
+         kubectl -n {SYSTEM} port-forward service/liqo-jobs-api 8444:443\n  \
          ./quickstart down                                  # leaves nothing",
         table = indent(&seen.table),
         pods = indent(&seen.pods),
