@@ -24,7 +24,7 @@ pub(crate) fn story(stage: &Stage) -> Result<()> {
         ];
         Ok(there.concat().iter().map(uid).collect())
     };
-    let (before, node) = (all()?, uid(&rome.json(&["node", "liqo-milan"])?));
+    let (before, old) = (all()?, uid(&rome.json(&["node", "liqo-milan"])?));
     ensure!(before.len() == 6, "one namespace, two pods on each side and a map, not {}", before.len());
     // The node is back so soon that kubectl may find the new one, and wait for its end.
     rome.kubectl(&["delete", "node", "liqo-milan", "--wait=false"])?;
@@ -34,7 +34,7 @@ pub(crate) fn story(stage: &Stage) -> Result<()> {
             let all = node["status"]["conditions"].as_array();
             all.into_iter().flatten().any(|one| one["type"] == "Ready" && one["status"] == "True")
         };
-        Ok(node.filter(is_ready).map(|new| uid(&new)).filter(|new| *new != node))
+        Ok(node.filter(is_ready).map(|node| uid(&node)).filter(|new| *new != old))
     })?;
     wait_for("the map belongs to the new node", LONG, || {
         let maps = rome.items(&["namespacemaps", "-A", "-l", "liqo.io/replication=true"])?;
