@@ -75,7 +75,8 @@ pub mod label {
     pub const ENDPOINT_SLICE_MANAGER: &str = "endpointslice.reflection.liqo.io";
     /// The Service an endpoint slice belongs to (well known to Kubernetes).
     pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
-    /// On a namespace: the namespace that its pods serve. A peer with which that one is shared reaches these pods too.
+    /// On a namespace: the name of the namespace that the pods of the labelled namespace serve. A peer with which the served namespace is
+    /// shared reaches these pods, too.
     pub const SERVES_NAMESPACE: &str = "liqo.io/serves-namespace";
     /// Modes of Pod Security on namespaces: `enforce`, `warn`, `audit` (well known to Kubernetes).
     pub const POD_SECURITY_PREFIX: &str = "pod-security.kubernetes.io/";

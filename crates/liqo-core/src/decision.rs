@@ -100,8 +100,8 @@ pub fn is_decided(one: &ForeignCluster) -> bool {
     !tenant_condition(one).is_empty() || one.spec.incoming_peering_enabled != PeeringEnabled::Auto
 }
 
-/// Whether a `ForeignCluster` keeps to which key the ID of its peer belongs, since a ban has ended the certificate that said so. When the
-/// last certificate of the peer has ended, the ID may belong to another key.
+/// Whether a `ForeignCluster` records the key to which the ID of the peer belongs: a ban has ended the Secret with the certificate of that
+/// key. When the last certificate of the peer has ended, the ID may belong to another key.
 pub fn is_remembered(one: &ForeignCluster, now: i64) -> bool {
     let recorded = one.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(annotation::LAST_CERTIFICATE));
     recorded && certificates_end(&one.metadata).is_some_and(|ends| ends > now)

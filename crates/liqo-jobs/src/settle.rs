@@ -181,7 +181,7 @@ impl World {
 
     /// Gives their turn to as many jobs as there is room for.
     async fn turns(&self) -> Result<(), Failure> {
-        // A job that has its turn counts, whatever became of its template; one that ended does not.
+        // An active job counts, whatever became of the template of the job; a job that ended does not count.
         let counts = |job: &Job| phase(job).is_active() || (!phase(job).is_final() && self.worker(job).is_ok());
         let jobs = self.jobs.filter(counts);
         for name in turn::next(jobs.iter().map(|job| &**job), self.args.running) {

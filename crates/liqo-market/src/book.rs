@@ -85,7 +85,7 @@ pub fn book(offered: &Resources, grants: &[Grant], asks: &[Ask], now: i64, close
     let mut order: Vec<&Ask> = asks.iter().collect();
     order.sort_by(|a, b| (a.made, &a.id).cmp(&(b.made, &b.id)));
     let known: BTreeMap<&str, &Grant> = grants.iter().map(|grant| (grant.id.as_str(), grant)).collect();
-    // First what holds: what is kept is not free for those who come later.
+    // Grants that hold come first: the resources of a grant that is kept are not free for later reservations.
     for ask in &order {
         let Some(grant) = known.get(ask.id.as_str()) else { continue };
         if grant.until <= now {

@@ -8,7 +8,7 @@ use liqo_core::{quantity::Amount, resources::Resources};
 
 /// Resources of one wish.
 const MOST_RESOURCES: usize = 32;
-/// Values of one list: those that a user may write, and those that an agent adds.
+/// Most values in one list of a wish: values that a user writes, and values that an agent adds.
 const MOST_VALUES: usize = 128;
 /// The greatest weight.
 const MOST_WEIGHT: u32 = 100;
@@ -89,7 +89,7 @@ impl Wish {
     }
 }
 
-/// Amounts of resources that somebody asks for: each is more than nothing.
+/// Reads the amounts of resources that a user asks for: each amount is greater than zero.
 ///
 /// # Errors
 /// A sentence that names the field and the resource.

@@ -27,7 +27,7 @@ struct Family {
 type Families = BTreeMap<String, Family>;
 
 /// Every role with metrics serves the families that the guide says, with their types, helps and labels, and no others.
-/// Only roles are looked at that are here, by what runs them.
+/// Only roles whose workload is installed in the cluster are looked at.
 ///
 /// # Errors
 /// When a role serves other metrics, or has no pod.

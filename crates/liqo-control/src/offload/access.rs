@@ -3,8 +3,8 @@
 //!
 //! Keeps true: a virtual kubelet reads Secrets and asks for tokens in exactly the namespaces that a `NamespaceOffloading` asks its
 //! provider for and that its map names, and never in those of this cluster or of Liqo; what somebody made of a binding, or of a
-//! map, gives no rights. When an offloaded namespace is deleted, the rights in the namespace end after the last of its pods on the virtual
-//! node: only the virtual kubelet can end these.
+//! map, gives no rights. When an offloaded namespace is deleted, the rights in the namespace end after the last pod of the namespace on the
+//! virtual node: only the virtual kubelet can end pods of the virtual node.
 //!
 //! Watches   `NamespaceMap` originals, `NamespaceOffloading`s, virtual `Node`s, `RoleBinding`s of virtual kubelets.
 //! Writes    a `RoleBinding` `liqo-virtual-kubelet-…` in each offloaded namespace.

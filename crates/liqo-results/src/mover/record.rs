@@ -280,7 +280,7 @@ mod tests {
         assert_eq!(record.upload("big"), Some(upload("u", &[1])));
     }
 
-    /// A record that is read tells another record the same, whatever segments it was read from, one in each line.
+    /// A record read from made-up segments, one in each line, and a record read from what the first record writes are equal.
     #[test]
     fn fuzz_record() {
         liqo_corpus::fuzz(env!("CARGO_MANIFEST_DIR"), "record", |bytes| {

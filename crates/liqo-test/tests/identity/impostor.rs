@@ -43,7 +43,7 @@ fn accepts(milan: &Cluster, incoming: &str) -> Result<()> {
     milan.kubectl(&["patch", "foreigncluster", "rome", "--type=merge", "-p", &patch]).map(drop)
 }
 
-/// The controllers of rome, which do nothing until this is dropped, and know then what they knew before.
+/// The frozen controller manager of rome. Dropping this value lets the process go on, with its memory as before.
 struct Frozen(Process);
 
 impl Frozen {
