@@ -7,7 +7,7 @@ use axum::{
     extract::{Extension, Path, RawQuery, State},
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header::LOCATION};
+use http::{HeaderMap, Method, StatusCode};
 use kube::ResourceExt;
 use liqo_api::market::{PeeringRequest, PeeringRequestSpec, Selection};
 use liqo_front::{
@@ -186,12 +186,8 @@ async fn request_peering(
         }
         made => made.map_err(|error| refused(&error))?,
     };
-    let mut response = json::once(&PeeringView::of(&made));
-    *response.status_mut() = StatusCode::ACCEPTED;
-    if let Ok(place) = HeaderValue::from_str(&format!("/api/v1/namespaces/{namespace}/peerings/{name}")) {
-        response.headers_mut().insert(LOCATION, place);
-    }
-    Ok(response)
+    let place = format!("/api/v1/namespaces/{namespace}/peerings/{name}");
+    Ok(json::made(StatusCode::ACCEPTED, &place, &PeeringView::of(&made)))
 }
 
 /// One peering

@@ -7,10 +7,7 @@ use axum::{
     extract::{Extension, Path, RawQuery, State},
     response::{IntoResponse, Response},
 };
-use http::{
-    HeaderMap, HeaderValue, Method, StatusCode,
-    header::{LOCATION, RETRY_AFTER},
-};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header::RETRY_AFTER};
 use kube::ResourceExt;
 use liqo_api::market::{Reservation, ReservationPhase};
 use liqo_front::{
@@ -237,12 +234,7 @@ async fn make_reservation(
         Made::Known(made) => (StatusCode::OK, ReservationView::of(&made)),
         Made::Undecided(made) => (StatusCode::ACCEPTED, ReservationView::of(&made)),
     };
-    let mut response = json::once(&view);
-    *response.status_mut() = status;
-    if let Ok(place) = HeaderValue::from_str(&format!("/api/v1/namespaces/{namespace}/reservations/{}", view.name)) {
-        response.headers_mut().insert(LOCATION, place);
-    }
-    Ok(response)
+    Ok(json::made(status, &format!("/api/v1/namespaces/{namespace}/reservations/{}", view.name), &view))
 }
 
 /// One reservation

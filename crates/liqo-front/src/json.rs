@@ -3,7 +3,7 @@
 use axum::{body::Body, response::Response};
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_TYPE},
+    header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION},
 };
 use serde::Serialize;
 
@@ -31,6 +31,17 @@ pub fn once(value: &impl Serialize) -> Response {
     let mut response = Response::new(Body::from(bytes(value)));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// An object that a request made or asked for, as answer with this status. `place` is the path of the object (RFC 9110, section 10.2.2);
+/// a path that no header can hold is left out.
+pub fn made(status: StatusCode, place: &str, value: &impl Serialize) -> Response {
+    let mut response = once(value);
+    *response.status_mut() = status;
+    if let Ok(place) = HeaderValue::from_str(place) {
+        response.headers_mut().insert(LOCATION, place);
+    }
     response
 }
 

@@ -7,7 +7,7 @@ use axum::{
     extract::{Extension, Path, RawQuery, State},
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header::LOCATION};
+use http::{HeaderMap, Method, StatusCode};
 use kube::ResourceExt;
 use liqo_api::jobs::{Job, JobSpec, JobTemplateSpec, Phase};
 use liqo_front::{
@@ -164,11 +164,7 @@ pub(crate) enum What {
 }
 
 fn made(status: StatusCode, job: &Job) -> Response {
-    let mut response = json::once(&JobView::of(job));
-    *response.status_mut() = status;
-    let place = HeaderValue::from_str(&format!("/api/v1/jobs/{}", job.name_any())).expect("a name is ASCII");
-    response.headers_mut().insert(LOCATION, place);
-    response
+    json::made(status, &format!("/api/v1/jobs/{}", job.name_any()), &JobView::of(job))
 }
 
 /// The jobs, by name
