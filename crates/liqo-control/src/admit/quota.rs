@@ -2,9 +2,9 @@
 //!
 //! Keeps true: what counts is what exists, so every replica comes to the same answer and nothing has to be
 //! booked back: a `ShadowPod` counts until it is gone or its work is done, its pod until the containers have ended. What was
-//! admitted a moment ago and was not seen yet is [`reserved`], and delays a pod that would not fit beside; two replicas, and a
-//! pod that waited, can therefore admit too much only within the time a watch takes. The controller counts again before it makes
-//! a pod.
+//! admitted a moment ago and was not seen yet is [`reserved`], and delays a pod that would not fit beside, for [`reserved::LASTS`]
+//! at most. Two replicas, or an API server that takes longer to store an object, can therefore admit too much; the controller
+//! counts again before it makes a pod.
 //!
 //! A review may be made up: a pod is refused because of objects that exist, never because of earlier reviews alone.
 
@@ -23,7 +23,7 @@ use liqo_core::door;
 use liqo_kube::{Store, turns::Turns};
 use tokio::{sync::watch, time::Instant};
 
-use self::reserved::{Arrival, Reserved};
+use self::reserved::{LASTS, Reserved};
 use super::review::User;
 use crate::{
     memory::Memory,
@@ -128,12 +128,12 @@ impl Quota {
         if tokio::time::timeout(PATIENCE, known).await.is_err() {
             return Err(Refusal::Unable("initialization in progress".to_owned()));
         }
-        let (asked, arrival) = (Arc::new(asked), lock(&self.reserved).arrive());
+        let (asked, patience) = (Arc::new(asked), Instant::now() + LASTS);
         let mut shown = self.shown.clone();
         loop {
             shown.mark_unchanged();
             let (quota, one) = (Arc::clone(self), Arc::clone(&asked));
-            match turns.run(source, move || quota.look(&one, arrival)).await {
+            match turns.run(source, move || quota.look(&one, patience)).await {
                 Step::Admit => return Ok(()),
                 Step::Refuse(why) => return Err(why),
                 // The watch that sends lives as long as the process.
@@ -142,7 +142,8 @@ impl Quota {
         }
     }
 
-    fn look(&self, asked: &Asked, arrival: Arrival) -> Step {
+    /// Looks once at what exists and is reserved; a request waits for reservations to end until `patience` at the latest.
+    fn look(&self, asked: &Asked, patience: Instant) -> Step {
         let origin = &asked.origin;
         let to_origin = |offer: &ResourceOffer| {
             let tenant = self.namespaces.get("", &offer.namespace().unwrap_or_default());
@@ -156,9 +157,9 @@ impl Quota {
         let mut reserved = lock(&self.reserved);
         let now = Instant::now();
         let used = self.used(origin).beside(&asked.place());
-        let earlier = reserved.earlier(origin, &asked.uid, arrival, now);
-        let fit = allowance::fit(&allowance::given(&offer), used, &earlier.demand, &asked.pod);
-        let step = step(fit, earlier.ends);
+        let others = reserved.others(origin, &asked.uid, now);
+        let fit = allowance::fit(&allowance::given(&offer), used, &others.demand, &asked.pod);
+        let step = step(fit, others.ends.map(|ends| ends.min(patience)).filter(|until| *until > now));
         // The API server will not store an object whose name is taken, so the object books nothing.
         let is_new = || self.shadows.get(&asked.namespace, &asked.name).is_none();
         if step == Step::Admit && asked.is_by_origin() && !asked.dry_run && is_new() {
@@ -174,11 +175,12 @@ impl Quota {
     }
 }
 
-/// What follows for a pod: a pod that does not fit beside reservations waits until the first of them `ends`.
-fn step(fit: Fit, ends: Option<Instant>) -> Step {
-    match (fit, ends) {
+/// What follows for a pod: a pod that does not fit beside reservations waits `until` the first of them ends, unless the pod
+/// has waited long enough.
+fn step(fit: Fit, until: Option<Instant>) -> Step {
+    match (fit, until) {
         (Fit::Never(why), _) => Step::Refuse(Refusal::Denied(why)),
-        (Fit::NotBesideClaims, Some(ends)) => Step::Wait(ends),
+        (Fit::NotBesideClaims, Some(until)) => Step::Wait(until),
         (Fit::Fits | Fit::NotBesideClaims, _) => Step::Admit,
     }
 }
