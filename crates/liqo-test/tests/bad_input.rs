@@ -83,6 +83,14 @@ fn a_wrong_token_is_denied_and_named_so() -> Result<()> {
         ensure!(said.to_lowercase().contains("token") && !said.contains(&old), "{said}");
         // The right token afterwards is noticed at once.
         stage.peer(rome, milan)?;
+        // A refused token does not stay in the place of the right one.
+        let secret = format!("remote-token-{}", stage.peer_value(milan, "--cluster-id")?);
+        let token = || Ok::<_, anyhow::Error>(rome.json(&["secret", "-n", "liqo", &secret])?["data"].clone());
+        let right = token()?;
+        stage.liqoctl(rome, &["unpeer", "milan"])?;
+        strangers(stage)?;
+        let said = peer_with(stage, &[("--auth-token", "0123456789abcdef")])?;
+        ensure!(said.contains("stored again") && token()? == right, "a refused token stays stored: {said}");
         stage.unpeer(rome, "milan").map(drop)
     })
 }

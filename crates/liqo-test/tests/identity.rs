@@ -143,8 +143,14 @@ fn revoked(stage: &Stage) -> Result<()> {
         ensure!(answer == Answer::Given, "{path} is answered before the end: {answer:?}");
     }
     let recorded = recorded_longer(milan, held.ends)?;
+    let lines = |said: &str, verb: &str| -> Vec<String> {
+        said.lines().filter_map(|line| Some(line.split_once(verb)?.1.to_owned())).collect()
+    };
+    let shown = lines(&stage.liqoctl(milan, &["evict", "tenant", "rome", "--dry-run"])?, "Would end: ");
+    ensure!(held.asks(stage, requests)? == Answer::Given, "a dry run has ended the rights");
     let said = stage.liqoctl(milan, &["evict", "tenant", "rome", "--timeout", "60s"])?;
-    let ended: Vec<_> = said.lines().filter_map(|line| line.split_once("Ended: ").map(|(_, what)| what)).collect();
+    let ended = lines(&said, "Ended: ");
+    ensure!(shown == ended, "the dry run shows {shown:?}, and {ended:?} was ended");
     for wanted in ["role liqo-", &format!("namespace {there} with all its pods"), "tenant namespace liqo-tenant-rome"] {
         ensure!(ended.iter().any(|one| one.starts_with(wanted)), "no line says that {wanted:?} ended: {said}");
     }
@@ -178,6 +184,7 @@ fn rests(rome: &Cluster) -> Result<()> {
         Ok(shown.into_iter().map(|one| json!([one["metadata"], one["status"]])).collect())
     };
     let before = seen()?;
+    ensure!(!before.is_empty(), "the consumer shows nothing of the peering");
     std::thread::sleep(REST);
     let after = seen()?;
     ensure!(before == after, "something is written again and again:\n{before:#?}\n{after:#?}");

@@ -15,7 +15,7 @@ pub(crate) use liqo_core::peering::status;
 
 /// How this aspect stands, with its reason and what to do about it.
 pub(crate) fn explain(foreign: &ForeignCluster, aspect: Type) -> String {
-    let unprocessable = find(foreign, Type::ProcessForeignClusterStatus).filter(|found| found.status == Status::Error);
+    let unprocessable = find(foreign, Type::ProcessForeignClusterStatus).filter(|_| is_contradictory(foreign));
     let Some(condition) = unprocessable.or_else(|| find(foreign, aspect)) else {
         return format!(
             "{aspect:?} has not been reported yet: is liqo-controller-manager running? See `liqoctl status`"
@@ -63,6 +63,11 @@ pub(crate) fn patience(created: bool) -> Duration {
 /// Whether the peer said no.
 pub(crate) fn is_refusal(status: Status) -> bool {
     matches!(status, Status::Denied | Status::EmptyDenied)
+}
+
+/// Whether the ForeignCluster contradicts itself or another one, so that nothing follows from waiting.
+pub(crate) fn is_contradictory(foreign: &ForeignCluster) -> bool {
+    status(foreign, Type::ProcessForeignClusterStatus) == Status::Error
 }
 
 #[cfg(test)]

@@ -32,11 +32,11 @@ enum What {
     /// come with a new key (because it was installed anew, say). A token ends after --expires-in.
     ///
     /// Tokens are Secrets in the namespace of Liqo, to be listed and revoked there:
-    ///   kubectl get secrets -n liqo -l liqo.io/one-time-token -L discovery.liqo.io/cluster-id
-    ///   kubectl get secrets -n liqo -l discovery.liqo.io/cluster-id -L liqo.io/one-time-token
+    ///   kubectl get secrets -n liqo -l liqo.io/one-time-token -o custom-columns="\
+    /// NAME:.metadata.name,FOR:.metadata.labels.discovery\.liqo\.io/cluster-id,\
+    /// EXPIRES:.metadata.annotations.liqo\.io/token-expires,USED BY:.metadata.annotations.liqo\.io/token-used-by"
     ///   kubectl delete secret -n liqo auth-token-once-0123456789abcdef
-    /// The annotations liqo.io/token-expires and liqo.io/token-used-by say until when a token is good and who has
-    /// used it. A new token replaces none.
+    /// A new token replaces none. A token that has ended is listed for a week, so that a refusal can be explained.
     ///
     /// Examples:
     ///   liqoctl generate peer-command

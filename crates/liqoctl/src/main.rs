@@ -113,8 +113,9 @@ enum Command {
     ///
     /// Example:
     ///   liqoctl evict tenant rome
+    ///   liqoctl evict tenant rome --dry-run
     #[command(verbatim_doc_comment)]
-    Evict(tenant::WaitingArgs),
+    Evict(tenant::EvictArgs),
     /// Generate data or commands to perform additional operations
     ///
     /// Example:
@@ -236,8 +237,8 @@ async fn dispatch(command: Command, connection: &ConnectionArgs, program: &str, 
         Command::Unpeer(args) => unpeer::run(args, connection).await,
         Command::Cordon(args) => tenant::run(tenant::Verdict::Cordon, args, connection).await,
         Command::Uncordon(args) => tenant::run(tenant::Verdict::Uncordon, args, connection).await,
-        Command::Drain(args) => tenant::run_and_wait(tenant::Verdict::Drain, args, connection).await,
-        Command::Evict(args) => tenant::run_and_wait(tenant::Verdict::Evict, args, connection).await,
+        Command::Drain(args) => tenant::drain(args, connection).await,
+        Command::Evict(args) => tenant::evict(args, connection).await,
         Command::Generate(args) => generate::run(args, connection, program).await,
         Command::Offload(args) => offload::run(args, connection).await,
         Command::Unoffload(args) => unoffload::run(args, connection).await,

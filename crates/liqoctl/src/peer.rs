@@ -2,7 +2,8 @@
 //!
 //! Writes    Secret `remote-token-<cluster ID>`, `ForeignCluster` (out-of-band), `spec.outgoingPeeringEnabled`;
 //!           in-band, see there.
-//! Keeps true: nothing is written before all that was typed has been found valid.
+//! Keeps true: nothing is written before all that was typed has been found valid; a token that the other cluster refuses does
+//! not stay in the place of an earlier token.
 
 mod in_band;
 pub(crate) mod progress;
@@ -10,6 +11,7 @@ pub(crate) mod progress;
 use std::{io::Read, time::Duration};
 
 use anyhow::{Context, anyhow};
+use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use liqo_api::{
     ClusterIdentity,
@@ -142,12 +144,21 @@ async fn towards(
     out: Out,
 ) -> anyhow::Result<ForeignCluster> {
     let cluster = connection.open().await.context(FAILED)?.cluster;
-    let (foreign, created) = match wish {
+    let written = match wish {
         Wish::New(args) => out_of_band(&cluster, args, deadline, out).await.context(FAILED)?,
-        Wish::Known(name) => (enable(&cluster, &name, deadline, out).await.context(FAILED)?, false),
+        Wish::Known(name) => {
+            let foreign = enable(&cluster, &name, deadline, out).await.context(FAILED)?;
+            Written { foreign, is_new: false, earlier_token: None }
+        }
     };
-    let progress = Progress::start(&cluster, &foreign, deadline, out);
-    progress.authentication(condition::patience(created)).await?;
+    let progress = Progress::start(&cluster, &written.foreign, deadline, out);
+    if let Err(error) = progress.authentication(condition::patience(written.is_new)).await {
+        if let Some(earlier) = &written.earlier_token {
+            cluster.apply(earlier).await?;
+            out.info("The token that was stored for the cluster before is stored again");
+        }
+        return Err(error);
+    }
     progress.outgoing().await?;
     progress.network().await?;
     progress.node().await?;
@@ -186,13 +197,17 @@ async fn settled(cluster: &Cluster, name: &str, deadline: Deadline) -> anyhow::R
     end.context("an earlier peering is still being taken down")
 }
 
-/// Writes what was typed: the token, then the peer. Tells whether the peer is new.
-async fn out_of_band(
-    cluster: &Cluster,
-    args: OutOfBandArgs,
-    deadline: Deadline,
-    out: Out,
-) -> anyhow::Result<(ForeignCluster, bool)> {
+/// What was written for a peering.
+struct Written {
+    foreign: ForeignCluster,
+    /// The ForeignCluster did not exist before.
+    is_new: bool,
+    /// The Secret with another token that was replaced.
+    earlier_token: Option<Secret>,
+}
+
+/// Writes what was typed: the token, then the peer.
+async fn out_of_band(cluster: &Cluster, args: OutOfBandArgs, deadline: Deadline, out: Out) -> anyhow::Result<Written> {
     let OutOfBandArgs { name, auth_url, cluster_id, auth_token, auth_token_file, liqo } = args;
     let step = out.step("Processing cluster peering");
     let token = match auth_token_file {
@@ -202,6 +217,9 @@ async fn out_of_band(
     let ask = Ask { name, auth_url, cluster_id, token };
     ask.check().map_err(|why| anyhow!(why))?;
     let local = here::identity(cluster, &liqo.namespace).await?;
+    let stored: Option<Secret> = cluster.get(&liqo.namespace, &peering::token_name(&ask.cluster_id)).await?;
+    let earlier_token = stored.as_ref().and_then(here::token_of).filter(|stored| *stored != ask.token);
+    let earlier_token = earlier_token.map(|token| peering::token_secret(&token, &ask.cluster_id, &liqo.namespace));
     let mut token_is_written = false;
     loop {
         let known: Vec<ForeignCluster> = cluster.list("", "").await?;
@@ -220,7 +238,7 @@ async fn out_of_band(
                 created => {
                     let created = created?;
                     step.done("Peering enabled");
-                    return Ok((created, true));
+                    return Ok(Written { foreign: created, is_new: true, earlier_token });
                 }
             },
             Plan::Update(foreign, patch) => match cluster.merge(&*foreign, patch).await {
@@ -232,7 +250,7 @@ async fn out_of_band(
                         let (typed, known) = (&ask.name, updated.name_any());
                         out.warn(format!("The cluster is already known as {known:?}: the name {typed:?} is ignored"));
                     }
-                    return Ok((updated, false));
+                    return Ok(Written { foreign: updated, is_new: false, earlier_token });
                 }
             },
         }

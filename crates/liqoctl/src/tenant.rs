@@ -12,7 +12,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context, anyhow};
 use k8s_openapi::{
     api::{
-        core::v1::{Namespace, Node},
+        core::v1::{Namespace, Node, Pod},
         rbac::v1::RoleBinding,
     },
     jiff::Timestamp,
@@ -65,6 +65,16 @@ struct NameArgs {
     /// cluster that was let in and has no ForeignCluster: `liqoctl status peer` lists them
     #[arg(value_name = "FOREIGN CLUSTER", value_parser = clap::builder::NonEmptyStringValueParser::new(), add = clap_complete::ArgValueCompleter::new(completion::foreign_clusters))]
     name: String,
+}
+
+/// Arguments of `evict`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct EvictArgs {
+    #[command(flatten)]
+    waiting: WaitingArgs,
+    /// Print what would be ended, and change nothing
+    #[arg(long, global = true)]
+    dry_run: bool,
 }
 
 /// Arguments of `drain` and `evict`, which wait.
@@ -127,13 +137,29 @@ impl Verdict {
     }
 }
 
-/// `liqoctl drain|evict tenant …`
-pub(crate) async fn run_and_wait(
-    verdict: Verdict,
-    args: WaitingArgs,
-    connection: &ConnectionArgs,
-) -> anyhow::Result<()> {
-    decide(verdict, args.tenant, args.timeout, connection).await
+/// `liqoctl drain tenant …`, which waits for the pods of the tenant to end.
+pub(crate) async fn drain(args: WaitingArgs, connection: &ConnectionArgs) -> anyhow::Result<()> {
+    decide(Verdict::Drain, args.tenant, args.timeout, connection).await
+}
+
+/// `liqoctl evict tenant …`, which waits for everything of the tenant to end.
+pub(crate) async fn evict(args: EvictArgs, connection: &ConnectionArgs) -> anyhow::Result<()> {
+    let EvictArgs { waiting: WaitingArgs { tenant, timeout }, dry_run } = args;
+    if dry_run { show(tenant, connection).await } else { decide(Verdict::Evict, tenant, timeout, connection).await }
+}
+
+/// Prints what an eviction would end.
+async fn show(args: TenantArgs, connection: &ConnectionArgs) -> anyhow::Result<()> {
+    let What::Tenant(NameArgs { name }) = args.what;
+    let (out, cluster) = (Out::new(false), connection.open().await?.cluster);
+    let failed = || format!("Failed to list what the tenant {name:?} has here");
+    let lines = match find(&cluster, &name).await.with_context(failed)? {
+        Found::Peer(foreign) => Belongings::of(&cluster, &foreign).await.with_context(failed)?.lines(),
+        Found::Stranger(one) => stranger::lines(&cluster, &one).await.with_context(failed)?,
+    };
+    lines.iter().for_each(|line| out.info(format!("Would end: {line}")));
+    out.done(format!("{name}: nothing was changed (dry run)"));
+    Ok(())
 }
 
 /// `liqoctl cordon|uncordon tenant …`, which wait for nothing.
@@ -256,13 +282,33 @@ async fn drained(cluster: &Cluster, foreign: &ForeignCluster, deadline: Deadline
     let uses = |one: &ForeignCluster| {
         matches!(condition::status(one, Type::IncomingPeering), Status::Established | Status::Disconnecting)
     };
-    watched.until(deadline, |all| (!all.iter().any(|one| uses(one))).then_some(())).await.map_err(|error| {
-        anyhow!("{error}: it goes on, and ends when the withdrawal deadline of this cluster is over")
+    let pods = Watched::<Pod>::labelled(cluster, "", &format!("{}={id}", label::REFLECTION_ORIGIN));
+    let idle = |all: &[Arc<ForeignCluster>]| {
+        step.say(format!("Waiting until the tenant has taken its pods back: {}", left(&pods.now())));
+        (!all.iter().any(|one| uses(one))).then_some(())
+    };
+    watched.until(deadline, idle).await.map_err(|error| {
+        let left = left(&pods.now());
+        anyhow!(
+            "{error}: {left}. It goes on: the tenant evicts its pods within its PodDisruptionBudgets, and what is left when the \
+             withdrawal deadline of this cluster is over is ended"
+        )
     })?;
     let namespaces = Watched::<Namespace>::labelled(cluster, "", &format!("{}={id}", label::REMOTE_CLUSTER_ID));
     namespaces_ended(&namespaces, deadline).await?;
     step.done("The tenant uses nothing of this cluster any more");
     Ok(())
+}
+
+/// What is left of the pods of a tenant: their number and the names of the first three.
+fn left(pods: &[Arc<Pod>]) -> String {
+    let mut names: Vec<_> =
+        pods.iter().map(|pod| format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any())).collect();
+    names.sort();
+    let more = if names.len() > 3 { ", …" } else { "" };
+    let count = names.len();
+    names.truncate(3);
+    if count == 0 { "no pods left".to_owned() } else { format!("pods left: {count} ({}{more})", names.join(", ")) }
 }
 
 /// Waits until every object of the tenant is gone, and prints the ended objects: those that were there before the tenant was
@@ -279,7 +325,7 @@ async fn ended(cluster: &Cluster, before: &Belongings, deadline: Deadline, out: 
     Watched::<Node>::labelled(cluster, "", &before.virtual_nodes()).gone(deadline).await?;
     let tenants = Watched::<Namespace>::labelled(cluster, "", &before.shared());
     tenants.until(deadline, |all| (!all.iter().any(|one| is_shared(one, tenant, id))).then_some(())).await?;
-    before.ended().into_iter().for_each(|line| out.info(line));
+    before.lines().iter().for_each(|line| out.info(format!("Ended: {line}")));
     step.done("Nothing of the tenant is left; its certificate has no rights");
     Ok(())
 }
@@ -309,6 +355,19 @@ mod tests {
         assert_eq!(condition(Verdict::Uncordon), Value::Null);
         assert!(Verdict::Drain.patch().get("spec").is_none());
         assert_eq!(Verdict::Evict.patch()["spec"]["incomingPeeringEnabled"], "No");
+    }
+
+    #[test]
+    fn the_pods_that_are_left_are_counted_and_three_are_named() {
+        let pods = |count: usize| -> Vec<Arc<Pod>> {
+            let pod = |n| serde_json::from_value(json!({"metadata": {"namespace": "demo", "name": format!("p{n}")}}));
+            (0..count).map(|n| Arc::new(pod(n).unwrap())).collect()
+        };
+        for (count, wanted) in
+            [(0, "no pods left"), (1, "pods left: 1 (demo/p0)"), (4, "pods left: 4 (demo/p0, demo/p1, demo/p2, …)")]
+        {
+            assert_eq!(left(&pods(count)), wanted);
+        }
     }
 
     #[test]

@@ -110,20 +110,20 @@ pub(crate) async fn run(args: UnpeerArgs, connection: &ConnectionArgs) -> anyhow
 
 /// Deletes what was prepared for a cluster when neither cluster has ever let the other in: the token made for that cluster, which
 /// has no end of its own, and the tenant namespace with the key of this cluster. A cluster that was let in keeps its token, so
-/// that it can come back.
+/// that it can come back. Returns the tenant namespace that stays.
 async fn forget_stranger(
     cluster: &Cluster,
     foreign: &ForeignCluster,
     id: &str,
     deadline: Deadline,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Option<String>> {
     let tenants = foreign.status.clone().unwrap_or_default().tenant_namespace;
     if tenants.remote.is_some() {
-        return Ok(());
+        return Ok(tenants.local);
     }
     if let Some(name) = &tenants.local {
         if cluster.get::<Secret>(name, names::REMOTE_CERTIFICATE_SECRET).await?.is_some() {
-            return Ok(());
+            return Ok(tenants.local);
         }
         let found = cluster.get::<Namespace>("", name).await?;
         if let Some(tenant) = found.filter(|one| naming::tenant_of(one, Some(name)) == Some(id)) {
@@ -136,7 +136,7 @@ async fn forget_stranger(
             cluster.remove(&secret).await?;
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// What `--force` is answered.
@@ -185,7 +185,12 @@ async fn forget_peer(cluster: &Cluster, name: &str, deadline: Deadline, out: Out
         for secret in cluster.list::<Secret>("", &selector).await? {
             cluster.remove(&secret).await?;
         }
-        forget_stranger(cluster, &foreign, &who.cluster_id, deadline).await?;
+        if let Some(tenant) = forget_stranger(cluster, &foreign, &who.cluster_id, deadline).await? {
+            out.info(format!(
+                "The namespace {tenant} stays, with the identities that the clusters gave each other: who peers again needs no new \
+                 token. `kubectl delete namespace {tenant}` forgets the identities"
+            ));
+        }
     }
     // A tunnel that is just going down would be taken for a new one by whoever peers again at once.
     let tunnel =

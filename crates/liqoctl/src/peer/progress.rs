@@ -54,7 +54,7 @@ impl Progress {
         let mut refused = None;
         let done = self.until(|foreign| {
             let status = condition::status(foreign, Type::AuthenticationStatus);
-            if !condition::is_refusal(status) {
+            if !condition::is_refusal(status) && !condition::is_contradictory(foreign) {
                 refused = None;
                 return (status == Status::Established).then_some(true);
             }
@@ -156,7 +156,9 @@ enum Answer {
 
 /// The answer of the peer, once there is one.
 fn answer(foreign: &ForeignCluster) -> Option<Answer> {
-    if condition::is_refusal(condition::status(foreign, Type::AuthenticationStatus)) {
+    if condition::is_refusal(condition::status(foreign, Type::AuthenticationStatus))
+        || condition::is_contradictory(foreign)
+    {
         return Some(Answer::Refused);
     }
     (condition::status(foreign, Type::OutgoingPeering) == Status::Established).then_some(Answer::Offered)
@@ -193,15 +195,17 @@ mod tests {
 
     #[test]
     fn a_peer_that_has_ended_our_rights_has_answered() {
-        for (authentication, outgoing, wanted) in [
-            ("Established", "Pending", None),
-            ("Established", "Established", Some(Answer::Offered)),
-            ("Denied", "Pending", Some(Answer::Refused)),
-            ("EmptyDenied", "Pending", Some(Answer::Refused)),
-            ("Denied", "Established", Some(Answer::Refused)),
-            ("Error", "Pending", None),
+        for (processed, authentication, outgoing, wanted) in [
+            ("Success", "Established", "Pending", None),
+            ("Success", "Established", "Established", Some(Answer::Offered)),
+            ("Success", "Denied", "Pending", Some(Answer::Refused)),
+            ("Success", "EmptyDenied", "Pending", Some(Answer::Refused)),
+            ("Success", "Denied", "Established", Some(Answer::Refused)),
+            ("Success", "Error", "Pending", None),
+            ("Error", "Established", "Pending", Some(Answer::Refused)),
         ] {
             let conditions = json!([
+                {"type": "ProcessForeignClusterStatus", "status": processed},
                 {"type": "AuthenticationStatus", "status": authentication},
                 {"type": "OutgoingPeering", "status": outgoing},
             ]);
@@ -210,7 +214,7 @@ mod tests {
                 "status": {"peeringConditions": conditions},
             });
             let foreign = serde_json::from_value(foreign).unwrap();
-            assert_eq!(answer(&foreign), wanted, "{authentication} {outgoing}");
+            assert_eq!(answer(&foreign), wanted, "{processed} {authentication} {outgoing}");
         }
     }
 

@@ -3,6 +3,8 @@
 /// Columns of a box, unless its content needs more.
 const WIDTH: usize = 80;
 const INDENT: usize = 4;
+/// Columns of a paragraph beside its key.
+const PARAGRAPH: usize = 52;
 
 /// Draws a box around the lines.
 pub(crate) fn boxed(title: &str, content: &str) -> String {
@@ -49,6 +51,19 @@ impl Section {
         self
     }
 
+    /// Adds `key: text`, with the text folded between words.
+    pub(crate) fn paragraph(&mut self, key: &str, text: &str) -> &mut Self {
+        let mut lines = vec![String::new()];
+        for word in text.split_whitespace() {
+            match lines.last_mut() {
+                Some(line) if line.is_empty() => line.push_str(word),
+                Some(line) if columns(line) + 1 + columns(word) <= PARAGRAPH => line.extend([" ", word]),
+                _ => lines.push(word.to_owned()),
+            }
+        }
+        self.entry(key, lines.join("\n"))
+    }
+
     /// Adds a line.
     pub(crate) fn line(&mut self, text: impl Into<String>) -> &mut Self {
         self.parts.push(Part::Line(text.into()));
@@ -85,7 +100,8 @@ impl Section {
             match part {
                 Part::Entry(key, value) => {
                     let fill = " ".repeat(longest - key.chars().count());
-                    text.push_str(&format!("{indent}{key}: {fill}{value}\n"));
+                    let next = format!("\n{indent}{}", " ".repeat(longest + 2));
+                    text.push_str(&format!("{indent}{key}: {fill}{}\n", value.replace('\n', &next)));
                 }
                 Part::Line(line) => text.push_str(&format!("{indent}{line}\n")),
                 Part::Section(section) => section.write(text, depth),
@@ -110,6 +126,15 @@ mod tests {
     fn a_long_line_widens_the_box() {
         let text = boxed("T", &"x".repeat(100));
         assert!(text.lines().map(columns).all(|width| width == 104), "{text}");
+    }
+
+    #[test]
+    fn a_paragraph_is_folded_between_words() {
+        let mut all = Section::new("");
+        all.paragraph("Key", &["word"; 22].join(" ")).paragraph("Longer", &"x".repeat(60)).paragraph("No", "");
+        let ten = ["word"; 10].join(" ");
+        let wanted = format!("Key:    {ten}\n        {ten}\n        word word\nLonger: {}\nNo:     \n", "x".repeat(60));
+        assert_eq!(all.text(), wanted);
     }
 
     #[test]

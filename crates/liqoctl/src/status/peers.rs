@@ -23,7 +23,7 @@ use crate::{
     },
     tenant::stranger::{self, Stranger},
     uninstall::absent,
-    view::PeerView,
+    view::{ConditionView, PeerView},
 };
 
 const TITLE: &str = "Peered Cluster Information";
@@ -170,8 +170,8 @@ fn section(peer: &PeerView, local: &str, verbose: bool) -> Section {
     all.section(direction).section(authentication).section(network);
     if verbose {
         all.entry("API Server", status("APIServerStatus"));
-        reasons(&mut all, peer);
     }
+    reasons(&mut all, peer);
     let given = [
         ("acquired", &peer.cluster_name, local, &peer.acquired),
         ("shared", &local.to_owned(), &peer.cluster_name, &peer.shared),
@@ -194,14 +194,13 @@ fn section(peer: &PeerView, local: &str, verbose: bool) -> Section {
 /// Why an aspect is not as it should be.
 fn reasons(all: &mut Section, peer: &PeerView) {
     use PeeringConditionStatus::{Established, External, None, Success};
-    let bad = peer.conditions.iter().filter(|(_, one)| !matches!(one.status, Established | External | None | Success));
-    let mut section = Section::new("Reasons");
-    let mut any = false;
-    for (aspect, one) in bad {
-        any = true;
-        section.entry(aspect, format!("{}: {}", one.reason, one.message));
-    }
-    if any {
+    let is_bad = |one: &ConditionView| !matches!(one.status, Established | External | None | Success);
+    let mut bad = peer.conditions.iter().filter(|(_, one)| is_bad(one)).peekable();
+    if bad.peek().is_some() {
+        let mut section = Section::new("Reasons");
+        for (aspect, one) in bad {
+            section.paragraph(aspect, &format!("{}: {}", one.reason, one.message));
+        }
         all.section(section);
     }
 }
@@ -283,6 +282,19 @@ mod tests {
             assert!(told.contains(part), "{part}: {told}");
         }
         assert!(!text(&report, "rome", false).contains("Not Found"));
+    }
+
+    #[test]
+    fn what_is_not_as_it_should_be_comes_with_its_reason() {
+        let mut one = known();
+        let conditions = &mut one.status.as_mut().unwrap().peering_conditions;
+        (conditions[0].status, conditions[0].reason) = (PeeringConditionStatus::Pending, "NotAccepted".into());
+        conditions[0].message =
+            "cluster \"milan\" says: the request waits for the approval of an administrator there".into();
+        let shown = text(&report(&[one], &[], &none(), &[]), "rome", false);
+        let wanted = "    Reasons\n        OutgoingPeering: NotAccepted: cluster \"milan\" says: the request\n                         \
+            waits for the approval of an administrator there\n";
+        assert!(shown.ends_with(wanted), "{shown}");
     }
 
     fn offer(key: &str) -> ResourceOffer {

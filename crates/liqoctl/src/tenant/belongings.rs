@@ -76,8 +76,8 @@ impl Belongings {
         format!("{},{}={}", label::TENANT_NAMESPACE, label::CLUSTER_ID, self.id)
     }
 
-    /// One line for each object, once all are gone.
-    pub(super) fn ended(&self) -> Vec<String> {
+    /// One line for each object.
+    pub(super) fn lines(&self) -> Vec<String> {
         let tenant = self.tenant.as_deref().unwrap_or_default();
         let roles = self.roles.iter().map(|one| format!("role {} in the namespace {tenant}", one.role_ref.name));
         let namespaces = self.namespaces.iter().map(|one| format!("namespace {} with all its pods", one.name_any()));
@@ -86,7 +86,7 @@ impl Belongings {
             .tenants
             .iter()
             .map(|one| format!("tenant namespace {} with requests, offers and the tunnel", one.name_any()));
-        roles.chain(namespaces).chain(nodes).chain(tenants).map(|one| format!("Ended: {one}")).collect()
+        roles.chain(namespaces).chain(nodes).chain(tenants).collect()
     }
 }
 
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn every_ended_object_has_a_line_and_others_have_none() {
+    fn every_object_has_a_line_and_others_have_none() {
         let object = |name: &str, annotations: serde_json::Value| -> Namespace {
             serde_json::from_value(json!({"metadata": {"name": name, "annotations": annotations}})).unwrap()
         };
@@ -167,12 +167,12 @@ mod tests {
             certificate_ends: None,
         };
         assert_eq!(
-            all.ended(),
+            all.lines(),
             [
-                "Ended: role liqo-remote in the namespace liqo-tenant-rome",
-                "Ended: namespace demo-rome with all its pods",
-                "Ended: virtual node liqo-rome",
-                "Ended: tenant namespace liqo-tenant-rome with requests, offers and the tunnel",
+                "role liqo-remote in the namespace liqo-tenant-rome",
+                "namespace demo-rome with all its pods",
+                "virtual node liqo-rome",
+                "tenant namespace liqo-tenant-rome with requests, offers and the tunnel",
             ]
         );
     }

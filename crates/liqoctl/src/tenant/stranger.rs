@@ -90,26 +90,40 @@ fn strangers(
     all
 }
 
+/// The tokens made for such a cluster, or used by it.
+async fn tokens(cluster: &Cluster, id: &str) -> anyhow::Result<Vec<Secret>> {
+    let mut all = cluster.list::<Secret>("", label::ONE_TIME_TOKEN).await?;
+    all.retain(|one| is_for(one, id));
+    let own = cluster.list::<Secret>("", &format!("{}={id}", label::CLUSTER_ID)).await?;
+    all.extend(own.into_iter().filter(|one| one.annotations().contains_key(annotation::TOKEN_MADE_FOR)));
+    Ok(all)
+}
+
+/// One line for each object that [`end`] removes.
+pub(super) async fn lines(cluster: &Cluster, stranger: &Stranger) -> anyhow::Result<Vec<String>> {
+    let tokens = tokens(cluster, &stranger.cluster_id).await?;
+    let tokens = tokens.iter().map(|one| format!("token {}", one.name_any()));
+    Ok(tokens.chain([tenant_line(&stranger.tenant_namespace)]).collect())
+}
+
+fn tenant_line(tenant: &str) -> String {
+    format!("tenant namespace {tenant} with the roles of the cluster")
+}
+
 /// Ends the identity of such a cluster and the tokens made for it.
 pub(super) async fn end(cluster: &Cluster, stranger: &Stranger, deadline: Deadline, out: Out) -> anyhow::Result<()> {
     let Stranger { cluster_id: id, tenant_namespace: tenant, .. } = stranger;
     let step = out.step("Ending the identity of the tenant");
-    for secret in cluster.list::<Secret>("", label::ONE_TIME_TOKEN).await?.iter().filter(|one| is_for(one, id)) {
-        cluster.remove(secret).await?;
+    for secret in tokens(cluster, id).await? {
+        cluster.remove(&secret).await?;
         out.info(format!("Ended: token {}", secret.name_any()));
-    }
-    for secret in cluster.list::<Secret>("", &format!("{}={id}", label::CLUSTER_ID)).await? {
-        if secret.annotations().contains_key(annotation::TOKEN_MADE_FOR) {
-            cluster.remove(&secret).await?;
-            out.info(format!("Ended: token {}", secret.name_any()));
-        }
     }
     if let Some(found) = cluster.get::<Namespace>("", tenant).await? {
         cluster.remove(&found).await?;
     }
     let gone = Watched::<Namespace>::one(cluster, "", tenant).gone(deadline).await;
     gone.with_context(|| format!("the tenant namespace {tenant} is still being deleted"))?;
-    out.info(format!("Ended: tenant namespace {tenant} with the roles of the cluster"));
+    out.info(format!("Ended: {}", tenant_line(tenant)));
     step.done("Nothing of the tenant is left; its certificate has no rights");
     out.info("The cluster is not banned: it has no ForeignCluster that could keep a ban, and may come back with a valid token");
     Ok(())

@@ -46,6 +46,23 @@ fn wrong_values_are_explained() {
     }
 }
 
+/// Values of sections that Liqo 0.8.3 does not have: a misspelt name would leave the safer or the wider default in force.
+#[test]
+fn names_that_the_chart_does_not_know_are_refused() {
+    for (set, place) in [
+        ("peerPolicies.allowedServiceTypes={ClusterIP}", "''"),
+        ("peerPolicy.allowedServiceType={ClusterIP}", "'/peerPolicy'"),
+        ("offloading.podsecurity=restricted", "'/offloading'"),
+        ("offloading.guests.runtimeclass=gvisor", "'/offloading/guests'"),
+        ("networkPolicies.enable=true", "'/networkPolicies'"),
+    ] {
+        let error = error(&["--set", set]);
+        let wanted = format!("at {place}: additional properties");
+        assert!(error.contains(&wanted), "{set}: {error}");
+    }
+    with(&["--set", "global.imageRegistry=a", "--set", "x-anchor.a=b"]);
+}
+
 #[test]
 fn ranges_that_cannot_be_are_explained() {
     let (pods, services) = ("networkManager.config.podCIDR", "networkManager.config.serviceCIDR");
