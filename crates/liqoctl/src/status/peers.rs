@@ -292,8 +292,8 @@ mod tests {
         conditions[0].message =
             "cluster \"milan\" says: the request waits for the approval of an administrator there".into();
         let shown = text(&report(&[one], &[], &none(), &[]), "rome", false);
-        let wanted = "    Reasons\n        OutgoingPeering: NotAccepted: cluster \"milan\" says: the request\n                         \
-            waits for the approval of an administrator there\n";
+        let wanted = "    Reasons\n        OutgoingPeering: NotAccepted: cluster \"milan\" says: the request waits\n                         \
+            for the approval of an administrator there\n";
         assert!(shown.ends_with(wanted), "{shown}");
     }
 
