@@ -5,9 +5,13 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use liqo_api::{
-    discovery::{PeeringCondition, PeeringConditionStatus as Status, PeeringConditionType as Type},
+    discovery::{
+        ForeignCluster, PeeringCondition, PeeringConditionStatus as Status, PeeringConditionType as Type,
+        PeeringEnabled,
+    },
     net::TunnelEndpoint,
 };
+use liqo_core::decision::is_cordoned;
 
 /// What is to be told about one aspect of a peering.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -171,6 +175,13 @@ pub(crate) fn stage(direction: Type, stage: Stage, namespace: &str) -> Fact {
     fact(direction, status, reason, message)
 }
 
+/// Whether a fact says that a request of the peer waits until a person accepts the request: the peer asks, and nobody has
+/// decided.
+pub(crate) fn waits_for_approval(one: &ForeignCluster, by_default: bool, fact: &Fact) -> bool {
+    let is_undecided = !by_default && one.spec.incoming_peering_enabled == PeeringEnabled::Auto && !is_cordoned(one);
+    is_undecided && fact.type_ == Type::IncomingPeering && fact.status == Status::Pending
+}
+
 /// A direction that waits for something 0.8.3 had no words for.
 pub(crate) fn waiting(direction: Type, why: String) -> Fact {
     fact(direction, Status::Pending, "ResourceRequestPending", why)
@@ -181,6 +192,29 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_request_that_nobody_has_decided_about_waits_for_approval() {
+        let peer = |incoming: &str, condition: Option<&str>| -> ForeignCluster {
+            let annotations = condition.map(|condition| json!({"liqo.io/tenant-condition": condition}));
+            let spec = json!({"foreignAuthUrl": "https://a.b", "incomingPeeringEnabled": incoming});
+            serde_json::from_value(json!({"metadata": {"name": "rome", "annotations": annotations}, "spec": spec}))
+                .unwrap()
+        };
+        let asks = || waiting(Type::IncomingPeering, "why".to_owned());
+        let silent = || stage(Type::IncomingPeering, Stage::NoRequest, "tenant");
+        for (one, by_default, fact, wanted) in [
+            (peer("Auto", None), false, asks(), true),
+            (peer("Auto", None), true, asks(), false),
+            (peer("Auto", None), false, silent(), false),
+            (peer("Auto", None), false, waiting(Type::OutgoingPeering, "why".to_owned()), false),
+            (peer("Auto", Some("Cordoned")), false, asks(), false),
+            (peer("No", None), false, asks(), false),
+            (peer("Yes", None), false, asks(), false),
+        ] {
+            assert_eq!(waits_for_approval(&one, by_default, &fact), wanted, "{one:?} {by_default} {fact:?}");
+        }
+    }
 
     #[test]
     fn an_entry_keeps_its_place_and_its_time() {

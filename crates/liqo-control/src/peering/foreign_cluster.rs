@@ -225,6 +225,15 @@ impl Pass<'_> {
         }
     }
 
+    /// Tells once that a request of the peer waits for a person.
+    async fn ask_for_approval(&self, facts: &[Fact]) {
+        let default = self.world.policy.accept_by_default;
+        if let Some(fact) = facts.iter().find(|fact| condition::waits_for_approval(self.one, default, fact)) {
+            let about = (&self.world.home.cluster, COMPONENT);
+            self.world.told.warn(about, self.one.as_ref(), "", "ApprovalNeeded", &fact.message).await;
+        }
+    }
+
     fn tenant_known(&self, peer: &ClusterIdentity) -> Option<String> {
         self.world.ledger.tenant(&peer.cluster_id)
     }
@@ -306,6 +315,7 @@ impl Pass<'_> {
         });
         self.step(&plan, peer, inside, request.as_deref()).await?;
         self.tell(&plan.facts, namespace, remote).await?;
+        self.ask_for_approval(&plan.facts).await;
         if plan.superfluous {
             tracing::info!(object = self.one.name_any(), "nobody uses this peer any more, removing it");
             self.world.home.cluster.remove(self.one.as_ref()).await?;

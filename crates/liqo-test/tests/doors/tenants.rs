@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail, ensure};
 use liqo_test::{Cluster, Stage, stage::LONG, wait_for};
+use serde_json::Value;
 
 /// A namespace that counts as the one of a tenant.
 const TAKEN: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: liqo-tenant-taken, labels: \
@@ -28,6 +29,12 @@ pub(crate) fn a_person_accepts_what_is_asked(stage: &Stage) -> Result<()> {
         let told = rome.peering("milan", "IncomingPeering")?;
         let asks = told["message"].as_str().is_some_and(|text| text.contains("incomingPeeringEnabled"));
         if told["status"] == "Pending" && asks { Ok(Some(())) } else { bail!("{told}") }
+    })?;
+    wait_for("an Event asks for the approval", LONG, || {
+        let events = rome.items(&["events", "-n", "default", "--field-selector", "reason=ApprovalNeeded"])?;
+        let is_about =
+            |one: &Value| one["involvedObject"]["name"] == "milan" && one["involvedObject"]["kind"] == "ForeignCluster";
+        Ok(events.iter().any(is_about).then_some(()))
     })?;
     let offers = rome.items(&["resourceoffers", "-A"])?;
     let bound = rome.items(&["rolebindings", "-A"])?;
