@@ -5,6 +5,7 @@
 //! Removes   what [`stranger`] removes.
 
 mod belongings;
+mod drain;
 pub(crate) mod stranger;
 
 use std::{sync::Arc, time::Duration};
@@ -12,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context, anyhow};
 use k8s_openapi::{
     api::{
-        core::v1::{Namespace, Node, Pod},
+        core::v1::{Namespace, Node},
         rbac::v1::RoleBinding,
     },
     jiff::Timestamp,
@@ -20,7 +21,7 @@ use k8s_openapi::{
 use kube::ResourceExt;
 use liqo_api::{
     discovery::{ForeignCluster, PeeringConditionStatus as Status, PeeringConditionType as Type, PeeringEnabled},
-    meta::{annotation, label},
+    meta::annotation,
 };
 use liqo_core::peering::id_of;
 use liqo_kube::Cluster;
@@ -34,7 +35,6 @@ use crate::{
     clusters::ConnectionArgs,
     completion, condition, flag,
     out::Out,
-    peer::identity,
     wait::{Deadline, Watched},
 };
 
@@ -229,7 +229,7 @@ async fn decide(
             }
             Ok(())
         }
-        Verdict::Drain => drained(&cluster, &foreign, deadline, out).await.with_context(failed),
+        Verdict::Drain => drain::finished(&cluster, &foreign, deadline, out).await.with_context(failed),
         Verdict::Evict => match before {
             Some(before) => ended(&cluster, &before, deadline, out).await.with_context(failed),
             None => Ok(()),
@@ -272,43 +272,6 @@ fn still_valid(name: &str, ends: Option<i64>, now: Timestamp) -> Option<String> 
         "a certificate that this cluster gave to {name} is valid until {ends}: whoever has its key has the rights of the cluster \
          again once it is peered again. If the key may be stolen, evict the tenant again and lift the ban after that time"
     ))
-}
-
-/// Waits until the tenant uses no resource of this cluster.
-async fn drained(cluster: &Cluster, foreign: &ForeignCluster, deadline: Deadline, out: Out) -> anyhow::Result<()> {
-    let (name, id) = (&foreign.name_any(), identity(foreign).cluster_id);
-    let step = out.step("Waiting until the tenant has taken its pods back");
-    let watched = Watched::<ForeignCluster>::one(cluster, "", name);
-    let uses = |one: &ForeignCluster| {
-        matches!(condition::status(one, Type::IncomingPeering), Status::Established | Status::Disconnecting)
-    };
-    let pods = Watched::<Pod>::labelled(cluster, "", &format!("{}={id}", label::REFLECTION_ORIGIN));
-    let idle = |all: &[Arc<ForeignCluster>]| {
-        step.say(format!("Waiting until the tenant has taken its pods back: {}", left(&pods.now())));
-        (!all.iter().any(|one| uses(one))).then_some(())
-    };
-    watched.until(deadline, idle).await.map_err(|error| {
-        let left = left(&pods.now());
-        anyhow!(
-            "{error}: {left}. It goes on: the tenant evicts its pods within its PodDisruptionBudgets, and what is left when the \
-             withdrawal deadline of this cluster is over is ended"
-        )
-    })?;
-    let namespaces = Watched::<Namespace>::labelled(cluster, "", &format!("{}={id}", label::REMOTE_CLUSTER_ID));
-    namespaces_ended(&namespaces, deadline).await?;
-    step.done("The tenant uses nothing of this cluster any more");
-    Ok(())
-}
-
-/// What is left of the pods of a tenant: their number and the names of the first three.
-fn left(pods: &[Arc<Pod>]) -> String {
-    let mut names: Vec<_> =
-        pods.iter().map(|pod| format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any())).collect();
-    names.sort();
-    let more = if names.len() > 3 { ", …" } else { "" };
-    let count = names.len();
-    names.truncate(3);
-    if count == 0 { "no pods left".to_owned() } else { format!("pods left: {count} ({}{more})", names.join(", ")) }
 }
 
 /// Waits until every object of the tenant is gone, and prints the ended objects: those that were there before the tenant was
@@ -355,19 +318,6 @@ mod tests {
         assert_eq!(condition(Verdict::Uncordon), Value::Null);
         assert!(Verdict::Drain.patch().get("spec").is_none());
         assert_eq!(Verdict::Evict.patch()["spec"]["incomingPeeringEnabled"], "No");
-    }
-
-    #[test]
-    fn the_pods_that_are_left_are_counted_and_three_are_named() {
-        let pods = |count: usize| -> Vec<Arc<Pod>> {
-            let pod = |n| serde_json::from_value(json!({"metadata": {"namespace": "demo", "name": format!("p{n}")}}));
-            (0..count).map(|n| Arc::new(pod(n).unwrap())).collect()
-        };
-        for (count, wanted) in
-            [(0, "no pods left"), (1, "pods left: 1 (demo/p0)"), (4, "pods left: 4 (demo/p0, demo/p1, demo/p2, …)")]
-        {
-            assert_eq!(left(&pods(count)), wanted);
-        }
     }
 
     #[test]
