@@ -65,6 +65,12 @@ pub(crate) fn is_refusal(status: Status) -> bool {
     matches!(status, Status::Denied | Status::EmptyDenied)
 }
 
+/// Whether the peer has refused the token itself, and not this cluster for another reason: as this release and Liqo 0.8.3 say.
+pub(crate) fn is_token_refused(foreign: &ForeignCluster) -> bool {
+    find(foreign, Type::AuthenticationStatus)
+        .is_some_and(|found| is_refusal(found.status) && found.message.contains("invalid token"))
+}
+
 /// Whether the ForeignCluster contradicts itself or another one, so that nothing follows from waiting.
 pub(crate) fn is_contradictory(foreign: &ForeignCluster) -> bool {
     status(foreign, Type::ProcessForeignClusterStatus) == Status::Error
@@ -94,6 +100,18 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("generate peer-command"), "{text}");
+    }
+
+    #[test]
+    fn a_refused_token_is_told_from_other_refusals() {
+        for (status, message, wanted) in [
+            ("Denied", "cluster \"milan\" says: invalid token: see `liqoctl generate peer-command`", true),
+            ("Denied", "cluster \"milan\" says: there is no place for one more cluster: auth.config.maxTenants", false),
+            ("Established", "invalid token", false),
+        ] {
+            let condition = json!({"type": "AuthenticationStatus", "status": status, "message": message});
+            assert_eq!(is_token_refused(&foreign(json!([condition]))), wanted, "{status} {message}");
+        }
     }
 
     #[test]

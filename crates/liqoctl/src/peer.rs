@@ -153,9 +153,7 @@ async fn towards(
     };
     let progress = Progress::start(&cluster, &written.foreign, deadline, out);
     if let Err(error) = progress.authentication(condition::patience(written.is_new)).await {
-        let is_refused =
-            condition::is_refusal(condition::status(&progress.foreign(), PeeringConditionType::AuthenticationStatus));
-        if let Some(earlier) = written.earlier_token.filter(|_| is_refused) {
+        if let Some(earlier) = written.earlier_token.filter(|_| condition::is_token_refused(&progress.foreign())) {
             cluster.apply(&earlier).await?;
             out.info("The token that was stored for the cluster before is stored again");
         }
