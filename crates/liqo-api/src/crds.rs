@@ -24,6 +24,7 @@ pub fn services() -> Vec<CustomResourceDefinition> {
     [
         jobs::Job::crd(),
         jobs::JobTemplate::crd(),
+        jobs::ResultStore::crd(),
         market::PeeringRequest::crd(),
         market::ProviderProfile::crd(),
         market::Reservation::crd(),

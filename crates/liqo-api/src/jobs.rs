@@ -15,6 +15,10 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+mod store;
+
+pub use self::store::{Addressing, AssumeRole, READY, ResultStore, ResultStoreSpec, ResultStoreStatus};
+
 /// Label of everything made for a [`Job`]: the name of the job.
 pub const JOB_LABEL: &str = "jobs.liqo.io/job";
 /// Annotation of a [`Job`]: the user who submitted it. Jobs of one submitter share the turns of that submitter.
@@ -94,6 +98,10 @@ pub struct JobTemplateSpec {
     #[serde(default)]
     #[schemars(range(min = 0, max = 100))]
     pub retries: i32,
+    /// Name of the ResultStore, in the namespace of the controller of jobs, that keeps the results; left out: the embedded store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub result_store: Option<String>,
 }
 
 fn output_dir() -> String {
@@ -110,7 +118,8 @@ impl JobTemplateSpec {
         let words = self.command.iter().chain(&self.args).map(String::len);
         let env = self.env.iter().map(Variable::weight);
         let resources = self.resources.iter().map(|(name, amount)| name.len() + amount.0.len());
-        let others = self.image.len() + self.output_dir.len() + self.output_size.0.len();
+        let store = self.result_store.as_ref().map_or(0, String::len);
+        let others = self.image.len() + self.output_dir.len() + self.output_size.0.len() + store;
         words.chain(env).chain(resources).sum::<usize>() + others
     }
 }
@@ -179,6 +188,10 @@ pub struct JobSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 63)))]
     pub clusters: Vec<String>,
+    /// Name of the ResultStore, in the namespace of the controller of jobs, that keeps the results; left out: that of the template.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub result_store: Option<String>,
     /// The job is ended, or never started. Cannot be taken back: run the job again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cancel: bool,
@@ -196,10 +209,10 @@ impl JobSpec {
             map + source.secret_ref.as_ref().map_or(0, |secret| secret.name.len())
         };
         let template = self.template.as_ref().map_or(0, JobTemplateSpec::weight);
-        let name = self.template_name.as_ref().map_or(0, String::len);
+        let names = [&self.template_name, &self.result_store].into_iter().flatten().map(String::len).sum::<usize>();
         let env = self.env.iter().map(Variable::weight);
         let clusters = self.clusters.iter().map(String::len);
-        env.chain(self.env_from.iter().map(named)).chain(clusters).sum::<usize>() + template + name
+        env.chain(self.env_from.iter().map(named)).chain(clusters).sum::<usize>() + template + names
     }
 }
 
@@ -255,6 +268,9 @@ pub struct JobStatus {
     /// Workers started so far.
     #[serde(default)]
     pub attempts: i32,
+    /// Name of the ResultStore of the results, chosen with the turn of the job; left out: the embedded store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result_store: Option<String>,
     /// The complete set of results.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub results: Option<ResultsSummary>,

@@ -24,7 +24,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     follow, links,
     model::{JobView, NewJob, ResultView, TemplateView},
-    pages, results,
+    pages, results, stores,
     submit::{self, Submitted},
     world::World,
 };
@@ -54,6 +54,7 @@ pub(crate) fn routes(app: Arc<App>) -> Routes {
         .routes(routes!(get_result))
         .routes(routes!(links::make_link))
         .routes(routes!(list_templates))
+        .routes(routes!(stores::list_stores))
         .routes(routes!(follow::watch_events));
     let (router, document) = router.split_for_parts();
     let router =
@@ -119,7 +120,7 @@ impl App {
         kept: T,
         take: impl FnMut(&mut T, File) + Send + 'static,
     ) -> Result<(liqo_results::Store, T), Problem> {
-        let store = self.world.store.reading(job).map_err(|error| {
+        let store = self.world.store.reading(job).await.map_err(|error| {
             tracing::warn!(error = &error as &dyn std::error::Error, "no key for the results");
             Problem::new(StatusCode::BAD_GATEWAY, "the store of the results cannot be opened")
         })?;

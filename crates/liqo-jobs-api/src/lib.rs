@@ -1,6 +1,6 @@
 //! The role `liqo-jobs-api`: jobs by REST and as pages.
 //!
-//! Watches: Jobs and JobTemplates of one namespace.
+//! Watches: Jobs and JobTemplates of one namespace; ResultStores of its own namespace.
 //! Writes: Jobs, for callers who may; reviews of tokens and rights.
 //! Keeps true: what a caller gets or does is what the API server lets that caller get or do; nothing is decided here about the
 //! work itself. Who may `get` `jobs/results` of the group `jobs.liqo.io` may read results, who may `get` `pods/log` may read logs.
@@ -13,6 +13,7 @@ mod links;
 mod model;
 mod pages;
 mod results;
+mod stores;
 mod submit;
 mod world;
 

@@ -46,6 +46,9 @@ pub(crate) struct JobView {
     pub(crate) exit_code: Option<i32>,
     /// Workers started so far.
     pub(crate) attempts: i32,
+    /// Name of the ResultStore of the results; left out: the embedded store.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) result_store: Option<String>,
     /// Number of results in the store, once they are complete.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) results: Option<i64>,
@@ -89,6 +92,7 @@ impl JobView {
             node: status.node,
             exit_code: status.exit_code,
             attempts: status.attempts,
+            result_store: status.result_store,
             results,
             result_bytes,
             created_at: text(job.metadata.creation_timestamp.as_ref()),

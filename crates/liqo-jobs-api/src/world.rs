@@ -38,6 +38,7 @@ impl World {
     pub(crate) async fn ready(&self) {
         self.jobs.ready().await;
         self.templates.ready().await;
+        self.store.ready().await;
     }
 
     /// Says whenever a job has changed.

@@ -1,7 +1,8 @@
 //! Role `liqo-jobs`: gives jobs their turn, runs them, says how they stand.
 //!
-//! Watches   `Job`s and `JobTemplate`s of one namespace; the `batch/v1` Jobs and Pods made for them; the endpoints of the store.
-//! Writes    the status and the finalizer of `Job`s; for each job that has its turn a `batch/v1` Job and the Secret with the
+//! Watches   `Job`s and `JobTemplate`s of one namespace; the `batch/v1` Jobs and Pods made for them; the endpoints of the embedded store;
+//!           `ResultStore`s of its own namespace, other stores that the operator names.
+//! Writes    the status and the finalizer of `Job`s; the status of `ResultStore`s; for each job that has its turn a `batch/v1` Job and the Secret with the
 //!           place of its results; the quota of jobs; the endpoints of the store for workers.
 //! Removes   what was made for a job that is cancelled or deleted; its results in the store; jobs whose time is over.
 //!
@@ -21,8 +22,9 @@ mod worker;
 
 use std::sync::Arc;
 
-use liqo_kube::{args::RuntimeArgs, drive, life::Life, role::Role};
+use liqo_kube::{Queue, args::RuntimeArgs, drive, life::Life, role::Role};
 
+use settle::{Key, World};
 pub use store::{JobStore, StoreArgs, StoreError};
 
 /// Flags of the controller of jobs.
@@ -71,9 +73,12 @@ impl Role for JobsArgs {
     async fn run(self, life: Life) -> Result<(), String> {
         let cluster = life.home(&self.runtime, Self::NAME).await?;
         life.lead(&cluster, &self.store.own_namespace, LEASE, &self.pod_name).await;
-        let store = JobStore::open(&cluster, &self.namespace, self.store.clone()).await;
+        let queue = Queue::new();
+        let of_stores = queue.clone();
+        let seen = move |name| of_stores.push(Key::Store(name));
+        let store = JobStore::open(&cluster, &self.namespace, self.store.clone(), seen).await;
         let store = store.map_err(|error| error.to_string())?;
-        let world = Arc::new(settle::World::start(cluster, store, &self));
+        let world = Arc::new(World::start(cluster, store, &self, queue));
         let busy = life.busy();
         life.spawn("jobs", async move {
             world.ready().await;

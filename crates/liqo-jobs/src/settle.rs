@@ -1,6 +1,7 @@
 //! Observe, plan, act: what is done next for a job.
 
 mod end;
+mod stores;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -45,8 +46,10 @@ pub(crate) enum Key {
     Turns,
     /// How many jobs there may be.
     Room,
-    /// Where the store is.
+    /// Where the embedded store is.
     Endpoints,
+    /// A store that the operator names, by name.
+    Store(String),
 }
 
 /// Why a key was not settled.
@@ -113,6 +116,8 @@ struct Known {
     pods: Vec<Arc<Pod>>,
     /// Period of the key in the Secret, as far as this process knows.
     key: Option<u64>,
+    /// Seconds after which the key is replaced.
+    period: u64,
     /// Seconds that a job may have its turn.
     longest: i64,
     now: Time,
@@ -127,8 +132,7 @@ impl Known {
 }
 
 impl World {
-    pub(crate) fn start(cluster: Cluster, store: JobStore, args: &JobsArgs) -> Self {
-        let queue = Queue::<Key>::new();
+    pub(crate) fn start(cluster: Cluster, store: JobStore, args: &JobsArgs, queue: Queue<Key>) -> Self {
         let namespace = args.namespace.clone();
         let news = || queue.clone();
         let (of_jobs, of_templates, of_batches, of_pods) = (news(), news(), news(), news());
@@ -168,6 +172,7 @@ impl World {
         self.batches.ready().await;
         self.pods.ready().await;
         self.slices.ready().await;
+        self.store.ready().await;
     }
 
     pub(crate) async fn settle(&self, key: Key) -> Result<Option<Duration>, Failure> {
@@ -175,6 +180,7 @@ impl World {
             Key::Turns => self.turns().await.map(|()| None),
             Key::Room => Ok(room::keep(&self.cluster, &self.args).await?),
             Key::Endpoints => Ok(endpoints::copy(&self.cluster, &self.namespace, &self.slices.all()).await?),
+            Key::Store(name) => self.store(&name).await,
             Key::Job(name) => self.job(&name).await,
         }
     }
@@ -182,12 +188,14 @@ impl World {
     /// Gives their turn to as many jobs as there is room for.
     async fn turns(&self) -> Result<(), Failure> {
         // An active job counts, whatever became of the template of the job; a job that ended does not count.
-        let counts = |job: &Job| phase(job).is_active() || (!phase(job).is_final() && self.worker(job).is_ok());
+        let counts = |job: &Job| phase(job).is_active() || (!phase(job).is_final() && self.could_start(job).is_ok());
         let jobs = self.jobs.filter(counts);
         for name in turn::next(jobs.iter().map(|job| &**job), self.args.running) {
             let Some(job) = self.jobs.get(&self.namespace, &name) else { continue };
+            let Ok(worker) = self.could_start(&job) else { continue };
             // The watch shows the turn to the next look; until then the version of the object refuses a second one.
-            self.cluster.put_status_as_seen(&*job, &state::admitted(&job, &now())).await?;
+            let status = state::admitted(&job, worker.result_store, &now());
+            self.cluster.put_status_as_seen(&*job, &status).await?;
         }
         Ok(())
     }
@@ -204,15 +212,16 @@ impl World {
         };
         if phase(&job).is_final() && job.metadata.deletion_timestamp.is_none() {
             // Nothing is looked for: what was made for the job has ended with it.
-            return self.act(&job, expiry(&job, &now())).await;
+            return self.act(&job, expiry(&job, self.store.retention_of(&job), &now())).await;
         }
         let batch = self.batches.get(&self.namespace, name).filter(|batch| owned::is_batch_of(batch, &job));
         let is_named = |pod: &Pod| pod.labels().get(POD_LABEL).is_some_and(|of| of == name);
         let known = Known {
-            worker: self.worker(&job),
+            worker: if phase(&job).is_active() { self.worker(&job) } else { self.could_start(&job) },
             pods: self.pods.filter(|pod| is_named(pod) && owned::is_pod_of(pod, &job, batch.as_deref())),
             batch,
             key: self.keys().get(name).filter(|(uid, _)| *uid == job.uid()).map(|(_, period)| *period),
+            period: self.store.period_of(&job),
             longest: self.args.longest_turn,
             now: now(),
         };
@@ -269,8 +278,8 @@ impl World {
 
     /// Writes the key of this period into the Secret of the job.
     async fn renew(&self, job: &Job) -> Result<(), Failure> {
-        let period = store::period(store::seconds(&now()));
-        self.cluster.apply::<Secret>(&worker::location(job, self.store.files(job, period)?)).await?;
+        let period = store::period(store::seconds(&now()), self.store.period_of(job));
+        self.cluster.apply::<Secret>(&worker::location(job, self.store.files(job, period).await?)).await?;
         self.keys().insert(job.name_any(), (job.uid(), period));
         Ok(())
     }
@@ -311,7 +320,7 @@ fn plan(job: &Job, known: &Known, stored: Stored) -> Vec<Step> {
         return steps;
     }
     if status.phase.is_final() {
-        return expiry(job, &known.now);
+        return expiry(job, None, &known.now);
     }
     if job.spec.cancel {
         let mut steps = ending(known);
@@ -366,9 +375,9 @@ fn plan(job: &Job, known: &Known, stored: Stored) -> Vec<Step> {
 /// What is done for the key of a job that is active, now and when the period ends, or the turn.
 fn key(known: &Known, turn: Duration) -> [Option<Step>; 2] {
     let now = store::seconds(&known.now);
-    let is_due = known.key != Some(store::period(now));
+    let is_due = known.key != Some(store::period(now, known.period));
     let soon = if known.pods.iter().any(|pod| pod.metadata.deletion_timestamp.is_some()) { END_OF_PODS } else { turn };
-    [is_due.then_some(Step::Renew), Some(Step::Wait(store::left_of_period(now).min(turn).min(soon)))]
+    [is_due.then_some(Step::Renew), Some(Step::Wait(store::left_of_period(now, known.period).min(turn).min(soon)))]
 }
 
 fn tell(old: &JobStatus, new: JobStatus) -> Option<Step> {

@@ -34,8 +34,8 @@ fn pod(deleted: Option<i64>) -> Arc<Pod> {
 
 fn known(batch: Option<Arc<Batch>>, pods: Vec<Arc<Pod>>) -> Known {
     let worker = JobTemplateSpec { image: "worker".to_owned(), ..JobTemplateSpec::default() };
-    let key = Some(store::period(u64::try_from(NOW).unwrap()));
-    Known { worker: Ok(worker), batch, pods, key, longest: LONGEST, now: at(NOW) }.without_lost()
+    let key = Some(store::period(u64::try_from(NOW).unwrap(), store::PERIOD));
+    Known { worker: Ok(worker), batch, pods, key, period: store::PERIOD, longest: LONGEST, now: at(NOW) }.without_lost()
 }
 
 /// The names of the steps, and the phase a status that is written has.
@@ -71,7 +71,7 @@ fn the_store_is_asked_when_the_worker_has_ended_and_the_answer_ends_the_job() {
 
 /// Until the key of a job is due again.
 fn wait() -> String {
-    format!("Wait({:?})", store::left_of_period(u64::try_from(NOW).unwrap()))
+    format!("Wait({:?})", store::left_of_period(u64::try_from(NOW).unwrap(), store::PERIOD))
 }
 
 #[test]

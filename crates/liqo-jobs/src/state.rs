@@ -98,9 +98,10 @@ pub(crate) fn waiting(job: &Job, why: Option<(&str, String)>) -> JobStatus {
     }
 }
 
-/// The status of a job that was given its turn just now.
-pub(crate) fn admitted(job: &Job, now: &Time) -> JobStatus {
+/// The status of a job that was given its turn just now, with the store of its results.
+pub(crate) fn admitted(job: &Job, result_store: Option<String>, now: &Time) -> JobStatus {
     let mut status = JobStatus {
+        result_store,
         phase: Phase::Starting,
         reason: Some("Admitted".to_owned()),
         message: None,

@@ -1,25 +1,30 @@
-//! The store of results, as the controller sees it: it gives every job a key of its own, reads manifests, removes results.
+//! The stores of results, as the controller sees them: each job has a key of its own, manifests are read, results are removed.
+//!
+//! Keeps true: the results of a job are where its status says, from its turn until it is gone; no other place is looked at.
 
-use std::{collections::BTreeMap, time::Duration};
+mod other;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Time};
 use kube::{ResourceExt, core::ObjectMeta};
 use liqo_api::{
-    jobs::{Job, MASTER_KEY, ResultsSummary, STORE_KEY_SECRET, SYSTEM_NAMESPACE},
+    jobs::{Job, MASTER_KEY, ResultStore, ResultsSummary, STORE_KEY_SECRET, SYSTEM_NAMESPACE},
     meta::annotation,
 };
-use liqo_kube::{Cluster, now, told::Told};
+use liqo_kube::{Cluster, Store, now, told::Told};
 use liqo_results::{
     Head, Location,
     keys::{self, Access, Scope},
 };
 use ring::rand::{SecureRandom, SystemRandom};
 
+pub(crate) use self::other::check;
 use crate::state::{Stored, short};
 
 /// Seconds after which the key of an active job is replaced by another one; a key is good for one to two such periods. Periods begin
 /// at the same time for all jobs, so that the key of a period is the same whoever makes it.
-const PERIOD: u64 = keys::LIFE / 2;
+pub(crate) const PERIOD: u64 = keys::LIFE / 2;
 /// How long to wait before the master key is looked for again.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Seconds for which a key that the controller makes for itself is good.
@@ -49,16 +54,34 @@ pub struct StoreArgs {
     pub own_namespace: String,
 }
 
-/// The store.
+/// The embedded store, and those that the operator names.
 pub struct JobStore {
+    cluster: Cluster,
     args: StoreArgs,
     master: Vec<u8>,
+    others: Store<ResultStore>,
+}
+
+/// Where the results of one job are.
+enum Place {
+    /// In the embedded store.
+    Embedded,
+    /// In a store that the operator names.
+    Other(Arc<ResultStore>),
+    /// In a store of this name, which is not there any more.
+    Gone(String),
 }
 
 impl JobStore {
     /// Reads the master key, or makes it. A master key in the namespace of the jobs, from before this one had a namespace of its own, is
-    /// removed: whoever could read that Secret had the keys of all jobs. The keys of active jobs are replaced next.
-    pub(crate) async fn open(cluster: &Cluster, jobs: &str, args: StoreArgs) -> Result<Self, StoreError> {
+    /// removed: whoever could read that Secret had the keys of all jobs. The keys of active jobs are replaced next. `seen` is told the
+    /// name of each `ResultStore` that changes.
+    pub(crate) async fn open(
+        cluster: &Cluster,
+        jobs: &str,
+        args: StoreArgs,
+        seen: impl Fn(String) + Send + Sync + 'static,
+    ) -> Result<Self, StoreError> {
         let master = master_key(cluster, &args.own_namespace, &args.store_key_secret).await?;
         if jobs != args.own_namespace {
             let removing = |error| StoreError::of("removing the master key from the namespace of the jobs", &error);
@@ -67,46 +90,88 @@ impl JobStore {
                 tracing::info!(namespace = jobs, secret = args.store_key_secret, "removed the old master key");
             }
         }
-        Ok(Self { args, master })
+        Ok(Self::with(cluster, args, master, seen))
+    }
+
+    fn with(
+        cluster: &Cluster,
+        args: StoreArgs,
+        master: Vec<u8>,
+        seen: impl Fn(String) + Send + Sync + 'static,
+    ) -> Self {
+        let watch = cluster.watch::<ResultStore>(&args.own_namespace).trim(liqo_kube::strip);
+        let others = watch.start(move |store| seen(store.name_any()));
+        Self { cluster: cluster.clone(), args, master, others }
+    }
+
+    /// Waits until the stores that the operator names are known.
+    pub async fn ready(&self) {
+        self.others.ready().await;
+    }
+
+    /// A store that the operator names.
+    pub(crate) fn other(&self, name: &str) -> Option<Arc<ResultStore>> {
+        self.others.get(&self.args.own_namespace, name)
+    }
+
+    /// All stores that the operator names, by name.
+    pub fn others(&self) -> Vec<Arc<ResultStore>> {
+        let mut all = self.others.all();
+        all.sort_by_key(|store| store.name_any());
+        all
+    }
+
+    fn place(&self, job: &Job) -> Place {
+        let Some(name) = job.status.as_ref().and_then(|status| status.result_store.clone()) else {
+            return Place::Embedded;
+        };
+        self.other(&name).map_or(Place::Gone(name), Place::Other)
+    }
+
+    /// Seconds after which the key of an active job is replaced by another one.
+    pub(crate) fn period_of(&self, job: &Job) -> u64 {
+        let Place::Other(store) = self.place(job) else { return PERIOD };
+        store.spec.assume_role.as_ref().map_or(PERIOD, |role| u64::from(role.session_seconds / 2).max(1))
+    }
+
+    /// Seconds after its end at which a job goes with its results, where the job does not say.
+    pub(crate) fn retention_of(&self, job: &Job) -> Option<i64> {
+        let Place::Other(store) = self.place(job) else { return None };
+        store.spec.retention_seconds
     }
 
     /// The place of a job's results with the key of this period for its mover: what goes into the job's Secret.
-    pub(crate) fn files(&self, job: &Job, period: u64) -> Result<BTreeMap<String, String>, StoreError> {
-        let location = self.location(job, Access::ReadWrite, period.saturating_add(2).saturating_mul(PERIOD))?;
-        Ok(Location { endpoint: self.args.worker_store_endpoint.clone(), ..location }.files())
+    pub(crate) async fn files(&self, job: &Job, period: u64) -> Result<BTreeMap<String, String>, StoreError> {
+        match self.place(job) {
+            Place::Embedded => embedded_files(&self.args, &self.master, job, period),
+            Place::Other(store) => Ok(self.lent(&store, job).await?.files()),
+            Place::Gone(name) => Err(gone(&name)),
+        }
     }
 
-    fn location(&self, job: &Job, access: Access, expires: u64) -> Result<Location, StoreError> {
-        let prefix = job.uid().unwrap_or_default();
-        let scope = Scope { prefix: prefix.clone(), access, expires };
-        let key =
-            keys::issue(&self.master, &scope).map_err(|error| StoreError::of("making a key of the store", &error))?;
-        Ok(Location {
-            endpoint: self.args.store_endpoint.clone(),
-            region: self.args.store_region.clone(),
-            bucket: self.args.store_bucket.clone(),
-            prefix,
-            access_key_id: key.id,
-            secret_access_key: key.secret,
-            session_token: None,
-            ca: None,
-        })
+    /// The place of the results of a job, with keys of this process.
+    async fn location(&self, job: &Job, access: Access) -> Result<Location, StoreError> {
+        match self.place(job) {
+            Place::Embedded => embedded(&self.args, &self.master, job, access, seconds(&now()).saturating_add(OWN_KEY)),
+            Place::Other(store) => self.own(&store, &job.uid().unwrap_or_default()).await,
+            Place::Gone(name) => Err(gone(&name)),
+        }
     }
 
-    /// The store with a key that reads the results of one job, and ends soon.
+    /// The store with a key of this process that reads the results of one job.
     ///
     /// # Errors
-    /// When the flags of the store make no sense.
-    pub fn reading(&self, job: &Job) -> Result<liqo_results::Store, StoreError> {
-        self.open_for(job, Access::ReadOnly)
+    /// When the flags of the store make no sense, or the store is one that the operator has named and that cannot be used.
+    pub async fn reading(&self, job: &Job) -> Result<liqo_results::Store, StoreError> {
+        self.open_for(job, Access::ReadOnly).await
     }
 
-    /// The store, once the controller of jobs has made its master key.
+    /// The stores, once the controller of jobs has made the master key of the embedded one.
     pub async fn wait(cluster: &Cluster, args: StoreArgs) -> Self {
         let told = Told::default();
         loop {
             match read_key(cluster, &args.own_namespace, &args.store_key_secret).await {
-                Ok(Some(master)) => return Self { args, master },
+                Ok(Some(master)) => return Self::with(cluster, args, master, |_| {}),
                 outcome => {
                     let why = outcome
                         .err()
@@ -124,45 +189,93 @@ impl JobStore {
         }
     }
 
-    fn open_for(&self, job: &Job, access: Access) -> Result<liqo_results::Store, StoreError> {
-        let location = self.location(job, access, seconds(&now()).saturating_add(OWN_KEY))?;
+    async fn open_for(&self, job: &Job, access: Access) -> Result<liqo_results::Store, StoreError> {
+        let location = self.location(job, access).await?;
         liqo_results::Store::new(&location).map_err(|error| StoreError::of("opening the store", &error))
     }
 
     /// Ends the key of a job's mover before its time: from then on nobody but this controller writes below the prefix of the job.
     pub(crate) async fn close(&self, job: &Job) -> Result<(), StoreError> {
-        let closed = self.open_for(job, Access::Manage)?.close().await;
+        // Stores of others know no keys of ours: their keys end by themselves.
+        let Place::Embedded = self.place(job) else { return Ok(()) };
+        let closed = self.open_for(job, Access::Manage).await?.close().await;
         closed.map_err(|error| StoreError::of("ending the key of a job", &error))
     }
 
-    /// What the store has of a job's results. The key of the mover ends first, so that what is judged stays as it is.
+    /// What the store has of a job's results. In the embedded store the key of the mover ends first, so that what is judged stays as it is.
     pub(crate) async fn stored(&self, job: &Job) -> Result<Stored, StoreError> {
+        if let Place::Gone(name) = self.place(job) {
+            return Ok(Stored::Unusable(gone(&name).to_string()));
+        }
         self.close(job).await?;
-        let location = format!("{}/{}", self.args.store_bucket, job.uid().unwrap_or_default());
-        match self.open_for(job, Access::ReadOnly)?.scan((), |(), _| {}).await {
-            Ok(found) => Ok(found.map_or(Stored::Nothing, |(head, ())| Stored::Complete(summary(head, location)))),
+        let location = self.location(job, Access::ReadOnly).await?;
+        let place = format!("{}/{}", location.bucket, location.prefix);
+        match self.open_for(job, Access::ReadOnly).await?.scan((), |(), _| {}).await {
+            Ok(found) => Ok(found.map_or(Stored::Nothing, |(head, ())| Stored::Complete(summary(head, place)))),
             // No later look finds another one, since the key of the mover has ended.
             Err(error @ liqo_results::StoreError::Manifest(_)) => Ok(Stored::Unusable(error.chain())),
             Err(error) => Err(StoreError::of("reading the manifest of the results", &error)),
         }
     }
 
-    /// Removes all results of a job, and what its mover began to upload.
+    /// Removes all results of a job, and what its mover began to upload. Results in a store that the operator has taken away stay there.
     pub(crate) async fn remove(&self, job: &Job) -> Result<(), StoreError> {
+        if let Place::Gone(name) = self.place(job) {
+            tracing::warn!(
+                job = job.name_any(),
+                store = name,
+                "the ResultStore is gone: results of the job stay there"
+            );
+            return Ok(());
+        }
         self.close(job).await?;
-        let removed = self.open_for(job, Access::Manage)?.delete_all().await;
+        let removed = self.open_for(job, Access::Manage).await?.delete_all().await;
         removed.map(drop).map_err(|error| StoreError::of("removing the results of a job", &error))
     }
 }
 
-/// The period of keys at `now` (seconds since 1970).
-pub(crate) fn period(now: u64) -> u64 {
-    now / PERIOD
+fn gone(name: &str) -> StoreError {
+    StoreError { doing: "finding the store", why: format!("there is no ResultStore {name:?} any more") }
+}
+
+/// The place of a job's results in the embedded store with the key of this period for its mover.
+fn embedded_files(
+    args: &StoreArgs,
+    master: &[u8],
+    job: &Job,
+    period: u64,
+) -> Result<BTreeMap<String, String>, StoreError> {
+    let ends = period.saturating_add(2).saturating_mul(PERIOD);
+    let location = embedded(args, master, job, Access::ReadWrite, ends)?;
+    Ok(Location { endpoint: args.worker_store_endpoint.clone(), ..location }.files())
+}
+
+/// The place of a job's results in the embedded store.
+fn embedded(args: &StoreArgs, master: &[u8], job: &Job, access: Access, expires: u64) -> Result<Location, StoreError> {
+    let prefix = job.uid().unwrap_or_default();
+    let scope = Scope { prefix: prefix.clone(), access, expires };
+    let key = keys::issue(master, &scope).map_err(|error| StoreError::of("making a key of the store", &error))?;
+    Ok(Location {
+        endpoint: args.store_endpoint.clone(),
+        virtual_host: false,
+        region: args.store_region.clone(),
+        bucket: args.store_bucket.clone(),
+        prefix,
+        access_key_id: key.id,
+        secret_access_key: key.secret,
+        session_token: None,
+        ca: None,
+    })
+}
+
+/// The period of keys at `now` (seconds since 1970), where periods have so many seconds.
+pub(crate) fn period(now: u64, length: u64) -> u64 {
+    now / length
 }
 
 /// How long the period of `now` (seconds since 1970) lasts from then on.
-pub(crate) fn left_of_period(now: u64) -> Duration {
-    Duration::from_secs(PERIOD - now % PERIOD)
+pub(crate) fn left_of_period(now: u64, length: u64) -> Duration {
+    Duration::from_secs(length - now % length)
 }
 
 /// Seconds since 1970.
@@ -250,17 +363,18 @@ mod tests {
 
     #[test]
     fn a_key_is_good_for_one_to_two_periods_whatever_the_worker_may_take() {
-        let store = JobStore { args: args(), master: vec![7; keys::MASTER_BYTES] };
+        let master = vec![7; keys::MASTER_BYTES];
         let mut job = Job::new("j", JobSpec::default());
         job.metadata.uid = Some("6f1c0b52-0d7e-4a52-9a44-3d4b58d1a6d9".to_owned());
         for now in [1_800_000_000, 1_800_000_000 + PERIOD / 3, 1_800_000_000 + PERIOD - 1] {
-            let files = store.files(&job, period(now)).unwrap();
-            let (scope, _) = keys::judge(&store.master, &files["accessKeyId"], now).unwrap();
+            let files = embedded_files(&args(), &master, &job, period(now, PERIOD)).unwrap();
+            let (scope, _) = keys::judge(&master, &files["accessKeyId"], now).unwrap();
             let good = scope.expires - now;
             assert!(good > PERIOD && good <= keys::LIFE, "{good}");
-            let next = now + left_of_period(now).as_secs();
-            assert_eq!((period(next), left_of_period(next).as_secs()), (period(now) + 1, PERIOD));
-            assert!(keys::judge(&store.master, &files["accessKeyId"], next).is_ok(), "it is good when it is replaced");
+            let next = now + left_of_period(now, PERIOD).as_secs();
+            let last = (period(next, PERIOD), left_of_period(next, PERIOD).as_secs());
+            assert_eq!(last, (period(now, PERIOD) + 1, PERIOD));
+            assert!(keys::judge(&master, &files["accessKeyId"], next).is_ok(), "it is good when it is replaced");
         }
     }
 }

@@ -40,7 +40,7 @@ const QUEUE_LABELS: [&str; 2] = [QUEUE_LABEL, "kueue.x-k8s.io/priority-class"];
 /// Where the mover finds the place of the results.
 const LOCATION: &str = "/etc/liqo/results";
 
-/// The worker of a job: its template with what the job adds.
+/// The worker of a job: its template with what the job adds, and the store that the job chooses.
 ///
 /// # Errors
 /// The reason and a sentence for the user.
@@ -79,6 +79,7 @@ pub(crate) fn resolve(
     }
     worker.env.retain(|one| spec.env.iter().all(|other| other.name != one.name));
     worker.env.extend(spec.env.iter().cloned());
+    worker.result_store = spec.result_store.clone().or(worker.result_store);
     Ok(worker)
 }
 

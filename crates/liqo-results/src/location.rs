@@ -23,15 +23,21 @@ const ACCESS_KEY_ID: &str = "accessKeyId";
 const SECRET_ACCESS_KEY: &str = "secretAccessKey";
 const SESSION_TOKEN: &str = "sessionToken";
 const CA: &str = "ca.crt";
+const ADDRESSING: &str = "addressing";
+/// The value of [`ADDRESSING`] of a store whose buckets are names of hosts.
+const VIRTUAL_HOST: &str = "virtual-host";
 /// The files of a location.
-const FILES: [&str; 8] = [ENDPOINT, REGION_FILE, BUCKET, PREFIX, ACCESS_KEY_ID, SECRET_ACCESS_KEY, SESSION_TOKEN, CA];
+const FILES: [&str; 9] =
+    [ENDPOINT, REGION_FILE, BUCKET, PREFIX, ACCESS_KEY_ID, SECRET_ACCESS_KEY, SESSION_TOKEN, CA, ADDRESSING];
 
 /// A place in an S3 store. [`Location::files`] writes what [`Location::read`] reads: the keys of a Secret, and the files of a
 /// directory where the Secret is mounted.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Location {
-    /// URL of the store, `http` or `https`; requests name the bucket in their path.
+    /// URL of the store, `http` or `https`.
     pub endpoint: String,
+    /// Requests name the bucket in the name of the host, and not in their path.
+    pub virtual_host: bool,
     /// Region that requests are signed for.
     pub region: String,
     /// Bucket.
@@ -44,7 +50,7 @@ pub struct Location {
     pub secret_access_key: String,
     /// Token of temporary credentials.
     pub session_token: Option<String>,
-    /// Certificates, in PEM, that the store is verified with, besides those of the system.
+    /// Certificates, in PEM, that the store is verified with; without any, those of the system.
     pub ca: Option<String>,
 }
 
@@ -74,6 +80,9 @@ pub enum BadLocation {
     /// The endpoint is no URL.
     #[error("endpoint {0:?} is no URL that begins with http:// or https://")]
     Endpoint(String),
+    /// There is no such form of requests.
+    #[error("addressing {0:?} is neither path nor {VIRTUAL_HOST}")]
+    Addressing(String),
     /// The prefix is no path.
     #[error("prefix {0:?}: {1}")]
     Prefix(String, #[source] BadPath),
@@ -109,10 +118,16 @@ impl Location {
         if host.is_none_or(str::is_empty) || endpoint.parse::<http::Uri>().is_err() {
             return Err(BadLocation::Endpoint(endpoint));
         }
+        let virtual_host = match optional(ADDRESSING).unwrap_or("path") {
+            "path" => false,
+            VIRTUAL_HOST => true,
+            other => return Err(BadLocation::Addressing(other.to_owned())),
+        };
         let prefix = needed(PREFIX)?;
         check_key(&prefix).map_err(|why| BadLocation::Prefix(prefix.clone(), why))?;
         Ok(Self {
             endpoint,
+            virtual_host,
             region: optional(REGION_FILE).unwrap_or(REGION).to_owned(),
             bucket: needed(BUCKET)?,
             prefix,
@@ -135,7 +150,23 @@ impl Location {
         ];
         let optional = [(SESSION_TOKEN, &self.session_token), (CA, &self.ca)];
         let optional = optional.into_iter().filter_map(|(file, text)| Some((file, text.as_ref()?)));
-        always.into_iter().chain(optional).map(|(file, text)| (file.to_owned(), text.clone())).collect()
+        let texts = always.into_iter().chain(optional).map(|(file, text)| (file.to_owned(), text.clone()));
+        let addressing = self.virtual_host.then(|| (ADDRESSING.to_owned(), VIRTUAL_HOST.to_owned()));
+        texts.chain(addressing).collect()
+    }
+
+    /// Whether requests are sent without TLS.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.endpoint.starts_with("http://")
+    }
+
+    /// What requests are sent to: the endpoint, with the bucket in the name of the host where the store wants it there.
+    pub(crate) fn host(&self) -> String {
+        let endpoint = self.endpoint.trim_end_matches('/');
+        match endpoint.split_once("://") {
+            Some((scheme, host)) if self.virtual_host => format!("{scheme}://{}.{host}", self.bucket),
+            _ => endpoint.to_owned(),
+        }
     }
 }
 
@@ -146,6 +177,7 @@ mod tests {
     fn location() -> Location {
         Location {
             endpoint: "http://liqo-store.liqo:9000".into(),
+            virtual_host: false,
             region: REGION.into(),
             bucket: "liqo-jobs".into(),
             prefix: "team-a/uid".into(),
@@ -158,7 +190,8 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let all = Location { session_token: Some("token".into()), ca: Some("PEM".into()), ..location() };
+        let ca = Some("PEM".into());
+        let all = Location { session_token: Some("token".into()), ca, virtual_host: true, ..location() };
         for location in [location(), all] {
             assert_eq!(Location::from_files(&location.files()).unwrap(), location);
             assert!(!format!("{location:?}").contains("hush"));
@@ -170,6 +203,15 @@ mod tests {
             assert_eq!(Location::read(&directory).unwrap(), location);
             std::fs::remove_dir_all(directory).unwrap();
         }
+    }
+
+    #[test]
+    fn the_bucket_is_in_the_path_or_in_the_name_of_the_host() {
+        let host = |endpoint: &str, virtual_host| {
+            Location { endpoint: endpoint.to_owned(), virtual_host, ..location() }.host()
+        };
+        assert_eq!(host("https://s3.example.com:9000/", true), "https://liqo-jobs.s3.example.com:9000");
+        assert_eq!(host("http://liqo-store:9000", false), "http://liqo-store:9000");
     }
 
     #[test]
@@ -185,6 +227,7 @@ mod tests {
             (PREFIX, "a/../b", "`..`"),
             (PREFIX, "a/", "empty component"),
             (SECRET_ACCESS_KEY, "", r#"has no "secretAccessKey""#),
+            (ADDRESSING, "dns", "neither path nor"),
         ] {
             let mut files = location().files();
             files.insert(file.into(), text.into());

@@ -122,31 +122,36 @@ impl io::Read for Pieces {
     }
 }
 
+/// How stores are reached: a bounded time for connections and for silence, and the certificates that a server is verified with.
+///
+/// # Errors
+/// When the certificates cannot be read.
+pub(crate) fn options(plain: bool, ca: Option<&str>) -> Result<ClientOptions, object_store::Error> {
+    let options = ClientOptions::new().with_read_timeout(SILENCE).with_connect_timeout(CONNECT);
+    // The image has no certificates of the system, and a client that looks for them in vain is none.
+    let options = options.with_no_system_certificates(plain || ca.is_some()).with_allow_http(plain);
+    let certificates = Certificate::from_pem_bundle(ca.unwrap_or_default().as_bytes())?;
+    Ok(certificates.into_iter().fold(options, ClientOptions::with_root_certificate))
+}
+
 impl Store {
     /// A client for this location. Nothing is sent yet.
     ///
     /// # Errors
     /// When certificates or the endpoint of the location cannot be used.
     pub fn new(location: &Location) -> Result<Self, StoreError> {
-        let plain = location.endpoint.starts_with("http://");
-        let mut options =
-            ClientOptions::new().with_timeout_disabled().with_read_timeout(SILENCE).with_connect_timeout(CONNECT);
-        // The image has no certificates of the system, and a client that looks for them in vain is none.
-        options = options.with_no_system_certificates(plain).with_allow_http(plain);
-        for certificate in Certificate::from_pem_bundle(location.ca.as_deref().unwrap_or_default().as_bytes())? {
-            options = options.with_root_certificate(certificate);
-        }
+        let plain = location.is_plain();
         let mut builder = AmazonS3Builder::new()
-            .with_endpoint(&location.endpoint)
+            .with_endpoint(location.host())
             .with_region(&location.region)
             .with_bucket_name(&location.bucket)
             .with_access_key_id(&location.access_key_id)
             .with_secret_access_key(&location.secret_access_key)
-            .with_virtual_hosted_style_request(false)
+            .with_virtual_hosted_style_request(location.virtual_host)
             // TLS protects what is sent; without TLS, the signature covers the body.
             .with_unsigned_payload(!plain)
             .with_retry(RetryConfig { retry_timeout: TRIES, ..RetryConfig::default() })
-            .with_client_options(options);
+            .with_client_options(options(plain, location.ca.as_deref())?.with_timeout_disabled());
         if let Some(token) = &location.session_token {
             builder = builder.with_token(token);
         }

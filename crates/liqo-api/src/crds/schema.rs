@@ -64,7 +64,8 @@ const RULES: &[(&str, &str, &str, &str)] = &[
         "(has(self.templateName) ? self.templateName : '') == (has(oldSelf.templateName) ? oldSelf.templateName : '') && \
          has(self.template) == has(oldSelf.template) && (!has(self.template) || self.template == oldSelf.template) && \
          has(self.env) == has(oldSelf.env) && (!has(self.env) || self.env == oldSelf.env) && \
-         self.placement == oldSelf.placement",
+         self.placement == oldSelf.placement && \
+         (has(self.resultStore) ? self.resultStore : '') == (has(oldSelf.resultStore) ? oldSelf.resultStore : '')",
         "what a job does cannot be changed: cancel the job and submit another",
     ),
     (
@@ -115,6 +116,19 @@ const RULES: &[(&str, &str, &str, &str)] = &[
     ("ProviderProfile", "spec", "self.clusterID == oldSelf.clusterID", "the cluster ID cannot be changed"),
     ("Reservation", "", "self.metadata.name.size() <= 63", "the name of a reservation has at most 63 characters"),
     ("Reservation", "spec", "self.provider != self.consumer", "a cluster does not reserve what it has itself"),
+    (
+        "ResultStore",
+        "spec",
+        "has(self.assumeRole) != (has(self.shareKeys) && self.shareKeys)",
+        "say how movers get keys: assumeRole (keys for one job), or shareKeys: true (the keys of the Secret, in every cluster that runs a worker)",
+    ),
+    (
+        "ResultStore",
+        "spec",
+        "self.endpoint == oldSelf.endpoint && self.bucket == oldSelf.bucket && \
+         (has(self.prefix) ? self.prefix : '') == (has(oldSelf.prefix) ? oldSelf.prefix : '')",
+        "where results are cannot be changed, or those of earlier jobs would be lost: make another ResultStore",
+    ),
     (
         "Reservation",
         "spec",

@@ -44,10 +44,10 @@ pub(super) fn hasten(pods: &[Arc<Pod>], now: &Time) -> Vec<Step> {
     pods.iter().filter(lasts).map(|pod| Step::EndPod(Arc::clone(pod))).collect()
 }
 
-/// A job that ended is removed when its time is over.
-pub(super) fn expiry(job: &Job, now: &Time) -> Vec<Step> {
+/// A job that ended is removed when its time is over, or that of the store of its results where the job says nothing.
+pub(super) fn expiry(job: &Job, retention: Option<i64>, now: &Time) -> Vec<Step> {
     let end = job.status.as_ref().and_then(|status| status.finished_at.as_ref());
-    let (Some(ttl), Some(end)) = (job.spec.ttl_seconds_after_finished, end) else { return vec![] };
+    let (Some(ttl), Some(end)) = (job.spec.ttl_seconds_after_finished.or(retention), end) else { return vec![] };
     let left = end.0.as_second().saturating_add(ttl).saturating_sub(now.0.as_second());
     match u64::try_from(left) {
         Ok(left) if left > 0 => vec![Step::Wait(Duration::from_secs(left))],

@@ -84,6 +84,7 @@ impl Bed {
         let key = issue(&MASTER, &scope).unwrap();
         Location {
             endpoint: self.endpoint.clone(),
+            virtual_host: false,
             region: "us-east-1".into(),
             bucket: BUCKET.into(),
             prefix: prefix.into(),

@@ -68,6 +68,12 @@ pub(super) async fn run(jobs: &Jobs, args: ResultsArgs) -> anyhow::Result<()> {
     let ResultsArgs { name, paths, output_dir, store_namespace, output } = args;
     let out = Out::new(output.is_some());
     let status = jobs.get(&name).await?.status.unwrap_or_default();
+    if let Some(store) = status.result_store {
+        bail!(
+            "the results of job {name} are in ResultStore {store}, whose keys are not yours: the API of jobs gives them (Service \
+             liqo-jobs-api, GET /api/v1/jobs/{name}/results)"
+        );
+    }
     let Some(results) = status.results else {
         bail!("job {name} has no complete results: it is {:?}", status.phase);
     };
@@ -138,6 +144,7 @@ async fn open(jobs: &Jobs, namespace: &str, location: &str) -> anyhow::Result<(S
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("opening a port of this machine")?;
     let location = Location {
         endpoint: format!("http://{}", listener.local_addr()?),
+        virtual_host: false,
         region: REGION.to_owned(),
         bucket: bucket.to_owned(),
         prefix: prefix.to_owned(),

@@ -41,6 +41,9 @@ pub(super) struct RunArgs {
     /// Queue of Kueue that lets the worker start
     #[arg(long, value_name = "NAME")]
     queue: Option<String>,
+    /// ResultStore for the results; left out: that of the template, or the embedded one
+    #[arg(long, value_name = "NAME")]
+    result_store: Option<String>,
     /// Directory in which the worker leaves its results
     #[arg(long, default_value = "/output", value_name = "DIR", conflicts_with = "template")]
     output_dir: String,
@@ -83,6 +86,7 @@ fn wanted(args: RunArgs) -> anyhow::Result<(Job, WaitArgs)> {
         placement,
         cluster,
         queue,
+        result_store,
         output_dir,
         output_size,
         worker_timeout,
@@ -109,6 +113,7 @@ fn wanted(args: RunArgs) -> anyhow::Result<(Job, WaitArgs)> {
         env: env.iter().map(|one| variable(one)).collect::<anyhow::Result<_>>()?,
         placement,
         clusters: cluster,
+        result_store,
         ttl_seconds_after_finished: ttl.map(whole),
         ..JobSpec::default()
     };

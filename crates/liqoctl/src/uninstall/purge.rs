@@ -15,7 +15,7 @@ use k8s_openapi::{
 use kube::{Resource, ResourceExt, core::PartialObjectMeta};
 use liqo_api::{
     discovery::{ForeignCluster, ResourceRequest},
-    jobs::{Job, JobTemplate},
+    jobs::{Job, JobTemplate, ResultStore},
     market::{PeeringRequest, ProviderProfile, Reservation},
     meta::label,
     names,
@@ -113,6 +113,7 @@ pub(crate) async fn kinds(cluster: &Cluster, deadline: Deadline) -> anyhow::Resu
     empty::<ForeignCluster>(cluster).await?;
     empty::<Job>(cluster).await?;
     empty::<JobTemplate>(cluster).await?;
+    empty::<ResultStore>(cluster).await?;
     empty::<PeeringRequest>(cluster).await?;
     empty::<Reservation>(cluster).await?;
     empty::<ProviderProfile>(cluster).await?;

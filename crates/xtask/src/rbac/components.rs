@@ -175,8 +175,6 @@ pub(super) const NETWORK_MANAGER_NAMESPACED: &[Rule] = &[
 
 /// The Secret with the master key of the embedded store of results.
 const STORE_KEY: &[&str] = &["liqo-store-key"];
-/// The Secrets of the API of jobs: that key, and the one that seals links to results.
-const JOBS_API_KEYS: &[&str] = &["liqo-jobs-api-key", "liqo-store-key"];
 /// Making, changing and removing the quotas of jobs.
 const QUOTAS: &[&str] = &["get", "create", "patch", "delete"];
 /// The lease of the controllers of jobs.
@@ -195,14 +193,16 @@ pub(super) const JOBS: &[Rule] = &[
     rule("jobs.liqo.io", &["jobtemplates"], RO),
 ];
 
-/// Controller of jobs, in its own namespace: the master key, the lease, where the store is.
+/// Controller of jobs, in its own namespace: the master key, the lease, where the store is, the stores that the operator names with the
+/// Secrets of their keys, whose names the operator chooses.
 pub(super) const JOBS_OWN: &[Rule] = &[
     rule("", &["resourcequotas"], QUOTAS),
-    rule("", &["secrets"], &["create"]),
-    named("", &["secrets"], STORE_KEY, &["get"]),
+    rule("", &["secrets"], &["get", "create"]),
     rule("coordination.k8s.io", &["leases"], &["create"]),
     named("coordination.k8s.io", &["leases"], JOBS_LEASE, CHANGE),
     rule("discovery.k8s.io", &["endpointslices"], RO),
+    rule("jobs.liqo.io", &["resultstores"], RO),
+    rule("jobs.liqo.io", &["resultstores/status"], &["patch"]),
 ];
 
 /// API of jobs, in the namespace of the jobs: what it does for callers who may do it.
@@ -216,9 +216,10 @@ pub(super) const JOBS_API: &[Rule] = &[
 pub(super) const JOBS_API_LEGACY: &[Rule] =
     &[rule("", &["configmaps"], &["get", "create", "delete"]), rule("", &["secrets"], &["create"])];
 
-/// API of jobs, in its own namespace, where no submitter reads Secrets: the master key, and the key of links, which the API makes.
+/// API of jobs, in its own namespace, where no submitter reads Secrets: the master key, the key of links, which the API makes, and the
+/// keys of the stores that the operator names.
 pub(super) const JOBS_API_OWN: &[Rule] =
-    &[rule("", &["secrets"], &["create"]), named("", &["secrets"], JOBS_API_KEYS, &["get"])];
+    &[rule("", &["secrets"], &["get", "create"]), rule("jobs.liqo.io", &["resultstores"], RO)];
 
 /// API of jobs, everywhere: who calls, and may that caller do it?
 pub(super) const JOBS_API_REVIEWS: &[Rule] = &[
