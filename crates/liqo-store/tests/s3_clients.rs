@@ -1,5 +1,5 @@
-//! S3 clients that nobody here wrote, on the store and on what the mover wrote: boto3, the AWS CLI, rclone. Their versions are pinned by
-//! `testbed/install`, which installs them.
+//! S3 clients that nobody here wrote, on the store and on what the mover wrote: boto3, the AWS CLI, rclone; and our client on a store that
+//! nobody here wrote. Versions are pinned by `testbed/install` and `testbed/python-tool`, which install them.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests: whatever fails here fails the test")]
 #![expect(clippy::disallowed_methods, reason = "clients are processes")]
@@ -7,6 +7,8 @@
 #[path = "store/bed.rs"]
 #[expect(dead_code, reason = "the suite `store` uses the rest")]
 mod bed;
+#[path = "s3_clients/moto.rs"]
+mod moto;
 
 use std::{
     fs,

@@ -4,6 +4,7 @@ mod jobs {
     mod callers;
     pub(crate) mod legacy;
     pub(crate) mod rest;
+    pub(crate) mod stores;
     pub(crate) mod work;
 }
 
@@ -14,6 +15,7 @@ use serde_json::json;
 use jobs::{
     legacy,
     rest::{self, Rest},
+    stores,
     work::{self, NAMESPACE, Place, SYSTEM, Work},
 };
 
@@ -340,6 +342,12 @@ fn thousands_of_jobs_that_ended_cost_little() -> Result<()> {
         ensure!(added <= 5 * MANY, "{MANY} jobs that ended added {added} KiB to the controller");
         Ok(())
     })
+}
+
+/// Results go to a store that nobody here wrote, with keys for one job; stores that cannot work say why, and jobs wait for them.
+#[test]
+fn results_go_to_the_store_that_the_operator_names() -> Result<()> {
+    SUITE.tell(|stage| stores::tell(stage.cluster("rome"), stage.cluster("milan")))
 }
 
 /// The command lines of the first generation, word for word but for the address.

@@ -92,6 +92,12 @@ impl Work {
         self
     }
 
+    /// With its results in a store that the operator names.
+    pub(crate) fn in_store(mut self, store: &str) -> Self {
+        self.spec["resultStore"] = json!(store);
+        self
+    }
+
     pub(crate) fn submit(&self, cluster: &Cluster) -> Result<()> {
         apply(cluster, &self.name, &self.spec)
     }
