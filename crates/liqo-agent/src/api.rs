@@ -9,7 +9,7 @@ use axum::{
 };
 use http::{HeaderMap, Method, StatusCode};
 use kube::ResourceExt;
-use liqo_api::market::{PeeringRequest, PeeringRequestSpec, Selection};
+use liqo_api::market::{PeeringRequest, PeeringRequestSpec, Reconsider, Selection};
 use liqo_front::{
     Caller, Front, Routes, json,
     page::{Cut, Page},
@@ -48,6 +48,13 @@ struct NewPeering {
     /// What is asked of a provider: the selection of a PeeringRequest of market.liqo.io/v1alpha1.
     #[schema(value_type = Object)]
     selection: Selection,
+    /// Name of a SelectionPolicy in the namespace, in the place of criteria and weights of the selection.
+    #[serde(default)]
+    policy: Option<String>,
+    /// When another provider is chosen after the peering is established: Never (left out), Failing or Better.
+    #[serde(default)]
+    #[schema(value_type = String)]
+    reconsider: Reconsider,
     /// Seconds for which the resources are held at a time, 60 to 86400; left out: 600.
     #[serde(default)]
     lease_seconds: Option<u32>,
@@ -171,8 +178,9 @@ async fn request_peering(
 ) -> Result<Response, Problem> {
     app.may(&caller.user, "create", &namespace, "").await?;
     let wrong = |error| Problem::new(StatusCode::BAD_REQUEST, format!("the body is no peering: {error}"));
-    let NewPeering { name, selection, lease_seconds } = serde_json::from_slice(&body).map_err(wrong)?;
-    let spec = PeeringRequestSpec { selection, lease_seconds: lease_seconds.unwrap_or(600) };
+    let NewPeering { name, selection, policy, reconsider, lease_seconds } =
+        serde_json::from_slice(&body).map_err(wrong)?;
+    let spec = PeeringRequestSpec { selection, policy, reconsider, lease_seconds: lease_seconds.unwrap_or(600) };
     let mut wanted = PeeringRequest::new(&name, spec);
     wanted.metadata.namespace = Some(namespace.clone());
     let made = match app.peers.cluster.create(&wanted).await {

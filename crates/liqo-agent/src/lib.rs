@@ -1,6 +1,6 @@
 //! The role `liqo-agent`: this cluster in a market. It offers resources at a broker, and peers with providers on demand.
 //!
-//! Watches   `Node`s and `Pod`s, for the offer; `PeeringRequest`s and `ForeignCluster`s.
+//! Watches   `Node`s and `Pod`s, for the offer; `PeeringRequest`s, `SelectionPolicy`s and `ForeignCluster`s.
 //! Writes    for a `PeeringRequest` what `liqoctl peer` writes: the Secret `remote-token-<cluster ID>` and a `ForeignCluster`; status
 //!           and finalizer of `PeeringRequest`s; `PeeringRequest`s for callers who may; for a consumer that has reserved resources
 //!           here the Secret `auth-token-once-<digits>`.
@@ -9,13 +9,13 @@
 
 mod accept;
 mod api;
-mod broker;
 mod invite;
 mod offer;
 mod peer;
 mod plan;
 mod probe;
 mod provide;
+mod reconsider;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
@@ -31,8 +31,7 @@ use liqo_kube::{
     reach::{Own, Reach},
     role::Role,
 };
-
-use broker::Broker;
+use liqo_market_client::{Access, Broker};
 
 /// Flags of the agent.
 #[derive(Clone, Debug, clap::Parser)]
@@ -82,6 +81,9 @@ pub struct OfferArgs {
     /// What an hour of one unit costs: cpu=0.03EUR. The unit of memory and of storage is 1Gi.
     #[arg(long, value_delimiter = ',', value_parser = price, value_name = "RESOURCE=AMOUNT,...")]
     pub prices: Vec<Price>,
+    /// Grams of CO2 for each kilowatt-hour that this cluster takes.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(0..=5000), value_name = "GRAMS")]
+    pub carbon: Option<u32>,
     /// Where customers may measure how far away this cluster is; without it nowhere.
     #[arg(long, default_value = "", value_name = "HOST:PORT")]
     pub probe: String,
@@ -113,6 +115,7 @@ impl OfferArgs {
             region: self.region.clone(),
             labels: self.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
             prices: self.prices.clone(),
+            carbon_grams: self.carbon,
             probe: self.probe.clone(),
         }
     }
@@ -131,7 +134,8 @@ impl Role for AgentArgs {
         let home = opening.home.clone();
         let local = identity(&home, &self.namespace).await;
         let local = local.map_err(|error| format!("reading who this cluster is: {error}"))?;
-        let broker = Arc::new(Broker::new(self.broker_url, self.broker_directory, self.broker_namespace)?);
+        let broker =
+            Arc::new(Broker::new(&self.broker_url, Access::Directory(self.broker_directory), self.broker_namespace)?);
         let own = Arc::new(Own::watch(&home, &self.reach, false));
         own.ready().await;
         if self.offer.provide {

@@ -12,7 +12,7 @@ use kube::ResourceExt;
 use liqo_api::{
     ClusterIdentity,
     discovery::ForeignCluster,
-    market::{PeeringPhase, PeeringRequest, PeeringRequestStatus},
+    market::{Mode, PeeringPhase, PeeringRequest, PeeringRequestStatus, Selection, SelectionPolicy},
 };
 use liqo_core::{
     naming,
@@ -20,13 +20,14 @@ use liqo_core::{
 };
 use liqo_kube::{Cluster, KubeError, Queue, Store, now, reach::Reach};
 use liqo_market::wire::NewReservation;
+use liqo_market_client::{Broker, Known, No, Rejected, Reserved, Selected};
 use serde_json::json;
 
 use crate::{
     accept::asked,
-    broker::{Broker, No, Reserved, Selected},
     plan::{FINALIZER, MADE_FOR, Step, is_made_for, next},
     probe,
+    reconsider::Memory,
 };
 
 /// Pause before the broker is asked again.
@@ -44,14 +45,17 @@ pub(crate) struct Peers {
     pub(crate) cluster: Cluster,
     pub(crate) queue: Queue<Key>,
     namespace: String,
-    local: ClusterIdentity,
-    broker: Arc<Broker>,
+    pub(crate) local: ClusterIdentity,
+    pub(crate) broker: Arc<Broker>,
+    /// What was found out about providers that others may take the place of.
+    pub(crate) memory: Memory,
     reach: Reach,
     requests: Store<PeeringRequest>,
+    policies: Store<SelectionPolicy>,
     foreigns: Store<ForeignCluster>,
 }
 
-fn key(request: &PeeringRequest) -> Key {
+pub(crate) fn key(request: &PeeringRequest) -> Key {
     (request.namespace().unwrap_or_default(), request.name_any())
 }
 
@@ -71,11 +75,14 @@ impl Peers {
             let is_of = |request: &PeeringRequest| provider(request).is_some_and(|id| id == id_of(foreign));
             all.filter(is_of).iter().for_each(|request| bell.push(key(request)));
         });
-        Self { cluster, queue, namespace, local, broker, reach, requests, foreigns }
+        let policies = cluster.watch::<SelectionPolicy>("").start(|_| {});
+        let memory = Memory::default();
+        Self { cluster, queue, namespace, local, broker, memory, reach, requests, policies, foreigns }
     }
 
     pub(crate) async fn ready(&self) {
         self.requests.ready().await;
+        self.policies.ready().await;
         self.foreigns.ready().await;
     }
 
@@ -97,7 +104,10 @@ impl Peers {
 
     /// Does the next step for a request.
     pub(crate) async fn settle(&self, (namespace, name): Key) -> Result<Option<Duration>, KubeError> {
-        let Some(request) = self.requests.get(&namespace, &name) else { return Ok(None) };
+        let Some(request) = self.requests.get(&namespace, &name) else {
+            self.memory.forget(&(namespace, name));
+            return Ok(None);
+        };
         let foreign = provider(&request).and_then(|id| self.foreign(id));
         match next(&request, foreign.as_deref(), now().0.as_second()) {
             Step::Hold => self.cluster.hold(&*request, FINALIZER).await.map(|_| None),
@@ -105,7 +115,7 @@ impl Peers {
             Step::Accept => self.accept(&request).await,
             Step::Renew => self.renew(&request).await,
             Step::Tell(status) => self.tell(&request, *status).await,
-            Step::Rest(seconds) => Ok(Some(Duration::from_secs(seconds))),
+            Step::Rest(seconds) => self.reconsider(&request, Duration::from_secs(seconds)).await,
             Step::Wait => Ok(None),
             Step::Disable => self.disable(foreign.as_deref()).await,
             Step::Forget => self.forget(&request, foreign.as_deref()).await,
@@ -113,7 +123,7 @@ impl Peers {
         }
     }
 
-    async fn tell(
+    pub(crate) async fn tell(
         &self,
         request: &PeeringRequest,
         status: PeeringRequestStatus,
@@ -162,18 +172,37 @@ impl Peers {
         }
     }
 
+    /// What a request asks for, by its policy if it names one.
+    pub(crate) fn wish(&self, request: &PeeringRequest) -> Result<Selection, String> {
+        let selection = request.spec.selection.clone();
+        let Some(name) = &request.spec.policy else { return Ok(selection) };
+        let namespace = request.namespace().unwrap_or_default();
+        let policy = self.policies.get(&namespace, name);
+        let policy = policy.ok_or_else(|| format!("there is no SelectionPolicy {name:?} in namespace {namespace}"))?;
+        if policy.spec.placement.mode != Mode::Single {
+            return Err(format!("a peering is with one provider, and SelectionPolicy {name:?} places on several"));
+        }
+        Ok(policy.spec.of(selection.request, selection.largest_pod))
+    }
+
+    /// What this cluster knows of providers when it asks for them.
+    pub(crate) async fn known(&self, wish: &Selection) -> Result<Known, No> {
+        let asks_how_far = wish.criteria.max_latency_millis.is_some() || wish.weights.latency > 0;
+        let measured = match asks_how_far {
+            true => probe::measure(&self.reach, self.broker.providers().await?).await,
+            false => BTreeMap::new(),
+        };
+        Ok(Known { measured, consumer: self.local.cluster_id.clone(), ..Known::default() })
+    }
+
     /// The best provider that was not tried before.
     async fn choose(&self, request: &PeeringRequest, before: &PeeringRequestStatus) -> Result<String, String> {
-        let mut wish = request.spec.selection.clone();
+        let mut wish = self.wish(request)?;
         wish.criteria.exclude.extend(before.tried.iter().cloned());
         wish.criteria.exclude.push(self.local.cluster_id.clone());
         let told = |no: No| no.to_string();
-        let asks_how_far = wish.criteria.max_latency_millis.is_some() || wish.weights.latency > 0;
-        let measured = match asks_how_far {
-            true => probe::measure(&self.reach, self.broker.providers().await.map_err(told)?).await,
-            false => BTreeMap::new(),
-        };
-        let selected = self.broker.select(&wish, &measured).await.map_err(told)?;
+        let known = self.known(&wish).await.map_err(told)?;
+        let selected: Selected = self.broker.select(&wish, &known).await.map_err(told)?;
         let first = selected.selected.first().map(|choice| choice.cluster_id.clone());
         let first = first.ok_or_else(|| nobody(&selected))?;
         let is_foreign = naming::cluster_id_error(&first).is_none() && !wish.criteria.exclude.contains(&first);
@@ -341,7 +370,7 @@ fn until(reserved: &Reserved) -> Option<Time> {
 
 /// Why there is no provider, in one sentence.
 fn nobody(selected: &Selected) -> String {
-    let why = |one: &crate::broker::Rejected| {
+    let why = |one: &Rejected| {
         let reasons: Vec<_> = one.reasons.iter().map(|why| format!("{} {}", why.criterion, why.code)).collect();
         format!("{}: {}", one.cluster_id, reasons.join(", "))
     };

@@ -6,9 +6,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use futures::{StreamExt, stream};
 use liqo_kube::reach::Reach;
+use liqo_market_client::Listed;
 use tokio::{net::TcpStream, time::Instant};
-
-use crate::broker::Listed;
 
 /// Providers that are measured at the same time.
 const AT_ONCE: usize = 16;

@@ -8,11 +8,11 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use liqo_core::resources::write;
 use liqo_kube::{Store, told::Told};
 use liqo_market::wire::{Heartbeat, HeartbeatAnswer};
+use liqo_market_client::Broker;
 use tokio::sync::watch;
 
 use crate::{
     OfferArgs,
-    broker::Broker,
     invite::{Answer, Inviter},
     offer::{offer, trim_node, trim_pod},
 };

@@ -28,6 +28,7 @@ pub fn services() -> Vec<CustomResourceDefinition> {
         market::PeeringRequest::crd(),
         market::ProviderProfile::crd(),
         market::Reservation::crd(),
+        market::SelectionPolicy::crd(),
     ]
     .map(settle)
     .into()

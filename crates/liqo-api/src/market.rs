@@ -2,6 +2,8 @@
 //!
 //! The group is ours: Liqo 0.8.3 has no such kinds.
 
+mod selection;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::{
@@ -11,6 +13,11 @@ use k8s_openapi::apimachinery::pkg::{
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use selection::{
+    Criteria, MaxPrice, MinUptime, Missing, Mode, Placement, Selection, SelectionPolicy, SelectionPolicySpec,
+    Stability, Weights,
+};
 
 /// Condition of a [`ProviderProfile`]: the broker has heard of the provider lately.
 pub const FRESH: &str = "Fresh";
@@ -59,6 +66,10 @@ pub struct ProviderProfileSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["resource"]))]
     pub prices: Vec<Price>,
+    /// Grams of CO2 for each kilowatt-hour, as the provider says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 5000))]
+    pub carbon_grams: Option<u32>,
     /// Where customers may measure how far away the provider is: HOST:PORT, TCP. Empty: nowhere.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 263))]
@@ -102,10 +113,29 @@ pub struct ProviderProfileStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["uid"]))]
     pub grants: Vec<Grant>,
+    /// When the provider was heard of first. Its uptime is not known before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_since: Option<Time>,
+    /// When the provider was not heard of, the oldest one first: the last 90 days, at most 64 outages. When there are more, the two that
+    /// are nearest to each other become one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub outages: Vec<Outage>,
     /// `Fresh` and `Overbooked`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+}
+
+/// A time in which a provider was not heard of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Outage {
+    /// The last heartbeat before.
+    pub from: Time,
+    /// The first heartbeat after; left out: there was none yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Time>,
 }
 
 /// A promise of a provider's resources.
@@ -200,126 +230,6 @@ impl ReservationPhase {
     }
 }
 
-/// What a customer asks of a provider.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Selection {
-    /// What is needed in sum, by resource name.
-    #[schemars(extend("minProperties" = 1, "maxProperties" = 32))]
-    pub request: BTreeMap<String, Quantity>,
-    /// What the largest pod needs.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32))]
-    pub largest_pod: BTreeMap<String, Quantity>,
-    /// What must hold.
-    #[serde(default)]
-    pub criteria: Criteria,
-    /// What makes one provider better than another.
-    #[serde(default)]
-    pub weights: Weights,
-    /// What is done about a value that is not known.
-    #[serde(default)]
-    pub missing: Missing,
-}
-
-/// What must hold of a provider.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Criteria {
-    /// Most that an hour of the request may cost.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_price: Option<MaxPrice>,
-    /// Most milliseconds to the provider and back, as measured by the customer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 60_000))]
-    pub max_latency_millis: Option<u32>,
-    /// Regions that are allowed; empty: every one.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(max = 63)))]
-    pub regions: Vec<String>,
-    /// Regions that are not allowed.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(max = 63)))]
-    pub not_regions: Vec<String>,
-    /// Labels that the provider must have.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32))]
-    pub labels: BTreeMap<String, String>,
-    /// Cluster IDs that are not wanted.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(max = 63)))]
-    pub exclude: Vec<String>,
-    /// Most seconds since the last heartbeat.
-    #[serde(default = "max_age")]
-    #[schemars(range(min = 1, max = 3600))]
-    pub max_age_seconds: u32,
-    /// Least score, in thousandths.
-    #[serde(default)]
-    #[schemars(range(max = 1000))]
-    pub min_score: u32,
-}
-
-impl Default for Criteria {
-    fn default() -> Self {
-        Self {
-            max_price: None,
-            max_latency_millis: None,
-            regions: Vec::new(),
-            not_regions: Vec::new(),
-            labels: BTreeMap::new(),
-            exclude: Vec::new(),
-            max_age_seconds: max_age(),
-            min_score: 0,
-        }
-    }
-}
-
-/// Three heartbeats.
-fn max_age() -> u32 {
-    30
-}
-
-/// Most that an hour may cost.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct MaxPrice {
-    /// The amount of money.
-    pub amount: Quantity,
-    /// The currency (ISO 4217).
-    #[schemars(regex(pattern = r"^[A-Z]{3}$"))]
-    pub currency: String,
-}
-
-/// How much a part counts in the score. Without any weight, headroom alone counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Weights {
-    /// Cheap: 1000 at nothing, 0 at the highest price allowed, or at 10 in an hour.
-    #[serde(default)]
-    #[schemars(range(max = 100))]
-    pub price: u32,
-    /// Near: 1000 at nothing, 0 at the longest way allowed, or at 200 milliseconds.
-    #[serde(default)]
-    #[schemars(range(max = 100))]
-    pub latency: u32,
-    /// Much is left: the share of the offer that is free once the request is held, of the scarcest resource.
-    #[serde(default)]
-    #[schemars(range(max = 100))]
-    pub headroom: u32,
-}
-
-/// What is done about a value that is not known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum Missing {
-    /// The provider is left out.
-    #[default]
-    Reject,
-    /// The worst value is assumed: the part of the score is 0, and a limit is not met.
-    Worst,
-    /// Neither limit nor weight counts for this provider.
-    Ignore,
-}
-
 /// A wish to use resources of some provider, which the agent of the own cluster fulfils.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
@@ -341,12 +251,38 @@ pub enum Missing {
 )]
 #[serde(rename_all = "camelCase")]
 pub struct PeeringRequestSpec {
-    /// What the provider must have.
+    /// What the provider must have. One provider is chosen: `placement` is for selections without a peering.
     pub selection: Selection,
+    /// Name of a SelectionPolicy in the namespace of the request, whose criteria, weights and the rest are those of the selection. The
+    /// selection itself then says `request` and `largestPod` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub policy: Option<String>,
+    /// When another provider is chosen after the peering is established.
+    #[serde(default, skip_serializing_if = "Reconsider::is_never")]
+    pub reconsider: Reconsider,
     /// Seconds for which the resources are held at a time; the agent renews the reservation while the object exists.
     #[serde(default = "lease_seconds")]
     #[schemars(range(min = 60, max = 86_400))]
     pub lease_seconds: u32,
+}
+
+/// When another provider is chosen after the peering is established. The old peering ends before the new one begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Reconsider {
+    /// While the resources are held, never.
+    #[default]
+    Never,
+    /// When the provider does not meet a criterion any longer.
+    Failing,
+    /// Then, and when another provider has been better for long enough, by what `stability` says.
+    Better,
+}
+
+impl Reconsider {
+    fn is_never(&self) -> bool {
+        *self == Self::Never
+    }
 }
 
 fn lease_seconds() -> u32 {

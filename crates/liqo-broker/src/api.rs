@@ -11,18 +11,12 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header::RETRY_AFTER};
 use kube::ResourceExt;
 use liqo_api::market::{Reservation, ReservationPhase};
 use liqo_front::{
-    Caller, Front, Routes, json,
+    Caller, Front, Routes, events, json,
     page::{Cut, Page},
     problem::Problem,
 };
-use liqo_kube::{
-    access::{Act, User},
-    now,
-};
-use liqo_market::{
-    Wish, select,
-    wire::{Heartbeat, HeartbeatAnswer, Invitation, NewReservation},
-};
+use liqo_kube::access::{Act, User};
+use liqo_market::wire::{Heartbeat, HeartbeatAnswer, Invitation, NewReservation};
 use serde::de::DeserializeOwned;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -30,8 +24,10 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     beat,
     catalogue::{Filter, legacy},
-    model::{NewSelection, ProviderView, Renewal, ReservationView, SelectionView, describe},
+    follow,
+    model::{ProviderView, Renewal, ReservationView},
     reserve::{self, Made, refused},
+    selection::{self, NewSelection, SelectionView, describe},
     world::World,
 };
 
@@ -56,6 +52,7 @@ pub(crate) fn routes(app: Arc<App>) -> Routes {
     let router = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(list_clusters))
         .routes(routes!(list_providers))
+        .routes(routes!(watch_providers))
         .routes(routes!(get_provider))
         .routes(routes!(send_heartbeat))
         .routes(routes!(select_providers))
@@ -152,6 +149,34 @@ async fn list_providers(
     json::answer(&method, &headers, &page)
 }
 
+/// The providers, watched, as server-sent events
+///
+/// Each `provider` carries a provider that is new or has changed, in the beginning every one; `gone` carries the cluster ID of one that
+/// is not listed any longer; `problem` is the last event, and says why the stream ends.
+#[utoipa::path(get, path = "/api/v1/events",
+    params(("region" = Option<String>, Query, description = "Only providers of this region"), ("fresh" = Option<bool>, Query, description = "Only providers that were heard of lately, or only others"), ("labels" = Option<String>, Query, description = "Only providers with these labels: key=value,key=value")),
+    responses((status = 200, content_type = "text/event-stream", body = String), (status = 400, body = Problem), (status = 403, body = Problem), (status = 429, body = Problem)))]
+async fn watch_providers(
+    State(app): AppState,
+    Extension(caller): Known,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let filter = Filter::read(query.as_deref())?;
+    app.may(&caller.user, "get", CATALOG, ("", "")).await?;
+    let place = app.front.streams.take(&caller.user.name)?;
+    let changes = app.world.catalogue_changes();
+    Ok(events::follow(place, changes, move |last: Option<follow::Seen>| {
+        let (app, caller, filter) = (Arc::clone(&app), caller.clone(), filter.clone());
+        async move {
+            if last.is_some() {
+                app.front.again(&caller).await?;
+                app.may(&caller.user, "get", CATALOG, ("", "")).await?;
+            }
+            Ok(follow::look(&app.world, &filter, last.as_ref()))
+        }
+    }))
+}
+
 /// One provider
 #[utoipa::path(get, path = "/api/v1/providers/{id}", params(("id" = String, Path, description = "Cluster ID")),
     responses((status = 200, body = ProviderView), (status = 403, body = Problem), (status = 404, body = Problem)))]
@@ -190,10 +215,7 @@ async fn send_heartbeat(
     responses((status = 200, body = SelectionView), (status = 400, body = Problem), (status = 403, body = Problem)))]
 async fn select_providers(State(app): AppState, Extension(caller): Known, body: Bytes) -> Result<Response, Problem> {
     app.may(&caller.user, "get", CATALOG, ("", "")).await?;
-    let NewSelection { selection, measured } = read(&body, "selection")?;
-    let wish = Wish::read(&selection).map_err(|why| Problem::new(StatusCode::BAD_REQUEST, why))?;
-    let outcome = select(&app.world.providers(), &wish, &measured);
-    Ok(json::once(&SelectionView::of(outcome, now().0.to_string())))
+    Ok(json::once(&selection::decide(&app.world, read(&body, "selection")?)?))
 }
 
 /// The reservations of a namespace, by name

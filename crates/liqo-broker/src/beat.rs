@@ -1,7 +1,5 @@
 //! What becomes of a heartbeat.
 
-use std::time::Instant;
-
 use http::StatusCode;
 use kube::ResourceExt;
 use liqo_api::market::{ProviderProfile, ProviderProfileSpec};
@@ -21,7 +19,7 @@ pub(crate) async fn take(world: &World, id: &str, beat: Heartbeat) -> Result<Hea
     declare(world, id, &beat.declared).await?;
     let at = world.reservations_at(id);
     let stands = |uid: &str| at.iter().any(|one| one.uid().as_deref() == Some(uid));
-    let is_news = world.heard.note(id, beat, Instant::now(), stands);
+    let is_news = world.note(id, beat, stands);
     let full = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "there are too many providers");
     if is_news.ok_or_else(full)? {
         world.queue.push(id.to_owned());
@@ -55,6 +53,7 @@ async fn declare(world: &World, id: &str, new: &Declared) -> Result<(), Problem>
                 ("/spec/region", json!(new.region)),
                 ("/spec/labels", json!(new.labels)),
                 ("/spec/prices", json!(new.prices)),
+                ("/spec/carbonGrams", json!(new.carbon_grams)),
                 ("/spec/probe", json!(new.probe)),
             ];
             world.cluster.put(&*known, false, &fields).await
@@ -75,6 +74,7 @@ fn profile(id: &str, new: &Declared) -> ProviderProfile {
         region: new.region,
         labels: new.labels,
         prices: new.prices,
+        carbon_grams: new.carbon_grams,
         probe: new.probe,
         cordoned: false,
     };

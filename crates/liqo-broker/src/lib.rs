@@ -9,9 +9,12 @@
 mod api;
 mod beat;
 mod catalogue;
+mod figures;
+mod follow;
 mod heard;
 mod model;
 mod reserve;
+mod selection;
 mod settle;
 mod world;
 
@@ -51,6 +54,8 @@ impl Role for BrokerArgs {
         let heartbeat = Duration::from_secs(u64::from(self.heartbeat));
         let world = Arc::new(world::World::start(opening.home.clone(), heartbeat));
         world.ready().await;
+        let counted = Arc::clone(&world);
+        life.metrics(move |samples| figures::samples(&counted, samples));
         let front = opening.front((self.cluster_name, String::new()));
         let routes = api::routes(api::App::new(Arc::clone(&front), Arc::clone(&world)));
         life.spawn("ledgers", async move {

@@ -3,15 +3,23 @@
 use std::collections::BTreeMap;
 
 use kube::ResourceExt;
-use liqo_api::market::{ProviderProfile, Reservation, Selection};
+use liqo_api::market::{ProviderProfile, Reservation};
+use liqo_kube::now;
 use liqo_market::{
-    Chosen, Left, Outcome,
-    select::money,
+    provider::record,
+    uptime,
     wire::{Declared, Resources},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use utoipa::ToSchema;
+
+/// The times whose uptime is shown, in seconds.
+const WINDOWS: [(&str, i64); 3] = [("24h", 86_400), ("168h", 7 * 86_400), ("720h", 30 * 86_400)];
+
+/// An uptime as a decimal number.
+fn decimal(millionths: u32) -> String {
+    if millionths >= uptime::WHOLE { "1".to_owned() } else { format!("0.{millionths:06}") }
+}
 
 /// A provider in the catalogue.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
@@ -37,6 +45,10 @@ pub(crate) struct ProviderView {
     pub(crate) largest_allocation: Resources,
     /// Whether no new reservation is granted.
     pub(crate) cordoned: bool,
+    /// The part of the last day, week and month (30 days) in which the provider was heard of; a time that is longer than the provider is known
+    /// is left out.
+    #[schema(value_type = BTreeMap<String, String>)]
+    pub(crate) uptime: BTreeMap<&'static str, String>,
     /// Whether the provider was heard of within three heartbeats.
     pub(crate) fresh: bool,
     /// Seconds since the last heartbeat; absent: none since the broker started.
@@ -48,6 +60,8 @@ impl ProviderView {
     /// The provider as customers see it, heard of `age` seconds ago.
     pub(crate) fn of(profile: &ProviderProfile, age: Option<u64>, limit: u64) -> Self {
         let status = profile.status.clone().unwrap_or_default();
+        let (record, now) = (record(&status), now().0.as_second());
+        let uptime = WINDOWS.iter().filter_map(|(name, window)| Some((*name, decimal(record.ratio(*window, now)?))));
         Self {
             cluster_id: profile.spec.cluster_id.clone(),
             declared: declared(profile),
@@ -56,6 +70,7 @@ impl ProviderView {
             free: status.free,
             largest_allocation: status.largest_allocation,
             cordoned: profile.spec.cordoned,
+            uptime: uptime.collect(),
             fresh: age.is_some_and(|age| age <= limit),
             age_seconds: age,
         }
@@ -70,98 +85,9 @@ pub(crate) fn declared(profile: &ProviderProfile) -> Declared {
         region: spec.region,
         labels: spec.labels,
         prices: spec.prices,
+        carbon_grams: spec.carbon_grams,
         probe: spec.probe,
     }
-}
-
-/// A wish, and what its customer measured.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(crate) struct NewSelection {
-    /// What is asked of a provider.
-    #[schema(value_type = Object)]
-    pub(crate) selection: Selection,
-    /// Milliseconds to a provider and back, by cluster ID, as the caller measured them. They count for this answer only.
-    #[serde(default)]
-    pub(crate) measured: BTreeMap<String, u32>,
-}
-
-/// What becomes of a wish. Nothing was reserved.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct SelectionView {
-    /// Providers that fit, the best one first.
-    pub(crate) selected: Vec<SelectedView>,
-    /// The others, each with every reason.
-    pub(crate) rejected: Vec<RejectedView>,
-    /// When this was decided, RFC 3339.
-    pub(crate) evaluated_at: String,
-}
-
-/// A provider that fits.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct SelectedView {
-    /// Cluster ID.
-    #[serde(rename = "clusterID")]
-    pub(crate) cluster_id: String,
-    /// From 0 to 1000.
-    pub(crate) score: u32,
-    /// The parts of the score that counted, from 0 to 1000.
-    pub(crate) parts: BTreeMap<&'static str, u32>,
-    /// What an hour of the request costs.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) price: Option<String>,
-}
-
-/// A provider that does not fit.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct RejectedView {
-    /// Cluster ID.
-    #[serde(rename = "clusterID")]
-    pub(crate) cluster_id: String,
-    /// Every reason.
-    pub(crate) reasons: Vec<ReasonView>,
-}
-
-/// Why a provider does not fit.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub(crate) struct ReasonView {
-    /// The criterion, as the wish names it.
-    pub(crate) criterion: String,
-    /// Excluded, Cordoned, Stale, NotInRegion, LabelMismatch, NotEnough, AboveMaximum, BelowMinimum, Missing or CurrencyMismatch.
-    pub(crate) code: String,
-    /// What is asked for.
-    pub(crate) required: String,
-    /// What the provider has.
-    pub(crate) actual: String,
-}
-
-impl SelectionView {
-    /// The outcome as callers see it.
-    pub(crate) fn of(outcome: Outcome, evaluated_at: String) -> Self {
-        let selected = outcome.chosen.into_iter().map(selected).collect();
-        let rejected = outcome.left.into_iter().map(rejected).collect();
-        Self { selected, rejected, evaluated_at }
-    }
-}
-
-fn selected(one: Chosen) -> SelectedView {
-    let parts = [("price", one.parts.price), ("latency", one.parts.latency), ("headroom", one.parts.headroom)];
-    let parts = parts.into_iter().filter_map(|(name, part)| Some((name, part?))).collect();
-    let price = one.cost.map(|(nanos, currency)| money(nanos, &currency));
-    SelectedView { cluster_id: one.id, score: one.score, parts, price }
-}
-
-fn rejected(one: Left) -> RejectedView {
-    let reasons = one.reasons.into_iter().map(|reason| ReasonView {
-        criterion: reason.criterion,
-        code: format!("{:?}", reason.code),
-        required: reason.required,
-        actual: reason.actual,
-    });
-    RejectedView { cluster_id: one.id, reasons: reasons.collect() }
 }
 
 /// For how long a reservation is renewed.
@@ -214,14 +140,4 @@ impl ReservationView {
             expires_at: status.expires_at.map(|time| time.0.to_string()),
         }
     }
-}
-
-/// The specs are described by the schemas of the custom resources: OpenAPI 3.1 and they speak the same JSON Schema.
-pub(crate) fn describe(document: &mut Value) {
-    let mut settings = schemars::generate::SchemaSettings::draft2020_12();
-    settings.inline_subschemas = true;
-    let mut schema = serde_json::to_value(settings.into_generator().into_root_schema_for::<Selection>());
-    let Ok(schema) = &mut schema else { return };
-    schema.as_object_mut().into_iter().for_each(|map| _ = map.remove("$schema"));
-    document["components"]["schemas"]["NewSelection"]["properties"]["selection"] = schema.take();
 }

@@ -18,12 +18,12 @@ use k8s_openapi::{
 };
 use kube::ResourceExt;
 use liqo_api::market::{
-    FRESH, Grant as Kept, OVERBOOKED, ProviderProfile, ProviderProfileStatus, Reservation, ReservationPhase as Phase,
-    ReservationStatus,
+    FRESH, Grant as Kept, OVERBOOKED, Outage, ProviderProfile, ProviderProfileStatus, Reservation,
+    ReservationPhase as Phase, ReservationStatus,
 };
 use liqo_core::{quantity::Amount, resources};
 use liqo_kube::{KubeError, now};
-use liqo_market::{Ask, Booked, Grant, Verdict, book, free, wish::amounts};
+use liqo_market::{Ask, Booked, Grant, Verdict, book, free, provider::record, uptime::Record, wish::amounts};
 
 use crate::{heard::Last, world::World};
 
@@ -37,6 +37,8 @@ struct Seen<'a> {
     profile: &'a ProviderProfile,
     reservations: &'a [Arc<Reservation>],
     last: Option<&'a Last>,
+    /// When the provider was heard of last, in seconds since 1970, if that is known.
+    heard: Option<i64>,
     is_fresh: bool,
     now: &'a Time,
 }
@@ -57,7 +59,8 @@ pub(crate) async fn settle(world: &World, provider: String) -> Result<Option<Dur
         return Ok(Some(CATCH_UP));
     }
     let now = now();
-    let seen = Seen { profile: &profile, reservations: &reservations, last: last.as_ref(), is_fresh, now: &now };
+    let heard = age.map(|age| second(&now).saturating_sub_unsigned(age.as_secs()));
+    let seen = Seen { profile: &profile, reservations: &reservations, last: last.as_ref(), heard, is_fresh, now: &now };
     let booked = booked(&seen);
     let status = status(&seen, &booked);
     if profile.status.as_ref() != Some(&status) && world.cluster.put_status_as_seen(&*profile, &status).await?.is_none()
@@ -177,7 +180,10 @@ fn status(seen: &Seen<'_>, booked: &Booked) -> ProviderProfileStatus {
         true => (OVERBOOKED, false, "Covered", String::new()),
         false => (OVERBOOKED, true, "OfferShrank", format!("more is promised than offered of {}", short.join(", "))),
     };
+    let record = profile_record(seen);
     ProviderProfileStatus {
+        observed_since: record.since.map(time),
+        outages: record.outages.iter().map(|one| Outage { from: time(one.from), until: one.until.map(time) }).collect(),
         free: resources::write(&left.into_iter().map(|(name, amount)| (name, amount.at_least_zero())).collect()),
         reserved: resources::write(&reserved),
         grants: booked.grants.iter().filter_map(|grant| kept(seen, grant)).collect(),
@@ -185,6 +191,12 @@ fn status(seen: &Seen<'_>, booked: &Booked) -> ProviderProfileStatus {
         offered,
         largest_allocation,
     }
+}
+
+/// When the provider was there, as it has to be.
+fn profile_record(seen: &Seen<'_>) -> Record {
+    let before = seen.profile.status.as_ref().map(record).unwrap_or_default();
+    before.noted(seen.is_fresh, seen.heard, second(seen.now))
 }
 
 /// A promise as it is stored.

@@ -33,7 +33,7 @@ fn reservation(uid: &str, cpu: &str, phase: &str) -> Arc<Reservation> {
 }
 
 fn seen<'a>(profile: &'a ProviderProfile, reservations: &'a [Arc<Reservation>], now: &'a Time) -> Seen<'a> {
-    Seen { profile, reservations, last: None, is_fresh: true, now }
+    Seen { profile, reservations, last: None, heard: Some(second(now)), is_fresh: true, now }
 }
 
 #[test]
@@ -98,4 +98,21 @@ fn a_refusal_of_the_provider_ends_the_promise() {
     let refused = told(Some(&"not you".to_owned()), None).unwrap();
     assert_eq!((refused.phase, refused.reason.as_deref()), (Phase::Failed, Some("ProviderRefused")));
     assert_eq!(refused.message.as_deref(), Some("not you"));
+}
+
+#[test]
+fn a_provider_that_goes_and_comes_leaves_an_outage() {
+    let (now, later, last) = (at(NOW), at(NOW + 40), at(NOW + 60));
+    let mut profile = profile(&json!([]));
+    let mut settled = |seen_at: &Time, heard: i64, is_fresh: bool| {
+        let seen = Seen { heard: Some(heard), is_fresh, ..seen(&profile, &[], seen_at) };
+        let status = status(&seen, &booked(&seen));
+        profile.status = Some(status.clone());
+        status
+    };
+    assert_eq!(settled(&now, NOW, true).observed_since, Some(now.clone()));
+    assert_eq!(settled(&later, NOW + 10, false).outages, [Outage { from: at(NOW + 10), until: None }]);
+    let back = settled(&last, NOW + 60, true);
+    assert_eq!(back.outages, [Outage { from: at(NOW + 10), until: Some(at(NOW + 60)) }]);
+    assert_eq!(back.observed_since, Some(now.clone()));
 }

@@ -2,22 +2,25 @@
 
 use std::collections::BTreeMap;
 
-use liqo_api::market::{Price, ProviderProfile};
+use k8s_openapi::apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::Time};
+use liqo_api::market::{self, Price, ProviderProfile, ProviderProfileStatus};
 use liqo_core::{
     quantity::Amount,
     resources::{self, Resources},
 };
 
-/// Bytes in 1Gi: the unit of prices of memory and storage.
-const GIB: u128 = 1 << 30;
-/// Billionths in one.
-const ONE: u128 = 1_000_000_000;
+use crate::{
+    count,
+    uptime::{Outage, Record},
+};
 
 /// A provider.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Provider {
     /// Cluster ID.
     pub id: String,
+    /// Name.
+    pub name: String,
     /// Where the provider is; empty: not said.
     pub region: String,
     /// Labels.
@@ -26,8 +29,10 @@ pub struct Provider {
     pub prices: Vec<Price>,
     /// Whether the provider takes no more reservations.
     pub cordoned: bool,
-    /// Seconds since the last heartbeat; `None`: there was none.
-    pub age: Option<u64>,
+    /// Grams of CO2 for each kilowatt-hour; `None`: not said.
+    pub carbon: Option<u32>,
+    /// When the provider was there.
+    pub record: Record,
     /// The whole offer.
     pub offered: Resources,
     /// What of the offer is free; nothing is less than zero.
@@ -37,8 +42,8 @@ pub struct Provider {
 }
 
 impl Provider {
-    /// The provider that a profile describes, heard of `age` seconds ago.
-    pub fn of(profile: &ProviderProfile, age: Option<u64>) -> Self {
+    /// The provider that a profile describes.
+    pub fn of(profile: &ProviderProfile) -> Self {
         let spec = &profile.spec;
         let status = profile.status.clone().unwrap_or_default();
         let offered = resources::read(&status.offered);
@@ -49,11 +54,13 @@ impl Provider {
         free.values_mut().for_each(|amount| *amount = amount.at_least_zero());
         Self {
             id: spec.cluster_id.clone(),
+            name: spec.cluster_name.clone(),
             region: spec.region.clone(),
             labels: spec.labels.clone(),
             prices: spec.prices.clone(),
             cordoned: spec.cordoned,
-            age,
+            carbon: spec.carbon_grams,
+            record: record(&status),
             offered,
             free,
             largest: resources::read(&status.largest_allocation),
@@ -64,20 +71,13 @@ impl Provider {
     ///
     /// # Errors
     /// When a resource of the request has no price, or the prices are in several currencies.
-    pub fn cost(&self, request: &Resources) -> Result<(u128, String), Unpriced> {
-        let mut sum = 0_u128;
+    pub fn cost(&self, request: &Resources) -> Result<(u64, String), Unpriced> {
+        let mut sum = 0_u64;
         let mut currency: Option<&str> = None;
         for (name, amount) in request.iter().filter(|(_, amount)| amount.is_positive()) {
             let price = self.prices.iter().find(|price| price.resource == *name);
             let price = price.ok_or_else(|| Unpriced::Missing(name.clone()))?;
-            let price_nanos = u128::from(Amount::of(&price.amount).nanos());
-            let unit = if is_bytes(name) { GIB } else { 1 };
-            // Rounded up to whole ones where that is bytes, to thousandths elsewhere.
-            let cost = if is_bytes(name) {
-                price_nanos.saturating_mul(u128::from(amount.units())) / unit
-            } else {
-                price_nanos.saturating_mul(u128::from(amount.nanos())) / ONE
-            };
+            let cost = count::cost(count::is_bytes(name), count::asked(name, *amount), nanos(&price.amount));
             sum = sum.saturating_add(cost);
             match currency {
                 Some(known) if known != price.currency => return Err(Unpriced::Currencies),
@@ -86,6 +86,19 @@ impl Provider {
         }
         Ok((sum, currency.unwrap_or_default().to_owned()))
     }
+}
+
+/// A price in billionths.
+pub(crate) fn nanos(amount: &Quantity) -> u64 {
+    Amount::of(amount).nanos()
+}
+
+/// When the provider of a profile was there.
+pub fn record(status: &ProviderProfileStatus) -> Record {
+    let second = |time: &Time| time.0.as_second();
+    let outage =
+        |outage: &market::Outage| Outage { from: second(&outage.from), until: outage.until.as_ref().map(second) };
+    Record { since: status.observed_since.as_ref().map(second), outages: status.outages.iter().map(outage).collect() }
 }
 
 /// Why the cost of a request is not known.
@@ -97,15 +110,8 @@ pub enum Unpriced {
     Currencies,
 }
 
-/// Whether a resource is counted in bytes.
-fn is_bytes(name: &str) -> bool {
-    name == "memory" || name == "ephemeral-storage" || name == "storage" || name.starts_with("hugepages-")
-}
-
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-
     use super::*;
 
     fn list(pairs: &[(&str, &str)]) -> Resources {
@@ -147,13 +153,16 @@ mod tests {
         let profile: ProviderProfile = serde_json::from_value(serde_json::json!({
             "apiVersion": "market.liqo.io/v1alpha1", "kind": "ProviderProfile", "metadata": {"name": "a"},
             "spec": {"clusterID": "a"},
-            "status": {"offered": {"cpu": "4", "memory": "1Gi"}, "grants": [
+            "status": {"observedSince": "1970-01-01T00:00:00Z",
+                "outages": [{"from": "1970-01-01T00:01:00Z", "until": "1970-01-01T00:02:00Z"}, {"from": "1970-01-01T00:03:00Z"}],
+                "offered": {"cpu": "4", "memory": "1Gi"}, "grants": [
                 {"uid": "1", "namespace": "n", "name": "r", "resources": {"cpu": "1", "memory": "2Gi"},
                  "asked": "2026-01-01T00:00:00Z", "until": "2026-01-01T00:00:00Z"}]}
         }))
         .unwrap();
-        let provider = Provider::of(&profile, Some(3));
+        let provider = Provider::of(&profile);
         assert_eq!(provider.free, list(&[("cpu", "3"), ("memory", "0")]));
-        assert_eq!((provider.id.as_str(), provider.age), ("a", Some(3)));
+        assert_eq!((provider.id.as_str(), provider.record.since), ("a", Some(0)));
+        assert_eq!(provider.record.outages, [Outage { from: 60, until: Some(120) }, Outage { from: 180, until: None }]);
     }
 }

@@ -1,270 +1,349 @@
 //! Which providers fit a wish, in order, and why the others do not.
 //!
-//! Keeps true: every provider is in the outcome once, chosen or left out with every reason there is; a value that is not known never
+//! Keeps true: every provider is in the outcome once, as one that fits or with every reason there is; a value that is not known never
 //! makes a provider better.
 
-use std::{cmp::Reverse, collections::BTreeMap};
-
 use liqo_api::market::Missing;
-use liqo_core::{quantity::Amount, resources::Resources};
 
 use crate::{
-    provider::{Provider, Unpriced},
+    count,
+    outcome::{Asked, Code, Criterion, Fit, ORDERED, Outcome, Parts, Reason},
+    placement,
+    table::{Column, NOTHING, PAGE, Room, Row, Table, UNPRICED, mark},
+    uptime,
     wish::Wish,
 };
 
 /// What a full part of the score is.
-const FULL: u32 = 1000;
+pub(crate) const FULL: u32 = 1000;
 /// The price at which the part of the price is 0, in billionths, unless the wish has a limit.
-const USUAL_PRICE: u128 = 10_000_000_000;
+const USUAL_PRICE: u64 = 10_000_000_000;
 /// The milliseconds at which the part of the latency is 0, unless the wish has a limit.
 const USUAL_LATENCY: u32 = 200;
+/// The uptime at which the part of the uptime is 0, in millionths, unless the wish has a limit.
+const USUAL_UPTIME: u32 = 900_000;
+/// The grams at which the part of the carbon is 0, unless the wish has a limit.
+const USUAL_CARBON: u32 = 800;
 
-/// One word for programs: why a provider is left out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Code {
-    /// The wish excludes the provider.
-    Excluded,
-    /// The provider takes no reservations.
-    Cordoned,
-    /// The last heartbeat is too long ago, or there was none.
-    Stale,
-    /// The region is not allowed.
-    NotInRegion,
-    /// A label is missing or has another value.
-    LabelMismatch,
-    /// Too little is free, or the largest pod does not fit.
-    NotEnough,
-    /// A value is above its limit.
-    AboveMaximum,
-    /// A value is below its limit.
-    BelowMinimum,
-    /// A value is not known.
-    Missing,
-    /// Prices are in another currency.
-    CurrencyMismatch,
-}
-
-/// Why a provider is left out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reason {
-    /// The criterion, as the wish names it.
-    pub criterion: String,
-    /// One word.
-    pub code: Code,
-    /// What the wish asks for.
-    pub required: String,
-    /// What the provider has.
-    pub actual: String,
-}
-
-/// The parts of a score, each in thousandths; `None` does not count.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Parts {
-    /// How cheap the provider is.
-    pub price: Option<u32>,
-    /// How near the provider is.
-    pub latency: Option<u32>,
-    /// How much is left there.
-    pub headroom: Option<u32>,
-}
-
-/// A provider that fits.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chosen {
-    /// Cluster ID.
-    pub id: String,
-    /// The score, in thousandths.
-    pub score: u32,
-    /// The parts of the score.
-    pub parts: Parts,
-    /// What an hour of the request costs, in billionths of its currency, where that is known.
-    pub cost: Option<(u128, String)>,
-}
-
-/// A provider that is left out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Left {
-    /// Cluster ID.
-    pub id: String,
-    /// Every reason; at least one.
-    pub reasons: Vec<Reason>,
-}
-
-/// What becomes of a wish.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
-    /// Providers that fit, the best one first.
-    pub chosen: Vec<Chosen>,
-    /// The others, by cluster ID.
-    pub left: Vec<Left>,
-}
-
-/// Decides about every provider. `latency` holds what the customer measured: milliseconds by cluster ID.
-pub fn select(providers: &[Provider], wish: &Wish, latency: &BTreeMap<String, u32>) -> Outcome {
+/// Decides about every provider.
+pub fn select(table: &Table, wish: &Wish, asked: &Asked) -> Outcome {
+    let judge = Judge::new(table, wish, asked);
     let mut outcome = Outcome::default();
-    for provider in providers {
-        match judge(provider, wish, latency.get(&provider.id).copied()) {
-            Ok(chosen) => outcome.chosen.push(chosen),
-            Err(reasons) => outcome.left.push(Left { id: provider.id.clone(), reasons }),
+    let mut rooms = vec![None; judge.needs.len()];
+    for first in (0..table.rows.len()).step_by(PAGE) {
+        for (room, need) in rooms.iter_mut().zip(&judge.needs) {
+            *room = need.column.and_then(|column| column.page(first / PAGE));
+        }
+        for row in first..table.rows.len().min(first + PAGE) {
+            let before = outcome.reasons.len();
+            let rooms = |need: usize| rooms[need].map_or(Room::NOTHING, |page: &[Room; PAGE]| page[row % PAGE]);
+            if let Some(fit) = judge.judge(row, rooms, &mut outcome.reasons) {
+                outcome.fits.push(fit);
+            }
+            outcome.rejected += usize::from(outcome.reasons.len() > before);
         }
     }
-    let cost = |one: &Chosen| one.cost.as_ref().map_or(u128::MAX, |(nanos, _)| *nanos);
-    outcome.chosen.sort_by_cached_key(|one| (Reverse(one.score), cost(one), one.id.clone()));
-    outcome.left.sort_by(|a, b| a.id.cmp(&b.id));
+    order(&mut outcome.fits);
+    outcome.placed = placement::place(table, wish, &outcome.fits);
     outcome
 }
 
-fn judge(provider: &Provider, wish: &Wish, latency: Option<u32>) -> Result<Chosen, Vec<Reason>> {
-    let mut reasons = standing(provider, wish);
-    reasons.extend(room("request", &wish.request, &provider.free));
-    reasons.extend(room("largestPod", &wish.largest_pod, &provider.largest));
-    let (price, cost) = price(provider, wish, &mut reasons);
-    let near = near(wish, latency, &mut reasons);
-    let weights = wish.weights;
-    let alone = [weights.price, weights.latency, weights.headroom].iter().all(|weight| *weight == 0);
-    let headroom = if alone { FULL } else { weights.headroom };
-    let parts = Parts {
-        price: price.filter(|_| weights.price > 0),
-        latency: near.filter(|_| weights.latency > 0),
-        headroom: (headroom > 0).then(|| left_over(&wish.request, provider)),
-    };
-    let score = score([(parts.price, weights.price), (parts.latency, weights.latency), (parts.headroom, headroom)]);
-    if reasons.is_empty() && score < wish.min_score {
-        reasons.push(reason("minScore", Code::BelowMinimum, wish.min_score.to_string(), score.to_string()));
+/// Brings the best ones into order and to the front.
+fn order(fits: &mut [Fit]) {
+    if fits.len() > ORDERED {
+        fits.select_nth_unstable_by_key(ORDERED, Fit::rank);
     }
-    if reasons.is_empty() { Ok(Chosen { id: provider.id.clone(), score, parts, cost }) } else { Err(reasons) }
+    let ordered = fits.len().min(ORDERED);
+    fits[..ordered].sort_unstable_by_key(Fit::rank);
 }
 
-fn reason(criterion: impl Into<String>, code: Code, required: impl Into<String>, actual: impl Into<String>) -> Reason {
-    Reason { criterion: criterion.into(), code, required: required.into(), actual: actual.into() }
+/// An amount of one resource that must be there.
+struct Need<'a> {
+    criterion: Criterion,
+    column: Option<&'a Column>,
+    /// What must be there.
+    wanted: i64,
+    /// What is asked for in sum; nothing unless the criterion is the request.
+    request: i64,
+    /// What the current provider holds for the customer already.
+    held: i64,
+    is_bytes: bool,
 }
 
-/// What speaks against a provider whatever is asked for.
-fn standing(provider: &Provider, wish: &Wish) -> Vec<Reason> {
-    let mut reasons = Vec::new();
-    if wish.exclude.contains(&provider.id) {
-        reasons.push(reason("exclude", Code::Excluded, "another provider", &provider.id));
-    }
-    if provider.cordoned {
-        reasons.push(reason("cordoned", Code::Cordoned, "false", "true"));
-    }
-    if provider.age.is_none_or(|age| age > wish.max_age) {
-        let actual = provider.age.map_or("no heartbeat".to_owned(), |age| age.to_string());
-        reasons.push(reason("maxAgeSeconds", Code::Stale, wish.max_age.to_string(), actual));
-    }
-    if !wish.regions.is_empty() && !wish.regions.contains(&provider.region) {
-        reasons.push(reason("regions", Code::NotInRegion, wish.regions.join(","), &provider.region));
-    }
-    if wish.not_regions.contains(&provider.region) {
-        let required = format!("not {}", wish.not_regions.join(","));
-        reasons.push(reason("notRegions", Code::NotInRegion, required, &provider.region));
-    }
-    for (key, value) in &wish.labels {
-        let actual = provider.labels.get(key);
-        if actual != Some(value) {
-            let actual = actual.cloned().unwrap_or_default();
-            reasons.push(reason(format!("labels.{key}"), Code::LabelMismatch, value, actual));
+/// A wish as the table counts.
+struct Judge<'a> {
+    table: &'a Table,
+    wish: &'a Wish,
+    asked: &'a Asked,
+    needs: Vec<Need<'a>>,
+    current: usize,
+    latency: Vec<(u32, u32)>,
+    exclude: Vec<u32>,
+    regions: Vec<u32>,
+    not_regions: Vec<u32>,
+    labels: Vec<u32>,
+    currency: u32,
+    /// Price, latency, uptime, carbon, headroom.
+    weights: [u32; 5],
+    lot: u64,
+}
+
+impl<'a> Judge<'a> {
+    fn new(table: &'a Table, wish: &'a Wish, asked: &'a Asked) -> Self {
+        let rows = |ids: &mut dyn Iterator<Item = &String>| -> Vec<u32> {
+            let mut rows: Vec<u32> = ids.filter_map(|id| u32::try_from(table.row(id)?).ok()).collect();
+            rows.sort_unstable();
+            rows
+        };
+        let mut latency: Vec<(u32, u32)> = asked
+            .latency
+            .iter()
+            .filter_map(|(id, millis)| Some((u32::try_from(table.row(id)?).ok()?, *millis)))
+            .collect();
+        latency.sort_unstable();
+        let weights = wish.weights;
+        let mut weights = [weights.price, weights.latency, weights.uptime, weights.carbon, weights.headroom];
+        if weights == [0; 5] {
+            weights[4] = FULL;
+        }
+        Self {
+            table,
+            wish,
+            asked,
+            needs: needs(table, wish, asked),
+            current: asked.current.as_ref().and_then(|(id, _)| table.row(id)).unwrap_or(usize::MAX),
+            latency,
+            exclude: rows(&mut wish.exclude.iter()),
+            regions: wish.regions.iter().map(|region| table.region(region)).collect(),
+            not_regions: wish.not_regions.iter().map(|region| table.region(region)).collect(),
+            labels: wish.labels.iter().map(|(key, value)| table.label(key, value)).collect(),
+            currency: wish.max_price.as_ref().map_or(NOTHING, |(_, currency)| table.currency(currency)),
+            weights,
+            lot: mark(asked.consumer.as_bytes()),
         }
     }
-    reasons
-}
 
-/// Where there is too little.
-fn room(criterion: &str, wanted: &Resources, there: &Resources) -> Vec<Reason> {
-    let amount = |name: &str| there.get(name).copied().unwrap_or_default();
-    let short = wanted.iter().filter(|(name, wanted)| amount(name) < **wanted);
-    let tell = |(name, wanted): (&String, &Amount)| {
-        reason(format!("{criterion}.{name}"), Code::NotEnough, wanted.quantity().0, amount(name).quantity().0)
-    };
-    short.map(tell).collect()
-}
-
-/// What happens to a value that is not known: whether the provider is left out, and the part of the score.
-fn unknown(wish: &Wish, is_limit: bool, weight: u32) -> (bool, Option<u32>) {
-    match wish.missing {
-        Missing::Reject => (is_limit || weight > 0, None),
-        Missing::Worst => (is_limit, Some(0)),
-        Missing::Ignore => (false, None),
-    }
-}
-
-/// The part of the price, and what an hour costs.
-fn price(provider: &Provider, wish: &Wish, reasons: &mut Vec<Reason>) -> (Option<u32>, Option<(u128, String)>) {
-    let required = || wish.max_price.as_ref().map_or_else(String::new, |(most, currency)| money(*most, currency));
-    let (cost, currency) = match provider.cost(&wish.request) {
-        Ok(cost) => cost,
-        Err(why) => {
-            let (is_left, part) = unknown(wish, wish.max_price.is_some(), wish.weights.price);
-            if is_left {
-                let (code, actual) = match why {
-                    Unpriced::Missing(resource) => (Code::Missing, format!("no price of {resource}")),
-                    Unpriced::Currencies => (Code::CurrencyMismatch, "several currencies".to_owned()),
-                };
-                reasons.push(reason("maxPrice", code, required(), actual));
+    fn judge(&self, row: usize, rooms: impl Fn(usize) -> Room, reasons: &mut Vec<Reason>) -> Option<Fit> {
+        let number = u32::try_from(row).unwrap_or(u32::MAX);
+        let before = reasons.len();
+        let mut no = |criterion, code| reasons.push(Reason { row: number, score: 0, criterion, code });
+        let known = &self.table.rows[row];
+        self.standing(number, known, &mut no);
+        for (at, need) in self.needs.iter().enumerate() {
+            let room = rooms(at);
+            let there = match need.criterion {
+                Criterion::LargestPod(_) => room.largest,
+                _ if row == self.current => room.free.saturating_add(need.held),
+                _ => room.free,
+            };
+            if there < need.wanted || need.wanted == count::MOST {
+                no(need.criterion, Code::NotEnough);
             }
-            return (part, None);
         }
-    };
-    let bound = wish.max_price.as_ref().map_or(USUAL_PRICE, |(most, _)| *most);
-    if let Some((most, wanted)) = &wish.max_price {
-        if *wanted != currency {
-            reasons.push(reason("maxPrice", Code::CurrencyMismatch, required(), money(cost, &currency)));
-        } else if cost > *most {
-            reasons.push(reason("maxPrice", Code::AboveMaximum, required(), money(cost, &currency)));
+        let (price, cost) = self.price(&rooms, &mut no);
+        let latency = self.latency.binary_search_by_key(&number, |(row, _)| *row).ok().map(|at| self.latency[at].1);
+        let near = self.below(latency, self.wish.max_latency, (Criterion::MaxLatency, 1, USUAL_LATENCY), &mut no);
+        let uptime = self.uptime(row, &mut no);
+        let clean = self.below(known.carbon, self.wish.max_carbon, (Criterion::MaxCarbon, 3, USUAL_CARBON), &mut no);
+        if reasons.len() > before {
+            return None;
+        }
+        let headroom = self.left_over(row, &rooms);
+        let parts = [price, near, uptime, clean, Some(headroom)];
+        let score = score(parts, self.weights);
+        if score < self.wish.min_score {
+            reasons.push(Reason { row: number, score, criterion: Criterion::MinScore, code: Code::BelowMinimum });
+            return None;
+        }
+        let part = |at: usize| parts[at].filter(|_| self.weights[at] > 0).and_then(|part| u16::try_from(part).ok());
+        let parts = Parts { price: part(0), latency: part(1), uptime: part(2), carbon: part(3), headroom: part(4) };
+        let capacity = self.capacity(row, &rooms);
+        let lot = (known.mark ^ self.lot).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Some(Fit { row: number, score, parts, cost, capacity, headroom, lot })
+    }
+
+    /// What speaks against a provider whatever is asked for.
+    fn standing(&self, number: u32, known: &Row, no: &mut impl FnMut(Criterion, Code)) {
+        if !self.exclude.is_empty() && self.exclude.binary_search(&number).is_ok() {
+            no(Criterion::Exclude, Code::Excluded);
+        }
+        // Nothing new is promised there; what is there stays.
+        if known.cordoned && number as usize != self.current {
+            no(Criterion::Cordoned, Code::Cordoned);
+        }
+        if known.heard.is_none_or(|heard| self.asked.clock.saturating_sub(heard) > self.wish.max_age) {
+            no(Criterion::MaxAge, Code::Stale);
+        }
+        if !self.regions.is_empty() && !self.regions.contains(&known.region) {
+            no(Criterion::Regions, Code::NotInRegion);
+        }
+        if self.not_regions.contains(&known.region) {
+            no(Criterion::NotRegions, Code::NotInRegion);
+        }
+        if !self.labels.is_empty() {
+            let has = &self.table.labels[number as usize];
+            for (at, label) in (0_u8..).zip(&self.labels) {
+                if has.binary_search(label).is_err() {
+                    no(Criterion::Label(at), Code::LabelMismatch);
+                }
+            }
         }
     }
-    (Some(down(cost, bound)), Some((cost, currency)))
+
+    /// What happens to a value that is not known: the part of the score.
+    fn unknown(
+        &self,
+        is_limit: bool,
+        (criterion, weight): (Criterion, usize),
+        no: &mut impl FnMut(Criterion, Code),
+    ) -> Option<u32> {
+        let (is_left, part) = match self.wish.missing {
+            Missing::Reject => (is_limit || self.weights[weight] > 0, None),
+            Missing::Worst => (is_limit, Some(0)),
+            Missing::Ignore => (false, None),
+        };
+        if is_left {
+            no(criterion, Code::Missing);
+        }
+        part
+    }
+
+    /// The part of a value that is better the smaller it is.
+    fn below(
+        &self,
+        value: Option<u32>,
+        most: Option<u32>,
+        (criterion, weight, usual): (Criterion, usize, u32),
+        no: &mut impl FnMut(Criterion, Code),
+    ) -> Option<u32> {
+        let Some(value) = value else { return self.unknown(most.is_some(), (criterion, weight), no) };
+        if most.is_some_and(|most| value > most) {
+            no(criterion, Code::AboveMaximum);
+        }
+        Some(down(u64::from(value), u64::from(most.unwrap_or(usual))))
+    }
+
+    /// The part of the price, and what an hour costs.
+    fn price(
+        &self,
+        rooms: &impl Fn(usize) -> Room,
+        no: &mut impl FnMut(Criterion, Code),
+    ) -> (Option<u32>, Option<u64>) {
+        let (mut sum, mut currency, mut is_known, mut is_mixed) = (0_u64, NOTHING, true, false);
+        for (at, need) in self.needs.iter().enumerate().filter(|(_, need)| need.request > 0) {
+            let room = rooms(at);
+            is_known &= room.price != UNPRICED;
+            is_mixed |= currency != NOTHING && room.currency != NOTHING && currency != room.currency;
+            currency = if room.currency == NOTHING { currency } else { room.currency };
+            sum = sum.saturating_add(count::cost(need.is_bytes, need.request, room.price));
+        }
+        let limit = self.wish.max_price.as_ref().map(|(most, _)| *most);
+        if !is_known {
+            return (self.unknown(limit.is_some(), (Criterion::MaxPrice, 0), no), None);
+        }
+        if is_mixed {
+            if limit.is_some() || self.weights[0] > 0 {
+                no(Criterion::MaxPrice, Code::CurrencyMismatch);
+            }
+            return (None, None);
+        }
+        match limit {
+            Some(_) if currency != self.currency => no(Criterion::MaxPrice, Code::CurrencyMismatch),
+            Some(most) if sum > most => no(Criterion::MaxPrice, Code::AboveMaximum),
+            _ => {}
+        }
+        (Some(down(sum, limit.unwrap_or(USUAL_PRICE))), Some(sum))
+    }
+
+    /// The part of the uptime.
+    fn uptime(&self, row: usize, no: &mut impl FnMut(Criterion, Code)) -> Option<u32> {
+        let least = self.wish.min_uptime;
+        if least.is_none() && self.weights[2] == 0 {
+            return None;
+        }
+        let ratio = self.table.providers[row].record.ratio(self.wish.window, self.asked.now);
+        let Some(ratio) = ratio else { return self.unknown(least.is_some(), (Criterion::MinUptime, 2), no) };
+        if least.is_some_and(|least| ratio < least) {
+            no(Criterion::MinUptime, Code::BelowMinimum);
+        }
+        let worst = least.unwrap_or(USUAL_UPTIME).min(uptime::WHOLE - 1);
+        Some(down(u64::from(uptime::WHOLE - ratio), u64::from(uptime::WHOLE - worst)))
+    }
+
+    /// What is asked for, with the room that is there.
+    fn requested<'s>(
+        &'s self,
+        row: usize,
+        rooms: &'s impl Fn(usize) -> Room,
+    ) -> impl Iterator<Item = (&'s Need<'a>, i64, Room)> {
+        let requested = self.needs.iter().enumerate().filter(|(_, need)| need.request > 0);
+        requested.map(move |(at, need)| {
+            let room = rooms(at);
+            let held = if row == self.current { need.held } else { 0 };
+            (need, room.free.saturating_add(held), room)
+        })
+    }
+
+    /// The share of the offer that is left once one part is held, of the scarcest resource.
+    fn left_over(&self, row: usize, rooms: &impl Fn(usize) -> Room) -> u32 {
+        let share = |(need, free, room): (&Need<'_>, i64, Room)| {
+            let (left, offered) = (free.saturating_sub(need.wanted).max(0), room.offered.max(0));
+            let gone = offered.saturating_sub(left).max(0);
+            down(gone.unsigned_abs(), offered.unsigned_abs())
+        };
+        self.requested(row, rooms).map(share).min().unwrap_or_default()
+    }
+
+    /// How many parts of the request fit.
+    fn capacity(&self, row: usize, rooms: &impl Fn(usize) -> Room) -> u32 {
+        if self.wish.parts <= 1 {
+            return 1;
+        }
+        let parts = self.requested(row, rooms).map(|(need, free, _)| free / need.wanted.max(1)).min();
+        u32::try_from(parts.unwrap_or(1)).unwrap_or(u32::MAX).min(self.wish.parts)
+    }
 }
 
-/// The part of the latency.
-fn near(wish: &Wish, latency: Option<u32>, reasons: &mut Vec<Reason>) -> Option<u32> {
-    let required = wish.max_latency.map_or_else(String::new, |most| most.to_string());
-    let Some(latency) = latency else {
-        let (is_left, part) = unknown(wish, wish.max_latency.is_some(), wish.weights.latency);
-        if is_left {
-            reasons.push(reason("maxLatencyMillis", Code::Missing, required, "not measured"));
-        }
-        return part;
+/// Everything that must be there.
+fn needs<'a>(table: &'a Table, wish: &Wish, asked: &Asked) -> Vec<Need<'a>> {
+    let held = |name: &str| {
+        let held = asked.current.as_ref().and_then(|(_, held)| held.get(name));
+        held.map_or(0, |held| count::there(name, *held))
     };
-    if wish.max_latency.is_some_and(|most| latency > most) {
-        reasons.push(reason("maxLatencyMillis", Code::AboveMaximum, required, latency.to_string()));
-    }
-    Some(down(u128::from(latency), u128::from(wish.max_latency.unwrap_or(USUAL_LATENCY))))
+    let need = |name: &str, criterion, wanted, request| Need {
+        criterion,
+        column: table.column(name),
+        wanted: count::asked(name, wanted),
+        request,
+        held: held(name),
+        is_bytes: count::is_bytes(name),
+    };
+    let request = (0_u8..).zip(&wish.part).map(|(at, (name, amount))| {
+        let sum = wish.request.get(name).map_or(0, |amount| count::asked(name, *amount));
+        need(name, Criterion::Request(at), *amount, sum)
+    });
+    let free = (0_u8..).zip(&wish.min_free);
+    let free = free.map(|(at, (name, amount))| need(name, Criterion::MinFree(at), *amount, 0));
+    let pod = (0_u8..).zip(&wish.largest_pod);
+    let pod = pod.map(|(at, (name, amount))| need(name, Criterion::LargestPod(at), *amount, 0));
+    request.chain(free).chain(pod).collect()
 }
 
 /// 1000 at nothing, 0 at the bound and above.
-fn down(value: u128, bound: u128) -> u32 {
-    let left = bound.saturating_sub(value).saturating_mul(u128::from(FULL)) / bound.max(1);
-    u32::try_from(left).unwrap_or(FULL).min(FULL)
-}
-
-/// The share of the offer that is left once the request is held, of the scarcest resource.
-fn left_over(request: &Resources, provider: &Provider) -> u32 {
-    let share = |(name, wanted): (&String, &Amount)| {
-        let amount = |list: &Resources| list.get(name).copied().unwrap_or_default();
-        let left = (amount(&provider.free) - *wanted).at_least_zero().nanos();
-        let offered = amount(&provider.offered).nanos();
-        down(u128::from(offered.saturating_sub(left)), u128::from(offered))
-    };
-    request.iter().map(share).min().unwrap_or_default()
+fn down(value: u64, bound: u64) -> u32 {
+    // Values that are too large to be multiplied are halved together with the bound until they are not.
+    let halvings = (64 - bound.leading_zeros()).saturating_sub(53);
+    let (left, bound) = (bound.saturating_sub(value) >> halvings, (bound >> halvings).max(1));
+    u32::try_from(left * u64::from(FULL) / bound).unwrap_or(FULL).min(FULL)
 }
 
 /// The weighted mean of the parts that count.
-fn score(parts: [(Option<u32>, u32); 3]) -> u32 {
-    let known = parts.iter().filter_map(|(part, weight)| part.map(|part| (u64::from(part), u64::from(*weight))));
-    let (sum, weights) = known.fold((0, 0), |(sum, all), (part, weight)| (sum + part * weight, all + weight));
-    u32::try_from(sum / weights.max(1)).unwrap_or(FULL)
-}
-
-/// Money for people: billionths as a decimal number, and the currency.
-pub fn money(nanos: u128, currency: &str) -> String {
-    let (whole, rest) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
-    let rest = format!("{rest:09}");
-    let rest = rest.trim_end_matches('0');
-    if rest.is_empty() { format!("{whole} {currency}") } else { format!("{whole}.{rest} {currency}") }
+fn score(parts: [Option<u32>; 5], weights: [u32; 5]) -> u32 {
+    let known = parts.iter().zip(weights).filter_map(|(part, weight)| part.map(|part| (part * weight, weight)));
+    let (sum, all) = known.fold((0, 0), |(sum, all), (part, weight)| (sum + part, all + weight));
+    sum / all.max(1)
 }
 
 #[cfg(test)]
 #[path = "select_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -49,6 +49,9 @@ pub struct Declared {
     #[serde(default)]
     #[schema(value_type = Vec<Object>)]
     pub prices: Vec<Price>,
+    /// Grams of CO2 for each kilowatt-hour.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carbon_grams: Option<u32>,
     /// Where customers may measure how far away the provider is: HOST:PORT.
     #[serde(default)]
     pub probe: String,

@@ -147,6 +147,37 @@ const RULES: &[(&str, &str, &str, &str)] = &[
         "self.selection == oldSelf.selection",
         "what was asked for cannot be changed: delete the request and make another",
     ),
+    (
+        "PeeringRequest",
+        "spec",
+        "!has(self.selection.placement) || !has(self.selection.placement.mode) || \
+         self.selection.placement.mode == 'Single'",
+        "a request for a peering is for one provider: make one for each provider that `liqoctl market select` names",
+    ),
+    (
+        "PeeringRequest",
+        "spec",
+        "!has(self.policy) || !(has(self.selection.criteria) || has(self.selection.weights))",
+        "with a policy the selection says request and largestPod only",
+    ),
+    (
+        "SelectionPolicy",
+        "spec.placement",
+        "!has(self.mode) || self.mode != 'Single' || !(has(self.parts) || has(self.maxProviders))",
+        "parts and maxProviders are for the modes Pack and Spread",
+    ),
+    (
+        "SelectionPolicy",
+        "spec.placement",
+        "!has(self.minRegions) || (has(self.mode) && self.mode == 'Spread')",
+        "minRegions is for the mode Spread",
+    ),
+    (
+        "SelectionPolicy",
+        "spec.placement",
+        "!has(self.minRegions) || self.minRegions <= (has(self.maxProviders) ? self.maxProviders : 4)",
+        "minRegions is not more than maxProviders, which is 4 when it is left out",
+    ),
 ];
 
 const RESOURCE_NAMES: &str = "self.all(name, name.size() <= 253)";

@@ -250,6 +250,7 @@ pub(super) const AGENT: &[Rule] = &[
     rule("authorization.k8s.io", &["subjectaccessreviews"], &["create"]),
     rule("discovery.liqo.io", &["foreignclusters"], RW),
     rule("market.liqo.io", &["peeringrequests"], RW),
+    rule("market.liqo.io", &["selectionpolicies"], RO),
     rule("market.liqo.io", &["peeringrequests/status"], STATUS),
 ];
 

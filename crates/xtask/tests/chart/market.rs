@@ -46,7 +46,7 @@ fn flags_are_those_of_the_values() {
     let ranges = "--own-networks=10.244.0.0/16,10.96.0.0/12";
     assert_eq!(args(&with(&[MARKET]), "liqo-agent"), ["--broker-url=https://b.example", ranges]);
     let provide = "--set=agent.provide.enabled=true,agent.provide.region=eu,agent.provide.prices.cpu=0.03EUR,\
-        agent.provide.labels.tier=gold,agent.provide.probe=a.b:1,agent.broker.namespace=rome";
+        agent.provide.labels.tier=gold,agent.provide.carbon=0,agent.provide.probe=a.b:1,agent.broker.namespace=rome";
     let wanted = [
         "--broker-url=https://b.example",
         "--broker-namespace=rome",
@@ -56,6 +56,7 @@ fn flags_are_those_of_the_values() {
         "--region=eu",
         "--labels=tier=gold",
         "--prices=cpu=0.03EUR",
+        "--carbon=0",
         "--probe=a.b:1",
     ];
     assert_eq!(args(&with(&[MARKET, provide]), "liqo-agent"), wanted);
