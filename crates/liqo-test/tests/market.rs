@@ -1,6 +1,7 @@
 //! A market on real clusters: two providers advertise at a broker, a customer selects with reasons, reserves, and is peered on demand.
 
 mod market {
+    mod choice;
     pub(crate) mod place;
 }
 

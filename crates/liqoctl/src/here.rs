@@ -32,7 +32,7 @@ fn has_no_network(manager: &Deployment) -> bool {
 }
 
 /// What the containers of a Deployment are started with.
-fn words(deployment: &Deployment) -> impl Iterator<Item = &String> {
+pub(crate) fn words(deployment: &Deployment) -> impl Iterator<Item = &String> {
     let containers = deployment.spec.template.spec.as_ref().map(|spec| spec.containers.as_slice()).unwrap_or_default();
     containers.iter().flat_map(|one| one.args.iter().flatten().chain(one.command.iter().flatten()))
 }

@@ -14,6 +14,7 @@ mod here;
 mod in_band;
 mod install;
 mod job;
+mod market;
 mod offload;
 mod out;
 mod peer;
@@ -154,6 +155,17 @@ enum Command {
     ///   liqoctl job results job-x7k2p --output-dir results
     #[command(verbatim_doc_comment)]
     Job(Box<job::JobArgs>),
+    /// Find providers in a market and reserve their resources
+    ///
+    /// Asks the broker that the agent of this cluster was told of, with the agent's token. Needs agent.enabled=true in the
+    /// values of Liqo.
+    ///
+    /// Examples:
+    ///   liqoctl market list
+    ///   liqoctl market select --request cpu=8,memory=16Gi --explain
+    ///   liqoctl market reserve batch --request cpu=8,memory=16Gi
+    #[command(verbatim_doc_comment)]
+    Market(Box<market::MarketArgs>),
     /// Print the version of liqoctl and of the Liqo it talks to
     ///
     /// Example:
@@ -244,6 +256,7 @@ async fn dispatch(command: Command, connection: &ConnectionArgs, program: &str, 
         Command::Unoffload(args) => unoffload::run(args, connection).await,
         Command::Status(args) => status::run(args, connection, verbose).await,
         Command::Job(args) => job::run(*args, connection).await,
+        Command::Market(args) => market::run(*args, connection).await,
         Command::Version(args) => version::run(args, connection).await,
         Command::Completion(args) => completion::run(&args, program),
         Command::Docs(args) => docs::run(&args),

@@ -203,6 +203,16 @@ impl Site {
         self.ask("DELETE", path, &Value::Null)
     }
 
+    /// What a stream says within so many seconds.
+    pub(crate) fn follow(&self, path: &str, seconds: u32) -> Result<String> {
+        let mut curl = run::command("curl");
+        curl.args(["-sS", "--insecure", "--no-buffer", "--max-time", &seconds.to_string()]);
+        curl.args(["-H", &format!("Authorization: Bearer {}", self.token)]);
+        // curl ends with an error when its time is over: what was said is what counts.
+        let output = curl.arg(format!("{}{path}", self.url)).output().context("cannot run curl")?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     fn ask(&self, method: &str, path: &str, body: &Value) -> Result<Answer> {
         let mut curl = run::command("curl");
         curl.args(["-sS", "--insecure", "--max-time", "30", "-X", method, "-w", "%{stderr}%{http_code}"]);
