@@ -18,7 +18,7 @@ use liqo_core::{
     naming,
     peering::{Plan, id_of, out_of_band::plan, token_secret},
 };
-use liqo_kube::{Cluster, KubeError, Queue, Store, now, reach::Reach};
+use liqo_kube::{Cluster, KubeError, Queue, Store, now, reach::Reach, told::Told};
 use liqo_market::wire::NewReservation;
 use liqo_market_client::{Broker, Known, No, Rejected, Reserved, Selected};
 use serde_json::json;
@@ -49,10 +49,17 @@ pub(crate) struct Peers {
     pub(crate) broker: Arc<Broker>,
     /// What was found out about providers that others may take the place of.
     pub(crate) memory: Memory,
+    /// What was logged about a request.
+    pub(crate) told: Told,
     reach: Reach,
     requests: Store<PeeringRequest>,
     policies: Store<SelectionPolicy>,
     foreigns: Store<ForeignCluster>,
+}
+
+/// Whether a wish asks how far away providers are.
+pub(crate) fn asks_how_far(wish: &Selection) -> bool {
+    wish.criteria.max_latency_millis.is_some() || wish.weights.latency > 0
 }
 
 pub(crate) fn key(request: &PeeringRequest) -> Key {
@@ -76,8 +83,8 @@ impl Peers {
             all.filter(is_of).iter().for_each(|request| bell.push(key(request)));
         });
         let policies = cluster.watch::<SelectionPolicy>("").start(|_| {});
-        let memory = Memory::default();
-        Self { cluster, queue, namespace, local, broker, memory, reach, requests, policies, foreigns }
+        let (memory, told) = (Memory::default(), Told::default());
+        Self { cluster, queue, namespace, local, broker, memory, told, reach, requests, policies, foreigns }
     }
 
     pub(crate) async fn ready(&self) {
@@ -187,8 +194,7 @@ impl Peers {
 
     /// What this cluster knows of providers when it asks for them.
     pub(crate) async fn known(&self, wish: &Selection) -> Result<Known, No> {
-        let asks_how_far = wish.criteria.max_latency_millis.is_some() || wish.weights.latency > 0;
-        let measured = match asks_how_far {
+        let measured = match asks_how_far(wish) {
             true => probe::measure(&self.reach, self.broker.providers().await?).await,
             false => BTreeMap::new(),
         };
@@ -321,6 +327,7 @@ impl Peers {
             Ok(_) => Ok(Some(SOON)),
             // Somebody else has them: the peering ends, and another provider is chosen.
             Err(no) if no.is(StatusCode::CONFLICT) => {
+                self.memory.forget(&key(request));
                 let (message, tried) = (Some(format!("the resources are not held any longer: {no}")), before.tried);
                 let provider = before.provider;
                 let status = PeeringRequestStatus { message, provider, tried, ..PeeringRequestStatus::default() };

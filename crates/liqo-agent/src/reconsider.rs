@@ -1,6 +1,7 @@
 //! Looks again at the provider of an established peering, for requests that want it.
 //!
-//! Keeps true: a provider gives way only when the broker says so by the criteria of the request; a broker that is away moves nobody;
+//! Keeps true: a provider gives way only when the broker says so by the criteria of the request, twice in a row where the provider
+//! does not fit any longer; a broker that is away, or a latency that could not be measured, moves nobody;
 //! the old peering ends before another provider is chosen, by the same way as when the resources are not held any longer.
 
 use std::{
@@ -9,21 +10,33 @@ use std::{
     time::Duration,
 };
 
+use kube::ResourceExt;
 use liqo_api::market::{PeeringPhase, PeeringRequest, PeeringRequestStatus, Reconsider};
 use liqo_kube::KubeError;
 use liqo_market_client::{Better, Current, No, Selected, Verdict};
 
-use crate::peer::{Key, Peers, key};
+use crate::peer::{Key, Peers, asks_how_far, key};
 
-/// Pause between two looks.
-const PAUSE: Duration = Duration::from_secs(5);
+/// Pause between two looks, each of which may measure every provider.
+const PAUSE: Duration = Duration::from_secs(10);
+/// What is logged about a request.
+const TOPIC: &str = "reconsider";
 
-/// Who has been better than the provider of a request, by request. In memory: a new process begins to count anew.
+/// What the last look found out about the provider of a request.
+#[derive(Clone, Debug, Default)]
+struct Look {
+    /// Another provider is better, since when.
+    better: Option<Better>,
+    /// The provider did not fit.
+    failed: bool,
+}
+
+/// The last looks, by request. In memory: a new process begins to count anew.
 #[derive(Default)]
-pub(crate) struct Memory(Mutex<HashMap<Key, Better>>);
+pub(crate) struct Memory(Mutex<HashMap<Key, Look>>);
 
 impl Memory {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Better>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Look>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -31,20 +44,23 @@ impl Memory {
         self.lock().remove(key);
     }
 
-    fn note(&self, key: Key, better: Option<Better>) {
-        match better {
-            Some(better) => self.lock().insert(key, better),
-            None => self.lock().remove(&key),
-        };
+    fn last(&self, key: &Key) -> Look {
+        self.lock().get(key).cloned().unwrap_or_default()
+    }
+
+    fn note(&self, key: Key, said: &Verdict) {
+        let look = Look { better: said.better.clone(), failed: !said.reasons.is_empty() };
+        self.lock().insert(key, look);
     }
 }
 
-/// Why the provider gives way, if it does.
-fn gives_way(when: Reconsider, said: &Verdict) -> Option<String> {
+/// Why the provider gives way, if it does. A provider that does not fit gives way at the second look: one lost packet, or one late
+/// heartbeat, ends no peering.
+fn gives_way(when: Reconsider, said: &Verdict, failed_before: bool) -> Option<String> {
     let to = said.to.as_deref().filter(|_| said.verdict == "Switch")?;
     let reasons: Vec<_> = said.reasons.iter().map(|why| format!("{} {}", why.criterion, why.code)).collect();
     match (when, reasons.is_empty()) {
-        (Reconsider::Failing | Reconsider::Better, false) => {
+        (Reconsider::Failing | Reconsider::Better, false) if failed_before => {
             Some(format!("the provider does not fit any longer: {}", reasons.join(", ")))
         }
         (Reconsider::Better, true) => Some(format!("{to} has been better for long enough")),
@@ -64,16 +80,22 @@ impl Peers {
         let (Some(provider), Some(reservation), true) = (&status.provider, &status.reservation, is_wanted) else {
             return Ok(Some(rest));
         };
-        let pause = Some(rest.min(PAUSE));
+        let (pause, uid) = (Some(rest.min(PAUSE)), request.uid().unwrap_or_default());
         let said = match self.ask_again(request, provider).await {
             Ok(said) => said,
             Err(why) => {
-                tracing::debug!(why, "the provider of a peering is not looked at");
+                // What was better before the broker was away may not have been better meanwhile.
+                self.memory.forget(&key(request));
+                if self.told.is_news(&uid, TOPIC, &why) {
+                    tracing::warn!(request = request.name_any(), why, "the provider of a peering is not looked at");
+                }
                 return Ok(pause);
             }
         };
-        self.memory.note(key(request), said.better.clone());
-        let Some(why) = gives_way(request.spec.reconsider, &said) else { return Ok(pause) };
+        self.told.settle(&uid, TOPIC);
+        let failed_before = self.memory.last(&key(request)).failed;
+        self.memory.note(key(request), &said);
+        let Some(why) = gives_way(request.spec.reconsider, &said, failed_before) else { return Ok(pause) };
         if let Err(no) = self.broker.release(reservation).await {
             tracing::debug!(%no, "the reservation is not released yet");
             return Ok(pause);
@@ -90,10 +112,13 @@ impl Peers {
         wish.criteria.exclude.push(self.local.cluster_id.clone());
         let told = |no: No| no.to_string();
         let mut known = self.known(&wish).await.map_err(told)?;
+        if asks_how_far(&wish) && !known.measured.contains_key(provider) {
+            return Err("the latency to the provider could not be measured".to_owned());
+        }
         known.current = Some(Current {
             cluster_id: provider.to_owned(),
             held: request.spec.selection.request.clone(),
-            better: self.memory.lock().get(&key(request)).cloned(),
+            better: self.memory.last(&key(request)).better,
         });
         let selected: Selected = self.broker.select(&wish, &known).await.map_err(told)?;
         selected.current.ok_or_else(|| "the broker says nothing about the provider".to_owned())
@@ -125,9 +150,12 @@ mod tests {
             (better, said("Wait", None, &[]), None),
             (Reconsider::Never, said("Switch", Some("b"), &["AboveMaximum"]), None),
         ] {
-            let found = gives_way(when, &said);
+            let found = gives_way(when, &said, true);
             assert_eq!(found.is_some(), wanted.is_some(), "{when:?} {said:?}");
             assert!(found.unwrap_or_default().contains(wanted.unwrap_or_default()), "{when:?} {said:?}");
         }
+        let failed = said("Switch", Some("b"), &["AboveMaximum"]);
+        assert_eq!(gives_way(failing, &failed, false), None, "one look is not enough");
+        assert!(gives_way(better, &said("Switch", Some("b"), &[]), false).is_some());
     }
 }

@@ -215,7 +215,11 @@ async fn send_heartbeat(
     responses((status = 200, body = SelectionView), (status = 400, body = Problem), (status = 403, body = Problem)))]
 async fn select_providers(State(app): AppState, Extension(caller): Known, body: Bytes) -> Result<Response, Problem> {
     app.may(&caller.user, "get", CATALOG, ("", "")).await?;
-    Ok(json::once(&selection::decide(&app.world, read(&body, "selection")?)?))
+    let new = read(&body, "selection")?;
+    // A selection among very many providers takes tens of milliseconds.
+    let view = tokio::task::spawn_blocking(move || selection::decide(&app.world, new)).await;
+    let broken = |_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the selection was not finished");
+    Ok(json::once(&view.map_err(broken)??))
 }
 
 /// The reservations of a namespace, by name

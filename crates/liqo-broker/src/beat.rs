@@ -10,8 +10,11 @@ use serde_json::json;
 
 use crate::{model::declared, reserve::refused, world::World};
 
-/// Resources of one offer, at most.
+/// Resources of one offer, and labels of a provider, at most.
 const MOST: usize = 32;
+/// Longest name and longest value of a label of Kubernetes, in bytes.
+const LONGEST_NAME: usize = 317;
+const LONGEST_VALUE: usize = 63;
 
 /// Takes a heartbeat of a provider, who may send it, and answers what is promised there.
 pub(crate) async fn take(world: &World, id: &str, beat: Heartbeat) -> Result<HeartbeatAnswer, Problem> {
@@ -39,6 +42,12 @@ fn check(beat: &Heartbeat) -> Result<(), Problem> {
         if let Some((name, quantity)) = odd {
             return wrong(format!("{field}: {:?} is no amount of {name:?}", quantity.0));
         }
+    }
+    let labels = &beat.declared.labels;
+    if labels.len() > MOST
+        || labels.iter().any(|(name, value)| name.len() > LONGEST_NAME || value.len() > LONGEST_VALUE)
+    {
+        return wrong(format!("declared.labels: {MOST} labels at most, of the lengths of labels of Kubernetes"));
     }
     Ok(())
 }

@@ -22,7 +22,9 @@ use utoipa::ToSchema;
 use crate::{figures::Counts, world::World};
 
 /// Providers in one list of an answer, unless the caller says otherwise, and at most.
-const LIMITS: (usize, usize) = (100, 10_000);
+const LIMITS: (usize, usize) = (100, 1000);
+/// Reasons of one answer: providers beyond are only counted.
+const MOST_REASONS: usize = 10_000;
 
 /// A wish, and what its customer knows.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
@@ -40,7 +42,7 @@ pub(crate) struct NewSelection {
     /// A provider that was chosen before.
     #[serde(default)]
     current: Option<Current>,
-    /// Most providers in each list of the answer, 1 to 10000; left out: 100.
+    /// Most providers in each list of the answer, 1 to 1000; left out: 100.
     #[serde(default)]
     limit: Option<usize>,
 }
@@ -205,7 +207,10 @@ pub(crate) fn decide(world: &World, new: NewSelection) -> Result<SelectionView, 
     let outcome = select(&table, &wish, &asked);
     Counts::add(&world.counts.selections);
     let told = Told { table: &table, wish: &wish, asked: &asked, outcome: &outcome };
-    let current = new.current.map(|current| told.current(&current));
+    let current = new.current.map(|current| match world.may_be_late(&current.cluster_id) {
+        true => CurrentView { verdict: "Keep", to: None, better: current.better, reasons: Vec::new() },
+        false => told.current(&current),
+    });
     Ok(told.view(limit, current, now.0.to_string()))
 }
 
@@ -221,7 +226,12 @@ impl Told<'_> {
     fn view(&self, limit: usize, current: Option<CurrentView>, evaluated_at: String) -> SelectionView {
         let Self { table, wish, outcome, .. } = *self;
         let (placement, unplaced) = self.placement();
-        let rejected = outcome.left(table, limit).into_iter().map(|(provider, reasons)| RejectedView {
+        let mut room = MOST_REASONS;
+        let left = outcome.left(table, limit).into_iter().map_while(|(provider, reasons)| {
+            room = room.checked_sub(reasons.len())?;
+            Some((provider, reasons))
+        });
+        let rejected = left.map(|(provider, reasons)| RejectedView {
             cluster_id: provider.id.clone(),
             cluster_name: provider.name.clone(),
             reasons: self.reasons(reasons),

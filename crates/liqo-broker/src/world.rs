@@ -38,6 +38,8 @@ pub(crate) struct World {
     table: Mutex<Table>,
     /// Providers whose rows of the table are older than their profiles.
     outdated: Ids,
+    /// When providers were heard of that the table does not know yet, by cluster ID: a heartbeat waits for no selection.
+    beats: Mutex<BTreeMap<String, i64>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -77,6 +79,7 @@ impl World {
             began,
             table,
             outdated,
+            beats: Mutex::default(),
         }
     }
 
@@ -99,6 +102,11 @@ impl World {
     /// Whether a provider was heard of lately.
     pub(crate) fn is_fresh(&self, id: &str) -> bool {
         self.age(id).is_some_and(|age| age <= self.heard.limit().as_secs())
+    }
+
+    /// Whether a provider that was not heard of may not have had the time since this process began: nothing follows from its silence.
+    pub(crate) fn may_be_late(&self, id: &str) -> bool {
+        self.age(id).is_none() && self.heard.is_young(Instant::now())
     }
 
     /// How many reservations there are, by phase.
@@ -127,7 +135,9 @@ impl World {
     pub(crate) fn table(&self) -> (MutexGuard<'_, Table>, i64) {
         let clock = self.clock();
         let outdated = mem::take(&mut *lock(&self.outdated));
+        let beats = mem::take(&mut *lock(&self.beats));
         let mut table = lock(&self.table);
+        beats.iter().for_each(|(id, clock)| table.heard(id, *clock));
         for id in outdated {
             match self.profile(&id) {
                 Some(profile) => table.put(Provider::of(&profile)),
@@ -148,7 +158,7 @@ impl World {
     /// Remembers a heartbeat; the answer is that of [`Heard::note`].
     pub(crate) fn note(&self, id: &str, beat: Heartbeat, stands: impl Fn(&str) -> bool) -> Option<bool> {
         let is_news = self.heard.note(id, beat, Instant::now(), stands)?;
-        lock(&self.table).heard(id, self.clock());
+        lock(&self.beats).insert(id.to_owned(), self.clock());
         Counts::add(&self.counts.heartbeats);
         Some(is_news)
     }

@@ -7,7 +7,7 @@ use axum::{
 };
 use http::{HeaderMap, Method};
 use kube::ResourceExt;
-use liqo_api::jobs::{READY, ResultStore};
+use liqo_api::jobs::ResultStore;
 use liqo_front::{
     json,
     page::{Cut, Page},
@@ -32,9 +32,7 @@ pub(crate) struct StoreView {
 impl StoreView {
     /// A store as a caller sees it.
     fn of(store: &ResultStore) -> Self {
-        let mut conditions = store.status.iter().flat_map(|status| &status.conditions);
-        let reason = conditions.find(|one| one.type_ == READY).map_or("Unknown", |one| &one.reason);
-        Self { name: store.name_any(), ready: store.fit().is_ok(), reason: reason.to_owned() }
+        Self { name: store.name_any(), ready: store.fit().is_ok(), reason: store.reason().to_owned() }
     }
 }
 

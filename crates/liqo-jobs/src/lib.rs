@@ -75,7 +75,7 @@ impl Role for JobsArgs {
         life.lead(&cluster, &self.store.own_namespace, LEASE, &self.pod_name).await;
         let queue = Queue::new();
         let of_stores = queue.clone();
-        let seen = move |name| of_stores.push(Key::Store(name));
+        let seen = move |name| of_stores.push(Key::StoreChanged(name));
         let store = JobStore::open(&cluster, &self.namespace, self.store.clone(), seen).await;
         let store = store.map_err(|error| error.to_string())?;
         let world = Arc::new(World::start(cluster, store, &self, queue));

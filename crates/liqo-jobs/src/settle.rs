@@ -48,8 +48,10 @@ pub(crate) enum Key {
     Room,
     /// Where the embedded store is.
     Endpoints,
-    /// A store that the operator names, by name.
+    /// A store that the operator names, by name: it is tried.
     Store(String),
+    /// A store that the operator names, by name: it has changed.
+    StoreChanged(String),
 }
 
 /// Why a key was not settled.
@@ -173,6 +175,8 @@ impl World {
         self.pods.ready().await;
         self.slices.ready().await;
         self.store.ready().await;
+        // Also those that were tried before: the next try is not written down.
+        self.store.others().iter().for_each(|store| self.queue.push(Key::Store(store.name_any())));
     }
 
     pub(crate) async fn settle(&self, key: Key) -> Result<Option<Duration>, Failure> {
@@ -180,7 +184,11 @@ impl World {
             Key::Turns => self.turns().await.map(|()| None),
             Key::Room => Ok(room::keep(&self.cluster, &self.args).await?),
             Key::Endpoints => Ok(endpoints::copy(&self.cluster, &self.namespace, &self.slices.all()).await?),
-            Key::Store(name) => self.store(&name).await,
+            Key::Store(name) => Ok(store::check(&self.store, &name).await?),
+            Key::StoreChanged(name) => {
+                self.store_changed(&name);
+                Ok(None)
+            }
             Key::Job(name) => self.job(&name).await,
         }
     }
@@ -228,9 +236,19 @@ impl World {
         let known = known.without_lost();
         let mut steps = plan(&job, &known, Stored::NotAsked);
         if steps.contains(&Step::AskStore) {
-            steps = plan(&job, &known, self.store.stored(&job).await?);
+            steps = plan(&job, &known, self.ask_store(&job).await?);
         }
         self.act(&job, steps).await
+    }
+
+    /// What the store has of a job's results. A store of the operator that does not answer holds the turn of the job until its end only.
+    async fn ask_store(&self, job: &Job) -> Result<Stored, Failure> {
+        let status = job.status.clone().unwrap_or_default();
+        let is_over = state::left_of_turn(&status, self.args.longest_turn, &now()) <= 0;
+        match self.store.stored(job).await {
+            Err(error) if is_over && self.store.is_elsewhere(job) => Ok(Stored::Unusable(error.to_string())),
+            stored => Ok(stored?),
+        }
     }
 
     async fn act(&self, job: &Job, steps: Vec<Step>) -> Result<Option<Duration>, Failure> {

@@ -144,7 +144,10 @@ impl JobStore {
     pub(crate) async fn files(&self, job: &Job, period: u64) -> Result<BTreeMap<String, String>, StoreError> {
         match self.place(job) {
             Place::Embedded => embedded_files(&self.args, &self.master, job, period),
-            Place::Other(store) => Ok(self.lent(&store, job).await?.files()),
+            Place::Other(store) => {
+                self.answers(job)?;
+                Ok(self.lent(&store, job).await?.files())
+            }
             Place::Gone(name) => Err(gone(&name)),
         }
     }
@@ -202,11 +205,24 @@ impl JobStore {
         closed.map_err(|error| StoreError::of("ending the key of a job", &error))
     }
 
+    /// Whether the results of a job are in a store that the operator names.
+    pub(crate) fn is_elsewhere(&self, job: &Job) -> bool {
+        !matches!(self.place(job), Place::Embedded)
+    }
+
+    /// A store that was away when it was tried last is not asked for each of its jobs: the jobs of other stores would wait for the
+    /// time limits of this one.
+    fn answers(&self, job: &Job) -> Result<(), StoreError> {
+        let Place::Other(store) = self.place(job) else { return Ok(()) };
+        store.fit().map_err(|why| StoreError { doing: "asking a ResultStore that is not ready", why })
+    }
+
     /// What the store has of a job's results. In the embedded store the key of the mover ends first, so that what is judged stays as it is.
     pub(crate) async fn stored(&self, job: &Job) -> Result<Stored, StoreError> {
         if let Place::Gone(name) = self.place(job) {
             return Ok(Stored::Unusable(gone(&name).to_string()));
         }
+        self.answers(job)?;
         self.close(job).await?;
         let location = self.location(job, Access::ReadOnly).await?;
         let place = format!("{}/{}", location.bucket, location.prefix);
@@ -228,6 +244,7 @@ impl JobStore {
             );
             return Ok(());
         }
+        self.answers(job)?;
         self.close(job).await?;
         let removed = self.open_for(job, Access::Manage).await?.delete_all().await;
         removed.map(drop).map_err(|error| StoreError::of("removing the results of a job", &error))

@@ -19,12 +19,11 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const LONGEST: usize = 4 * 1024 * 1024;
 /// Characters of a refusal that are passed on.
 const LONGEST_WORDS: usize = 512;
-
 /// Pages of one list that are read.
 const MOST_PAGES: usize = 64;
 
 /// What the caller shows to the broker, and by what the caller knows the broker.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Access {
     /// Files `token` and `ca.crt` in this directory, read each time, because tokens are replaced.
     Directory(PathBuf),
@@ -187,7 +186,7 @@ impl Broker {
     /// A text that names the URL.
     pub fn new(url: &str, access: Access, namespace: String) -> Result<Self, String> {
         liqo_core::endpoint::introduced_url(url)
-            .map_err(|_| format!("--broker-url {url:?} must be https://HOST[:PORT]"))?;
+            .map_err(|_| format!("the URL of the broker, {url:?}, must be https://HOST[:PORT] (agent.broker.url)"))?;
         Ok(Self { url: url.trim_end_matches('/').to_owned(), access, namespace })
     }
 
@@ -258,7 +257,10 @@ impl Broker {
 
     fn reservations(&self) -> Result<String, No> {
         match self.namespace.as_str() {
-            "" => Err(No::Away("--broker-namespace is empty: this cluster reserves nothing".to_owned())),
+            "" => Err(No::Away(
+                "this cluster has no namespace at the broker and reserves nothing: set agent.broker.namespace"
+                    .to_owned(),
+            )),
             namespace => Ok(format!("/api/v1/namespaces/{namespace}/reservations")),
         }
     }

@@ -9,6 +9,9 @@ use crate::{
     wish::Wish,
 };
 
+/// Characters of what is required, and of what there is.
+const LONGEST_WORDS: usize = 128;
+
 /// Why a provider is left out, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Words {
@@ -131,7 +134,16 @@ pub fn words(table: &Table, wish: &Wish, asked: &Asked, reason: &Reason) -> Word
         }
         Criterion::MinScore => (wish.min_score.to_string(), reason.score.to_string()),
     };
+    let (required, actual) = (brief(required), brief(actual));
     Words { criterion: name(reason.criterion, wish), code: reason.code, required, actual }
+}
+
+/// The beginning of a text: a list of regions is repeated for each provider.
+fn brief(text: String) -> String {
+    match text.char_indices().nth(LONGEST_WORDS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
 }
 
 /// What is free for the customer: what nobody holds, and what the customer holds.
@@ -181,6 +193,12 @@ pub fn money(nanos: u64, currency: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        assert_eq!(brief("é".repeat(128)), "é".repeat(128));
+        assert_eq!(brief("é".repeat(129)), format!("{}…", "é".repeat(128)));
+    }
 
     #[test]
     fn money_is_a_decimal_number() {

@@ -12,6 +12,11 @@ use crate::{count, uptime};
 const MOST_RESOURCES: usize = 32;
 /// Most values in one list of a wish: values that a user writes, and values that an agent adds.
 const MOST_VALUES: usize = 128;
+/// Most labels of a wish, as of a SelectionPolicy.
+const MOST_LABELS: usize = 32;
+/// Longest value, and longest name of a label or a resource (a prefix of 253 characters, a slash and 63), in bytes.
+const LONGEST_VALUE: usize = 63;
+const LONGEST_NAME: usize = 317;
 /// The greatest weight.
 const MOST_WEIGHT: u32 = 100;
 /// Most parts and providers of a placement.
@@ -133,8 +138,14 @@ fn check(criteria: &Criteria, weights: &Weights) -> Result<(), String> {
     if let Some((name, _)) = lists.into_iter().find(|(_, list)| list.len() > MOST_VALUES) {
         return Err(format!("criteria.{name} has more than {MOST_VALUES} values"));
     }
-    if labels.len() > MOST_VALUES {
-        return Err(format!("criteria.labels has more than {MOST_VALUES} values"));
+    if let Some((name, _)) = lists.into_iter().find(|(_, list)| list.iter().any(|one| one.len() > LONGEST_VALUE)) {
+        return Err(format!("criteria.{name} has a value with more than {LONGEST_VALUE} characters"));
+    }
+    if labels.len() > MOST_LABELS {
+        return Err(format!("criteria.labels has more than {MOST_LABELS} values"));
+    }
+    if labels.iter().any(|(name, value)| name.len() > LONGEST_NAME || value.len() > LONGEST_VALUE) {
+        return Err("criteria.labels has a name or a value that is no label of Kubernetes".to_owned());
     }
     let Weights { price, latency, uptime, carbon, headroom } = *weights;
     if [price, latency, uptime, carbon, headroom].iter().any(|weight| *weight > MOST_WEIGHT) {
@@ -182,6 +193,9 @@ fn parts(request: &Resources, placement: &Placement) -> Result<u32, String> {
     if parts == 0 || parts > MOST_PARTS {
         return Err(format!("placement.parts is a number from 1 to {MOST_PARTS}"));
     }
+    if *mode == Mode::Spread && parts < min_regions.unwrap_or(2) {
+        return Err(format!("a request of {parts} parts is in fewer regions than placement.minRegions"));
+    }
     Ok(parts)
 }
 
@@ -208,6 +222,9 @@ fn part(request: &Resources, parts: u32) -> Result<Resources, String> {
 pub fn amounts(field: &str, list: &BTreeMap<String, Quantity>) -> Result<Resources, String> {
     if list.len() > MOST_RESOURCES {
         return Err(format!("{field} names more than {MOST_RESOURCES} resources"));
+    }
+    if list.keys().any(|name| name.len() > LONGEST_NAME) {
+        return Err(format!("{field} names a resource with more than {LONGEST_NAME} characters"));
     }
     let read = |(name, quantity): (&String, &Quantity)| match Amount::parse(&quantity.0) {
         Some(amount) if amount.is_positive() => Ok((name.clone(), amount)),
@@ -248,7 +265,7 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_named() {
-        let many: Vec<String> = (0..129).map(|number| number.to_string()).collect();
+        let (many, long): (Vec<_>, _) = ((0..129).map(|number| number.to_string()).collect(), "x".repeat(64));
         for (value, words) in [
             (json!({"request": {}}), "names no resource"),
             (json!({"request": {"cpu": "0"}}), "more than nothing"),
@@ -256,6 +273,9 @@ mod tests {
             (json!({"request": {"cpu": "x"}}), "no amount of \"cpu\""),
             (json!({"request": {"cpu": "1"}, "largestPod": {"memory": "-1"}}), "largestPod"),
             (json!({"request": {"cpu": "1"}, "criteria": {"exclude": many}}), "criteria.exclude"),
+            (json!({"request": {"cpu": "1"}, "criteria": {"regions": [long]}}), "criteria.regions has a value"),
+            (json!({"request": {"cpu": "1"}, "criteria": {"labels": {"tier": long}}}), "no label of Kubernetes"),
+            (json!({"request": {long.repeat(5): "1"}}), "a resource with more than"),
             (json!({"request": {"cpu": "1"}, "weights": {"price": 101}}), "a weight"),
             (json!({"request": {"cpu": "1"}, "weights": {"carbon": 101}}), "a weight"),
             (json!({"request": {"cpu": "1"}, "criteria": {"minFree": {"cpu": "0"}}}), "criteria.minFree"),
@@ -273,6 +293,10 @@ mod tests {
             (
                 json!({"request": {"pods": "4"}, "placement": {"mode": "Spread", "minRegions": 3, "maxProviders": 2}}),
                 "minRegions is",
+            ),
+            (
+                json!({"request": {"pods": "2"}, "placement": {"mode": "Spread", "minRegions": 3}}),
+                "a request of 2 parts",
             ),
             (
                 json!({"request": {"pods": "4", "nvidia.com/gpu": "2"}, "placement": {"mode": "Pack"}}),

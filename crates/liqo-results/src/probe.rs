@@ -69,7 +69,16 @@ impl Store {
             let detail = "the store gave other bytes than it took".to_owned();
             return Err(Unfit { why: Why::OtherBytes, doing: "reading an object", detail });
         }
-        self.s3.delete(&key).await.map_err(failed("removing an object"))
+        self.s3.delete(&key).await.map_err(failed("removing an object"))?;
+        // Without the right to list the bucket, S3 answers 403 here, and nobody learns that a job has left nothing.
+        match self.s3.get(&key).await {
+            Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(failed("looking for an object that is not there")(error)),
+            Ok(_) => {
+                let detail = "the store still gives an object that was removed".to_owned();
+                Err(Unfit { why: Why::OtherBytes, doing: "removing an object", detail })
+            }
+        }
     }
 }
 

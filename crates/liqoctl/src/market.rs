@@ -47,7 +47,8 @@ enum Verb {
     /// Hold resources of a provider for this cluster
     ///
     /// Without --provider, providers are chosen as `select` shows them. Where a policy places a request on several, all of
-    /// them are reserved or none is: NAME-0, NAME-1 and so on. Reserving again under the same name finds what is held.
+    /// them are reserved or none is: NAME-0, NAME-1 and so on. Reserving again under the same name at the same
+    /// provider finds what is held.
     ///
     /// Examples:
     ///   liqoctl market reserve batch --request cpu=8,memory=16Gi --ttl 1h

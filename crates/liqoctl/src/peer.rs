@@ -154,8 +154,11 @@ async fn towards(
     let progress = Progress::start(&cluster, &written.foreign, deadline, out);
     if let Err(error) = progress.authentication(condition::patience(written.is_new)).await {
         if let Some(earlier) = written.earlier_token.filter(|_| condition::is_token_refused(&progress.foreign())) {
-            cluster.apply(&earlier).await?;
-            out.info("The token that was stored for the cluster before is stored again");
+            match cluster.apply(&earlier).await {
+                Ok(_) => out.info("The token that was stored for the cluster before is stored again"),
+                Err(no) => out
+                    .warn(format!("The token that was stored for the cluster before could not be stored again: {no}")),
+            }
         }
         return Err(error);
     }

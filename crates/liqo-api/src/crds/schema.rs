@@ -152,12 +152,14 @@ const RULES: &[(&str, &str, &str, &str)] = &[
         "spec",
         "!has(self.selection.placement) || !has(self.selection.placement.mode) || \
          self.selection.placement.mode == 'Single'",
-        "a request for a peering is for one provider: make one for each provider that `liqoctl market select` names",
+        "a request for a peering is for one provider: make several requests, each for a part of the resources, and exclude the \
+         providers of the others",
     ),
     (
         "PeeringRequest",
         "spec",
-        "!has(self.policy) || !(has(self.selection.criteria) || has(self.selection.weights))",
+        "!has(self.policy) || !(has(self.selection.criteria) || has(self.selection.weights) || has(self.selection.missing) || \
+         has(self.selection.placement) || has(self.selection.stability))",
         "with a policy the selection says request and largestPod only",
     ),
     (

@@ -51,7 +51,7 @@ pub struct ResultStoreSpec {
     /// How requests name the bucket.
     #[serde(default)]
     pub addressing: Addressing,
-    /// Name of the Secret, in the namespace of the ResultStore, with the keys accessKeyId and secretAccessKey.
+    /// Name of the Secret, in the namespace of the ResultStore, with the keys accessKeyId and secretAccessKey, and sessionToken where the keys are temporary.
     #[schemars(length(min = 1, max = 253))]
     pub secret_name: String,
     /// Certificates, in PEM, of the authorities that the store is verified with. The image brings none: every https store needs this.
@@ -62,8 +62,8 @@ pub struct ResultStoreSpec {
     /// Security Token Service. Either this or `shareKeys`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assume_role: Option<AssumeRole>,
-    /// Movers get the keys of the Secret: for stores without a Security Token Service. Every cluster that runs a worker then sees keys
-    /// that open the whole bucket, for as long as they are good.
+    /// Movers get the keys of the Secret: for stores without a Security Token Service. Every cluster that runs a worker, and whoever may
+    /// read Secrets in the namespace of the jobs, then sees keys that open the whole bucket, for as long as the keys are good.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub share_keys: bool,
     /// Seconds after its end at which a job with its results here is removed, unless the job says `ttlSecondsAfterFinished` itself; left
@@ -122,13 +122,22 @@ pub struct ResultStoreStatus {
 }
 
 impl ResultStore {
+    /// The condition that says whether the store is fit; `None`: nobody has tried the store yet.
+    pub fn ready(&self) -> Option<&Condition> {
+        self.status.iter().flat_map(|status| &status.conditions).find(|one| one.type_ == READY)
+    }
+
+    /// Why the store is fit or not, in one word: what submitters of jobs see. The message is for the operator only.
+    pub fn reason(&self) -> &str {
+        self.ready().map_or("Unknown", |ready| &ready.reason)
+    }
+
     /// Whether the store is fit for the results of another job; if not, why.
     ///
     /// # Errors
     /// A sentence.
     pub fn fit(&self) -> Result<(), String> {
-        let mut conditions = self.status.iter().flat_map(|status| &status.conditions);
-        match conditions.find(|one| one.type_ == READY) {
+        match self.ready() {
             Some(ready) if ready.status == "True" => Ok(()),
             Some(ready) => Err(format!("{}: {}", ready.reason, ready.message)),
             None => Err("nobody has tried the store yet".to_owned()),

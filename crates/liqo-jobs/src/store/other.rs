@@ -130,7 +130,7 @@ fn word(why: Why) -> &'static str {
     }
 }
 
-/// Keys are replaced after half of their time: the service must not have granted less.
+/// Keys are replaced after half of the time that was asked for, and a try may fail: the service must have granted three quarters.
 fn lasts(expiration: &str, wanted: u32, now: &Time) -> Outcome {
     let end: Timestamp = expiration
         .parse()
@@ -144,7 +144,7 @@ fn lasts(expiration: &str, wanted: u32, now: &Time) -> Outcome {
 }
 
 fn status(store: &ResultStore, outcome: Outcome, now: &Time) -> ResultStoreStatus {
-    let before = store.status.iter().flat_map(|status| &status.conditions).find(|one| one.type_ == READY);
+    let before = store.ready();
     let message = match &store.spec.assume_role {
         Some(_) => "the bucket takes and gives objects, also with keys for one job",
         None => "the bucket takes and gives objects; movers get the keys of the Secret",

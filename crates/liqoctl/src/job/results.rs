@@ -70,7 +70,7 @@ pub(super) async fn run(jobs: &Jobs, args: ResultsArgs) -> anyhow::Result<()> {
     let status = jobs.get(&name).await?.status.unwrap_or_default();
     if let Some(store) = status.result_store {
         bail!(
-            "the results of job {name} are in ResultStore {store}, whose keys are not yours: the API of jobs gives them (Service \
+            "the results of job {name} are in ResultStore {store}, whose keys liqoctl does not have: get the results from the API of jobs (Service liqo-jobs-api, GET /api/v1/jobs/NAME/results) (Service \
              liqo-jobs-api, GET /api/v1/jobs/{name}/results)"
         );
     }

@@ -11,7 +11,7 @@ use super::{
     select::{WishArgs, nobody},
     ttl,
 };
-use crate::out::Out;
+use crate::out::{Format, Out};
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct ReserveArgs {
@@ -54,7 +54,7 @@ pub(super) async fn run(site: &Site, args: ReserveArgs) -> anyhow::Result<()> {
             vec![Share { name: args.name.clone(), provider: provider.clone(), resources: args.wish.request().clone() }]
         }
         None => {
-            let answer = args.wish.ask(site).await?;
+            let answer = args.wish.ask(site, 1).await?;
             if let Some(why) = nobody(&answer) {
                 bail!(
                     "{why}; `liqoctl market select --explain` with the same flags shows the reasons of each provider"
@@ -63,13 +63,29 @@ pub(super) async fn run(site: &Site, args: ReserveArgs) -> anyhow::Result<()> {
             shares(&args.name, &answer)?
         }
     };
+    let held = all(site, &shares, args.ttl).await?;
+    tell(&held, format, out)
+}
+
+/// Reserves every share, or none.
+async fn all<'a>(site: &Site, shares: &'a [Share], ttl: u32) -> anyhow::Result<Vec<(&'a Share, Reserved)>> {
+    let before = site.broker.held().await.context("listing reservations")?;
+    let is_new = |share: &&Share| !before.iter().any(|one| one["name"] == share.name);
     let mut held = Vec::new();
-    for share in &shares {
-        match reserve(site, share, args.ttl).await {
+    for (at, share) in shares.iter().enumerate() {
+        match reserve(site, share, ttl).await {
             Ok(reserved) => held.push((share, reserved)),
-            Err(error) => return Err(undo(site, &held, error).await),
+            Err(error) => {
+                let asked = shares.iter().take(at + 1).filter(is_new).map(|share| share.name.as_str());
+                return Err(undo(site, asked, error).await);
+            }
         }
     }
+    Ok(held)
+}
+
+/// Prints what is held.
+fn tell(held: &[(&Share, Reserved)], format: Option<Format>, out: Out) -> anyhow::Result<()> {
     if let Some(format) = format {
         let view = |(share, reserved): &(&Share, Reserved)| {
             json!({"name": share.name, "provider": reserved.provider, "resources": share.resources,
@@ -77,7 +93,7 @@ pub(super) async fn run(site: &Site, args: ReserveArgs) -> anyhow::Result<()> {
         };
         return out.value(&held.iter().map(view).collect::<Vec<_>>(), format);
     }
-    for (share, reserved) in &held {
+    for (share, reserved) in held {
         let until = reserved.expires_at.as_deref().unwrap_or("its end");
         out.done(format!("{}: held at {} until {until}", share.name, reserved.provider));
     }
@@ -102,9 +118,12 @@ async fn reserve(site: &Site, share: &Share, ttl_seconds: u32) -> anyhow::Result
     let new = NewReservation { name, provider, consumer: site.id.clone(), resources, ttl_seconds };
     let reserved = site.broker.reserve(&new).await;
     let reserved = reserved.with_context(|| format!("reserving {} at {}", share.name, share.provider))?;
+    if reserved.provider != share.provider {
+        bail!("the broker answers about {:?}, and {:?} was asked for", reserved.provider, share.provider);
+    }
     if reserved.phase != "Granted" {
         bail!(
-            "the reservation {} is {}: `liqoctl market list --reservations` shows how it goes on",
+            "the reservation {} is {}, so everything that was asked for now is given back",
             share.name,
             reserved.phase
         );
@@ -112,14 +131,15 @@ async fn reserve(site: &Site, share: &Share, ttl_seconds: u32) -> anyhow::Result
     Ok(reserved)
 }
 
-/// Gives back what was reserved before one of the shares was refused.
-async fn undo(site: &Site, held: &[(&Share, Reserved)], error: anyhow::Error) -> anyhow::Error {
-    for (share, _) in held {
-        if let Err(no) = site.broker.release(&share.name).await {
-            return error.context(format!("{} is still held, because it could not be released: {no}", share.name));
+/// Gives back what this call has asked for, whether or not the broker has decided.
+async fn undo<'a>(site: &Site, names: impl Iterator<Item = &'a str>, error: anyhow::Error) -> anyhow::Error {
+    let mut kept = Vec::new();
+    for name in names {
+        if let Err(no) = site.broker.release(name).await {
+            kept.push(format!("{name} ({no})"));
         }
     }
-    error
+    if kept.is_empty() { error } else { error.context(format!("may still be held: {}", kept.join(", "))) }
 }
 
 /// `liqoctl market release`

@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{flag, out::Out};
 
-/// Providers that are shown at most.
-const MOST: usize = 10_000;
+/// Providers in each list of the answer; the summary counts all.
+const MOST: usize = 1000;
 
 /// What is asked for.
 #[derive(Clone, Debug, clap::Args)]
@@ -27,7 +27,7 @@ pub(super) struct WishArgs {
     /// What the largest pod needs
     #[arg(long, default_value = "", value_parser = amounts, hide_default_value = true, value_name = "RESOURCE=AMOUNT,...")]
     largest_pod: BTreeMap<String, Quantity>,
-    /// The SelectionPolicy that says what must hold and what is better
+    /// The SelectionPolicy that says what must hold and what is better; without NAMESPACE that of the namespace default
     #[arg(long, value_name = "[NAMESPACE/]NAME")]
     policy: Option<String>,
     /// Milliseconds to providers, as measured from this cluster
@@ -58,8 +58,8 @@ fn millis(text: &str) -> Result<(String, u32), String> {
 }
 
 impl WishArgs {
-    /// Asks the broker.
-    pub(super) async fn ask(&self, site: &Site) -> anyhow::Result<Value> {
+    /// Asks the broker; each list of the answer has `limit` providers at most.
+    pub(super) async fn ask(&self, site: &Site, limit: usize) -> anyhow::Result<Value> {
         let selection = match &self.policy {
             None => Selection {
                 request: self.request.clone(),
@@ -69,7 +69,7 @@ impl WishArgs {
             Some(name) => self.by(site, name).await?,
         };
         let measured = self.measured.iter().cloned().collect();
-        let known = Known { measured, consumer: site.id.clone(), limit: Some(MOST), ..Known::default() };
+        let known = Known { measured, consumer: site.id.clone(), limit: Some(limit), ..Known::default() };
         site.broker.select(&selection, &known).await.context("selecting")
     }
 
@@ -92,7 +92,7 @@ pub(super) async fn run(site: &Site, args: SelectArgs) -> anyhow::Result<()> {
     let SelectArgs { wish, explain, show: ShowArgs { output } } = args;
     let format = output.and_then(Form::for_programs);
     let out = Out::new(format.is_some());
-    let answer = wish.ask(site).await?;
+    let answer = wish.ask(site, MOST).await?;
     if let Some(format) = format {
         return out.value(&answer, format);
     }

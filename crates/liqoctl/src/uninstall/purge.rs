@@ -16,7 +16,7 @@ use kube::{Resource, ResourceExt, core::PartialObjectMeta};
 use liqo_api::{
     discovery::{ForeignCluster, ResourceRequest},
     jobs::{Job, JobTemplate, ResultStore},
-    market::{PeeringRequest, ProviderProfile, Reservation},
+    market::{PeeringRequest, ProviderProfile, Reservation, SelectionPolicy},
     meta::label,
     names,
     net::{IpamStorage, NatMapping, NetworkConfig, TunnelEndpoint},
@@ -115,6 +115,7 @@ pub(crate) async fn kinds(cluster: &Cluster, deadline: Deadline) -> anyhow::Resu
     empty::<JobTemplate>(cluster).await?;
     empty::<ResultStore>(cluster).await?;
     empty::<PeeringRequest>(cluster).await?;
+    empty::<SelectionPolicy>(cluster).await?;
     empty::<Reservation>(cluster).await?;
     empty::<ProviderProfile>(cluster).await?;
     let is_ours = |crd: &CustomResourceDefinition| GROUPS.contains(&crd.spec.group.as_str());
