@@ -139,11 +139,12 @@ pub fn words(table: &Table, wish: &Wish, asked: &Asked, reason: &Reason) -> Word
 }
 
 /// The beginning of a text: a list of regions is repeated for each provider.
-fn brief(text: String) -> String {
-    match text.char_indices().nth(LONGEST_WORDS) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
+fn brief(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(LONGEST_WORDS) {
+        text.truncate(end);
+        text.push('…');
     }
+    text
 }
 
 /// What is free for the customer: what nobody holds, and what the customer holds.

@@ -96,7 +96,7 @@ mod tests {
     fn a_secret_without_a_key_says_which_keys_there_must_be() {
         let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
         let half = [("token".to_owned(), bytes("t"))].into();
-        let error = format!("{:#}", access(Some(half), "access").unwrap_err());
+        let error = format!("{:#}", access(Some(half), "access").err().unwrap());
         assert!(error.contains("token and ca.crt"), "{error}");
         let both = [("token".to_owned(), bytes("t")), ("ca.crt".to_owned(), bytes("c"))].into();
         assert!(matches!(access(Some(both), "access").unwrap(), Access::Given(token, _) if token == "t"));
