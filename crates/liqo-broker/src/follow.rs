@@ -37,7 +37,7 @@ pub(crate) fn look(world: &World, filter: &Filter, last: Option<&Seen>) -> (Seen
     (now, events)
 }
 
-/// Cluster IDs of those that are new or other, and of those that are gone.
+/// Cluster IDs of new or changed providers, and of providers that are gone.
 fn news<'a>(last: Option<&'a Seen>, now: &'a Seen) -> (Vec<&'a str>, Vec<&'a str>) {
     let known = |id: &String| last.and_then(|last| last.get(id));
     let told = now.iter().filter(|(id, told)| known(id) != Some(told)).map(|(id, _)| id.as_str()).collect();

@@ -54,7 +54,7 @@ struct Current {
     /// Cluster ID.
     #[serde(rename = "clusterID")]
     cluster_id: String,
-    /// What it holds for the caller: that counts as free there, for this answer only.
+    /// Resources that the provider holds for the caller: they count as free at the provider, for this answer only.
     #[serde(default)]
     #[schema(value_type = BTreeMap<String, String>)]
     held: Resources,

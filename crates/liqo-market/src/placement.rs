@@ -13,7 +13,7 @@ use crate::{
     wish::Wish,
 };
 
-/// What one provider gets: its place among those that fit, and so many parts of the request.
+/// The share of one provider: the place of the provider among the providers that fit, and a number of parts of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
     /// Place in [`crate::Outcome::fits`].

@@ -71,7 +71,7 @@ pub(crate) fn is_token_refused(foreign: &ForeignCluster) -> bool {
         .is_some_and(|found| is_refusal(found.status) && found.message.contains("invalid token"))
 }
 
-/// Whether the ForeignCluster contradicts itself or another one, so that nothing follows from waiting.
+/// Whether the ForeignCluster contradicts itself or another one, so that no wait changes the status.
 pub(crate) fn is_contradictory(foreign: &ForeignCluster) -> bool {
     status(foreign, Type::ProcessForeignClusterStatus) == Status::Error
 }

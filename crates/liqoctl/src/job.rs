@@ -16,6 +16,7 @@ use crate::{
     clusters::ConnectionArgs,
     completion, flag,
     out::{Format, Out},
+    table::ShowArgs,
 };
 
 /// Arguments of `job`.
@@ -106,35 +107,6 @@ struct NameArgs {
     /// Name of the job
     #[arg(value_name = "JOB")]
     name: String,
-}
-
-#[derive(Clone, Debug, clap::Args)]
-struct ShowArgs {
-    /// Print for programs, or with more columns
-    #[arg(short, long, value_enum, value_name = "FORMAT")]
-    output: Option<Form>,
-}
-
-/// How jobs are printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Form {
-    /// JSON, indented.
-    Json,
-    /// YAML.
-    Yaml,
-    /// A table with all columns.
-    Wide,
-}
-
-impl Form {
-    /// The form for programs; nothing: for people.
-    fn for_programs(self) -> Option<Format> {
-        match self {
-            Self::Json => Some(Format::Json),
-            Self::Yaml => Some(Format::Yaml),
-            Self::Wide => None,
-        }
-    }
 }
 
 #[derive(Clone, Debug, clap::Args)]

@@ -19,6 +19,7 @@ mod offload;
 mod out;
 mod peer;
 mod status;
+mod table;
 mod tenant;
 mod token;
 mod uninstall;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use liqo_api::names;
 
-use crate::{clusters::ConnectionArgs, completion, flag, out::Format};
+use crate::{clusters::ConnectionArgs, completion, flag};
 
 /// Arguments of `market`.
 #[derive(Clone, Debug, clap::Args)]
@@ -61,35 +61,6 @@ enum Verb {
     ///   liqoctl market release batch
     #[command(verbatim_doc_comment)]
     Release(reserve::ReleaseArgs),
-}
-
-/// How the answer of the broker is printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Form {
-    /// JSON, indented.
-    Json,
-    /// YAML.
-    Yaml,
-    /// A table with all columns.
-    Wide,
-}
-
-impl Form {
-    /// The form for programs; nothing: for people.
-    fn for_programs(self) -> Option<Format> {
-        match self {
-            Self::Json => Some(Format::Json),
-            Self::Yaml => Some(Format::Yaml),
-            Self::Wide => None,
-        }
-    }
-}
-
-#[derive(Clone, Debug, clap::Args)]
-struct ShowArgs {
-    /// Print for programs, or with more columns
-    #[arg(short, long, value_enum, value_name = "FORMAT")]
-    output: Option<Form>,
 }
 
 /// How long a reservation lasts, in seconds.

@@ -74,7 +74,7 @@ fn located(store: &ResultStore, below: &str, data: BTreeMap<String, ByteString>)
         session_token: key(SESSION_TOKEN)?,
         ca: spec.ca_bundle.clone(),
     };
-    // What the mover reads from its files is what is meant here.
+    // The mover parses the same files: a location that the mover would refuse is refused here.
     Location::from_files(&location.files()).map_err(|error| error.to_string())
 }
 

@@ -6,8 +6,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use liqo_api::jobs::{Job, SUBMITTER_ANNOTATION};
 
-use super::{Form, Jobs};
-use crate::out::Out;
+use super::Jobs;
+use crate::{
+    out::Out,
+    table::{self, Form},
+};
 
 /// Bytes of a log that are kept in memory.
 const PIECE: usize = 16 * 1024;
@@ -35,19 +38,9 @@ const NARROW: usize = 5;
 
 /// The jobs, one in a line.
 fn table(jobs: &[Job], is_wide: bool) -> String {
+    let shown = if is_wide { COLUMNS.len() } else { NARROW };
     let rows = std::iter::once(COLUMNS.map(str::to_owned)).chain(jobs.iter().map(row));
-    let rows: Vec<_> =
-        rows.map(|row| row.into_iter().take(if is_wide { COLUMNS.len() } else { NARROW }).collect()).collect();
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row: &Vec<String>| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or_default()
-    };
-    let widths: Vec<_> = (0..COLUMNS.len()).map(width).collect();
-    let line = |row: &Vec<String>| {
-        let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        cells.join("   ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+    table::table(rows.map(|row| row.into_iter().take(shown).collect()).collect())
 }
 
 fn row(job: &Job) -> [String; 11] {

@@ -6,12 +6,14 @@ use liqo_market_client::Reserved;
 use serde_json::{Value, json};
 
 use super::{
-    Form, ShowArgs,
     access::Site,
     select::{WishArgs, nobody},
     ttl,
 };
-use crate::out::{Format, Out};
+use crate::{
+    out::{Format, Out},
+    table::{Form, ShowArgs},
+};
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct ReserveArgs {

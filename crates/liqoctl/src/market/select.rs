@@ -8,12 +8,12 @@ use liqo_api::market::{Selection, SelectionPolicy};
 use liqo_market_client::Known;
 use serde_json::Value;
 
-use super::{
-    Form, ShowArgs,
-    access::Site,
-    show::{table, text},
+use super::{access::Site, show::text};
+use crate::{
+    flag,
+    out::Out,
+    table::{Form, ShowArgs, table},
 };
-use crate::{flag, out::Out};
 
 /// Providers in each list of the answer; the summary counts all.
 const MOST: usize = 1000;

@@ -3,8 +3,11 @@
 use anyhow::Context;
 use serde_json::Value;
 
-use super::{Form, ShowArgs, access::Site};
-use crate::out::Out;
+use super::access::Site;
+use crate::{
+    out::Out,
+    table::{Form, ShowArgs, table},
+};
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct ListArgs {
@@ -115,18 +118,6 @@ pub(super) fn text(value: Option<&Value>) -> String {
         Some(Value::String(text)) => text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect(),
         Some(other) => other.to_string(),
     }
-}
-
-/// Rows of cells, each column as wide as its widest cell.
-pub(super) fn table(rows: Vec<Vec<String>>) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
-    let widths: Vec<_> = (0..columns).map(|column| width(column).unwrap_or_default()).collect();
-    let line = |row: &Vec<String>| {
-        let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        cells.join("   ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
